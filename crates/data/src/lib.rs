@@ -1,1 +1,30 @@
-//! data
+//! Samples, sources, images, prompts and the toy world: everything between a file and a list of token ids with patches.
+//!
+//! No tensors here. The way of a row:
+//!
+//! ```text
+//! DataSpec -> Dataset::get(i) -> Sample -> build_prompt(.., FormatPrompt, Processor) -> Encoded { input_ids, images }
+//! ```
+//!
+//! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a model
+//! folder that cannot be used is a [`DataError`].
+
+pub mod cursor;
+pub mod dataset;
+pub mod error;
+pub mod image;
+pub mod prefetch;
+pub mod processor;
+pub mod prompt;
+pub mod sample;
+pub mod source;
+pub mod toy;
+
+pub use cursor::{Cursor, EpochPart, EpochRows};
+pub use dataset::{DataSpec, Dataset};
+pub use error::{BadRow, DataError, ImageError};
+pub use image::{ImageLimits, Patches};
+pub use prefetch::Prefetcher;
+pub use processor::{Content, Encoded, Processor, StreamDecoder};
+pub use prompt::{FormatPrompt, build_prompt, count_prompt_tokens};
+pub use sample::{ImageSource, Keys, Sample};

@@ -1,0 +1,278 @@
+//! Several sources as one indexed list of samples, read lazily.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cursor::{EpochPart, EpochRows};
+use crate::error::{BadRow, DataError};
+use crate::sample::{Keys, Sample};
+use crate::source::{self, Column, RawRow, Source};
+
+/// One entry of `data.train_files`: a spec string, or one with a weight.
+///
+/// Specs: a `.parquet`, `.jsonl` or `.json` file; a folder; a glob; any of these with `@split`; `toy:NAME?key=value&...`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum DataSpec {
+    /// `"train.parquet"`.
+    Path(String),
+    /// `{ path = "train.parquet", weight = 2.0 }`.
+    Weighted(WeightedSpec),
+}
+
+/// The long form of [`DataSpec`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedSpec {
+    /// The spec string.
+    pub path: String,
+    /// Times that each row is seen in an epoch.
+    #[serde(default = "one")]
+    pub weight: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl DataSpec {
+    /// The spec string.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Path(path) => path,
+            Self::Weighted(spec) => &spec.path,
+        }
+    }
+
+    /// Times that each row is seen in an epoch.
+    pub fn weight(&self) -> f64 {
+        match self {
+            Self::Path(_) => 1.0,
+            Self::Weighted(spec) => spec.weight,
+        }
+    }
+}
+
+impl From<&str> for DataSpec {
+    fn from(path: &str) -> Self {
+        Self::Path(path.to_owned())
+    }
+}
+
+impl From<String> for DataSpec {
+    fn from(path: String) -> Self {
+        Self::Path(path)
+    }
+}
+
+struct Part {
+    source: Arc<dyn Source>,
+    start: usize,
+}
+
+/// Rows of one or several sources. `Send + Sync`; a row is read when it is asked for.
+pub struct Dataset {
+    parts: Vec<Part>,
+    epoch: Vec<EpochPart>,
+    total: usize,
+    keys: Keys,
+    repeated_ids: OnceLock<HashSet<String>>,
+}
+
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.parts.iter().map(|p| p.source.name()).collect();
+        f.debug_struct("Dataset")
+            .field("sources", &names)
+            .field("len", &self.total)
+            .finish()
+    }
+}
+
+impl Dataset {
+    /// Opens every source without reading rows: parquet footers, line offsets, toy parameters.
+    ///
+    /// Image paths in a source are relative to `image_dir`, or to the source's own folder when it is `None`.
+    ///
+    /// # Errors
+    /// A spec that names nothing, an unreadable or empty file, a file without the columns that `keys` names.
+    pub fn open(
+        specs: &[DataSpec],
+        keys: &Keys,
+        image_dir: Option<&Path>,
+    ) -> Result<Self, DataError> {
+        if specs.is_empty() {
+            return Err(DataError::spec(
+                "",
+                "no data source is given; name a file, a folder or toy:NAME",
+            ));
+        }
+        let mut parts = Vec::new();
+        let mut epoch = Vec::new();
+        let mut total = 0;
+        for spec in specs {
+            let weight = spec.weight();
+            if !weight.is_finite() || weight < 0.0 {
+                return Err(DataError::spec(
+                    spec.path(),
+                    format!("weight {weight} must be a number of at least 0"),
+                ));
+            }
+            let start = total;
+            for source in source::open(spec.path(), keys, image_dir)? {
+                let len = source.len();
+                parts.push(Part {
+                    source,
+                    start: total,
+                });
+                total += len;
+            }
+            epoch.push(EpochPart {
+                start,
+                len: total - start,
+                weight,
+            });
+        }
+        Ok(Self {
+            parts,
+            epoch,
+            total,
+            keys: keys.clone(),
+            repeated_ids: OnceLock::new(),
+        })
+    }
+
+    /// Rows, weights not counted.
+    pub fn len(&self) -> usize {
+        self.total
+    }
+
+    /// Whether there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+
+    /// The names of the columns that were looked for.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// Name, rows and columns of each file or generator, in row order.
+    pub fn sources(&self) -> Vec<(String, usize, Vec<Column>)> {
+        self.parts
+            .iter()
+            .map(|p| (p.source.name(), p.source.len(), p.source.columns()))
+            .collect()
+    }
+
+    /// Row `index`.
+    ///
+    /// # Errors
+    /// A row without a problem, with neither answer nor solution, or with an image cell that makes no sense.
+    pub fn get(&self, index: usize) -> Result<Sample, BadRow> {
+        let Some((part, row)) = self.locate(index) else {
+            return Err(BadRow {
+                id: index.to_string(),
+                index,
+                reason: format!("row {index} does not exist; there are {} rows", self.total),
+            });
+        };
+        self.sample(index, part.source.row(row))
+    }
+
+    /// Several rows, in the order asked for. Rows of one parquet row group are read together, so that a shuffled batch
+    /// costs one pass over the groups it touches.
+    pub fn get_many(&self, indices: &[usize]) -> Vec<Result<Sample, BadRow>> {
+        let mut order: Vec<usize> = (0..indices.len()).collect();
+        order.sort_by_key(|&k| indices[k]);
+        let mut out: Vec<Option<Result<Sample, BadRow>>> = indices.iter().map(|_| None).collect();
+        let mut rest = &order[..];
+        while let Some(&first) = rest.first() {
+            let Some((part, _)) = self.locate(indices[first]) else {
+                out[first] = Some(self.get(indices[first]));
+                rest = &rest[1..];
+                continue;
+            };
+            let end = part.start + part.source.len();
+            let n = rest.iter().take_while(|&&k| indices[k] < end).count();
+            let rows: Vec<usize> = rest[..n].iter().map(|&k| indices[k] - part.start).collect();
+            for (&k, row) in rest[..n].iter().zip(part.source.rows(&rows)) {
+                out[k] = Some(self.sample(indices[k], row));
+            }
+            rest = &rest[n..];
+        }
+        out.into_iter()
+            .zip(indices)
+            .map(|(row, &i)| row.unwrap_or_else(|| self.get(i)))
+            .collect()
+    }
+
+    fn locate(&self, index: usize) -> Option<(&Part, usize)> {
+        if index >= self.total {
+            return None;
+        }
+        let k = self.parts.partition_point(|p| p.start <= index) - 1;
+        Some((&self.parts[k], index - self.parts[k].start))
+    }
+
+    fn sample(&self, index: usize, row: Result<RawRow, String>) -> Result<Sample, BadRow> {
+        let bad = |id: Option<String>, reason: String| BadRow {
+            id: id.unwrap_or_else(|| index.to_string()),
+            index,
+            reason,
+        };
+        let row = row.map_err(|reason| bad(None, reason))?;
+        let id = row.id.filter(|id| !self.repeated_ids().contains(id));
+        let Some(problem) = row.problem else {
+            return Err(bad(
+                id,
+                format!("`{}` is missing or null", self.keys.prompt_key),
+            ));
+        };
+        if row.answer.is_none() && row.solution.is_none() {
+            return Err(bad(
+                id,
+                format!("`{}` is missing or null", self.keys.answer_key),
+            ));
+        }
+        let images = match row.images {
+            Ok(images) => images,
+            Err(reason) => return Err(bad(id, format!("`{}`: {reason}", self.keys.image_key))),
+        };
+        Ok(Sample {
+            id: id.unwrap_or_else(|| index.to_string()),
+            index,
+            problem,
+            answer: row.answer.unwrap_or_default(),
+            images,
+            task: row.task,
+            solution: row.solution,
+        })
+    }
+
+    /// Ids that name more than one row. Reads the id column once, when the first row is read.
+    fn repeated_ids(&self) -> &HashSet<String> {
+        self.repeated_ids.get_or_init(|| {
+            let mut seen = HashSet::new();
+            let mut repeated = HashSet::new();
+            for id in self.parts.iter().flat_map(|p| p.source.ids()).flatten() {
+                if repeated.contains(&id) {
+                    continue;
+                }
+                if let Some(id) = seen.replace(id) {
+                    repeated.insert(id);
+                }
+            }
+            repeated
+        })
+    }
+}
+
+impl EpochRows for Dataset {
+    fn epoch_parts(&self) -> Vec<EpochPart> {
+        self.epoch.clone()
+    }
+}

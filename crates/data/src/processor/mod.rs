@@ -1,0 +1,342 @@
+//! A model folder's tokenizer, chat template and image settings as one thing that turns a conversation into ids and patches.
+
+mod files;
+mod stream;
+mod template;
+
+use std::path::Path;
+
+use tokenizers::Tokenizer;
+
+pub use files::GenerationConfig;
+pub use stream::StreamDecoder;
+
+use crate::error::{DataError, ImageError};
+use crate::image::{self, ImageLimits, Patches};
+use crate::sample::ImageSource;
+use template::ChatTemplate;
+
+/// One piece of a user's message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Text; must not contain special tokens.
+    Text(String),
+    /// A picture: index into the images given beside the content.
+    Image(usize),
+}
+
+/// A prompt as the model takes it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoded {
+    /// `[P]` token ids; each picture stands as `prod(grid_thw) / merge_size^2` copies of `<|image_pad|>`.
+    pub input_ids: Vec<u32>,
+    /// Pictures in the order of their placeholders.
+    pub images: Vec<Patches>,
+}
+
+/// Tokenizer, chat template and image settings of a Qwen2.5-VL folder. `Send + Sync`.
+pub struct Processor {
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    limits: ImageLimits,
+    generation: GenerationConfig,
+    vision: VisionIds,
+    eos_ids: Vec<u32>,
+    pad_id: u32,
+    /// Texts of the special tokens; a text that contains one is refused.
+    special: Vec<String>,
+    special_ids: Vec<u32>,
+}
+
+/// Ids of the four vision tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct VisionIds {
+    vision_start: u32,
+    vision_end: u32,
+    image_pad: u32,
+    video_pad: u32,
+}
+
+impl std::fmt::Debug for Processor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Processor")
+            .field("vocab_size", &self.vocab_size())
+            .field("limits", &self.limits)
+            .field("eos_ids", &self.eos_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Processor {
+    /// Reads `tokenizer.json`, the chat template (`chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`),
+    /// `preprocessor_config.json` (or transformers 5's `processor_config.json`) and `generation_config.json` if there is one.
+    ///
+    /// # Errors
+    /// A missing or unreadable file, a tokenizer without the vision tokens, no chat template anywhere.
+    pub fn from_folder(dir: &Path) -> Result<Self, DataError> {
+        files::load(dir)
+    }
+
+    /// Sets the run's own pixel limits, EasyR1's `min_pixels` and `max_pixels`: [`ImageLimits::process_image`] first, then
+    /// `smart_resize` within the same limits.
+    ///
+    /// # Errors
+    /// Limits that no picture can satisfy.
+    pub fn with_limits(mut self, min_pixels: u64, max_pixels: u64) -> Result<Self, DataError> {
+        let limits = ImageLimits {
+            min_pixels,
+            max_pixels,
+            process_image: true,
+            ..self.limits
+        };
+        limits
+            .validate()
+            .map_err(|e| DataError::Prompt(e.to_string()))?;
+        self.limits = limits;
+        Ok(self)
+    }
+
+    /// The image settings in force.
+    pub fn limits(&self) -> &ImageLimits {
+        &self.limits
+    }
+
+    /// What `generation_config.json` says.
+    pub fn generation_config(&self) -> &GenerationConfig {
+        &self.generation
+    }
+
+    /// `<|vision_start|>`.
+    pub fn vision_start_id(&self) -> u32 {
+        self.vision.vision_start
+    }
+
+    /// `<|vision_end|>`.
+    pub fn vision_end_id(&self) -> u32 {
+        self.vision.vision_end
+    }
+
+    /// `<|image_pad|>`.
+    pub fn image_pad_id(&self) -> u32 {
+        self.vision.image_pad
+    }
+
+    /// `<|video_pad|>`.
+    pub fn video_pad_id(&self) -> u32 {
+        self.vision.video_pad
+    }
+
+    /// Ids that end a response; the first is the one to append to a supervised response.
+    pub fn eos_ids(&self) -> &[u32] {
+        &self.eos_ids
+    }
+
+    /// The padding id.
+    pub fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    /// Ids of all special tokens, ascending. A sampler must never draw one except the ends of a response.
+    pub fn special_ids(&self) -> &[u32] {
+        &self.special_ids
+    }
+
+    /// Largest id plus one; the model's vocabulary may be padded beyond it.
+    pub fn vocab_size(&self) -> usize {
+        let vocab = self.tokenizer.get_vocab(true);
+        vocab.into_values().max().map_or(0, |id| id as usize + 1)
+    }
+
+    /// The id of one token, special tokens included.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// The text of one id, as it stands in the vocabulary.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.tokenizer.id_to_token(id)
+    }
+
+    /// Encodes one user message, with a system message before it if given, up to where the assistant speaks.
+    /// With `system` of `None` the chat template's own default stands.
+    ///
+    /// # Errors
+    /// Text with special tokens in it, a picture that cannot be used, an index beyond `images`, a template that does not write
+    /// one image token for each picture.
+    pub fn encode(
+        &self,
+        system: Option<&str>,
+        content: &[Content],
+        images: &[ImageSource],
+    ) -> Result<Encoded, DataError> {
+        let compact = self.compact_ids(system, content, images.len())?;
+        let mut patches = Vec::new();
+        for index in placeholders(content) {
+            let fail = |source| DataError::Image {
+                index: index + 1,
+                source,
+            };
+            let bytes = images[index].load().map_err(fail)?;
+            let image =
+                image::decode_within(&bytes, self.limits.max_decoded_pixels).map_err(fail)?;
+            patches.push(image::process(&image, &self.limits).map_err(fail)?);
+        }
+        let mut counts = patches.iter().map(|p| self.limits.tokens(p.grid_thw));
+        let mut input_ids = Vec::with_capacity(compact.len() + counts.clone().sum::<usize>());
+        for id in compact {
+            let copies = if id == self.vision.image_pad {
+                counts.next().unwrap_or(0)
+            } else {
+                1
+            };
+            input_ids.extend(std::iter::repeat_n(id, copies));
+        }
+        Ok(Encoded {
+            input_ids,
+            images: patches,
+        })
+    }
+
+    /// The length of [`Processor::encode`]'s `input_ids`, from image headers alone: no pixel is decoded.
+    ///
+    /// # Errors
+    /// As [`Processor::encode`], except that damage behind a header goes unseen.
+    pub fn count_tokens(
+        &self,
+        system: Option<&str>,
+        content: &[Content],
+        images: &[ImageSource],
+    ) -> Result<usize, DataError> {
+        let mut tokens = self.compact_ids(system, content, images.len())?.len();
+        for index in placeholders(content) {
+            let count = self.count_image_tokens(&images[index]);
+            tokens = tokens - 1
+                + count.map_err(|source| DataError::Image {
+                    index: index + 1,
+                    source,
+                })?;
+        }
+        Ok(tokens)
+    }
+
+    /// Tokens of one picture, from its header.
+    ///
+    /// # Errors
+    /// No image, too many pixels, too elongated.
+    pub fn count_image_tokens(&self, image: &ImageSource) -> Result<usize, ImageError> {
+        let (width, height) = image::header_size(&image.load()?)?;
+        let limit = self.limits.max_decoded_pixels;
+        if width as u64 * height as u64 > limit {
+            return Err(ImageError::TooLarge {
+                width,
+                height,
+                limit,
+            });
+        }
+        Ok(self
+            .limits
+            .tokens(image::grid_of(width, height, &self.limits)?))
+    }
+
+    /// Ids with one `<|image_pad|>` a picture, checked.
+    fn compact_ids(
+        &self,
+        system: Option<&str>,
+        content: &[Content],
+        images: usize,
+    ) -> Result<Vec<u32>, DataError> {
+        if let Some(system) = system {
+            self.refuse_special(system)?;
+        }
+        // Neighbouring texts are joined before the check: two harmless halves can make one special token.
+        let mut parts: Vec<Content> = Vec::with_capacity(content.len());
+        for part in content {
+            match (parts.last_mut(), part) {
+                (Some(Content::Text(last)), Content::Text(text)) => last.push_str(text),
+                _ => parts.push(part.clone()),
+            }
+        }
+        for part in &parts {
+            match part {
+                Content::Text(text) => self.refuse_special(text)?,
+                Content::Image(index) if *index >= images => {
+                    return Err(DataError::Prompt(format!(
+                        "placeholder count differs: image {} is named but {images} images are given",
+                        index + 1
+                    )));
+                }
+                Content::Image(_) => {}
+            }
+        }
+        let rendered = self.template.render(system, &parts)?;
+        let ids = self.raw_ids(&rendered)?;
+        let wanted = placeholders(content).count();
+        let written = ids
+            .iter()
+            .filter(|id| **id == self.vision.image_pad)
+            .count();
+        let videos = ids
+            .iter()
+            .filter(|id| **id == self.vision.video_pad)
+            .count();
+        if written != wanted || videos != 0 {
+            return Err(DataError::Prompt(format!(
+                "placeholder count differs: the chat template wrote {written} image and {videos} video tokens for {wanted} images"
+            )));
+        }
+        Ok(ids)
+    }
+
+    fn refuse_special(&self, text: &str) -> Result<(), DataError> {
+        match self
+            .special
+            .iter()
+            .find(|token| text.contains(token.as_str()))
+        {
+            None => Ok(()),
+            Some(token) => Err(DataError::Prompt(format!(
+                "the text contains the special token {token}; it would be read as the token and not as text \
+                 (placeholder count differs: pictures are written <image>)"
+            ))),
+        }
+    }
+
+    fn raw_ids(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        // `false`: the template writes every special token; the tokenizer's post-processor must not add its own.
+        match self.tokenizer.encode_fast(text, false) {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(e) => Err(DataError::Prompt(format!("the tokenizer failed: {e}"))),
+        }
+    }
+
+    /// Ids of plain text, no special token added.
+    ///
+    /// # Errors
+    /// Text with a special token in it (take its id from [`Processor::token_id`]), or a failing tokenizer.
+    pub fn encode_text(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        self.refuse_special(text)?;
+        self.raw_ids(text)
+    }
+
+    /// Text of ids. Ids beyond the vocabulary (a padded embedding) have no text.
+    ///
+    /// # Errors
+    /// A failing tokenizer.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
+        self.tokenizer
+            .decode(ids, skip_special)
+            .map_err(|e| DataError::Prompt(format!("the tokenizer cannot decode: {e}")))
+    }
+
+    /// Decodes a response token by token, special tokens left out.
+    pub fn stream(&self) -> StreamDecoder<'_> {
+        StreamDecoder::new(self)
+    }
+}
+
+fn placeholders(content: &[Content]) -> impl Iterator<Item = usize> + '_ {
+    content.iter().filter_map(|part| match part {
+        Content::Image(index) => Some(*index),
+        Content::Text(_) => None,
+    })
+}

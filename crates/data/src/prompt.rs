@@ -1,0 +1,272 @@
+//! From a sample to the prompt: format prompt, `<image>` placeholders, chat template.
+
+use std::path::Path;
+
+use minijinja::{Environment, context};
+
+use crate::error::{BadRow, DataError};
+use crate::processor::{Content, Encoded, Processor};
+use crate::sample::Sample;
+
+/// Where a picture stands in a problem.
+pub const IMAGE_PLACEHOLDER: &str = "<image>";
+
+/// Names of the built-in format prompts.
+pub const BUILT_IN: [&str; 5] = ["math", "math_perception", "r1v", "dapo", "none"];
+
+const MATH: &str = "{{ content | trim }} Think about the problem step by step first, inside <think> </think> tags. \
+                    After that, give the final answer inside \\boxed{}.";
+/// VGPO's wording.
+const MATH_PERCEPTION: &str = "{{ content | trim }} You first think through the reasoning process as an internal monologue, \
+                               enclosed within <think> </think> tags. Then, provide your final answer enclosed within \\boxed{}.";
+const R1V: &str = "{{ content | trim }} Think about the problem first, inside <think> </think> tags, and then give the final \
+                   answer inside <answer> </answer> tags.";
+const DAPO: &str = "Work out the problem below step by step. The last line of your response must read Answer: $ANSWER, where \
+                    $ANSWER stands for the answer itself.\n\n{{ content | trim }}\n\nThe last line begins with \"Answer:\".";
+
+/// A Jinja template around the problem, which it sees as `content`.
+#[derive(Debug)]
+pub struct FormatPrompt {
+    name: String,
+    environment: Environment<'static>,
+}
+
+impl FormatPrompt {
+    /// A built-in one (`math`, `math_perception`, `r1v`, `dapo`, `none`), or a file that ends in `.jinja`.
+    ///
+    /// # Errors
+    /// An unknown name, an unreadable file, a template that is not Jinja or that leaves `content` out.
+    pub fn new(name: &str) -> Result<Self, DataError> {
+        let source = match name {
+            "math" => MATH.to_owned(),
+            "math_perception" => MATH_PERCEPTION.to_owned(),
+            "r1v" => R1V.to_owned(),
+            "dapo" => DAPO.to_owned(),
+            "none" => "{{ content }}".to_owned(),
+            file if file.ends_with(".jinja") => {
+                std::fs::read_to_string(Path::new(file)).map_err(|e| DataError::io(file, e))?
+            }
+            _ => {
+                let reason = format!(
+                    "is neither one of {} nor a .jinja file",
+                    BUILT_IN.join(", ")
+                );
+                return Err(DataError::Template {
+                    name: name.to_owned(),
+                    reason,
+                });
+            }
+        };
+        Self::from_source(name, source)
+    }
+
+    /// A template from its text; `name` is for messages.
+    ///
+    /// # Errors
+    /// Text that is not Jinja or that leaves `content` out.
+    pub fn from_source(name: &str, source: String) -> Result<Self, DataError> {
+        let fail = |reason: String| DataError::Template {
+            name: name.to_owned(),
+            reason,
+        };
+        let mut environment = Environment::new();
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment
+            .add_template_owned("format", source)
+            .map_err(|e| fail(format!("is not a template: {e:#}")))?;
+        let format = Self {
+            name: name.to_owned(),
+            environment,
+        };
+        // A template that forgets the problem would train on noise for hours.
+        const PROBE: &str = "the-problem-itself";
+        if !format.render(PROBE)?.contains(PROBE) {
+            return Err(fail(
+                "does not write the problem; put {{ content }} into it".to_owned(),
+            ));
+        }
+        Ok(format)
+    }
+
+    /// The name or file that it was made from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The template around `content`.
+    ///
+    /// # Errors
+    /// A template that fails at run time.
+    pub fn render(&self, content: &str) -> Result<String, DataError> {
+        self.environment
+            .get_template("format")
+            .and_then(|t| t.render(context! { content }))
+            .map_err(|e| DataError::Template {
+                name: self.name.clone(),
+                reason: format!("cannot be rendered: {e:#}"),
+            })
+    }
+}
+
+/// Splits at each `<image>`: text, picture, text, ... with empty texts left out.
+pub fn split_at_images(text: &str) -> Vec<Content> {
+    let mut content = Vec::new();
+    for (k, piece) in text.split(IMAGE_PLACEHOLDER).enumerate() {
+        if k > 0 {
+            content.push(Content::Image(k - 1));
+        }
+        if !piece.is_empty() {
+            content.push(Content::Text(piece.to_owned()));
+        }
+    }
+    content
+}
+
+/// The message of a sample, checked as far as that goes without looking at a picture.
+fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRow> {
+    let bad = |reason: String| BadRow {
+        id: sample.id.clone(),
+        index: sample.index,
+        reason,
+    };
+    if sample.problem.trim().is_empty() {
+        return Err(bad("the problem is empty".into()));
+    }
+    if sample.answer.trim().is_empty()
+        && sample
+            .solution
+            .as_deref()
+            .is_none_or(|s| s.trim().is_empty())
+    {
+        return Err(bad("the answer is empty".into()));
+    }
+    let content = split_at_images(
+        &format
+            .render(&sample.problem)
+            .map_err(|e| bad(e.to_string()))?,
+    );
+    let placeholders = content
+        .iter()
+        .filter(|c| matches!(c, Content::Image(_)))
+        .count();
+    if placeholders != sample.images.len() {
+        return Err(bad(format!(
+            "placeholder count differs: the problem has {placeholders} {IMAGE_PLACEHOLDER} and the row has {} images",
+            sample.images.len()
+        )));
+    }
+    Ok(content)
+}
+
+/// The prompt of a sample: format prompt, pictures at their placeholders, chat template.
+///
+/// # Errors
+/// A [`BadRow`]: placeholders and pictures that differ in number, a picture that cannot be decoded or is too large, an empty
+/// problem or answer, special tokens in the text.
+pub fn build_prompt(
+    sample: &Sample,
+    format: &FormatPrompt,
+    processor: &Processor,
+    system: Option<&str>,
+) -> Result<Encoded, BadRow> {
+    let content = message(sample, format)?;
+    processor
+        .encode(system, &content, &sample.images)
+        .map_err(|e| set_aside(sample, e))
+}
+
+/// The length of [`build_prompt`]'s `input_ids`, no pixel decoded: for setting over-long prompts aside.
+///
+/// # Errors
+/// As [`build_prompt`], except that damage behind an image header goes unseen.
+pub fn count_prompt_tokens(
+    sample: &Sample,
+    format: &FormatPrompt,
+    processor: &Processor,
+    system: Option<&str>,
+) -> Result<usize, BadRow> {
+    let content = message(sample, format)?;
+    processor
+        .count_tokens(system, &content, &sample.images)
+        .map_err(|e| set_aside(sample, e))
+}
+
+fn set_aside(sample: &Sample, error: DataError) -> BadRow {
+    BadRow {
+        id: sample.id.clone(),
+        index: sample.index,
+        reason: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_stand_anywhere() {
+        let text = |s: &str| Content::Text(s.into());
+        assert_eq!(
+            split_at_images("<image>sum?"),
+            [Content::Image(0), text("sum?")]
+        );
+        assert_eq!(
+            split_at_images("a<image><image> b<image>"),
+            [
+                text("a"),
+                Content::Image(0),
+                Content::Image(1),
+                text(" b"),
+                Content::Image(2)
+            ]
+        );
+        assert_eq!(split_at_images("none"), [text("none")]);
+    }
+
+    #[test]
+    fn built_in_formats_keep_the_problem() {
+        for name in BUILT_IN {
+            let out = FormatPrompt::new(name)
+                .unwrap()
+                .render("  <image>{{ x }} & <b>?")
+                .unwrap();
+            assert!(out.contains("<image>{{ x }} & <b>?"), "{name}: {out}");
+        }
+        assert_eq!(
+            FormatPrompt::new("none")
+                .unwrap()
+                .render(" as is ")
+                .unwrap(),
+            " as is "
+        );
+        assert!(
+            FormatPrompt::new("math_perception")
+                .unwrap()
+                .render("p")
+                .unwrap()
+                .ends_with("Then, provide your final answer enclosed within \\boxed{}.")
+        );
+    }
+
+    #[test]
+    fn bad_formats_are_named() {
+        assert!(
+            FormatPrompt::new("maths")
+                .unwrap_err()
+                .to_string()
+                .contains("math_perception")
+        );
+        assert!(
+            FormatPrompt::new("no-such.jinja")
+                .unwrap_err()
+                .to_string()
+                .contains("no-such.jinja")
+        );
+        let error = FormatPrompt::from_source("x.jinja", "no variable".into())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("{{ content }}"), "{error}");
+        assert!(FormatPrompt::from_source("x.jinja", "{% if %}".into()).is_err());
+    }
+}

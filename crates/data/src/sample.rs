@@ -1,0 +1,92 @@
+//! One problem with its pictures, as every source delivers it.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ImageError;
+
+/// One problem. Images are encoded (PNG, JPEG, ...), never decoded here.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The id column, or the row index where there is none or where it is not unique.
+    pub id: String,
+    /// Row index in the data set.
+    pub index: usize,
+    /// Problem text with `<image>` where a picture stands.
+    pub problem: String,
+    /// The ground truth as text; numbers are written out. May be empty when there is a `solution`.
+    pub answer: String,
+    /// Pictures in the order of their placeholders.
+    pub images: Vec<ImageSource>,
+    /// Name of the task or subject, for metrics by task.
+    pub task: Option<String>,
+    /// A full response to imitate, for supervised warm starts.
+    pub solution: Option<String>,
+}
+
+/// An encoded image, in memory or in a file that is read when it is needed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageSource {
+    /// The encoded file.
+    Bytes(Arc<[u8]>),
+    /// Where the encoded file lies.
+    Path(PathBuf),
+}
+
+impl ImageSource {
+    /// The encoded bytes; reads the file of a [`ImageSource::Path`].
+    ///
+    /// # Errors
+    /// [`ImageError::Read`] when the file cannot be read.
+    pub fn load(&self) -> Result<Cow<'_, [u8]>, ImageError> {
+        match self {
+            Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::Path(path) => std::fs::read(path)
+                .map(Cow::Owned)
+                .map_err(|e| ImageError::Read {
+                    path: path.display().to_string(),
+                    reason: e.to_string(),
+                }),
+        }
+    }
+}
+
+impl From<Vec<u8>> for ImageSource {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+/// Column names, EasyR1's where it has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// Column with the problem text.
+    pub prompt_key: String,
+    /// Column with the ground truth.
+    pub answer_key: String,
+    /// Column with the pictures; a source without it is text only.
+    pub image_key: String,
+    /// Column with a response to imitate; optional.
+    pub solution_key: String,
+    /// Column with the id; optional.
+    pub id_key: String,
+    /// Column with the task name; optional.
+    pub task_key: String,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self {
+            prompt_key: "problem".into(),
+            answer_key: "answer".into(),
+            image_key: "images".into(),
+            solution_key: "solution".into(),
+            id_key: "id".into(),
+            task_key: "task".into(),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use memmap2::Mmap;
+use serde_json::{Map, Value};
+
+use super::{Column, RawRow, RowImages, Source};
+use crate::error::DataError;
+use crate::sample::{ImageSource, Keys};
+
+pub(super) struct JsonSource {
+    path: PathBuf,
+    root: PathBuf,
+    map: Mmap,
+    /// Byte range of each object.
+    rows: Vec<(usize, usize)>,
+    keys: Keys,
+}
+
+impl JsonSource {
+    pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
+        let (map, rows) = index(path)?;
+        let source = Self {
+            path: path.to_path_buf(),
+            root,
+            map,
+            rows,
+            keys: keys.clone(),
+        };
+        let first = source
+            .object(0)
+            .map_err(|reason| DataError::file(path, reason))?;
+        let names = || first.keys().cloned().collect::<Vec<_>>().join(", ");
+        let has = |key: &str| first.contains_key(key);
+        for (key, option, needed) in [
+            (&keys.prompt_key, "prompt_key", true),
+            (&keys.answer_key, "answer_key", !has(&keys.solution_key)),
+        ] {
+            if needed && !has(key) {
+                return Err(DataError::file(
+                    path,
+                    format!(
+                        "no key {key:?}; the first row has {}; set {option} to the right one",
+                        names()
+                    ),
+                ));
+            }
+        }
+        Ok(source)
+    }
+
+    fn object(&self, i: usize) -> Result<Map<String, Value>, String> {
+        let (start, end) = self.rows[i];
+        parse(&self.map[start..end])
+    }
+}
+
+/// Maps a file and finds its objects.
+pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataError> {
+    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let length = file.metadata().map_err(|e| DataError::io(path, e))?.len();
+    if length == 0 {
+        return Err(DataError::file(path, "has no rows (0 bytes)"));
+    }
+    // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend against.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io(path, e))?;
+    let start = if map.starts_with(b"\xEF\xBB\xBF") {
+        3
+    } else {
+        0
+    };
+    let rows = match map[start..].iter().find(|b| !b.is_ascii_whitespace()) {
+        Some(b'[') => elements(&map, start).map_err(|reason| DataError::file(path, reason))?,
+        Some(_) => lines(&map, start),
+        None => Vec::new(),
+    };
+    if rows.is_empty() {
+        return Err(DataError::file(path, "has no rows"));
+    }
+    Ok((map, rows))
+}
+
+fn lines(bytes: &[u8], mut start: usize) -> Vec<(usize, usize)> {
+    let mut rows = Vec::new();
+    for line in bytes[start..].split(|b| *b == b'\n') {
+        if !line.trim_ascii().is_empty() {
+            rows.push((start, start + line.len()));
+        }
+        start += line.len() + 1;
+    }
+    rows
+}
+
+/// Byte ranges of the elements of a top-level array.
+fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
+    let mut rows = Vec::new();
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    let mut element = None;
+    for (i, &b) in bytes.iter().enumerate().skip(start) {
+        if quoted {
+            match b {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => quoted = false,
+                _ => {}
+            }
+            continue;
+        }
+        if depth == 1 && element.is_none() && !b.is_ascii_whitespace() && !matches!(b, b',' | b']')
+        {
+            element = Some(i);
+        }
+        match b {
+            b'"' => quoted = true,
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => {
+                if depth == 1 {
+                    rows.extend(element.take().map(|e| (e, i)));
+                    return match bytes[i + 1..].trim_ascii().is_empty() {
+                        true => Ok(rows),
+                        false => Err(format!(
+                            "something follows the end of the array at byte {i}"
+                        )),
+                    };
+                }
+                depth = depth.saturating_sub(1);
+            }
+            b',' if depth == 1 => rows.extend(element.take().map(|e| (e, i))),
+            _ => {}
+        }
+    }
+    Err("the JSON array has no end; the file is truncated".to_owned())
+}
+
+/// One object, or why it is none.
+pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(map)) => Ok(map),
+        Ok(_) => Err("the row is JSON but not an object".to_owned()),
+        Err(e) => Err(format!("not JSON: {e}")),
+    }
+}
+
+/// A JSON value as text: strings as they are, numbers written out, a list of one element as that element.
+pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
+    Ok(Some(match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(s)) => s.clone(),
+        Some(Value::Number(n)) => match n.as_f64() {
+            // 3.0 and 3 are one answer.
+            Some(f) if !n.is_i64() && !n.is_u64() => f.to_string(),
+            _ => n.to_string(),
+        },
+        Some(Value::Bool(b)) => if *b { "True" } else { "False" }.to_owned(),
+        Some(Value::Array(items)) if items.len() == 1 => return text(items.first()),
+        Some(Value::Array(items)) => {
+            return Err(format!(
+                "a list of {} values where one text is expected",
+                items.len()
+            ));
+        }
+        Some(Value::Object(_)) => return Err("an object where text is expected".to_owned()),
+    }))
+}
+
+/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these.
+pub(super) fn images(value: Option<&Value>, root: &Path) -> RowImages {
+    match value {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Array(items)) => {
+            let mut out = Vec::with_capacity(items.len());
+            for (k, item) in items.iter().enumerate().filter(|(_, item)| !item.is_null()) {
+                out.push(image(item, root).map_err(|e| format!("image {}: {e}", k + 1))?);
+            }
+            Ok(out)
+        }
+        Some(item) => Ok(vec![image(item, root)?]),
+    }
+}
+
+fn image(value: &Value, root: &Path) -> Result<ImageSource, String> {
+    match value {
+        Value::String(s) => image_text(s, root),
+        Value::Object(map) => match (map.get("bytes"), map.get("path")) {
+            (Some(Value::String(bytes)), _) => decode_base64(bytes).map(ImageSource::from),
+            (_, Some(Value::String(path))) => Ok(ImageSource::Path(root.join(path))),
+            _ => Err("neither bytes nor path".to_owned()),
+        },
+        _ => Err("neither a path nor base64 text".to_owned()),
+    }
+}
+
+/// A string that stands for a picture: a `data:` URL, base64 of an image file, or else a path relative to `root`.
+pub(super) fn image_text(text: &str, root: &Path) -> Result<ImageSource, String> {
+    if let Some(url) = text.strip_prefix("data:") {
+        let Some((head, body)) = url.split_once(',') else {
+            return Err("a data: URL without a comma".to_owned());
+        };
+        if !head.ends_with(";base64") {
+            return Err("a data: URL that is not base64".to_owned());
+        }
+        return decode_base64(body).map(ImageSource::from);
+    }
+    if text.starts_with("http://") || text.starts_with("https://") {
+        return Err(format!(
+            "{text:?} is a web address; download the picture and name the file"
+        ));
+    }
+    if text.is_empty() {
+        return Err("an empty path".to_owned());
+    }
+    // Base64 is recognised by what it decodes to: the first bytes of every image format are known.
+    if text.len() >= 32
+        && let Ok(head) = STANDARD.decode(&text.as_bytes()[..16])
+        && ::image::guess_format(&head).is_ok()
+    {
+        return decode_base64(text).map(ImageSource::from);
+    }
+    Ok(ImageSource::Path(
+        root.join(text.strip_prefix("file://").unwrap_or(text)),
+    ))
+}
+
+fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
+    let compact: String = text.split_ascii_whitespace().collect();
+    STANDARD
+        .decode(&compact)
+        .or_else(|_| URL_SAFE.decode(&compact))
+        .map_err(|e| format!("bad base64: {e}"))
+}
+
+impl Source for JsonSource {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn row(&self, i: usize) -> Result<RawRow, String> {
+        let object = self.object(i)?;
+        let field = |key: &str| text(object.get(key)).map_err(|e| format!("`{key}`: {e}"));
+        Ok(RawRow {
+            id: field(&self.keys.id_key)?,
+            problem: field(&self.keys.prompt_key)?,
+            answer: field(&self.keys.answer_key)?,
+            solution: field(&self.keys.solution_key)?,
+            task: field(&self.keys.task_key)?,
+            images: images(object.get(&self.keys.image_key), &self.root),
+        })
+    }
+
+    fn ids(&self) -> Vec<Option<String>> {
+        match self.object(0) {
+            Ok(first) if first.contains_key(&self.keys.id_key) => {}
+            _ => return Vec::new(),
+        }
+        let id = |i| {
+            text(self.object(i).ok()?.get(&self.keys.id_key))
+                .ok()
+                .flatten()
+        };
+        (0..self.rows.len()).map(id).collect()
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let keys = &self.keys;
+        let used: BTreeSet<&String> = [
+            &keys.id_key,
+            &keys.prompt_key,
+            &keys.answer_key,
+            &keys.solution_key,
+            &keys.task_key,
+            &keys.image_key,
+        ]
+        .into();
+        let Ok(first) = self.object(0) else {
+            return Vec::new();
+        };
+        let kind = |value: &Value| match value {
+            Value::Null => "null",
+            Value::Bool(_) => "bool",
+            Value::Number(_) => "number",
+            Value::String(_) => "string",
+            Value::Array(_) => "list",
+            Value::Object(_) => "object",
+        };
+        let column = |(name, value): (&String, &Value)| Column {
+            name: name.clone(),
+            kind: kind(value).into(),
+            used: used.contains(name),
+        };
+        first.iter().map(column).collect()
+    }
+}

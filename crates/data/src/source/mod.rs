@@ -1,0 +1,107 @@
+//! Where rows come from. [`open`] turns a spec string into sources; each source knows how to read one row.
+
+mod annotations;
+mod cell;
+mod json;
+mod parquet;
+mod resolve;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::DataError;
+use crate::sample::{ImageSource, Keys};
+use crate::toy::ToySource;
+
+pub use resolve::hub_cache_folder;
+
+/// A column of a source, for `data inspect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its type, as the file states it.
+    pub kind: String,
+    /// Whether it is read (named by [`Keys`]).
+    pub used: bool,
+}
+
+/// One row as a source delivers it, before a sample is made of it.
+#[derive(Debug)]
+pub(crate) struct RawRow {
+    pub id: Option<String>,
+    pub problem: Option<String>,
+    pub answer: Option<String>,
+    pub images: RowImages,
+    pub task: Option<String>,
+    pub solution: Option<String>,
+}
+
+/// The pictures of a row, or why its image cell makes no sense.
+pub(crate) type RowImages = Result<Vec<ImageSource>, String>;
+
+/// Rows that are read one by one.
+pub(crate) trait Source: Send + Sync {
+    /// For messages: the file, or the toy spec.
+    fn name(&self) -> String;
+    /// Rows; at least one.
+    fn len(&self) -> usize;
+    /// Row `i < len`; the error is the reason for setting it aside.
+    fn row(&self, i: usize) -> Result<RawRow, String>;
+    /// Several rows in ascending order.
+    fn rows(&self, rows: &[usize]) -> Vec<Result<RawRow, String>> {
+        rows.iter().map(|&i| self.row(i)).collect()
+    }
+    /// The ids of all rows, when ids of this source can repeat. Empty when there is no id column.
+    fn ids(&self) -> Vec<Option<String>>;
+    /// What the source holds.
+    fn columns(&self) -> Vec<Column>;
+}
+
+/// Opens all sources that a spec string names.
+pub(crate) fn open(
+    spec: &str,
+    keys: &Keys,
+    image_dir: Option<&Path>,
+) -> Result<Vec<Arc<dyn Source>>, DataError> {
+    if let Some(toy) = spec.strip_prefix("toy:") {
+        return Ok(vec![Arc::new(
+            ToySource::parse(toy).map_err(|reason| DataError::spec(spec, reason))?,
+        )]);
+    }
+    let files = match resolve::resolve(spec)? {
+        resolve::Resolved::Files(files) => files,
+        resolve::Resolved::Annotations { info, name } => {
+            return Ok(vec![Arc::new(annotations::open(
+                &info,
+                name.as_deref(),
+                image_dir,
+            )?)]);
+        }
+    };
+    files
+        .iter()
+        .map(|file| open_file(file, keys, image_dir))
+        .collect()
+}
+
+fn open_file(
+    path: &PathBuf,
+    keys: &Keys,
+    image_dir: Option<&Path>,
+) -> Result<Arc<dyn Source>, DataError> {
+    let root = match image_dir {
+        Some(dir) => dir.to_path_buf(),
+        None => path.parent().map(Path::to_path_buf).unwrap_or_default(),
+    };
+    Ok(match resolve::kind(path) {
+        Some(resolve::Kind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
+        Some(resolve::Kind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
+        None => {
+            return Err(DataError::file(
+                path,
+                "unknown file type; use .parquet, .jsonl or .json",
+            ));
+        }
+    })
+}

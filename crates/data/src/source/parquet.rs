@@ -1,0 +1,329 @@
+//! Parquet: opened by its footer, read row by row.
+//!
+//! A small row group is decoded whole and kept (least recently used out, within [`CACHE_BYTES`]); from a large one only the
+//! wanted rows are read, by the page index where the file has one. Only the columns that [`Keys`] names are ever touched.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use arrow_array::{Array, RecordBatch};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
+};
+use parquet::file::metadata::PageIndexPolicy;
+
+use super::{Column, RawRow, Source, cell};
+use crate::error::DataError;
+use crate::sample::Keys;
+
+/// Row groups above this many bytes (uncompressed, wanted columns) are not decoded whole for one row.
+const WHOLE_GROUP_BYTES: u64 = 32 << 20;
+/// Decoded row groups kept by one file.
+const CACHE_BYTES: u64 = 128 << 20;
+
+pub(super) struct ParquetSource {
+    path: PathBuf,
+    root: PathBuf,
+    metadata: ArrowReaderMetadata,
+    /// First row of each row group, and the total.
+    starts: Vec<usize>,
+    group_bytes: Vec<u64>,
+    projection: ProjectionMask,
+    columns: Vec<Column>,
+    id_column: Option<usize>,
+    keys: Keys,
+    cache: Mutex<VecDeque<(usize, Arc<RecordBatch>)>>,
+}
+
+impl ParquetSource {
+    pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
+        let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| {
+            DataError::file(
+                path,
+                format!("not a readable parquet file (truncated, or another format?): {e}"),
+            )
+        })?;
+        let mut starts = vec![0];
+        for group in metadata.metadata().row_groups() {
+            let rows = usize::try_from(group.num_rows()).map_err(|_| {
+                DataError::file(path, "a row group states a negative number of rows")
+            })?;
+            starts.push(starts[starts.len() - 1] + rows);
+        }
+        if starts[starts.len() - 1] == 0 {
+            return Err(DataError::file(path, "has no rows"));
+        }
+
+        let fields = metadata.schema().fields();
+        let find = |key: &str| fields.iter().position(|f| f.name() == key);
+        let names = || {
+            fields
+                .iter()
+                .map(|f| f.name().as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let mut wanted = Vec::new();
+        for (key, option, required) in [
+            (&keys.prompt_key, "prompt_key", true),
+            (
+                &keys.answer_key,
+                "answer_key",
+                find(&keys.solution_key).is_none(),
+            ),
+            (&keys.solution_key, "solution_key", false),
+            (&keys.id_key, "id_key", false),
+            (&keys.task_key, "task_key", false),
+        ] {
+            match find(key) {
+                Some(k) if cell::can_hold_text(fields[k].data_type()) => wanted.push(k),
+                // An id or a task of another type is of no use, but no obstacle either.
+                Some(_) if !required && (key == &keys.id_key || key == &keys.task_key) => {}
+                Some(k) => {
+                    let kind = fields[k].data_type();
+                    return Err(DataError::file(
+                        path,
+                        format!("column {key:?} ({option}) is {kind}, not text"),
+                    ));
+                }
+                None if required => {
+                    return Err(DataError::file(
+                        path,
+                        format!(
+                            "no column {key:?}; the columns are {}; set {option} to the right one",
+                            names()
+                        ),
+                    ));
+                }
+                None => {}
+            }
+        }
+        if let Some(k) = find(&keys.image_key) {
+            let kind = fields[k].data_type();
+            if !cell::can_hold_images(kind) {
+                let key = &keys.image_key;
+                return Err(DataError::file(
+                    path,
+                    format!("column {key:?} (image_key) is {kind}, not pictures"),
+                ));
+            }
+            wanted.push(k);
+        }
+        let columns = fields.iter().enumerate().map(|(k, f)| Column {
+            name: f.name().clone(),
+            kind: f.data_type().to_string(),
+            used: wanted.contains(&k),
+        });
+        let columns = columns.collect();
+        let id_column = find(&keys.id_key).filter(|k| wanted.contains(k));
+        let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
+        let group_bytes = metadata.metadata().row_groups().iter().map(|group| {
+            let leaves = group
+                .columns()
+                .iter()
+                .enumerate()
+                .filter(|(leaf, _)| projection.leaf_included(*leaf));
+            leaves
+                .map(|(_, c)| c.uncompressed_size().max(0) as u64)
+                .sum()
+        });
+        Ok(Self {
+            path: path.to_path_buf(),
+            root,
+            group_bytes: group_bytes.collect(),
+            starts,
+            projection,
+            columns,
+            id_column,
+            keys: keys.clone(),
+            cache: Mutex::new(VecDeque::new()),
+            metadata,
+        })
+    }
+
+    /// Reads `selection` of one row group; `None` reads all of it.
+    fn read(
+        &self,
+        group: usize,
+        projection: ProjectionMask,
+        selection: Option<RowSelection>,
+    ) -> Result<Vec<RecordBatch>, String> {
+        // A handle of its own for every read: handles that share a file position cannot be used by two threads.
+        let file = File::open(&self.path)
+            .map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
+        let mut builder =
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+                .with_row_groups(vec![group])
+                .with_projection(projection);
+        // Small batches where only some rows are wanted: binary columns of one batch are limited to 2 GiB.
+        let rows = self.starts[group + 1] - self.starts[group];
+        builder = builder.with_batch_size(if selection.is_some() { 64 } else { rows.max(1) });
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        let fail = |e: &dyn std::fmt::Display| {
+            format!(
+                "row group {group} of {} is damaged: {e}",
+                self.path.display()
+            )
+        };
+        let reader = builder.build().map_err(|e| fail(&e))?;
+        reader.map(|batch| batch.map_err(|e| fail(&e))).collect()
+    }
+
+    fn whole_group(&self, group: usize) -> Result<Arc<RecordBatch>, String> {
+        if let Ok(mut cache) = self.cache.lock()
+            && let Some(k) = cache.iter().position(|(g, _)| *g == group)
+            && let Some(hit) = cache.remove(k)
+        {
+            let batch = hit.1.clone();
+            cache.push_back(hit);
+            return Ok(batch);
+        }
+        let mut batches = self.read(group, self.projection.clone(), None)?;
+        let rows = self.starts[group + 1] - self.starts[group];
+        let batch = match batches.pop() {
+            Some(batch) if batches.is_empty() && batch.num_rows() == rows => Arc::new(batch),
+            _ => {
+                return Err(format!(
+                    "row group {group} of {} has fewer rows than stated",
+                    self.path.display()
+                ));
+            }
+        };
+        if let Ok(mut cache) = self.cache.lock() {
+            cache.push_back((group, batch.clone()));
+            let mut kept: u64 = cache.iter().map(|(g, _)| self.group_bytes[*g]).sum();
+            while kept > CACHE_BYTES && cache.len() > 1 {
+                if let Some((g, _)) = cache.pop_front() {
+                    kept -= self.group_bytes[g];
+                }
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Ascending rows of one group.
+    fn rows_of_group(
+        &self,
+        group: usize,
+        rows: &[usize],
+    ) -> Result<Vec<Result<RawRow, String>>, String> {
+        let offsets: Vec<usize> = rows.iter().map(|r| r - self.starts[group]).collect();
+        if self.group_bytes[group] <= WHOLE_GROUP_BYTES {
+            let batch = self.whole_group(group)?;
+            return Ok(offsets.iter().map(|&i| self.raw(&batch, i)).collect());
+        }
+        let mut unique = offsets.clone();
+        unique.dedup();
+        let mut selectors = Vec::new();
+        let mut at = 0;
+        for &offset in &unique {
+            selectors.push(RowSelector::skip(offset - at));
+            selectors.push(RowSelector::select(1));
+            at = offset + 1;
+        }
+        let batches = self.read(
+            group,
+            self.projection.clone(),
+            Some(RowSelection::from(selectors)),
+        )?;
+        let mut found = batches
+            .iter()
+            .flat_map(|b| (0..b.num_rows()).map(move |i| (b, i)));
+        let mut out: Vec<Result<RawRow, String>> = Vec::with_capacity(rows.len());
+        let mut current = None;
+        for (k, offset) in offsets.iter().enumerate() {
+            if k == 0 || offsets[k - 1] != *offset {
+                current = found.next();
+            }
+            out.push(match current {
+                Some((batch, i)) => self.raw(batch, i),
+                None => Err(format!(
+                    "row group {group} of {} has fewer rows than stated",
+                    self.path.display()
+                )),
+            });
+        }
+        Ok(out)
+    }
+
+    fn raw(&self, batch: &RecordBatch, i: usize) -> Result<RawRow, String> {
+        let text = |key: &str| match batch.column_by_name(key) {
+            Some(column) => cell::text(column, i).map_err(|e| format!("`{key}`: {e}")),
+            None => Ok(None),
+        };
+        Ok(RawRow {
+            id: text(&self.keys.id_key)?,
+            problem: text(&self.keys.prompt_key)?,
+            answer: text(&self.keys.answer_key)?,
+            solution: text(&self.keys.solution_key)?,
+            task: text(&self.keys.task_key)?,
+            images: match batch.column_by_name(&self.keys.image_key) {
+                Some(column) => cell::images(column, i, &self.root),
+                None => Ok(Vec::new()),
+            },
+        })
+    }
+}
+
+impl Source for ParquetSource {
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn len(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+
+    fn row(&self, i: usize) -> Result<RawRow, String> {
+        let mut rows = self.rows(&[i]);
+        rows.pop()
+            .unwrap_or_else(|| Err(format!("row {i} cannot be read")))
+    }
+
+    fn rows(&self, rows: &[usize]) -> Vec<Result<RawRow, String>> {
+        let mut out = Vec::with_capacity(rows.len());
+        let mut rest = rows;
+        while let Some(&first) = rest.first() {
+            // Empty row groups share their start with the next one; the last of them is the one that holds the row.
+            let group = self.starts.partition_point(|s| *s <= first) - 1;
+            let n = rest
+                .iter()
+                .take_while(|r| **r < self.starts[group + 1])
+                .count();
+            match self.rows_of_group(group, &rest[..n]) {
+                Ok(rows) => out.extend(rows),
+                Err(reason) => out.extend((0..n).map(|_| Err(reason.clone()))),
+            }
+            rest = &rest[n..];
+        }
+        out
+    }
+
+    fn ids(&self) -> Vec<Option<String>> {
+        let Some(column) = self.id_column else {
+            return Vec::new();
+        };
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), [column]);
+        let mut ids = Vec::with_capacity(self.len());
+        for group in 0..self.group_bytes.len() {
+            // A damaged group tells its reason when one of its rows is read.
+            for batch in self.read(group, mask.clone(), None).unwrap_or_default() {
+                let column = batch.column(0);
+                ids.extend((0..column.len()).map(|i| cell::text(column, i).unwrap_or_default()));
+            }
+        }
+        ids
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        self.columns.clone()
+    }
+}

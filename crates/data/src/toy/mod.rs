@@ -1,0 +1,23 @@
+//! The toy world: problems over pictures that a model of a million parameters can learn, made on demand.
+//!
+//! `toy:sum?rows=2&cols=2&split=train&size=10000&seed=1` is a data source like any file: row `i` is a function of the spec and
+//! `i` alone. Pictures are real PNG bytes and go through the production decoder.
+//!
+//! | task | picture | problem | response |
+//! |---|---|---|---|
+//! | `read` | grid of digits | `read?` | `<think>59, 88</think>\boxed{5988}` |
+//! | `sum` | grid of digits | `sum?` | `<think>5+9=14, 14+8=22, 22+8=30</think>\boxed{30}` |
+//! | `compare` | grid of digits | `larger row?` | `<think>1: 5+9=14, 2: 8+8=16</think>\boxed{2}` |
+//! | `count` | grid of coloured shapes | `red circles?` | `<think>1: 2, 2: 0, 2+0=2</think>\boxed{2}` |
+//! | `chart` | bar chart | `red+blue?` | `<think>red 3, blue 5, 3+5=8</think>\boxed{8}` |
+//! | `multistep` | larger grid of digits | `tom has 3 cats. row 1 + col 2?` | one sum a line, then the sum of sums |
+
+pub mod digits;
+pub mod draw;
+mod files;
+mod spec;
+mod tasks;
+
+pub use files::{ToyIds, processor_files, special_ids, write_processor_files};
+pub use spec::{ToySource, ToySpec};
+pub use tasks::{TASKS, Task};

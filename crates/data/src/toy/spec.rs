@@ -1,0 +1,213 @@
+//! The parameters of a toy source, and row `i` of it.
+
+use std::ops::RangeInclusive;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::digits::Split;
+use super::tasks::{self, TASKS, Task};
+use crate::sample::ImageSource;
+use crate::source::{Column, RawRow, Source};
+
+/// What follows `toy:` in a spec, parsed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToySpec {
+    /// What is asked.
+    pub task: Task,
+    /// Rows of the grid; drawn for each problem.
+    pub rows: RangeInclusive<usize>,
+    /// Columns of the grid, or bars of a chart.
+    pub cols: RangeInclusive<usize>,
+    /// Terms of a `multistep` question.
+    pub terms: RangeInclusive<usize>,
+    /// Sentences with irrelevant numbers in a `multistep` question.
+    pub distractors: RangeInclusive<usize>,
+    /// Which digits are shown.
+    pub split: Split,
+    /// Problems.
+    pub size: usize,
+    /// Another seed, other problems.
+    pub seed: u64,
+}
+
+/// 18 cells of 28 pixels are the last that fit into the toy processor's 512.
+const MAX_SIDE: usize = 18;
+
+impl ToySpec {
+    /// Parses `NAME` or `NAME?key=value&...`.
+    ///
+    /// # Errors
+    /// An unknown task or key, a value out of range; the reason names what is allowed.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (name, parameters) = text.split_once('?').unwrap_or((text, ""));
+        let Some(task) = TASKS.into_iter().find(|t| t.name() == name) else {
+            let names: Vec<_> = TASKS.iter().map(|t| t.name()).collect();
+            return Err(format!(
+                "no toy task {name:?}; the tasks are {}",
+                names.join(", ")
+            ));
+        };
+        let (rows, cols) = task.default_grid();
+        let mut spec = Self {
+            task,
+            rows,
+            cols,
+            terms: 2..=3,
+            distractors: 0..=1,
+            split: Split::Train,
+            size: 10_000,
+            seed: 0,
+        };
+        for pair in parameters.split('&').filter(|p| !p.is_empty()) {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(format!("{pair:?} is not key=value"));
+            };
+            match key {
+                "rows" if task != Task::Chart => spec.rows = range(key, value, 1..=MAX_SIDE)?,
+                "cols" if task != Task::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
+                "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
+                "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
+                "distractors" if task == Task::Multistep => {
+                    spec.distractors = range(key, value, 0..=4)?
+                }
+                "split" => {
+                    spec.split = match value {
+                        "train" => Split::Train,
+                        "test" => Split::Test,
+                        _ => return Err(format!("split={value:?} must be train or test")),
+                    }
+                }
+                "size" => spec.size = number(key, value)?,
+                "seed" => spec.seed = number(key, value)?,
+                _ => {
+                    let own = match task {
+                        Task::Chart => "bars",
+                        Task::Multistep => "rows, cols, terms, distractors",
+                        _ => "rows, cols",
+                    };
+                    return Err(format!(
+                        "no parameter {key:?}; {name} has {own}, split, size, seed"
+                    ));
+                }
+            }
+        }
+        if spec.size == 0 {
+            return Err("size must be at least 1".to_owned());
+        }
+        if task == Task::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
+            return Err("compare needs at least two rows or two columns".to_owned());
+        }
+        Ok(spec)
+    }
+
+    /// Problem `i`: problem text, answer, response, picture (PNG).
+    pub fn problem(&self, i: usize) -> tasks::Problem {
+        // The split is part of the seed: test problems differ from training problems in more than their digits.
+        let mut seed = [0u8; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed[8..16].copy_from_slice(&(i as u64).to_le_bytes());
+        seed[16] = self.split as u8;
+        seed[17] = self.task as u8;
+        tasks::make(self, &mut ChaCha8Rng::from_seed(seed))
+    }
+
+    /// The id of problem `i`.
+    pub fn id(&self, i: usize) -> String {
+        format!(
+            "toy-{}-{}-{}-{i}",
+            self.task.name(),
+            self.split.name(),
+            self.seed
+        )
+    }
+}
+
+fn draw_bars() -> usize {
+    super::draw::COLOURS.len()
+}
+
+fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
+    value
+        .parse()
+        .map_err(|_| format!("{key}={value:?} is not a whole number"))
+}
+
+fn range(
+    key: &str,
+    value: &str,
+    allowed: RangeInclusive<usize>,
+) -> Result<RangeInclusive<usize>, String> {
+    let (low, high) = value.split_once('-').unwrap_or((value, value));
+    let (low, high) = (number(key, low)?, number(key, high)?);
+    if low > high || !allowed.contains(&low) || !allowed.contains(&high) {
+        return Err(format!(
+            "{key}={value:?} must lie in {}-{}",
+            allowed.start(),
+            allowed.end()
+        ));
+    }
+    Ok(low..=high)
+}
+
+/// A toy task as a source of rows.
+#[derive(Debug)]
+pub struct ToySource {
+    text: String,
+    spec: ToySpec,
+}
+
+impl ToySource {
+    /// As [`ToySpec::parse`].
+    ///
+    /// # Errors
+    /// As [`ToySpec::parse`].
+    pub fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self {
+            text: text.to_owned(),
+            spec: ToySpec::parse(text)?,
+        })
+    }
+}
+
+impl Source for ToySource {
+    fn name(&self) -> String {
+        format!("toy:{}", self.text)
+    }
+
+    fn len(&self) -> usize {
+        self.spec.size
+    }
+
+    fn row(&self, i: usize) -> Result<RawRow, String> {
+        let problem = self.spec.problem(i);
+        Ok(RawRow {
+            id: Some(self.spec.id(i)),
+            problem: Some(problem.problem),
+            answer: Some(problem.answer),
+            images: Ok(vec![ImageSource::from(problem.png)]),
+            task: Some(self.spec.task.name().to_owned()),
+            solution: Some(problem.solution),
+        })
+    }
+
+    fn ids(&self) -> Vec<Option<String>> {
+        // Unique by construction, and a billion of them need not be listed.
+        Vec::new()
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        ["id", "problem", "answer", "images", "task", "solution"]
+            .map(|name| Column {
+                name: name.into(),
+                kind: if name == "images" {
+                    "list of PNG"
+                } else {
+                    "text"
+                }
+                .into(),
+                used: true,
+            })
+            .to_vec()
+    }
+}

@@ -1,0 +1,367 @@
+//! What is asked about the pictures, and how a good response reasons about it.
+
+use std::fmt::Write;
+use std::ops::RangeInclusive;
+
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::digits;
+use super::draw::{self, COLOURS, MAX_BAR, Placed, SHAPES};
+use super::spec::ToySpec;
+
+/// A toy task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Read all digits.
+    Read,
+    /// Add all digits.
+    Sum,
+    /// Which row or column has the larger sum.
+    Compare,
+    /// Count shapes of a colour, of a form, or both.
+    Count,
+    /// Read values off a bar chart.
+    Chart,
+    /// Combine sums of rows and columns, past irrelevant sentences.
+    Multistep,
+}
+
+/// All tasks.
+pub const TASKS: [Task; 6] = [
+    Task::Read,
+    Task::Sum,
+    Task::Compare,
+    Task::Count,
+    Task::Chart,
+    Task::Multistep,
+];
+
+impl Task {
+    /// Its name in specs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Sum => "sum",
+            Self::Compare => "compare",
+            Self::Count => "count",
+            Self::Chart => "chart",
+            Self::Multistep => "multistep",
+        }
+    }
+
+    pub(super) fn default_grid(self) -> (RangeInclusive<usize>, RangeInclusive<usize>) {
+        match self {
+            Self::Read | Self::Sum | Self::Compare => (2..=2, 2..=2),
+            Self::Count => (2..=3, 2..=3),
+            Self::Chart => (1..=1, 3..=5),
+            Self::Multistep => (3..=3, 3..=3),
+        }
+    }
+}
+
+/// A problem with its picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// With `<image>` in front.
+    pub problem: String,
+    /// Ground truth.
+    pub answer: String,
+    /// A response to imitate, with `<think>` tags and `\boxed{}`.
+    pub solution: String,
+    /// The picture.
+    pub png: Vec<u8>,
+}
+
+impl Problem {
+    fn new(question: &str, thoughts: &str, answer: impl ToString, png: Vec<u8>) -> Self {
+        let answer = answer.to_string();
+        Self {
+            problem: format!("<image>{question}"),
+            solution: format!("<think>{thoughts}</think>\\boxed{{{answer}}}"),
+            answer,
+            png,
+        }
+    }
+}
+
+pub(super) fn make(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    match spec.task {
+        Task::Read => read(spec, rng),
+        Task::Sum => sum(spec, rng),
+        Task::Compare => compare(spec, rng),
+        Task::Count => count(spec, rng),
+        Task::Chart => chart(spec, rng),
+        Task::Multistep => multistep(spec, rng),
+    }
+}
+
+/// A grid of digits: which ones, and their values.
+struct Grid {
+    cells: Vec<usize>,
+    cols: usize,
+}
+
+impl Grid {
+    fn new(spec: &ToySpec, rng: &mut impl Rng) -> Self {
+        let rows = rng.random_range(spec.rows.clone());
+        let cols = rng.random_range(spec.cols.clone());
+        Self {
+            cells: (0..rows * cols).map(|_| spec.split.pick(rng)).collect(),
+            cols,
+        }
+    }
+
+    fn rows(&self) -> usize {
+        self.cells.len() / self.cols
+    }
+
+    fn values(&self) -> Vec<i64> {
+        self.cells
+            .iter()
+            .map(|&i| digits::label(i).into())
+            .collect()
+    }
+
+    /// Values of a row or a column, counted from zero.
+    fn line(&self, line: Line, k: usize) -> Vec<i64> {
+        let values = self.values();
+        match line {
+            Line::Row => values[k * self.cols..(k + 1) * self.cols].to_vec(),
+            Line::Col => values[k..].iter().step_by(self.cols).copied().collect(),
+        }
+    }
+
+    fn png(&self) -> Vec<u8> {
+        draw::digit_grid(&self.cells, self.cols)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Line {
+    Row,
+    Col,
+}
+
+impl Line {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Col => "col",
+        }
+    }
+}
+
+/// `5+9=14, 14+8=22`, or the number itself where there is only one; and the total.
+fn running_sum(values: &[i64]) -> (String, i64) {
+    let mut total = values.first().copied().unwrap_or(0);
+    if values.len() < 2 {
+        return (total.to_string(), total);
+    }
+    let mut steps = Vec::with_capacity(values.len() - 1);
+    for v in &values[1..] {
+        steps.push(format!("{total}+{v}={}", total + v));
+        total += v;
+    }
+    (steps.join(", "), total)
+}
+
+fn read(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    let grid = Grid::new(spec, rng);
+    let rows: Vec<String> = grid
+        .values()
+        .chunks(grid.cols)
+        .map(|row| row.iter().map(i64::to_string).collect())
+        .collect();
+    Problem::new("read?", &rows.join(", "), rows.concat(), grid.png())
+}
+
+fn sum(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    let grid = Grid::new(spec, rng);
+    let (thoughts, total) = running_sum(&grid.values());
+    Problem::new("sum?", &thoughts, total, grid.png())
+}
+
+fn compare(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    loop {
+        let grid = Grid::new(spec, rng);
+        let mut lines = Vec::new();
+        if grid.rows() > 1 {
+            lines.push((Line::Row, grid.rows()));
+        }
+        if grid.cols > 1 {
+            lines.push((Line::Col, grid.cols));
+        }
+        let Some(&(line, n)) = lines.choose(rng) else {
+            continue;
+        };
+        let sums: Vec<(String, i64)> = (0..n).map(|k| running_sum(&grid.line(line, k))).collect();
+        let best = sums.iter().map(|s| s.1).max().unwrap_or(0);
+        let mut winners = (0..n).filter(|&k| sums[k].1 == best);
+        // A tie has no answer; another grid is drawn.
+        let (Some(winner), None) = (winners.next(), winners.next()) else {
+            continue;
+        };
+        let thoughts: Vec<String> = sums
+            .iter()
+            .enumerate()
+            .map(|(k, (s, _))| format!("{}: {s}", k + 1))
+            .collect();
+        return Problem::new(
+            &format!("larger {}?", line.name()),
+            &thoughts.join(", "),
+            winner + 1,
+            grid.png(),
+        );
+    }
+}
+
+fn count(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    let rows = rng.random_range(spec.rows.clone());
+    let cols = rng.random_range(spec.cols.clone());
+    // Few colours and shapes in one picture, so that counts above one are common.
+    let mut palette: Vec<usize> = (0..COLOURS.len()).collect();
+    palette.shuffle(rng);
+    palette.truncate(2);
+    let mut shapes = SHAPES;
+    shapes.shuffle(rng);
+    let shapes = &shapes[..2];
+    let cells: Vec<Option<Placed>> = (0..rows * cols)
+        .map(|_| {
+            rng.random_bool(0.85).then(|| Placed {
+                shape: shapes[rng.random_range(0..2)],
+                colour: palette[rng.random_range(0..2)],
+                radius: rng.random_range(7.0..10.5),
+                offset: (rng.random_range(-2.0..2.0), rng.random_range(-2.0..2.0)),
+            })
+        })
+        .collect();
+    let colour = palette[0];
+    let shape = shapes[0];
+    let (question, by_colour, by_shape) = match rng.random_range(0..3) {
+        0 => (COLOURS[colour].name.to_owned(), true, false),
+        1 => (shape.plural().to_owned(), false, true),
+        _ => (
+            format!("{} {}", COLOURS[colour].name, shape.plural()),
+            true,
+            true,
+        ),
+    };
+    let counts = |cell: &Option<Placed>| {
+        cell.is_some_and(|p| (!by_colour || p.colour == colour) && (!by_shape || p.shape == shape))
+    };
+    let by_row: Vec<i64> = cells
+        .chunks(cols)
+        .map(|row| row.iter().filter(|c| counts(c)).count() as i64)
+        .collect();
+    let (steps, total) = running_sum(&by_row);
+    let mut thoughts = String::new();
+    for (k, n) in by_row.iter().enumerate() {
+        let _ = write!(thoughts, "{}: {n}, ", k + 1);
+    }
+    // One row needs no sum.
+    let thoughts = if by_row.len() > 1 {
+        thoughts + &steps
+    } else {
+        thoughts.trim_end_matches(", ").to_owned()
+    };
+    Problem::new(
+        &format!("{question}?"),
+        &thoughts,
+        total,
+        draw::shape_grid(&cells, cols),
+    )
+}
+
+fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    let n = rng.random_range(spec.cols.clone());
+    let mut colours: Vec<usize> = (0..COLOURS.len()).collect();
+    colours.shuffle(rng);
+    let bars: Vec<(usize, u32)> = colours[..n]
+        .iter()
+        .map(|&c| (c, rng.random_range(1..=MAX_BAR)))
+        .collect();
+    let png = draw::bar_chart(&bars);
+    let say = |k: usize| format!("{} {}", COLOURS[bars[k].0].name, bars[k].1);
+    let name = |k: usize| COLOURS[bars[k].0].name;
+    let value = |k: usize| i64::from(bars[k].1);
+    let a = rng.random_range(0..n);
+    match rng.random_range(0..if n > 1 { 4 } else { 1 }) {
+        0 => Problem::new(&format!("{}?", name(a)), &say(a), value(a), png),
+        1 => {
+            let all: Vec<String> = (0..n).map(say).collect();
+            let best = bars.iter().map(|b| b.1).max().unwrap_or(0);
+            Problem::new("max?", &all.join(", "), best, png)
+        }
+        kind => {
+            let b = (a + rng.random_range(1..n)) % n;
+            let (sign, result) = if kind == 2 {
+                ('+', value(a) + value(b))
+            } else {
+                ('-', value(a) - value(b))
+            };
+            let thoughts = format!(
+                "{}, {}, {}{sign}{}={result}",
+                say(a),
+                say(b),
+                value(a),
+                value(b)
+            );
+            Problem::new(
+                &format!("{}{sign}{}?", name(a), name(b)),
+                &thoughts,
+                result,
+                png,
+            )
+        }
+    }
+}
+
+fn distractor(rng: &mut impl Rng) -> String {
+    const WHO: [&str; 4] = ["tom", "ann", "sam", "eva"];
+    const WHAT: [&str; 4] = ["cats", "books", "pens", "cups"];
+    format!(
+        "{} has {} {}. ",
+        WHO[rng.random_range(0..4)],
+        rng.random_range(2..10),
+        WHAT[rng.random_range(0..4)]
+    )
+}
+
+fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+    let grid = Grid::new(spec, rng);
+    let terms = rng.random_range(spec.terms.clone());
+    let mut question = String::new();
+    for _ in 0..rng.random_range(spec.distractors.clone()) {
+        question += &distractor(rng);
+    }
+    let mut thoughts = Vec::new();
+    let mut total = 0;
+    for t in 0..terms {
+        let (line, n) = match rng.random_bool(0.5) {
+            true => (Line::Row, grid.rows()),
+            false => (Line::Col, grid.cols),
+        };
+        let k = rng.random_range(0..n);
+        let plus = t == 0 || rng.random_bool(0.7);
+        let (steps, sum) = running_sum(&grid.line(line, k));
+        let name = format!("{} {}", line.name(), k + 1);
+        thoughts.push(format!("{name}: {steps}"));
+        if t == 0 {
+            question += &name;
+            total = sum;
+            continue;
+        }
+        let sign = if plus { '+' } else { '-' };
+        let next = if plus { total + sum } else { total - sum };
+        let _ = write!(question, " {sign} {name}");
+        thoughts.push(format!("{total}{sign}{sum}={next}"));
+        total = next;
+    }
+    Problem::new(
+        &format!("{question}?"),
+        &thoughts.join(", "),
+        total,
+        grid.png(),
+    )
+}

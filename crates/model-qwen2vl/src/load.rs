@@ -1,0 +1,213 @@
+//! Reading a Hugging Face folder: one file or a sharded index, f32 / bf16 / f16, both key layouts.
+//!
+//! Files are mapped, and one tensor is converted at a time. Everything that does not fit the config becomes one error with a
+//! line for each tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, Metadata, SafeTensors};
+
+use crate::config::Qwen2_5_VLConfig;
+use crate::decoder::LM_HEAD;
+use crate::error::ModelError;
+use crate::init::ParamSource;
+use crate::model::Qwen2_5_VL;
+
+/// Problems listed before the rest is only counted.
+const LISTED: usize = 20;
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    data: usize,
+    meta: Metadata,
+}
+
+/// All tensors of a folder by their hub name.
+struct Checkpoint {
+    shards: Vec<Shard>,
+    /// hub name -> (shard, name in the file)
+    index: BTreeMap<String, (usize, String)>,
+}
+
+/// The hub's name of a tensor: transformers 5 writes `model.visual.` and `model.language_model.`.
+pub fn hub_name(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("model.visual.") {
+        format!("visual.{rest}")
+    } else if let Some(rest) = name.strip_prefix("model.language_model.") {
+        format!("model.{rest}")
+    } else {
+        name.to_string()
+    }
+}
+
+fn open(path: PathBuf) -> Result<Shard, ModelError> {
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(ModelError::Missing { path, what: "missing weight file; download or copy it again".into() });
+        }
+        Err(e) => return Err(ModelError::io(path)(e)),
+    };
+    // SAFETY: the map is read-only and private to this load; a file that is changed meanwhile gives wrong weights, as it would by reading.
+    let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+    let (header, meta) = SafeTensors::read_metadata(&map).map_err(|e| ModelError::Damaged { path: path.clone(), reason: e.to_string() })?;
+    let data = header + 8;
+    Ok(Shard { path, map, data, meta })
+}
+
+impl Checkpoint {
+    fn open(dir: &Path) -> Result<Self, ModelError> {
+        let single = dir.join("model.safetensors");
+        let index_path = dir.join("model.safetensors.index.json");
+        let paths = if single.exists() {
+            vec![single]
+        } else if index_path.exists() {
+            let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
+            let bad = |reason: String| ModelError::Config { path: index_path.clone(), reason };
+            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON ({e})")))?;
+            let map = json["weight_map"].as_object().ok_or_else(|| bad("weight_map: missing; expected an object of tensor names and files".into()))?;
+            let mut files = BTreeSet::new();
+            for (tensor, file) in map {
+                let file = file.as_str().ok_or_else(|| bad(format!("weight_map.{tensor}: expected a file name")))?;
+                // A name with a path in it could read outside the folder.
+                if Path::new(file).file_name().is_none_or(|n| n != file) {
+                    return Err(bad(format!("weight_map.{tensor}: {file:?} is not a file of this folder")));
+                }
+                files.insert(dir.join(file));
+            }
+            files.into_iter().collect()
+        } else {
+            return Err(ModelError::Missing {
+                path: dir.into(),
+                what: "has neither model.safetensors nor model.safetensors.index.json; PyTorch .bin files are not read, convert them with transformers' save_pretrained".into(),
+            });
+        };
+        let shards = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let mut index = BTreeMap::new();
+        for (i, shard) in shards.iter().enumerate() {
+            for name in shard.meta.tensors().keys() {
+                index.insert(hub_name(name), (i, name.clone()));
+            }
+        }
+        Ok(Self { shards, index })
+    }
+}
+
+/// Takes parameters from a checkpoint and remembers everything that did not fit.
+struct FileSource<D> {
+    checkpoint: Checkpoint,
+    used: BTreeSet<String>,
+    problems: Vec<String>,
+    dtype: DType,
+    device: D,
+}
+
+impl<D> FileSource<D> {
+    /// Values of one tensor in the wanted type, or why not.
+    fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, String> {
+        let Some((shard, key)) = self.checkpoint.index.get(name) else {
+            return Err(format!("missing    {name} {shape:?}"));
+        };
+        let shard = &self.checkpoint.shards[*shard];
+        let Some(info) = shard.meta.info(key) else {
+            return Err(format!("missing    {name} {shape:?}"));
+        };
+        let matrix_of_conv = info.shape.len() == 5 && shape.len() == 2 && info.shape[0] == shape[0] && info.shape[1..].iter().product::<usize>() == shape[1];
+        if info.shape != shape && !matrix_of_conv {
+            return Err(format!("mis-shaped {name}: the file has {:?}, config.json needs {shape:?}", info.shape));
+        }
+        let (start, end) = info.data_offsets;
+        let Some(bytes) = shard.map.get(shard.data + start..shard.data + end) else {
+            return Err(format!("truncated  {name}: {} ends early", shard.path.display()));
+        };
+        let shape = shape.to_vec();
+        let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let values: Vec<f32> = match info.dtype {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+            Dtype::BF16 => pairs().map(|b| half::bf16::from_bits(b).to_f32()).collect(),
+            Dtype::F16 => pairs().map(|b| half::f16::from_bits(b).to_f32()).collect(),
+            other => return Err(format!("bad type   {name}: {other:?}; expected F32, BF16 or F16 (quantised checkpoints cannot be trained)")),
+        };
+        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
+            return Err(format!("not finite {name}: {} at element {at}; the checkpoint is damaged", values[at]));
+        }
+        Ok(match self.dtype {
+            DType::BF16 => TensorData::new(values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>(), shape),
+            DType::F16 => TensorData::new(values.into_iter().map(half::f16::from_f32).collect::<Vec<_>>(), shape),
+            _ => TensorData::new(values, shape),
+        })
+    }
+}
+
+impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
+    fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
+        self.used.insert(name.to_string());
+        match self.read(name, &shape) {
+            Ok(data) => Tensor::from_data(data, (&self.device, self.dtype)),
+            Err(problem) => {
+                self.problems.push(problem);
+                Tensor::zeros([1; D], &self.device) // never seen: the load fails
+            }
+        }
+    }
+}
+
+impl<B: Backend> Qwen2_5_VL<B> {
+    /// Loads a Hugging Face Qwen2.5-VL folder, converting the weights to `dtype` (F32, BF16 or F16).
+    ///
+    /// # Errors
+    /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or not finite.
+    pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
+        let config = Qwen2_5_VLConfig::from_folder(dir)?;
+        let checkpoint = Checkpoint::open(dir)?;
+        let tied = config.text.tie_word_embeddings;
+        let mut source = FileSource { checkpoint, used: BTreeSet::new(), problems: Vec::new(), dtype, device: device.clone() };
+        let model = Self::build(config, &mut source);
+        for name in source.checkpoint.index.keys() {
+            // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
+            let harmless = (tied && name == LM_HEAD) || name.ends_with("rotary_emb.inv_freq");
+            if !source.used.contains(name) && !harmless {
+                source.problems.push(format!("extra      {name}: config.json describes no such tensor"));
+            }
+        }
+        if source.problems.is_empty() {
+            return Ok(model);
+        }
+        let more = source.problems.len().saturating_sub(LISTED);
+        source.problems.truncate(LISTED);
+        let mut list = source.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
+        if more > 0 {
+            list.push_str(&format!("\n  and {more} more"));
+        }
+        Err(ModelError::Weights { path: dir.into(), list })
+    }
+}
+
+/// The end-of-response ids of a folder: `generation_config.json`'s `eos_token_id`, else the config's.
+///
+/// # Errors
+/// A `generation_config.json` that is not JSON, or no id anywhere.
+pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, ModelError> {
+    let path = dir.join("generation_config.json");
+    let mut ids = match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| ModelError::Config { path: path.clone(), reason: format!("not valid JSON ({e})") })?;
+            json.get("eos_token_id").map(crate::config::token_ids).unwrap_or_default()
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(ModelError::io(path)(e)),
+    };
+    if ids.is_empty() {
+        ids.clone_from(&config.eos_token_ids);
+    }
+    match ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
+        Some(id) => Err(ModelError::Config { path, reason: format!("eos_token_id {id} is outside the vocabulary of {}", config.text.vocab_size) }),
+        None if ids.is_empty() => Err(ModelError::Config { path, reason: "eos_token_id: missing here and in config.json; responses would never end".into() }),
+        None => Ok(ids),
+    }
+}

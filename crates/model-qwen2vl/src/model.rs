@@ -1,0 +1,314 @@
+//! The whole model over packed batches: one forward for scoring, prefill and training, and its backward.
+
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+
+use crate::attention::decode::{DecodeCache, Prefill, PromptKv};
+use crate::attention::{AttentionPlan, Response};
+use crate::config::Qwen2_5_VLConfig;
+use crate::decoder::{Decoder, DecoderSaved};
+use crate::error::ModelError;
+use crate::layers::Packed;
+use crate::ops::Kernels;
+use crate::params::{Gradients, ParamVisitor};
+use crate::rope::{Rotary, mrope_positions, mrope_table, next_position};
+use crate::vision::{VisionPlan, VisionSaved, VisionTower};
+
+/// Qwen2.5-VL.
+#[derive(Debug, Clone)]
+#[allow(non_camel_case_types)] // the name in Hugging Face
+pub struct Qwen2_5_VL<B: Backend> {
+    /// The architecture.
+    pub config: Qwen2_5_VLConfig,
+    pub(crate) visual: VisionTower<B>,
+    pub(crate) decoder: Decoder<B>,
+}
+
+/// One prompt, ready for the model: ids with expanded image placeholders, positions, pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompt {
+    /// Token ids `[P]`.
+    pub input_ids: Vec<u32>,
+    /// M-RoPE positions `[3][P]`.
+    pub position_ids: [Vec<i64>; 3],
+    /// Normalised patches of all images, row-major `[N, 1176]`.
+    pub pixel_values: Vec<f32>,
+    /// `[t, h, w]` in patches, one an image.
+    pub image_grid_thw: Vec<[usize; 3]>,
+}
+
+impl Prompt {
+    /// Checks that placeholders, grids and pixels agree and computes the positions.
+    ///
+    /// # Errors
+    /// An empty prompt, an id outside the vocabulary, a video token, or images and placeholders that differ.
+    pub fn new(config: &Qwen2_5_VLConfig, input_ids: Vec<u32>, pixel_values: Vec<f32>, image_grid_thw: Vec<[usize; 3]>) -> Result<Self, ModelError> {
+        if input_ids.is_empty() {
+            return Err(ModelError::Input("the prompt is empty".into()));
+        }
+        if let Some(id) = input_ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
+            return Err(ModelError::Input(format!(
+                "token id {id} is outside the model's vocabulary of {}; is the tokenizer another model's?",
+                config.text.vocab_size
+            )));
+        }
+        let merge = config.vision.spatial_merge_size;
+        if let Some([t, h, w]) = image_grid_thw.iter().find(|[t, h, w]| t * h * w == 0 || h % merge != 0 || w % merge != 0) {
+            return Err(ModelError::Input(format!("an image grid of {t} x {h} x {w} patches cannot be merged {merge} x {merge}")));
+        }
+        let patches: usize = image_grid_thw.iter().map(|g| g.iter().product::<usize>()).sum();
+        if patches * config.vision.patch_dim() != pixel_values.len() {
+            return Err(ModelError::Input(format!(
+                "the image grids need {patches} patches of {} values, {} values were given",
+                config.vision.patch_dim(),
+                pixel_values.len()
+            )));
+        }
+        let position_ids = mrope_positions(config, &input_ids, &image_grid_thw)?;
+        Ok(Self { input_ids, position_ids, pixel_values, image_grid_thw })
+    }
+
+    /// Tokens.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// Whether there are no tokens; never true for a prompt that [`new`](Self::new) made.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+
+    /// Indices of the image tokens.
+    pub fn image_rows(&self, config: &Qwen2_5_VLConfig) -> Vec<usize> {
+        (0..self.len()).filter(|&i| self.input_ids[i] == config.image_token_id).collect()
+    }
+
+    /// Position of the first response token.
+    pub fn next_position(&self) -> i64 {
+        next_position(&self.position_ids)
+    }
+}
+
+/// Prompts and their responses, packed without padding: for each group its prompt, then its responses.
+#[derive(Debug, Clone)]
+pub struct PackedBatch<B: Backend> {
+    /// Rows of each prompt.
+    pub prompts: Vec<Range<usize>>,
+    /// Rows of each response, in the order given.
+    pub responses: Vec<Response>,
+    /// Rows of image tokens, all prompts together.
+    pub image_rows: Vec<usize>,
+    /// Packed tokens, `N`.
+    pub tokens: usize,
+    ids: Tensor<B, 1, Int>,
+    rotary: Rotary<B>,
+    plan: AttentionPlan<B>,
+    /// Where row `i` comes from in `[embedded ids; image embeddings]`, and the split back; none without images.
+    merge: Option<Merge<B>>,
+}
+
+#[derive(Debug, Clone)]
+struct Merge<B: Backend> {
+    source: Tensor<B, 1, Int>,
+    image_rows: Tensor<B, 1, Int>,
+    text_rows: Tensor<B, 1, Int>,
+    text_ids: Tensor<B, 1, Int>,
+}
+
+/// A tensor of indices.
+pub fn int_tensor<B: Backend>(values: impl IntoIterator<Item = usize>, device: &B::Device) -> Tensor<B, 1, Int> {
+    let values: Vec<i32> = values.into_iter().map(|v| v as i32).collect();
+    let len = values.len();
+    Tensor::from_data(TensorData::new(values, [len]), device)
+}
+
+impl<B: Kernels> PackedBatch<B> {
+    /// Packs groups of one prompt and any number of (non-empty) responses.
+    pub fn new(config: &Qwen2_5_VLConfig, groups: &[(&Prompt, Vec<&[u32]>)], device: &B::Device) -> Self {
+        let (mut prompts, mut responses) = (Vec::new(), Vec::new());
+        let mut ids: Vec<usize> = Vec::new();
+        let mut positions: [Vec<i64>; 3] = Default::default();
+        for (g, (prompt, group)) in groups.iter().enumerate() {
+            prompts.push(ids.len()..ids.len() + prompt.len());
+            ids.extend(prompt.input_ids.iter().map(|&i| i as usize));
+            for (all, own) in positions.iter_mut().zip(&prompt.position_ids) {
+                all.extend(own);
+            }
+            let first = prompt.next_position();
+            for response in group {
+                responses.push(Response { rows: ids.len()..ids.len() + response.len(), prompt: g });
+                ids.extend(response.iter().map(|&i| i as usize));
+                for all in &mut positions {
+                    all.extend((0..response.len() as i64).map(|t| first + t));
+                }
+            }
+        }
+        let image_rows: Vec<usize> = prompts
+            .iter()
+            .flat_map(|r| r.clone())
+            .filter(|&i| ids[i] == config.image_token_id as usize)
+            .collect();
+        let merge = (!image_rows.is_empty()).then(|| {
+            let mut source: Vec<usize> = (0..ids.len()).collect();
+            for (j, &row) in image_rows.iter().enumerate() {
+                source[row] = ids.len() + j;
+            }
+            let text_rows: Vec<usize> = (0..ids.len()).filter(|&i| source[i] == i).collect();
+            Merge {
+                source: int_tensor(source, device),
+                image_rows: int_tensor(image_rows.iter().copied(), device),
+                text_ids: int_tensor(text_rows.iter().map(|&i| ids[i]), device),
+                text_rows: int_tensor(text_rows, device),
+            }
+        });
+        Self {
+            plan: AttentionPlan::causal(&prompts, &responses, device),
+            rotary: mrope_table(&config.text, &positions, device),
+            tokens: ids.len(),
+            ids: int_tensor(ids, device),
+            prompts,
+            responses,
+            image_rows,
+            merge,
+        }
+    }
+
+    /// Rows whose hidden state predicts each response token, response by response, and nothing else.
+    pub fn predicting_rows(&self) -> Vec<usize> {
+        let mut rows = Vec::new();
+        for r in &self.responses {
+            rows.push(self.prompts[r.prompt].end - 1);
+            rows.extend(r.rows.start..r.rows.end - 1);
+        }
+        rows
+    }
+}
+
+/// The images of a batch: pixels `[N, 1176]` and their plan.
+#[derive(Debug, Clone)]
+pub struct Images<B: Backend> {
+    /// Patches of all images.
+    pub pixels: Tensor<B, 2>,
+    /// Order, windows, positions.
+    pub plan: VisionPlan<B>,
+}
+
+impl<B: Backend> Images<B> {
+    /// The images of these prompts in order; none if they have none.
+    pub fn new<'a>(config: &Qwen2_5_VLConfig, prompts: impl IntoIterator<Item = &'a Prompt>, device: &B::Device) -> Option<Self> {
+        let (mut values, mut grids) = (Vec::new(), Vec::new());
+        for prompt in prompts {
+            values.extend_from_slice(&prompt.pixel_values);
+            grids.extend_from_slice(&prompt.image_grid_thw);
+        }
+        if grids.is_empty() {
+            return None;
+        }
+        let dim = config.vision.patch_dim();
+        let rows = values.len() / dim;
+        Some(Self {
+            pixels: Tensor::from_data(TensorData::new(values, [rows, dim]), device),
+            plan: VisionPlan::new(&config.vision, &grids, device),
+        })
+    }
+}
+
+/// What a training forward keeps.
+pub struct Tape<B: Backend> {
+    decoder: DecoderSaved<B>,
+    vision: Option<VisionSaved<B>>,
+}
+
+impl<B: Kernels> Qwen2_5_VL<B> {
+    /// The device that holds the weights.
+    pub fn device(&self) -> B::Device {
+        self.decoder.embed.device()
+    }
+
+    /// Image embeddings `[M, d]`.
+    pub fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2> {
+        self.visual.forward(images.pixels.clone(), &images.plan)
+    }
+
+    /// The head's matrix `[V, d]` and its parameter name.
+    pub fn head(&self) -> (&Tensor<B, 2>, &'static str) {
+        self.decoder.head()
+    }
+
+    /// Logits `[M, V]` of hidden states `[M, d]`. For a few rows only: the training path uses [`crate::head`].
+    pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
+        hidden.matmul(self.head().0.clone().transpose())
+    }
+
+    fn embed(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let x = self.decoder.embed.clone().select(0, batch.ids.clone());
+        match (&batch.merge, image_embeds) {
+            (Some(merge), Some(images)) => Tensor::cat(vec![x, images], 0).select(0, merge.source.clone()),
+            _ => x,
+        }
+    }
+
+    /// Final-normed hidden states `[N, d]` of a packed batch.
+    pub fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+        self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut Packed { plan: &batch.plan })
+    }
+
+    /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.
+    pub fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, PromptKv<B>) {
+        let mut prefill = Prefill { plan: &batch.plan, kv: Vec::new() };
+        let hidden = self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut prefill);
+        (hidden, prefill.kv)
+    }
+
+    /// An empty cache for responses of at most `max_new_tokens`.
+    pub fn cache(&self, max_new_tokens: usize) -> DecodeCache<B> {
+        DecodeCache::new(self.config.text.num_key_value_heads, max_new_tokens)
+    }
+
+    /// One token more for every row of the cache: ids and positions `[S]` to final-normed hidden states `[S, d]`.
+    pub fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut DecodeCache<B>) -> Tensor<B, 2> {
+        let x = self.decoder.embed.clone().select(0, ids);
+        let positions = [positions.to_vec(), positions.to_vec(), positions.to_vec()];
+        let rotary = mrope_table(&self.config.text, &positions, &self.device());
+        let hidden = self.decoder.forward(x, &rotary, cache);
+        cache.advance();
+        hidden
+    }
+
+    /// The training forward: hidden states `[N, d]` and what the backward needs. With `train_vision` the tower's
+    /// activations are kept too; without it the tower runs as in scoring and gets no gradient.
+    pub fn forward_saving(&self, batch: &PackedBatch<B>, images: Option<&Images<B>>, train_vision: bool, recompute: bool) -> (Tensor<B, 2>, Tape<B>) {
+        let (embeds, vision) = match images {
+            Some(images) if train_vision => {
+                let (e, saved) = self.visual.forward_saving(images.pixels.clone(), &images.plan, recompute);
+                (Some(e), Some(saved))
+            }
+            Some(images) => (Some(self.encode_images(images)), None),
+            None => (None, None),
+        };
+        let (hidden, decoder) = self.decoder.forward_saving(self.embed(batch, embeds), &batch.rotary, &batch.plan, recompute);
+        (hidden, Tape { decoder, vision })
+    }
+
+    /// Adds the gradients of all parameters but the head's for `d_hidden [N, d]`.
+    pub fn backward(&self, tape: Tape<B>, batch: &PackedBatch<B>, images: Option<&Images<B>>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>) {
+        let dx = self.decoder.backward(tape.decoder, &batch.rotary, &batch.plan, d_hidden, grads);
+        match &batch.merge {
+            None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),
+            Some(merge) => {
+                let d_text = dx.clone().select(0, merge.text_rows.clone());
+                self.decoder.embed_backward(merge.text_ids.clone(), d_text, grads);
+                if let (Some(saved), Some(images)) = (tape.vision, images) {
+                    self.visual.backward(saved, &images.plan, dx.select(0, merge.image_rows.clone()), grads);
+                }
+            }
+        }
+    }
+
+    /// Shows every parameter to `visitor`, in a fixed order.
+    pub fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
+        self.visual.visit(visitor);
+        self.decoder.visit(visitor);
+    }
+}

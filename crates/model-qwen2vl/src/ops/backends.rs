@@ -1,0 +1,18 @@
+//! Which backends run the model, and with which specialisations.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+
+use super::Kernels;
+
+/// Autodiff differentiates the defaults: the oracle that the hand-written backward is tested against.
+impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {}
+
+#[cfg(feature = "ndarray")]
+impl Kernels for burn_ndarray::NdArray<f32> {}
+
+#[cfg(feature = "wgpu")]
+impl Kernels for burn_wgpu::Wgpu<f32, i32> {}
+
+#[cfg(feature = "cuda")]
+impl Kernels for burn_cuda::Cuda<f32, i32> {}

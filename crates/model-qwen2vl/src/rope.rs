@@ -1,0 +1,256 @@
+//! Positions and rotary angles: M-RoPE of the decoder, 2-D rotary positions and window order of the vision tower.
+//!
+//! All of it is integer arithmetic and a table of cosines, done on the host once a prompt.
+
+use burn::tensor::{Tensor, TensorData, backend::Backend};
+
+use crate::config::{Qwen2_5_VLConfig, TextConfig, VisionConfig};
+use crate::error::ModelError;
+
+/// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for images.
+///
+/// # Errors
+/// A video token, an image token without its grid or a grid without its tokens.
+pub fn mrope_positions(config: &Qwen2_5_VLConfig, ids: &[u32], grids: &[[usize; 3]]) -> Result<[Vec<i64>; 3], ModelError> {
+    let mut positions = [Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len())];
+    let merge = config.vision.spatial_merge_size;
+    let mut grids_left = grids.iter();
+    let mut next = 0i64; // the position of the next text token: one more than the largest so far
+    let mut i = 0;
+    while i < ids.len() {
+        if ids[i] == config.video_token_id {
+            return Err(ModelError::Input(format!(
+                "the prompt holds a video token (id {}, position {i}); video is not supported, give images",
+                ids[i]
+            )));
+        }
+        if ids[i] != config.image_token_id {
+            positions.iter_mut().for_each(|p| p.push(next));
+            next += 1;
+            i += 1;
+            continue;
+        }
+        let run = ids[i..].iter().take_while(|&&id| id == config.image_token_id).count();
+        // Two images may touch, so a run of image tokens can hold several grids.
+        let mut used = 0;
+        while used < run {
+            let Some(&[t, h, w]) = grids_left.next() else {
+                return Err(ModelError::Input(format!(
+                    "image features and image tokens do not match: {} image tokens more than the {} images have",
+                    run - used,
+                    grids.len()
+                )));
+            };
+            let (h, w) = (h / merge, w / merge);
+            if used + t * h * w > run {
+                return Err(ModelError::Input(format!(
+                    "image features and image tokens do not match: an image needs {} tokens, {} are left",
+                    t * h * w,
+                    run - used
+                )));
+            }
+            // Images have no duration: the temporal position of every frame is the base (second_per_grid = 0).
+            for _ in 0..t {
+                for y in 0..h {
+                    for x in 0..w {
+                        positions[0].push(next);
+                        positions[1].push(next + y as i64);
+                        positions[2].push(next + x as i64);
+                    }
+                }
+            }
+            used += t * h * w;
+            next += h.max(w).max(1) as i64;
+        }
+        i += run;
+    }
+    if grids_left.next().is_some() {
+        return Err(ModelError::Input(format!(
+            "image features and image tokens do not match: {} images, but the prompt has tokens for fewer",
+            grids.len()
+        )));
+    }
+    Ok(positions)
+}
+
+/// The position that the first response token gets: one past the largest of the prompt.
+pub fn next_position(positions: &[Vec<i64>; 3]) -> i64 {
+    positions.iter().flatten().max().map_or(0, |m| m + 1)
+}
+
+/// Cosines and sines `[N, 1, hd]` in f32, both halves filled, ready for rotate-half.
+#[derive(Debug, Clone)]
+pub struct Rotary<B: Backend> {
+    /// Cosines.
+    pub cos: Tensor<B, 3>,
+    /// Sines.
+    pub sin: Tensor<B, 3>,
+}
+
+impl<B: Backend> Rotary<B> {
+    fn from_angles(angles: &[f32], half: usize, device: &B::Device) -> Self {
+        let n = angles.len() / half;
+        let table = |f: fn(f64) -> f64| {
+            let mut out = Vec::with_capacity(n * half * 2);
+            for row in angles.chunks_exact(half) {
+                let start = out.len();
+                out.extend(row.iter().map(|&a| f(a as f64) as f32));
+                out.extend_from_within(start..);
+            }
+            Tensor::from_data(TensorData::new(out, [n, 1, half * 2]), device)
+        };
+        Self { cos: table(f64::cos), sin: table(f64::sin) }
+    }
+
+    /// Rows `range` of the table.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            cos: self.cos.clone().slice([range.clone()]),
+            sin: self.sin.clone().slice([range]),
+        }
+    }
+}
+
+/// The decoder's table for packed tokens with positions `[3][N]`: pair `j` of a head turns by the temporal, height or
+/// width position according to `mrope_section`.
+pub fn mrope_table<B: Backend>(config: &TextConfig, positions: &[Vec<i64>; 3], device: &B::Device) -> Rotary<B> {
+    let half = config.head_dim() / 2;
+    let inv_freq = inverse_frequencies(half, config.rope_theta);
+    let [s0, s1, _] = config.mrope_section;
+    let n = positions[0].len();
+    let mut angles = Vec::with_capacity(n * half);
+    for i in 0..n {
+        for (j, f) in inv_freq.iter().enumerate() {
+            let axis = if j < s0 { 0 } else if j < s0 + s1 { 1 } else { 2 };
+            angles.push(positions[axis][i] as f32 * f);
+        }
+    }
+    Rotary::from_angles(&angles, half, device)
+}
+
+/// `theta^(-j / half)` for `j` in `0..half`, in f32 as transformers computes it.
+fn inverse_frequencies(half: usize, theta: f64) -> Vec<f32> {
+    (0..half).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / (2 * half) as f32)).collect()
+}
+
+/// How the patches of several images are ordered and grouped inside the vision tower.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VisionLayout {
+    /// Position `i` of the tower holds patch `patch_order[i]` of the input. `[N]`
+    pub patch_order: Vec<usize>,
+    /// Merged token `j` of the tower's output belongs at `reverse[j]`-th place: `output[j] = merged[reverse[j]]`. `[N / 4]`
+    pub reverse: Vec<usize>,
+    /// Patches of each window, in tower order.
+    pub window_lens: Vec<usize>,
+    /// Patches of each frame of each image, in tower order (the full-attention blocks).
+    pub full_lens: Vec<usize>,
+    /// Row and column of each patch, in tower order.
+    pub rows_columns: Vec<(usize, usize)>,
+}
+
+/// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`.
+pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayout {
+    let merge = config.spatial_merge_size;
+    let unit = config.merge_unit();
+    let window = config.window_size / merge / config.patch_size; // merged tokens a window side
+    let mut merged_order = Vec::new();
+    let mut coordinates = Vec::new();
+    let (mut window_lens, mut full_lens) = (Vec::new(), Vec::new());
+    let mut base = 0;
+    for &[t, h, w] in grids {
+        let (mh, mw) = (h / merge, w / merge);
+        for frame in 0..t {
+            for wy in (0..mh).step_by(window) {
+                for wx in (0..mw).step_by(window) {
+                    let mut count = 0;
+                    for y in wy..(wy + window).min(mh) {
+                        for x in wx..(wx + window).min(mw) {
+                            merged_order.push(base + (frame * mh + y) * mw + x);
+                            for dy in 0..merge {
+                                for dx in 0..merge {
+                                    coordinates.push((y * merge + dy, x * merge + dx));
+                                }
+                            }
+                            count += unit;
+                        }
+                    }
+                    window_lens.push(count);
+                }
+            }
+            full_lens.push(h * w);
+        }
+        base += t * mh * mw;
+    }
+    let patch_order = merged_order.iter().flat_map(|&m| (0..unit).map(move |k| m * unit + k)).collect();
+    let mut reverse = vec![0; merged_order.len()];
+    for (place, &merged) in merged_order.iter().enumerate() {
+        reverse[merged] = place;
+    }
+    VisionLayout { patch_order, reverse, window_lens, full_lens, rows_columns: coordinates }
+}
+
+/// The tower's rotary table: half of the pairs turn by the row, half by the column.
+pub fn vision_table<B: Backend>(config: &VisionConfig, layout: &VisionLayout, device: &B::Device) -> Rotary<B> {
+    let half = config.head_dim() / 2;
+    let inv_freq = inverse_frequencies(half / 2, 10000.0);
+    let mut angles = Vec::with_capacity(layout.rows_columns.len() * half);
+    for &(row, column) in &layout.rows_columns {
+        angles.extend(inv_freq.iter().map(|f| row as f32 * f));
+        angles.extend(inv_freq.iter().map(|f| column as f32 * f));
+    }
+    Rotary::from_angles(&angles, half, device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Qwen2_5_VLConfig {
+        Qwen2_5_VLConfig::preset("small").unwrap()
+    }
+
+    #[test]
+    fn positions_of_text_and_images() {
+        let c = config();
+        let img = c.image_token_id;
+        // text text <2x3 merged image> text
+        let mut ids = vec![10, 11];
+        ids.extend([img; 6]);
+        ids.push(12);
+        let p = mrope_positions(&c, &ids, &[[1, 4, 6]]).unwrap();
+        assert_eq!(p[0], [0, 1, 2, 2, 2, 2, 2, 2, 5]);
+        assert_eq!(p[1], [0, 1, 2, 2, 2, 3, 3, 3, 5]);
+        assert_eq!(p[2], [0, 1, 2, 3, 4, 2, 3, 4, 5]);
+        assert_eq!(next_position(&p), 6);
+    }
+
+    #[test]
+    fn mismatches_and_video_are_refused() {
+        let c = config();
+        let img = c.image_token_id;
+        for (ids, grids) in [
+            (vec![img; 5], vec![[1, 4, 6]]),
+            (vec![img; 7], vec![[1, 4, 6]]),
+            (vec![1, 2], vec![[1, 4, 6]]),
+            (vec![img], vec![]),
+            (vec![c.video_token_id], vec![]),
+        ] {
+            assert!(mrope_positions(&c, &ids, &grids).is_err(), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn windows_cover_every_patch_once() {
+        let c = config();
+        // 6 x 10 merged tokens: windows of 4 leave partial ones on both sides
+        let layout = vision_layout(&c.vision, &[[1, 12, 20], [1, 4, 4]]);
+        assert_eq!(layout.window_lens, [64, 64, 32, 32, 32, 16, 16]);
+        assert_eq!(layout.full_lens, [240, 16]);
+        let mut seen = layout.patch_order.clone();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..256).collect::<Vec<_>>());
+        for (j, &place) in layout.reverse.iter().enumerate() {
+            assert_eq!(layout.patch_order[place * 4] / 4, j);
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Golden files made by transformers (tools/make_model_fixtures.py).
+#![allow(dead_code)] // each test binary uses a part
+
+use std::path::PathBuf;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, model::Prompt};
+use safetensors::SafeTensors;
+
+pub fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// One golden file, all values in memory.
+pub struct Golden(Vec<u8>);
+
+impl Golden {
+    pub fn open(case: &str) -> Self {
+        Self(std::fs::read(fixtures().join(format!("golden/{case}.safetensors"))).unwrap())
+    }
+    fn file(&self) -> SafeTensors<'_> {
+        SafeTensors::deserialize(&self.0).unwrap()
+    }
+    pub fn names(&self) -> Vec<String> {
+        self.file().names().into_iter().map(String::from).collect()
+    }
+    pub fn floats(&self, key: &str) -> Vec<f32> {
+        let file = self.file();
+        let Ok(view) = file.tensor(key) else { return vec![] };
+        view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+    pub fn ints(&self, key: &str) -> Vec<i64> {
+        let file = self.file();
+        let Ok(view) = file.tensor(key) else { return vec![] };
+        view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+    pub fn ids(&self, key: &str) -> Vec<u32> {
+        self.ints(key).into_iter().map(|v| v as u32).collect()
+    }
+    pub fn prompt<B: Backend>(&self, model: &Qwen2_5_VL<B>) -> Prompt {
+        let grids = self.ints("image_grid_thw").chunks_exact(3).map(|g| [g[0] as usize, g[1] as usize, g[2] as usize]).collect();
+        Prompt::new(&model.config, self.ids("input_ids"), self.floats("pixel_values"), grids).unwrap()
+    }
+}
+
+/// The model folder of a case.
+pub fn load<B: Kernels>(case: &str) -> Qwen2_5_VL<B> {
+    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap()).unwrap();
+    let dir = fixtures().join(json["model"].as_str().unwrap());
+    Qwen2_5_VL::load(&dir, DType::F32, &Default::default()).unwrap()
+}
+
+pub fn values<B: Backend, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+    t.into_data().convert::<f32>().to_vec().unwrap()
+}
+
+pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// `|a - b| / |b|` over whole vectors.
+pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| (a - b) as f64));
+    difference / norm(&mut b.iter().map(|&b| b as f64)).max(1e-12)
+}

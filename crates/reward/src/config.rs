@@ -1,0 +1,226 @@
+//! The `[reward]` table of a run's configuration.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RewardError;
+
+/// Which rule turns a response into a reward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RewardType {
+    /// Think tags and a boxed answer: `accuracy_weight * accuracy + format_weight * format` (EasyR1's `math`).
+    #[default]
+    Math,
+    /// The boxed answer alone: `accuracy` (VGPO's reward).
+    MathAccuracy,
+    /// `<think>` and `<answer>` tags (EasyR1's `r1v`), weighted as `math` is.
+    R1v,
+    /// The last `Answer:` line, +1 or -1, plus the overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
+    Dapo,
+    /// One letter out of A to Z, in the box, in the tag or in the sentence.
+    MultipleChoice,
+    /// The extracted answer equals the ground truth after trimming and folding blanks and case.
+    Exact,
+    /// The extracted number is within `numeric_tolerance` of the ground truth, relative to its size.
+    Numeric,
+}
+
+/// Which grader decides whether two mathematical answers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Grader {
+    /// Faithful to the Python package mathruler 0.1.0, which EasyR1 uses: published figures are comparable.
+    #[default]
+    Mathruler,
+    /// The stronger one: sets, intervals, equations, matrices, units and text answers as well.
+    Math,
+}
+
+macro_rules! named {
+    ($type:ty, $what:literal, $($name:literal => $value:path),+ $(,)?) => {
+        impl FromStr for $type {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($name => Ok($value),)+
+                    other => Err(format!(
+                        concat!("unknown ", $what, " `{}`; use one of: {}"),
+                        other,
+                        [$($name),+].join(", ")
+                    )),
+                }
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $($value => $name,)+ })
+            }
+        }
+    };
+}
+named!(RewardType, "reward type",
+    "math" => RewardType::Math,
+    "math_accuracy" => RewardType::MathAccuracy,
+    "r1v" => RewardType::R1v,
+    "dapo" => RewardType::Dapo,
+    "multiple_choice" => RewardType::MultipleChoice,
+    "exact" => RewardType::Exact,
+    "numeric" => RewardType::Numeric,
+);
+named!(Grader, "grader", "mathruler" => Grader::Mathruler, "math" => Grader::Math);
+
+/// DAPO's soft overlong punishment; lengths in tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OverlongConfig {
+    /// M: responses longer than this get the whole penalty. 0 switches the penalty off.
+    pub max_response_length: usize,
+    /// B: the penalty grows from 0 at M - B to 1 at M.
+    pub overlong_buffer_length: usize,
+    /// What the penalty is multiplied by.
+    pub overlong_penalty_factor: f64,
+}
+
+impl Default for OverlongConfig {
+    fn default() -> Self {
+        Self { max_response_length: 0, overlong_buffer_length: 0, overlong_penalty_factor: 1.0 }
+    }
+}
+
+/// The `[reward]` table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardConfig {
+    /// The rule; `math` by default. Not used when `command` is set.
+    pub reward_type: RewardType,
+    /// The grader of `math`, `math_accuracy`, `r1v` and `dapo`; `mathruler` by default.
+    pub grader: Grader,
+    /// Weight of the accuracy (0 or 1) in the reward; .9 by default.
+    pub accuracy_weight: f64,
+    /// Weight of the format (0 or 1) in the reward; .1 by default.
+    pub format_weight: f64,
+    /// `numeric`: largest accepted |given - truth| / max(1, |truth|); 1e-4 by default.
+    pub numeric_tolerance: f64,
+    /// `dapo`: the overlong penalty; off by default.
+    pub overlong: OverlongConfig,
+    /// A program of your own and its arguments, speaking JSON lines (see [`crate::command`]); none by default.
+    pub command: Vec<String>,
+    /// Seconds that the command has for a batch of at most `command_batch_size` responses; 60 by default.
+    pub command_timeout_s: f64,
+    /// Most responses that are sent to the command before its replies are awaited; 256 by default.
+    pub command_batch_size: usize,
+}
+
+impl Default for RewardConfig {
+    fn default() -> Self {
+        Self {
+            reward_type: RewardType::default(),
+            grader: Grader::default(),
+            accuracy_weight: 0.9,
+            format_weight: 0.1,
+            numeric_tolerance: 1e-4,
+            overlong: OverlongConfig::default(),
+            command: Vec::new(),
+            command_timeout_s: 60.0,
+            command_batch_size: 256,
+        }
+    }
+}
+
+impl RewardConfig {
+    /// Checks the ranges of all values.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] naming the first key that is out of range.
+    pub fn validate(&self) -> Result<(), RewardError> {
+        let finite = |key, value: f64, low: f64, fix| {
+            if value.is_finite() && value >= low {
+                Ok(())
+            } else {
+                Err(RewardError::Config { key, problem: format!("{value} is not allowed"), fix })
+            }
+        };
+        finite("accuracy_weight", self.accuracy_weight, 0.0, "use a number of 0 or more, for example 0.9")?;
+        finite("format_weight", self.format_weight, 0.0, "use a number of 0 or more, for example 0.1")?;
+        finite("numeric_tolerance", self.numeric_tolerance, 0.0, "use a number of 0 or more, for example 1e-4")?;
+        finite(
+            "overlong.overlong_penalty_factor",
+            self.overlong.overlong_penalty_factor,
+            0.0,
+            "use a number of 0 or more, for example 1.0",
+        )?;
+        if self.overlong.overlong_buffer_length > self.overlong.max_response_length {
+            return Err(RewardError::Config {
+                key: "overlong.overlong_buffer_length",
+                problem: format!(
+                    "{} tokens are more than max_response_length, {}",
+                    self.overlong.overlong_buffer_length, self.overlong.max_response_length
+                ),
+                fix: "use a buffer no longer than the response",
+            });
+        }
+        if !self.command.is_empty() {
+            if self.command[0].is_empty() {
+                return Err(RewardError::Config {
+                    key: "command",
+                    problem: "the program's name is empty".into(),
+                    fix: "write it as [\"python3\", \"my_reward.py\"]",
+                });
+            }
+            // Above a year Duration arithmetic would soon overflow, and nobody waits that long.
+            if !(self.command_timeout_s > 0.0 && self.command_timeout_s <= 3.2e7) {
+                return Err(RewardError::Config {
+                    key: "command_timeout_s",
+                    problem: format!("{} is not allowed", self.command_timeout_s),
+                    fix: "use a number of seconds above 0, for example 60",
+                });
+            }
+            if self.command_batch_size == 0 {
+                return Err(RewardError::Config {
+                    key: "command_batch_size",
+                    problem: "0 is not allowed".into(),
+                    fix: "use 1 or more, for example 256",
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid_and_named_as_in_toml() {
+        let config = RewardConfig::default();
+        config.validate().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert!(json.contains(r#""reward_type":"math""#) && json.contains(r#""grader":"mathruler""#), "{json}");
+        for name in ["math", "math_accuracy", "r1v", "dapo", "multiple_choice", "exact", "numeric"] {
+            let parsed: RewardType = serde_json::from_str(&format!("\"{name}\"")).unwrap();
+            assert_eq!(parsed, name.parse().unwrap());
+            assert_eq!(parsed.to_string(), name);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused() {
+        assert!(serde_json::from_str::<RewardConfig>(r#"{"formt_weight": 1}"#).is_err());
+        assert!("maths".parse::<Grader>().unwrap_err().contains("mathruler, math"));
+        for json in [
+            r#"{"format_weight": -1}"#,
+            r#"{"numeric_tolerance": -1e-9}"#,
+            r#"{"overlong": {"max_response_length": 10, "overlong_buffer_length": 11}}"#,
+            r#"{"command": [""]}"#,
+            r#"{"command": ["cat"], "command_timeout_s": 0}"#,
+            r#"{"command": ["cat"], "command_batch_size": 0}"#,
+        ] {
+            let config: RewardConfig = serde_json::from_str(json).unwrap();
+            assert!(config.validate().is_err(), "{json}");
+        }
+    }
+}

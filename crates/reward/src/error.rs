@@ -1,0 +1,70 @@
+//! What can go wrong when a reward is built or asked.
+
+use thiserror::Error;
+
+/// An error of the reward crate. A wrong answer is never an error: it is a score of 0.
+#[derive(Debug, Error)]
+pub enum RewardError {
+    /// A configured value is outside what it may be.
+    #[error("reward.{key}: {problem}; {fix}")]
+    Config {
+        /// The key below `reward`, for example `format_weight`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write instead.
+        fix: &'static str,
+    },
+    /// The reward command could not be started.
+    #[error("reward.command: cannot start `{command}`: {source}; check that the program exists and may be executed")]
+    CommandStart {
+        /// The command line.
+        command: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The reward command ended, or closed its output, before it had answered.
+    #[error("reward.command: `{command}` {how} after {answered} of {expected} replies{stderr}")]
+    CommandDied {
+        /// The command line.
+        command: String,
+        /// How it ended, for example `exited with status 1`.
+        how: String,
+        /// Replies that arrived for this batch.
+        answered: usize,
+        /// Replies that the batch needs.
+        expected: usize,
+        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        stderr: String,
+    },
+    /// The reward command did not answer in time. It was killed and will be started anew for the next batch.
+    #[error(
+        "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed; raise reward.command_timeout_s or make it faster{stderr}"
+    )]
+    CommandTimeout {
+        /// The command line.
+        command: String,
+        /// The time that it had, in seconds.
+        seconds: f64,
+        /// Replies that arrived for this batch.
+        answered: usize,
+        /// Replies that the batch needs.
+        expected: usize,
+        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        stderr: String,
+    },
+    /// The reward command wrote something that is not a reply.
+    #[error("reward.command: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}")]
+    CommandReply {
+        /// The command line.
+        command: String,
+        /// Position in the batch, from 0.
+        index: usize,
+        /// What is wrong with the line.
+        problem: String,
+        /// The line, cut to a readable length.
+        line: String,
+        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        stderr: String,
+    },
+}

@@ -1,0 +1,107 @@
+//! The expression tree that the parsers build.
+
+use std::rc::Rc;
+
+use num_rational::BigRational;
+
+/// An expression. Parsers bound its depth, so it may be walked recursively.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Expr {
+    Num(BigRational),
+    Pi,
+    /// Euler's number.
+    E,
+    /// The imaginary unit.
+    I,
+    /// Positive infinity.
+    Infinity,
+    Var(Rc<str>),
+    Add(Vec<Expr>),
+    Mul(Vec<Expr>),
+    Pow(Box<Expr>, Box<Expr>),
+    /// The real n-th root for odd n, the principal one for even n.
+    Root(u32, Box<Expr>),
+    Call(Func, Vec<Expr>),
+}
+
+/// A function with a meaning; [`Func::Named`] is one without.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Func {
+    Sin,
+    Cos,
+    Tan,
+    Cot,
+    Sec,
+    Csc,
+    Asin,
+    Acos,
+    Atan,
+    Sinh,
+    Cosh,
+    Tanh,
+    /// Natural logarithm.
+    Ln,
+    /// log(base, x).
+    Log,
+    Abs,
+    Floor,
+    Ceil,
+    Factorial,
+    /// binomial(n, k).
+    Binomial,
+    Gcd,
+    Lcm,
+    Max,
+    Min,
+    /// Complex conjugate.
+    Conjugate,
+    Re,
+    Im,
+    /// An unknown function: two calls are the same when their names and arguments are.
+    Named(Rc<str>),
+}
+
+impl Expr {
+    pub(crate) fn int(value: i64) -> Self {
+        Self::Num(BigRational::from_integer(value.into()))
+    }
+
+    pub(crate) fn ratio(above: i64, below: i64) -> Self {
+        Self::Num(BigRational::new(above.into(), below.into()))
+    }
+
+    pub(crate) fn var(name: &str) -> Self {
+        Self::Var(name.into())
+    }
+
+    pub(crate) fn neg(self) -> Self {
+        match self {
+            Self::Num(value) => Self::Num(-value),
+            other => Self::Mul(vec![Self::int(-1), other]),
+        }
+    }
+
+    pub(crate) fn sub(self, other: Self) -> Self {
+        Self::Add(vec![self, other.neg()])
+    }
+
+    pub(crate) fn recip(self) -> Self {
+        self.pow(Self::int(-1))
+    }
+
+    pub(crate) fn div(self, other: Self) -> Self {
+        Self::Mul(vec![self, other.recip()])
+    }
+
+    pub(crate) fn pow(self, exponent: Self) -> Self {
+        Self::Pow(Box::new(self), Box::new(exponent))
+    }
+
+    pub(crate) fn sqrt(self) -> Self {
+        self.pow(Self::ratio(1, 2))
+    }
+
+    pub(crate) fn call(func: Func, argument: Self) -> Self {
+        Self::Call(func, vec![argument])
+    }
+}

@@ -1,0 +1,152 @@
+//! Finding the answer in a response, and checking the response's shape.
+
+use std::borrow::Cow;
+
+/// The content of the last `\boxed{...}` with matched braces, without surrounding blanks.
+///
+/// Braces are counted as they stand, as mathruler does it. `None` when there is no box, or when the last box is not closed.
+///
+/// ```
+/// assert_eq!(reward::extract_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
+/// assert_eq!(reward::extract_boxed(r"\boxed{1} or \boxed{2"), None);
+/// ```
+pub fn extract_boxed(text: &str) -> Option<&str> {
+    const OPEN: &str = r"\boxed{";
+    let content = &text[text.rfind(OPEN)? + OPEN.len()..];
+    let mut depth = 0usize;
+    for (at, byte) in content.bytes().enumerate() {
+        match byte {
+            b'{' => depth += 1,
+            b'}' if depth == 0 => return Some(content[..at].trim()),
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The content of the first `<answer>...</answer>`, without surrounding blanks.
+///
+/// As R1-V's rule has it, the answer may not span lines: a tag pair with a line break inside is passed over.
+pub fn extract_answer_tag(text: &str) -> Option<&str> {
+    const OPEN: &str = "<answer>";
+    const CLOSE: &str = "</answer>";
+    let mut from = 0;
+    while let Some(at) = text[from..].find(OPEN) {
+        let start = from + at + OPEN.len();
+        let line_end = text[start..].find('\n').map_or(text.len(), |n| start + n);
+        if let Some(length) = text[start..line_end].find(CLOSE) {
+            return Some(text[start..start + length].trim());
+        }
+        from = line_end;
+    }
+    None
+}
+
+/// What follows the last `Answer:` (any case) up to the end of its line, without surrounding blanks.
+pub fn extract_answer_line(text: &str) -> Option<&str> {
+    const WORD: &[u8] = b"answer";
+    let bytes = text.as_bytes();
+    let mut end = bytes.len();
+    while end >= WORD.len() {
+        let start = end - WORD.len();
+        if bytes[start..end].eq_ignore_ascii_case(WORD) {
+            // The word is ASCII, so `end` is a character boundary.
+            if let Some(rest) = text[end..].trim_start().strip_prefix(':') {
+                let line = rest.trim_start().lines().next().unwrap_or("").trim();
+                if !line.is_empty() {
+                    return Some(line);
+                }
+            }
+        }
+        end -= 1;
+    }
+    None
+}
+
+/// Deletes the blanks around `<`, `>` and `/`, as EasyR1 does before it looks at a response:
+/// Qwen2.5-VL-32B writes `< think >`.
+pub fn tighten_tags(text: &str) -> Cow<'_, str> {
+    if !text.contains(['<', '>', '/']) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut after_tag_sign = false;
+    for c in text.chars() {
+        if matches!(c, '<' | '>' | '/') {
+            out.truncate(out.trim_end().len());
+            out.push(c);
+            after_tag_sign = true;
+        } else if !(after_tag_sign && c.is_whitespace()) {
+            out.push(c);
+            after_tag_sign = false;
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// Whether the whole response is `<think>...</think>...\boxed{...}...`, line breaks allowed anywhere.
+pub fn math_format(response: &str) -> bool {
+    let Some(rest) = response.strip_prefix("<think>") else { return false };
+    // Any choice of the parts will do, so the earliest ones are the ones to try.
+    let Some(close) = rest.find("</think>") else { return false };
+    let rest = &rest[close + "</think>".len()..];
+    let Some(open) = rest.find(r"\boxed{") else { return false };
+    rest[open..].contains('}')
+}
+
+/// Whether the whole response is `<think>...</think><answer>...</answer>` with only blanks between the two.
+pub fn r1v_format(response: &str) -> bool {
+    let Some(rest) = response.strip_prefix("<think>") else { return false };
+    let Some(inner) = rest.strip_suffix("</answer>") else { return false };
+    // The thought may itself contain a `</think>`: any one that is followed by the answer tag will do.
+    let mut from = 0;
+    while let Some(at) = inner[from..].find("</think>") {
+        from += at + "</think>".len();
+        if inner[from..].trim_start().starts_with("<answer>") {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes() {
+        assert_eq!(extract_boxed(r"\boxed{ 3 }"), Some("3"));
+        assert_eq!(extract_boxed(r"\boxed{\text{a {b} c}} \boxed"), Some(r"\text{a {b} c}"));
+        assert_eq!(extract_boxed(r"\boxed{}"), Some(""));
+        assert_eq!(extract_boxed(r"\boxed{\boxed{7}}"), Some("7"));
+        assert_eq!(extract_boxed("no box"), None);
+        assert_eq!(extract_boxed(r"\boxed{é{ü}"), None);
+    }
+
+    #[test]
+    fn tags_and_lines() {
+        assert_eq!(extract_answer_tag("<answer> 5 </answer><answer>6</answer>"), Some("5"));
+        assert_eq!(extract_answer_tag("<answer>\n5</answer> <answer>6</answer>"), Some("6"));
+        assert_eq!(extract_answer_tag("<answer>5"), None);
+        assert_eq!(extract_answer_line("Answer: 1\nthe answer : $2$ \nbye"), Some("$2$"));
+        assert_eq!(extract_answer_line("Answer:\n 7"), Some("7"));
+        assert_eq!(extract_answer_line("Answer 7"), None);
+        assert_eq!(extract_answer_line("ANSWER: 7\nAnswer:   "), Some("7"));
+        assert_eq!(extract_answer_line(""), None);
+    }
+
+    #[test]
+    fn formats() {
+        assert_eq!(tighten_tags("< think > a / b < / think >\n\\boxed{1}"), "<think>a/b</think>\\boxed{1}");
+        assert_eq!(tighten_tags("plain"), "plain");
+        assert!(math_format("<think>\n</think> so \\boxed{1}."));
+        assert!(!math_format(" <think></think>\\boxed{1}"));
+        assert!(!math_format("<think>\\boxed{1}</think>"));
+        assert!(!math_format("<think></think>\\boxed{1"));
+        assert!(r1v_format("<think>a</think> b</think>\n <answer>\n1</answer>"));
+        assert!(!r1v_format("<think>a</think>b<answer>1</answer>"));
+        assert!(!r1v_format("<think>a</think><answer>1</answer> "));
+        assert!(!r1v_format("<think>a</think><answer>"));
+    }
+}

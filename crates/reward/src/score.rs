@@ -1,0 +1,206 @@
+//! From a response to a [`Score`]: extraction, format, grading, weights.
+
+use std::collections::BTreeMap;
+
+use crate::command::Command;
+use crate::config::{Grader, OverlongConfig, RewardConfig, RewardType};
+use crate::{RewardError, extract, math, mathruler, simple};
+
+/// What one graded response got.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Score {
+    /// The reward.
+    pub overall: f64,
+    /// 1 when the answer is right, else 0 (for every rule, `dapo` too).
+    pub accuracy: f64,
+    /// 1 when the response has the asked form, else 0.
+    pub format: f64,
+    /// The answer that was found in the response.
+    pub extracted: Option<String>,
+    /// Further metrics by name: `overlong` of `dapo`, and whatever numbers a reward command returns.
+    pub extra: BTreeMap<String, f64>,
+}
+
+/// One response to grade.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The model's text, without the prompt.
+    pub response: &'a str,
+    /// The right answer.
+    pub ground_truth: &'a str,
+    /// Length of the response in tokens; 0 when unknown.
+    pub response_length: usize,
+    /// The sample's id; only a reward command sees it.
+    pub id: &'a str,
+}
+
+/// A reward, ready to score responses.
+#[derive(Debug)]
+pub struct Reward {
+    config: RewardConfig,
+    command: Option<Command>,
+}
+
+impl Reward {
+    /// Builds the reward. A command is started at the first batch.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] when a value of `config` is out of range.
+    pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
+        config.validate()?;
+        let command = (!config.command.is_empty())
+            .then(|| Command::new(&config.command, config.command_timeout_s, config.command_batch_size));
+        Ok(Self { config: config.clone(), command })
+    }
+
+    /// Scores a batch; the scores come in the order of `requests`.
+    ///
+    /// # Errors
+    /// Only a reward command can fail: see [`RewardError`]. The built-in rules always answer.
+    pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
+        match &mut self.command {
+            Some(command) => command.score(requests),
+            None => Ok(requests.iter().map(|request| self.score_one(request)).collect()),
+        }
+    }
+
+    /// Scores one response by the configured built-in rule, whether or not a command is set.
+    pub fn score_one(&self, request: &Request) -> Score {
+        let truth = request.ground_truth;
+        match self.config.reward_type {
+            RewardType::Math | RewardType::MathAccuracy => {
+                let response = extract::tighten_tags(request.response);
+                let answer = extract::extract_boxed(&response);
+                self.weigh(answer, truth, extract::math_format(&response))
+            }
+            RewardType::R1v => {
+                let response = extract::tighten_tags(request.response);
+                // Without the tag the whole response stands for the answer, as in R1-V; only the format is lost.
+                let answer = extract::extract_answer_tag(&response).unwrap_or_else(|| response.trim());
+                self.weigh(Some(answer), truth.trim(), extract::r1v_format(&response))
+            }
+            RewardType::Dapo => {
+                let answer = extract::extract_answer_line(request.response);
+                let mut score = self.weigh(answer, truth, answer.is_some());
+                let overlong = overlong_penalty(request.response_length, &self.config.overlong);
+                score.overall =
+                    2.0 * score.accuracy - 1.0 + self.config.overlong.overlong_penalty_factor * overlong;
+                score.extra.insert("overlong".into(), overlong);
+                score
+            }
+            RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric => {
+                let marked = extract::extract_boxed(request.response)
+                    .or_else(|| extract::extract_answer_tag(request.response))
+                    .or_else(|| extract::extract_answer_line(request.response));
+                let answer = marked.unwrap_or_else(|| request.response.trim());
+                self.weigh(Some(answer), truth, marked.is_some())
+            }
+        }
+    }
+
+    /// Whether `given`, an answer that has been extracted already, is right; by the configured rule and grader.
+    pub fn grade(&self, given: &str, ground_truth: &str) -> bool {
+        match self.config.reward_type {
+            RewardType::MultipleChoice => simple::multiple_choice(given, ground_truth),
+            RewardType::Exact => simple::exact(given, ground_truth),
+            RewardType::Numeric => simple::numeric(given, ground_truth, self.config.numeric_tolerance),
+            RewardType::Math | RewardType::MathAccuracy | RewardType::R1v | RewardType::Dapo => {
+                match self.config.grader {
+                    Grader::Mathruler => mathruler::grade_answer(given, ground_truth),
+                    Grader::Math => math::equal(given, ground_truth),
+                }
+            }
+        }
+    }
+
+    fn weigh(&self, answer: Option<&str>, truth: &str, format: bool) -> Score {
+        let right = answer.is_some_and(|answer| self.grade(answer, truth));
+        let (accuracy, format) = (f64::from(u8::from(right)), f64::from(u8::from(format)));
+        let overall = match self.config.reward_type {
+            RewardType::MathAccuracy => accuracy,
+            _ => self.config.accuracy_weight * accuracy + self.config.format_weight * format,
+        };
+        Score { overall, accuracy, format, extracted: answer.map(str::to_owned), extra: BTreeMap::new() }
+    }
+}
+
+/// DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), in [-1, 0], before its factor.
+///
+/// 0 up to M - B tokens, then (M - B - T) / B up to M, then -1.
+pub fn overlong_penalty(response_length: usize, config: &OverlongConfig) -> f64 {
+    let (most, buffer) = (config.max_response_length, config.overlong_buffer_length);
+    let free = most.saturating_sub(buffer);
+    if most == 0 || response_length <= free {
+        0.0
+    } else if response_length <= most {
+        -((response_length - free) as f64) / buffer as f64
+    } else {
+        -1.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(config: &str, response: &str, ground_truth: &str, response_length: usize) -> Score {
+        let config: RewardConfig = serde_json::from_str(config).unwrap();
+        let mut reward = Reward::new(&config).unwrap();
+        let request = Request { response, ground_truth, response_length, id: "" };
+        reward.score(&[request]).unwrap().remove(0)
+    }
+
+    #[test]
+    fn math_weighs_accuracy_and_format() {
+        let right = score("{}", r"<think>t</think>\boxed{3}", "3", 0);
+        assert_eq!((right.overall, right.accuracy, right.format), (1.0, 1.0, 1.0));
+        let unboxed = score("{}", "<think>t</think> 3", "3", 0);
+        assert_eq!((unboxed.overall, unboxed.extracted), (0.0, None));
+        let no_think = score("{}", r"\boxed{3}", "3", 0);
+        assert_eq!((no_think.overall, no_think.format), (0.9, 0.0));
+        let only_format = score("{}", r"<think>t</think>\boxed{4}", "3", 0);
+        assert_eq!((only_format.overall, only_format.accuracy), (0.1, 0.0));
+        let weights = score(r#"{"accuracy_weight": 2, "format_weight": 0.5}"#, r"<think>t</think>\boxed{3}", "3", 0);
+        assert_eq!(weights.overall, 2.5);
+        // mathruler's extractor answers "None" for a missing box, which a ground truth "None" would make right.
+        assert_eq!(score("{}", "no box", "None", 0).accuracy, 0.0);
+    }
+
+    #[test]
+    fn math_accuracy_ignores_the_format() {
+        assert_eq!(score(r#"{"reward_type": "math_accuracy"}"#, r"\boxed{3}", "3", 0).overall, 1.0);
+        assert_eq!(score(r#"{"reward_type": "math_accuracy"}"#, r"<think></think>\boxed{2}", "3", 0).overall, 0.0);
+    }
+
+    #[test]
+    fn r1v_reads_the_answer_tag() {
+        let config = r#"{"reward_type": "r1v", "accuracy_weight": 0.5, "format_weight": 0.5}"#;
+        assert_eq!(score(config, "<think>x</think>\n<answer> 3 </answer>", " 3", 0).overall, 1.0);
+        assert_eq!(score(config, "<answer>3</answer>", "3", 0).overall, 0.5);
+        assert_eq!(score(config, " 3 ", "3", 0).accuracy, 1.0);
+    }
+
+    #[test]
+    fn dapo_is_plus_or_minus_one_and_punishes_length() {
+        let config = r#"{"reward_type": "dapo", "overlong":
+            {"max_response_length": 100, "overlong_buffer_length": 20, "overlong_penalty_factor": 0.5}}"#;
+        assert_eq!(score(config, "so\nAnswer: 3", "3", 80).overall, 1.0);
+        let half = score(config, "so\nAnswer: 3", "3", 90);
+        assert_eq!((half.overall, half.extra["overlong"]), (0.75, -0.5));
+        assert_eq!(score(config, "so\nAnswer: 4", "3", 100).overall, -1.5);
+        assert_eq!(score(config, "3", "3", 1000).overall, -1.5);
+        assert_eq!(score(r#"{"reward_type": "dapo"}"#, "Answer: 3", "3", 1000).overall, 1.0);
+    }
+
+    #[test]
+    fn the_plain_rules_find_the_answer_where_it_is() {
+        let choice = r#"{"reward_type": "multiple_choice"}"#;
+        assert_eq!(score(choice, r"\boxed{(B)}", "B", 0).overall, 1.0);
+        assert_eq!(score(choice, "The answer is B.", "B", 0).overall, 0.9);
+        let exact = r#"{"reward_type": "exact"}"#;
+        assert_eq!(score(exact, "Answer: New  York", "new york", 0).overall, 1.0);
+        let numeric = r#"{"reward_type": "numeric", "numeric_tolerance": 0.01}"#;
+        assert_eq!(score(numeric, "<answer>1,003</answer>", "1000", 0).accuracy, 1.0);
+        assert_eq!(score(numeric, "<answer>1,013</answer>", "1000", 0).accuracy, 0.0);
+    }
+}

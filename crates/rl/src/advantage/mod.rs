@@ -1,0 +1,377 @@
+//! Advantage estimators: rewards of a batch to one advantage a response (or a token), on the host.
+//!
+//! | `adv_estimator` | file | advantage |
+//! |---|---|---|
+//! | `grpo` | [`grpo`] | `(r - mean) / (std + eps)` of the group |
+//! | `dr_grpo` | [`dr_grpo`] | `r - mean` of the group |
+//! | `rloo` | [`rloo`] | `r` minus the mean of the others |
+//! | `remax` | [`remax`] | `r` minus the greedy response's reward |
+//! | `reinforce_plus_plus` | [`reinforce_plus_plus`] | discounted return a token, whitened over the batch |
+//! | `grpo_passk` | [`grpo_passk`] | only the best of a group: `(best - second) / (std + eps)` |
+//!
+//! GAE would need a critic, which this project does not train; [`AdvantageInputs`] and [`Advantages::PerToken`] are the
+//! seam for one: token values would be one more optional input.
+
+pub mod dr_grpo;
+pub mod grpo;
+pub mod grpo_passk;
+pub mod reinforce_plus_plus;
+pub mod remax;
+pub mod rloo;
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which estimator, by EasyR1's names (`dr_grpo` is ours).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Estimator {
+    /// Group-relative, divided by the group's standard deviation.
+    #[default]
+    Grpo,
+    /// Group-relative, not divided.
+    DrGrpo,
+    /// Leave-one-out baseline.
+    Rloo,
+    /// Baseline of the greedy response.
+    Remax,
+    /// Discounted token returns, whitened over the batch.
+    ReinforcePlusPlus,
+    /// The pass@k form: only the best response of a group.
+    GrpoPassk,
+}
+
+impl Estimator {
+    /// Every estimator, in the order of the table above.
+    pub const ALL: [Self; 6] = [
+        Self::Grpo,
+        Self::DrGrpo,
+        Self::Rloo,
+        Self::Remax,
+        Self::ReinforcePlusPlus,
+        Self::GrpoPassk,
+    ];
+
+    /// The name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Grpo => "grpo",
+            Self::DrGrpo => "dr_grpo",
+            Self::Rloo => "rloo",
+            Self::Remax => "remax",
+            Self::ReinforcePlusPlus => "reinforce_plus_plus",
+            Self::GrpoPassk => "grpo_passk",
+        }
+    }
+
+    /// The estimator of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|e| e.name() == name)
+    }
+
+    /// Whether each prompt also needs one greedy response, whose reward is the baseline.
+    pub fn needs_greedy(self) -> bool {
+        self == Self::Remax
+    }
+
+    /// Whether responses are compared with others of their group, so that a group of one teaches nothing.
+    pub fn needs_group(self) -> bool {
+        matches!(
+            self,
+            Self::Grpo | Self::DrGrpo | Self::Rloo | Self::GrpoPassk
+        )
+    }
+}
+
+/// Settings of the estimators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdvantageConfig {
+    /// Which estimator.
+    pub adv_estimator: Estimator,
+    /// Discount a token of `reinforce_plus_plus`, in (0, 1].
+    pub discount: f64,
+    /// Added to the group's standard deviation; above 0.
+    pub eps: f64,
+}
+
+impl Default for AdvantageConfig {
+    fn default() -> Self {
+        Self {
+            adv_estimator: Estimator::Grpo,
+            discount: 1.0,
+            eps: 1e-6,
+        }
+    }
+}
+
+impl AdvantageConfig {
+    /// Checks the settings for groups of `n` responses.
+    ///
+    /// # Errors
+    /// [`AdvantageError::Config`] names the key, its value and the fix.
+    pub fn validate(&self, n: usize) -> Result<(), AdvantageError> {
+        let refuse =
+            |key, value: String, reason| Err(AdvantageError::Config { key, value, reason });
+        if self.adv_estimator.needs_group() && n < 2 {
+            return refuse(
+                "adv_estimator",
+                format!("{} with rollout.n = {n}", self.adv_estimator.name()),
+                "compares the responses of a group, so it needs rollout.n of 2 or more; use remax or reinforce_plus_plus for n = 1",
+            );
+        }
+        if !(self.discount > 0.0 && self.discount <= 1.0) {
+            return refuse(
+                "discount",
+                self.discount.to_string(),
+                "must lie in (0, 1]; 1 is no discount",
+            );
+        }
+        if !(self.eps.is_finite() && self.eps > 0.0) {
+            return refuse(
+                "eps",
+                self.eps.to_string(),
+                "must be above 0: it keeps the division by the standard deviation defined",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What an estimator reads. Every slice has one entry a response.
+#[derive(Debug, Clone, Copy)]
+pub struct AdvantageInputs<'a> {
+    /// Reward of each response.
+    pub rewards: &'a [f32],
+    /// Group id of each response; equal ids share a prompt, in any order.
+    pub groups: &'a [usize],
+    /// Tokens of each response.
+    pub lengths: &'a [usize],
+    /// Reward of the greedy response to the same prompt (ReMax only).
+    pub greedy_rewards: Option<&'a [f32]>,
+    /// Reward of each token on top of the response's reward, `[T_i]`: the KL penalty when it is taken in the reward
+    /// ([`crate::loss::kl::reward_penalty`]).
+    pub token_rewards: Option<&'a [Vec<f32>]>,
+}
+
+/// The result of an estimator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Advantages {
+    /// One number a response, shared by its tokens.
+    PerResponse(Vec<f32>),
+    /// One number a token, ragged `[T_i]`.
+    PerToken(Vec<Vec<f32>>),
+}
+
+impl Advantages {
+    /// Number of responses.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::PerResponse(values) => values.len(),
+            Self::PerToken(values) => values.len(),
+        }
+    }
+
+    /// Whether there is no response.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One number a token: `[T_i]` for response `i`, with the response's number repeated where there is only one.
+    pub fn tokens(&self, response: usize, length: usize) -> Vec<f32> {
+        match self {
+            Self::PerResponse(values) => vec![values[response]; length],
+            Self::PerToken(values) => values[response].clone(),
+        }
+    }
+}
+
+/// What can be wrong with the inputs of an estimator.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum AdvantageError {
+    /// A setting is outside its range.
+    #[error("algorithm.{key} = {value}: {reason}")]
+    Config {
+        /// Name of the setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Why it is refused and what to write instead.
+        reason: &'static str,
+    },
+    /// A list does not have one entry a response (or a token of it).
+    #[error("advantage: {what} has {found} entries, expected {expected}")]
+    Shape {
+        /// Which list.
+        what: String,
+        /// Its length.
+        found: usize,
+        /// The length it should have.
+        expected: usize,
+    },
+    /// A reward is NaN or infinite.
+    #[error(
+        "advantage: the {what} of response {response} is {value}; a reward must be a finite number"
+    )]
+    NotFinite {
+        /// Which reward.
+        what: &'static str,
+        /// Index of the response.
+        response: usize,
+        /// The value.
+        value: f32,
+    },
+    /// ReMax was asked for without greedy rewards.
+    #[error("advantage: remax needs the reward of a greedy response for each prompt")]
+    NoGreedyRewards,
+}
+
+/// Estimates the advantages of a batch.
+///
+/// Estimators with one number a response add a response's token rewards to its reward first. A group of one (which
+/// [`AdvantageConfig::validate`] refuses, but which lost responses may leave behind) gets 0 from those that compare within a
+/// group.
+///
+/// # Errors
+/// [`AdvantageError`] when the inputs do not fit each other or hold a non-finite reward.
+///
+/// ```
+/// use rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, estimate};
+/// let inputs = AdvantageInputs {
+///     rewards: &[1.0, 0.0],
+///     groups: &[7, 7],
+///     lengths: &[3, 5],
+///     greedy_rewards: None,
+///     token_rewards: None,
+/// };
+/// let Advantages::PerResponse(a) = estimate(&AdvantageConfig::default(), &inputs).unwrap() else { unreachable!() };
+/// assert!((a[0] - 0.70710578).abs() < 1e-5 && (a[0] + a[1]).abs() < 1e-6);
+/// ```
+pub fn estimate(
+    config: &AdvantageConfig,
+    inputs: &AdvantageInputs,
+) -> Result<Advantages, AdvantageError> {
+    check(inputs)?;
+    if config.adv_estimator == Estimator::ReinforcePlusPlus {
+        return Ok(Advantages::PerToken(reinforce_plus_plus::advantages(
+            inputs,
+            config.discount,
+        )));
+    }
+    let rewards = total_rewards(inputs);
+    if config.adv_estimator == Estimator::Remax {
+        let greedy = inputs
+            .greedy_rewards
+            .ok_or(AdvantageError::NoGreedyRewards)?;
+        return Ok(Advantages::PerResponse(remax::advantages(&rewards, greedy)));
+    }
+    let of_group: &dyn Fn(&[f64]) -> Vec<f64> = match config.adv_estimator {
+        Estimator::DrGrpo => &dr_grpo::advantages,
+        Estimator::Rloo => &rloo::advantages,
+        Estimator::GrpoPassk => &|group| grpo_passk::advantages(group, config.eps),
+        _ => &|group| grpo::advantages(group, config.eps),
+    };
+    Ok(Advantages::PerResponse(by_group(
+        &rewards,
+        inputs.groups,
+        of_group,
+    )))
+}
+
+/// Reward of each response plus the sum of its token rewards.
+fn total_rewards(inputs: &AdvantageInputs) -> Vec<f64> {
+    let mut totals: Vec<f64> = inputs.rewards.iter().map(|&r| f64::from(r)).collect();
+    if let Some(tokens) = inputs.token_rewards {
+        for (total, tokens) in totals.iter_mut().zip(tokens) {
+            *total += tokens.iter().map(|&r| f64::from(r)).sum::<f64>();
+        }
+    }
+    totals
+}
+
+/// Applies `of_group` to the rewards of each group and puts the results back in the order of the rows.
+fn by_group(rewards: &[f64], groups: &[usize], of_group: &dyn Fn(&[f64]) -> Vec<f64>) -> Vec<f32> {
+    let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, &group) in groups.iter().enumerate() {
+        members.entry(group).or_default().push(row);
+    }
+    let mut advantages = vec![0.0; rewards.len()];
+    for rows in members.values() {
+        let group: Vec<f64> = rows.iter().map(|&row| rewards[row]).collect();
+        for (&row, advantage) in rows.iter().zip(of_group(&group)) {
+            advantages[row] = advantage as f32;
+        }
+    }
+    advantages
+}
+
+/// Mean of a group. Equal rewards give exactly that reward, so that their advantages are exactly 0.
+fn mean(group: &[f64]) -> f64 {
+    match group {
+        [first, rest @ ..] if rest.iter().all(|r| r == first) => *first,
+        _ => group.iter().sum::<f64>() / group.len() as f64,
+    }
+}
+
+/// Unbiased standard deviation (divided by `n - 1`); 0 for a group of one.
+fn std(group: &[f64]) -> f64 {
+    if group.len() < 2 {
+        return 0.0;
+    }
+    let mean = mean(group);
+    let squares: f64 = group.iter().map(|r| (r - mean).powi(2)).sum();
+    (squares / (group.len() - 1) as f64).sqrt()
+}
+
+fn check(inputs: &AdvantageInputs) -> Result<(), AdvantageError> {
+    let expected = inputs.rewards.len();
+    let shape = |what: &str, found| match found == expected {
+        true => Ok(()),
+        false => Err(AdvantageError::Shape {
+            what: what.to_string(),
+            found,
+            expected,
+        }),
+    };
+    shape("groups", inputs.groups.len())?;
+    shape("lengths", inputs.lengths.len())?;
+    finite("reward", inputs.rewards)?;
+    if let Some(greedy) = inputs.greedy_rewards {
+        shape("greedy_rewards", greedy.len())?;
+        finite("greedy reward", greedy)?;
+    }
+    if let Some(tokens) = inputs.token_rewards {
+        shape("token_rewards", tokens.len())?;
+        for (response, (tokens, &expected)) in tokens.iter().zip(inputs.lengths).enumerate() {
+            if tokens.len() != expected {
+                return Err(AdvantageError::Shape {
+                    what: format!("token_rewards of response {response}"),
+                    found: tokens.len(),
+                    expected,
+                });
+            }
+            if let Some(&value) = tokens.iter().find(|r| !r.is_finite()) {
+                return Err(AdvantageError::NotFinite {
+                    what: "token reward",
+                    response,
+                    value,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn finite(what: &'static str, rewards: &[f32]) -> Result<(), AdvantageError> {
+    match rewards.iter().position(|r| !r.is_finite()) {
+        Some(response) => Err(AdvantageError::NotFinite {
+            what,
+            response,
+            value: rewards[response],
+        }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

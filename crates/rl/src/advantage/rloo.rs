@@ -1,0 +1,12 @@
+//! RLOO (arXiv 2402.14740): `A_i = r_i - mean of the other n - 1`.
+
+/// Advantages of one group. A group of one has no others and gives 0.
+pub fn advantages(rewards: &[f64]) -> Vec<f64> {
+    let n = rewards.len() as f64;
+    if rewards.len() < 2 {
+        return vec![0.0; rewards.len()];
+    }
+    // r_i - (n mean - r_i) / (n - 1) = (r_i - mean) n / (n - 1)
+    let mean = super::mean(rewards);
+    rewards.iter().map(|r| (r - mean) * n / (n - 1.0)).collect()
+}

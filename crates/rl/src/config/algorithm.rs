@@ -1,0 +1,171 @@
+//! `[algorithm]`: advantages, their shaping, the KL term and the selection of prompts.
+
+use vgpo::{InterScore, PrototypeMode, Schedule, Variant};
+
+use super::field::choices;
+use super::section::section;
+use crate::advantage::Estimator;
+use crate::loss::{KlPenalty, KlType};
+use crate::shaping::ShapingKind;
+
+choices!(Estimator {
+    Grpo = "grpo",
+    DrGrpo = "dr_grpo",
+    Rloo = "rloo",
+    Remax = "remax",
+    ReinforcePlusPlus = "reinforce_plus_plus",
+    GrpoPassk = "grpo_passk",
+});
+choices!(ShapingKind {
+    None = "none",
+    Vgpo = "vgpo",
+    Vppo = "vppo",
+    Pgpo = "pgpo",
+    Pepo = "pepo",
+    Srpo = "srpo",
+});
+choices!(Variant { Paper = "paper", Released = "released", });
+choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
+choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
+choices!(InterScore { Sum = "sum", Mean = "mean", });
+choices!(KlPenalty { Kl = "kl", Abs = "abs", Mse = "mse", LowVarKl = "low_var_kl", });
+choices!(KlType { Fixed = "fixed", Adaptive = "adaptive", });
+
+section! {
+    /// From rewards to advantages. beta, gamma, kappa, schedule, variant, intra, inter, compensation, gate,
+    /// prototype and inter_score belong to `shaping = "vgpo"` and are read by nothing else.
+    pub struct Algorithm {
+        /// How the rewards of a group become advantages.
+        adv_estimator: Estimator = Estimator::Grpo,
+        /// Discount of REINFORCE++'s return.
+        discount: f64 = 1.0,
+        /// How an advantage is spread over the tokens of its response.
+        shaping: ShapingKind = ShapingKind::None,
+        /// VGPO: "paper" computes the printed equations, "released" what the authors' code computes.
+        variant: Variant = Variant::Paper,
+        /// VGPO, equation (5): strength of the compensation of late tokens.
+        beta: f64 = 0.3,
+        /// VGPO, equation (6): share of the response, from its end, that may be compensated.
+        gamma: f64 = 0.5,
+        /// VGPO, equation (6): share of those tokens that pass the gate, the most visual first.
+        kappa: f64 = 0.2,
+        /// VGPO: growth of the compensation along the response.
+        schedule: Schedule = Schedule::Linear,
+        /// VGPO, equations (7)-(8): weigh the tokens within a response.
+        intra: bool = true,
+        /// VGPO, equations (9)-(11): weigh the responses within a group.
+        inter: bool = true,
+        /// VGPO, equation (5): compensate late tokens at all.
+        compensation: bool = true,
+        /// VGPO, equation (6): compensate only the tokens that pass the gate; otherwise all of them.
+        gate: bool = true,
+        /// VGPO, equation (2): the prototype of a prompt with several images.
+        prototype: PrototypeMode = PrototypeMode::Mean,
+        /// VGPO, equation (9): the visual score of a response.
+        inter_score: InterScore = InterScore::Sum,
+        /// No reference policy: no KL term, and no second copy of the weights in memory.
+        disable_kl: bool = true,
+        /// Put the KL term into the loss; otherwise it is subtracted from the reward.
+        use_kl_loss: bool = false,
+        /// Estimator of the KL divergence.
+        kl_penalty: KlPenalty = KlPenalty::LowVarKl,
+        /// Weight of the KL term.
+        kl_coef: f64 = 1e-2,
+        /// Fixed or adaptive weight.
+        kl_type: KlType = KlType::Fixed,
+        /// Adaptive: the KL divergence to steer to.
+        kl_target: f64 = 0.1,
+        /// Adaptive: responses over which the weight adapts; more is slower.
+        kl_horizon: f64 = 10_000.0,
+        /// Keep only prompts whose group is neither all right nor all wrong (DAPO's dynamic sampling).
+        online_filtering: bool = false,
+        /// The part of the reward whose group mean is looked at: "overall", "accuracy" or "format".
+        filter_key: String = String::from("accuracy"),
+        /// Keep a group whose mean lies above this.
+        filter_low: f64 = 0.01,
+        /// Keep a group whose mean lies below this.
+        filter_high: f64 = 0.99,
+    }
+    sections {
+        /// VPPO's own keys.
+        vppo: Vppo,
+        /// PGPO's own keys.
+        pgpo: Pgpo,
+        /// PEPO's own keys.
+        pepo: Pepo,
+        /// SRPO's own keys.
+        srpo: Srpo,
+        /// PAPO's own keys.
+        papo: Papo,
+    }
+}
+
+section! {
+    /// VPPO (arXiv 2510.09285), read when `algorithm.shaping = "vppo"`. It needs one more forward pass over
+    /// each response, with a perturbed image.
+    pub struct Vppo {
+        /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
+        mask_probability: f64 = 0.5,
+        /// Learn only from the tokens that depend most on the image.
+        token_filtering: bool = true,
+        /// Share of the tokens of a response that is kept.
+        keep_share: f64 = 0.4,
+        /// Weigh responses by their mean visual dependency.
+        trajectory_shaping: bool = true,
+        /// Weight of the least dependent response; the greatest follows from a mean weight of 1.
+        beta_min: f64 = 0.9,
+    }
+}
+
+section! {
+    /// PGPO (arXiv 2604.01840), read when `algorithm.shaping = "pgpo"`: token weights that keep their sum. It
+    /// needs one more forward pass over each response, with a perturbed image.
+    pub struct Pgpo {
+        /// Dependency on the image, normalised to 0..=1, from which on a token is amplified.
+        tau: f64 = 0.4,
+        /// Strength of the amplification.
+        beta: f64 = 2.0,
+        /// Probability that a 14x14 pixel block of the perturbed image is blacked out. 1: the whole image.
+        mask_probability: f64 = 1.0,
+    }
+}
+
+section! {
+    /// PEPO (arXiv 2603.22847), read when `algorithm.shaping = "pepo"`: token weights from the similarity to the
+    /// image and the entropy.
+    pub struct Pepo {
+        /// Strength of the entropy gate.
+        gate_alpha: f64 = 0.05,
+        /// Temperature of the softmax over the tokens of a response; the released 3B runs use 1.8.
+        gate_temperature: f64 = 1.0,
+    }
+}
+
+section! {
+    /// SRPO (arXiv 2605.07274, our reading of its abstract), read when `algorithm.shaping = "srpo"`: one weight
+    /// for perception tokens and one for reasoning tokens. It needs two more forward passes over each response.
+    pub struct Srpo {
+        /// Strength of the weights.
+        lambda: f64 = 1.0,
+        /// The largest weight; the smallest is its inverse.
+        bound: f64 = 2.0,
+        /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
+        mask_probability: f64 = 0.5,
+    }
+}
+
+section! {
+    /// PAPO (arXiv 2507.06448): terms added to the loss. It needs one more forward pass over each response,
+    /// with a masked image, when `kl_prcp_coef` or `aug_entropy_loss_coef` is above 0.
+    pub struct Papo {
+        /// gamma: weight of the divergence between log-probabilities with the image and with the masked one,
+        /// which is maximised. 0: off. The paper uses 0.01 and 0.02; at 0.04 training collapses.
+        kl_prcp_coef: f64 = 0.0,
+        /// eta 1: weight of the entropy with the image, which is minimised.
+        ori_entropy_loss_coef: f64 = 0.0,
+        /// eta 2: weight of the entropy with the masked image.
+        aug_entropy_loss_coef: f64 = 0.0,
+        /// Probability that a 14x14 pixel block of the masked image is blacked out.
+        mask_probability: f64 = 0.6,
+    }
+}

@@ -1,0 +1,105 @@
+//! Problems of a configuration, collected so that all are told at once, and the ranges most keys have.
+
+use super::FileSpec;
+
+/// One value that cannot be used, or several that contradict one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The keys, most important first.
+    pub keys: Vec<String>,
+    /// Why, and what to do.
+    pub reason: String,
+}
+
+impl Problem {
+    pub(super) fn list(problems: &[Self]) -> String {
+        problems
+            .iter()
+            .map(|problem| format!("\n  {problem}"))
+            .collect()
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}: {}", self.keys.join(", "), self.reason)
+    }
+}
+
+/// Collects problems so that all of them are told at once.
+#[derive(Default)]
+pub(super) struct Checks(pub(super) Vec<Problem>);
+
+impl Checks {
+    /// A problem of `keys` unless `good`.
+    pub fn need(&mut self, good: bool, keys: &[&str], reason: impl Into<String>) {
+        if !good {
+            self.0.push(Problem {
+                keys: keys.iter().map(|key| key.to_string()).collect(),
+                reason: reason.into(),
+            });
+        }
+    }
+
+    pub fn at_least_one(&mut self, value: usize, key: &str) {
+        self.need(value >= 1, &[key], "must be at least 1, is 0");
+    }
+
+    pub fn positive(&mut self, value: f64, key: &str) {
+        self.need(value > 0.0, &[key], format!("must be above 0, is {value}"));
+    }
+
+    pub fn not_negative(&mut self, value: f64, key: &str) {
+        self.need(
+            value >= 0.0,
+            &[key],
+            format!("must be 0 or more, is {value}"),
+        );
+    }
+
+    /// `0 <= value <= 1`.
+    pub fn share(&mut self, value: f64, key: &str) {
+        self.need(
+            (0.0..=1.0).contains(&value),
+            &[key],
+            format!("must lie in 0..=1, is {value}"),
+        );
+    }
+
+    /// `0 < value <= 1`.
+    pub fn positive_share(&mut self, value: f64, key: &str) {
+        self.need(
+            value > 0.0 && value <= 1.0,
+            &[key],
+            format!("must be above 0 and at most 1, is {value}"),
+        );
+    }
+
+    /// `0 <= value < 1`.
+    pub fn proper_share(&mut self, value: f64, key: &str) {
+        self.need(
+            (0.0..1.0).contains(&value),
+            &[key],
+            format!("must be 0 or more and below 1, is {value}"),
+        );
+    }
+
+    pub fn files(&mut self, files: &[FileSpec], key: &str) {
+        for (index, file) in files.iter().enumerate() {
+            let key = format!("{key}.{index}");
+            self.need(
+                !file.path.trim().is_empty(),
+                &[&key],
+                "names no file; an empty path reads nothing",
+            );
+            self.need(
+                file.weight > 0.0,
+                &[&key],
+                format!(
+                    "has weight {}; a weight must be above 0, or leave the file out",
+                    file.weight
+                ),
+            );
+        }
+    }
+}

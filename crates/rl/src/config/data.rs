@@ -1,0 +1,54 @@
+//! `[data]`: what is read, and how a row becomes a prompt.
+
+use super::field::FileSpec;
+use super::section::section;
+
+section! {
+    /// Data sets and prompts.
+    pub struct Data {
+        /// Training data: parquet or JSONL files, folders, globs, `path@split` or `toy:NAME?key=value`. An
+        /// entry may be a table {path, weight}; `weight` is how often its rows are seen in an epoch.
+        train_files: Vec<FileSpec> = Vec::new(),
+        /// Validation data, in the same forms. Empty: no validation.
+        val_files: Vec<FileSpec> = Vec::new(),
+        /// Column of the problem text, with an `<image>` placeholder where each image stands.
+        prompt_key: String = String::from("problem"),
+        /// Column of the reference answer.
+        answer_key: String = String::from("answer"),
+        /// Column of the images.
+        image_key: String = String::from("images"),
+        /// Column of a worked response; supervised stages learn it.
+        solution_key: String = String::from("solution"),
+        /// Column of a name for the row, used in messages; the row number where it is absent.
+        id_key: String = String::from("id"),
+        /// Column of the task's name, for metrics by task, where there is one.
+        task_key: String = String::from("task"),
+        /// Folder that relative image paths start from. Empty: the folder of the data file.
+        image_dir: String = String::new(),
+        /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "none", or a Jinja
+        /// file that uses `content`.
+        format_prompt: String = String::from("math"),
+        /// System message in front of each prompt. Empty: the chat template's own.
+        system_prompt: String = String::new(),
+        /// Longest prompt in tokens, images included.
+        max_prompt_length: usize = 2048,
+        /// Longest response in tokens; generation stops there.
+        max_response_length: usize = 2048,
+        /// Prompts in one training step, each answered `rollout.n` times.
+        rollout_batch_size: usize = 512,
+        /// Validation prompts generated together; it changes speed and memory, not the result.
+        val_batch_size: usize = 512,
+        /// Validate on the first so many rows only. 0: all.
+        val_max_samples: usize = 0,
+        /// Visit the training rows in a new random order each epoch.
+        shuffle: bool = true,
+        /// Seed of that order.
+        seed: u64 = 1,
+        /// Images with fewer pixels are enlarged to this many. 0: the value in the model folder.
+        min_pixels: usize = 262_144,
+        /// Images with more pixels are reduced to this many. 0: the value in the model folder.
+        max_pixels: usize = 4_194_304,
+        /// Set rows aside whose prompt exceeds `max_prompt_length`; otherwise the first one ends the run.
+        filter_overlong_prompts: bool = true,
+    }
+}

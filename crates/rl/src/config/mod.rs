@@ -1,0 +1,196 @@
+//! The configuration of a run: TOML files composed left to right, then overrides from the command line.
+//!
+//! Every key is declared once, with its type, its default and its meaning; the reader, the printed file
+//! ([`Config::to_toml`]) and `docs/configuration.md` ([`reference`](fn@reference)) all come from that
+//! declaration. Names follow EasyR1's, without its `worker.` prefix.
+
+mod actor;
+mod algorithm;
+mod checks;
+mod convert;
+mod data;
+mod error;
+pub(crate) mod field;
+mod model;
+mod reference;
+mod resolve;
+mod reward;
+mod rollout;
+pub(crate) mod section;
+mod stages;
+#[cfg(test)]
+mod tests;
+mod trainer;
+mod validate;
+
+pub use actor::{Actor, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
+pub use algorithm::{Algorithm, Papo, Pepo, Pgpo, Srpo, Vppo};
+pub use checks::Problem;
+pub use data::Data;
+pub use error::ConfigError;
+pub use field::FileSpec;
+pub use model::{Init, Model};
+pub use reference::reference;
+pub use resolve::{Source, resolve};
+pub use self::reward::Reward;
+pub use rollout::Rollout;
+pub use section::{KeyDoc, SectionDoc};
+pub use stages::{RlStage, SftStage, Stage};
+pub use trainer::{Backend, Dtype, Resume, Trainer};
+
+use section::{KeyError, Node};
+use toml::Value;
+
+/// The resolved configuration of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[model]`.
+    pub model: Model,
+    /// `[data]`.
+    pub data: Data,
+    /// `[rollout]`.
+    pub rollout: Rollout,
+    /// `[algorithm]`.
+    pub algorithm: Algorithm,
+    /// `[actor]`.
+    pub actor: Actor,
+    /// `[reward]`.
+    pub reward: Reward,
+    /// `[trainer]`.
+    pub trainer: Trainer,
+    /// `[[stages]]`, as written; [`Config::stages`] says what is run.
+    pub stages: Vec<Stage>,
+}
+
+impl Config {
+    const SECTIONS: &'static [&'static str] = &[
+        "model",
+        "data",
+        "rollout",
+        "algorithm",
+        "actor",
+        "reward",
+        "trainer",
+        "stages",
+    ];
+
+    /// The resolved file: every key with its value under its documentation. Reads back to an equal value.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::new();
+        self.write("", &mut out);
+        out.trim_start().to_string()
+    }
+
+    /// Every section and key, in order.
+    pub fn sections() -> Vec<SectionDoc> {
+        let mut sections = Vec::new();
+        Self::describe("", &mut sections);
+        sections
+    }
+
+    /// The stages to run: those written, or one RL stage as long as `trainer` says.
+    pub fn stages(&self) -> Vec<Stage> {
+        if self.stages.is_empty() {
+            vec![Stage::Rl(RlStage::default())]
+        } else {
+            self.stages.clone()
+        }
+    }
+
+    /// The training data of a stage: its own, or `data.train_files`.
+    pub fn train_files<'a>(&'a self, stage: &'a Stage) -> &'a [FileSpec] {
+        match stage.train_files() {
+            [] => &self.data.train_files,
+            own => own,
+        }
+    }
+
+    /// Prompts in one optimizer step: `actor.global_batch_size`, at most `data.rollout_batch_size`.
+    pub fn update_batch_size(&self) -> usize {
+        self.actor
+            .global_batch_size
+            .min(self.data.rollout_batch_size)
+    }
+
+    /// The section that `name` names.
+    fn node(&mut self, name: &str) -> Option<&mut dyn NodeMut> {
+        Some(match name {
+            "model" => &mut self.model,
+            "data" => &mut self.data,
+            "rollout" => &mut self.rollout,
+            "algorithm" => &mut self.algorithm,
+            "actor" => &mut self.actor,
+            "reward" => &mut self.reward,
+            "trainer" => &mut self.trainer,
+            "stages" => &mut self.stages,
+            _ => return None,
+        })
+    }
+}
+
+/// The half of [`Node`] that can be a trait object.
+trait NodeMut {
+    fn apply_value(&mut self, path: &str, value: &Value) -> Result<(), KeyError>;
+    fn apply_override(&mut self, path: &str, rest: &[&str], text: &str) -> Result<(), KeyError>;
+}
+
+impl<N: Node> NodeMut for N {
+    fn apply_value(&mut self, path: &str, value: &Value) -> Result<(), KeyError> {
+        self.apply(path, value)
+    }
+    fn apply_override(&mut self, path: &str, rest: &[&str], text: &str) -> Result<(), KeyError> {
+        self.apply_text(path, rest, text)
+    }
+}
+
+fn unknown_section(path: &str) -> KeyError {
+    KeyError::unknown(
+        path.to_string(),
+        Config::SECTIONS
+            .iter()
+            .map(|name| name.to_string())
+            .collect(),
+    )
+}
+
+impl Node for Config {
+    fn apply(&mut self, _path: &str, value: &Value) -> Result<(), KeyError> {
+        if let Value::Table(table) = value {
+            for (name, value) in table {
+                self.node(name)
+                    .ok_or_else(|| unknown_section(name))?
+                    .apply_value(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_text(&mut self, _path: &str, rest: &[&str], text: &str) -> Result<(), KeyError> {
+        let (name, below) = rest.split_first().ok_or_else(|| unknown_section(""))?;
+        self.node(name)
+            .ok_or_else(|| unknown_section(&rest.join(".")))?
+            .apply_override(name, below, text)
+    }
+
+    fn write(&self, _path: &str, out: &mut String) {
+        self.model.write("model", out);
+        self.data.write("data", out);
+        self.rollout.write("rollout", out);
+        self.algorithm.write("algorithm", out);
+        self.actor.write("actor", out);
+        self.reward.write("reward", out);
+        self.trainer.write("trainer", out);
+        self.stages.write("stages", out);
+    }
+
+    fn describe(_path: &str, out: &mut Vec<SectionDoc>) {
+        Model::describe("model", out);
+        Data::describe("data", out);
+        Rollout::describe("rollout", out);
+        Algorithm::describe("algorithm", out);
+        Actor::describe("actor", out);
+        Reward::describe("reward", out);
+        Trainer::describe("trainer", out);
+        Vec::<Stage>::describe("stages", out);
+    }
+}

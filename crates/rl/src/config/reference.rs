@@ -1,0 +1,65 @@
+//! `docs/configuration.md`, made from the declarations of the keys.
+
+use super::Config;
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+This file is generated from the declarations of the keys in `crates/rl/src/config/`; a test compares the two
+(`UPDATE_DOCS=1 cargo test -p rl config` writes it anew).
+
+A run is described by TOML. Files are composed left to right, so a small file can change a few keys of a large one; what
+stands in no file has the default below. Then come overrides from the command line, `section.key=value`:
+
+```
+train configs/vgpo_7b.toml algorithm.beta=0.2 data.train_files=[a.parquet,b.parquet] trainer.resume=none
+```
+
+- Text needs no quotes: `trainer.experiment_name=first try` (quote it for the shell).
+- A list is `[a,b]`; one bare value is a list of one.
+- A stage is named by its place: `stages.0.steps=100`.
+- Lists, `[[stages]]` among them, are replaced whole by a later file.
+- A key that does not exist is an error that names the nearest one. So is a wrong type, and so are values that contradict
+  one another, all of which are listed together.
+
+The run folder keeps the resolved file as `config.toml`; `--dry-run` prints it.
+";
+
+/// The reference of every key as Markdown: the text of `docs/configuration.md`.
+pub fn reference() -> String {
+    let mut out = String::from(INTRODUCTION);
+    for section in Config::sections() {
+        out.push_str(&format!("\n## `{}`\n\n{}\n\n", section.header, section.doc));
+        out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+        for key in &section.keys {
+            let default = if key.default.is_empty() {
+                String::new()
+            } else {
+                format!("`{}`", key.default)
+            };
+            out.push_str(&format!(
+                "| `{}` | {} | {default} | {} |\n",
+                key.name,
+                cell(&key.kind),
+                cell(&key.doc)
+            ));
+        }
+    }
+    out
+}
+
+/// Text inside a table: `|` would end the cell, and `<tag>` would vanish where it is no code.
+fn cell(text: &str) -> String {
+    let parts: Vec<String> = text
+        .split('`')
+        .enumerate()
+        .map(|(index, part)| {
+            if index % 2 == 0 {
+                part.replace('<', "&lt;")
+            } else {
+                part.to_string()
+            }
+        })
+        .collect();
+    parts.join("`").replace('|', "\\|")
+}

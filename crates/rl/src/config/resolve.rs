@@ -1,0 +1,215 @@
+//! From files and overrides to one checked configuration.
+
+use std::path::Path;
+
+use toml::Value;
+use toml::de::{DeTable, DeValue};
+
+use super::field::nearest;
+use super::section::{KeyError, KeyProblem, Node};
+use super::{Config, ConfigError};
+
+/// The text of one configuration file and the name by which messages call it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// File name in messages.
+    pub name: String,
+    /// TOML.
+    pub text: String,
+}
+
+impl Source {
+    /// A source that is already in memory.
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            text: text.into(),
+        }
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] when it cannot be read as UTF-8 text.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self { name, text }),
+            Err(error) => Err(ConfigError::Unreadable {
+                name,
+                reason: error.to_string(),
+            }),
+        }
+    }
+}
+
+/// Composes files left to right, then overrides left to right, on top of the defaults, and checks the result.
+///
+/// A later value replaces an earlier one key by key; lists (`[[stages]]` among them) are replaced whole.
+/// An override is `section.key=value`; see `docs/configuration.md`.
+///
+/// # Errors
+/// The first file or override that cannot be read, or else all values that are out of range or contradict
+/// one another ([`ConfigError::Invalid`]).
+pub fn resolve(files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
+    let mut config = Config::default();
+    for file in files {
+        let table = parse(file)?;
+        config.apply("", &Value::Table(table)).map_err(|error| {
+            let at = match line_of(&file.text, &error.path) {
+                Some(line) => format!("{}:{line}", file.name),
+                None => file.name.clone(),
+            };
+            place(error, at)
+        })?;
+    }
+    for text in overrides {
+        let wrong = |reason: &str| ConfigError::Override {
+            text: text.clone(),
+            reason: reason.to_string(),
+        };
+        if text.starts_with('-') {
+            return Err(wrong("write section.key=value, without dashes"));
+        }
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| wrong("has no `=`; write section.key=value"))?;
+        let parts: Vec<&str> = key.trim().split('.').collect();
+        if parts.iter().any(|part| part.is_empty()) {
+            return Err(wrong("has an empty key; write section.key=value"));
+        }
+        config
+            .apply_text("", &parts, value.trim())
+            .map_err(|error| place(error, format!("override `{text}`")))?;
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+fn parse(file: &Source) -> Result<toml::Table, ConfigError> {
+    toml::from_str(&file.text).map_err(|error: toml::de::Error| ConfigError::Syntax {
+        at: match error.span() {
+            Some(span) => format!("{}:{}", file.name, line_at(&file.text, span.start)),
+            None => file.name.clone(),
+        },
+        reason: error.message().trim().replace('\n', ", "),
+    })
+}
+
+/// The line, from 1, of a byte offset.
+fn line_at(text: &str, offset: usize) -> usize {
+    text.as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|byte| **byte == b'\n')
+        .count()
+        + 1
+}
+
+/// The line on which the key at a dotted path stands; of the nearest enclosing one where it stands nowhere.
+fn line_of(text: &str, path: &str) -> Option<usize> {
+    let root = DeTable::parse(text).ok()?;
+    let mut line = None;
+    let mut rest: Vec<&str> = path.split('.').collect();
+    rest.reverse();
+    let mut table = root.get_ref();
+    while let Some(part) = rest.pop() {
+        let Some((key, value)) = table.iter().find(|(key, _)| key.get_ref() == part) else {
+            return line;
+        };
+        line = Some(line_at(text, key.span().start));
+        table = match (value.get_ref(), rest.last()) {
+            (DeValue::Table(below), _) => below,
+            (DeValue::Array(elements), Some(index)) => {
+                let element = index
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| elements.get(index));
+                match element {
+                    Some(element) => {
+                        line = Some(line_at(text, element.span().start));
+                        rest.pop();
+                        match element.get_ref() {
+                            DeValue::Table(below) => below,
+                            _ => return line,
+                        }
+                    }
+                    None => return line,
+                }
+            }
+            _ => return line,
+        };
+    }
+    line
+}
+
+/// Adds the place to a key's error, and the nearest key to an unknown one.
+fn place(error: KeyError, at: String) -> ConfigError {
+    match error.problem {
+        KeyProblem::Wrong(reason) => ConfigError::WrongValue {
+            at,
+            key: error.path,
+            reason,
+        },
+        KeyProblem::Unknown { siblings } => {
+            let hint = hint(&error.path, &siblings);
+            ConfigError::UnknownKey {
+                at,
+                key: error.path,
+                hint,
+            }
+        }
+    }
+}
+
+/// What an unknown key most likely meant: a neighbour, the same key elsewhere, or what there is.
+fn hint(path: &str, siblings: &[String]) -> String {
+    let (parent, name) = match path.rsplit_once('.') {
+        Some((parent, name)) => (format!("{parent}."), name),
+        None => (String::new(), path),
+    };
+    if let Some(rest) = path.strip_prefix("worker.") {
+        return format!("EasyR1's prefix `worker.` is dropped here: write `{rest}`");
+    }
+    if path == "worker" {
+        return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`"
+            .to_string();
+    }
+    let elsewhere: Vec<String> = Config::sections()
+        .iter()
+        .filter(|section| !section.header.starts_with("[["))
+        .flat_map(|section| {
+            let header = section.header.trim_matches(['[', ']']).to_string();
+            section
+                .keys
+                .iter()
+                .map(move |key| (header.clone(), key.name))
+        })
+        .filter(|(_, key)| *key == name)
+        .map(|(section, key)| format!("`{section}.{key}`"))
+        .collect();
+    if !elsewhere.is_empty() && !siblings.iter().any(|key| key == name) {
+        return format!("did you mean {}?", elsewhere.join(" or "));
+    }
+    // At the root the path may be longer than the section's name: `algoritm.beta`.
+    let (head, tail) = match path.split_once('.') {
+        Some((head, tail)) if siblings.iter().any(|key| key == "model") => {
+            (head, format!(".{tail}"))
+        }
+        _ => (name, String::new()),
+    };
+    let parent = if tail.is_empty() {
+        parent
+    } else {
+        String::new()
+    };
+    match nearest(head, siblings.iter().map(String::as_str)) {
+        Some(key) => format!("did you mean `{parent}{key}{tail}`?"),
+        None if parent.is_empty() => format!("the sections are {}", siblings.join(", ")),
+        None => format!(
+            "the keys of [{}] are {}",
+            parent.trim_end_matches('.'),
+            siblings.join(", ")
+        ),
+    }
+}

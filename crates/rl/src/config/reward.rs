@@ -1,0 +1,44 @@
+//! `[reward]`: what a response earns.
+
+use ::reward::{Grader, RewardType};
+
+use super::field::choices;
+use super::section::section;
+
+choices!(RewardType {
+    Math = "math",
+    MathAccuracy = "math_accuracy",
+    R1v = "r1v",
+    Dapo = "dapo",
+    MultipleChoice = "multiple_choice",
+    Exact = "exact",
+    Numeric = "numeric",
+});
+choices!(Grader { Mathruler = "mathruler", Math = "math", });
+
+section! {
+    /// The reward of a response.
+    pub struct Reward {
+        /// How a response is read and rewarded.
+        reward_type: RewardType = RewardType::Math,
+        /// What compares an answer with the reference.
+        grader: Grader = Grader::Mathruler,
+        /// Weight of a right answer in "math" and "r1v".
+        accuracy_weight: f64 = 0.9,
+        /// Weight of the right format in "math" and "r1v".
+        format_weight: f64 = 0.1,
+        /// "numeric": largest difference, in shares of the reference answer (of 1 where that is smaller).
+        numeric_tolerance: f64 = 1e-4,
+        /// "dapo": the penalty for length grows over so many tokens before `data.max_response_length`. 0: no penalty.
+        overlong_buffer_length: usize = 0,
+        /// Weight of that penalty.
+        overlong_penalty_factor: f64 = 1.0,
+        /// A program of yours and its arguments. It reads JSON lines on its standard input and answers each
+        /// with one; `overall` is the reward, other numbers become metrics. Empty: the rules above.
+        command: Vec<String> = Vec::new(),
+        /// Seconds that program has for one batch.
+        command_timeout_s: f64 = 60.0,
+        /// Responses sent to that program before its answers are awaited.
+        command_batch_size: usize = 256,
+    }
+}

@@ -1,0 +1,25 @@
+//! `[rollout]`: how responses are sampled.
+
+use super::section::section;
+
+section! {
+    /// Sampling of responses for training and for validation.
+    pub struct Rollout {
+        /// Responses sampled for one prompt: the size of a group.
+        n: usize = 5,
+        /// Sampling temperature; the log-probabilities of the loss are taken at it, too.
+        temperature: f64 = 1.0,
+        /// Sample among the likeliest tokens that make up this probability. 1: among all.
+        top_p: f64 = 1.0,
+        /// Responses generated at the same time on one device; bounds the key/value cache.
+        max_batch_rows: usize = 256,
+        /// Prompt tokens computed in one forward pass; bounds the activations. A longer prompt goes alone.
+        prefill_token_budget: usize = 16_384,
+        /// Temperature of validation. 0: greedy decoding.
+        val_temperature: f64 = 0.0,
+        /// `top_p` of validation; without effect in greedy decoding.
+        val_top_p: f64 = 1.0,
+        /// Responses for one validation prompt; the accuracy is their mean.
+        val_n: usize = 1,
+    }
+}

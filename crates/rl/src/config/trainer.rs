@@ -1,0 +1,106 @@
+//! `[trainer]`: how long, how often, where.
+
+use std::path::{Path, PathBuf};
+
+use super::field::choice;
+use super::section::section;
+
+choice! {
+    /// The device library.
+    pub enum Backend {
+        /// The fastest one that was compiled in and finds a device.
+        Auto = "auto",
+        /// CPU.
+        Flex = "flex",
+        /// CPU, the reference.
+        Ndarray = "ndarray",
+        /// Metal, DX12, Vulkan or WebGPU.
+        Wgpu = "wgpu",
+        /// Vulkan.
+        Vulkan = "vulkan",
+        /// NVIDIA.
+        Cuda = "cuda",
+    }
+}
+
+choice! {
+    /// Number format of weights and activations.
+    pub enum Dtype {
+        /// bf16 where the backend computes in it, else f32.
+        Auto = "auto",
+        /// 32 bits.
+        F32 = "f32",
+        /// 16 bits with the range of 32.
+        Bf16 = "bf16",
+    }
+}
+
+section! {
+    /// Length of the run, validation, checkpoints, device.
+    pub struct Trainer {
+        /// Folder of the run: config.toml, metrics.jsonl, rollouts/ and checkpoints/.
+        output_dir: String = String::from("runs/default"),
+        /// A name for the run; where it is given the run folder is a folder of this name in `output_dir`.
+        experiment_name: String = String::new(),
+        /// Passes over the training data.
+        total_epochs: usize = 1,
+        /// Training steps, however many epochs that makes. 0: as `total_epochs` says.
+        max_steps: usize = 0,
+        /// With `algorithm.online_filtering`: rounds of generation for one batch before it is an error. 0: no
+        /// limit.
+        max_try_make_batch: usize = 20,
+        /// Validate each so many steps. 0: only where `val_before_train` says and at the end.
+        val_freq: usize = 0,
+        /// Validate before the first step.
+        val_before_train: bool = true,
+        /// Validation responses that are kept in full in each validation.
+        val_generations_to_log: usize = 3,
+        /// Checkpoint each so many steps. 0: only at the end and when interrupted.
+        save_freq: usize = 0,
+        /// Checkpoints kept, the newest. 0: all.
+        save_limit: usize = 3,
+        /// "auto": go on from the newest checkpoint in the run folder, where there is one. "none": start anew.
+        /// Otherwise the folder of a checkpoint.
+        resume: String = String::from("auto"),
+        /// Seed of sampling and of masks.
+        seed: u64 = 1,
+        /// The device library; "auto" takes the fastest that was compiled in.
+        backend: Backend = Backend::Auto,
+        /// Number format of weights and activations; "auto" is bf16 where the backend computes in it.
+        dtype: Dtype = Dtype::Auto,
+        /// Write every sampled response to rollouts/step_N.jsonl.
+        log_rollouts: bool = true,
+    }
+}
+
+/// Where a run starts from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resume {
+    /// The newest checkpoint of the run folder, or the beginning.
+    Auto,
+    /// The beginning.
+    None,
+    /// This checkpoint.
+    From(PathBuf),
+}
+
+impl Trainer {
+    /// `output_dir`, with `experiment_name` as a folder in it where one is given.
+    pub fn run_dir(&self) -> PathBuf {
+        // Joining an empty name would add a trailing separator.
+        if self.experiment_name.is_empty() {
+            PathBuf::from(&self.output_dir)
+        } else {
+            Path::new(&self.output_dir).join(&self.experiment_name)
+        }
+    }
+
+    /// `resume`, read.
+    pub fn resume(&self) -> Resume {
+        match self.resume.as_str() {
+            "auto" | "" => Resume::Auto,
+            "none" => Resume::None,
+            folder => Resume::From(PathBuf::from(folder)),
+        }
+    }
+}

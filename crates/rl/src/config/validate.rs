@@ -1,0 +1,468 @@
+//! The one place where values are checked against their ranges and against one another.
+
+use std::collections::BTreeSet;
+
+use super::checks::{Checks, Problem};
+use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
+use crate::loss::{CorrectionMode, KlType, LossAvgMode};
+use crate::shaping::ShapingKind;
+use ::reward::RewardType;
+
+/// Above this a clip of a sequence ratio never acts.
+const LARGEST_SEQUENCE_CLIP: f64 = 0.1;
+/// A year.
+const LONGEST_TIMEOUT_S: f64 = 3.2e7;
+
+impl Config {
+    /// Every value out of range and every contradiction; [`resolve`](super::resolve) calls it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] with all of them.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut checks = Checks::default();
+        self.check_model_and_data(&mut checks);
+        self.check_rollout(&mut checks);
+        self.check_algorithm(&mut checks);
+        self.check_shaping_and_papo(&mut checks);
+        self.check_actor(&mut checks);
+        self.check_optim(&mut checks);
+        self.check_reward(&mut checks);
+        self.check_trainer(&mut checks);
+        self.check_stages(&mut checks);
+        if checks.0.is_empty() {
+            // The parts check themselves as well, with a range that was tightened there but not here.
+            self.check_parts(&mut checks);
+        }
+        if checks.0.is_empty() {
+            Ok(())
+        } else {
+            Err(ConfigError::Invalid(checks.0))
+        }
+    }
+
+    /// Settings that can be used but that are known to disappoint.
+    pub fn warnings(&self) -> Vec<Problem> {
+        let mut checks = Checks::default();
+        let papo = &self.algorithm.papo;
+        checks.need(
+            papo.kl_prcp_coef < 0.04,
+            &["algorithm.papo.kl_prcp_coef"],
+            format!(
+                "is {}; the paper reports that training collapses from 0.04 on",
+                papo.kl_prcp_coef
+            ),
+        );
+        checks.need(
+            !self.actor.loss_type.is_sequence() || self.actor.loss_avg_mode == LossAvgMode::Seq,
+            &["actor.loss_avg_mode", "actor.loss_type"],
+            "is \"token\"; GSPO was published with averaging by sequence (\"seq\")",
+        );
+        checks.need(
+            self.rollout.top_p >= 1.0 || self.actor.old_log_probs == OldLogProbs::Recompute,
+            &["rollout.top_p", "actor.old_log_probs"],
+            "truncates the distribution while the sampler's log-probabilities are those of the untruncated one",
+        );
+        checks.0
+    }
+
+    fn check_parts(&self, checks: &mut Checks) {
+        let n = self.rollout.n;
+        let results = [
+            ("algorithm", self.to_advantage_config().validate(n).map_err(|e| e.to_string())),
+            ("algorithm", self.to_shaping_config().validate(n).map_err(|e| e.to_string())),
+            ("actor", self.to_loss_config().validate().map_err(|e| e.to_string())),
+            ("reward", self.to_reward_config().validate().map_err(|e| e.to_string())),
+        ];
+        for (section, result) in results {
+            if let Err(reason) = result {
+                checks.need(false, &[section], reason);
+            }
+        }
+    }
+
+    fn check_model_and_data(&self, checks: &mut Checks) {
+        let data = &self.data;
+        checks.need(
+            !self.model.path.trim().is_empty(),
+            &["model.path"],
+            "is empty; name a model folder, or \"toy\"",
+        );
+        let all_stages_have_data = !self.stages.is_empty()
+            && self
+                .stages
+                .iter()
+                .all(|stage| !stage.train_files().is_empty());
+        checks.need(
+            !data.train_files.is_empty() || all_stages_have_data,
+            &["data.train_files"],
+            "is empty; name the training data",
+        );
+        checks.files(&data.train_files, "data.train_files");
+        checks.files(&data.val_files, "data.val_files");
+        for (value, key) in [
+            (&data.prompt_key, "data.prompt_key"),
+            (&data.answer_key, "data.answer_key"),
+            (&data.image_key, "data.image_key"),
+            (&data.format_prompt, "data.format_prompt"),
+        ] {
+            checks.need(!value.is_empty(), &[key], "is empty");
+        }
+        checks.at_least_one(data.max_prompt_length, "data.max_prompt_length");
+        checks.at_least_one(data.max_response_length, "data.max_response_length");
+        checks.at_least_one(data.rollout_batch_size, "data.rollout_batch_size");
+        checks.at_least_one(data.val_batch_size, "data.val_batch_size");
+        checks.need(
+            data.max_pixels == 0 || data.min_pixels <= data.max_pixels,
+            &["data.min_pixels", "data.max_pixels"],
+            format!(
+                "min_pixels ({}) is above max_pixels ({})",
+                data.min_pixels, data.max_pixels
+            ),
+        );
+    }
+
+    fn check_rollout(&self, checks: &mut Checks) {
+        let rollout = &self.rollout;
+        checks.at_least_one(rollout.n, "rollout.n");
+        checks.positive(rollout.temperature, "rollout.temperature");
+        checks.positive_share(rollout.top_p, "rollout.top_p");
+        checks.positive_share(rollout.val_top_p, "rollout.val_top_p");
+        checks.not_negative(rollout.val_temperature, "rollout.val_temperature");
+        checks.at_least_one(rollout.val_n, "rollout.val_n");
+        checks.at_least_one(rollout.max_batch_rows, "rollout.max_batch_rows");
+        checks.at_least_one(rollout.prefill_token_budget, "rollout.prefill_token_budget");
+        checks.need(
+            rollout.val_n <= 1 || rollout.val_temperature > 0.0,
+            &["rollout.val_n", "rollout.val_temperature"],
+            format!(
+                "{} greedy responses to one prompt would all be the same; set val_temperature above 0 or val_n = 1",
+                rollout.val_n
+            ),
+        );
+    }
+
+    fn check_algorithm(&self, checks: &mut Checks) {
+        let algorithm = &self.algorithm;
+        let estimator = algorithm.adv_estimator;
+        checks.need(
+            self.rollout.n != 1 || !estimator.needs_group(),
+            &["rollout.n", "algorithm.adv_estimator"],
+            format!(
+                "\"{}\" compares the responses to one prompt, so one response has no advantage; \
+                 set rollout.n to 2 or more, or use \"remax\" or \"reinforce_plus_plus\"",
+                estimator.name()
+            ),
+        );
+        checks.positive_share(algorithm.discount, "algorithm.discount");
+        checks.not_negative(algorithm.beta, "algorithm.beta");
+        checks.positive_share(algorithm.gamma, "algorithm.gamma");
+        checks.positive_share(algorithm.kappa, "algorithm.kappa");
+        checks.need(
+            algorithm.shaping != ShapingKind::Vgpo || algorithm.intra || algorithm.inter,
+            &["algorithm.intra", "algorithm.inter", "algorithm.shaping"],
+            "with both off VGPO changes nothing; write shaping = \"none\"",
+        );
+        checks.need(
+            !(algorithm.use_kl_loss && algorithm.disable_kl),
+            &["algorithm.use_kl_loss", "algorithm.disable_kl"],
+            "the KL term cannot be in the loss while it is switched off; set disable_kl = false",
+        );
+        checks.not_negative(algorithm.kl_coef, "algorithm.kl_coef");
+        if algorithm.kl_type == KlType::Adaptive {
+            checks.positive(algorithm.kl_target, "algorithm.kl_target");
+            checks.positive(algorithm.kl_horizon, "algorithm.kl_horizon");
+            checks.need(
+                !algorithm.disable_kl,
+                &["algorithm.kl_type", "algorithm.disable_kl"],
+                "an adaptive KL weight needs the KL term; set disable_kl = false",
+            );
+            checks.need(
+                !algorithm.use_kl_loss,
+                &["algorithm.kl_type", "algorithm.use_kl_loss"],
+                "the adaptive weight is that of the KL term in the reward; set use_kl_loss = false or kl_type = \"fixed\"",
+            );
+        }
+        if algorithm.online_filtering {
+            checks.need(
+                self.rollout.n >= 2,
+                &["algorithm.online_filtering", "rollout.n"],
+                "one response to a prompt is always all right or all wrong; set rollout.n to 2 or more",
+            );
+            checks.need(
+                !algorithm.filter_key.is_empty(),
+                &["algorithm.filter_key"],
+                "is empty",
+            );
+            checks.need(
+                algorithm.filter_low < algorithm.filter_high,
+                &["algorithm.filter_low", "algorithm.filter_high"],
+                format!(
+                    "no mean lies above {} and below {}",
+                    algorithm.filter_low, algorithm.filter_high
+                ),
+            );
+        }
+    }
+
+    fn check_shaping_and_papo(&self, checks: &mut Checks) {
+        let vppo = &self.algorithm.vppo;
+        checks.positive_share(vppo.mask_probability, "algorithm.vppo.mask_probability");
+        checks.positive_share(vppo.keep_share, "algorithm.vppo.keep_share");
+        checks.share(vppo.beta_min, "algorithm.vppo.beta_min");
+        checks.need(
+            self.algorithm.shaping != ShapingKind::Vppo
+                || vppo.token_filtering
+                || vppo.trajectory_shaping,
+            &[
+                "algorithm.vppo.token_filtering",
+                "algorithm.vppo.trajectory_shaping",
+            ],
+            "with both off VPPO changes nothing; write algorithm.shaping = \"none\"",
+        );
+        let pgpo = &self.algorithm.pgpo;
+        checks.share(pgpo.tau, "algorithm.pgpo.tau");
+        checks.positive(pgpo.beta, "algorithm.pgpo.beta");
+        checks.positive_share(pgpo.mask_probability, "algorithm.pgpo.mask_probability");
+        let pepo = &self.algorithm.pepo;
+        checks.positive_share(pepo.gate_alpha, "algorithm.pepo.gate_alpha");
+        checks.positive(pepo.gate_temperature, "algorithm.pepo.gate_temperature");
+        let srpo = &self.algorithm.srpo;
+        checks.positive(srpo.lambda, "algorithm.srpo.lambda");
+        checks.need(
+            srpo.bound > 1.0,
+            &["algorithm.srpo.bound"],
+            format!("must be above 1, is {}; the smallest weight is its inverse", srpo.bound),
+        );
+        checks.positive_share(srpo.mask_probability, "algorithm.srpo.mask_probability");
+        let papo = &self.algorithm.papo;
+        checks.not_negative(papo.kl_prcp_coef, "algorithm.papo.kl_prcp_coef");
+        checks.not_negative(
+            papo.ori_entropy_loss_coef,
+            "algorithm.papo.ori_entropy_loss_coef",
+        );
+        checks.not_negative(
+            papo.aug_entropy_loss_coef,
+            "algorithm.papo.aug_entropy_loss_coef",
+        );
+        checks.positive_share(papo.mask_probability, "algorithm.papo.mask_probability");
+    }
+
+    fn check_actor(&self, checks: &mut Checks) {
+        let actor = &self.actor;
+        checks.at_least_one(actor.global_batch_size, "actor.global_batch_size");
+        checks.at_least_one(actor.micro_batch_tokens, "actor.micro_batch_tokens");
+        checks.at_least_one(actor.ppo_epochs, "actor.ppo_epochs");
+        let update = self.update_batch_size();
+        checks.need(
+            update == 0 || self.data.rollout_batch_size.is_multiple_of(update),
+            &["actor.global_batch_size", "data.rollout_batch_size"],
+            format!(
+                "{} prompts cannot be cut into optimizer steps of {update}; make one a multiple of the other",
+                self.data.rollout_batch_size
+            ),
+        );
+        checks.proper_share(actor.clip_ratio_low, "actor.clip_ratio_low");
+        checks.not_negative(actor.clip_ratio_high, "actor.clip_ratio_high");
+        checks.need(
+            actor.clip_ratio_dual >= 1.0 + actor.clip_ratio_high,
+            &["actor.clip_ratio_dual", "actor.clip_ratio_high"],
+            format!(
+                "must be at least 1 + clip_ratio_high = {}, is {}; it bounds what the first clip leaves unbounded",
+                1.0 + actor.clip_ratio_high,
+                actor.clip_ratio_dual
+            ),
+        );
+        for (value, key) in [
+            (actor.clip_ratio_low, "actor.clip_ratio_low"),
+            (actor.clip_ratio_high, "actor.clip_ratio_high"),
+        ] {
+            checks.need(
+                !self.actor.loss_type.is_sequence() || value <= LARGEST_SEQUENCE_CLIP,
+                &[key, "actor.loss_type"],
+                format!(
+                    "{value} would never act on the ratio of a whole sequence; GSPO was published with 3e-4 (low) \
+                     and 4e-4 (high)"
+                ),
+            );
+        }
+        checks.positive(actor.sapo_tau_positive, "actor.sapo_tau_positive");
+        checks.positive(actor.sapo_tau_negative, "actor.sapo_tau_negative");
+        checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
+        checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
+        checks.need(
+            actor.rollout_correction == CorrectionMode::None
+                || actor.old_log_probs == OldLogProbs::Recompute,
+            &["actor.rollout_correction", "actor.old_log_probs"],
+            "the correction compares the sampler's log-probabilities with recomputed ones; set \
+             old_log_probs = \"recompute\" or rollout_correction = \"none\"",
+        );
+    }
+
+    fn check_optim(&self, checks: &mut Checks) {
+        let optim = &self.actor.optim;
+        checks.positive(optim.lr, "actor.optim.lr");
+        for beta in optim.betas {
+            checks.proper_share(beta, "actor.optim.betas");
+        }
+        checks.positive(optim.eps, "actor.optim.eps");
+        checks.not_negative(optim.weight_decay, "actor.optim.weight_decay");
+        checks.proper_share(optim.lr_warmup_ratio, "actor.optim.lr_warmup_ratio");
+        checks.share(optim.min_lr_ratio, "actor.optim.min_lr_ratio");
+        checks.need(
+            optim.lr_warmup_steps == 0 || optim.lr_warmup_ratio == 0.0,
+            &["actor.optim.lr_warmup_steps", "actor.optim.lr_warmup_ratio"],
+            "both say how long the warm-up is; set one of them to 0",
+        );
+        checks.need(
+            optim.min_lr_ratio == 0.0 || optim.lr_scheduler_type == LrScheduler::Cosine,
+            &["actor.optim.min_lr_ratio", "actor.optim.lr_scheduler_type"],
+            "a constant learning rate has no end value; set lr_scheduler_type = \"cosine\" or min_lr_ratio = 0",
+        );
+    }
+
+    fn check_reward(&self, checks: &mut Checks) {
+        let reward = &self.reward;
+        checks.not_negative(reward.accuracy_weight, "reward.accuracy_weight");
+        checks.not_negative(reward.format_weight, "reward.format_weight");
+        checks.need(
+            reward.accuracy_weight + reward.format_weight > 0.0,
+            &["reward.accuracy_weight", "reward.format_weight"],
+            "with both 0 every response earns the same",
+        );
+        checks.not_negative(reward.numeric_tolerance, "reward.numeric_tolerance");
+        checks.not_negative(
+            reward.overlong_penalty_factor,
+            "reward.overlong_penalty_factor",
+        );
+        checks.need(
+            reward.overlong_buffer_length <= self.data.max_response_length,
+            &["reward.overlong_buffer_length", "data.max_response_length"],
+            format!(
+                "a buffer of {} tokens does not fit into responses of {}",
+                reward.overlong_buffer_length, self.data.max_response_length
+            ),
+        );
+        checks.need(
+            reward.overlong_buffer_length == 0 || reward.reward_type == RewardType::Dapo,
+            &["reward.overlong_buffer_length", "reward.reward_type"],
+            format!(
+                "only the reward \"dapo\" has a penalty for length, not \"{}\"; set the buffer to 0",
+                reward.reward_type
+            ),
+        );
+        checks.at_least_one(reward.command_batch_size, "reward.command_batch_size");
+        checks.need(
+            reward.command_timeout_s > 0.0 && reward.command_timeout_s <= LONGEST_TIMEOUT_S,
+            &["reward.command_timeout_s"],
+            format!(
+                "must be above 0 and at most a year, is {}",
+                reward.command_timeout_s
+            ),
+        );
+        if reward.command.is_empty() {
+            self.check_prompt_against_reward(checks);
+        } else {
+            checks.need(
+                !reward.command[0].trim().is_empty(),
+                &["reward.command"],
+                "names no program; the first element is the program",
+            );
+        }
+    }
+
+    /// The prompt must ask for the form in which the reward looks for the answer.
+    fn check_prompt_against_reward(&self, checks: &mut Checks) {
+        let asked = match self.data.format_prompt.as_str() {
+            "math" | "math_perception" => "\\boxed{}",
+            "r1v" => "<answer> tags",
+            "dapo" => "a last line \"Answer: ...\"",
+            // "none" and files of the user's: what they ask for is not known.
+            _ => return,
+        };
+        let read = match self.reward.reward_type {
+            RewardType::Math | RewardType::MathAccuracy => "\\boxed{}",
+            RewardType::R1v => "<answer> tags",
+            RewardType::Dapo => "a last line \"Answer: ...\"",
+            // These look for an answer in any of the forms.
+            RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric => return,
+        };
+        checks.need(
+            asked == read,
+            &["data.format_prompt", "reward.reward_type"],
+            format!(
+                "the prompt \"{}\" asks for {asked}, but the reward \"{}\" reads {read}",
+                self.data.format_prompt, self.reward.reward_type
+            ),
+        );
+    }
+
+    fn check_trainer(&self, checks: &mut Checks) {
+        let trainer = &self.trainer;
+        checks.need(
+            !trainer.output_dir.is_empty(),
+            &["trainer.output_dir"],
+            "is empty; name a folder",
+        );
+        let name = trainer.experiment_name.as_str();
+        checks.need(
+            !name.contains(['/', '\\']) && name != "." && name != "..",
+            &["trainer.experiment_name"],
+            format!(
+                "\"{name}\" is a path; the name of a folder is needed, and output_dir says where"
+            ),
+        );
+        checks.need(
+            trainer.total_epochs >= 1 || trainer.max_steps >= 1,
+            &["trainer.total_epochs", "trainer.max_steps"],
+            "both are 0, so there is nothing to train",
+        );
+        checks.need(
+            trainer.val_freq == 0 || !self.data.val_files.is_empty(),
+            &["trainer.val_freq", "data.val_files"],
+            "there is nothing to validate on; name val_files or set val_freq = 0",
+        );
+    }
+
+    fn check_stages(&self, checks: &mut Checks) {
+        let mut names = BTreeSet::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            let key = |name: &str| format!("stages.{index}.{name}");
+            let last = index + 1 == self.stages.len();
+            checks.files(stage.train_files(), &key("train_files"));
+            match stage {
+                Stage::Sft(stage) => {
+                    checks.at_least_one(stage.steps, &key("steps"));
+                    checks.at_least_one(stage.batch_size, &key("batch_size"));
+                    checks.at_least_one(stage.check_freq, &key("check_freq"));
+                    checks.positive(stage.lr, &key("lr"));
+                    checks.not_negative(stage.weight_decay, &key("weight_decay"));
+                    checks.share(stage.until_accuracy, &key("until_accuracy"));
+                    checks.need(
+                        stage.until_accuracy == 0.0 || !self.data.val_files.is_empty(),
+                        &[&key("until_accuracy"), "data.val_files"],
+                        "there is nothing to measure the accuracy on; name val_files or set until_accuracy = 0",
+                    );
+                    checks.need(
+                        !self.data.solution_key.is_empty(),
+                        &[&key("stage"), "data.solution_key"],
+                        "a supervised stage needs the column of worked responses; name solution_key",
+                    );
+                }
+                Stage::Rl(stage) => checks.need(
+                    stage.steps >= 1 || last,
+                    &[&key("steps")],
+                    "is 0, which means to the end of training; only the last stage can do that",
+                ),
+            }
+            checks.need(!stage.name().is_empty(), &[&key("name")], "is empty");
+            checks.need(
+                names.insert(stage.name()) || stage.name() == "sft" || stage.name() == "rl",
+                &[&key("name")],
+                format!(
+                    "\"{}\" is the name of an earlier stage; logs could not tell them apart",
+                    stage.name()
+                ),
+            );
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Rollout correction: when the sampler's log-probs differ from the trainer's, each token (or response) is weighed by the ratio
+//! between the two, truncated or masked at a cap (truncated importance sampling, as TRL and ms-swift offer).
+
+use super::{LossError, config::positive};
+use burn::tensor::{Tensor, backend::Backend};
+use serde::{Deserialize, Serialize};
+
+/// What is done with the ratio `exp(l_old - l_rollout)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CorrectionMode {
+    /// Nothing.
+    #[default]
+    None,
+    /// Weigh each token by its ratio, at most the cap.
+    TokenTruncate,
+    /// Weigh each token by its ratio; drop it above the cap.
+    TokenMask,
+    /// Weigh each response by the product of its ratios, at most the cap.
+    SequenceTruncate,
+    /// Weigh each response by the product of its ratios; drop it above the cap.
+    SequenceMask,
+}
+
+/// Settings of the correction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CorrectionConfig {
+    /// What is done.
+    pub mode: CorrectionMode,
+    /// The largest weight, above 0.
+    pub cap: f64,
+}
+
+impl Default for CorrectionConfig {
+    fn default() -> Self {
+        Self {
+            mode: CorrectionMode::None,
+            cap: 2.0,
+        }
+    }
+}
+
+impl CorrectionConfig {
+    /// Checks the range of the cap.
+    ///
+    /// # Errors
+    /// [`LossError::Config`].
+    pub fn validate(&self) -> Result<(), LossError> {
+        positive("rollout_correction.cap", self.cap, false)
+    }
+}
+
+/// The weights, `[R, T]`, without a gradient; 1 everywhere for [`CorrectionMode::None`]. Both log-probs must hold 0 in the padding.
+pub fn weights<B: Backend>(
+    old_log_probs: Tensor<B, 2>,
+    rollout_log_probs: Tensor<B, 2>,
+    mask: &Tensor<B, 2>,
+    config: &CorrectionConfig,
+) -> Tensor<B, 2> {
+    let gap = (old_log_probs - rollout_log_probs).detach();
+    let dims = mask.dims();
+    let gap = match config.mode {
+        CorrectionMode::None => return mask.ones_like(),
+        CorrectionMode::TokenTruncate | CorrectionMode::TokenMask => gap,
+        CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => {
+            gap.sum_dim(1).expand(dims)
+        }
+    };
+    let ratio = gap.clamp(-20.0, 20.0).exp();
+    match config.mode {
+        CorrectionMode::TokenMask | CorrectionMode::SequenceMask => {
+            let over = ratio.clone().greater_elem(config.cap);
+            ratio.mask_fill(over, 0.0)
+        }
+        _ => ratio.clamp_max(config.cap),
+    }
+}

@@ -1,0 +1,145 @@
+//! Metrics that add up over micro-batches: totals (already divided by the step's denominators) and sums over tokens, which
+//! [`MetricSums`] divides by the number of tokens at the end.
+
+use super::ppo::Clips;
+use burn::tensor::{Bool, DType, Tensor, backend::Backend};
+use std::collections::BTreeMap;
+
+/// The number of tokens that the sums were taken over.
+pub const TOKENS: &str = "tokens";
+
+/// Metrics that are shares of the step's loss rather than sums over tokens.
+const TOTALS: [&str; 6] = [
+    TOKENS,
+    "actor/loss",
+    "actor/pg_loss",
+    "actor/kl_loss",
+    "actor/entropy_loss",
+    "actor/papo_loss",
+];
+
+/// Collects the metrics of one micro-batch, outside the graph.
+pub(super) struct Recorder<B: Backend> {
+    mask: Tensor<B, 2>,
+    metrics: Vec<(&'static str, Tensor<B, 1>)>,
+}
+
+impl<B: Backend> Recorder<B> {
+    pub fn new(mask: &Tensor<B, 2>) -> Self {
+        let mask = mask.clone().detach();
+        Self {
+            metrics: vec![(TOKENS, mask.clone().sum())],
+            mask,
+        }
+    }
+
+    /// The sum of `x` over tokens.
+    pub fn token_sum(&mut self, name: &'static str, x: Tensor<B, 2>) {
+        self.metrics
+            .push((name, (x.detach() * self.mask.clone()).sum()));
+    }
+
+    /// A number that is already a share of the step's.
+    pub fn total(&mut self, name: &'static str, x: Tensor<B, 1>) {
+        self.metrics.push((name, x.detach()));
+    }
+
+    /// Ratio and k1 divergence between the new and the old policy.
+    pub fn ratio(&mut self, log_ratio: &Tensor<B, 2>) {
+        let log_ratio = log_ratio.clone().detach();
+        self.token_sum("actor/ppo_kl", log_ratio.clone().neg());
+        self.token_sum("actor/ratio_mean", log_ratio.exp());
+    }
+
+    /// Clipped tokens.
+    pub fn clips(&mut self, clips: Option<Clips<B>>) {
+        let Some(Clips { low, high, dual }) = clips else {
+            return;
+        };
+        self.token_count("actor/clip_fraction_low", low);
+        self.token_count("actor/clip_fraction_high", high);
+        if let Some(dual) = dual {
+            self.token_count("actor/clip_fraction_dual", dual);
+        }
+    }
+
+    fn token_count(&mut self, name: &'static str, at: Tensor<B, 2, Bool>) {
+        let count = self.mask.clone().mask_fill(at.bool_not(), 0.0).sum();
+        self.metrics.push((name, count));
+    }
+
+    pub fn finish(self) -> Vec<(&'static str, Tensor<B, 1>)> {
+        self.metrics
+    }
+}
+
+/// Host-side sums of the metrics of an optimizer step.
+///
+/// ```
+/// use rl::loss::MetricSums;
+/// let mut sums = MetricSums::default();
+/// sums.add_values(&[("tokens", 10.0), ("actor/ppo_kl", 1.0), ("actor/pg_loss", 0.25)]);
+/// sums.add_values(&[("tokens", 30.0), ("actor/ppo_kl", 3.0), ("actor/pg_loss", 0.5)]);
+/// assert_eq!(sums.means()["actor/ppo_kl"], 0.1); // 4 over 40 tokens
+/// assert_eq!(sums.means()["actor/pg_loss"], 0.75);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MetricSums {
+    sums: BTreeMap<&'static str, f64>,
+}
+
+impl MetricSums {
+    /// Adds the metrics of one micro-batch; one read from the device for all of them.
+    ///
+    /// # Errors
+    /// The device's own, when it cannot be read.
+    pub fn add<B: Backend>(
+        &mut self,
+        metrics: &[(&'static str, Tensor<B, 1>)],
+    ) -> Result<(), String> {
+        if metrics.is_empty() {
+            return Ok(());
+        }
+        let values = metrics
+            .iter()
+            .map(|(_, value)| value.clone().cast(DType::F32))
+            .collect();
+        let values: Vec<f32> = Tensor::cat(values, 0)
+            .try_into_data()
+            .map_err(|error| format!("{error:?}"))?
+            .into_vec()
+            .map_err(|error| format!("{error:?}"))?;
+        for ((name, _), value) in metrics.iter().zip(values) {
+            *self.sums.entry(name).or_default() += f64::from(value);
+        }
+        Ok(())
+    }
+
+    /// Adds numbers that are on the host already.
+    pub fn add_values(&mut self, values: &[(&'static str, f64)]) {
+        for (name, value) in values {
+            *self.sums.entry(name).or_default() += value;
+        }
+    }
+
+    /// The raw sums, which may be added over devices.
+    pub fn sums(&self) -> &BTreeMap<&'static str, f64> {
+        &self.sums
+    }
+
+    /// Means over tokens, and totals as they are. Nothing before the first token.
+    pub fn means(&self) -> BTreeMap<&'static str, f64> {
+        let tokens = self.sums.get(TOKENS).copied().unwrap_or(0.0);
+        if tokens == 0.0 {
+            return BTreeMap::new();
+        }
+        self.sums
+            .iter()
+            .filter(|(name, _)| **name != TOKENS)
+            .map(|(name, sum)| match TOTALS.contains(name) {
+                true => (*name, *sum),
+                false => (*name, sum / tokens),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,182 @@
+//! Policy losses: token log-probs, advantages and the streams around them to one scalar whose gradient trains the policy.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`config`] | `loss_type`, clips, averaging, KL, entropy, PAPO, rollout correction |
+//! | [`ratio`] | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
+//! | [`ppo`] | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
+//! | [`gspo`], [`cispo`], [`sapo`] | the other losses |
+//! | [`average`] | `token` and `seq` averaging with global denominators |
+//! | [`kl`] | KL to a reference, in the loss or in the reward; coefficient controllers |
+//! | [`entropy`], [`papo`], [`correction`] | the other terms |
+//! | [`metrics`] | sums that add up over micro-batches |
+//! | [`padding`] | ragged host lists to padded tensors |
+//!
+//! Shapes: `R` responses of the micro-batch, `T` its longest response; every tensor is `[R, T]`, every mask 1 on a token and 0
+//! in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as its leaves, takes
+//! `d loss / d log_probs`, and carries that into the model by its own backward pass.
+
+pub mod average;
+pub mod cispo;
+pub mod config;
+pub mod correction;
+pub mod entropy;
+pub mod gspo;
+pub mod kl;
+pub mod metrics;
+pub mod padding;
+pub mod papo;
+pub mod ppo;
+pub mod ratio;
+pub mod sapo;
+
+#[cfg(test)]
+mod tests;
+
+pub use average::Denominators;
+pub use config::{EntropyType, KlConfig, LossAvgMode, LossConfig, LossError, LossType};
+pub use correction::{CorrectionConfig, CorrectionMode};
+pub use kl::{KlController, KlPenalty, KlType};
+pub use metrics::MetricSums;
+pub use papo::PapoConfig;
+
+use burn::tensor::{Tensor, backend::Backend};
+use metrics::Recorder;
+
+/// What a loss reads. All `[R, T]` of one float type; what the padding holds does not matter.
+#[derive(Debug, Clone)]
+pub struct LossInputs<B: Backend> {
+    /// Log-probs of the response tokens under the policy being trained: the leaf of the graph.
+    pub log_probs: Tensor<B, 2>,
+    /// The same under the policy that the update started from.
+    pub old_log_probs: Tensor<B, 2>,
+    /// Token advantages.
+    pub advantages: Tensor<B, 2>,
+    /// 1 on the tokens of responses, 0 in the padding. Its sum is what averages divide by.
+    pub mask: Tensor<B, 2>,
+    /// 1 on tokens that contribute to the policy loss, 0 on those that a shaping filtered out (VPPO). They still count in the
+    /// denominators, in the KL and in the entropy.
+    pub policy_mask: Option<Tensor<B, 2>>,
+    /// Log-probs under the reference policy, for the KL in the loss.
+    pub ref_log_probs: Option<Tensor<B, 2>>,
+    /// Log-probs under the policy with a perturbed image, for PAPO. Constants in its released code; a tensor that carries a
+    /// gradient gets one.
+    pub masked_log_probs: Option<Tensor<B, 2>>,
+    /// Entropy of the full vocabulary at each token, for `entropy_type = "full"`.
+    pub entropy: Option<Tensor<B, 2>>,
+    /// Log-probs that the sampler reported, for the rollout correction.
+    pub rollout_log_probs: Option<Tensor<B, 2>>,
+}
+
+/// A loss and what happened on the way.
+#[derive(Debug, Clone)]
+pub struct LossOutput<B: Backend> {
+    /// `[1]`; the losses of all micro-batches of all devices add up to the loss of the optimizer step.
+    pub loss: Tensor<B, 1>,
+    /// Name and `[1]` sum, outside the graph; [`MetricSums`] adds them up and divides.
+    pub metrics: Vec<(&'static str, Tensor<B, 1>)>,
+}
+
+/// The loss of one micro-batch.
+///
+/// `loss = policy + kl_coef KL + entropy_coef H - PAPO's perception term + its entropies`, each averaged as `loss_avg_mode` says
+/// over the denominators of the whole optimizer step, so that the split into micro-batches does not change the sum.
+///
+/// # Errors
+/// [`LossError::Config`] for settings out of range, [`LossError::Missing`] when a stream that the settings need is absent,
+/// [`LossError::Denominators`] when there is nothing to divide by.
+pub fn policy_loss<B: Backend>(
+    config: &LossConfig,
+    inputs: &LossInputs<B>,
+    denominators: Denominators,
+) -> Result<LossOutput<B>, LossError> {
+    config.validate()?;
+    denominators.check(config.loss_avg_mode)?;
+    let padding = inputs.mask.clone().equal_elem(0.0);
+    // Padding may hold anything, and NaN times a mask of 0 is NaN: it is overwritten before anything is computed.
+    let clean = |x: &Tensor<B, 2>| x.clone().mask_fill(padding.clone(), 0.0);
+    let need = |x: &Option<Tensor<B, 2>>, stream, by| match x {
+        Some(x) => Ok(clean(x)),
+        None => Err(LossError::Missing { stream, by }),
+    };
+    let mask = inputs.mask.clone();
+    let log_probs = clean(&inputs.log_probs);
+    let advantages = clean(&inputs.advantages).detach();
+    let log_ratio = ratio::log_ratio(log_probs.clone(), clean(&inputs.old_log_probs).detach());
+    let average = |x: Tensor<B, 2>| average::average(x, &mask, config.loss_avg_mode, denominators);
+    let mut record = Recorder::new(&mask);
+    record.ratio(&log_ratio);
+
+    // Policy term, [R, T].
+    let terms = match config.loss_type {
+        LossType::Ppo => ppo::terms(ratio::ratio(log_ratio), advantages, config),
+        LossType::Gspo => gspo::sequence_terms(log_ratio, &mask, advantages, config),
+        LossType::GspoToken => {
+            gspo::token_terms(log_ratio, log_probs.clone(), &mask, advantages, config)
+        }
+        LossType::Cispo => cispo::terms(
+            ratio::ratio(log_ratio),
+            log_probs.clone(),
+            advantages,
+            config,
+        ),
+        LossType::Sapo => sapo::terms(ratio::ratio(log_ratio), advantages, config),
+    };
+    record.clips(terms.clips);
+    let mut policy = terms.loss;
+    if config.rollout_correction.mode != CorrectionMode::None {
+        let rollout = need(
+            &inputs.rollout_log_probs,
+            "rollout_log_probs",
+            "rollout_correction",
+        )?;
+        let weights = correction::weights(
+            clean(&inputs.old_log_probs),
+            rollout,
+            &mask,
+            &config.rollout_correction,
+        );
+        record.token_sum("actor/rollout_correction", weights.clone());
+        policy = policy * weights;
+    }
+    if let Some(policy_mask) = &inputs.policy_mask {
+        policy = policy * clean(policy_mask);
+    }
+    let mut loss = average(policy);
+    record.total("actor/pg_loss", loss.clone());
+
+    if config.kl.in_loss() {
+        let reference = need(&inputs.ref_log_probs, "ref_log_probs", "use_kl_loss")?.detach();
+        let kl = kl::divergence(log_probs.clone(), reference, config.kl.kl_penalty);
+        record.token_sum("actor/kl", kl.clone());
+        let term = average(kl).mul_scalar(config.kl.kl_coef);
+        record.total("actor/kl_loss", term.clone());
+        loss = loss + term;
+    }
+    if config.entropy_coef != 0.0 || inputs.entropy.is_some() {
+        let entropy = match config.entropy_type {
+            EntropyType::Sampled => entropy::sampled(log_probs.clone()),
+            EntropyType::Full => need(&inputs.entropy, "entropy", "entropy_type = \"full\"")?,
+        };
+        record.token_sum("actor/entropy", entropy.clone());
+        let term = average(entropy).mul_scalar(config.entropy_coef);
+        record.total("actor/entropy_loss", term.clone());
+        loss = loss + term;
+    } else {
+        record.token_sum("actor/entropy", entropy::sampled(log_probs.clone()));
+    }
+    if let Some(papo) = &config.papo {
+        let masked = need(&inputs.masked_log_probs, "masked_log_probs", "papo")?;
+        let terms = papo::terms(log_probs, masked, papo);
+        record.token_sum("actor/kl_prcp", terms.kl_prcp);
+        record.token_sum("actor/masked_entropy", terms.masked_entropy);
+        let term = average(terms.loss);
+        record.total("actor/papo_loss", term.clone());
+        loss = loss + term;
+    }
+    record.total("actor/loss", loss.clone());
+    Ok(LossOutput {
+        loss,
+        metrics: record.finish(),
+    })
+}

@@ -1,0 +1,566 @@
+//! The folder of a run: its configuration, its logs, its checkpoints.
+//!
+//! ```text
+//! config.toml                        the resolved configuration
+//! metrics.jsonl                      one JSON object a line, "step" first
+//! rollouts/step_N.jsonl              every response sampled in step N
+//! rollouts/validation_step_N.jsonl   validation responses after step N
+//! checkpoints/                       written by the checkpoint module
+//! .lock                              held while a process trains here
+//! ```
+//!
+//! A run that was killed and resumed leaves the same logs as one that was not: what was logged after the
+//! checkpoint is dropped before training goes on. For that, all lines of step N are written before its checkpoint.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+/// What can go wrong with a run folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// A fresh run was asked for where another has left its logs.
+    #[error(
+        "{0}: already holds a run; set trainer.resume = \"auto\" to go on with it, or choose another trainer.output_dir"
+    )]
+    Occupied(PathBuf),
+    /// Another process trains in the folder.
+    #[error(
+        "{0}: another process is training in this folder; wait for it, or choose another trainer.output_dir"
+    )]
+    Locked(PathBuf),
+    /// No space is left.
+    #[error(
+        "{0}: the disk is full; free some space and start again with trainer.resume = \"auto\""
+    )]
+    DiskFull(PathBuf),
+    /// A log holds a line that this program did not write.
+    #[error("{path}:{line}: not a log line ({reason}); remove or repair it, then resume")]
+    BadLine {
+        /// The log.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Any other failure of the file system.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Adds the path to an error of the file system.
+fn at(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            RunFolderError::DiskFull(path.to_path_buf())
+        }
+        _ => RunFolderError::Io {
+            path: path.to_path_buf(),
+            source,
+        },
+    }
+}
+
+/// The folder of one run; no other process can open it as long as this lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    /// Dropping the file releases the lock, also when the process is killed.
+    _lock: File,
+}
+
+impl RunFolder {
+    /// True where a run has left its metrics.
+    pub fn has_run(root: &Path) -> bool {
+        fs::metadata(root.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0)
+    }
+
+    /// A folder for a new run. `config` is the resolved configuration, kept as `config.toml`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Occupied`] where a run has left its metrics; [`RunFolderError::Locked`] where one is
+    /// at work.
+    pub fn create(root: &Path, config: &str) -> Result<Self, RunFolderError> {
+        let folder = Self::lock(root)?;
+        if Self::has_run(root) {
+            return Err(RunFolderError::Occupied(root.to_path_buf()));
+        }
+        replace(&root.join("config.toml"), config)?;
+        Ok(folder)
+    }
+
+    /// The folder of a run that goes on after `step` (0: from its beginning). What was logged after that step
+    /// is dropped. Where the configuration has changed, the earlier one is kept as `config_until_step_N.toml`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::BadLine`] where a metrics line up to `step` is none; [`RunFolderError::Locked`].
+    pub fn resume(root: &Path, config: &str, step: u64) -> Result<Self, RunFolderError> {
+        let folder = Self::lock(root)?;
+        truncate_after(&folder.metrics_file(), step)?;
+        for (path, logged) in folder.response_logs()? {
+            if logged > step {
+                fs::remove_file(&path).map_err(at(&path))?;
+            }
+        }
+        let path = root.join("config.toml");
+        match fs::read_to_string(&path) {
+            Ok(earlier) if earlier == config => return Ok(folder),
+            Ok(earlier) => replace(
+                &root.join(format!("config_until_step_{step}.toml")),
+                &earlier,
+            )?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(at(&path)(error)),
+        }
+        replace(&path, config)?;
+        Ok(folder)
+    }
+
+    fn lock(root: &Path) -> Result<Self, RunFolderError> {
+        for folder in [root, &root.join("rollouts"), &root.join("checkpoints")] {
+            fs::create_dir_all(folder).map_err(at(folder))?;
+        }
+        let path = root.join(".lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(at(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(RunFolderError::Locked(root.to_path_buf()));
+            }
+            // Some network file systems have no locks; a run there is as safe as it was before.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
+        }
+        Ok(Self {
+            root: root.to_path_buf(),
+            _lock: file,
+        })
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics_file(&self) -> PathBuf {
+        self.root.join("metrics.jsonl")
+    }
+
+    /// Opens `metrics.jsonl` to append to it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn metrics(&self) -> Result<MetricsLog, RunFolderError> {
+        Ok(MetricsLog(JsonLines::open(&self.metrics_file(), false)?))
+    }
+
+    /// Opens `rollouts/step_N.jsonl`, empty.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn rollout_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
+        JsonLines::open(&self.root.join(format!("rollouts/step_{step}.jsonl")), true)
+    }
+
+    /// Opens `rollouts/validation_step_N.jsonl`, empty.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn validation_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
+        JsonLines::open(
+            &self
+                .root
+                .join(format!("rollouts/validation_step_{step}.jsonl")),
+            true,
+        )
+    }
+
+    /// The logs of responses with their steps.
+    fn response_logs(&self) -> Result<Vec<(PathBuf, u64)>, RunFolderError> {
+        let folder = self.root.join("rollouts");
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
+            let path = entry.map_err(at(&folder))?.path();
+            let step = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| {
+                    name.strip_prefix("validation_")
+                        .unwrap_or(name)
+                        .strip_prefix("step_")?
+                        .strip_suffix(".jsonl")?
+                        .parse()
+                        .ok()
+                });
+            if let Some(step) = step {
+                logs.push((path, step));
+            }
+        }
+        Ok(logs)
+    }
+}
+
+/// Writes a file so that it is either the old or the new one, whenever the machine stops.
+fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {
+    let temporary = path.with_extension("partial");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(at(path))
+}
+
+/// Drops the lines after `step`, and a last line that was only half written.
+fn truncate_after(path: &Path, step: u64) -> Result<(), RunFolderError> {
+    let file = match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(at(path)(error)),
+    };
+    let mut bytes = Vec::new();
+    (&file).read_to_end(&mut bytes).map_err(at(path))?;
+    let mut keep = 0;
+    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let last = keep + line.len() == bytes.len();
+        let record = match line.strip_suffix(b"\n") {
+            None => break, // killed while writing it
+            Some(line) => parse_line(line),
+        };
+        match record.and_then(|record| step_of(&record)) {
+            Ok(logged) if logged > step => break,
+            Ok(_) => keep += line.len(),
+            // A machine that stopped can leave a last block of zeros.
+            Err(_) if last => break,
+            Err(reason) => {
+                return Err(RunFolderError::BadLine {
+                    path: path.to_path_buf(),
+                    line: index + 1,
+                    reason,
+                });
+            }
+        }
+    }
+    if keep < bytes.len() {
+        file.set_len(keep as u64).map_err(at(path))?;
+        file.sync_all().map_err(at(path))?;
+    }
+    Ok(())
+}
+
+fn parse_line(line: &[u8]) -> Result<Map<String, Value>, String> {
+    serde_json::from_slice(line).map_err(|error| error.to_string())
+}
+
+fn step_of(record: &Map<String, Value>) -> Result<u64, String> {
+    record
+        .get("step")
+        .and_then(Value::as_u64)
+        .ok_or_else(|| "it has no \"step\"".to_string())
+}
+
+/// Reads a metrics log, e.g. to plot it. A half-written last line is left out.
+///
+/// # Errors
+/// [`RunFolderError::BadLine`] for any other line that is no JSON object; an unreadable file.
+pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderError> {
+    let bytes = fs::read(path).map_err(at(path))?;
+    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+    let mut records = Vec::with_capacity(lines.len());
+    for (index, line) in lines.iter().enumerate() {
+        match parse_line(line) {
+            Ok(record) => records.push(record),
+            Err(_) if index + 1 == lines.len() => {}
+            Err(reason) => {
+                return Err(RunFolderError::BadLine {
+                    path: path.to_path_buf(),
+                    line: index + 1,
+                    reason,
+                });
+            }
+        }
+    }
+    Ok(records)
+}
+
+/// A file of JSON objects, one a line. Each line is written at once, so that a reader sees whole lines.
+#[derive(Debug)]
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonLines {
+    fn open(path: &Path, empty: bool) -> Result<Self, RunFolderError> {
+        if empty {
+            File::create(path).map_err(at(path))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(at(path))?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            file,
+        })
+    }
+
+    /// Appends one object.
+    ///
+    /// # Errors
+    /// [`RunFolderError::DiskFull`] and other failures; no part of the line is left behind then.
+    pub fn append(&mut self, record: &Map<String, Value>) -> Result<(), RunFolderError> {
+        let mut line = serde_json::to_vec(record).map_err(|error| at(&self.path)(error.into()))?;
+        line.push(b'\n');
+        let before = self.file.metadata().map_err(at(&self.path))?.len();
+        self.file.write_all(&line).map_err(|error| {
+            // A failed attempt to undo leaves a half line, which resuming drops.
+            let _ = self.file.set_len(before);
+            at(&self.path)(error)
+        })
+    }
+
+    /// Makes the lines survive a loss of power; done before a checkpoint is written.
+    ///
+    /// # Errors
+    /// When the system cannot write them.
+    pub fn sync(&self) -> Result<(), RunFolderError> {
+        self.file.sync_data().map_err(at(&self.path))
+    }
+}
+
+/// `metrics.jsonl`: what was measured in each step.
+#[derive(Debug)]
+pub struct MetricsLog(JsonLines);
+
+impl MetricsLog {
+    /// Appends the metrics of a step as one line with `"step"` in front. A number that is not finite
+    /// becomes `null`, as JSON has none.
+    ///
+    /// # Errors
+    /// [`RunFolderError::DiskFull`] and other failures.
+    pub fn append(
+        &mut self,
+        step: u64,
+        metrics: &Map<String, Value>,
+    ) -> Result<(), RunFolderError> {
+        let mut record = Map::with_capacity(metrics.len() + 1);
+        record.insert("step".to_string(), step.into());
+        record.extend(
+            metrics
+                .iter()
+                .filter(|(key, _)| *key != "step")
+                .map(|(k, v)| (k.clone(), v.clone())),
+        );
+        self.0.append(&record)
+    }
+
+    /// Makes the lines survive a loss of power; done before a checkpoint is written.
+    ///
+    /// # Errors
+    /// When the system cannot write them.
+    pub fn sync(&self) -> Result<(), RunFolderError> {
+        self.0.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(reward: f64) -> Map<String, Value> {
+        Map::from_iter([("reward".to_string(), reward.into())])
+    }
+
+    /// Steps `from..=to`, as the trainer writes them.
+    fn train(folder: &RunFolder, from: u64, to: u64) {
+        let mut log = folder.metrics().unwrap();
+        for step in from..=to {
+            log.append(step, &metrics(step as f64 / 10.0)).unwrap();
+            folder
+                .rollout_log(step)
+                .unwrap()
+                .append(&metrics(0.0))
+                .unwrap();
+            folder
+                .validation_log(step)
+                .unwrap()
+                .append(&metrics(1.0))
+                .unwrap();
+        }
+        log.sync().unwrap();
+    }
+
+    fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(folder.join("rollouts"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .chain([folder.join("metrics.jsonl")])
+            .map(|path| {
+                (
+                    path.file_name().unwrap().to_string_lossy().into_owned(),
+                    fs::read(&path).unwrap(),
+                )
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_resumed_run_leaves_the_logs_of_one_never_killed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (whole, killed) = (
+            temporary.path().join("whole"),
+            temporary.path().join("killed"),
+        );
+        train(&RunFolder::create(&whole, "a = 1\n").unwrap(), 1, 12);
+        // Killed in step 11, after a checkpoint at step 9.
+        train(&RunFolder::create(&killed, "a = 1\n").unwrap(), 1, 11);
+        let folder = RunFolder::resume(&killed, "a = 1\n", 9).unwrap();
+        assert!(!killed.join("rollouts/step_10.jsonl").exists());
+        train(&folder, 10, 12);
+        assert_eq!(files(&whole), files(&killed));
+        assert_eq!(
+            fs::read_to_string(killed.join("config.toml")).unwrap(),
+            "a = 1\n"
+        );
+    }
+
+    #[test]
+    fn resuming_at_step_0_starts_the_logs_anew() {
+        let temporary = tempfile::tempdir().unwrap();
+        train(&RunFolder::create(temporary.path(), "").unwrap(), 1, 3);
+        RunFolder::resume(temporary.path(), "", 0).unwrap();
+        assert_eq!(
+            files(temporary.path()),
+            [("metrics.jsonl".to_string(), Vec::new())]
+        );
+    }
+
+    #[test]
+    fn a_half_written_last_line_is_dropped() {
+        let temporary = tempfile::tempdir().unwrap();
+        for garbage in [&b"{\"step\":3,\"rew"[..], b"{\"step\":3}", b"\0\0\0\0\n"] {
+            let root = temporary.path().join(garbage.len().to_string());
+            let folder = RunFolder::create(&root, "").unwrap();
+            train(&folder, 1, 2);
+            drop(folder);
+            let mut file = OpenOptions::new()
+                .append(true)
+                .open(root.join("metrics.jsonl"))
+                .unwrap();
+            file.write_all(garbage).unwrap();
+            let readable = read_metrics(&root.join("metrics.jsonl")).unwrap();
+            assert!(readable.len() >= 2);
+            RunFolder::resume(&root, "", 7).unwrap();
+            let kept = fs::read_to_string(root.join("metrics.jsonl")).unwrap();
+            assert_eq!(
+                kept,
+                "{\"step\":1,\"reward\":0.1}\n{\"step\":2,\"reward\":0.2}\n"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_line_in_the_middle_is_named() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":1}\n{\"stop\":2}\n{\"step\":3}\n").unwrap();
+        let error = RunFolder::resume(temporary.path(), "", 3)
+            .unwrap_err()
+            .to_string();
+        assert_eq!(
+            error,
+            format!(
+                "{}:2: not a log line (it has no \"step\"); remove or repair it, then resume",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn a_new_run_does_not_overwrite_an_old_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        train(&RunFolder::create(temporary.path(), "").unwrap(), 1, 1);
+        let error = RunFolder::create(temporary.path(), "").unwrap_err();
+        assert!(matches!(error, RunFolderError::Occupied(_)), "{error}");
+        assert!(error.to_string().contains("trainer.resume = \"auto\""));
+    }
+
+    #[test]
+    fn two_processes_cannot_share_a_folder() {
+        let temporary = tempfile::tempdir().unwrap();
+        let first = RunFolder::create(temporary.path(), "").unwrap();
+        let error = RunFolder::create(temporary.path(), "").unwrap_err();
+        assert!(matches!(error, RunFolderError::Locked(_)), "{error}");
+        drop(first);
+        RunFolder::create(temporary.path(), "").unwrap();
+    }
+
+    #[test]
+    fn a_changed_configuration_keeps_the_earlier_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        train(
+            &RunFolder::create(temporary.path(), "a = 1\n").unwrap(),
+            1,
+            4,
+        );
+        RunFolder::resume(temporary.path(), "a = 2\n", 4).unwrap();
+        assert_eq!(
+            fs::read_to_string(temporary.path().join("config.toml")).unwrap(),
+            "a = 2\n"
+        );
+        assert_eq!(
+            fs::read_to_string(temporary.path().join("config_until_step_4.toml")).unwrap(),
+            "a = 1\n"
+        );
+    }
+
+    #[test]
+    fn a_number_that_is_not_finite_is_null() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(temporary.path(), "").unwrap();
+        folder
+            .metrics()
+            .unwrap()
+            .append(1, &metrics(f64::NAN))
+            .unwrap();
+        assert_eq!(
+            fs::read_to_string(folder.metrics_file()).unwrap(),
+            "{\"step\":1,\"reward\":null}\n"
+        );
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named() {
+        let mut log = JsonLines::open(Path::new("/dev/full"), false).unwrap();
+        let error = log.append(&metrics(1.0)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "/dev/full: the disk is full; free some space and start again with trainer.resume = \"auto\""
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! No shaping: every token gets its response's advantage (GRPO, DAPO).
+
+use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
+use burn::tensor::backend::Backend;
+
+/// Repeats the advantage of each response on its tokens.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoShaping;
+
+impl<B: Backend> AdvantageShaping<B> for NoShaping {
+    fn name(&self) -> &'static str {
+        "none"
+    }
+
+    fn streams(&self) -> Vec<Stream> {
+        Vec::new()
+    }
+
+    fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
+        batch.check()?;
+        Ok(Shaped {
+            advantages: batch.plain(),
+            ..Shaped::default()
+        })
+    }
+}

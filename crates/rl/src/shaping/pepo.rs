@@ -1,0 +1,154 @@
+//! PEPO (arXiv 2603.22847): a perception prior (similarity of a token's hidden state to the picture) and the token's entropy, joined
+//! by a smooth gate.
+//!
+//! ```text
+//! v^, H^  = min-max over the response of the similarity v and of the entropy H
+//! m_t     = v^_t + H^_t
+//! g_t     = 1 + alpha tanh(m_t - mean m)
+//! w_t     = T softmax_t(v_t g_t / temperature)
+//! ```
+//!
+//! As in the authors' released code, except for `v`: they average the cosine over all layers and all image tokens, here it is the
+//! last layer's cosine to the image prototype, which is the visual focus stream (`v = 2 rho - 1`). The weights of a response sum to
+//! its number of tokens.
+
+use super::{
+    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
+    dependency::{is_finite, mean, min_max},
+    stream, within,
+};
+use burn::tensor::backend::Backend;
+use serde::{Deserialize, Serialize};
+
+/// Settings of PEPO; defaults are those of the released code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PepoConfig {
+    /// Strength of the gate, in (0, 1].
+    pub gate_alpha: f64,
+    /// Temperature of the softmax over the response's tokens, above 0; the 3B runs of the paper's code use 1.8.
+    pub gate_temperature: f64,
+}
+
+impl Default for PepoConfig {
+    fn default() -> Self {
+        Self {
+            gate_alpha: 0.05,
+            gate_temperature: 1.0,
+        }
+    }
+}
+
+impl PepoConfig {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`ShapingError::Config`].
+    pub fn validate(&self) -> Result<(), ShapingError> {
+        within(
+            "pepo.gate_alpha",
+            self.gate_alpha,
+            0.0,
+            1.0,
+            "must lie in (0, 1]: above 1 the gate could turn the sign of the similarity",
+        )?;
+        within(
+            "pepo.gate_temperature",
+            self.gate_temperature,
+            0.0,
+            f64::MAX,
+            "must be above 0: it divides the similarities before the softmax",
+        )
+    }
+}
+
+/// Keeps the min-max of equal values defined.
+const EPS: f64 = 1e-6;
+
+/// Token weights of one response, positive, with mean 1.
+///
+/// - `focus`: `[T]` visual focus in `[0, 1]`; `entropy`: `[T]` entropy of the full vocabulary.
+pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec<f64> {
+    let similarity: Vec<f64> = focus.iter().map(|&rho| 2.0 * f64::from(rho) - 1.0).collect();
+    let entropy: Vec<f64> = entropy.iter().map(|&h| f64::from(h)).collect();
+    let mixed: Vec<f64> = std::iter::zip(min_max(&similarity, EPS), min_max(&entropy, EPS))
+        .map(|(v, h)| v + h)
+        .collect();
+    let centre = mean(&mixed);
+    let logits: Vec<f64> = std::iter::zip(&similarity, &mixed)
+        .map(|(v, m)| {
+            let gate = 1.0 + config.gate_alpha * (m - centre).tanh();
+            v * gate / config.gate_temperature
+        })
+        .collect();
+    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = logits.iter().map(|l| (l - largest).exp()).collect();
+    let scale = mean(&exponentials);
+    exponentials.iter().map(|e| e / scale).collect()
+}
+
+/// Perception prior and entropy gate.
+#[derive(Debug, Clone, Default)]
+pub struct Pepo(pub PepoConfig);
+
+impl<B: Backend> AdvantageShaping<B> for Pepo {
+    fn name(&self) -> &'static str {
+        "pepo"
+    }
+
+    fn streams(&self) -> Vec<Stream> {
+        vec![
+            Stream::VisualFocus {
+                prototype: ::vgpo::PrototypeMode::Mean,
+            },
+            Stream::Entropy,
+        ]
+    }
+
+    fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
+        self.0.validate()?;
+        batch.check()?;
+        let focus = batch
+            .streams
+            .visual_focus
+            .as_ref()
+            .ok_or(ShapingError::Missing {
+                stream: "visual_focus",
+            })?;
+        let entropy = stream::need("entropy", &batch.streams.entropy, batch.lengths)?;
+        let mut advantages = batch.plain();
+        let (mut smallest, mut largest) = (1.0_f64, 1.0_f64);
+        for (i, row) in advantages.iter_mut().enumerate() {
+            let Some(focus) = focus.get(i).filter(|_| batch.has_image[i]) else {
+                continue;
+            };
+            if focus.len() != row.len() {
+                return Err(ShapingError::Tokens {
+                    what: "visual_focus",
+                    response: i,
+                    found: focus.len(),
+                    expected: row.len(),
+                });
+            }
+            if !is_finite(&[focus, &entropy[i]]) {
+                continue;
+            }
+            for (advantage, weight) in
+                row.iter_mut()
+                    .zip(token_weights(focus, &entropy[i], &self.0))
+            {
+                *advantage = (f64::from(*advantage) * weight) as f32;
+                smallest = smallest.min(weight);
+                largest = largest.max(weight);
+            }
+        }
+        Ok(Shaped {
+            advantages,
+            policy_mask: None,
+            metrics: vec![
+                ("pepo/token_weight_min", smallest),
+                ("pepo/token_weight_max", largest),
+            ],
+        })
+    }
+}

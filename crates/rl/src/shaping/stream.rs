@@ -1,0 +1,100 @@
+//! Streams: what an algorithm wants to know of every response token beyond its old log-prob.
+
+use super::ShapingError;
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// How often the perturbed image is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Draw {
+    /// A new one for each response (VPPO).
+    Response,
+    /// One for all responses to a prompt (PAPO).
+    Prompt,
+}
+
+/// A stream that an algorithm declares and the trainer computes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Cosine of each token's hidden state to the image prototype, as `(S + 1) / 2` ([`::vgpo::visual_focus`]).
+    VisualFocus {
+        /// One prototype over all images, or one an image.
+        prototype: ::vgpo::PrototypeMode,
+    },
+    /// Log-probs of the same tokens when blocks of the image are blacked out.
+    PerturbedLogProbs {
+        /// How often it is drawn.
+        draw: Draw,
+        /// Probability that a 14x14 block is blacked out, in (0, 1].
+        probability: f64,
+    },
+    /// Log-probs under the policy before the update.
+    OldLogProbs,
+    /// Log-probs under the reference policy.
+    RefLogProbs,
+    /// Entropy of the full vocabulary at each token, without a gradient.
+    Entropy,
+    /// Where each response describes the picture: the token range between its perception tags.
+    PerceptionSpans,
+    /// Log-probs of the tokens when the perception span is hidden from them.
+    UnperceivedLogProbs,
+}
+
+/// The streams of a batch: ragged, one list a response, `[T_i]`. What nobody declared is `None`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Streams {
+    /// [`Stream::VisualFocus`]. Responses without an image have an empty or any list.
+    pub visual_focus: Option<Vec<Vec<f32>>>,
+    /// [`Stream::OldLogProbs`].
+    pub old_log_probs: Option<Vec<Vec<f32>>>,
+    /// [`Stream::PerturbedLogProbs`].
+    pub perturbed_log_probs: Option<Vec<Vec<f32>>>,
+    /// [`Stream::RefLogProbs`].
+    pub ref_log_probs: Option<Vec<Vec<f32>>>,
+    /// [`Stream::Entropy`].
+    pub entropy: Option<Vec<Vec<f32>>>,
+    /// [`Stream::PerceptionSpans`]; `None` for a response without the tags.
+    pub perception_spans: Option<Vec<Option<Range<usize>>>>,
+    /// [`Stream::UnperceivedLogProbs`]; only the entries after the span are read.
+    pub unperceived_log_probs: Option<Vec<Vec<f32>>>,
+}
+
+/// A stream that must be there, with one entry a token.
+pub(crate) fn need<'a>(
+    what: &'static str,
+    rows: &'a Option<Vec<Vec<f32>>>,
+    lengths: &[usize],
+) -> Result<&'a [Vec<f32>], ShapingError> {
+    let rows = rows
+        .as_ref()
+        .ok_or(ShapingError::Missing { stream: what })?;
+    check(what, rows, lengths)?;
+    Ok(rows)
+}
+
+/// One list a response, one entry a token.
+pub(crate) fn check(
+    what: &'static str,
+    rows: &[Vec<f32>],
+    lengths: &[usize],
+) -> Result<(), ShapingError> {
+    if rows.len() != lengths.len() {
+        return Err(ShapingError::Responses {
+            what,
+            found: rows.len(),
+            expected: lengths.len(),
+        });
+    }
+    let wrong = std::iter::zip(rows, lengths).position(|(row, &length)| row.len() != length);
+    match wrong {
+        Some(response) => Err(ShapingError::Tokens {
+            what,
+            response,
+            found: rows[response].len(),
+            expected: lengths[response],
+        }),
+        None => Ok(()),
+    }
+}

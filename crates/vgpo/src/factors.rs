@@ -1,0 +1,162 @@
+//! The factors of equation 12, `A_{i,t} = A_i (1 + psi_{i,t}) (1 + phi_i)`, and the switches between them.
+
+use crate::{
+    Rows, Variant, VgpoConfig, VgpoError, compensation, inter, intra,
+    layout::{Groups, Layout, min_max},
+};
+use burn::tensor::{DType, Tensor, backend::Backend};
+
+/// What multiplies the advantages, with every intermediate that a figure or a test wants to see.
+///
+/// All f32. Cells without a token, and responses whose prompt has no image, hold factors of 1 and zeros elsewhere.
+#[derive(Debug, Clone)]
+pub struct Factors<B: Backend> {
+    /// `[R, T]` `1 + psi`, 1 when `intra` is off.
+    pub token: Tensor<B, 2>,
+    /// `[R]` `1 + phi`, 1 when `inter` is off.
+    pub trajectory: Tensor<B, 1>,
+    /// `[R, T]` the visual focus that was used: equation 4, or its min-max over the batch (`released`).
+    pub rho: Tensor<B, 2>,
+    /// `[R, T]` the gate `G` of equation 6, 0 or 1.
+    pub gate: Tensor<B, 2>,
+    /// `[R, T]` the compensated weights of equation 5.
+    pub w: Tensor<B, 2>,
+    /// `[R, T]` equation 8, computed even when `intra` is off.
+    pub psi: Tensor<B, 2>,
+    /// `[R]` equation 9.
+    pub score: Tensor<B, 1>,
+    /// `[R]` equation 11, computed even when `inter` is off.
+    pub phi: Tensor<B, 1>,
+}
+
+impl<B: Backend> Factors<B> {
+    /// The product `(1 + psi)(1 + phi)`, `[R, T]`.
+    pub fn combined(&self) -> Tensor<B, 2> {
+        self.token.clone() * self.trajectory.clone().unsqueeze_dim(1)
+    }
+
+    /// Equation 12: one advantage a response `[R]` to one a token `[R, T]`.
+    pub fn shape(&self, advantages: Tensor<B, 1>) -> Tensor<B, 2> {
+        self.combined() * advantages.cast(DType::F32).unsqueeze_dim(1)
+    }
+}
+
+/// [`factors_of`] for a batch in which every prompt has an image.
+///
+/// # Errors
+/// As [`factors_of`].
+pub fn factors<B: Backend>(
+    rho: Tensor<B, 2>,
+    lengths: &[usize],
+    groups: &[usize],
+    config: &VgpoConfig,
+) -> Result<Factors<B>, VgpoError> {
+    let has_image = vec![true; lengths.len()];
+    let rows = Rows {
+        lengths,
+        groups,
+        has_image: &has_image,
+    };
+    factors_of(rho, &rows, config)
+}
+
+/// Equations 5 to 12 for a batch of responses.
+///
+/// - `rho`: `[R, T]` visual focus of equation 4; what the padding holds does not matter.
+/// - `rows`: length, group and image of each response.
+///
+/// # Errors
+/// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not fit `rho`,
+/// [`VgpoError::Device`] when the device fails.
+pub fn factors_of<B: Backend>(
+    rho: Tensor<B, 2>,
+    rows: &Rows,
+    config: &VgpoConfig,
+) -> Result<Factors<B>, VgpoError> {
+    config.validate()?;
+    let [number, width] = rho.dims();
+    rows.check(number, width)?;
+    if number == 0 || width == 0 {
+        return Ok(nothing(rho));
+    }
+    let device = rho.device();
+    let layout = Layout::new(rows.visual_lengths(), width, &device);
+    let groups = Groups::new(rows.groups, &layout.lengths, &device);
+
+    // Whatever the padding holds, a NaN included, ends here.
+    let rho = rho
+        .detach()
+        .cast(DType::F32)
+        .mask_fill(layout.padding.clone(), 0.0);
+    let rho = match config.variant {
+        Variant::Paper => rho,
+        Variant::Released => over_batch(rho, &layout, config),
+    };
+    let gate = match config.compensation {
+        true => compensation::gate(&rho, &layout, config)?, // (6)
+        false => rho.zeros_like(),
+    };
+    let w = compensation::compensate(rho.clone(), gate.clone(), &layout, config); // (5)
+    let normalised = intra::normalised(w.clone(), &layout, config); // (7)
+    let psi = intra::psi(normalised.clone(), &layout); // (8)
+    let weights = match config.variant {
+        Variant::Paper => w.clone(),
+        Variant::Released => normalised,
+    };
+    let score = inter::score(weights, &layout, config); // (9)
+    let phi = inter::phi(score.clone(), &groups, config); // (10), (11)
+
+    let token = match config.intra {
+        true => psi.clone().add_scalar(1.0),
+        false => psi.ones_like(),
+    };
+    let trajectory = match config.inter {
+        true => phi.clone().add_scalar(1.0),
+        false => phi.ones_like(),
+    };
+    let (token, trajectory) = match config.variant {
+        Variant::Paper => (token, trajectory),
+        Variant::Released => (token.clamp(0.1, 2.0), trajectory.clamp(0.9, 2.0)),
+    };
+    Ok(Factors {
+        token,
+        trajectory,
+        rho,
+        gate,
+        w,
+        psi,
+        score,
+        phi,
+    })
+}
+
+/// The factors of a batch without responses, or without tokens: backends do not broadcast over empty dimensions.
+fn nothing<B: Backend>(rho: Tensor<B, 2>) -> Factors<B> {
+    let [rows, _] = rho.dims();
+    let cells = rho.detach().cast(DType::F32);
+    let zeros = Tensor::zeros([rows], (&cells.device(), DType::F32));
+    Factors {
+        token: cells.clone(),
+        trajectory: zeros.ones_like(),
+        rho: cells.clone(),
+        gate: cells.clone(),
+        w: cells.clone(),
+        psi: cells,
+        score: zeros.clone(),
+        phi: zeros,
+    }
+}
+
+/// The released code's focus: min-max over all tokens of the batch. `[R, T] -> [R, T]`
+///
+/// It takes the cosine where this takes `rho = (S + 1) / 2`; a min-max does not see the difference.
+fn over_batch<B: Backend>(
+    rho: Tensor<B, 2>,
+    layout: &Layout<B>,
+    config: &VgpoConfig,
+) -> Tensor<B, 2> {
+    let [rows, width] = layout.dims();
+    let flat = rho.reshape([1, rows * width]);
+    let padding = layout.padding.clone().reshape([1, rows * width]);
+    min_max(flat, padding, config.eps).reshape([rows, width])
+}

@@ -1,0 +1,407 @@
+//! One test an equation, with values worked out by hand, and every degenerate batch.
+
+use burn::tensor::{DType, Tensor, TensorData};
+use vgpo::{
+    InterScore, PrototypeMode, Rows, Schedule, Variant, VgpoConfig, VgpoError,
+    compensation::{gate_count, gate_threshold, tail_start},
+    factors, factors_of, prototype, visual_focus,
+};
+
+type B = burn_ndarray::NdArray<f32>;
+
+fn tensor(rows: &[&[f32]]) -> Tensor<B, 2> {
+    let width = rows[0].len();
+    let values = rows.concat();
+    Tensor::from_data(
+        TensorData::new(values, [rows.len(), width]),
+        &Default::default(),
+    )
+}
+
+fn values<const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
+    tensor.into_data().into_vec().unwrap()
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "{found:?} against {expected:?}"
+    );
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-5, "{found:?} against {expected:?}");
+    }
+}
+
+#[test]
+fn equation_2_is_the_mean_over_all_image_tokens() {
+    let hidden = tensor(&[
+        &[9.0, 9.0],
+        &[1.0, 0.0],
+        &[3.0, 0.0],
+        &[9.0, 9.0],
+        &[0.0, 8.0],
+    ]);
+    let images = [1..3, 4..5];
+    let one = prototype(hidden.clone(), &images, PrototypeMode::Mean)
+        .unwrap()
+        .unwrap();
+    assert_eq!(one.means.dims(), [1, 2]);
+    close(&values(one.means), &[4.0 / 3.0, 8.0 / 3.0]);
+    let each = prototype(hidden, &images, PrototypeMode::PerImage)
+        .unwrap()
+        .unwrap();
+    assert_eq!(each.means.dims(), [2, 2]);
+    close(&values(each.means), &[2.0, 0.0, 0.0, 8.0]);
+}
+
+#[test]
+fn a_prompt_without_image_tokens_has_no_prototype() {
+    let hidden = tensor(&[&[1.0, 0.0]]);
+    for images in [&[][..], &[0..0][..]] {
+        assert!(
+            prototype(hidden.clone(), images, PrototypeMode::Mean)
+                .unwrap()
+                .is_none()
+        );
+    }
+    let error = prototype(hidden, &[0..1, 1..3], PrototypeMode::Mean).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "vgpo: image 1 spans tokens 1..3 of a prompt of 1 tokens"
+    );
+}
+
+#[test]
+fn equations_3_and_4_are_the_cosine_moved_to_0_1() {
+    let image = prototype(
+        tensor(&[&[2.0, 0.0]]),
+        std::slice::from_ref(&(0..1)),
+        PrototypeMode::Mean,
+    )
+    .unwrap()
+    .unwrap();
+    let hidden = tensor(&[
+        &[5.0, 0.0],
+        &[0.0, 3.0],
+        &[-1.0, 0.0],
+        &[1.0, 1.0],
+        &[0.0, 0.0],
+    ]);
+    let rho = visual_focus(hidden, &image, 1e-8);
+    assert_eq!(rho.dtype(), DType::F32);
+    // same direction, orthogonal, opposite, 45 degrees, and a zero state, which the eps defines
+    close(
+        &values(rho),
+        &[1.0, 0.5, 0.0, (0.5_f32.sqrt() + 1.0) / 2.0, 0.5],
+    );
+}
+
+#[test]
+fn with_a_prototype_an_image_the_largest_focus_counts() {
+    let images = [0..1, 1..2];
+    let both = prototype(
+        tensor(&[&[1.0, 0.0], &[0.0, 1.0]]),
+        &images,
+        PrototypeMode::PerImage,
+    )
+    .unwrap()
+    .unwrap();
+    let rho = visual_focus(tensor(&[&[3.0, 0.0], &[0.0, 2.0]]), &both, 1e-8);
+    close(&values(rho), &[1.0, 1.0]);
+}
+
+#[test]
+fn equation_5_raises_gated_tokens_by_their_position() {
+    let rho = tensor(&[&[0.5, 0.4, 0.3, 0.8]]);
+    let weights = |config: &VgpoConfig| values(factors(rho.clone(), &[4], &[0], config).unwrap().w);
+    let full = VgpoConfig {
+        gate: false,
+        ..VgpoConfig::default()
+    };
+    // rho [1 + .3 t/4]
+    close(
+        &weights(&full),
+        &[0.5 * 1.075, 0.4 * 1.15, 0.3 * 1.225, 0.8 * 1.3],
+    );
+    let squared = VgpoConfig {
+        schedule: Schedule::Exponential,
+        ..full.clone()
+    };
+    close(
+        &weights(&squared),
+        &[0.5 * 1.01875, 0.4 * 1.075, 0.3 * 1.16875, 0.8 * 1.3],
+    );
+    let step = VgpoConfig {
+        schedule: Schedule::Step,
+        ..full.clone()
+    };
+    close(&weights(&step), &[0.5, 0.4 * 1.3, 0.3 * 1.3, 0.8 * 1.3]); // t/T = 1/2 counts as late
+    let off = VgpoConfig {
+        compensation: false,
+        ..full
+    };
+    close(&weights(&off), &[0.5, 0.4, 0.3, 0.8]);
+}
+
+#[test]
+fn equation_6_opens_for_the_largest_of_the_tail_and_for_ties() {
+    let config = VgpoConfig {
+        kappa: 0.4,
+        ..VgpoConfig::default()
+    };
+    // T = 10: the tail is t = 6..10, k = floor(.4 * 5) = 2; the .9 of the head does not count.
+    let rho = [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.6, 0.1, 0.6];
+    assert_eq!(tail_start(10, &config), 5);
+    assert_eq!(gate_threshold(&rho, &config), 0.6);
+    let gate = values(factors(tensor(&[&rho]), &[10], &[0], &config).unwrap().gate);
+    assert_eq!(gate, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 1.0]); // both .6 pass
+}
+
+#[test]
+fn whole_numbers_survive_binary_floats() {
+    // 0.2 * 15 is 3.0000000000000004, 0.29 * 100 is 28.999999999999996, (1 - 0.8) * 5 is 0.9999999999999998
+    assert_eq!(gate_count(15, 0.2), 3);
+    assert_eq!(gate_count(100, 0.29), 29);
+    assert_eq!(gate_count(3, 0.2), 1);
+    let config = VgpoConfig {
+        gamma: 0.8,
+        ..VgpoConfig::default()
+    };
+    assert_eq!(tail_start(5, &config), 1);
+}
+
+#[test]
+fn equations_7_and_8_centre_the_min_max() {
+    let config = VgpoConfig {
+        compensation: false,
+        ..VgpoConfig::default()
+    };
+    let result = factors(tensor(&[&[0.2, 0.4, 0.6]]), &[3], &[0], &config).unwrap();
+    close(&values(result.psi), &[-0.5, 0.0, 0.5]);
+    close(&values(result.token), &[0.5, 1.0, 1.5]);
+}
+
+#[test]
+fn equations_9_to_11_centre_the_min_max_of_each_group() {
+    let config = VgpoConfig {
+        compensation: false,
+        ..VgpoConfig::default()
+    };
+    // Two interleaved groups with sums (.4, .8, .6) and (1, .2).
+    let rho = tensor(&[
+        &[0.2, 0.2],
+        &[0.5, 0.5],
+        &[0.4, 0.4],
+        &[0.1, 0.1],
+        &[0.3, 0.3],
+    ]);
+    let groups = [70, 3, 70, 3, 70];
+    let result = factors(rho.clone(), &[2; 5], &groups, &config).unwrap();
+    close(&values(result.score), &[0.4, 1.0, 0.8, 0.2, 0.6]);
+    close(&values(result.phi), &[-0.5, 0.5, 0.5, -0.5, 0.0]);
+    // The mean does not see the length.
+    let mean = VgpoConfig {
+        inter_score: InterScore::Mean,
+        ..config
+    };
+    let result = factors(rho, &[2, 1, 2, 2, 2], &groups, &mean).unwrap();
+    close(&values(result.score), &[0.2, 0.5, 0.4, 0.1, 0.3]);
+}
+
+#[test]
+fn equation_12_multiplies_the_advantage() {
+    let config = VgpoConfig {
+        compensation: false,
+        ..VgpoConfig::default()
+    };
+    let rho = tensor(&[&[0.2, 0.6], &[0.4, 0.8]]);
+    let result = factors(rho, &[2, 2], &[0, 0], &config).unwrap();
+    let advantages = Tensor::from_floats([-1.0, 2.0], &Default::default());
+    // psi = -+.5; phi = -.5 and .5
+    close(&values(result.shape(advantages)), &[-0.25, -0.75, 1.5, 4.5]);
+}
+
+#[test]
+fn the_switches_are_independent() {
+    let rho = tensor(&[&[0.2, 0.6], &[0.4, 0.9]]);
+    let run = |intra, inter| {
+        let config = VgpoConfig {
+            intra,
+            inter,
+            ..VgpoConfig::default()
+        };
+        let result = factors(rho.clone(), &[2, 2], &[0, 0], &config).unwrap();
+        (values(result.token), values(result.trajectory))
+    };
+    let (token, trajectory) = run(true, true);
+    assert_eq!(run(true, false), (token.clone(), vec![1.0; 2]));
+    assert_eq!(run(false, true), (vec![1.0; 4], trajectory)); // inter alone still uses the compensated weights
+    assert_eq!(run(false, false), (vec![1.0; 4], vec![1.0; 2]));
+}
+
+#[test]
+fn the_released_form_clamps_and_normalises_over_the_batch() {
+    let config = VgpoConfig {
+        variant: Variant::Released,
+        compensation: false,
+        ..VgpoConfig::default()
+    };
+    // One response looks once: psi of that token is 1 - 1/9, of the others -1/9.
+    let mut rho = [0.3_f32; 9];
+    rho[4] = 0.5;
+    let result = factors(tensor(&[&rho]), &[9], &[0], &config).unwrap();
+    close(
+        &values(result.rho),
+        &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
+    );
+    close(&values(result.token)[3..5], &[8.0 / 9.0, 17.0 / 9.0]);
+    // The lowest trajectory factor is .9, not .5.
+    let rho = tensor(&[&[0.2, 0.6, 0.2], &[0.2, 0.6, 0.6]]);
+    let result = factors(rho, &[3, 3], &[0, 0], &config).unwrap();
+    close(&values(result.trajectory), &[0.9, 1.5]);
+}
+
+#[test]
+fn degenerate_batches_are_defined() {
+    let neutral = |rho: Tensor<B, 2>, lengths: &[usize], groups: &[usize], variant| {
+        let config = VgpoConfig {
+            variant,
+            ..VgpoConfig::default()
+        };
+        values(factors(rho, lengths, groups, &config).unwrap().combined())
+    };
+    for variant in [Variant::Paper, Variant::Released] {
+        // responses of one token, in a group of one
+        assert_eq!(neutral(tensor(&[&[0.7]]), &[1], &[5], variant), [1.0]);
+        // no tokens at all
+        assert_eq!(neutral(tensor(&[&[0.7]]), &[0], &[5], variant), [1.0]);
+    }
+    // equal focus: without compensation nothing distinguishes tokens or responses
+    let config = VgpoConfig {
+        compensation: false,
+        ..VgpoConfig::default()
+    };
+    let result = factors(tensor(&[&[0.5; 4], &[0.5; 4]]), &[4, 4], &[0, 0], &config).unwrap();
+    assert_eq!(values(result.combined()), [1.0; 8]);
+    // and with it, it is the tail (all ties) that stands out
+    let result = factors(tensor(&[&[0.5; 4]]), &[4], &[0], &VgpoConfig::default()).unwrap();
+    assert_eq!(values(result.gate), [0.0, 0.0, 1.0, 1.0]);
+    // a tail can be empty in the released form
+    let config = VgpoConfig {
+        variant: Variant::Released,
+        gamma: 1.0,
+        ..VgpoConfig::default()
+    };
+    let result = factors(tensor(&[&[0.5, 0.7]]), &[2], &[0], &config).unwrap();
+    assert_eq!(values(result.gate), [0.0, 0.0]);
+    // no rows
+    let nothing = Tensor::<B, 2>::zeros([0, 3], &Default::default());
+    let result = factors(nothing, &[], &[], &VgpoConfig::default()).unwrap();
+    assert_eq!(result.token.dims(), [0, 3]);
+    // no columns
+    let nothing = Tensor::<B, 2>::zeros([2, 0], &Default::default());
+    let result = factors(nothing, &[0, 0], &[1, 1], &VgpoConfig::default()).unwrap();
+    assert_eq!(values(result.trajectory), [1.0, 1.0]);
+}
+
+#[test]
+fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
+    let rho = tensor(&[&[0.2, 0.6], &[f32::NAN, 0.9], &[0.4, 0.5]]);
+    let rows = |has_image: &'static [bool]| Rows {
+        lengths: &[2, 2, 2],
+        groups: &[0, 0, 0],
+        has_image,
+    };
+    for variant in [Variant::Paper, Variant::Released] {
+        let config = VgpoConfig {
+            variant,
+            ..VgpoConfig::default()
+        };
+        let mixed = factors_of(rho.clone(), &rows(&[true, false, true]), &config).unwrap();
+        let combined = values(mixed.combined());
+        assert_eq!(combined[2..4], [1.0, 1.0]);
+        let alone = tensor(&[&[0.2, 0.6], &[0.4, 0.5]]);
+        let alone = values(
+            factors(alone, &[2, 2], &[0, 0], &config)
+                .unwrap()
+                .combined(),
+        );
+        close(&[&combined[..2], &combined[4..]].concat(), &alone);
+        let none = factors_of(rho.clone(), &rows(&[false; 3]), &config).unwrap();
+        assert_eq!(values(none.combined()), [1.0; 6]);
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_named() {
+    let rho = tensor(&[&[0.2, 0.6]]);
+    let config = VgpoConfig::default();
+    let message = |lengths: &[usize], groups: &[usize]| {
+        factors(rho.clone(), lengths, groups, &config)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        message(&[2, 2], &[0]),
+        "vgpo: lengths has 2 entries but the visual focus has 1 rows; give one a response"
+    );
+    assert_eq!(
+        message(&[3], &[0]),
+        "vgpo: response 0 has 3 tokens but the visual focus is 2 wide"
+    );
+}
+
+#[test]
+fn settings_out_of_range_are_refused_with_the_reason() {
+    let default = VgpoConfig::default;
+    let message = |config: VgpoConfig| config.validate().unwrap_err().to_string();
+    assert_eq!(
+        message(VgpoConfig {
+            beta: -0.1,
+            ..default()
+        }),
+        "vgpo.beta = -0.1: must be 0 or more: a negative compensation punishes late looks at the picture"
+    );
+    for kappa in [0.0, 1.5, f64::NAN] {
+        assert!(message(VgpoConfig { kappa, ..default() }).starts_with("vgpo.kappa"));
+    }
+    for gamma in [0.0, -1.0, 1.01] {
+        assert!(message(VgpoConfig { gamma, ..default() }).starts_with("vgpo.gamma"));
+    }
+    assert!(
+        message(VgpoConfig {
+            eps: 0.0,
+            ..default()
+        })
+        .starts_with("vgpo.eps")
+    );
+    // and refused again where they are used
+    let bad = VgpoConfig {
+        kappa: 0.0,
+        ..default()
+    };
+    let refused = factors(tensor(&[&[0.5]]), &[1], &[0], &bad);
+    assert!(matches!(
+        refused,
+        Err(VgpoError::Config { key: "kappa", .. })
+    ));
+}
+
+#[test]
+fn the_configuration_reads_and_refuses_unknown_keys() {
+    let config: VgpoConfig =
+        serde_json::from_str(r#"{"variant": "released", "schedule": "step", "beta": 1.0}"#)
+            .unwrap();
+    assert_eq!(
+        config,
+        VgpoConfig {
+            variant: Variant::Released,
+            schedule: Schedule::Step,
+            beta: 1.0,
+            ..VgpoConfig::default()
+        }
+    );
+    let unknown = serde_json::from_str::<VgpoConfig>(r#"{"betta": 1.0}"#).unwrap_err();
+    assert!(unknown.to_string().contains("unknown field `betta`"));
+}
