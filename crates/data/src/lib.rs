@@ -13,12 +13,14 @@ pub mod cursor;
 pub mod dataset;
 pub mod error;
 pub mod image;
+pub mod inspect;
 pub mod prefetch;
 pub mod processor;
 pub mod prompt;
 pub mod sample;
 pub mod source;
 pub mod toy;
+pub mod write;
 
 pub use cursor::{Cursor, EpochPart, EpochRows};
 pub use dataset::{DataSpec, Dataset};

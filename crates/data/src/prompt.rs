@@ -74,7 +74,7 @@ impl FormatPrompt {
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         environment
             .add_template_owned("format", source)
-            .map_err(|e| fail(format!("is not a template: {e:#}")))?;
+            .map_err(|e| fail(format!("is not a template: {e}")))?;
         let format = Self {
             name: name.to_owned(),
             environment,
@@ -104,7 +104,7 @@ impl FormatPrompt {
             .and_then(|t| t.render(context! { content }))
             .map_err(|e| DataError::Template {
                 name: self.name.clone(),
-                reason: format!("cannot be rendered: {e:#}"),
+                reason: format!("cannot be rendered: {e}"),
             })
     }
 }
@@ -123,15 +123,19 @@ pub fn split_at_images(text: &str) -> Vec<Content> {
     content
 }
 
-/// The message of a sample, checked as far as that goes without looking at a picture.
-fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRow> {
-    let bad = |reason: String| BadRow {
+/// What can be said about a row without a template or tokenizer: its problem, its answer, and its `<image>` placeholders, which
+/// must be as many as its pictures.
+///
+/// # Errors
+/// A [`BadRow`] naming what is wrong.
+pub fn check_row(sample: &Sample) -> Result<(), BadRow> {
+    let bad = |reason: &str| BadRow {
         id: sample.id.clone(),
         index: sample.index,
-        reason,
+        reason: reason.to_owned(),
     };
     if sample.problem.trim().is_empty() {
-        return Err(bad("the problem is empty".into()));
+        return Err(bad("the problem is empty"));
     }
     if sample.answer.trim().is_empty()
         && sample
@@ -139,24 +143,36 @@ fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRo
             .as_deref()
             .is_none_or(|s| s.trim().is_empty())
     {
-        return Err(bad("the answer is empty".into()));
+        return Err(bad("the answer is empty"));
     }
-    let content = split_at_images(
-        &format
-            .render(&sample.problem)
-            .map_err(|e| bad(e.to_string()))?,
+    check_placeholders(sample, &sample.problem)
+}
+
+fn check_placeholders(sample: &Sample, text: &str) -> Result<(), BadRow> {
+    let placeholders = text.matches(IMAGE_PLACEHOLDER).count();
+    if placeholders == sample.images.len() {
+        return Ok(());
+    }
+    let reason = format!(
+        "placeholder count differs: the problem has {placeholders} {IMAGE_PLACEHOLDER} and the row has {} images",
+        sample.images.len()
     );
-    let placeholders = content
-        .iter()
-        .filter(|c| matches!(c, Content::Image(_)))
-        .count();
-    if placeholders != sample.images.len() {
-        return Err(bad(format!(
-            "placeholder count differs: the problem has {placeholders} {IMAGE_PLACEHOLDER} and the row has {} images",
-            sample.images.len()
-        )));
-    }
-    Ok(content)
+    Err(BadRow {
+        id: sample.id.clone(),
+        index: sample.index,
+        reason,
+    })
+}
+
+/// The message of a sample, checked as far as that goes without looking at a picture.
+fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRow> {
+    check_row(sample)?;
+    let text = format
+        .render(&sample.problem)
+        .map_err(|e| set_aside(sample, e))?;
+    // Once more: a template can write the problem twice, or a placeholder of its own.
+    check_placeholders(sample, &text)?;
+    Ok(split_at_images(&text))
 }
 
 /// The prompt of a sample: format prompt, pictures at their placeholders, chat template.

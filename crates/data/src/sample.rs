@@ -1,12 +1,14 @@
 //! One problem with its pictures, as every source delivers it.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
+use crate::image::header_size;
 
 /// One problem. Images are encoded (PNG, JPEG, ...), never decoded here.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,32 @@ impl ImageSource {
                     path: path.display().to_string(),
                     reason: e.to_string(),
                 }),
+        }
+    }
+}
+
+impl ImageSource {
+    /// Width and height from the header; of a file no more is read than that.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that is no image.
+    pub fn header_size(&self) -> Result<(u32, u32), ImageError> {
+        match self {
+            Self::Bytes(bytes) => header_size(bytes),
+            Self::Path(path) => {
+                let fail = |e: std::io::Error| ImageError::Read {
+                    path: path.display().to_string(),
+                    reason: e.to_string(),
+                };
+                let file = File::open(path).map_err(fail)?;
+                if file.metadata().map_err(fail)?.len() == 0 {
+                    return Err(ImageError::Empty);
+                }
+                // SAFETY: the map is read-only and gone at the end of this function; a file that is cut meanwhile is outside
+                // what we defend against.
+                let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
+                header_size(&map)
+            }
         }
     }
 }

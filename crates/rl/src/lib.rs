@@ -1,8 +1,25 @@
 //! Reinforcement learning from verifiable rewards: policy, rollout, advantage, loss, engine, optimizer, trainer.
 
 pub mod advantage;
+pub mod checkpoint;
 pub mod config;
+pub mod engine;
+pub mod error;
+pub mod experience;
+pub mod focus;
+pub mod launch;
 pub mod loss;
+pub mod optimizer;
+pub mod perturb;
+pub mod policy;
 pub mod progress;
+pub mod prompts;
+pub mod rollout;
 pub mod run_folder;
+pub mod sampler;
 pub mod shaping;
+pub mod spans;
+pub mod trainer;
+pub mod update;
+
+pub use error::TrainError;

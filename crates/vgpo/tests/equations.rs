@@ -58,7 +58,7 @@ fn equation_2_is_the_mean_over_all_image_tokens() {
 #[test]
 fn a_prompt_without_image_tokens_has_no_prototype() {
     let hidden = tensor(&[&[1.0, 0.0]]);
-    for images in [&[][..], &[0..0][..]] {
+    for images in [&[][..], std::slice::from_ref(&(0..0))] {
         assert!(
             prototype(hidden.clone(), images, PrototypeMode::Mean)
                 .unwrap()

@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageLimits, RgbImage};
+use super::{ImageLimits, RgbImage, jpeg};
 use crate::error::ImageError;
 
 /// Width and height from the header; no pixel is decoded.
@@ -12,10 +12,12 @@ use crate::error::ImageError;
 /// # Errors
 /// Bytes that are no image, or a header that makes no sense.
 pub fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
-    let format = format_of(bytes)?;
-    let (width, height) = ImageReader::with_format(Cursor::new(bytes), format)
-        .into_dimensions()
-        .map_err(|e| ImageError::Decode(e.to_string()))?;
+    let (width, height) = match format_of(bytes)? {
+        ImageFormat::Jpeg => jpeg::header_size(bytes)?,
+        format => ImageReader::with_format(Cursor::new(bytes), format)
+            .into_dimensions()
+            .map_err(|e| ImageError::Decode(e.to_string()))?,
+    };
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
     }
@@ -45,6 +47,15 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
         });
     }
     let format = format_of(bytes)?;
+    if format == ImageFormat::Jpeg {
+        let image = jpeg::decode(bytes)?;
+        return match image.dimensions() == (width, height) {
+            true => Ok(image),
+            false => Err(ImageError::Decode(
+                "the JPEG file has several sizes".to_owned(),
+            )),
+        };
+    }
     let fail = |e: ::image::ImageError| ImageError::Decode(e.to_string());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     // The limit above is the one that counts; the library's own would refuse sizes that are within it.

@@ -5,6 +5,7 @@
 //! ```
 
 mod decode;
+mod jpeg;
 mod resample;
 mod size;
 

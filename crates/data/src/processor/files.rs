@@ -90,7 +90,7 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
         )
     })?;
     let template = ChatTemplate::new(source, token("bos_token"), token("eos_token"))
-        .map_err(|e| fail(format!("the chat template cannot be read: {e:#}")))?;
+        .map_err(|e| fail(format!("the chat template cannot be read: {e}")))?;
 
     let limits = image_limits(dir, &fail)?;
     let generation = match object(dir, "generation_config.json")? {
@@ -133,6 +133,11 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     ]);
     special_ids.sort_unstable();
     special_ids.dedup();
+    let vocab_size = tokenizer
+        .get_vocab(true)
+        .into_values()
+        .max()
+        .map_or(0, |id| id as usize + 1);
     let special = special_ids
         .iter()
         .filter_map(|id| tokenizer.id_to_token(*id))
@@ -147,6 +152,7 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
         pad_id,
         special,
         special_ids,
+        vocab_size,
     })
 }
 

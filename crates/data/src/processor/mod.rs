@@ -46,6 +46,7 @@ pub struct Processor {
     /// Texts of the special tokens; a text that contains one is refused.
     special: Vec<String>,
     special_ids: Vec<u32>,
+    vocab_size: usize,
 }
 
 /// Ids of the four vision tokens.
@@ -143,8 +144,7 @@ impl Processor {
 
     /// Largest id plus one; the model's vocabulary may be padded beyond it.
     pub fn vocab_size(&self) -> usize {
-        let vocab = self.tokenizer.get_vocab(true);
-        vocab.into_values().max().map_or(0, |id| id as usize + 1)
+        self.vocab_size
     }
 
     /// The id of one token, special tokens included.
@@ -224,7 +224,7 @@ impl Processor {
     /// # Errors
     /// No image, too many pixels, too elongated.
     pub fn count_image_tokens(&self, image: &ImageSource) -> Result<usize, ImageError> {
-        let (width, height) = image::header_size(&image.load()?)?;
+        let (width, height) = image.header_size()?;
         let limit = self.limits.max_decoded_pixels;
         if width as u64 * height as u64 > limit {
             return Err(ImageError::TooLarge {

@@ -69,7 +69,7 @@ impl ChatTemplate {
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(context))
-            .map_err(|e| DataError::Prompt(format!("the chat template failed: {e:#}")))
+            .map_err(|e| DataError::Prompt(format!("the chat template failed: {e}")))
     }
 }
 

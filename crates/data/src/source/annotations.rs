@@ -228,15 +228,7 @@ impl Source for AnnotationSource {
     }
 
     fn ids(&self) -> Vec<Option<String>> {
-        let id = |i| {
-            json::text(self.object(i).ok()?.get(&self.id_key))
-                .ok()
-                .flatten()
-        };
-        match self.object(0) {
-            Ok(first) if first.contains_key(&self.id_key) => (0..self.rows.len()).map(id).collect(),
-            _ => Vec::new(),
-        }
+        json::ids(&self.map, &self.rows, &self.id_key)
     }
 
     fn columns(&self) -> Vec<Column> {

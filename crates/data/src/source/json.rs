@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use memmap2::Mmap;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{Column, RawRow, RowImages, Source};
@@ -146,6 +147,50 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
+/// The value of `key` in each row, when the first row has it. Everything else is skipped, not parsed: rows can hold megabytes of
+/// base64.
+pub(super) fn ids(bytes: &[u8], rows: &[(usize, usize)], key: &str) -> Vec<Option<String>> {
+    let id = |&(start, end): &(usize, usize)| {
+        let mut row = serde_json::Deserializer::from_slice(&bytes[start..end]);
+        let value = OneKey(key).deserialize(&mut row).ok()?;
+        text(value.as_ref()).ok().flatten()
+    };
+    match rows.first().and_then(id) {
+        Some(_) => rows.iter().map(id).collect(),
+        None => Vec::new(),
+    }
+}
+
+/// Reads one key of an object.
+struct OneKey<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for OneKey<'_> {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OneKey<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
+        let mut found = None;
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match key == self.0 {
+                true => found = Some(map.next_value()?),
+                false => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// A JSON value as text: strings as they are, numbers written out, a list of one element as that element.
 pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
     Ok(Some(match value {
@@ -257,16 +302,7 @@ impl Source for JsonSource {
     }
 
     fn ids(&self) -> Vec<Option<String>> {
-        match self.object(0) {
-            Ok(first) if first.contains_key(&self.keys.id_key) => {}
-            _ => return Vec::new(),
-        }
-        let id = |i| {
-            text(self.object(i).ok()?.get(&self.keys.id_key))
-                .ok()
-                .flatten()
-        };
-        (0..self.rows.len()).map(id).collect()
+        ids(&self.map, &self.rows, &self.keys.id_key)
     }
 
     fn columns(&self) -> Vec<Column> {

@@ -112,10 +112,19 @@ impl ToySpec {
         tasks::make(self, &mut ChaCha8Rng::from_seed(seed))
     }
 
-    /// The id of problem `i`.
+    /// The id of problem `i`: task, grid, what else shapes a problem, split, seed, `i`.
     pub fn id(&self, i: usize) -> String {
+        // A curriculum mixes grids of one task; their problems must not share ids.
+        let range = |r: &RangeInclusive<usize>| match r.start() == r.end() {
+            true => r.start().to_string(),
+            false => format!("{}-{}", r.start(), r.end()),
+        };
+        let mut grid = format!("r{}c{}", range(&self.rows), range(&self.cols));
+        if self.task == Task::Multistep {
+            grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
+        }
         format!(
-            "toy-{}-{}-{}-{i}",
+            "toy-{}-{grid}-{}-{}-{i}",
             self.task.name(),
             self.split.name(),
             self.seed

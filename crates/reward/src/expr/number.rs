@@ -72,14 +72,14 @@ pub(crate) fn factor(value: &BigUint) -> (Vec<(BigUint, i64)>, bool) {
         // Trial division stopped early only for a large rest.
         if p * p > rest || is_prime(rest) {
             factors.push((BigUint::from(rest), 1));
-        } else if let root = (rest as f64).sqrt().round() as u64
-            && root.checked_mul(root) == Some(rest)
-            && is_prime(root)
-        {
-            factors.push((BigUint::from(root), 2));
         } else {
-            factors.push((BigUint::from(rest), 1));
-            return (factors, false);
+            let root = (rest as f64).sqrt().round() as u64;
+            if root.checked_mul(root) == Some(rest) && is_prime(root) {
+                factors.push((BigUint::from(root), 2));
+            } else {
+                factors.push((BigUint::from(rest), 1));
+                return (factors, false);
+            }
         }
     }
     (factors, true)

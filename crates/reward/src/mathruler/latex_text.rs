@@ -150,12 +150,15 @@ impl Walker {
                     name if stop == Stop::Math(')') && name == ")" => break,
                     name if stop == Stop::Math(']') && name == "]" => break,
                     name if name == "end" => {
-                        if let Stop::End(wanted) = stop {
-                            let from = self.at;
-                            if self.environment_name().as_deref() == Some(wanted) {
-                                break;
+                        let from = self.at;
+                        match (self.environment_name(), stop) {
+                            (Some(found), Stop::End(wanted)) if found == wanted => break,
+                            // The end of something that has not begun is dropped.
+                            (Some(_), _) => {}
+                            (None, _) => {
+                                self.at = from;
+                                out.push_str(r"\end");
                             }
-                            self.at = from;
                         }
                     }
                     name => self.macro_text(&name, &mut out)?,
@@ -194,7 +197,7 @@ impl Walker {
     fn macro_name(&mut self) -> String {
         self.at += 1;
         let mut name = String::new();
-        while let Some(c) = self.peek(0).filter(char::is_ascii_alphabetic) {
+        while let Some(c) = self.peek(0).filter(|c| c.is_alphabetic()) {
             name.push(c);
             self.at += 1;
         }
@@ -276,7 +279,12 @@ impl Walker {
                     found.push(self.run(Stop::Brace)?);
                     self.at += 1;
                 }
-                (_, None | Some('}')) => return None,
+                (_, None) => return None,
+                // A stray closing brace counts as an empty argument.
+                (_, Some('}')) => {
+                    self.at += 1;
+                    found.push(String::new());
+                }
                 (_, Some('\\')) => {
                     let name = self.macro_name();
                     let mut text = String::new();
@@ -313,6 +321,7 @@ impl Walker {
         let before = self.at;
         let Some(name) = self.environment_name() else {
             self.at = before;
+            out.push_str(r"\begin");
             return Some(());
         };
         match name.as_str() {
@@ -363,7 +372,9 @@ impl Walker {
                 '\\' => {
                     let name = self.macro_name();
                     if name == "end" {
-                        self.environment_name().filter(|found| found == environment)?;
+                        if self.environment_name().is_none_or(|found| found != environment) {
+                            continue;
+                        }
                         if here > cell_start {
                             push_cell(&mut rows, &mut cell);
                         }

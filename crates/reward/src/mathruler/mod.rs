@@ -10,7 +10,7 @@
 //!    when their difference simplifies to zero. More than two different letters, `^(` and long exponents are not even tried.
 //!
 //! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}` is the
-//! square root of 8; `x(x+1)` is a function of `x+1`; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
+//! square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
 //! answer is right when the truth is empty too.
 //!
 //! # Where the two may differ
@@ -25,11 +25,16 @@
 //! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of them;
 //! - what makes sympy hang (`10**10**10`) is wrong here, at once.
 
+mod float;
 mod latex_text;
 mod normalize;
 mod symbols;
+mod sympy;
 
-use normalize::{integer_value, is_integer, math_style, prm_style, strip_thousands_commas};
+use normalize::{is_integer, math_style, prm_style, strip_thousands_commas};
+use sympy::Node;
+
+use crate::expr::{Domain, Zero, same_as_zero};
 
 /// Longest answer, in bytes, that is graded; a longer one is wrong unless it equals the truth as a string.
 const MAX_BYTES: usize = 1 << 16;
@@ -115,7 +120,43 @@ fn is_fraction(text: &str) -> bool {
     })
 }
 
+/// Whether the difference of the two, read by sympy, simplifies to zero.
 fn same_value(truth: &str, given: &str) -> bool {
-    let _ = (truth, given, integer_value(truth));
-    false
+    // The brackets are plain text for mathruler: an unbalanced one in the truth may close in the answer.
+    let difference = format!("({truth})-({given})");
+    if !may_be_evaluated(&difference) {
+        return false;
+    }
+    match sympy::parse(&difference.replace('^', "**")) {
+        None => false,
+        Some(Node::Number(number)) => number.is_zero(),
+        Some(Node::Symbol(expr)) => same_as_zero(&expr, Domain::Complex) == Zero::Yes,
+    }
 }
+
+/// mathruler's guard against expressions that sympy may hang on or take for words.
+fn may_be_evaluated(text: &str) -> bool {
+    let letters = text.replace("sqrt", "").replace("frac", "");
+    let mut seen: Vec<char> = Vec::new();
+    for c in letters.chars().filter(|c| c.is_alphabetic()) {
+        if !seen.contains(&c) {
+            if seen.len() == 2 {
+                return false;
+            }
+            seen.push(c);
+        }
+    }
+    // No `^{`, `^(`, `^12` or `^1^`.
+    let mut powers = text.split('^').skip(1).peekable();
+    while let Some(power) = powers.next() {
+        let digits = power.bytes().take_while(u8::is_ascii_digit).count();
+        let between = powers.peek().is_some() && digits == power.len() && digits > 0;
+        if power.starts_with(['{', '(']) || digits > 1 || between {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Problems of a configuration, collected so that all are told at once, and the ranges most keys have.
 
-use super::FileSpec;
+use ::data::DataSpec;
 
 /// One value that cannot be used, or several that contradict one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,20 +84,20 @@ impl Checks {
         );
     }
 
-    pub fn files(&mut self, files: &[FileSpec], key: &str) {
+    pub fn files(&mut self, files: &[DataSpec], key: &str) {
         for (index, file) in files.iter().enumerate() {
             let key = format!("{key}.{index}");
             self.need(
-                !file.path.trim().is_empty(),
+                !file.path().trim().is_empty(),
                 &[&key],
                 "names no file; an empty path reads nothing",
             );
             self.need(
-                file.weight > 0.0,
+                file.weight() > 0.0,
                 &[&key],
                 format!(
                     "has weight {}; a weight must be above 0, or leave the file out",
-                    file.weight
+                    file.weight()
                 ),
             );
         }

@@ -1,10 +1,10 @@
 //! From the configuration's sections to the settings that the parts of the program take.
 
-use ::data::{DataSpec, Keys};
+use ::data::Keys;
 use ::reward::{OverlongConfig, RewardConfig};
 use vgpo::VgpoConfig;
 
-use super::{Config, FileSpec};
+use super::Config;
 use crate::advantage::AdvantageConfig;
 use crate::loss::{CorrectionConfig, KlConfig, LossConfig, PapoConfig};
 use crate::shaping::{PepoConfig, PgpoConfig, ShapingConfig, SrpoConfig, VppoConfig};
@@ -66,8 +66,9 @@ impl Config {
     pub fn to_loss_config(&self) -> LossConfig {
         let (algorithm, actor) = (&self.algorithm, &self.actor);
         let papo = &algorithm.papo;
-        let papo_is_on =
-            papo.kl_prcp_coef > 0.0 || papo.ori_entropy_loss_coef > 0.0 || papo.aug_entropy_loss_coef > 0.0;
+        let papo_is_on = papo.kl_prcp_coef > 0.0
+            || papo.ori_entropy_loss_coef > 0.0
+            || papo.aug_entropy_loss_coef > 0.0;
         LossConfig {
             loss_type: actor.loss_type,
             loss_avg_mode: actor.loss_avg_mode,
@@ -135,12 +136,5 @@ impl Config {
             id_key: data.id_key.clone(),
             task_key: data.task_key.clone(),
         }
-    }
-}
-
-impl FileSpec {
-    /// The entry as the data crate opens it.
-    pub fn to_data_spec(&self) -> DataSpec {
-        DataSpec::new(&self.path, self.weight)
     }
 }

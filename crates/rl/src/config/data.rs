@@ -1,6 +1,7 @@
 //! `[data]`: what is read, and how a row becomes a prompt.
 
-use super::field::FileSpec;
+use ::data::DataSpec;
+
 use super::section::section;
 
 section! {
@@ -8,9 +9,9 @@ section! {
     pub struct Data {
         /// Training data: parquet or JSONL files, folders, globs, `path@split` or `toy:NAME?key=value`. An
         /// entry may be a table {path, weight}; `weight` is how often its rows are seen in an epoch.
-        train_files: Vec<FileSpec> = Vec::new(),
+        train_files: Vec<DataSpec> = Vec::new(),
         /// Validation data, in the same forms. Empty: no validation.
-        val_files: Vec<FileSpec> = Vec::new(),
+        val_files: Vec<DataSpec> = Vec::new(),
         /// Column of the problem text, with an `<image>` placeholder where each image stands.
         prompt_key: String = String::from("problem"),
         /// Column of the reference answer.

@@ -3,6 +3,8 @@
 //! Reading is written by hand instead of derived so that an error can name the key, what was expected and
 //! what was found, and so that the same description produces the reference in `docs/configuration.md`.
 
+use ::data::DataSpec;
+use ::data::dataset::WeightedSpec;
 use toml::Value;
 
 /// A type that one configuration key can hold.
@@ -238,66 +240,48 @@ impl Field for Vec<String> {
     }
 }
 
-/// One entry of `data.train_files`: where to read, and how often.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FileSpec {
-    /// A file, folder, glob, `path@split` or `toy:NAME?key=value`.
-    pub path: String,
-    /// Times that each of its rows is seen in an epoch; 1 where a plain string was written.
-    pub weight: f64,
-}
-
-impl FileSpec {
-    /// An entry of weight 1.
-    pub fn new(path: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            weight: 1.0,
-        }
-    }
-
-    fn from_value(value: &Value) -> Result<Self, String> {
-        const EXPECTED: &str = "a string or a table {path, weight}";
-        match value {
-            Value::String(path) => Ok(Self::new(path)),
-            Value::Table(table) => {
-                let mut spec = Self::new("");
-                for (key, value) in table {
-                    match key.as_str() {
-                        "path" => spec.path = String::from_value(value)?,
-                        "weight" => spec.weight = f64::from_value(value)?,
-                        other => {
-                            return Err(format!("expected {EXPECTED}, found the key `{other}`"));
-                        }
-                    }
+/// Reads one entry of `data.train_files`.
+fn data_spec(value: &Value) -> Result<DataSpec, String> {
+    const EXPECTED: &str = "a string or a table {path, weight}";
+    match value {
+        Value::String(path) => Ok(DataSpec::Path(path.clone())),
+        Value::Table(table) => {
+            let mut spec = WeightedSpec {
+                path: String::new(),
+                weight: 1.0,
+            };
+            for (key, value) in table {
+                match key.as_str() {
+                    "path" => spec.path = String::from_value(value)?,
+                    "weight" => spec.weight = f64::from_value(value)?,
+                    other => return Err(format!("expected {EXPECTED}, found the key `{other}`")),
                 }
-                if spec.path.is_empty() {
-                    return Err(format!("expected {EXPECTED}, found a table without `path`"));
-                }
-                Ok(spec)
             }
-            other => Err(mismatch(EXPECTED, other)),
+            if spec.path.is_empty() {
+                return Err(format!("expected {EXPECTED}, found a table without `path`"));
+            }
+            Ok(DataSpec::Weighted(spec))
         }
+        other => Err(mismatch(EXPECTED, other)),
     }
 }
 
-impl Field for Vec<FileSpec> {
+impl Field for Vec<DataSpec> {
     fn kind() -> String {
         "list of strings or {path, weight}".into()
     }
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
-            Value::Array(elements) => elements.iter().map(FileSpec::from_value).collect(),
-            single => Ok(vec![FileSpec::from_value(single)?]),
+            Value::Array(elements) => elements.iter().map(data_spec).collect(),
+            single => Ok(vec![data_spec(single)?]),
         }
     }
     fn to_text(&self) -> String {
         let elements: Vec<String> = self
             .iter()
-            .map(|spec| {
-                if spec.weight == 1.0 {
-                    quote(&spec.path)
-                } else {
+            .map(|spec| match spec {
+                DataSpec::Path(path) => quote(path),
+                DataSpec::Weighted(spec) => {
                     format!(
                         "{{ path = {}, weight = {:?} }}",
                         quote(&spec.path),
@@ -331,7 +315,10 @@ impl<C: Choice> Field for C {
         let Some(text) = value.as_str() else {
             return Err(mismatch(&format!("one of {}", quoted_list(&names)), value));
         };
-        let found = C::ALL.iter().copied().find(|choice| choice.as_str() == text);
+        let found = C::ALL
+            .iter()
+            .copied()
+            .find(|choice| choice.as_str() == text);
         found.ok_or_else(|| not_a_choice(text, &names))
     }
     fn to_text(&self) -> String {

@@ -23,21 +23,21 @@ mod tests;
 mod trainer;
 mod validate;
 
+pub use self::reward::Reward;
 pub use actor::{Actor, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
 pub use algorithm::{Algorithm, Papo, Pepo, Pgpo, Srpo, Vppo};
 pub use checks::Problem;
 pub use data::Data;
 pub use error::ConfigError;
-pub use field::FileSpec;
 pub use model::{Init, Model};
 pub use reference::reference;
 pub use resolve::{Source, resolve};
-pub use self::reward::Reward;
 pub use rollout::Rollout;
 pub use section::{KeyDoc, SectionDoc};
 pub use stages::{RlStage, SftStage, Stage};
 pub use trainer::{Backend, Dtype, Resume, Trainer};
 
+use ::data::DataSpec;
 use section::{KeyError, Node};
 use toml::Value;
 
@@ -98,7 +98,7 @@ impl Config {
     }
 
     /// The training data of a stage: its own, or `data.train_files`.
-    pub fn train_files<'a>(&'a self, stage: &'a Stage) -> &'a [FileSpec] {
+    pub fn train_files<'a>(&'a self, stage: &'a Stage) -> &'a [DataSpec] {
         match stage.train_files() {
             [] => &self.data.train_files,
             own => own,

@@ -175,7 +175,7 @@ fn hint(path: &str, siblings: &[String]) -> String {
         return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`"
             .to_string();
     }
-    let elsewhere: Vec<String> = Config::sections()
+    let keys: Vec<String> = Config::sections()
         .iter()
         .filter(|section| !section.header.starts_with("[["))
         .flat_map(|section| {
@@ -183,29 +183,35 @@ fn hint(path: &str, siblings: &[String]) -> String {
             section
                 .keys
                 .iter()
-                .map(move |key| (header.clone(), key.name))
+                .map(move |key| format!("{header}.{}", key.name))
         })
-        .filter(|(_, key)| *key == name)
-        .map(|(section, key)| format!("`{section}.{key}`"))
         .collect();
-    if !elsewhere.is_empty() && !siblings.iter().any(|key| key == name) {
+    let near = |word: &str| nearest(word, siblings.iter().map(String::as_str));
+    // An override can go wrong at its section: `algoritm.beta`.
+    if let Some((head, tail)) = path.split_once('.')
+        && let Some(section) = near(head)
+        && keys.contains(&format!("{section}.{tail}"))
+    {
+        return format!("did you mean `{section}.{tail}`?");
+    }
+    let elsewhere: Vec<String> = keys
+        .iter()
+        .filter(|key| key.rsplit('.').next() == Some(name))
+        .map(|key| format!("`{key}`"))
+        .collect();
+    if !elsewhere.is_empty() {
         return format!("did you mean {}?", elsewhere.join(" or "));
     }
-    // At the root the path may be longer than the section's name: `algoritm.beta`.
-    let (head, tail) = match path.split_once('.') {
-        Some((head, tail)) if siblings.iter().any(|key| key == "model") => {
-            (head, format!(".{tail}"))
-        }
-        _ => (name, String::new()),
-    };
-    let parent = if tail.is_empty() {
-        parent
+    let at_root = siblings.iter().any(|key| key == "model");
+    let word = if at_root {
+        path.split('.').next().unwrap_or(path)
     } else {
-        String::new()
+        name
     };
-    match nearest(head, siblings.iter().map(String::as_str)) {
-        Some(key) => format!("did you mean `{parent}{key}{tail}`?"),
-        None if parent.is_empty() => format!("the sections are {}", siblings.join(", ")),
+    match near(word) {
+        Some(key) if at_root => format!("did you mean `{key}`?"),
+        Some(key) => format!("did you mean `{parent}{key}`?"),
+        None if at_root => format!("the sections are {}", siblings.join(", ")),
         None => format!(
             "the keys of [{}] are {}",
             parent.trim_end_matches('.'),

@@ -1,8 +1,9 @@
 //! `[[stages]]`: supervised warm-ups and RL, one after the other, in one run.
 
+use ::data::DataSpec;
 use toml::Value;
 
-use super::field::{Field, FileSpec, mismatch, not_a_choice};
+use super::field::{Field, mismatch, not_a_choice};
 use super::section::{KeyDoc, KeyError, Node, SectionDoc, join, paragraph, section, write_comment};
 
 section! {
@@ -13,7 +14,7 @@ section! {
         /// Optimizer steps. Required.
         steps: usize = 0,
         /// Training data of this stage. Empty: `data.train_files`.
-        train_files: Vec<FileSpec> = Vec::new(),
+        train_files: Vec<DataSpec> = Vec::new(),
         /// Samples in one optimizer step.
         batch_size: usize = 48,
         /// Learning rate.
@@ -37,7 +38,7 @@ section! {
         /// Training steps. 0: as `trainer.max_steps` and `trainer.total_epochs` say.
         steps: usize = 0,
         /// Training data of this stage. Empty: `data.train_files`.
-        train_files: Vec<FileSpec> = Vec::new(),
+        train_files: Vec<DataSpec> = Vec::new(),
     }
 }
 
@@ -65,7 +66,7 @@ impl Stage {
     }
 
     /// The stage's own training data; empty where it has none.
-    pub fn train_files(&self) -> &[FileSpec] {
+    pub fn train_files(&self) -> &[DataSpec] {
         match self {
             Self::Sft(stage) => &stage.train_files,
             Self::Rl(stage) => &stage.train_files,

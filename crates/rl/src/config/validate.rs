@@ -68,10 +68,28 @@ impl Config {
     fn check_parts(&self, checks: &mut Checks) {
         let n = self.rollout.n;
         let results = [
-            ("algorithm", self.to_advantage_config().validate(n).map_err(|e| e.to_string())),
-            ("algorithm", self.to_shaping_config().validate(n).map_err(|e| e.to_string())),
-            ("actor", self.to_loss_config().validate().map_err(|e| e.to_string())),
-            ("reward", self.to_reward_config().validate().map_err(|e| e.to_string())),
+            (
+                "algorithm",
+                self.to_advantage_config()
+                    .validate(n)
+                    .map_err(|e| e.to_string()),
+            ),
+            (
+                "algorithm",
+                self.to_shaping_config()
+                    .validate(n)
+                    .map_err(|e| e.to_string()),
+            ),
+            (
+                "actor",
+                self.to_loss_config().validate().map_err(|e| e.to_string()),
+            ),
+            (
+                "reward",
+                self.to_reward_config()
+                    .validate()
+                    .map_err(|e| e.to_string()),
+            ),
         ];
         for (section, result) in results {
             if let Err(reason) = result {
@@ -231,7 +249,10 @@ impl Config {
         checks.need(
             srpo.bound > 1.0,
             &["algorithm.srpo.bound"],
-            format!("must be above 1, is {}; the smallest weight is its inverse", srpo.bound),
+            format!(
+                "must be above 1, is {}; the smallest weight is its inverse",
+                srpo.bound
+            ),
         );
         checks.positive_share(srpo.mask_probability, "algorithm.srpo.mask_probability");
         let papo = &self.algorithm.papo;

@@ -51,17 +51,13 @@ impl CorrectionConfig {
     }
 }
 
-/// The weights, `[R, T]`, without a gradient; 1 everywhere for [`CorrectionMode::None`]. Both log-probs must hold 0 in the padding.
-pub fn weights<B: Backend>(
-    old_log_probs: Tensor<B, 2>,
-    rollout_log_probs: Tensor<B, 2>,
-    mask: &Tensor<B, 2>,
-    config: &CorrectionConfig,
-) -> Tensor<B, 2> {
-    let gap = (old_log_probs - rollout_log_probs).detach();
-    let dims = mask.dims();
+/// The weights, `[R, T]`; 1 everywhere for [`CorrectionMode::None`].
+///
+/// - `gap`: `[R, T]` `l_old - l_rollout` without a gradient, 0 in the padding.
+pub fn weights<B: Backend>(gap: Tensor<B, 2>, config: &CorrectionConfig) -> Tensor<B, 2> {
+    let dims = gap.dims();
     let gap = match config.mode {
-        CorrectionMode::None => return mask.ones_like(),
+        CorrectionMode::None => return gap.ones_like(),
         CorrectionMode::TokenTruncate | CorrectionMode::TokenMask => gap,
         CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => {
             gap.sum_dim(1).expand(dims)

@@ -64,7 +64,7 @@ pub struct LossInputs<B: Backend> {
     pub masked_log_probs: Option<Tensor<B, 2>>,
     /// Entropy of the full vocabulary at each token, for `entropy_type = "full"`.
     pub entropy: Option<Tensor<B, 2>>,
-    /// Log-probs that the sampler reported, for the rollout correction.
+    /// Log-probs that the sampler reported: for the rollout correction, and for the metric of its gap to the trainer.
     pub rollout_log_probs: Option<Tensor<B, 2>>,
 }
 
@@ -124,20 +124,22 @@ pub fn policy_loss<B: Backend>(
     };
     record.clips(terms.clips);
     let mut policy = terms.loss;
-    if config.rollout_correction.mode != CorrectionMode::None {
-        let rollout = need(
+    let rollout = match config.rollout_correction.mode {
+        CorrectionMode::None => inputs.rollout_log_probs.as_ref().map(clean),
+        _ => Some(need(
             &inputs.rollout_log_probs,
             "rollout_log_probs",
             "rollout_correction",
-        )?;
-        let weights = correction::weights(
-            clean(&inputs.old_log_probs),
-            rollout,
-            &mask,
-            &config.rollout_correction,
-        );
-        record.token_sum("actor/rollout_correction", weights.clone());
-        policy = policy * weights;
+        )?),
+    };
+    if let Some(rollout) = rollout {
+        let gap = (clean(&inputs.old_log_probs) - rollout).detach();
+        record.token_sum("actor/rollout_gap", gap.clone().abs());
+        if config.rollout_correction.mode != CorrectionMode::None {
+            let weights = correction::weights(gap, &config.rollout_correction);
+            record.token_sum("actor/rollout_correction", weights.clone());
+            policy = policy * weights;
+        }
     }
     if let Some(policy_mask) = &inputs.policy_mask {
         policy = policy * clean(policy_mask);
@@ -153,17 +155,17 @@ pub fn policy_loss<B: Backend>(
         record.total("actor/kl_loss", term.clone());
         loss = loss + term;
     }
-    if config.entropy_coef != 0.0 || inputs.entropy.is_some() {
-        let entropy = match config.entropy_type {
-            EntropyType::Sampled => entropy::sampled(log_probs.clone()),
-            EntropyType::Full => need(&inputs.entropy, "entropy", "entropy_type = \"full\"")?,
-        };
-        record.token_sum("actor/entropy", entropy.clone());
+    // The full entropy is measured where it was computed; without a coefficient nobody has to compute it.
+    let full = config.needs_full_entropy() || inputs.entropy.is_some();
+    let entropy = match config.entropy_type {
+        EntropyType::Full if full => need(&inputs.entropy, "entropy", "entropy_type = \"full\"")?,
+        _ => entropy::sampled(log_probs.clone()),
+    };
+    record.token_sum("actor/entropy", entropy.clone());
+    if config.entropy_coef != 0.0 {
         let term = average(entropy).mul_scalar(config.entropy_coef);
         record.total("actor/entropy_loss", term.clone());
         loss = loss + term;
-    } else {
-        record.token_sum("actor/entropy", entropy::sampled(log_probs.clone()));
     }
     if let Some(papo) = &config.papo {
         let masked = need(&inputs.masked_log_probs, "masked_log_probs", "papo")?;

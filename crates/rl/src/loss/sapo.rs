@@ -2,7 +2,7 @@
 //! positive and one for negative advantages. At `r = 1` its slope is that of the plain surrogate.
 
 use super::{LossConfig, ppo::Terms};
-use burn::tensor::{Tensor, activation::sigmoid, backend::Backend};
+use burn::tensor::{Tensor, backend::Backend};
 
 /// The loss of each token, all `[R, T]`; the ratio carries the gradient.
 pub fn terms<B: Backend>(
@@ -14,7 +14,10 @@ pub fn terms<B: Backend>(
     let tau = advantages
         .full_like(config.tau_negative)
         .mask_fill(gains, config.tau_positive);
-    let gate = sigmoid(ratio.sub_scalar(1.0) * tau.clone()) / tau.div_scalar(4.0);
+    // The argument is above -tau, so the plain form cannot overflow; Burn's own sigmoid would round to f32.
+    let x = ratio.sub_scalar(1.0) * tau.clone();
+    let sigmoid = x.neg().exp().add_scalar(1.0).recip();
+    let gate = sigmoid / tau.div_scalar(4.0);
     Terms {
         loss: (gate * advantages).neg(),
         clips: None,

@@ -265,6 +265,16 @@ pub enum ShapingError {
         /// Tokens of the response.
         expected: usize,
     },
+    /// Shaping and loss want one stream in two forms.
+    #[error(
+        "shaping and loss disagree: one needs {first:?}, the other {second:?}, and a batch carries one of them; use one of the two algorithms"
+    )]
+    Conflict {
+        /// What came first.
+        first: Stream,
+        /// What contradicts it.
+        second: Stream,
+    },
     /// VGPO's own.
     #[error(transparent)]
     Vgpo(#[from] ::vgpo::VgpoError),

@@ -69,7 +69,10 @@ const EPS: f64 = 1e-6;
 ///
 /// - `focus`: `[T]` visual focus in `[0, 1]`; `entropy`: `[T]` entropy of the full vocabulary.
 pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec<f64> {
-    let similarity: Vec<f64> = focus.iter().map(|&rho| 2.0 * f64::from(rho) - 1.0).collect();
+    let similarity: Vec<f64> = focus
+        .iter()
+        .map(|&rho| 2.0 * f64::from(rho) - 1.0)
+        .collect();
     let entropy: Vec<f64> = entropy.iter().map(|&h| f64::from(h)).collect();
     let mixed: Vec<f64> = std::iter::zip(min_max(&similarity, EPS), min_max(&entropy, EPS))
         .map(|(v, h)| v + h)
@@ -108,35 +111,16 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         self.0.validate()?;
         batch.check()?;
-        let focus = batch
-            .streams
-            .visual_focus
-            .as_ref()
-            .ok_or(ShapingError::Missing {
-                stream: "visual_focus",
-            })?;
+        let focus = stream::visual_focus(batch)?;
         let entropy = stream::need("entropy", &batch.streams.entropy, batch.lengths)?;
         let mut advantages = batch.plain();
         let (mut smallest, mut largest) = (1.0_f64, 1.0_f64);
         for (i, row) in advantages.iter_mut().enumerate() {
-            let Some(focus) = focus.get(i).filter(|_| batch.has_image[i]) else {
-                continue;
-            };
-            if focus.len() != row.len() {
-                return Err(ShapingError::Tokens {
-                    what: "visual_focus",
-                    response: i,
-                    found: focus.len(),
-                    expected: row.len(),
-                });
-            }
-            if !is_finite(&[focus, &entropy[i]]) {
+            if !batch.has_image[i] || !is_finite(&[&focus[i], &entropy[i]]) {
                 continue;
             }
-            for (advantage, weight) in
-                row.iter_mut()
-                    .zip(token_weights(focus, &entropy[i], &self.0))
-            {
+            let weights = token_weights(&focus[i], &entropy[i], &self.0);
+            for (advantage, weight) in row.iter_mut().zip(weights) {
                 *advantage = (f64::from(*advantage) * weight) as f32;
                 smallest = smallest.min(weight);
                 largest = largest.max(weight);

@@ -1,6 +1,6 @@
 //! Streams: what an algorithm wants to know of every response token beyond its old log-prob.
 
-use super::ShapingError;
+use super::{ShapingBatch, ShapingError};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -61,6 +61,36 @@ pub struct Streams {
     pub unperceived_log_probs: Option<Vec<Vec<f32>>>,
 }
 
+/// The streams of a shaping and of a loss together, each once.
+///
+/// # Errors
+/// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it once.
+///
+/// ```
+/// use rl::shaping::{Draw, Stream, stream::merge};
+/// let vppo = Stream::PerturbedLogProbs { draw: Draw::Response, probability: 0.5 };
+/// let papo = Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: 0.6 };
+/// assert_eq!(merge(&[vppo, Stream::Entropy, vppo]).unwrap(), [vppo, Stream::Entropy]);
+/// assert!(merge(&[vppo, papo]).is_err());
+/// ```
+pub fn merge(wanted: &[Stream]) -> Result<Vec<Stream>, ShapingError> {
+    let mut merged: Vec<Stream> = Vec::new();
+    for &stream in wanted {
+        let kind = std::mem::discriminant(&stream);
+        match merged.iter().find(|m| std::mem::discriminant(*m) == kind) {
+            None => merged.push(stream),
+            Some(&held) if held == stream => {}
+            Some(&held) => {
+                return Err(ShapingError::Conflict {
+                    first: held,
+                    second: stream,
+                });
+            }
+        }
+    }
+    Ok(merged)
+}
+
 /// A stream that must be there, with one entry a token.
 pub(crate) fn need<'a>(
     what: &'static str,
@@ -97,4 +127,31 @@ pub(crate) fn check(
         }),
         None => Ok(()),
     }
+}
+
+/// The visual focus of each token. A response without an image has none, whatever its list holds: it gets zeros.
+pub(crate) fn visual_focus(batch: &ShapingBatch) -> Result<Vec<Vec<f32>>, ShapingError> {
+    let what = "visual_focus";
+    let rows = batch
+        .streams
+        .visual_focus
+        .as_ref()
+        .ok_or(ShapingError::Missing { stream: what })?;
+    if rows.len() != batch.lengths.len() {
+        return Err(ShapingError::Responses {
+            what,
+            found: rows.len(),
+            expected: batch.lengths.len(),
+        });
+    }
+    let focus: Vec<Vec<f32>> = rows
+        .iter()
+        .enumerate()
+        .map(|(response, row)| match batch.has_image[response] {
+            true => row.clone(),
+            false => vec![0.0; batch.lengths[response]],
+        })
+        .collect();
+    check(what, &focus, batch.lengths)?;
+    Ok(focus)
 }

@@ -1,1 +1,471 @@
+//! One test an equation, and what holds for every shaping.
+
 use super::*;
+use crate::advantage::Advantages;
+use proptest::prelude::*;
+
+type B = burn_flex::Flex<f32, i32>;
+
+/// Shapes with everything on.
+fn run(config: &ShapingConfig, batch: &ShapingBatch) -> Result<Shaped, ShapingError> {
+    config.build::<B>().shape(batch, &Default::default())
+}
+
+fn config(shaping: ShapingKind) -> ShapingConfig {
+    ShapingConfig {
+        shaping,
+        ..ShapingConfig::default()
+    }
+}
+
+fn close(found: &[f32], expected: &[f32]) {
+    assert_eq!(
+        found.len(),
+        expected.len(),
+        "{found:?} against {expected:?}"
+    );
+    for (a, b) in found.iter().zip(expected) {
+        assert!((a - b).abs() < 1e-5, "{found:?} against {expected:?}");
+    }
+}
+
+/// Every stream, for responses of two and three tokens in one group.
+fn streams() -> Streams {
+    let old = vec![vec![-1.0, -2.0], vec![-0.5, -1.5, -0.1]];
+    Streams {
+        visual_focus: Some(vec![vec![0.2, 0.6], vec![0.3, 0.9, 0.6]]),
+        perturbed_log_probs: Some(vec![vec![-2.0, -2.0], vec![-0.5, -3.5, -0.6]]),
+        ref_log_probs: Some(old.clone()),
+        entropy: Some(vec![vec![1.0, 0.2], vec![0.1, 0.9, 0.5]]),
+        perception_spans: Some(vec![Some(0..1), Some(1..2)]),
+        unperceived_log_probs: Some(vec![vec![0.0, -4.0], vec![0.0, 0.0, -1.1]]),
+        old_log_probs: Some(old),
+    }
+}
+
+fn batch<'a>(advantages: &'a Advantages, streams: &'a Streams) -> ShapingBatch<'a> {
+    ShapingBatch {
+        advantages,
+        lengths: &[2, 3],
+        groups: &[9, 9],
+        has_image: &[true, true],
+        streams,
+    }
+}
+
+fn one_each() -> Advantages {
+    Advantages::PerResponse(vec![1.0, -2.0])
+}
+
+#[test]
+fn none_repeats_the_advantage() {
+    let advantages = one_each();
+    let shaped = run(
+        &config(ShapingKind::None),
+        &batch(&advantages, &Streams::default()),
+    )
+    .unwrap();
+    assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
+    assert_eq!(shaped.policy_mask, None);
+    let tokens = Advantages::PerToken(vec![vec![0.1, 0.2], vec![0.3, 0.4, 0.5]]);
+    let shaped = run(
+        &config(ShapingKind::None),
+        &batch(&tokens, &Streams::default()),
+    )
+    .unwrap();
+    assert_eq!(Advantages::PerToken(shaped.advantages), tokens);
+}
+
+#[test]
+fn dependency_is_k3_of_the_two_log_probs() {
+    let expected = (-1.0_f64).exp() + 1.0 - 1.0;
+    assert!((dependency::token_dependency(-1.0, -2.0) - expected).abs() < 1e-12);
+    assert_eq!(dependency::token_dependency(-1.0, -1.0), 0.0);
+    assert_eq!(dependency::token_dependency(-50.0, 0.0), 10.0);
+    assert_eq!(dependency::token_dependency(0.0, f32::NEG_INFINITY), 10.0);
+}
+
+#[test]
+fn vgpo_multiplies_by_its_factors_and_reports_them() {
+    let mut config = config(ShapingKind::Vgpo);
+    config.vgpo.compensation = false;
+    let (advantages, streams) = (one_each(), streams());
+    let shaped = run(&config, &batch(&advantages, &streams)).unwrap();
+    // psi (-.5, .5) and (-.5, .5, 0); scores .8 and 1.8, phi -.5 and .5
+    close(&shaped.advantages[0], &[0.25, 0.75]);
+    close(&shaped.advantages[1], &[-1.5, -4.5, -3.0]);
+    let metric = |name: &str| {
+        let found = shaped.metrics.iter().find(|(n, _)| *n == name);
+        found.unwrap_or_else(|| panic!("no {name}")).1
+    };
+    for (name, expected) in [
+        ("vgpo/focus_mean", 2.6 / 5.0),
+        ("vgpo/late_early_halves", (3.0 + 2.5) / 2.0),
+        ("vgpo/gate_pass_rate", 0.0),
+        ("vgpo/token_factor_min", 0.5),
+        ("vgpo/token_factor_max", 1.5),
+        ("vgpo/token_factor_mean", 1.0),
+        ("vgpo/trajectory_factor_min", 0.5),
+        ("vgpo/trajectory_factor_max", 1.5),
+        ("vgpo/top_tokens_late", 1.0),
+        ("vgpo/top_tokens_early", 0.0),
+        ("vgpo/non_finite_responses", 0.0),
+    ] {
+        assert!(
+            (metric(name) - expected).abs() < 1e-5,
+            "{name}: {}",
+            metric(name)
+        );
+    }
+}
+
+#[test]
+fn vgpo_gives_the_gradient_to_token_advantages_too() {
+    let mut config = config(ShapingKind::Vgpo);
+    config.vgpo.compensation = false;
+    config.vgpo.inter = false;
+    let advantages = Advantages::PerToken(vec![vec![1.0, 2.0], vec![1.0, 2.0, 3.0]]);
+    let streams = streams();
+    let shaped = run(&config, &batch(&advantages, &streams)).unwrap();
+    close(&shaped.advantages.concat(), &[0.5, 3.0, 0.5, 3.0, 3.0]);
+}
+
+#[test]
+fn vppo_keeps_the_most_dependent_tokens() {
+    let kept = vppo::keep_tokens(&[0.1, 0.9, 0.9, 0.3, 0.0], 0.4);
+    assert_eq!(kept, [false, true, true, false, false]);
+    // ties go to the earlier token, and ceil(.4 * 3) = 2
+    assert_eq!(vppo::keep_tokens(&[0.5; 3], 0.4), [true, true, false]);
+    assert_eq!(vppo::keep_tokens(&[0.5], 0.4), [true]);
+    assert_eq!(vppo::keep_tokens(&[], 0.4), [false; 0]);
+}
+
+#[test]
+fn vppo_weighs_responses_around_one() {
+    // s = (0, .25, 1), mean 5/12; beta_max - beta_min = .1 * 12 / 5
+    let weights = vppo::trajectory_weights(&[1.0, 2.0, 5.0], 0.9);
+    for (found, expected) in weights.iter().zip([0.9, 0.96, 1.14]) {
+        assert!((found - expected).abs() < 1e-6, "{weights:?}");
+    }
+    assert_eq!(vppo::trajectory_weights(&[2.0, 2.0], 0.9), [1.0, 1.0]);
+    assert!(vppo::trajectory_weights(&[], 0.9).is_empty());
+}
+
+#[test]
+fn vppo_switches_are_independent() {
+    let (advantages, streams) = (one_each(), streams());
+    let mut config = config(ShapingKind::Vppo);
+    let both = run(&config, &batch(&advantages, &streams)).unwrap();
+    // dependency (.37, 0) and (0, 1.14, .11): ceil(.8) = 1 and ceil(1.2) = 2 tokens learn
+    let mask = vec![vec![true, false], vec![false, true, true]];
+    assert_eq!(both.policy_mask, Some(mask.clone()));
+    assert_eq!(
+        both.policy_mask_values(),
+        Some(vec![vec![1.0, 0.0], vec![0.0, 1.0, 1.0]])
+    );
+    // two responses: s = (0, 1), mean .5, weights .9 and 1.1
+    close(&both.advantages.concat(), &[0.9, 0.9, -2.2, -2.2, -2.2]);
+    config.vppo.trajectory_shaping = false;
+    let filter = run(&config, &batch(&advantages, &streams)).unwrap();
+    assert_eq!(filter.policy_mask, Some(mask));
+    assert_eq!(filter.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
+    config.vppo = VppoConfig {
+        token_filtering: false,
+        ..VppoConfig::default()
+    };
+    let weigh = run(&config, &batch(&advantages, &streams)).unwrap();
+    assert_eq!(weigh.policy_mask, None);
+    assert_eq!(weigh.advantages, both.advantages);
+}
+
+#[test]
+fn pgpo_moves_weight_to_dependent_tokens_and_keeps_the_sum() {
+    let config = PgpoConfig::default();
+    // normalised (0, 1, .3): only the second passes tau = .4; raw (1, 3, 1), mean 5/3
+    let weights = pgpo::token_weights(&[0.0, 2.0, 0.6], &config);
+    for (found, expected) in weights.iter().zip([0.6, 1.8, 0.6]) {
+        assert!((found - expected).abs() < 1e-6, "{weights:?}");
+    }
+    assert_eq!(pgpo::token_weights(&[0.7; 3], &config), [1.0; 3]);
+}
+
+#[test]
+fn pepo_is_a_gated_softmax() {
+    let config = PepoConfig {
+        gate_alpha: 0.5,
+        gate_temperature: 2.0,
+    };
+    // similarities (0, 1); v^ = (0, 1), H^ = (1, 0): mixed (1, 1), so the gate is 1
+    let weights = pepo::token_weights(&[0.5, 1.0], &[0.9, 0.1], &config);
+    let e = 0.5_f64.exp();
+    assert!((weights[1] - 2.0 * e / (1.0 + e)).abs() < 1e-6);
+    // entropy on the similar token as well: mixed (0, 2), gate 1 + .5 tanh(1)
+    let weights = pepo::token_weights(&[0.5, 1.0], &[0.1, 0.9], &config);
+    let e = ((1.0 + 0.5 * 1.0_f64.tanh()) / 2.0).exp();
+    assert!((weights[1] - 2.0 * e / (1.0 + e)).abs() < 1e-5);
+    assert_eq!(pepo::token_weights(&[0.5; 3], &[0.2; 3], &config), [1.0; 3]);
+}
+
+#[test]
+fn srpo_scores_each_role_on_what_it_rests_on() {
+    // an opening tag, two perception tokens, two reasoning tokens
+    let scores = srpo::role_scores(
+        &[9.0, 0.0, 4.0, 9.0, 9.0],
+        &[9.0, 9.0, 9.0, 2.0, 1.0],
+        &(1..3),
+    );
+    for (found, expected) in scores.iter().zip([0.5, 0.0, 1.0, 1.0, 0.0]) {
+        assert!((found - expected).abs() < 1e-6, "{scores:?}");
+    }
+    let config = SrpoConfig {
+        bound: 1.5,
+        ..SrpoConfig::default()
+    };
+    let weights = srpo::token_weights(&scores, &config);
+    for (found, expected) in weights.iter().zip([1.0, 2.0 / 3.0, 1.5, 1.5, 2.0 / 3.0]) {
+        assert!((found - expected).abs() < 1e-6, "{weights:?}");
+    }
+}
+
+#[test]
+fn srpo_leaves_responses_without_a_span_alone() {
+    let (advantages, mut streams) = (one_each(), streams());
+    streams.perception_spans = Some(vec![None, Some(1..9)]);
+    let shaped = run(&config(ShapingKind::Srpo), &batch(&advantages, &streams)).unwrap();
+    assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
+    assert_eq!(shaped.metrics, [("srpo/shaped_responses", 0.0)]);
+}
+
+#[test]
+fn every_shaping_declares_exactly_what_it_reads() {
+    let (advantages, full) = (one_each(), streams());
+    for kind in ShapingKind::ALL {
+        let shaping = config(kind).build::<B>();
+        assert_eq!(shaping.name(), kind.name());
+        let mut given = Streams::default();
+        for stream in shaping.streams() {
+            match stream {
+                Stream::VisualFocus { .. } => given.visual_focus = full.visual_focus.clone(),
+                Stream::PerturbedLogProbs { .. } => {
+                    given.perturbed_log_probs = full.perturbed_log_probs.clone();
+                }
+                Stream::OldLogProbs => given.old_log_probs = full.old_log_probs.clone(),
+                Stream::RefLogProbs => given.ref_log_probs = full.ref_log_probs.clone(),
+                Stream::Entropy => given.entropy = full.entropy.clone(),
+                Stream::PerceptionSpans => given.perception_spans = full.perception_spans.clone(),
+                Stream::UnperceivedLogProbs => {
+                    given.unperceived_log_probs = full.unperceived_log_probs.clone();
+                }
+            }
+        }
+        let device = Default::default();
+        let with = shaping.shape(&batch(&advantages, &given), &device);
+        assert_eq!(
+            with.unwrap(),
+            shaping.shape(&batch(&advantages, &full), &device).unwrap()
+        );
+        if kind != ShapingKind::None {
+            let without = shaping.shape(&batch(&advantages, &Streams::default()), &device);
+            assert!(matches!(without, Err(ShapingError::Missing { .. })));
+        }
+    }
+}
+
+#[test]
+fn text_only_and_broken_responses_keep_their_plain_advantage() {
+    let advantages = one_each();
+    let mut broken = streams();
+    for rows in [
+        &mut broken.visual_focus,
+        &mut broken.perturbed_log_probs,
+        &mut broken.entropy,
+        &mut broken.unperceived_log_probs,
+    ] {
+        for value in rows.as_mut().unwrap().iter_mut().flatten() {
+            *value = f32::NAN;
+        }
+    }
+    let whole = streams();
+    for kind in ShapingKind::ALL {
+        let text = ShapingBatch {
+            has_image: &[false, false],
+            ..batch(&advantages, &whole)
+        };
+        for batch in [text, batch(&advantages, &broken)] {
+            let shaped = run(&config(kind), &batch).unwrap();
+            assert_eq!(
+                shaped.advantages,
+                [vec![1.0; 2], vec![-2.0; 3]],
+                "{}",
+                kind.name()
+            );
+            assert!(
+                shaped
+                    .policy_mask
+                    .iter()
+                    .flatten()
+                    .flatten()
+                    .all(|kept| *kept)
+            );
+            assert!(shaped.metrics.iter().all(|(_, value)| value.is_finite()));
+        }
+    }
+    let shaped = run(&config(ShapingKind::Vgpo), &batch(&advantages, &broken)).unwrap();
+    assert_eq!(shaped.metrics, [("vgpo/non_finite_responses", 2.0)]);
+}
+
+#[test]
+fn an_empty_batch_is_no_error() {
+    let advantages = Advantages::PerResponse(vec![]);
+    let empty = || Some(vec![]);
+    let streams = Streams {
+        visual_focus: empty(),
+        old_log_probs: empty(),
+        perturbed_log_probs: empty(),
+        ref_log_probs: empty(),
+        entropy: empty(),
+        perception_spans: Some(vec![]),
+        unperceived_log_probs: empty(),
+    };
+    for kind in ShapingKind::ALL {
+        let batch = ShapingBatch {
+            advantages: &advantages,
+            lengths: &[],
+            groups: &[],
+            has_image: &[],
+            streams: &streams,
+        };
+        assert!(run(&config(kind), &batch).unwrap().advantages.is_empty());
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let advantages = one_each();
+    let mut streams = streams();
+    let vppo = config(ShapingKind::Vppo);
+    streams.perturbed_log_probs = Some(vec![vec![-2.0], vec![-0.5; 3]]);
+    assert_eq!(
+        run(&vppo, &batch(&advantages, &streams))
+            .unwrap_err()
+            .to_string(),
+        "shaping: perturbed_log_probs of response 0 has 1 entries for 2 tokens"
+    );
+    streams.perturbed_log_probs = Some(vec![]);
+    assert_eq!(
+        run(&vppo, &batch(&advantages, &streams))
+            .unwrap_err()
+            .to_string(),
+        "shaping: perturbed_log_probs has 0 entries for 2 responses"
+    );
+    streams.perturbed_log_probs = None;
+    assert_eq!(
+        run(&vppo, &batch(&advantages, &streams))
+            .unwrap_err()
+            .to_string(),
+        "shaping: the batch carries no perturbed_log_probs; the shaping declares that it needs it"
+    );
+    let short = Advantages::PerResponse(vec![1.0]);
+    assert_eq!(
+        run(&vppo, &batch(&short, &streams))
+            .unwrap_err()
+            .to_string(),
+        "shaping: advantages has 1 entries for 2 responses"
+    );
+    for focus in [vec![vec![0.5; 2]], vec![vec![0.5; 2], vec![0.5; 2]]] {
+        streams.visual_focus = Some(focus);
+        for kind in [ShapingKind::Vgpo, ShapingKind::Pepo] {
+            assert!(run(&config(kind), &batch(&advantages, &streams)).is_err());
+        }
+    }
+}
+
+#[test]
+fn settings_out_of_range_are_refused_with_the_reason() {
+    for kind in ShapingKind::ALL {
+        config(kind).validate(8).unwrap();
+        assert_eq!(ShapingKind::from_name(kind.name()), Some(kind));
+    }
+    let bad = |change: &dyn Fn(&mut ShapingConfig), kind| {
+        let mut config = config(kind);
+        change(&mut config);
+        config.validate(8).unwrap_err().to_string()
+    };
+    assert_eq!(
+        bad(&|c| c.vgpo.kappa = 0.0, ShapingKind::Vgpo),
+        "vgpo.kappa = 0: must lie in (0, 1]: it is the share of the tail that passes the gate; set compensation = false for none"
+    );
+    assert!(bad(&|c| c.vppo.keep_share = 0.0, ShapingKind::Vppo).contains("vppo.keep_share = 0"));
+    assert!(bad(&|c| c.vppo.beta_min = 1.5, ShapingKind::Vppo).contains("vppo.beta_min = 1.5"));
+    let neither = |c: &mut ShapingConfig| {
+        c.vppo.token_filtering = false;
+        c.vppo.trajectory_shaping = false;
+    };
+    assert!(bad(&neither, ShapingKind::Vppo).contains("leaves nothing of VPPO"));
+    assert!(bad(&|c| c.pgpo.tau = -1.0, ShapingKind::Pgpo).contains("pgpo.tau = -1"));
+    assert!(
+        bad(&|c| c.pepo.gate_temperature = 0.0, ShapingKind::Pepo)
+            .contains("pepo.gate_temperature")
+    );
+    assert!(bad(&|c| c.srpo.bound = 1.0, ShapingKind::Srpo).contains("srpo.bound = 1"));
+    let alone = config(ShapingKind::Vgpo)
+        .validate(1)
+        .unwrap_err()
+        .to_string();
+    assert!(alone.contains("needs rollout.n of 2 or more"));
+}
+
+#[test]
+fn the_configuration_reads_and_refuses_unknown_keys() {
+    let config: ShapingConfig =
+        toml::from_str("shaping = \"vppo\"\n[vppo]\nkeep_share = 0.3\n").unwrap();
+    assert_eq!(config.shaping, ShapingKind::Vppo);
+    assert_eq!(config.vppo.keep_share, 0.3);
+    assert!(toml::from_str::<ShapingConfig>("[vppo]\nkeep = 0.3\n").is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// No shaping turns the sign of an advantage, whatever the streams hold.
+    #[test]
+    fn signs_are_kept(
+        rows in prop::collection::vec(prop::collection::vec([-6.0..0.0_f32, -6.0..0.0, -6.0..0.0, 0.0..1.0, 0.0..5.0], 1..8), 1..6),
+        seed in 0_usize..100,
+    ) {
+        let of = |k: usize| -> Option<Vec<Vec<f32>>> {
+            Some(rows.iter().map(|row| row.iter().map(|t| t[k]).collect()).collect())
+        };
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        let streams = Streams {
+            old_log_probs: of(0),
+            perturbed_log_probs: of(1),
+            unperceived_log_probs: of(2),
+            visual_focus: of(3),
+            entropy: of(4),
+            ref_log_probs: None,
+            perception_spans: Some(lengths.iter().map(|&t| (t > 1).then(|| seed % (t - 1)..t - 1)).collect()),
+        };
+        let signs: Vec<f32> = (0..rows.len()).map(|i| if (i + seed).is_multiple_of(2) { 1.0 } else { -1.0 }).collect();
+        let advantages = Advantages::PerResponse(signs.clone());
+        let groups: Vec<usize> = (0..rows.len()).map(|i| i % 2).collect();
+        let has_image = vec![true; rows.len()];
+        let batch = ShapingBatch {
+            advantages: &advantages, lengths: &lengths, groups: &groups, has_image: &has_image, streams: &streams,
+        };
+        for kind in ShapingKind::ALL {
+            let shaped = run(&config(kind), &batch).unwrap();
+            for ((row, sign), length) in shaped.advantages.iter().zip(&signs).zip(&lengths) {
+                prop_assert_eq!(row.len(), *length);
+                prop_assert!(row.iter().all(|a| a * sign >= 0.0 && a.is_finite()), "{}: {:?}", kind.name(), row);
+            }
+            // the sum-preserving ones preserve it
+            if matches!(kind, ShapingKind::Pgpo | ShapingKind::Pepo) {
+                for (row, sign) in shaped.advantages.iter().zip(&signs) {
+                    let sum: f32 = row.iter().sum();
+                    prop_assert!((sum - sign * row.len() as f32).abs() < 1e-3);
+                }
+            }
+        }
+    }
+}

@@ -24,22 +24,7 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
 
     fn shape(&self, batch: &ShapingBatch, device: &B::Device) -> Result<Shaped, ShapingError> {
         batch.check()?;
-        let rho = batch
-            .streams
-            .visual_focus
-            .as_ref()
-            .ok_or(ShapingError::Missing {
-                stream: "visual_focus",
-            })?;
-        // A response without an image has no focus, whatever its list holds.
-        let rho: Vec<Vec<f32>> = std::iter::zip(rho, batch.has_image)
-            .zip(batch.lengths)
-            .map(|((row, &image), &length)| match image {
-                true => row.clone(),
-                false => vec![0.0; length],
-            })
-            .collect();
-        stream::check("visual_focus", &rho, batch.lengths)?;
+        let rho = stream::visual_focus(batch)?;
         let looks: Vec<bool> = std::iter::zip(&rho, batch.has_image)
             .map(|(row, &image)| image && is_finite(&[row]))
             .collect();

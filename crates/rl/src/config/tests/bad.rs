@@ -36,7 +36,7 @@ fn a_key_of_another_section_is_found_there() {
     refused(
         "[trainer]\nmask_probability = 0.5\n",
         "run.toml:2: unknown key `trainer.mask_probability`; did you mean `algorithm.vppo.mask_probability` or \
-         `algorithm.papo.mask_probability`?",
+         `algorithm.pgpo.mask_probability` or `algorithm.srpo.mask_probability` or `algorithm.papo.mask_probability`?",
     );
     refused(
         "seed = 3\n",

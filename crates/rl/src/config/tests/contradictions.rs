@@ -114,8 +114,8 @@ fn each_contradiction_has_its_reason() {
             "algorithm.filter_low, algorithm.filter_high: no mean lies above 0.99 and below 0.99",
         ),
         (
-            &["algorithm.vppo.keep_ratio=0"],
-            "algorithm.vppo.keep_ratio: must be above 0 and at most 1, is 0",
+            &["algorithm.vppo.keep_share=0"],
+            "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0",
         ),
         (
             &[

@@ -3,6 +3,7 @@
 mod bad;
 mod contradictions;
 mod overrides;
+mod parts;
 mod presets;
 mod round_trip;
 

@@ -1,7 +1,12 @@
 //! Overrides from the command line.
 
 use super::*;
-use crate::config::{FileSpec, Init, RewardType, Shaping, Stage};
+use ::data::DataSpec;
+use ::data::dataset::WeightedSpec;
+use ::reward::RewardType;
+
+use crate::config::{Init, Stage};
+use crate::shaping::ShapingKind;
 
 #[test]
 fn every_kind_of_value_can_be_overridden() {
@@ -22,7 +27,7 @@ fn every_kind_of_value_can_be_overridden() {
     ])
     .unwrap();
     assert_eq!(config.algorithm.beta, 0.1);
-    assert_eq!(config.algorithm.shaping, Shaping::Vgpo);
+    assert_eq!(config.algorithm.shaping, ShapingKind::Vgpo);
     assert!(!config.algorithm.intra);
     assert_eq!(config.algorithm.papo.kl_prcp_coef, 0.01);
     assert_eq!(config.actor.optim.betas, [0.9, 0.95]);
@@ -44,14 +49,14 @@ fn lists_may_be_bare() {
             .data
             .val_files
     };
-    let two = [FileSpec::new("a.parquet"), FileSpec::new("b@test")];
+    let two = [DataSpec::from("a.parquet"), DataSpec::from("b@test")];
     assert_eq!(files("[a.parquet,b@test]"), two);
     assert_eq!(files("[a.parquet, \"b@test\"]"), two);
     assert_eq!(files("[\"a.parquet\", \"b@test\"]"), two);
     assert_eq!(files("a.parquet"), two[..1]);
     assert_eq!(
         files("toy:sum?rows=2&cols=2"),
-        [FileSpec::new("toy:sum?rows=2&cols=2")]
+        [DataSpec::from("toy:sum?rows=2&cols=2")]
     );
     assert_eq!(files(""), []);
     assert_eq!(files("[]"), []);
@@ -59,17 +64,17 @@ fn lists_may_be_bare() {
     assert_eq!(
         weighted,
         [
-            FileSpec {
+            DataSpec::Weighted(WeightedSpec {
                 path: "a".to_string(),
                 weight: 2.0
-            },
-            FileSpec::new("b")
+            }),
+            DataSpec::from("b")
         ]
     );
     // Also in a file, one string is a list of one.
     assert_eq!(
         with("[data]\nval_files = \"a\"\n").unwrap().data.val_files,
-        [FileSpec::new("a")]
+        [DataSpec::from("a")]
     );
 }
 
@@ -90,11 +95,11 @@ fn a_stage_is_named_by_its_place() {
     let config = resolve("stages.1.train_files=toy:read").unwrap();
     assert_eq!(
         config.train_files(&config.stages[1]),
-        [FileSpec::new("toy:read")]
+        [DataSpec::from("toy:read")]
     );
     assert_eq!(
         config.train_files(&config.stages[0]),
-        [FileSpec::new("toy:sum")]
+        [DataSpec::from("toy:sum")]
     );
     assert!(resolve("stages=[]").unwrap().stages.is_empty());
     for (text, message) in [
@@ -136,7 +141,7 @@ fn later_files_and_overrides_win_key_by_key() {
         &["data.seed=2".to_string(), "data.seed=3".to_string()],
     )
     .unwrap();
-    assert_eq!(config.data.train_files, [FileSpec::new("c")]);
+    assert_eq!(config.data.train_files, [DataSpec::from("c")]);
     assert_eq!(config.data.seed, 3);
     assert_eq!(
         (config.actor.optim.lr, config.actor.optim.eps),
@@ -173,7 +178,7 @@ fn an_override_that_is_none_is_explained() {
         ),
         (
             "beta=3",
-            "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta`?",
+            "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta` or `algorithm.pgpo.beta`?",
         ),
         (
             "algorithm.beta=x",

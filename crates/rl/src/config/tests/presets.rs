@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::config::{AdvEstimator, Shaping, Stage};
+use crate::advantage::Estimator;
+use crate::config::Stage;
+use crate::shaping::ShapingKind;
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
@@ -58,7 +60,7 @@ fn all_algorithms_come_in_all_sizes() {
                 config.trainer.output_dir,
                 format!("runs/{algorithm}_{size}")
             );
-            assert_eq!(config.algorithm.adv_estimator, AdvEstimator::Grpo);
+            assert_eq!(config.algorithm.adv_estimator, Estimator::Grpo);
             assert_eq!(config.actor.optim.lr, 1e-6);
             assert_eq!(config.update_batch_size(), 128);
         }
@@ -69,7 +71,7 @@ fn all_algorithms_come_in_all_sizes() {
 fn vgpo_has_the_papers_settings() {
     let config = preset("vgpo_7b.toml");
     let algorithm = &config.algorithm;
-    assert_eq!(algorithm.shaping, Shaping::Vgpo);
+    assert_eq!(algorithm.shaping, ShapingKind::Vgpo);
     assert_eq!(
         (algorithm.beta, algorithm.gamma, algorithm.kappa),
         (0.3, 0.5, 0.2)

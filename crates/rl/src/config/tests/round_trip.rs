@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::field::Field;
 use crate::config::section::Node;
-use crate::config::{FileSpec, RlStage, SftStage, Stage, reference};
+use ::data::DataSpec;
+use ::data::dataset::WeightedSpec;
+
+use crate::config::{RlStage, SftStage, Stage, reference};
 
 /// Reads a printed file without checking its values.
 fn read(text: &str) -> Config {
@@ -22,11 +25,11 @@ fn the_printed_file_reads_back() {
     let mut config = Config::default();
     assert_eq!(read(&config.to_toml()), config);
     config.data.train_files = vec![
-        FileSpec::new("a \"quoted\" \\ path"),
-        FileSpec {
+        DataSpec::from("a \"quoted\" \\ path"),
+        DataSpec::Weighted(WeightedSpec {
             path: "b".to_string(),
             weight: 0.5,
-        },
+        }),
     ];
     config.data.system_prompt = "two\nlines\tand a bell \u{7}".to_string();
     config.actor.optim.lr = 1e-7;
@@ -37,7 +40,7 @@ fn the_printed_file_reads_back() {
             ..SftStage::default()
         }),
         Stage::Rl(RlStage {
-            train_files: vec![FileSpec::new("toy:sum")],
+            train_files: vec![DataSpec::from("toy:sum")],
             ..RlStage::default()
         }),
     ];

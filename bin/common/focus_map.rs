@@ -1,0 +1,439 @@
+//! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest visual
+//! focus, and all generated tokens coloured by their focus.
+
+use crate::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
+use data::{ImageLimits, Patches};
+use image::imageops::{FilterType, resize};
+use image::{Rgb, RgbImage};
+
+/// Panels beside the plain picture.
+pub const PANELS: usize = 4;
+
+/// One image of the prompt.
+pub struct Picture {
+    /// Pixels after resizing.
+    pub pixels: RgbImage,
+    /// Rows and columns of image tokens; row-major, they cover the pixels.
+    pub tokens: [usize; 2],
+}
+
+impl Picture {
+    /// Undoes the image processor's normalisation and cutting: the resized image, to the last bit of each byte.
+    pub fn from_patches(patches: &Patches, limits: &ImageLimits) -> Self {
+        let (p, m) = (limits.patch_size, limits.merge_size);
+        let [_, rows, columns] = patches.grid_thw;
+        let mut pixels = RgbImage::new((columns * p) as u32, (rows * p) as u32);
+        for (n, patch) in patches.values.chunks_exact(limits.patch_dim()).enumerate() {
+            // Patches of one merged token follow each other.
+            let (token, cell) = (n / (m * m), n % (m * m));
+            let (token_y, token_x) = (token / (columns / m), token % (columns / m));
+            let (top, left) = ((token_y * m + cell / m) * p, (token_x * m + cell % m) * p);
+            for (c, channel) in patch
+                .chunks_exact(limits.temporal_patch_size * p * p)
+                .enumerate()
+            {
+                for (i, value) in channel[..p * p].iter().enumerate() {
+                    let byte = (value * limits.std[c] + limits.mean[c]) * 255.0;
+                    let (x, y) = (left + i % p, top + i / p);
+                    pixels.get_pixel_mut(x as u32, y as u32).0[c] = byte.round() as u8;
+                }
+            }
+        }
+        Self {
+            pixels,
+            tokens: [rows / m, columns / m],
+        }
+    }
+}
+
+/// A token whose similarity to each image token is drawn.
+pub struct Panel {
+    /// Index among the generated tokens, from 0.
+    pub token: usize,
+    /// Cosine of its hidden state to that of each image token, all pictures in order. `[M]`
+    pub cosines: Vec<f32>,
+}
+
+/// What is drawn.
+pub struct FocusMap<'a> {
+    /// The prompt as it was given.
+    pub prompt: &'a str,
+    /// At least one.
+    pub pictures: &'a [Picture],
+    /// Text of each generated token. `[G]`
+    pub texts: &'a [String],
+    /// Visual focus (equation 4) of each generated token. `[G]`
+    pub focus: &'a [f32],
+    /// At most [`PANELS`].
+    pub panels: &'a [Panel],
+}
+
+/// The tokens of highest focus, the highest first and the earlier of two equals first.
+pub fn highest(focus: &[f32]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..focus.len()).collect();
+    order.sort_by(|&a, &b| focus[b].total_cmp(&focus[a]));
+    order.truncate(PANELS);
+    order
+}
+
+const MARGIN: u32 = 24;
+/// Width of one of the three columns, and the largest height of a panel's pictures.
+const COLUMN: u32 = 380;
+const WIDTH: u32 = 3 * COLUMN + 4 * MARGIN;
+/// Enlargement of small pictures stops here.
+const MAX_ZOOM: u32 = 16;
+const LINE: u32 = 22;
+/// Height of a token's box and distance between rows of them.
+const BOX: u32 = 24;
+const ROW: u32 = 34;
+/// Height of the notes.
+const NOTES: u32 = 214;
+/// Longer responses are cut in the picture, which would be too tall to open.
+const MAX_TOKENS: usize = 2000;
+/// Characters of a token that are shown.
+const MAX_CHARS: usize = 28;
+
+/// How the pictures of a prompt are laid into one panel.
+struct Arrangement {
+    /// Pictures of a row.
+    columns: usize,
+    /// Size of each cell, in pixels of the sheet.
+    cell: [u32; 2],
+    /// Size of each picture on the sheet.
+    sizes: Vec<[u32; 2]>,
+}
+
+/// Between pictures of one panel.
+const GAP: u32 = 6;
+
+impl Arrangement {
+    /// The number of columns that shows the pictures largest.
+    fn new(pictures: &[Picture]) -> Self {
+        let width = pictures.iter().map(|p| p.pixels.width()).max().unwrap_or(1);
+        let height = pictures
+            .iter()
+            .map(|p| p.pixels.height())
+            .max()
+            .unwrap_or(1);
+        let zoom = |columns: usize| {
+            let rows = pictures.len().div_ceil(columns) as u32;
+            let columns = columns as u32;
+            let across =
+                COLUMN.saturating_sub(GAP * (columns - 1)) as f64 / (columns * width) as f64;
+            let down = COLUMN.saturating_sub(GAP * (rows - 1)) as f64 / (rows * height) as f64;
+            across.min(down)
+        };
+        let columns = (1..=pictures.len())
+            .max_by(|&a, &b| zoom(a).total_cmp(&zoom(b)))
+            .unwrap_or(1);
+        // Whole factors keep the pixels of a small picture square.
+        let factor = zoom(columns);
+        let factor = if factor >= 1.0 {
+            factor.floor().min(MAX_ZOOM as f64)
+        } else {
+            factor
+        };
+        let scaled = |side: u32| ((side as f64 * factor) as u32).max(1);
+        let sizes = pictures
+            .iter()
+            .map(|p| [scaled(p.pixels.width()), scaled(p.pixels.height())])
+            .collect();
+        Self {
+            columns,
+            cell: [scaled(width), scaled(height)],
+            sizes,
+        }
+    }
+
+    fn width(&self) -> u32 {
+        let columns = self.columns as u32;
+        columns * self.cell[0] + columns.saturating_sub(1) * GAP
+    }
+
+    fn height(&self) -> u32 {
+        let rows = self.sizes.len().div_ceil(self.columns) as u32;
+        rows * self.cell[1] + rows.saturating_sub(1) * GAP
+    }
+
+    /// Draws the pictures, under heat if there are shares (one an image token, all pictures in order).
+    fn draw(
+        &self,
+        sheet: &mut Sheet,
+        x: u32,
+        y: u32,
+        pictures: &[Picture],
+        shares: Option<&[f32]>,
+    ) {
+        let mut first = 0;
+        for (k, (picture, [w, h])) in pictures.iter().zip(&self.sizes).enumerate() {
+            let enlarged = *w >= picture.pixels.width();
+            let filter = if enlarged {
+                FilterType::Nearest
+            } else {
+                FilterType::Triangle
+            };
+            let mut pixels = resize(&picture.pixels, *w, *h, filter);
+            let [rows, columns] = picture.tokens;
+            if let Some(shares) = shares.and_then(|s| s.get(first..first + rows * columns)) {
+                lay_heat(&mut pixels, shares, rows, columns);
+            }
+            first += rows * columns;
+            let left = x + (k % self.columns) as u32 * (self.cell[0] + GAP);
+            let top = y + (k / self.columns) as u32 * (self.cell[1] + GAP);
+            sheet.picture(left, top, &pixels);
+            sheet.frame(left, top, *w, *h, 1, FAINT);
+        }
+    }
+}
+
+/// Blends each image token's colour over its part of the picture, which is greyed so that the only colour is the heat.
+fn lay_heat(pixels: &mut RgbImage, shares: &[f32], rows: usize, columns: usize) {
+    let (w, h) = (pixels.width() as usize, pixels.height() as usize);
+    for (x, y, pixel) in pixels.enumerate_pixels_mut() {
+        let cell = |v: u32, cells: usize, side: usize| (v as usize * cells / side).min(cells - 1);
+        let (row, column) = (cell(y, rows, h), cell(x, columns, w));
+        let [r, g, b] = pixel.0.map(f32::from);
+        let grey = 0.299 * r + 0.587 * g + 0.114 * b;
+        let colour = heat(shares[row * columns + column]);
+        *pixel = Rgb(colour
+            .0
+            .map(|c| (0.6 * f32::from(c) + 0.4 * grey).round() as u8));
+    }
+}
+
+impl FocusMap<'_> {
+    /// Draws everything on one sheet of fixed width.
+    pub fn draw(&self) -> RgbImage {
+        let arrangement = Arrangement::new(self.pictures);
+        let focus = Scale::of(self.focus);
+        let prompt = self.prompt_lines();
+        let top = MARGIN + 40 + prompt.len() as u32 * LINE + 22;
+        // Title, pictures, legend, and the space below; flat pictures leave room for the notes.
+        let panel_height = (LINE + arrangement.height() + 12 + 18).max(NOTES) + 26;
+        let rows = (2 + self.panels.len()).div_ceil(3) as u32;
+        let tokens_top = top + rows * panel_height;
+        let (boxes, below) = self.boxes(tokens_top + 62);
+        let mut sheet = Sheet(RgbImage::from_pixel(WIDTH, below + MARGIN, PAPER));
+
+        sheet.text(MARGIN, MARGIN, 3, INK, "Visual focus");
+        for (k, line) in prompt.iter().enumerate() {
+            sheet.text(MARGIN, MARGIN + 40 + k as u32 * LINE, 2, FAINT, line);
+        }
+        let place = |k: usize| {
+            (
+                MARGIN + (k % 3) as u32 * (COLUMN + MARGIN),
+                top + (k / 3) as u32 * panel_height,
+            )
+        };
+        let (x, y) = place(0);
+        sheet.text(x, y, 2, INK, "as the model sees it");
+        arrangement.draw(&mut sheet, x, y + LINE, self.pictures, None);
+        for (k, panel) in self.panels.iter().enumerate() {
+            let (x, y) = place(k + 1);
+            self.panel(&mut sheet, &arrangement, x, y, panel);
+        }
+        let (x, y) = place(self.panels.len() + 1);
+        self.notes(&mut sheet, x, y);
+
+        sheet.text(
+            MARGIN,
+            tokens_top,
+            2,
+            INK,
+            "Generated tokens, coloured by visual focus",
+        );
+        sheet.legend(MARGIN, tokens_top + 28, 420, focus);
+        for token in &boxes {
+            let index = token.index;
+            let colour = heat(focus.share(self.focus.get(index).copied().unwrap_or(focus.low)));
+            sheet.rect(token.x, token.y, token.width, BOX, colour);
+            let [r, g, b] = colour.0.map(f32::from);
+            let dark = 0.299 * r + 0.587 * g + 0.114 * b < 130.0;
+            let ink = if dark { Rgb([255, 255, 255]) } else { INK };
+            sheet.text(token.x + 4, token.y + 4, 2, ink, &token.text);
+            if self.panels.iter().any(|p| p.token == index) {
+                sheet.frame(token.x, token.y, token.width, BOX, 3, INK);
+            }
+        }
+        if self.texts.len() > boxes.len() {
+            let text = format!(
+                "{} more tokens are not drawn",
+                self.texts.len() - boxes.len()
+            );
+            sheet.text(MARGIN, below - LINE, 2, FAINT, &text);
+        }
+        sheet.0
+    }
+
+    /// The prompt in at most three lines.
+    fn prompt_lines(&self) -> Vec<String> {
+        let limit = ((WIDTH - 2 * MARGIN) / (2 * GLYPH)) as usize;
+        let mut lines = wrap(&printable(self.prompt, 4 * limit), limit);
+        if lines.len() > 3 {
+            lines.truncate(3);
+            if let Some(last) = lines.last_mut() {
+                last.truncate(limit - 3);
+                last.push_str("...");
+            }
+        }
+        lines
+    }
+
+    fn panel(&self, sheet: &mut Sheet, arrangement: &Arrangement, x: u32, y: u32, panel: &Panel) {
+        let (text, focus) = (&self.texts[panel.token], self.focus[panel.token]);
+        let number = format!("#{} ", panel.token + 1);
+        let value = format!("focus {focus:.3}");
+        let right = x + COLUMN - value.len() as u32 * GLYPH;
+        let room = ((right - x) / (2 * GLYPH)) as usize;
+        let text = printable(text, room.saturating_sub(number.len() + 3));
+        sheet.text(x, y, 2, INK, &format!("{number}\"{text}\""));
+        sheet.text(right, y + GLYPH, 1, INK, &value);
+        let scale = Scale::of(&panel.cosines);
+        let shares: Vec<f32> = panel.cosines.iter().map(|&c| scale.share(c)).collect();
+        arrangement.draw(sheet, x, y + LINE, self.pictures, Some(&shares));
+        // As wide as the pictures, but never so narrow that the colours vanish.
+        let width = arrangement.width().clamp(200, COLUMN);
+        sheet.legend(x, y + LINE + arrangement.height() + 10, width, scale);
+    }
+
+    /// How to read the sheet, and the response in numbers.
+    fn notes(&self, sheet: &mut Sheet, x: u32, y: u32) {
+        let scale = Scale::of(self.focus);
+        let mean = self.focus.iter().sum::<f32>() / self.focus.len().max(1) as f32;
+        let late_early = vgpo::metrics::late_early_ratio(self.focus, 2)
+            .map_or("-".into(), |r| format!("{r:.3}"));
+        let images: usize = self
+            .pictures
+            .iter()
+            .map(|p| p.tokens[0] * p.tokens[1])
+            .sum();
+        let figures = [
+            format!("image tokens     {images}"),
+            format!("generated tokens {}", self.texts.len()),
+            format!("visual focus     {mean:.3} mean"),
+            format!("                 {:.3} to {:.3}", scale.low, scale.high),
+            format!("late/early ratio {late_early}"),
+        ];
+        sheet.text(x, y, 2, INK, "in numbers");
+        let mut at = y + LINE + 6;
+        for line in figures {
+            sheet.text(x, at, 1, INK, &line);
+            at += 16;
+        }
+        let text = "Panels: the tokens of highest focus, with number, text and focus. Colour: cosine between the token's \
+                    hidden state and that of each image token; each panel has its own range. Focus: (cosine to the mean image \
+                    token + 1) / 2.";
+        at += 8;
+        for line in wrap(text, (COLUMN / GLYPH) as usize) {
+            sheet.text(x, at, 1, FAINT, &line);
+            at += 14;
+        }
+    }
+
+    /// Where each token's box lies when the first row begins at `top`, and where the last row ends.
+    fn boxes(&self, top: u32) -> (Vec<TokenBox>, u32) {
+        let (mut x, mut y) = (MARGIN, top);
+        let mut boxes = Vec::new();
+        for (index, text) in self.texts.iter().take(MAX_TOKENS).enumerate() {
+            let shown = printable(text, MAX_CHARS);
+            let width = shown.len().max(1) as u32 * 2 * GLYPH + 8;
+            if x + width > WIDTH - MARGIN {
+                (x, y) = (MARGIN, y + ROW);
+            }
+            boxes.push(TokenBox {
+                index,
+                text: shown,
+                x,
+                y,
+                width,
+            });
+            x += width + 8;
+            if text.contains('\n') {
+                (x, y) = (MARGIN, y + ROW);
+            }
+        }
+        let more = if self.texts.len() > MAX_TOKENS {
+            LINE + 8
+        } else {
+            0
+        };
+        (boxes, y + ROW + more)
+    }
+}
+
+/// A token on the sheet.
+struct TokenBox {
+    index: usize,
+    text: String,
+    x: u32,
+    y: u32,
+    width: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patches_become_the_picture_again() {
+        let mut state = 1u32;
+        let image = RgbImage::from_fn(84, 56, |_, _| {
+            Rgb([0; 3].map(|_: u8| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            }))
+        });
+        // A picture of this size is not resized.
+        let limits = ImageLimits {
+            min_pixels: 1,
+            ..ImageLimits::default()
+        };
+        let patches = data::image::process(&image, &limits).unwrap();
+        let picture = Picture::from_patches(&patches, &limits);
+        assert_eq!(picture.pixels, image);
+        assert_eq!(picture.tokens, [2, 3]);
+    }
+
+    #[test]
+    fn highest_focus_first() {
+        assert_eq!(highest(&[0.1, 0.9, 0.5, 0.9, 0.2, 0.6]), [1, 3, 5, 2]);
+        assert_eq!(highest(&[0.5]), [0]);
+        assert!(highest(&[]).is_empty());
+    }
+
+    /// Many pictures, one pixel high, thousands of tokens: everything stays on the sheet.
+    #[test]
+    fn extreme_shapes_are_drawn() {
+        let picture = |w, h| Picture {
+            pixels: RgbImage::from_pixel(w * 28, h * 28, Rgb([200, 30, 90])),
+            tokens: [h as usize, w as usize],
+        };
+        for pictures in [
+            vec![picture(190, 1)],
+            vec![picture(1, 190)],
+            (1..9).map(|k| picture(k, 9 - k)).collect(),
+        ] {
+            let tokens: usize = pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();
+            let texts = vec!["token\n".to_owned(); MAX_TOKENS + 5];
+            let focus: Vec<f32> = (0..texts.len()).map(|k| k as f32 / 3000.0).collect();
+            let cosines: Vec<f32> = (0..tokens).map(|k| (k as f32).sin()).collect();
+            let panels: Vec<Panel> = highest(&focus)
+                .into_iter()
+                .map(|token| Panel {
+                    token,
+                    cosines: cosines.clone(),
+                })
+                .collect();
+            let map = FocusMap {
+                prompt: &"word ".repeat(300),
+                pictures: &pictures,
+                texts: &texts,
+                focus: &focus,
+                panels: &panels,
+            };
+            let sheet = map.draw();
+            assert_eq!(sheet.width(), WIDTH);
+            assert!(sheet.height() > 2000 * ROW);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What the programs share: the choice of a backend and the way errors end a program.
+#![allow(dead_code)] // each program uses a part
+
+use std::process::ExitCode;
+
+use burn::tensor::{DType, Tensor, backend::Backend as _};
+use rl::TrainError;
+use rl::config::{Backend, Dtype};
+
+/// A job that runs on whichever backend was chosen.
+pub trait OnBackend {
+    /// What it gives back.
+    type Output;
+    /// Runs on `B`.
+    fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output;
+}
+
+/// A program that ends with an error: its exit code (design decision 11) and one clear line.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// Bad usage or input.
+    pub fn input(message: impl std::fmt::Display) -> Self {
+        Self { code: 2, message: message.to_string() }
+    }
+    /// Anything else.
+    pub fn other(message: impl std::fmt::Display) -> Self {
+        Self { code: 1, message: message.to_string() }
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        Self { code: error.exit_code() as u8, message: error.to_string() }
+    }
+}
+impl From<model_qwen2vl::ModelError> for Failure {
+    fn from(error: model_qwen2vl::ModelError) -> Self {
+        TrainError::from(error).into()
+    }
+}
+impl From<data::DataError> for Failure {
+    fn from(error: data::DataError) -> Self {
+        TrainError::from(error).into()
+    }
+}
+impl From<rl::config::ConfigError> for Failure {
+    fn from(error: rl::config::ConfigError) -> Self {
+        TrainError::from(error).into()
+    }
+}
+
+/// Ends a program: nothing on success, `error: ...` and the exit code otherwise.
+pub fn exit(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray was
+/// measured (docs/performance.md).
+pub fn compiled() -> Vec<Backend> {
+    let mut all = Vec::new();
+    if cfg!(feature = "cuda") {
+        all.push(Backend::Cuda);
+    }
+    if cfg!(feature = "vulkan") {
+        all.push(Backend::Vulkan);
+    } else if cfg!(feature = "wgpu") {
+        all.push(Backend::Wgpu);
+    }
+    if cfg!(feature = "flex") {
+        all.push(Backend::Flex);
+    }
+    if cfg!(feature = "ndarray") {
+        all.push(Backend::Ndarray);
+    }
+    all
+}
+
+/// The backend named on a command line.
+pub fn parse_backend(name: &str) -> Result<Backend, String> {
+    let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
+    all.into_iter().find(|b| b.as_str() == name).ok_or_else(|| format!("there is no backend {name:?}; there are auto, flex, ndarray, wgpu, vulkan, cuda"))
+}
+
+/// The number format named on a command line.
+pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
+    [Dtype::Auto, Dtype::F32, Dtype::Bf16].into_iter().find(|d| d.as_str() == name).ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
+}
+
+/// Whether a first computation on the device succeeds. Drivers that are missing end in a panic inside the libraries: it is
+/// caught, and its text is not shown.
+fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let device = device.clone();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || Tensor::<B, 1>::ones([2], &device).sum().try_into_data().is_ok()));
+    std::panic::set_hook(hook);
+    result.unwrap_or(false)
+}
+
+/// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
+pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
+    let candidates = if backend == Backend::Auto { compiled() } else { vec![backend] };
+    let mut job = Some(job);
+    for candidate in &candidates {
+        if let Some(result) = attempt(*candidate, dtype, backend == Backend::Auto, &mut job)? {
+            return Ok(result);
+        }
+    }
+    Err(Failure::input("no backend finds a device; build with --features flex or ndarray for the CPU"))
+}
+
+/// `None` if `optional` and the backend has no device.
+fn attempt<J: OnBackend>(backend: Backend, dtype: Dtype, optional: bool, job: &mut Option<J>) -> Result<Option<J::Output>, Failure> {
+    #[allow(unused_macros)]
+    macro_rules! run {
+        ($type:ty, $bf16:expr) => {{
+            let device = <$type as burn::tensor::backend::BackendTypes>::Device::default();
+            if !works::<$type>(&device) {
+                if optional {
+                    return Ok(None);
+                }
+                return Err(Failure::input(format!("backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU", backend.as_str())));
+            }
+            let dtype = match dtype {
+                Dtype::Bf16 => DType::BF16,
+                Dtype::F32 => DType::F32,
+                Dtype::Auto => if $bf16 { DType::BF16 } else { DType::F32 },
+            };
+            if dtype == DType::BF16 && !<$type>::supports_dtype(&device, DType::BF16) {
+                return Err(Failure::input(format!("backend {} does not compute in bf16; use --dtype f32", backend.as_str())));
+            }
+            Ok(job.take().map(|job| job.run::<$type>(device, dtype)))
+        }};
+    }
+    match backend {
+        #[cfg(feature = "flex")]
+        Backend::Flex => run!(burn_flex::Flex<f32, i32>, false),
+        #[cfg(feature = "ndarray")]
+        Backend::Ndarray => run!(burn_ndarray::NdArray<f32>, false),
+        #[cfg(all(feature = "wgpu", not(feature = "vulkan")))]
+        Backend::Wgpu => run!(burn_wgpu::Wgpu<f32, i32>, false),
+        #[cfg(feature = "vulkan")]
+        Backend::Vulkan | Backend::Wgpu => run!(burn_wgpu::Wgpu<f32, i32>, false),
+        #[cfg(feature = "cuda")]
+        Backend::Cuda => run!(burn_cuda::Cuda<f32, i32>, true),
+        other => Err(Failure::input(format!(
+            "backend {} was not compiled in; this program has {}; build with --features {}",
+            other.as_str(),
+            compiled().iter().map(|b| b.as_str()).collect::<Vec<_>>().join(", "),
+            other.as_str()
+        ))),
+    }
+}

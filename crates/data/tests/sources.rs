@@ -1,0 +1,622 @@
+//! Data sets as people have them: parquet of several shapes, JSON lines, folders of annotations, mixtures, damage.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
+use arrow_array::{
+    Array, ArrayRef, Float64Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray,
+    StructArray,
+};
+use arrow_schema::{DataType, Field, Fields, Schema};
+use base64::Engine;
+use data::{Cursor, DataSpec, Dataset, ImageSource, Keys, Sample};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+/// `list<struct<bytes, path>>`: one list a row, `None` for a null list.
+type Pictures = Vec<Option<Vec<(Option<Vec<u8>>, Option<&'static str>)>>>;
+
+fn picture_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("bytes", DataType::Binary, true),
+        Field::new("path", DataType::Utf8, true),
+    ])
+}
+
+fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
+    let mut bytes = BinaryBuilder::new();
+    let mut paths = StringBuilder::new();
+    for (b, p) in flat {
+        bytes.append_option(b.as_deref());
+        paths.append_option(*p);
+    }
+    StructArray::new(
+        picture_fields(),
+        vec![Arc::new(bytes.finish()), Arc::new(paths.finish())],
+        None,
+    )
+}
+
+fn picture_lists(rows: &Pictures) -> ListArray {
+    let flat: Vec<_> = rows.iter().flatten().flatten().cloned().collect();
+    let lengths = rows.iter().map(|r| r.as_ref().map_or(0, Vec::len));
+    let offsets = arrow_buffer_offsets(lengths);
+    let nulls: arrow_array::BooleanArray = rows.iter().map(|r| Some(r.is_some())).collect();
+    let item = Arc::new(Field::new(
+        "element",
+        DataType::Struct(picture_fields()),
+        true,
+    ));
+    ListArray::new(
+        item,
+        offsets,
+        Arc::new(structs(&flat)),
+        Some(arrow_buffer::NullBuffer::new(nulls.values().clone())),
+    )
+}
+
+fn arrow_buffer_offsets(lengths: impl Iterator<Item = usize>) -> arrow_buffer::OffsetBuffer<i32> {
+    arrow_buffer::OffsetBuffer::from_lengths(lengths)
+}
+
+fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize, page_index: bool) {
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(n, a)| Field::new(*n, a.data_type().clone(), true))
+        .collect();
+    let schema = Arc::new(Schema::new(fields));
+    let batch =
+        RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(group_rows))
+        .set_data_page_row_count_limit(7)
+        .set_write_batch_size(7)
+        .set_offset_index_disabled(!page_index)
+        .set_statistics_enabled(if page_index {
+            EnabledStatistics::Page
+        } else {
+            EnabledStatistics::Chunk
+        })
+        .build();
+    let mut writer = ArrowWriter::try_new(
+        std::fs::File::create(path).unwrap(),
+        schema,
+        Some(properties),
+    )
+    .unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+fn open(path: &Path) -> Dataset {
+    open_with(path, &Keys::default())
+}
+
+fn open_with(path: &Path, keys: &Keys) -> Dataset {
+    Dataset::open(&[path.display().to_string().into()], keys, None).unwrap()
+}
+
+fn refusal(spec: &str) -> String {
+    let error = Dataset::open(&[spec.into()], &Keys::default(), None)
+        .unwrap_err()
+        .to_string();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+fn bytes_of(image: &ImageSource) -> Vec<u8> {
+    image.load().unwrap().into_owned()
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_path_buf();
+    (dir, path)
+}
+
+/// The shape of ViRL39K: picture structs with null paths, text-only rows, several pictures.
+fn virl(path: &Path, rows: usize, group_rows: usize, payload: usize, page_index: bool) {
+    let picture = |i: usize| (Some(vec![i as u8; payload]), None);
+    let pictures: Pictures = (0..rows)
+        .map(|i| match i % 4 {
+            0 => None,
+            1 => Some(vec![]),
+            2 => Some(vec![picture(i)]),
+            _ => Some(vec![picture(i), (None, Some("sub/x.png"))]),
+        })
+        .collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("problem", texts((0..rows).map(|i| format!("p{i}")))),
+        (
+            "answer",
+            texts((0..rows).map(|i| format!("\\boxed{{{i}}}"))),
+        ),
+        ("images", Arc::new(picture_lists(&pictures))),
+        (
+            "unused",
+            Arc::new(Float64Array::from_iter_values((0..rows).map(|i| i as f64))),
+        ),
+    ];
+    write(path, columns, group_rows, page_index);
+}
+
+fn check_virl(sample: &Sample, dir: &Path, payload: usize) {
+    let i = sample.index;
+    assert_eq!(sample.id, i.to_string());
+    assert_eq!(sample.problem, format!("p{i}"));
+    assert_eq!(sample.answer, format!("\\boxed{{{i}}}"));
+    assert_eq!(sample.images.len(), [0, 0, 1, 2][i % 4]);
+    if i % 4 >= 2 {
+        assert_eq!(bytes_of(&sample.images[0]), vec![i as u8; payload]);
+    }
+    if i % 4 == 3 {
+        assert_eq!(sample.images[1], ImageSource::Path(dir.join("sub/x.png")));
+    }
+}
+
+#[test]
+fn random_access_over_row_groups() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("train.parquet");
+    virl(&path, 103, 10, 5, true);
+    let dataset = open(&path);
+    assert_eq!(dataset.len(), 103);
+    for k in 0..103 {
+        check_virl(&dataset.get(k * 37 % 103).unwrap(), &dir, 5);
+    }
+    let many: Vec<usize> = (0..200).map(|k| k * 61 % 103).collect();
+    for (i, sample) in many.iter().zip(dataset.get_many(&many)) {
+        let sample = sample.unwrap();
+        assert_eq!(sample.index, *i);
+        check_virl(&sample, &dir, 5);
+    }
+    let error = dataset.get(103).unwrap_err().to_string();
+    assert!(error.contains("103 rows"), "{error}");
+}
+
+#[test]
+fn single_rows_of_large_row_groups() {
+    // 60 rows of 1 MB in one group: above the size at which a group is decoded whole.
+    for page_index in [true, false] {
+        let (_tmp, dir) = folder();
+        let path = dir.join("train.parquet");
+        let payload = 1 << 20;
+        virl(&path, 60, 100, payload, page_index);
+        let dataset = open(&path);
+        for i in [59, 0, 30, 31, 2, 3] {
+            check_virl(&dataset.get(i).unwrap(), &dir, payload);
+        }
+        for sample in dataset.get_many(&[50, 3, 3, 7, 2, 59, 50]) {
+            check_virl(&sample.unwrap(), &dir, payload);
+        }
+    }
+}
+
+#[test]
+fn many_threads_read_one_file() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("train.parquet");
+    virl(&path, 400, 20, 100, false);
+    let dataset = open(&path);
+    std::thread::scope(|scope| {
+        for t in 0..4 {
+            let (dataset, dir) = (&dataset, &dir);
+            scope.spawn(move || {
+                (0..200).for_each(|k| {
+                    check_virl(&dataset.get((k * 7 + t * 53) % 400).unwrap(), dir, 100)
+                })
+            });
+        }
+    });
+}
+
+#[test]
+fn opening_reads_no_data_page() {
+    // All data pages are overwritten: opening works, reading a row sets it aside.
+    let (_tmp, dir) = folder();
+    let path = dir.join("train.parquet");
+    virl(&path, 40, 10, 50, false);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let footer =
+        u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
+    let end = bytes.len() - 8 - footer;
+    bytes[4..end].fill(0xEE);
+    std::fs::write(&path, bytes).unwrap();
+    let dataset = open(&path);
+    assert_eq!(dataset.len(), 40);
+    let row = dataset.get(17).unwrap_err();
+    assert!(
+        row.to_string().starts_with("row 17: row group 1 of"),
+        "{row}"
+    );
+    assert_eq!(row.to_string().lines().count(), 1);
+}
+
+#[test]
+fn picture_columns_of_every_shape() {
+    let (_tmp, dir) = folder();
+    let two = || texts(["a", "b"]);
+    let answers = || -> ArrayRef { Arc::new(Int64Array::from(vec![Some(3), Some(-4)])) };
+    let case = |name: &str, images: ArrayRef| {
+        let path = dir.join(format!("{name}.parquet"));
+        write(
+            &path,
+            vec![
+                ("problem", two()),
+                ("answer", answers()),
+                ("images", images),
+            ],
+            100,
+            false,
+        );
+        let dataset = open(&path);
+        [dataset.get(0).unwrap(), dataset.get(1).unwrap()]
+    };
+    // One struct a row.
+    let rows = case(
+        "struct",
+        Arc::new(structs(&[
+            (Some(vec![1, 2]), Some("kept.png")),
+            (None, Some("b.png")),
+        ])),
+    );
+    assert_eq!(rows[0].images, [ImageSource::from(vec![1, 2])]);
+    assert_eq!(rows[1].images, [ImageSource::Path(dir.join("b.png"))]);
+    assert_eq!([&rows[0].answer, &rows[1].answer], ["3", "-4"]);
+    // list<binary>, with a null element.
+    let mut lists = ListBuilder::new(BinaryBuilder::new());
+    lists.values().append_value([1]);
+    lists.values().append_null();
+    lists.values().append_value([2]);
+    lists.append(true);
+    lists.append(false);
+    let rows = case("binary", Arc::new(lists.finish()));
+    assert_eq!(
+        rows[0].images,
+        [ImageSource::from(vec![1]), ImageSource::from(vec![2])]
+    );
+    assert!(rows[1].images.is_empty());
+    // list<string>.
+    let mut lists = ListBuilder::new(StringBuilder::new());
+    lists.values().append_value("one.png");
+    lists.append(true);
+    lists.values().append_value("/abs/two.png");
+    lists.append(true);
+    let rows = case("paths", Arc::new(lists.finish()));
+    assert_eq!(rows[0].images, [ImageSource::Path(dir.join("one.png"))]);
+    assert_eq!(rows[1].images, [ImageSource::Path("/abs/two.png".into())]);
+    // A column of nothing.
+    assert!(
+        case("null", Arc::new(NullArray::new(2)))[0]
+            .images
+            .is_empty()
+    );
+    // Plain bytes.
+    let rows = case(
+        "plain",
+        Arc::new(arrow_array::BinaryArray::from_vec(vec![b"x", b"y"])),
+    );
+    assert_eq!(rows[1].images, [ImageSource::from(b"y".to_vec())]);
+    // A struct with neither.
+    let path = dir.join("neither.parquet");
+    let neither = Arc::new(structs(&[(None, None), (None, None)]));
+    write(
+        &path,
+        vec![
+            ("problem", two()),
+            ("answer", answers()),
+            ("images", neither),
+        ],
+        100,
+        false,
+    );
+    let error = open(&path).get(1).unwrap_err().to_string();
+    assert_eq!(error, "row 1: `images`: neither bytes nor path");
+}
+
+#[test]
+fn keys_ids_tasks_and_null_cells() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    let problems: ArrayRef = Arc::new(StringArray::from(vec![
+        Some("q0"),
+        None,
+        Some("q2"),
+        Some("q3"),
+    ]));
+    let answers: ArrayRef = Arc::new(Float64Array::from(vec![
+        Some(0.5),
+        Some(1.0),
+        None,
+        Some(-2.25),
+    ]));
+    let ids = texts(["a", "b", "c", "a"]);
+    write(
+        &path,
+        vec![
+            ("question", problems),
+            ("gold", answers),
+            ("qid", ids),
+            ("topic", texts(["t"; 4])),
+        ],
+        2,
+        false,
+    );
+    let keys = Keys {
+        prompt_key: "question".into(),
+        answer_key: "gold".into(),
+        id_key: "qid".into(),
+        task_key: "topic".into(),
+        ..Keys::default()
+    };
+    let dataset = open_with(&path, &keys);
+    let first = dataset.get(0).unwrap();
+    // The id of two rows names neither.
+    assert_eq!(
+        (
+            first.id.as_str(),
+            first.answer.as_str(),
+            first.task.as_deref()
+        ),
+        ("0", "0.5", Some("t"))
+    );
+    assert_eq!(
+        dataset.get(1).unwrap_err().to_string(),
+        "row 1 (id \"b\"): `question` is missing or null"
+    );
+    assert_eq!(
+        dataset.get(2).unwrap_err().to_string(),
+        "row 2 (id \"c\"): `gold` is missing or null"
+    );
+    assert_eq!(dataset.get(3).unwrap().id, "3");
+    let columns = &dataset.sources()[0].2;
+    assert_eq!(columns.len(), 4);
+    assert!(columns.iter().all(|c| c.used));
+}
+
+#[test]
+fn parquet_files_that_cannot_be_used() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    virl(&path, 20, 10, 5, false);
+    let whole = std::fs::read(&path).unwrap();
+    let name = path.display().to_string();
+    for cut in [whole.len() - 1, whole.len() / 2, 3] {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let error = refusal(&name);
+        assert!(
+            error.starts_with(&name) && error.contains("truncated"),
+            "{error}"
+        );
+    }
+    std::fs::write(&path, b"").unwrap();
+    assert!(refusal(&name).contains(&name));
+    write(
+        &path,
+        vec![("prompt", texts(["a"])), ("answer", texts(["b"]))],
+        10,
+        false,
+    );
+    let error = refusal(&name);
+    assert!(
+        error.contains("no column \"problem\"")
+            && error.contains("prompt, answer")
+            && error.contains("prompt_key"),
+        "{error}"
+    );
+    write(
+        &path,
+        vec![
+            ("problem", Arc::new(structs(&[(None, None)]))),
+            ("answer", texts(["b"])),
+        ],
+        10,
+        false,
+    );
+    assert!(refusal(&name).contains("not text"));
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    write(
+        &path,
+        vec![
+            ("problem", texts(["a"])),
+            ("answer", texts(["b"])),
+            ("images", numbers),
+        ],
+        10,
+        false,
+    );
+    assert!(refusal(&name).contains("not pictures"));
+    write(
+        &path,
+        vec![
+            ("problem", texts(Vec::<&str>::new())),
+            ("answer", texts(Vec::<&str>::new())),
+        ],
+        10,
+        false,
+    );
+    assert!(refusal(&name).contains("no rows"));
+    let text = dir.join("x.txt");
+    std::fs::write(&text, "hello").unwrap();
+    assert!(refusal(&text.display().to_string()).contains("unknown file type"));
+}
+
+#[test]
+fn json_lines() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.jsonl");
+    let png: Vec<u8> = [b"\x89PNG\r\n\x1a\n".as_slice(), &[7; 60]].concat();
+    let base64 = base64::engine::general_purpose::STANDARD.encode(&png);
+    let rows = [
+        r#"{"problem": "a", "answer": 3, "images": ["p.png", "/abs/q.png"], "id": 7, "task": "t"}"#
+            .to_owned(),
+        String::new(),
+        format!(r#"{{"problem": "b", "answer": 2.0, "images": "data:image/png;base64,{base64}"}}"#),
+        format!(
+            r#"{{"problem": "c", "answer": true, "images": ["{base64}", {{"bytes": "{base64}"}}, {{"path": "z.png"}}, null]}}"#
+        ),
+        r#"{"problem": "d", "answer": ["x"], "images": null, "solution": "s"}"#.to_owned(),
+        "not json".to_owned(),
+        r#"{"problem": "e", "answer": {"a": 1}}"#.to_owned(),
+        r#"{"problem": "f", "answer": "1", "images": ["http://x/y.png"]}"#.to_owned(),
+        r#"{"problem": "g"}"#.to_owned(),
+        r#"{"problem": "h", "answer": "1", "images": [3]}"#.to_owned(),
+        r#"{"problem": "i", "answer": "1", "images": ["data:image/png;base64,@@"]}"#.to_owned(),
+    ];
+    std::fs::write(&path, rows.join("\n") + "\n").unwrap();
+    let dataset = open(&path);
+    assert_eq!(dataset.len(), 10, "blank lines are no rows");
+    let row = dataset.get(0).unwrap();
+    assert_eq!(
+        (row.id.as_str(), row.answer.as_str(), row.task.as_deref()),
+        ("7", "3", Some("t"))
+    );
+    assert_eq!(
+        row.images,
+        [
+            ImageSource::Path(dir.join("p.png")),
+            ImageSource::Path("/abs/q.png".into())
+        ]
+    );
+    let row = dataset.get(1).unwrap();
+    assert_eq!(
+        (row.answer.as_str(), bytes_of(&row.images[0])),
+        ("2", png.clone())
+    );
+    let row = dataset.get(2).unwrap();
+    assert_eq!((row.answer.as_str(), row.images.len()), ("True", 3));
+    assert_eq!(
+        (bytes_of(&row.images[0]), bytes_of(&row.images[1])),
+        (png.clone(), png)
+    );
+    let row = dataset.get(3).unwrap();
+    assert_eq!(
+        (
+            row.answer.as_str(),
+            row.solution.as_deref(),
+            row.images.len()
+        ),
+        ("x", Some("s"), 0)
+    );
+    let reason = |i: usize| dataset.get(i).unwrap_err().reason;
+    assert!(reason(4).contains("not JSON"));
+    assert!(reason(5).contains("`answer`: an object"));
+    assert!(reason(6).contains("web address"));
+    assert!(reason(7).contains("`answer` is missing"));
+    assert!(reason(8).contains("image 1: neither a path nor base64"));
+    assert!(reason(9).contains("bad base64"));
+
+    // Pictures relative to a folder of the user's choice.
+    let dataset = Dataset::open(
+        &[path.display().to_string().into()],
+        &Keys::default(),
+        Some(Path::new("/pictures")),
+    )
+    .unwrap();
+    assert_eq!(
+        dataset.get(0).unwrap().images[0],
+        ImageSource::Path("/pictures/p.png".into())
+    );
+}
+
+#[test]
+fn json_arrays() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.json");
+    std::fs::write(&path, "\u{FEFF}[\n {\"problem\": \"a ] } \\\" ,\", \"answer\": [\"1\"]},\n {\"problem\": \"b\", \"answer\": \"2\"}\n]\n").unwrap();
+    let dataset = open(&path);
+    assert_eq!(dataset.len(), 2);
+    assert_eq!(dataset.get(0).unwrap().problem, "a ] } \" ,");
+    assert_eq!(dataset.get(1).unwrap().answer, "2");
+    let name = path.display().to_string();
+    for (text, expected) in [
+        ("[{\"problem\": 1", "truncated"),
+        ("[]", "no rows"),
+        ("", "no rows"),
+        ("  \n", "no rows"),
+        ("[1, 2]", "not an object"),
+        ("{\"question\": 1}", "no key \"problem\""),
+        (
+            "[{\"problem\": \"a\", \"answer\": 1}] trailing",
+            "follows the end",
+        ),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert!(
+            refusal(&name).contains(expected),
+            "{text}: {}",
+            refusal(&name)
+        );
+    }
+}
+
+#[test]
+fn folders_of_annotations() {
+    let (_tmp, dir) = folder();
+    let info = serde_json::json!({
+        "mathvista": {"file_name": "mv.json", "formatting": "sharegpt", "columns": {"messages": "messages", "images": "images"},
+            "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}},
+        "plain": {"file_name": "plain.jsonl", "columns": {"prompt": "q", "response": "a", "images": "pics"}},
+    });
+    std::fs::write(dir.join("dataset_info.json"), info.to_string()).unwrap();
+    let mv = serde_json::json!([
+        {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "<image>x?"}, {"role": "assistant", "content": "4"}], "images": ["i/1.png"]},
+        {"messages": [{"role": "user", "content": "y?"}, {"role": "assistant", "content": "so \\boxed{\\frac{1}{2}}."}], "images": []},
+        {"messages": [{"role": "user", "content": "z?"}]},
+    ]);
+    std::fs::write(dir.join("mv.json"), mv.to_string()).unwrap();
+    std::fs::write(
+        dir.join("plain.jsonl"),
+        "{\"q\": \"1+1\", \"input\": \"in words\", \"a\": \"two\", \"pics\": []}\n",
+    )
+    .unwrap();
+    let spec = |s: &str| format!("{}{s}", dir.display());
+    let open = |s: &str| Dataset::open(&[spec(s).into()], &Keys::default(), None).unwrap();
+    let dataset = open("@mathvista");
+    let row = dataset.get(0).unwrap();
+    assert_eq!(
+        (row.problem.as_str(), row.answer.as_str()),
+        ("<image>x?", "4")
+    );
+    assert_eq!(row.images, [ImageSource::Path(dir.join("i/1.png"))]);
+    assert_eq!(dataset.get(1).unwrap().answer, "\\frac{1}{2}");
+    assert!(dataset.get(2).unwrap_err().reason.contains("missing"));
+    assert_eq!(open("@plain").get(0).unwrap().problem, "1+1\nin words");
+    assert!(refusal(&spec("")).contains("mathvista, plain"));
+    assert!(refusal(&spec("@nothing")).contains("no entry"));
+}
+
+#[test]
+fn mixtures_with_weights() {
+    let (_tmp, dir) = folder();
+    let a = dir.join("a.jsonl");
+    std::fs::write(&a, "{\"problem\": \"a\", \"answer\": 1}\n".repeat(4)).unwrap();
+    let specs: Vec<DataSpec> = serde_json::from_str(&format!(
+        r#"["toy:sum?size=6", {{"path": {:?}, "weight": 3.0}}]"#,
+        a.display().to_string()
+    ))
+    .unwrap();
+    let dataset = Dataset::open(&specs, &Keys::default(), None).unwrap();
+    assert_eq!(dataset.len(), 10);
+    assert_eq!(dataset.get(5).unwrap().task.as_deref(), Some("sum"));
+    assert_eq!(dataset.get(6).unwrap().problem, "a");
+    assert_eq!(Cursor::epoch_len(&dataset), 18);
+    let mut rows = Cursor::new(1).next(&dataset, 18);
+    rows.sort_unstable();
+    assert_eq!(rows, [0, 1, 2, 3, 4, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9]);
+    let error = serde_json::from_str::<Vec<DataSpec>>(r#"[{"path": "a", "wait": 1}]"#);
+    assert!(error.is_err());
+    let weight: DataSpec = serde_json::from_str(r#"{"path": "toy:sum", "weight": -1.0}"#).unwrap();
+    assert!(
+        Dataset::open(&[weight], &Keys::default(), None)
+            .unwrap_err()
+            .to_string()
+            .contains("weight -1")
+    );
+    assert!(Dataset::open(&[], &Keys::default(), None).is_err());
+}

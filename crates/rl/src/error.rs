@@ -1,0 +1,72 @@
+//! What ends a run, and with which exit code.
+
+use std::path::PathBuf;
+
+/// The end of a run that did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] crate::config::ConfigError),
+    /// A data file, model folder or template that cannot be used.
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    /// The model folder or a checkpoint.
+    #[error(transparent)]
+    Model(#[from] model_qwen2vl::ModelError),
+    /// A reward that cannot be computed.
+    #[error(transparent)]
+    Reward(#[from] reward::RewardError),
+    /// The run folder.
+    #[error(transparent)]
+    RunFolder(#[from] crate::run_folder::RunFolderError),
+    /// Settings of an estimator.
+    #[error(transparent)]
+    Advantage(#[from] crate::advantage::AdvantageError),
+    /// Settings or streams of a shaping.
+    #[error(transparent)]
+    Shaping(#[from] crate::shaping::ShapingError),
+    /// Settings or streams of a loss.
+    #[error(transparent)]
+    Loss(#[from] crate::loss::LossError),
+    /// Data that holds nothing to train on.
+    #[error("{0}")]
+    Input(String),
+    /// A checkpoint that cannot be written or read.
+    #[error("{path}: {reason}")]
+    Checkpoint {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Why, and what is left.
+        reason: String,
+    },
+    /// The device.
+    #[error("the device failed: {0}")]
+    Device(String),
+    /// SIGINT or SIGTERM, after a checkpoint.
+    #[error(
+        "interrupted; the run goes on from its checkpoint when the same command is given again"
+    )]
+    Interrupted,
+}
+
+impl TrainError {
+    /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Config(_)
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Input(_)
+            | Self::Advantage(_) => 2,
+            Self::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}
+
+impl From<crate::rollout::Interrupted> for TrainError {
+    fn from(_: crate::rollout::Interrupted) -> Self {
+        Self::Interrupted
+    }
+}

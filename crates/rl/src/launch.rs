@@ -1,0 +1,116 @@
+//! From a configuration to a run of Qwen2.5-VL on one device.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::DType;
+use data::{Processor, toy};
+use model_qwen2vl::load::eos_token_ids;
+use model_qwen2vl::{Kernels, ModelError, Qwen2_5_VL, Qwen2_5_VLConfig};
+
+use crate::config::Config;
+use crate::error::TrainError;
+use crate::progress::Progress;
+use crate::trainer::{Setup, Summary, Trainer};
+
+/// Writes the embedded toy model's folder without weights: tokenizer, image processor, `config.json`.
+///
+/// # Errors
+/// Anything the file system refuses.
+pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
+    toy::write_processor_files(dir)?;
+    let config = toy_config()?;
+    let path = dir.join("config.json");
+    let text = serde_json::to_string_pretty(&config.raw).unwrap_or_default();
+    std::fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?;
+    Ok(())
+}
+
+/// The architecture of the toy model, with the toy tokenizer's vocabulary.
+///
+/// # Errors
+/// None in practice: both halves are built in.
+pub fn toy_config() -> Result<Qwen2_5_VLConfig, TrainError> {
+    let ids = toy::special_ids();
+    let preset = Qwen2_5_VLConfig::preset("toy").ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
+    Ok(preset.with_vocabulary(
+        ids.vocab_size,
+        [
+            ("bos_token_id", ids.bos),
+            ("eos_token_id", ids.eos),
+            ("vision_start_token_id", ids.vision_start),
+            ("vision_end_token_id", ids.vision_end),
+            ("image_token_id", ids.image_pad),
+            ("video_token_id", ids.video_pad),
+        ],
+    )?)
+}
+
+/// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
+fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, TrainError> {
+    let own = Qwen2_5_VLConfig::from_folder(folder)?;
+    let name = config.model.init.as_str();
+    if name.is_empty() || (config.model.path == "toy" && name == "toy") {
+        return Ok(own);
+    }
+    let preset = Qwen2_5_VLConfig::preset(name).ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
+    let id = |key: &str| own.raw.get(key).or_else(|| own.raw.get("text_config").and_then(|t| t.get(key))).and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+    Ok(preset.with_vocabulary(
+        own.text.vocab_size,
+        [
+            ("bos_token_id", id("bos_token_id")),
+            ("eos_token_id", own.eos_token_ids.first().copied().unwrap_or(0)),
+            ("vision_start_token_id", own.vision_start_token_id),
+            ("vision_end_token_id", own.vision_end_token_id),
+            ("image_token_id", own.image_token_id),
+            ("video_token_id", own.video_token_id),
+        ],
+    )?)
+}
+
+/// Trains as `config` says on `device`, with weights and activations in `dtype`.
+///
+/// # Errors
+/// [`TrainError`] says what ended the run; its exit code says whose fault it was.
+pub fn train<B: Kernels>(config: Config, dtype: DType, device: &B::Device, progress: Progress, interrupt: Arc<AtomicBool>) -> Result<Summary, TrainError> {
+    let is_toy = config.model.path == "toy";
+    let source: PathBuf = if is_toy { config.trainer.run_dir().join("model") } else { PathBuf::from(&config.model.path) };
+    if is_toy {
+        std::fs::create_dir_all(&source).map_err(|e| ModelError::Io { path: source.clone(), source: e })?;
+        write_toy_folder(&source)?;
+    }
+    let architecture = architecture(&config, &source)?;
+    let processor = Processor::from_folder(&source)?;
+    // 0 keeps the folder's own limit.
+    let or = |value: usize, own: u64| if value == 0 { own } else { value as u64 };
+    let (min, max) = (or(config.data.min_pixels, processor.limits().min_pixels), or(config.data.max_pixels, processor.limits().max_pixels));
+    let processor = processor.with_limits(min, max)?;
+    if processor.image_pad_id() != architecture.image_token_id {
+        return Err(TrainError::Input(format!(
+            "{}: the tokenizer's <|image_pad|> is {}, config.json's image_token_id is {}; they belong to different models",
+            source.display(),
+            processor.image_pad_id(),
+            architecture.image_token_id
+        )));
+    }
+    let eos = eos_token_ids(&source, &architecture)?;
+    let random = is_toy || !config.model.init.as_str().is_empty();
+    let (seed, own_device, folder) = (config.model.init_seed, device.clone(), source.clone());
+    let initial = move || match random {
+        true => Ok(Qwen2_5_VL::<B>::random(architecture.clone(), seed, dtype, &own_device)),
+        false => Qwen2_5_VL::load(&folder, dtype, &own_device),
+    };
+    let own_device = device.clone();
+    let setup = Setup {
+        config,
+        load: Box::new(move |path| Qwen2_5_VL::<B>::load(path, dtype, &own_device)),
+        initial: Box::new(initial),
+        processor: Arc::new(processor),
+        source,
+        eos,
+        progress,
+        interrupt,
+    };
+    Trainer::<B, _>::new(setup)?.run()
+}

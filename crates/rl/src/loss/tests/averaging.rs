@@ -1,0 +1,126 @@
+//! The loss and its gradient do not depend on the micro-batches, the padding, or the order of the responses.
+
+use super::*;
+use proptest::prelude::*;
+
+fn token() -> impl Strategy<Value = [f64; 7]> {
+    // old, new - old, advantage, reference - old, masked - old, rollout - old, filtered
+    [
+        -4.0..-0.1_f64,
+        -1.5..1.5,
+        -2.0..2.0,
+        -1.0..1.0,
+        -1.0..1.0,
+        -1.0..1.0,
+        0.0..1.0,
+    ]
+}
+
+fn batches() -> impl Strategy<Value = Batch> {
+    prop::collection::vec(prop::collection::vec(token(), 1..7), 1..8).prop_map(|rows| {
+        let of = |f: &dyn Fn(&[f64; 7]) -> f64| -> Vec<Vec<f64>> {
+            rows.iter().map(|row| row.iter().map(f).collect()).collect()
+        };
+        Batch {
+            old: of(&|t| t[0]),
+            log_probs: of(&|t| t[0] + t[1]),
+            advantages: of(&|t| t[2]),
+            reference: Some(of(&|t| t[0] + t[3])),
+            masked: Some(of(&|t| t[0] + t[4])),
+            rollout: Some(of(&|t| t[0] + t[5])),
+            policy_mask: Some(of(&|t| t[6].round())),
+            entropy: None,
+        }
+    })
+}
+
+fn configs() -> impl Strategy<Value = LossConfig> {
+    let loss = prop::sample::select(LossType::ALL.to_vec());
+    let mode = prop_oneof![Just(LossAvgMode::Token), Just(LossAvgMode::Seq)];
+    let correction = prop::sample::select(vec![
+        CorrectionMode::None,
+        CorrectionMode::TokenTruncate,
+        CorrectionMode::TokenMask,
+        CorrectionMode::SequenceTruncate,
+        CorrectionMode::SequenceMask,
+    ]);
+    (loss, mode, correction, any::<bool>()).prop_map(|(loss_type, loss_avg_mode, mode, extras)| {
+        let mut config = LossConfig {
+            loss_avg_mode,
+            rollout_correction: CorrectionConfig { mode, cap: 2.0 },
+            ..LossConfig::published(loss_type)
+        };
+        if extras {
+            config.kl.disable_kl = false;
+            config.kl.use_kl_loss = true;
+            config.entropy_coef = 0.05;
+            config.papo = Some(PapoConfig::default());
+        }
+        config
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn micro_batches_add_up(batch in batches(), config in configs(), cut in 0_usize..8, extra in 0_usize..3) {
+        let over = batch.denominators();
+        let one = run(&config, &batch, 0, over);
+        let cut = cut % batch.log_probs.len();
+        let mut parts = vec![batch.part(cut..batch.log_probs.len())];
+        if cut > 0 {
+            parts.insert(0, batch.part(0..cut));
+        }
+        let mut metrics = MetricSums::default();
+        let (mut loss, mut gradient) = (0.0, Vec::new());
+        for part in &parts {
+            let piece = run(&config, part, extra, over);
+            loss += piece.loss;
+            gradient.extend(piece.gradient);
+            let sums: Vec<_> = piece.metrics.sums().iter().map(|(k, v)| (*k, *v)).collect();
+            metrics.add_values(&sums);
+        }
+        prop_assert!((loss - one.loss).abs() < 1e-10, "{loss} against {}", one.loss);
+        for (a, b) in gradient.concat().iter().zip(one.gradient.concat()) {
+            prop_assert!((a - b).abs() < 1e-10);
+        }
+        for ((name, a), (_, b)) in metrics.means().iter().zip(one.metrics.means()) {
+            prop_assert!((a - b).abs() < 1e-4 * b.abs().max(1.0), "{name}: {a} against {b}");
+        }
+    }
+}
+
+#[test]
+fn token_and_sequence_averages_differ_where_lengths_do() {
+    // One response of three tokens with advantage 1, one of one token with advantage -1; all ratios 1.
+    let batch = Batch {
+        log_probs: vec![vec![-1.0; 3], vec![-1.0]],
+        old: vec![vec![-1.0; 3], vec![-1.0]],
+        advantages: vec![vec![1.0; 3], vec![-1.0]],
+        ..Batch::default()
+    };
+    let loss = |loss_avg_mode| {
+        let config = LossConfig {
+            loss_avg_mode,
+            ..LossConfig::default()
+        };
+        whole(&config, &batch).loss
+    };
+    close(loss(LossAvgMode::Token), -(3.0 - 1.0) / 4.0);
+    close(loss(LossAvgMode::Seq), -(1.0 - 1.0) / 2.0);
+}
+
+#[test]
+fn a_response_without_tokens_is_no_division_by_zero() {
+    let batch = Batch {
+        log_probs: vec![vec![], vec![-1.0]],
+        old: vec![vec![], vec![-1.0]],
+        advantages: vec![vec![], vec![1.0]],
+        ..Batch::default()
+    };
+    for loss_type in LossType::ALL {
+        let run = whole(&LossConfig::published(loss_type), &batch);
+        assert!(run.loss.is_finite() && run.gradient[1][0].is_finite());
+    }
+}

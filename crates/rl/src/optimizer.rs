@@ -1,0 +1,468 @@
+//! AdamW (design decision 7): state keyed by the Hugging Face parameter name, f32 or bf16 moments, optional f32 master
+//! weights, clipping by the global norm, steps with a non-finite gradient skipped.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
+use model_qwen2vl::ops::AdamWStep;
+use model_qwen2vl::params::{cast_to, to_f32};
+use model_qwen2vl::save::write_tensors;
+use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor};
+use safetensors::SafeTensors;
+
+use crate::config::{LrScheduler, MomentsDtype, Optim};
+use crate::policy::Policy;
+
+/// Moments and master weight of one parameter, flat.
+#[derive(Debug, Clone)]
+struct State<B: Backend> {
+    m: Tensor<B, 1>,
+    v: Tensor<B, 1>,
+    /// f32 copy of a parameter that is kept in 16 bits.
+    master: Option<Tensor<B, 1>>,
+    /// Updates of this parameter so far: a parameter that had no gradient (the tower in a text-only batch) is not updated.
+    steps: usize,
+}
+
+/// The optimizer.
+#[derive(Debug, Clone)]
+pub struct AdamW<B: Backend> {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    master_weights: bool,
+    bf16_moments: bool,
+    state: BTreeMap<String, State<B>>,
+}
+
+/// What one optimizer step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepOutcome {
+    /// Global norm of the gradient before clipping; may be infinite or NaN.
+    pub grad_norm: f64,
+    /// False if the gradient was not finite and nothing was changed.
+    pub applied: bool,
+}
+
+impl<B: Kernels> AdamW<B> {
+    /// An optimizer without state yet.
+    pub fn new(config: &Optim) -> Self {
+        let [beta1, beta2] = config.betas;
+        Self {
+            beta1,
+            beta2,
+            eps: config.eps,
+            master_weights: config.master_weights,
+            bf16_moments: config.moments_dtype == MomentsDtype::Bf16,
+            state: BTreeMap::new(),
+        }
+    }
+
+    /// Applies `grads` to the policy. Weight decay acts on matrices only; norms and biases have none.
+    pub fn step<P: Policy<B>>(
+        &mut self,
+        policy: &mut P,
+        grads: Gradients<B>,
+        lr: f64,
+        weight_decay: f64,
+        max_grad_norm: f64,
+    ) -> StepOutcome {
+        let norm = grads
+            .squared_norm(&policy.device())
+            .into_data()
+            .convert::<f32>()
+            .to_vec::<f32>();
+        let grad_norm = norm
+            .ok()
+            .and_then(|v| v.first().copied())
+            .map_or(f64::NAN, |v| f64::from(v).sqrt());
+        if !grad_norm.is_finite() {
+            return StepOutcome {
+                grad_norm,
+                applied: false,
+            };
+        }
+        let grad_scale = if max_grad_norm > 0.0 {
+            (max_grad_norm / (grad_norm + 1e-6)).min(1.0)
+        } else {
+            1.0
+        };
+        policy.visit_params(&mut Update {
+            optimizer: self,
+            grads,
+            lr,
+            weight_decay,
+            grad_scale,
+        });
+        StepOutcome {
+            grad_norm,
+            applied: true,
+        }
+    }
+
+    /// Writes moments, master weights and step counts.
+    ///
+    /// # Errors
+    /// Anything the file system refuses.
+    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let mut tensors = Vec::new();
+        for (name, state) in &self.state {
+            let len = state.m.dims()[0];
+            let steps = Tensor::from_data(
+                TensorData::new(vec![state.steps as f32], [1]),
+                (&state.m.device(), DType::F32),
+            );
+            tensors.push((format!("{name}.m"), state.m.clone(), vec![len]));
+            tensors.push((format!("{name}.v"), state.v.clone(), vec![len]));
+            tensors.push((format!("{name}.steps"), steps, vec![1]));
+            if let Some(master) = &state.master {
+                tensors.push((format!("{name}.master"), master.clone(), vec![len]));
+            }
+        }
+        write_tensors(path, tensors)
+    }
+
+    /// Reads what [`save`](Self::save) wrote, replacing all state.
+    ///
+    /// # Errors
+    /// A missing or damaged file, or state that does not belong to `policy`.
+    pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
+        let damaged = |reason: String| ModelError::Damaged {
+            path: path.into(),
+            reason,
+        };
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
+            path: path.into(),
+            source,
+        })?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
+        let mut sizes = Sizes(BTreeMap::new());
+        policy.visit_params(&mut sizes);
+        let device = policy.device();
+        let mut state = BTreeMap::new();
+        for (name, len) in &sizes.0 {
+            let read = |part: &str| -> Result<Option<Tensor<B, 1>>, ModelError> {
+                let Ok(view) = file.tensor(&format!("{name}.{part}")) else {
+                    return Ok(None);
+                };
+                let (data, dtype) = match view.dtype() {
+                    safetensors::Dtype::BF16 => {
+                        let v: Vec<half::bf16> = view
+                            .data()
+                            .chunks_exact(2)
+                            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]))
+                            .collect();
+                        (TensorData::new(v, [view.data().len() / 2]), DType::BF16)
+                    }
+                    safetensors::Dtype::F32 => {
+                        let v: Vec<f32> = view
+                            .data()
+                            .chunks_exact(4)
+                            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                            .collect();
+                        (TensorData::new(v, [view.data().len() / 4]), DType::F32)
+                    }
+                    other => return Err(damaged(format!("{name}.{part} is {other:?}"))),
+                };
+                if part != "steps" && data.shape[0] != *len {
+                    return Err(damaged(format!(
+                        "{name}.{part} has {} values, the model {len}",
+                        data.shape[0]
+                    )));
+                }
+                Ok(Some(Tensor::from_data(data, (&device, dtype))))
+            };
+            let (Some(m), Some(v), Some(steps)) = (read("m")?, read("v")?, read("steps")?) else {
+                continue;
+            };
+            let steps = steps
+                .into_data()
+                .convert::<f32>()
+                .to_vec::<f32>()
+                .ok()
+                .and_then(|v| v.first().copied())
+                .unwrap_or(0.0) as usize;
+            state.insert(
+                name.clone(),
+                State {
+                    m,
+                    v,
+                    master: read("master")?,
+                    steps,
+                },
+            );
+        }
+        let saved = file.names().iter().filter(|n| n.ends_with(".m")).count();
+        if saved != state.len() {
+            return Err(damaged(format!(
+                "it holds the state of {saved} parameters, of which the model has {}",
+                state.len()
+            )));
+        }
+        self.state = state;
+        Ok(())
+    }
+}
+
+struct Sizes(BTreeMap<String, usize>);
+
+impl<B: Backend> ParamVisitor<B> for Sizes {
+    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        self.0.insert(name.into(), tensor.shape().num_elements());
+    }
+}
+
+struct Update<'a, B: Backend> {
+    optimizer: &'a mut AdamW<B>,
+    grads: Gradients<B>,
+    lr: f64,
+    weight_decay: f64,
+    grad_scale: f64,
+}
+
+impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
+    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        let Some(grad) = self.grads.remove(name) else {
+            return;
+        };
+        let dims: [usize; D] = tensor.dims();
+        let len = tensor.shape().num_elements();
+        let device = tensor.device();
+        let dtype = tensor.dtype();
+        let o = &mut *self.optimizer;
+        // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
+        let param = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
+        let zeros = || Tensor::zeros([len], (&device, DType::F32));
+        let State {
+            m,
+            v,
+            master,
+            steps,
+        } = o.state.remove(name).unwrap_or_else(|| State {
+            m: zeros(),
+            v: zeros(),
+            master: None,
+            steps: 0,
+        });
+        let keeps_master = o.master_weights && dtype != DType::F32;
+        let weight = match master {
+            Some(master) if keeps_master => master,
+            _ if keeps_master => to_f32(param),
+            _ => param,
+        };
+        let step = AdamWStep {
+            lr: self.lr,
+            beta1: o.beta1,
+            beta2: o.beta2,
+            eps: o.eps,
+            weight_decay: if D > 1 { self.weight_decay } else { 0.0 },
+            step: steps + 1,
+            grad_scale: self.grad_scale,
+        };
+        let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
+        let (param, master) = if keeps_master {
+            (cast_to(weight.clone(), dtype), Some(weight))
+        } else {
+            (weight, None)
+        };
+        let moment = |t: Tensor<B, 1>| {
+            if o.bf16_moments {
+                stochastic_bf16(t)
+            } else {
+                t
+            }
+        };
+        let state = State {
+            m: moment(m),
+            v: moment(v),
+            master,
+            steps: steps + 1,
+        };
+        o.state.insert(name.into(), state);
+        *tensor = param.reshape(dims);
+    }
+}
+
+/// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
+/// being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
+fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 1> {
+    let tiny = x.clone().abs().clamp_min(1e-37);
+    let spacing = tiny
+        .log()
+        .mul_scalar(std::f64::consts::LOG2_E)
+        .floor()
+        .sub_scalar(7.0)
+        .mul_scalar(std::f64::consts::LN_2)
+        .exp();
+    let noise = x.random_like(Distribution::Uniform(0.0, 1.0));
+    let rounded = x.div(spacing.clone()).add(noise).floor().mul(spacing);
+    cast_to(rounded, DType::BF16)
+}
+
+/// The learning rate of update `step` (from 1) of `total`.
+pub fn learning_rate(optim: &Optim, step: usize, total: usize) -> f64 {
+    let warmup = if optim.lr_warmup_steps > 0 {
+        optim.lr_warmup_steps
+    } else {
+        (optim.lr_warmup_ratio * total as f64).round() as usize
+    };
+    if step <= warmup {
+        return optim.lr * step as f64 / warmup as f64;
+    }
+    match optim.lr_scheduler_type {
+        LrScheduler::Constant => optim.lr,
+        LrScheduler::Cosine => {
+            let progress = (step - warmup) as f64 / (total.saturating_sub(warmup)).max(1) as f64;
+            let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos());
+            optim.lr * (optim.min_lr_ratio + (1.0 - optim.min_lr_ratio) * cosine)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model_qwen2vl::{Qwen2_5_VL, Qwen2_5_VLConfig};
+
+    type B = burn_flex::Flex<f32, i32>;
+
+    struct Fill<'a>(&'a mut Gradients<B>, f32);
+    impl ParamVisitor<B> for Fill<'_> {
+        fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+            let values = t.clone().mul_scalar(self.1).add_scalar(0.01);
+            self.0.add(name, values);
+        }
+    }
+    struct First(Vec<(String, Vec<f32>)>);
+    impl ParamVisitor<B> for First {
+        fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+            self.0.push((name.into(), t.to_data().to_vec().unwrap()));
+        }
+    }
+    fn values(model: &mut Qwen2_5_VL<B>) -> Vec<(String, Vec<f32>)> {
+        let mut first = First(vec![]);
+        model.visit(&mut first);
+        first.0
+    }
+    fn model() -> Qwen2_5_VL<B> {
+        Qwen2_5_VL::random(
+            Qwen2_5_VLConfig::preset("toy").unwrap(),
+            7,
+            DType::F32,
+            &Default::default(),
+        )
+    }
+
+    /// Two steps against AdamW written out for one number.
+    #[test]
+    fn matches_the_formula() {
+        let optim = Optim {
+            lr: 0.01,
+            ..Optim::default()
+        };
+        let mut model = model();
+        let before = values(&mut model);
+        let mut adamw = AdamW::<B>::new(&optim);
+        let mut expected: Vec<(f64, f64, f64)> = vec![];
+        for step in 1..=2 {
+            let mut grads = Gradients::default();
+            model.visit(&mut Fill(&mut grads, 0.5));
+            let now = values(&mut model);
+            let norm = grads.squared_norm(&model.device()).into_scalar().sqrt() as f64;
+            let outcome = adamw.step(&mut model, grads, 0.01, 0.1, 1.0);
+            assert!((outcome.grad_norm - norm).abs() < 1e-3 * norm && outcome.applied);
+            let scale = (1.0 / (norm + 1e-6)).min(1.0);
+            let after = values(&mut model);
+            for (k, ((name, old), (_, new))) in now.iter().zip(&after).enumerate() {
+                let x = old[0] as f64;
+                let g = (x * 0.5 + 0.01) * scale;
+                if step == 1 {
+                    expected.push((0.0, 0.0, 0.0));
+                }
+                let (m, v, _) = &mut expected[k];
+                *m = 0.9 * *m + 0.1 * g;
+                *v = 0.999 * *v + 0.001 * g * g;
+                let (mh, vh) = (
+                    *m / (1.0 - 0.9f64.powi(step)),
+                    *v / (1.0 - 0.999f64.powi(step)),
+                );
+                let decay = if name.ends_with(".bias")
+                    || name.contains("norm")
+                    || name.ends_with("ln_q.weight")
+                {
+                    0.0
+                } else {
+                    0.1
+                };
+                let y = x * (1.0 - 0.01 * decay) - 0.01 * mh / (vh.sqrt() + 1e-8);
+                assert!((y - new[0] as f64).abs() < 2e-6, "{name}: {y} {}", new[0]);
+            }
+        }
+        assert_ne!(before, values(&mut model));
+    }
+
+    #[test]
+    fn a_gradient_that_is_not_finite_changes_nothing() {
+        let mut model = model();
+        let before = values(&mut model);
+        let mut adamw = AdamW::<B>::new(&Optim::default());
+        let mut grads = Gradients::default();
+        model.visit(&mut Fill(&mut grads, f32::NAN));
+        let outcome = adamw.step(&mut model, grads, 0.1, 0.1, 1.0);
+        assert!(!outcome.applied && outcome.grad_norm.is_nan());
+        assert_eq!(before, values(&mut model));
+    }
+
+    #[test]
+    fn state_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        let run = |restart: bool| {
+            let mut model = model();
+            let mut adamw = AdamW::<B>::new(&Optim::default());
+            for step in 0..4 {
+                if restart && step == 2 {
+                    adamw.save(&path).unwrap();
+                    adamw = AdamW::new(&Optim::default());
+                    adamw.load(&path, &mut model).unwrap();
+                }
+                let mut grads = Gradients::default();
+                model.visit(&mut Fill(&mut grads, 0.3));
+                adamw.step(&mut model, grads, 0.01, 0.01, 1.0);
+            }
+            values(&mut model)
+        };
+        assert_eq!(run(false), run(true));
+    }
+
+    #[test]
+    fn stochastic_rounding_is_unbiased() {
+        let device = Default::default();
+        B::seed(&device, 1);
+        for x in [1.003f32, -0.020_01, 3.0e-9] {
+            let rounded = stochastic_bf16(Tensor::<B, 1>::full([20_000], x, &device));
+            let mean = to_f32(rounded).mean().into_scalar();
+            assert!(((mean - x) / x).abs() < 2e-4, "{x}: {mean}");
+        }
+    }
+
+    #[test]
+    fn learning_rates() {
+        let mut optim = Optim {
+            lr: 1.0,
+            lr_warmup_steps: 4,
+            ..Optim::default()
+        };
+        assert_eq!(learning_rate(&optim, 1, 10), 0.25);
+        assert_eq!(learning_rate(&optim, 9, 10), 1.0);
+        optim = Optim {
+            lr: 1.0,
+            lr_scheduler_type: LrScheduler::Cosine,
+            min_lr_ratio: 0.1,
+            ..Optim::default()
+        };
+        assert!((learning_rate(&optim, 5, 10) - 0.55).abs() < 1e-12);
+        assert!((learning_rate(&optim, 10, 10) - 0.1).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,335 @@
+//! From hidden states to sampled tokens, on the device.
+//!
+//! One uniform number a row decides (inverse distribution function, in two levels of about `sqrt V` so that no cumulative sum
+//! runs over the vocabulary). The number depends on (seed, prompt, response, position) alone: batching, order and grouping do
+//! not change what is sampled. Vision tokens have probability zero; `top_p` cuts at a threshold found by bisection, since
+//! sorting a vocabulary goes through the host on GPU backends. Log-probs are those of the untruncated distribution.
+
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use model_qwen2vl::Kernels;
+use model_qwen2vl::params::to_f32;
+
+/// Logits held at one time, in elements.
+const LOGIT_BUDGET: usize = 1 << 24;
+
+/// How tokens are chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f64,
+    /// Nucleus; 1 samples among all tokens.
+    pub top_p: f64,
+    /// Root of all randomness.
+    pub seed: u64,
+}
+
+impl Sampling {
+    /// The likeliest token, always.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+/// The uniform number in `(0, 1)` of one token: a hash, so that it needs no state.
+pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
+    let mut z = seed;
+    for part in [prompt, response, position] {
+        // SplitMix64's finaliser over each part in turn.
+        z = z
+            .wrapping_add(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add(part.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+    }
+    ((z >> 41) as f32 + 0.5) / (1u64 << 23) as f32
+}
+
+/// What may never be sampled, as an additive mask `[1, V]` on the device; none if everything may.
+pub fn suppression<B: Backend>(
+    ids: &[u32],
+    vocab: usize,
+    device: &B::Device,
+) -> Option<Tensor<B, 2>> {
+    let mut mask = vec![0f32; vocab];
+    for &id in ids {
+        if let Some(m) = mask.get_mut(id as usize) {
+            *m = -1e30;
+        }
+    }
+    (!ids.is_empty()).then(|| Tensor::from_data(TensorData::new(mask, [1, vocab]), device))
+}
+
+/// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on the
+/// device. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask
+/// for all rows or one `[S, V]` each.
+pub fn sample<B: Kernels>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    sampling: &Sampling,
+    uniforms: &[f32],
+    forbidden: Option<&Tensor<B, 2>>,
+) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
+    let [rows, d] = hidden.dims();
+    let vocab = weight.dims()[0];
+    let step = (LOGIT_BUDGET / vocab).clamp(1, rows.max(1));
+    let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
+    for a in (0..rows).step_by(step) {
+        let b = (a + step).min(rows);
+        let mask = forbidden.map(|m| {
+            if m.dims()[0] == 1 {
+                m.clone()
+            } else {
+                m.clone().slice([a..b, 0..vocab])
+            }
+        });
+        let (i, l) = sample_chunk(
+            hidden.clone().slice([a..b, 0..d]),
+            weight,
+            sampling,
+            &uniforms[a..b],
+            mask,
+        );
+        ids.push(i);
+        log_probs.push(l);
+    }
+    (Tensor::cat(ids, 0), Tensor::cat(log_probs, 0))
+}
+
+fn sample_chunk<B: Kernels>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    sampling: &Sampling,
+    uniforms: &[f32],
+    forbidden: Option<Tensor<B, 2>>,
+) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
+    let rows = uniforms.len();
+    let mut z = to_f32(hidden.matmul(weight.clone().transpose()));
+    if sampling.temperature > 0.0 && sampling.temperature != 1.0 {
+        z = z.mul_scalar(1.0 / sampling.temperature);
+    }
+    let max = z.clone().max_dim(1);
+    let lse = z.clone().sub(max.clone()).exp().sum_dim(1).log().add(max);
+    let allowed = match forbidden {
+        Some(mask) => z.clone().add(mask),
+        None => z.clone(),
+    };
+    let ids = if sampling.temperature == 0.0 {
+        allowed.argmax(1) // [S, 1]
+    } else {
+        let top = allowed.clone().max_dim(1);
+        let e = allowed.sub(top).exp();
+        let e = if sampling.top_p < 1.0 {
+            nucleus(e, sampling.top_p)
+        } else {
+            e
+        };
+        invert(e, uniforms)
+    };
+    let log_probs = z.gather(1, ids.clone()).sub(lse);
+    (ids.reshape([rows]), log_probs.reshape([rows]))
+}
+
+/// Bisections of the nucleus threshold; 24 leave an interval of 1e-6 in the logarithm.
+const BISECTIONS: usize = 24;
+/// Tokens less likely than this share of the likeliest never are in a nucleus that a bisection can tell.
+const FLOOR: f64 = 1e-10;
+
+/// Keeps the fewest likeliest tokens whose probability reaches `top_p`; `e [S, V]` are probabilities up to a factor, largest 1.
+fn nucleus<B: Backend>(e: Tensor<B, 2>, top_p: f64) -> Tensor<B, 2> {
+    let rows = e.dims()[0];
+    let device = e.device();
+    let target = e.clone().sum_dim(1).mul_scalar(top_p);
+    // The largest threshold whose tokens still reach the target lies in [low, high].
+    let mut low = Tensor::<B, 2>::full([rows, 1], FLOOR.ln(), &device);
+    let mut high = Tensor::<B, 2>::zeros([rows, 1], &device);
+    let cut = |threshold: Tensor<B, 2>| {
+        let below = e.clone().lower(threshold.exp().expand(e.dims()));
+        e.clone().mask_fill(below, 0.0)
+    };
+    for _ in 0..BISECTIONS {
+        let middle = low.clone().add(high.clone()).mul_scalar(0.5);
+        let reaches = cut(middle.clone()).sum_dim(1).greater_equal(target.clone());
+        low = low.mask_where(reaches.clone(), middle.clone());
+        high = middle.mask_where(reaches, high);
+    }
+    cut(low)
+}
+
+/// The token of each row at which the cumulative probability passes the row's uniform number: `e [S, V]` to `[S, 1]`.
+fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
+    let [rows, vocab] = e.dims();
+    let device = e.device();
+    let size = (vocab as f64).sqrt().ceil() as usize;
+    let blocks = vocab.div_ceil(size);
+    let u = Tensor::<B, 2>::from_data(TensorData::new(uniforms.to_vec(), [rows, 1]), &device);
+    let padded = if blocks * size == vocab {
+        e
+    } else {
+        Tensor::cat(
+            vec![e, Tensor::zeros([rows, blocks * size - vocab], &device)],
+            1,
+        )
+    };
+    let by_block = padded.reshape([rows, blocks, size]);
+    let sums: Tensor<B, 2> = by_block.clone().sum_dim(2).reshape([rows, blocks]);
+    let (block, left) = pick(sums, u);
+    let first: Vec<i32> = (0..rows as i32).map(|r| r * blocks as i32).collect();
+    let first = Tensor::<B, 2, Int>::from_data(TensorData::new(first, [rows, 1]), &device);
+    let row_of_block = first.add(block.clone()).reshape([rows]);
+    let inside = by_block
+        .reshape([rows * blocks, size])
+        .select(0, row_of_block); // [S, size]
+    let (at, _) = pick(inside, left);
+    block.mul_scalar(size as i32).add(at)
+}
+
+/// The first entry of each row of `e [S, K]` whose cumulative sum exceeds the share `u [S, 1]` of the total, and how far into
+/// that entry the share reaches, as a share again. An entry of zero is never picked: its cumulative sum is its predecessor's.
+fn pick<B: Backend>(e: Tensor<B, 2>, u: Tensor<B, 2>) -> (Tensor<B, 2, Int>, Tensor<B, 2>) {
+    let [rows, k] = e.dims();
+    let cumulative = e.clone().cumsum(1);
+    let total = cumulative.clone().slice([0..rows, k - 1..k]);
+    let target = total.mul(u.clamp(0.0, 1.0 - 1e-6));
+    let passed = cumulative
+        .clone()
+        .lower_equal(target.clone().expand([rows, k]));
+    let at = passed.int().sum_dim(1).clamp(0, k as i32 - 1);
+    let mass = e.gather(1, at.clone());
+    let before = cumulative.gather(1, at.clone()).sub(mass.clone());
+    let share = target
+        .sub(before)
+        .div(mass.clamp_min(1e-30))
+        .clamp(0.0, 1.0);
+    (at, share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type B = burn_flex::Flex<f32, i32>;
+
+    fn table(logits: &[f32]) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        let v = logits.len();
+        let device = Default::default();
+        // hidden = 1, so the logits are the weights
+        (
+            Tensor::ones([1, 1], &device),
+            Tensor::from_data(TensorData::new(logits.to_vec(), [v, 1]), &device),
+        )
+    }
+
+    /// Frequencies over a regular grid of uniform numbers.
+    fn frequencies(logits: &[f32], sampling: &Sampling, forbidden: &[u32]) -> Vec<f64> {
+        let (hidden, weight) = table(logits);
+        let n = 4000;
+        let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
+        let mask = suppression(forbidden, logits.len(), &Default::default());
+        let (ids, _) = sample(
+            hidden.repeat_dim(0, n),
+            &weight,
+            sampling,
+            &uniforms,
+            mask.as_ref(),
+        );
+        let mut counts = vec![0.0; logits.len()];
+        for id in ids.into_data().convert::<i32>().to_vec::<i32>().unwrap() {
+            counts[id as usize] += 1.0 / n as f64;
+        }
+        counts
+    }
+
+    #[test]
+    fn frequencies_are_the_softmax() {
+        let logits: Vec<f32> = (0..101).map(|i| ((i * 37) % 101) as f32 / 20.0).collect();
+        for temperature in [0.5, 1.0, 2.0] {
+            let z: f64 = logits.iter().map(|l| (*l as f64 / temperature).exp()).sum();
+            let got = frequencies(
+                &logits,
+                &Sampling {
+                    temperature,
+                    top_p: 1.0,
+                    seed: 0,
+                },
+                &[],
+            );
+            for (l, f) in logits.iter().zip(got) {
+                assert!(((*l as f64 / temperature).exp() / z - f).abs() < 6e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn nucleus_keeps_the_fewest_that_reach_top_p() {
+        let p = [0.4f32, 0.05, 0.3, 0.05, 0.2];
+        let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
+        let got = frequencies(
+            &logits,
+            &Sampling {
+                temperature: 1.0,
+                top_p: 0.75,
+                seed: 0,
+            },
+            &[],
+        );
+        for (g, e) in got.iter().zip([0.4 / 0.9, 0.0, 0.3 / 0.9, 0.0, 0.2 / 0.9]) {
+            assert!((g - e).abs() < 2e-3, "{got:?}");
+        }
+        let got = frequencies(
+            &logits,
+            &Sampling {
+                temperature: 1.0,
+                top_p: 0.3,
+                seed: 0,
+            },
+            &[],
+        );
+        assert!((got[0] - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn forbidden_tokens_never_come() {
+        let logits = [5.0, 1.0, 5.0, 0.0, 9.0];
+        for u in [1e-7f32, 0.2, 0.5, 0.999_999_9] {
+            let (hidden, weight) = table(&logits);
+            let mask = suppression(&[0, 4, 2], 5, &Default::default());
+            let (id, lp) = sample(
+                hidden,
+                &weight,
+                &Sampling {
+                    temperature: 1.0,
+                    top_p: 1.0,
+                    seed: 0,
+                },
+                &[u],
+                mask.as_ref(),
+            );
+            let id = id.into_scalar();
+            assert!([1, 3].contains(&id), "{id}");
+            // The log-prob is the model's own: forbidden tokens count in the denominator.
+            let z: f64 = logits.iter().map(|l: &f32| (*l as f64).exp()).sum();
+            assert!((lp.into_scalar() as f64 - (logits[id as usize] as f64 - z.ln())).abs() < 1e-5);
+        }
+        let (hidden, weight) = table(&logits);
+        let mask = suppression(&[4], 5, &Default::default());
+        let (id, _) = sample(hidden, &weight, &Sampling::greedy(), &[0.5], mask.as_ref());
+        assert_eq!(id.into_scalar(), 0);
+    }
+
+    #[test]
+    fn uniforms_are_uniform_and_distinct() {
+        let mut all: Vec<f32> = (0..40)
+            .flat_map(|p| (0..8).flat_map(move |r| (0..32).map(move |t| uniform(3, p, r, t))))
+            .collect();
+        let mean = all.iter().sum::<f32>() / all.len() as f32;
+        assert!((mean - 0.5).abs() < 0.01 && all.iter().all(|u| *u > 0.0 && *u < 1.0));
+        all.sort_by(f32::total_cmp);
+        all.dedup();
+        assert!(all.len() > 10_200); // 23 bits: a few collisions are expected
+    }
+}

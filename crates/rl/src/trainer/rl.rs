@@ -1,0 +1,325 @@
+//! A step of reinforcement learning: sample, grade, select, make experience, update.
+
+use std::time::Instant;
+
+use data::Cursor;
+use model_qwen2vl::Kernels;
+use serde_json::{Map, Value, json};
+
+use super::{Metrics, Trainer};
+use crate::checkpoint::Carried;
+use crate::config::{OldLogProbs, RlStage};
+use crate::engine::GradientOptions;
+use crate::error::TrainError;
+use crate::experience::{Experience, Group, Recipe, grade, make};
+use crate::loss::{KlController, KlType, LossConfig};
+use crate::policy::Policy;
+use crate::progress::{Phase, StepReport};
+use crate::prompts::Prompts;
+use crate::rollout::{FinishReason, Job, RolloutStats, generate};
+use crate::sampler::Sampling;
+use crate::shaping::{AdvantageShaping, Stream};
+use crate::update::{Schedule, update};
+
+/// A kept group in a checkpoint.
+pub(super) fn carry(group: &Group) -> Carried {
+    Carried { row: group.item.row, responses: group.responses.clone(), scores: group.scores.iter().map(Into::into).collect(), greedy: group.greedy }
+}
+
+/// The prompts of a step and what it took to find them.
+struct Batch {
+    groups: Vec<Group>,
+    surplus: Vec<Group>,
+    cursor: Cursor,
+    stats: RolloutStats,
+    rollout_s: f64,
+    reward_s: f64,
+    rounds: usize,
+    sampled: usize,
+    kept: usize,
+}
+
+impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
+    pub(super) fn rl(&mut self, stage: &RlStage, prompts: &Prompts) -> Result<(), TrainError> {
+        let config = self.setup.config.clone();
+        let steps = if stage.steps > 0 {
+            stage.steps
+        } else if config.trainer.max_steps > 0 {
+            config.trainer.max_steps
+        } else {
+            (config.trainer.total_epochs * prompts.epoch_len() / config.data.rollout_batch_size).max(1)
+        };
+        let shaping = config.to_shaping_config().build::<B>();
+        let mut loss = config.to_loss_config();
+        if loss.kl.in_loss() || loss.kl.in_reward() {
+            self.load_reference()?;
+        }
+        self.restore_carried(prompts)?;
+        self.setup.progress.stage(&stage.name, steps as u64, self.state.stage_step);
+        let mut before = Metrics::new();
+        if self.state.stage_step == 0 && config.trainer.val_before_train && self.validation.is_some() {
+            before = self.validate(self.state.step)?;
+            self.setup.progress.note(&format!("before {}: validation accuracy {:.1}%", stage.name, 100.0 * before.get("val/accuracy").copied().unwrap_or(0.0)));
+        }
+        while self.state.stage_step < steps as u64 {
+            if self.interrupted() {
+                return Err(TrainError::Interrupted);
+            }
+            let clock = Instant::now();
+            loss.kl.kl_coef = self.state.kl_coef;
+            let (mut metrics, reward, tokens) = self.rl_step(prompts, shaping.as_ref(), &loss, steps)?;
+            if !before.is_empty() {
+                metrics.extend(before.iter().map(|(k, v)| (k.replacen("val/", "val_before/", 1), *v)));
+                self.state.before = std::mem::take(&mut before);
+            }
+            let next = self.state.stage_step + 1;
+            let last = next == steps as u64;
+            let due = config.trainer.val_freq > 0 && next.is_multiple_of(config.trainer.val_freq as u64);
+            if self.validation.is_some() && (due || last) {
+                match self.validate(self.state.step + 1) {
+                    Ok(found) => {
+                        self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * found.get("val/accuracy").copied().unwrap_or(0.0)));
+                        self.state.validation.clone_from(&found);
+                        metrics.extend(found);
+                    }
+                    // The step is complete; what is missing is its validation, which a resumed run does not make up for.
+                    Err(TrainError::Interrupted) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            let time = clock.elapsed();
+            metrics.insert("time/step_s".into(), time.as_secs_f64());
+            metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());
+            let result = self.finish_step(metrics, &stage.name);
+            self.setup.progress.step(StepReport { step: self.state.stage_step, score: ("reward", reward), tokens, time });
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Samples and grades until the batch is full.
+    fn collect(&mut self, prompts: &Prompts, shaping: &dyn AdvantageShaping<B>) -> Result<Batch, TrainError> {
+        let config = self.setup.config.clone();
+        let (algorithm, size) = (&config.algorithm, config.data.rollout_batch_size);
+        let sampling = Sampling { temperature: config.rollout.temperature, top_p: config.rollout.top_p, seed: config.trainer.seed };
+        let mut rollout = self.rollout_config(config.rollout.n, sampling);
+        if config.actor.old_log_probs == OldLogProbs::Rollout {
+            rollout.focus = shaping.streams().iter().find_map(|s| match s {
+                Stream::VisualFocus { prototype } => Some(*prototype),
+                _ => None,
+            });
+        }
+        let mut batch = Batch {
+            groups: self.carried.clone(),
+            surplus: vec![],
+            cursor: self.state.cursor.clone(),
+            stats: RolloutStats::default(),
+            rollout_s: 0.0,
+            reward_s: 0.0,
+            rounds: 0,
+            sampled: 0,
+            kept: 0,
+        };
+        while batch.groups.len() < size {
+            if batch.rounds > 0 && config.trainer.max_try_make_batch > 0 && batch.rounds >= config.trainer.max_try_make_batch {
+                if batch.groups.is_empty() {
+                    return Err(TrainError::Input(format!(
+                        "no prompt had a mean {} between {} and {} in {} rounds; the task is too hard or too easy for this model, or trainer.max_try_make_batch is too small",
+                        algorithm.filter_key, algorithm.filter_low, algorithm.filter_high, batch.rounds
+                    )));
+                }
+                self.setup.progress.note(&format!("warning: only {} of {size} prompts were kept in {} rounds (trainer.max_try_make_batch)", batch.groups.len(), batch.rounds));
+                break;
+            }
+            let progress = &mut self.setup.progress;
+            let items = prompts.next(&mut batch.cursor, size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
+            let clock = Instant::now();
+            let jobs: Vec<Job> = items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| {
+                    // A row that comes twice in one batch gets two streams of random numbers.
+                    let twin = items[..i].iter().filter(|other| other.row == item.row).count() as u64;
+                    let key = (self.state.step << 24) ^ ((batch.rounds as u64) << 16) ^ (twin << 56) ^ ((item.row as u64) << 32).rotate_left(7) ^ item.row as u64;
+                    Job { prompt: &item.prompt, key }
+                })
+                .collect();
+            progress.phase(Phase::Rollout, (items.len() * config.rollout.n) as u64);
+            let eos = &rollout.eos;
+            let max = rollout.max_new_tokens;
+            let mut lengths = std::collections::HashMap::new();
+            let (responses, stats) = generate(&self.policy, &jobs, &rollout, &self.setup.interrupt, |job, response, id| {
+                let length: &mut usize = lengths.entry((job, response)).or_default();
+                *length += 1;
+                if eos.contains(&id) || *length == max {
+                    progress.advance(1);
+                }
+            })?;
+            let greedy = match algorithm.adv_estimator.needs_greedy() {
+                true => Some(generate(&self.policy, &jobs, &self.rollout_config(1, Sampling::greedy()), &self.setup.interrupt, |_, _, _| {})?.0),
+                false => None,
+            };
+            batch.rollout_s += clock.elapsed().as_secs_f64();
+            add(&mut batch.stats, &stats);
+            let clock = Instant::now();
+            let greedy = match greedy {
+                Some(greedy) => grade(items.clone(), greedy, &self.setup.processor, &mut self.reward)?.iter().map(|g| Some(g.mean("overall"))).collect(),
+                None => vec![None; items.len()],
+            };
+            let mut groups = grade(items, responses, &self.setup.processor, &mut self.reward)?;
+            batch.reward_s += clock.elapsed().as_secs_f64();
+            groups.iter_mut().zip(greedy).for_each(|(group, greedy)| group.greedy = greedy);
+            batch.rounds += 1;
+            batch.sampled += groups.len();
+            if algorithm.online_filtering {
+                groups.retain(|g| {
+                    let mean = g.mean(&algorithm.filter_key);
+                    mean > algorithm.filter_low && mean < algorithm.filter_high
+                });
+                if groups.is_empty() {
+                    self.setup.progress.note(&format!("warning: round {} kept no prompt (algorithm.online_filtering)", batch.rounds));
+                }
+            }
+            batch.kept += groups.len();
+            batch.groups.extend(groups);
+        }
+        batch.surplus = batch.groups.split_off(size.min(batch.groups.len()));
+        Ok(batch)
+    }
+
+    fn rl_step(&mut self, prompts: &Prompts, shaping: &dyn AdvantageShaping<B>, loss: &LossConfig, steps: usize) -> Result<(Metrics, f64, u64), TrainError> {
+        let config = self.setup.config.clone();
+        let batch = self.collect(prompts, shaping)?;
+        let Batch { groups, surplus, cursor, stats, rollout_s, reward_s, rounds, sampled, kept } = batch;
+        self.setup.progress.phase(Phase::Score, groups.len() as u64);
+        let recipe = Recipe { config: &config, loss, shaping, processor: &self.setup.processor, kl_coef: self.state.kl_coef, step: self.state.step };
+        let (experience, times) = make(&self.policy, self.reference.as_ref(), groups, &recipe)?;
+        if self.interrupted() {
+            return Err(TrainError::Interrupted);
+        }
+        if config.trainer.log_rollouts {
+            self.log_rollouts(&experience)?;
+        }
+        self.setup.progress.phase(Phase::Update, experience.lengths.len() as u64);
+        let options = GradientOptions {
+            temperature: config.rollout.temperature,
+            entropy: loss.needs_full_entropy(),
+            token_budget: config.actor.micro_batch_tokens,
+            train_vision: !config.model.freeze_vision_tower,
+            recompute: self.recompute(),
+        };
+        let updates = experience.groups.len().div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
+        let mut schedule = Schedule { done: self.state.optimizer_steps, total: steps * updates };
+        let (updated, update_times) = update(&mut self.policy, &mut self.optimizer, &experience, &config, loss, &options, &mut schedule)?;
+
+        // From here on the step is complete.
+        self.state.optimizer_steps = schedule.done;
+        self.state.cursor = cursor;
+        self.carried = surplus;
+        if loss.kl.kl_type == KlType::Adaptive {
+            let kl = updated.get("actor/kl").or(experience.metrics.get("critic/kl")).copied();
+            let mut controller = KlController::new(&loss.kl);
+            if let Some(kl) = kl {
+                controller.update(kl, experience.lengths.len());
+                self.state.kl_coef = controller.coef;
+            }
+        }
+        let mut metrics = experience.metrics.clone();
+        metrics.extend(updated);
+        let response_tokens: usize = experience.lengths.iter().sum();
+        metrics.extend(
+            [
+                ("filter/rounds", rounds as f64),
+                ("filter/kept_share", kept as f64 / sampled.max(1) as f64),
+                ("filter/carried", self.carried.len() as f64),
+                ("time/rollout_s", rollout_s),
+                ("time/rollout_vision_s", stats.vision_s),
+                ("time/rollout_prefill_s", stats.prefill_s),
+                ("time/rollout_decode_s", stats.decode_s),
+                ("time/reward_s", reward_s),
+                ("time/old_log_probs_s", times.old_log_probs_s),
+                ("time/streams_s", times.streams_s),
+                ("time/advantages_s", times.advantages_s),
+                ("time/gradients_s", update_times.gradients_s),
+                ("time/optimizer_s", update_times.optimizer_s),
+                ("perf/rollout_tokens_per_s", stats.response_tokens as f64 / rollout_s.max(1e-9)),
+                ("perf/update_tokens_per_s", update_times.tokens as f64 / (update_times.gradients_s + update_times.optimizer_s).max(1e-9)),
+            ]
+            .map(|(k, v)| (k.to_string(), v)),
+        );
+        let reward = metrics["reward"];
+        Ok((metrics, reward, response_tokens as u64))
+    }
+
+    /// One JSON line a response in `rollouts/step_N.jsonl`.
+    fn log_rollouts(&self, experience: &Experience) -> Result<(), TrainError> {
+        let mut log = self.folder.rollout_log(self.state.step + 1)?;
+        let mut index = 0;
+        for group in &experience.groups {
+            for ((response, text), score) in group.responses.iter().zip(&group.texts).zip(&group.scores) {
+                let tokens = &experience.shaped.advantages[index];
+                index += 1;
+                let mut line = Map::new();
+                for (key, value) in [
+                    ("id", json!(group.item.id)),
+                    ("row", json!(group.item.row)),
+                    ("task", json!(group.item.task)),
+                    ("problem", json!(group.item.problem)),
+                    ("answer", json!(group.item.answer)),
+                    ("response", json!(text)),
+                    ("extracted", json!(score.extracted)),
+                    ("reward", json!(score.overall)),
+                    ("accuracy", json!(score.accuracy)),
+                    ("format", json!(score.format)),
+                    ("tokens", json!(response.ids.len())),
+                    ("finish", json!(match response.finish { FinishReason::Stop => "stop", FinishReason::Length => "length" })),
+                    ("advantage_mean", json!(tokens.iter().sum::<f32>() / tokens.len().max(1) as f32)),
+                ] {
+                    line.insert(key.into(), value);
+                }
+                for (key, value) in &score.extra {
+                    line.insert(key.clone(), Value::from(*value));
+                }
+                log.append(&line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The policy at the beginning of this stage, kept in the run folder so that a resumed run has the same.
+    fn load_reference(&mut self) -> Result<(), TrainError> {
+        if self.reference.is_some() {
+            return Ok(());
+        }
+        let path = self.folder.root().join(format!("reference/stage_{}", self.state.stage));
+        if self.state.stage_step == 0 {
+            self.policy.save(&path, Some(&self.setup.source))?;
+            self.reference = Some(self.policy.clone());
+        } else {
+            self.reference = Some((self.setup.load)(&path)?);
+        }
+        Ok(())
+    }
+
+    /// Groups that an earlier process kept.
+    fn restore_carried(&mut self, prompts: &Prompts) -> Result<(), TrainError> {
+        for carried in std::mem::take(&mut self.state.carried) {
+            let item = match prompts.load(carried.row, &self.policy)? {
+                Ok(item) => item,
+                Err(bad) => return Err(TrainError::Input(format!("a row that the checkpoint holds responses to cannot be used any more: {bad}"))),
+            };
+            let texts = carried.responses.iter().map(|r| self.setup.processor.decode(&r.ids, true)).collect::<Result<_, _>>()?;
+            self.carried.push(Group { item, responses: carried.responses, texts, scores: carried.scores.into_iter().map(Into::into).collect(), greedy: carried.greedy });
+        }
+        Ok(())
+    }
+}
+
+fn add(sum: &mut RolloutStats, part: &RolloutStats) {
+    sum.vision_s += part.vision_s;
+    sum.prefill_s += part.prefill_s;
+    sum.decode_s += part.decode_s;
+    sum.prompt_tokens += part.prompt_tokens;
+    sum.response_tokens += part.response_tokens;
+    sum.decode_steps += part.decode_steps;
+}
