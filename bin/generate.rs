@@ -56,10 +56,10 @@ struct Args {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Length limit of the response.
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
     max_new_tokens: usize,
     /// The response does not end before this many tokens.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     min_new_tokens: usize,
     /// 0 takes the likeliest token, always.
     #[arg(
@@ -78,13 +78,13 @@ struct Args {
     )]
     top_p: f64,
     /// Root of the random numbers; the same seed gives the same response.
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// Fewest pixels of a resized picture, as data.min_pixels of train. Default: the model folder's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     min_pixels: Option<u64>,
     /// Most pixels of a resized picture, as data.max_pixels of train. Default: the model folder's.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_pixels: Option<u64>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
     #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]

@@ -283,11 +283,12 @@ impl FocusMap<'_> {
         let (text, focus) = (&self.texts[panel.token], self.focus[panel.token]);
         let number = format!("#{} ", panel.token + 1);
         let value = format!("focus {focus:.3}");
-        let right = x + COLUMN - value.len() as u32 * GLYPH;
-        let room = ((right - x) / (2 * GLYPH)) as usize;
-        let text = printable(text, room.saturating_sub(number.len() + 3));
-        sheet.text(x, y, 2, INK, &format!("{number}\"{text}\""));
-        sheet.text(right, y + GLYPH, 1, INK, &value);
+        let room = (COLUMN - (value.len() as u32 + 1) * GLYPH) / (2 * GLYPH);
+        let text = printable(text, (room as usize).saturating_sub(number.len() + 2));
+        let title = format!("{number}\"{text}\"");
+        sheet.text(x, y, 2, INK, &title);
+        let after = x + (2 * title.len() as u32 + 1) * GLYPH;
+        sheet.text(after, y + GLYPH - 2, 1, FAINT, &value);
         let scale = Scale::of(&panel.cosines);
         let shares: Vec<f32> = panel.cosines.iter().map(|&c| scale.share(c)).collect();
         arrangement.draw(sheet, x, y + LINE, self.pictures, Some(&shares));
@@ -404,7 +405,7 @@ mod tests {
     /// Many pictures, one pixel high, thousands of tokens: everything stays on the sheet.
     #[test]
     fn extreme_shapes_are_drawn() {
-        let picture = |w, h| Picture {
+        let picture = |w: u32, h: u32| Picture {
             pixels: RgbImage::from_pixel(w * 28, h * 28, Rgb([200, 30, 90])),
             tokens: [h as usize, w as usize],
         };

@@ -1,5 +1,6 @@
 //! Writing samples: parquet made for random access, JSON lines with pictures beside them.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
-use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 use serde_json::{Map, Value, json};
@@ -146,7 +146,7 @@ impl SampleWriter {
                     true,
                 ));
                 fields.push(Field::new(columns[5], DataType::List(item), true));
-                let schema = Arc::new(Schema::new(fields));
+                let schema = Arc::new(Schema::new_with_metadata(fields, hugging_face_hint(keys)));
                 let writer =
                     ArrowWriter::try_new(create()?, schema.clone(), Some(properties(keys)))
                         .map_err(|e| DataError::file(path, format!("cannot be written: {e}")))?;
@@ -299,15 +299,8 @@ fn flush(
     writer.flush().map_err(|e| fail(&e))
 }
 
-fn properties(keys: &Keys) -> WriterProperties {
-    // Pictures are compressed already.
-    let bytes = ["list", "element", "bytes"].map(str::to_owned);
-    let bytes = ColumnPath::new(
-        std::iter::once(keys.image_key.clone())
-            .chain(bytes)
-            .collect(),
-    );
-    // Tells the `datasets` library that the structs are pictures.
+/// Tells the `datasets` library that the structs are pictures.
+fn hugging_face_hint(keys: &Keys) -> HashMap<String, String> {
     let text = || json!({"dtype": "string", "_type": "Value"});
     let mut features: Map<String, Value> = names(keys)[..5]
         .iter()
@@ -317,7 +310,20 @@ fn properties(keys: &Keys) -> WriterProperties {
         keys.image_key.clone(),
         json!({"feature": {"_type": "Image"}, "_type": "Sequence"}),
     );
-    let hint = json!({"info": {"features": features}}).to_string();
+    HashMap::from([(
+        "huggingface".to_owned(),
+        json!({"info": {"features": features}}).to_string(),
+    )])
+}
+
+fn properties(keys: &Keys) -> WriterProperties {
+    // Pictures are compressed already.
+    let bytes = ["list", "element", "bytes"].map(str::to_owned);
+    let bytes = ColumnPath::new(
+        std::iter::once(keys.image_key.clone())
+            .chain(bytes)
+            .collect(),
+    );
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_column_compression(bytes.clone(), Compression::UNCOMPRESSED)
@@ -327,7 +333,6 @@ fn properties(keys: &Keys) -> WriterProperties {
         // A page a few rows: with the page index one row is found without decoding its neighbours.
         .set_data_page_row_count_limit(8)
         .set_write_batch_size(8)
-        .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".to_owned(), hint)]))
         .build()
 }
 

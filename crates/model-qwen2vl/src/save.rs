@@ -109,7 +109,11 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let path = dir.join("config.json");
         let text = serde_json::to_string_pretty(&raw).unwrap_or_default();
         std::fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
-        write(&dir.join("model.safetensors"), collect.0)
+        let weights = dir.join("model.safetensors");
+        write(&weights, collect.0)?;
+        // The writer makes a file that only its owner may read; another user's server should load the folder, too.
+        let permissions = std::fs::metadata(&path).map_err(ModelError::io(&path))?.permissions();
+        std::fs::set_permissions(&weights, permissions).map_err(ModelError::io(&weights))
     }
 }
 

@@ -14,6 +14,9 @@ pub fn multiple_choice(given: &str, ground_truth: &str) -> bool {
 /// The letter that a multiple-choice answer picks, in upper case; see [`multiple_choice`].
 pub fn choice_letter(text: &str) -> Option<char> {
     let text = unwrap_markup(text);
+    if let Some(letter) = leading_font(text) {
+        return Some(letter);
+    }
     let mut chars = text.trim_start_matches(['(', '[', '*', '"']).chars();
     let first = chars.next()?;
     let rest = chars.as_str();
@@ -30,6 +33,17 @@ pub fn choice_letter(text: &str) -> Option<char> {
         }
     }
     named_letter(text)
+}
+
+/// The letter of `\textbf{(B)}\ 35`: in a font of its own, before the option's text.
+fn leading_font(text: &str) -> Option<char> {
+    let inside = [r"\textbf{", r"\text{", r"\mathrm{", r"\mathbf{"].iter().find_map(|open| text.strip_prefix(open))?;
+    let (label, _) = inside.split_once('}')?;
+    let mut letters = label.trim_matches(|c: char| !c.is_ascii_alphanumeric()).chars();
+    match (letters.next(), letters.next()) {
+        (Some(letter), None) if letter.is_ascii_alphabetic() => Some(letter.to_ascii_uppercase()),
+        _ => None,
+    }
 }
 
 /// The letter after the last `answer`, `option` or `choice` of a sentence.
@@ -156,7 +170,7 @@ mod tests {
         for given in [
             "B", "b", "(B)", "B.", "B)", "[B]", r"\text{B}", r"$\text{(B)}$", r"\textbf{(B)}", "**B**", "B. 35 cm",
             "(b) west", "B: west", "The answer is B.", "the correct option is (b)", r"\(B\)", "Answer: B", "B 35",
-            r"\boxed{B}.",
+            r"\boxed{B}.", r"\textbf{(B)}\ 35",
         ] {
             assert!(multiple_choice(given, "B"), "{given}");
             assert!(!multiple_choice(given, "C"), "{given}");

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::TrainError;
 use crate::optimizer::AdamW;
 use crate::policy::Policy;
+use crate::prompts::SetAside;
 use crate::rollout::Response;
 
 /// Where a run stands.
@@ -39,6 +40,9 @@ pub struct TrainerState {
     pub validation: std::collections::BTreeMap<String, f64>,
     /// Validation before the first RL step, for the final table.
     pub before: std::collections::BTreeMap<String, f64>,
+    /// Rows set aside so far, so that a resumed run counts them once, as one that was never stopped does.
+    #[serde(default)]
+    pub set_aside: SetAside,
 }
 
 /// A kept group: its row and everything that was sampled.

@@ -10,6 +10,7 @@ use data::{
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::TrainError;
@@ -48,7 +49,8 @@ pub struct Prompts {
 }
 
 /// Rows set aside so far in a run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct SetAside {
     rows: BTreeSet<(String, usize)>,
 }

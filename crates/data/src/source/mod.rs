@@ -3,6 +3,7 @@
 mod annotations;
 mod cell;
 mod json;
+mod pages;
 mod parquet;
 mod resolve;
 

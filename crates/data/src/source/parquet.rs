@@ -1,12 +1,14 @@
 //! Parquet: opened by its footer, read row by row.
 //!
-//! A small row group is decoded whole and kept (least recently used out, within [`CACHE_BYTES`]); from a large one only the
-//! wanted rows are read, by the page index where the file has one. Only the columns that [`Keys`] names are ever touched.
+//! A small row group is decoded whole and kept (least recently used out, within [`CACHE_BYTES`]); of a large one only the pages
+//! with the wanted rows are read, by the file's page index or by one found at the first touch ([`super::pages`]). Only the columns
+//! that [`Keys`] names are ever touched.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::ProjectionMask;
@@ -16,14 +18,16 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::PageIndexPolicy;
 
-use super::{Column, RawRow, Source, cell};
+use super::{Column, RawRow, Source, cell, pages};
 use crate::error::DataError;
 use crate::sample::Keys;
 
-/// Row groups above this many bytes (uncompressed, wanted columns) are not decoded whole for one row.
+/// Row groups above this many bytes (uncompressed, wanted columns) are not decoded whole for one row,
 const WHOLE_GROUP_BYTES: u64 = 32 << 20;
-/// Decoded row groups kept by one file.
-const CACHE_BYTES: u64 = 128 << 20;
+/// unless their pages are nearly as large as they are, up to this many.
+const WHOLE_GROUP_AT_MOST: u64 = 512 << 20;
+/// Decoded row groups kept in memory, of all files together.
+const CACHE_BYTES: u64 = 256 << 20;
 
 pub(super) struct ParquetSource {
     path: PathBuf,
@@ -31,12 +35,66 @@ pub(super) struct ParquetSource {
     metadata: ArrowReaderMetadata,
     /// First row of each row group, and the total.
     starts: Vec<usize>,
-    group_bytes: Vec<u64>,
+    groups: Vec<Group>,
     projection: ProjectionMask,
     columns: Vec<Column>,
     id_column: Option<usize>,
     keys: Keys,
-    cache: Mutex<VecDeque<(usize, Arc<RecordBatch>)>>,
+    /// Names this file in the cache.
+    number: u64,
+}
+
+/// One row group.
+#[derive(Default)]
+struct Group {
+    /// Uncompressed size of the wanted columns.
+    bytes: u64,
+    /// Found when a row of the group is first read.
+    access: OnceLock<Access>,
+    /// Held while the whole group is decoded, so that two threads do not do it twice.
+    decoding: Mutex<()>,
+}
+
+/// How rows of a group are read.
+enum Access {
+    /// All at once.
+    Whole,
+    /// Page by page, with a page index if there is one.
+    Pages(Box<ArrowReaderMetadata>),
+}
+
+/// Decoded row groups: file, group, bytes, rows; the most recently used last.
+type Cache = VecDeque<(u64, usize, u64, Arc<RecordBatch>)>;
+
+fn cache() -> MutexGuard<'static, Cache> {
+    static CACHE: Mutex<Cache> = Mutex::new(VecDeque::new());
+    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn cached(number: u64, group: usize) -> Option<Arc<RecordBatch>> {
+    let mut cache = cache();
+    let at = cache
+        .iter()
+        .position(|entry| (entry.0, entry.1) == (number, group))?;
+    let hit = cache.remove(at)?;
+    let batch = hit.3.clone();
+    cache.push_back(hit);
+    Some(batch)
+}
+
+fn keep(number: u64, group: usize, bytes: u64, batch: Arc<RecordBatch>) {
+    let mut cache = cache();
+    cache.push_back((number, group, bytes, batch));
+    let mut kept: u64 = cache.iter().map(|entry| entry.2).sum();
+    while kept > CACHE_BYTES && cache.len() > 1 {
+        kept -= cache.pop_front().map_or(0, |entry| entry.2);
+    }
+}
+
+impl Drop for ParquetSource {
+    fn drop(&mut self) {
+        cache().retain(|entry| entry.0 != self.number);
+    }
 }
 
 impl ParquetSource {
@@ -123,26 +181,31 @@ impl ParquetSource {
         let columns = columns.collect();
         let id_column = find(&keys.id_key).filter(|k| wanted.contains(k));
         let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
-        let group_bytes = metadata.metadata().row_groups().iter().map(|group| {
+        let groups = metadata.metadata().row_groups().iter().map(|group| {
             let leaves = group
                 .columns()
                 .iter()
                 .enumerate()
                 .filter(|(leaf, _)| projection.leaf_included(*leaf));
-            leaves
+            let bytes = leaves
                 .map(|(_, c)| c.uncompressed_size().max(0) as u64)
-                .sum()
+                .sum();
+            Group {
+                bytes,
+                ..Group::default()
+            }
         });
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             path: path.to_path_buf(),
             root,
-            group_bytes: group_bytes.collect(),
+            groups: groups.collect(),
             starts,
             projection,
             columns,
             id_column,
             keys: keys.clone(),
-            cache: Mutex::new(VecDeque::new()),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             metadata,
         })
     }
@@ -150,6 +213,7 @@ impl ParquetSource {
     /// Reads `selection` of one row group; `None` reads all of it.
     fn read(
         &self,
+        metadata: &ArrowReaderMetadata,
         group: usize,
         projection: ProjectionMask,
         selection: Option<RowSelection>,
@@ -158,7 +222,7 @@ impl ParquetSource {
         let file = File::open(&self.path)
             .map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
         let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                 .with_row_groups(vec![group])
                 .with_projection(projection);
         // Small batches where only some rows are wanted: binary columns of one batch are limited to 2 GiB.
@@ -178,35 +242,75 @@ impl ParquetSource {
     }
 
     fn whole_group(&self, group: usize) -> Result<Arc<RecordBatch>, String> {
-        if let Ok(mut cache) = self.cache.lock()
-            && let Some(k) = cache.iter().position(|(g, _)| *g == group)
-            && let Some(hit) = cache.remove(k)
-        {
-            let batch = hit.1.clone();
-            cache.push_back(hit);
+        if let Some(batch) = cached(self.number, group) {
             return Ok(batch);
         }
-        let mut batches = self.read(group, self.projection.clone(), None)?;
+        let _decoding = self.groups[group]
+            .decoding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(batch) = cached(self.number, group) {
+            return Ok(batch);
+        }
+        let mut batches = self.read(&self.metadata, group, self.projection.clone(), None)?;
         let rows = self.starts[group + 1] - self.starts[group];
         let batch = match batches.pop() {
             Some(batch) if batches.is_empty() && batch.num_rows() == rows => Arc::new(batch),
-            _ => {
-                return Err(format!(
-                    "row group {group} of {} has fewer rows than stated",
-                    self.path.display()
-                ));
-            }
+            _ => return Err(self.short(group)),
         };
-        if let Ok(mut cache) = self.cache.lock() {
-            cache.push_back((group, batch.clone()));
-            let mut kept: u64 = cache.iter().map(|(g, _)| self.group_bytes[*g]).sum();
-            while kept > CACHE_BYTES && cache.len() > 1 {
-                if let Some((g, _)) = cache.pop_front() {
-                    kept -= self.group_bytes[g];
-                }
-            }
-        }
+        keep(self.number, group, self.groups[group].bytes, batch.clone());
         Ok(batch)
+    }
+
+    fn short(&self, group: usize) -> String {
+        format!(
+            "row group {group} of {} has fewer rows than stated",
+            self.path.display()
+        )
+    }
+
+    fn access(&self, group: usize) -> &Access {
+        let bytes = self.groups[group].bytes;
+        self.groups[group].access.get_or_init(|| {
+            if bytes <= WHOLE_GROUP_BYTES {
+                return Access::Whole;
+            }
+            let metadata = self.metadata.metadata();
+            let indexed = |leaf: usize| {
+                let index = metadata
+                    .offset_index()
+                    .and_then(|i| i.get(group)?.get(leaf));
+                index.is_some_and(|i| !i.page_locations().is_empty())
+            };
+            let leaves = metadata.row_group(group).num_columns();
+            if (0..leaves)
+                .filter(|leaf| self.projection.leaf_included(*leaf))
+                .all(indexed)
+            {
+                return Access::Pages(Box::new(self.metadata.clone()));
+            }
+            let found = pages::find(&self.path, metadata, group, &self.projection);
+            match found {
+                Some(found) if found.largest * 4 <= bytes || bytes > WHOLE_GROUP_AT_MOST => {
+                    let mut index = vec![Vec::new(); metadata.num_row_groups()];
+                    index[group] = found.columns;
+                    let metadata = (**metadata)
+                        .clone()
+                        .into_builder()
+                        .set_offset_index(Some(index))
+                        .build();
+                    match ArrowReaderMetadata::try_new(
+                        Arc::new(metadata),
+                        ArrowReaderOptions::new(),
+                    ) {
+                        Ok(metadata) => Access::Pages(Box::new(metadata)),
+                        Err(_) => Access::Pages(Box::new(self.metadata.clone())),
+                    }
+                }
+                _ if bytes <= WHOLE_GROUP_AT_MOST => Access::Whole,
+                _ => Access::Pages(Box::new(self.metadata.clone())),
+            }
+        })
     }
 
     /// Ascending rows of one group.
@@ -216,10 +320,13 @@ impl ParquetSource {
         rows: &[usize],
     ) -> Result<Vec<Result<RawRow, String>>, String> {
         let offsets: Vec<usize> = rows.iter().map(|r| r - self.starts[group]).collect();
-        if self.group_bytes[group] <= WHOLE_GROUP_BYTES {
-            let batch = self.whole_group(group)?;
-            return Ok(offsets.iter().map(|&i| self.raw(&batch, i)).collect());
-        }
+        let metadata = match self.access(group) {
+            Access::Whole => {
+                let batch = self.whole_group(group)?;
+                return Ok(offsets.iter().map(|&i| self.raw(&batch, i)).collect());
+            }
+            Access::Pages(metadata) => metadata,
+        };
         let mut unique = offsets.clone();
         unique.dedup();
         let mut selectors = Vec::new();
@@ -230,6 +337,7 @@ impl ParquetSource {
             at = offset + 1;
         }
         let batches = self.read(
+            metadata,
             group,
             self.projection.clone(),
             Some(RowSelection::from(selectors)),
@@ -245,10 +353,7 @@ impl ParquetSource {
             }
             out.push(match current {
                 Some((batch, i)) => self.raw(batch, i),
-                None => Err(format!(
-                    "row group {group} of {} has fewer rows than stated",
-                    self.path.display()
-                )),
+                None => Err(self.short(group)),
             });
         }
         Ok(out)
@@ -313,9 +418,12 @@ impl Source for ParquetSource {
         };
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), [column]);
         let mut ids = Vec::with_capacity(self.len());
-        for group in 0..self.group_bytes.len() {
+        for group in 0..self.groups.len() {
             // A damaged group tells its reason when one of its rows is read.
-            for batch in self.read(group, mask.clone(), None).unwrap_or_default() {
+            for batch in self
+                .read(&self.metadata, group, mask.clone(), None)
+                .unwrap_or_default()
+            {
                 let column = batch.column(0);
                 ids.extend((0..column.len()).map(|i| cell::text(column, i).unwrap_or_default()));
             }

@@ -15,6 +15,7 @@
 //! (`Ctx::independent`), two values are equal exactly when their difference has no terms left. Elsewhere
 //! [`super::probe`] decides.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -92,13 +93,15 @@ pub(crate) struct Entry {
 pub(crate) struct Ctx {
     pub(crate) domain: Domain,
     pub(crate) entries: Vec<Entry>,
-    work: u64,
+    /// What is left to spend on this comparison.
+    pub(crate) budget: Cell<u64>,
     /// A factor may be composite, or an exponent was left unreduced.
     doubtful: bool,
 }
 
-/// Term products, weighed by coefficient length, in one comparison.
-const MAX_WORK: u64 = 40_000;
+/// What one comparison may cost: term products weighed by coefficient length, evaluated functions weighed by precision. A
+/// unit is roughly a quarter of a microsecond.
+pub(crate) const MAX_WORK: u64 = 40_000;
 /// Atoms in one comparison; they are found by linear search.
 const MAX_ATOMS: usize = 200;
 /// Highest power that a sum is expanded to.
@@ -198,13 +201,15 @@ impl From<Poly> for Frac {
 type Reduced = (BigRational, Mono, Vec<(Poly, i64)>);
 
 impl Ctx {
-    pub(crate) fn new(domain: Domain) -> Self {
-        Self { domain, entries: Vec::new(), work: 0, doubtful: false }
+    /// An empty context that may spend `budget`, at most [`MAX_WORK`] by convention.
+    pub(crate) fn new(domain: Domain, budget: u64) -> Self {
+        Self { domain, entries: Vec::new(), budget: Cell::new(budget), doubtful: false }
     }
 
-    fn spend(&mut self, work: u64) -> Res<()> {
-        self.work = self.work.saturating_add(work);
-        if self.work > MAX_WORK { Err(Halt::TooBig) } else { Ok(()) }
+    pub(crate) fn spend(&self, work: u64) -> Res<()> {
+        let left = self.budget.get().checked_sub(work);
+        self.budget.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(Halt::TooBig)
     }
 
     /// The number of an atom, new or known.

@@ -17,7 +17,7 @@ pub(crate) use tree::{Expr, Func};
 
 /// Whether an expression is zero, as far as that can be told.
 pub(crate) fn same_as_zero(expr: &Expr, domain: Domain) -> Zero {
-    let mut ctx = Ctx::new(domain);
+    let mut ctx = Ctx::new(domain, canon::MAX_WORK);
     match ctx.build(expr) {
         Ok(frac) => ctx.is_zero(&frac.num),
         Err(_) => Zero::Unknown,

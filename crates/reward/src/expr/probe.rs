@@ -129,12 +129,15 @@ impl Ctx {
 
     /// The value of one atom to a power.
     fn atom_value(&self, at: u32, exponent: Exp, point: Point, precision: u64) -> Result<Ball, NoValue> {
+        self.spend(1 + precision / 64).map_err(|_| NoValue::Lost)?;
         let base = match self.atom(at) {
             Atom::Prime(prime) => Ball::rational(&BigRational::from_integer(prime.clone().into()), precision)?,
             Atom::MinusOne | Atom::Infinity => return Err(NoValue::Undefined),
             Atom::Pi => Ball::pi(precision),
             Atom::Var(_) => point(at).ok_or(NoValue::Undefined)?,
             Atom::Exp(mono) => {
+                let words = precision / 64;
+                self.spend(20 + 4 * words * words).map_err(|_| NoValue::Lost)?;
                 let inner = self.term(mono, &BigRational::from_integer(1.into()), point, precision)?;
                 let scaled = inner.mul(&Ball::rational(&super::number::from_exp(exponent), precision)?, precision)?;
                 return scaled.exp(precision);
@@ -157,6 +160,8 @@ impl Ctx {
 
     fn call_value(&self, func: &Func, arguments: &[Frac], point: Point, precision: u64) -> Result<Ball, NoValue> {
         let first = arguments.first().ok_or(NoValue::Undefined)?;
+        let words = precision / 64;
+        self.spend(20 + 4 * words * words).map_err(|_| NoValue::Lost)?;
         let x = self.frac_value(first, point, precision)?;
         match func {
             Func::Sin => Ok(x.sin_cos(precision)?.0),

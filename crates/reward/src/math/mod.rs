@@ -1,3 +1,201 @@
-//! The stronger grader.
-/// placeholder
-pub fn equal(given: &str, ground_truth: &str) -> bool { crate::mathruler::grade_answer(given, ground_truth) }
+//! The stronger grader: are two answers the same mathematically?
+//!
+//! An answer, LaTeX or plain text, is read into a value: an expression, words, a point or interval, a set, a list, a matrix,
+//! a relation or a ratio (`value`). Values are compared by their kind (`compare`), and expressions exactly, by canonical form
+//! first and by interval-checked values at seeded points where that does not decide (`expr`). Nothing is ever equal because
+//! it rounds to the same decimals: 0.333 is not 1/3, and 1/2004! is not 1/2006!.
+//!
+//! # What counts as the same
+//!
+//! - numbers however written: `1,234.5`, `1.234,5`, `14{,}916`, `3\frac{1}{2}`, `0.\overline{3}`, `6.02e23`; where a comma may
+//!   be read in two ways, either reading may match;
+//! - `28\%` is 0.28, and 28 where the other side has no percent sign;
+//! - units are dropped, but `1 m` is `100 cm` and `5 m` is not `5 cm`; degrees are dropped, except under a function;
+//! - `x = 5` is 5 and the reverse; `x = 5` is not `y = 5`; in a chain of equations the last value counts;
+//! - equations up to a factor, inequalities up to a positive one, chains in any order;
+//! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other side is one;
+//! - an inequality as the truth is matched by the set that solves it; a set as the truth is matched by an inequality only when
+//!   that is solved for its unknown, because otherwise repeating the question would be rewarded;
+//! - `±` stands for both values;
+//! - words without regard to case; a single capital letter as a multiple choice;
+//! - a sentence is searched for its answer: the last box (several when joined by `and`, `or` or commas), what follows
+//!   `answer is`, the last formula, the last number.
+
+mod arithmetic;
+mod compare;
+mod extract;
+mod lexer;
+mod parser;
+mod relations;
+mod sets;
+mod text;
+mod token;
+mod units;
+mod value;
+
+use compare::Comparer;
+use lexer::Commas;
+use value::Value;
+
+use crate::simple;
+
+/// Longest answer, in bytes, that is read; a longer one is right only when it equals the truth as a string.
+const MAX_BYTES: usize = 1 << 16;
+
+/// Whether `given` is the same answer as `truth`. Never fails, whatever the texts are; an empty answer is wrong.
+///
+/// ```
+/// use reward::math::equal;
+/// assert!(equal(r"x \in (-\infty, 2] \cup [3, \infty)", r"\mathbb{R} \setminus (2, 3)"));
+/// assert!(equal(r"\frac{1}{\sqrt{2}+1}", r"\sqrt{2}-1"));
+/// assert!(!equal("0.333333", "1/3"));
+/// ```
+pub fn equal(given: &str, truth: &str) -> bool {
+    let (given, truth) = (given.trim(), truth.trim());
+    if given.is_empty() || truth.is_empty() {
+        return false;
+    }
+    if given == truth {
+        return true;
+    }
+    if given.len() > MAX_BYTES || truth.len() > MAX_BYTES {
+        return false;
+    }
+    let truth = Answer::new(truth);
+    let given = Answer::new(given);
+    if truth.plain == given.plain && !truth.plain.is_empty() {
+        return true;
+    }
+    // A capital letter is a choice; anything else that is one letter is a variable.
+    if truth.plain.len() == 1 && truth.plain.starts_with(|c: char| c.is_ascii_uppercase() && c <= 'J')
+        || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')'])
+    {
+        if let Some(letter) = simple::choice_letter(&given.body) {
+            return truth.plain.contains(letter);
+        }
+    }
+    let mut comparer = Comparer::new();
+    let readings = truth.readings();
+    readings.iter().any(|truth| given.readings().iter().any(|given| comparer.same(truth, given)))
+}
+
+/// An answer with its box taken off.
+struct Answer {
+    /// What was in the box, or the whole text.
+    body: String,
+    /// Whether it was in a box.
+    boxed: bool,
+    /// The body without blanks, dollars, `\text` and a final stop.
+    plain: String,
+}
+
+impl Answer {
+    fn new(text: &str) -> Self {
+        let (body, boxed) = match extract::boxed(text) {
+            // A final answer that is announced after the box replaces it.
+            Some((content, after)) => match extract::announced(after) {
+                Some(answer) => (answer.to_owned(), false),
+                None => (content, true),
+            },
+            None => (text.to_owned(), false),
+        };
+        let mut plain = body.replace(r"\left", "").replace(r"\right", "").replace(r"\!", "");
+        for font in [r"\text{", r"\mathrm{", r"\textbf{", r"\mathbf{"] {
+            if let Some(inner) = plain.trim_matches(['$', ' ', '.']).strip_prefix(font).and_then(|rest| rest.strip_suffix('}'))
+                && !inner.contains(['{', '}'])
+            {
+                plain = inner.to_owned();
+            }
+        }
+        plain.retain(|c| !c.is_whitespace() && c != '$');
+        let plain = plain.trim_end_matches('.').to_owned();
+        Self { body, boxed, plain }
+    }
+
+    /// All values that the answer may be read as, the most natural first.
+    fn readings(&self) -> Vec<Value> {
+        let mut found = readings(&self.body, 0);
+        // Words around the answer: look for it inside.
+        if (found.is_empty() || is_sentence(&self.body)) && !self.boxed {
+            for part in extract::from_sentence(&self.body) {
+                let inner = readings(&part, 0);
+                if !inner.is_empty() {
+                    found.extend(inner);
+                    break;
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Whether plain words stand in the text, outside of commands.
+fn is_sentence(text: &str) -> bool {
+    let words = text.split_whitespace().count();
+    words > 1 && text.split_whitespace().any(|word| word.len() > 2 && word.trim_end_matches([':', ',']).bytes().all(|b| b.is_ascii_alphabetic()))
+}
+
+fn readings(text: &str, depth: usize) -> Vec<Value> {
+    let mut found: Vec<Value> = Vec::new();
+    for commas in comma_readings(text) {
+        let Some(value) = lexer::tokens(text, commas).and_then(|tokens| parser::parse(&tokens)) else { continue };
+        // \text{5 cm}: a value in the font of words.
+        if let Value::Text(words) = &value
+            && depth < 2
+            && words.contains(|c: char| c.is_ascii_digit())
+        {
+            found.extend(readings(words, depth + 1));
+        }
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    // `3.5 m/s`: letters that read as variables, but are a unit.
+    if depth == 0
+        && let Some(number) = before_unit(text)
+    {
+        found.extend(readings(number, 1));
+    }
+    found
+}
+
+/// The number before a plain unit of one or two letters, which a blank or a power keeps apart from a variable: `5 m`, `5m²`.
+fn before_unit(text: &str) -> Option<&str> {
+    let text = text.trim().trim_end_matches('.').trim_matches('$');
+    let start = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(start);
+    let names = || unit.split(['/', '^', '{', '}', '²', '³', ' ']).filter(|name| !name.is_empty());
+    let apart = number.ends_with([' ', '~']) || unit.contains(['²', '³', '/']) || names().next()?.len() > 1;
+    let digits = number.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.' | '+'))
+        && number.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ' | '/' | '-' | '+' | '~'));
+    let known = names().all(|name| units::is_unit_word(name) || matches!(name, "2" | "3"));
+    (apart && digits && known).then(|| number.trim_end_matches([' ', '~']))
+}
+
+/// How the commas between digits may be meant.
+fn comma_readings(text: &str) -> Vec<Commas> {
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let (mut thousands, mut others, mut short_decimal) = (0, 0, false);
+    for (at, _) in text.match_indices(',') {
+        if at == 0 || !digit(at - 1) || !digit(at + 1) {
+            continue;
+        }
+        let after = bytes[at + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+        if after == 3 && before <= 3 && bytes[at - before] != b'0' {
+            thousands += 1;
+        } else {
+            others += 1;
+            // `1,2` is a list of two more often than a decimal.
+            short_decimal = after == 1 && !(before == 1 && bytes[at - 1] == b'0');
+        }
+    }
+    match (thousands, others) {
+        (0, 0) => vec![Commas::Thousands],
+        (_, 0) => vec![Commas::Thousands, Commas::List],
+        (0, 1) if !short_decimal && !text.contains(['(', '[', '{']) => vec![Commas::List, Commas::Decimal],
+        (0, _) => vec![Commas::List],
+        _ => vec![Commas::List, Commas::Thousands],
+    }
+}

@@ -74,7 +74,7 @@ pub struct Summary {
     pub after: Metrics,
     /// Seconds of training, resumed parts included.
     pub seconds: f64,
-    /// Rows set aside in this process.
+    /// Rows set aside, in resumed parts too.
     pub set_aside: usize,
     /// The last checkpoint.
     pub checkpoint: Option<PathBuf>,
@@ -153,6 +153,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 seconds: 0.0,
                 validation: BTreeMap::new(),
                 before: BTreeMap::new(),
+                set_aside: SetAside::default(),
             },
         };
         let mut optimizer = optimizer_of::<B>(config, &stages[state.stage]);
@@ -165,13 +166,13 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             reference: None,
             optimizer,
             seconds_before: state.seconds,
+            aside: state.set_aside.clone(),
             state,
             carried: vec![],
             folder,
             log,
             reward,
             validation,
-            aside: SetAside::default(),
             started: Instant::now(),
             saved: from.clone(),
             setup,
@@ -237,7 +238,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.state.cursor = cursor(&self.setup.config, self.state.stage);
             self.state.kl_coef = self.setup.config.algorithm.kl_coef;
             self.carried.clear();
-            self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);
+            // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
+            if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
+                self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);
+            }
         }
     }
 
@@ -260,6 +264,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.log.sync()?;
         self.state.carried = self.carried.iter().map(rl::carry).collect();
         self.state.seconds = self.seconds();
+        self.state.set_aside = self.aside.clone();
         let path = checkpoint::save(
             &self.folder.checkpoints(),
             &self.state,

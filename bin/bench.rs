@@ -1,0 +1,212 @@
+//! `bench`: what a training step costs, phase by phase, on random prompts of given sizes.
+//!
+//! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response exactly
+//! as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
+
+mod common;
+#[path = "common/workload.rs"]
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use burn::tensor::DType;
+use clap::{Args, Parser, Subcommand};
+use common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use rl::config::OldLogProbs;
+use rl::shaping::ShapingKind;
+use workload::{Bench, Row, Sizes};
+
+/// Measure a training step.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  bench step --preset small --json
+  bench step --model DIR --image 672 --rollouts 16 --steps 5
+  bench sweep --preset small response --values 64,128,256,512
+
+Exit codes: 0 done, 1 failed, 2 bad usage or input."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Time whole steps: generate, old log-probs, update.
+    Step {
+        #[command(flatten)]
+        shared: Shared,
+        /// One JSON object a step instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time steps while one size grows; a Markdown table.
+    Sweep {
+        /// What grows.
+        #[arg(value_parser = ["prompt", "response", "rollouts", "image"])]
+        over: String,
+        /// Its values.
+        #[arg(long, value_delimiter = ',', required = true)]
+        values: Vec<usize>,
+        #[command(flatten)]
+        shared: Shared,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Shared {
+    /// Model folder in the Hugging Face layout; only config.json and the weights are read.
+    #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
+    model: Option<PathBuf>,
+    /// Random weights of a built-in size: toy, small, 3b, 7b or 32b.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Prompts a step.
+    #[arg(long, default_value_t = 2)]
+    prompts: usize,
+    /// Responses a prompt.
+    #[arg(long, default_value_t = 8)]
+    rollouts: usize,
+    /// Side of the picture in pixels; 0 leaves it out.
+    #[arg(long, default_value_t = 336)]
+    image: usize,
+    /// Words of the prompt around the picture.
+    #[arg(long, default_value_t = 48)]
+    text_tokens: usize,
+    /// Length of every response.
+    #[arg(long, default_value_t = 96)]
+    response_tokens: usize,
+    /// Responses in one forward and backward pass, their prompts not counted. Default: as many as train takes.
+    #[arg(long, value_name = "K")]
+    micro_batch: Option<usize>,
+    /// Steps to time.
+    #[arg(long, default_value_t = 3)]
+    steps: usize,
+    /// Root of the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// vgpo, dapo or grpo.
+    #[arg(long, default_value = "dapo", value_parser = ["vgpo", "dapo", "grpo"])]
+    algorithm: String,
+    /// Log-probs of the sampling policy: recompute (as the peer does) or rollout.
+    #[arg(long, default_value = "recompute", value_parser = ["recompute", "rollout"])]
+    old_log_probs: String,
+    /// Compute each layer again in its backward: auto, always or never.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
+    recompute: String,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
+    backend: rl::config::Backend,
+    /// auto, f32 or bf16.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
+    dtype: rl::config::Dtype,
+}
+
+impl Shared {
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            prompts: self.prompts,
+            rollouts: self.rollouts,
+            image: self.image,
+            text_tokens: self.text_tokens,
+            response_tokens: self.response_tokens,
+            micro_batch: self.micro_batch,
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        for (name, value) in [
+            ("--prompts", self.prompts),
+            ("--rollouts", self.rollouts),
+            ("--text-tokens", self.text_tokens),
+            ("--response-tokens", self.response_tokens),
+            ("--steps", self.steps),
+            ("--micro-batch", self.micro_batch.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Failure::input(format!("{name} is 0; give 1 or more")));
+            }
+        }
+        if self.image > 0 && self.image < 28 {
+            return Err(Failure::input(format!("--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none", self.image)));
+        }
+        if self.algorithm == "vgpo" && self.rollouts < 2 {
+            return Err(Failure::input("vgpo compares the responses of a group: --rollouts 2 or more"));
+        }
+        Ok(())
+    }
+
+    fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Qwen2_5_VL<B>, Failure> {
+        if let Some(dir) = &self.model {
+            return Ok(Qwen2_5_VL::load(dir, dtype, device)?);
+        }
+        let name = self.preset.as_deref().unwrap_or_default();
+        let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| Failure::input(format!("there is no preset {name:?}; there are toy, small, 3b, 7b and 32b")))?;
+        Ok(Qwen2_5_VL::random(config, self.seed, dtype, device))
+    }
+}
+
+struct Job(Command);
+
+impl OnBackend for Job {
+    type Output = Result<(), Failure>;
+    fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        let shared = match &self.0 {
+            Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared.clone(),
+        };
+        let mut bench = Bench::<B>::new(shared.model(dtype, &device)?, shared.seed);
+        bench.config.algorithm.shaping = if shared.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
+        bench.config.actor.clip_ratio_high = if shared.algorithm == "grpo" { 0.2 } else { 0.28 };
+        bench.config.actor.old_log_probs = if shared.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.recompute = match shared.recompute.as_str() {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        };
+        match self.0 {
+            Command::Step { json, .. } => {
+                if !json {
+                    println!("{}", Row::header());
+                }
+                for step in 0..shared.steps {
+                    let row = bench.step(&shared.sizes(), step as u64)?;
+                    println!("{}", if json { row.json().to_string() } else { row.line() });
+                }
+            }
+            Command::Sweep { over, values, .. } => {
+                println!("| {over} {}", Row::header());
+                println!("|---{}", "|---".repeat(Row::COLUMNS) + "|");
+                for value in values {
+                    let mut sizes = shared.sizes();
+                    match over.as_str() {
+                        "prompt" => sizes.text_tokens = value,
+                        "response" => sizes.response_tokens = value,
+                        "image" => sizes.image = value,
+                        _ => sizes.rollouts = value,
+                    }
+                    workload::reset_peak();
+                    let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
+                    println!("| {value} {}", Row::median(rows).line());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let shared = match &cli.command {
+        Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared,
+    };
+    shared.check()?;
+    let (backend, dtype) = (shared.backend, shared.dtype);
+    on_backend(backend, dtype, Job(cli.command))?
+}
+
+fn main() -> ExitCode {
+    common::exit(run(Cli::parse()))
+}

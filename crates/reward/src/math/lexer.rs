@@ -1,0 +1,755 @@
+//! From an answer, in LaTeX or plain text, to tokens.
+
+use num_bigint::BigInt;
+use num_rational::{BigRational, Ratio};
+use num_traits::{One, Pow};
+
+use super::token::{Kind, Rel, Token};
+
+/// How a comma between two digits is read where it may be either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commas {
+    /// `1,234` is one number.
+    Thousands,
+    /// `1,234` is two numbers.
+    List,
+    /// `1,22` is 1.22.
+    Decimal,
+}
+
+/// Most tokens in one answer.
+const MAX_TOKENS: usize = 4000;
+/// Longest number, in digits, and largest decimal exponent.
+const MAX_DIGITS: usize = 4000;
+
+/// The tokens of `text`; `None` when there are too many, or when a character has no place in an answer.
+pub(super) fn tokens(text: &str, commas: Commas) -> Option<Vec<Token>> {
+    nested(text, commas, 0)
+}
+
+/// Deepest nesting of fonts.
+const MAX_DEPTH: usize = 8;
+
+fn nested(text: &str, commas: Commas, depth: usize) -> Option<Vec<Token>> {
+    if depth > MAX_DEPTH {
+        return None;
+    }
+    let tabular = text.contains(r"\begin");
+    let mut lexer = Lexer { text, at: 0, out: Vec::new(), spaced: false, commas, tabular, depth };
+    while lexer.at < text.len() {
+        lexer.next()?;
+        if lexer.out.len() > MAX_TOKENS {
+            return None;
+        }
+    }
+    Some(lexer.out)
+}
+
+struct Lexer<'a> {
+    text: &'a str,
+    at: usize,
+    out: Vec<Token>,
+    spaced: bool,
+    commas: Commas,
+    /// Inside a text with tables `\\x` is a row break and x; elsewhere it is a command with one backslash too many.
+    tabular: bool,
+    depth: usize,
+}
+
+impl<'a> Lexer<'a> {
+    fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    fn push(&mut self, kind: Kind) {
+        self.out.push(Token { kind, spaced: self.spaced });
+        self.spaced = false;
+    }
+
+    fn skip_blanks(&mut self) {
+        let rest = self.rest();
+        let trimmed = rest.trim_start_matches(|c: char| c.is_whitespace());
+        self.at += rest.len() - trimmed.len();
+    }
+
+    fn next(&mut self) -> Option<()> {
+        let rest = self.rest();
+        let c = rest.chars().next()?;
+        if c.is_ascii_digit() || (c == '.' && rest[1..].starts_with(|d: char| d.is_ascii_digit())) {
+            return self.number();
+        }
+        if c.is_ascii_alphabetic() {
+            self.letters();
+            return Some(());
+        }
+        if c == '\\' {
+            return self.backslash();
+        }
+        self.at += c.len_utf8();
+        let kind = match c {
+            _ if c.is_whitespace() => {
+                self.spaced = true;
+                return Some(());
+            }
+            // Signs of currency, emphasis and quotation carry no value.
+            '$' | '€' | '£' | '¥' | '₹' | '₽' | '"' | '“' | '”' | '`' | '\u{200b}' | '\u{feff}' | '#' => {
+                self.spaced = true;
+                return Some(());
+            }
+            '~' => {
+                self.spaced = true;
+                return Some(());
+            }
+            '+' => Kind::Plus,
+            '-' | '−' | '–' | '—' | '‐' => Kind::Minus,
+            '±' => Kind::PlusMinus,
+            '∓' => Kind::MinusPlus,
+            '*' if self.rest().starts_with('*') => {
+                self.at += 1;
+                // `x**2` is a power; `**5**` is emphasis.
+                let operand = |kind: &Kind| {
+                    matches!(kind, Kind::Number(..) | Kind::Letter(_) | Kind::Word(_) | Kind::Close(_))
+                };
+                let after = self.rest().trim_start().chars().next();
+                if self.out.last().is_some_and(|token| operand(&token.kind))
+                    && after.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '(' | '{' | '-'))
+                {
+                    Kind::Power
+                } else {
+                    return Some(());
+                }
+            }
+            '*' | '×' | '·' | '⋅' | '∙' | '•' => Kind::Times,
+            '/' | '÷' | '∕' | '⁄' => Kind::Divide,
+            '^' => {
+                if let Some(length) = degree_sign(self.rest()) {
+                    self.at += length;
+                    Kind::Degree
+                } else {
+                    Kind::Power
+                }
+            }
+            '_' => Kind::Subscript,
+            '!' if self.rest().starts_with('=') => {
+                self.at += 1;
+                Kind::Rel(Rel::Ne)
+            }
+            '!' => Kind::Bang,
+            '\'' | '′' | '’' => Kind::Prime,
+            '%' | '％' => Kind::Percent,
+            '°' | 'º' => Kind::Degree,
+            ',' | '，' | '、' => Kind::Comma,
+            ';' | '；' => Kind::Semicolon,
+            ':' | '：' | '∶' => Kind::Colon,
+            '|' | '∣' => Kind::Bar,
+            '=' if self.rest().starts_with('=') => {
+                self.at += 1;
+                Kind::Rel(Rel::Eq)
+            }
+            '=' if self.rest().starts_with('<') => {
+                self.at += 1;
+                Kind::Rel(Rel::Le)
+            }
+            '=' | '≡' => Kind::Rel(Rel::Eq),
+            '<' | '>' if self.rest().starts_with('=') => {
+                self.at += 1;
+                Kind::Rel(if c == '<' { Rel::Le } else { Rel::Ge })
+            }
+            '<' => Kind::Rel(Rel::Lt),
+            '>' => Kind::Rel(Rel::Gt),
+            '≤' | '⩽' | '≦' => Kind::Rel(Rel::Le),
+            '≥' | '⩾' | '≧' => Kind::Rel(Rel::Ge),
+            '≠' => Kind::Rel(Rel::Ne),
+            '≈' | '≃' | '≅' => Kind::Rel(Rel::Approx),
+            '∈' => Kind::In,
+            '∪' => Kind::Cup,
+            '∩' => Kind::Cap,
+            '∖' => Kind::SetMinus,
+            '∞' => Kind::Infinity,
+            '∅' | 'Ø' => Kind::Command("emptyset".into()),
+            '√' => Kind::Command("sqrt".into()),
+            'π' => Kind::Command("pi".into()),
+            'ℝ' => Kind::Command("R".into()),
+            '&' => Kind::Cell,
+            '(' | '（' => Kind::Open('('),
+            ')' | '）' => Kind::Close(')'),
+            '[' | '【' => Kind::Open('['),
+            ']' | '】' => Kind::Close(']'),
+            '⟨' | '〈' => Kind::Open('⟨'),
+            '⟩' | '〉' => Kind::Close('⟩'),
+            '{' => Kind::Open('{'),
+            '}' => Kind::Close('}'),
+            // A full stop that ends a sentence.
+            '.' | '。' | '…' | '?' => {
+                self.spaced = true;
+                return Some(());
+            }
+            '¼' | '½' | '¾' | '⅓' | '⅔' | '⅕' | '⅙' | '⅛' => {
+                let (a, b) = match c {
+                    '¼' => (1, 4),
+                    '½' => (1, 2),
+                    '¾' => (3, 4),
+                    '⅓' => (1, 3),
+                    '⅔' => (2, 3),
+                    '⅕' => (1, 5),
+                    '⅙' => (1, 6),
+                    _ => (1, 8),
+                };
+                Kind::Number(BigRational::new(a.into(), b.into()), None)
+            }
+            _ => {
+                if let Some(digit) = superscript(c) {
+                    let mut digits = digit.to_string();
+                    while let Some(next) = self.rest().chars().next()
+                        && let Some(digit) = superscript(next)
+                    {
+                        digits.push(digit);
+                        self.at += next.len_utf8();
+                        if digits.len() > 20 {
+                            return None;
+                        }
+                    }
+                    self.push(Kind::Power);
+                    Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), Some(digits))
+                } else if c.is_alphabetic() {
+                    return self.foreign(c);
+                } else if matches!(c, '∠' | '△' | '□' | '⊙' | '∥' | '⊥' | '∘') {
+                    Kind::Letter(c)
+                } else {
+                    return None;
+                }
+            }
+        };
+        self.push(kind);
+        Some(())
+    }
+
+    /// Greek letters are names; runs of any other script are words.
+    fn foreign(&mut self, first: char) -> Option<()> {
+        if ('α'..='ω').contains(&first) || ('Α'..='Ω').contains(&first) || matches!(first, 'ϕ' | 'ϵ' | 'ϑ') {
+            self.push(Kind::Letter(first));
+            return Some(());
+        }
+        let mut word = first.to_string();
+        while let Some(c) = self.rest().chars().next().filter(|c| c.is_alphabetic() && !c.is_ascii()) {
+            word.push(c);
+            self.at += c.len_utf8();
+        }
+        self.push(Kind::Text(word));
+        Some(())
+    }
+
+    fn letters(&mut self) {
+        let rest = self.rest();
+        let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        let mut word = &rest[..length];
+        // `1orW(x)`: a conjunction squeezed between two answers.
+        let after_value = matches!(self.out.last(), Some(Token { kind: Kind::Number(..) | Kind::Close(_), .. }));
+        for conjunction in ["and", "or"] {
+            let squeezed = after_value && word.len() > conjunction.len() && !self.spaced;
+            if word.eq_ignore_ascii_case(conjunction)
+                || (squeezed
+                    && word.starts_with(conjunction)
+                    && word[conjunction.len()..].starts_with(|c: char| c.is_ascii_uppercase()))
+            {
+                self.at += conjunction.len();
+                self.push(Kind::And);
+                word = &word[conjunction.len()..];
+                break;
+            }
+        }
+        self.at += word.len();
+        match word.len() {
+            0 => {}
+            1 => self.push(Kind::Letter(char::from(word.as_bytes()[0]))),
+            _ => self.push(Kind::Word(word.to_owned())),
+        }
+    }
+
+    fn digits_from(&self, at: usize) -> &'a str {
+        let rest = &self.text[at..];
+        &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]
+    }
+
+    /// The length of a separator of thousands at `at`, when exactly three digits follow it.
+    fn thousands(&self, at: usize, first: &str) -> Option<usize> {
+        if first.is_empty() || first.len() > 3 || first.starts_with('0') {
+            return None;
+        }
+        let rest = &self.text[at..];
+        // Blanks may stand after the separators of TeX, whose own blanks mean nothing.
+        let length = if let Some(after) = rest.strip_prefix(r",\!").or_else(|| rest.strip_prefix(r"\!,\!")) {
+            rest.len() - after.trim_start_matches(' ').len()
+        } else if let Some(after) = rest.strip_prefix("{,}").or_else(|| rest.strip_prefix("{,\\!}")) {
+            rest.len() - after.trim_start_matches(' ').len()
+        } else if rest.starts_with(" {, }") || rest.starts_with(" {,}") {
+            rest.find('}')? + 1
+        } else if rest.starts_with(r"\,") || rest.starts_with(r"\ ") {
+            2
+        } else if self.commas == Commas::Thousands && rest.starts_with(',') {
+            1
+        } else if rest.starts_with(' ') || rest.starts_with('\u{a0}') || rest.starts_with('\u{202f}') {
+            rest.chars().next()?.len_utf8()
+        } else if rest.starts_with('\'') || rest.starts_with('’') {
+            rest.chars().next()?.len_utf8()
+        } else {
+            return None;
+        };
+        (self.digits_from(at + length).len() == 3).then_some(length)
+    }
+
+    fn number(&mut self) -> Option<()> {
+        let mut whole = self.digits_from(self.at).to_owned();
+        let mut at = self.at + whole.len();
+        let mut plain = true;
+        // The first separator found is the one that must go on.
+        let mut separator: Option<&str> = None;
+        while let Some(length) = self.thousands(at, if separator.is_none() { &whole } else { "1" }) {
+            let this = &self.text[at..at + length];
+            if separator.is_some_and(|first| first.trim() != this.trim()) {
+                break;
+            }
+            separator = Some(this);
+            whole.push_str(self.digits_from(at + length));
+            at += length + 3;
+            plain = false;
+        }
+        let mut fraction = "";
+        let rest = &self.text[at..];
+        let dots = continental(&self.text[self.at..]);
+        if let (true, Some((length, digits, tail))) = (plain, dots) {
+            // 1.234.567 and 1.234,56
+            whole = digits;
+            at = self.at + length;
+            plain = false;
+            if let Some(tail) = tail {
+                fraction = self.digits_from(at + 1);
+                at += 1 + tail;
+            }
+        } else if rest.starts_with('.') || (rest.starts_with("{.}")) {
+            let length = if rest.starts_with('{') { 3 } else { 1 };
+            fraction = self.digits_from(at + length);
+            if !fraction.is_empty() || !rest[length..].starts_with(|c: char| c.is_alphabetic()) {
+                at += length + fraction.len();
+                plain = false;
+            }
+        } else if self.commas == Commas::Decimal && rest.starts_with(',') {
+            let digits = self.digits_from(at + 1);
+            if !digits.is_empty() {
+                fraction = digits;
+                at += 1 + digits.len();
+                plain = false;
+            }
+        }
+        // 6.02e23, but not 2e^x nor 3em.
+        let mut exponent = 0i64;
+        let rest = &self.text[at..];
+        if let Some(after) = rest.strip_prefix(['e', 'E']) {
+            let unsigned = after.strip_prefix(['+', '-']).unwrap_or(after);
+            let digits = self.digits_from(self.text.len() - unsigned.len());
+            if (1..=5).contains(&digits.len()) {
+                exponent = digits.parse().ok()?;
+                if after.starts_with('-') {
+                    exponent = -exponent;
+                }
+                at = self.text.len() - unsigned.len() + digits.len();
+                plain = false;
+            }
+        }
+        self.at = at;
+        let value = decimal(&whole, fraction, exponent)?;
+        self.push(Kind::Number(value, plain.then_some(whole)));
+        Some(())
+    }
+
+    /// The content of the brace group at the cursor, which moves behind it; without a group the next character.
+    fn group(&mut self) -> &'a str {
+        self.skip_blanks();
+        let rest = self.rest();
+        if !rest.starts_with('{') {
+            let length = rest.chars().next().map_or(0, char::len_utf8);
+            self.at += length;
+            return &rest[..length];
+        }
+        let mut depth = 0usize;
+        for (at, b) in rest.bytes().enumerate() {
+            match b {
+                b'{' => depth += 1,
+                b'}' => depth -= 1,
+                _ => {}
+            }
+            if depth == 0 {
+                self.at += at + 1;
+                return &rest[1..at];
+            }
+        }
+        // Unclosed: all that is left.
+        self.at = self.text.len();
+        &rest[1..]
+    }
+
+    fn backslash(&mut self) -> Option<()> {
+        let rest = &self.rest()[1..];
+        let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
+        if length == 0 {
+            return self.escaped(rest.chars().next());
+        }
+        let mut name = &rest[..length];
+        // `\quadx` is a blank and x.
+        for blank in ["qquad", "quad"] {
+            if name.len() > blank.len() && name.starts_with(blank) {
+                name = blank;
+            }
+        }
+        self.at += 1 + name.len();
+        let kind = match name {
+            "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
+            | "biggr" | "middle" => {
+                // `\left.` is no bracket at all.
+                if self.rest().starts_with('.') && name != "middle" {
+                    self.at += 1;
+                }
+                return Some(());
+            }
+            "displaystyle" | "textstyle" | "limits" | "nolimits" | "rm" | "bf" | "it" | "scriptstyle" | "boldmath"
+            | "cal" | "sf" | "strut" | "mathstrut" | "hfill" | "noindent" | "centering" | "large" | "Large"
+            | "therefore" | "because" => return Some(()),
+            "quad" | "qquad" | "enspace" | "thinspace" | "space" | "newline" => {
+                self.spaced = true;
+                return Some(());
+            }
+            "hspace" | "vspace" | "phantom" | "label" | "tag" | "color" | "vphantom" | "hphantom" => {
+                self.group();
+                return Some(());
+            }
+            // Only the conclusion is the answer.
+            "Rightarrow" | "implies" | "Longrightarrow" => {
+                self.out.clear();
+                return Some(());
+            }
+            "text" | "textbf" | "textit" | "textrm" | "mbox" | "textnormal" | "hbox" | "textsf" | "texttt"
+            | "textsc" | "emph" | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "boldsymbol" | "bm"
+            | "operatorname" | "mathop" | "underline" | "textup" | "mathnormal" => return self.styled(name),
+            "mathbb" | "Bbb" => {
+                let content = self.group();
+                match content.trim() {
+                    "R" => Kind::Command("R".into()),
+                    letter => Kind::Word(format!("𝕊{letter}")),
+                }
+            }
+            "mathcal" | "mathscr" | "mathfrak" => {
+                let content = self.group().trim();
+                Kind::Word(format!("𝒮{content}"))
+            }
+            "vec" | "overrightarrow" | "overleftarrow" | "hat" | "widehat" | "bar" | "tilde" | "widetilde"
+            | "overset" | "stackrel" => {
+                let mark = if matches!(name, "vec" | "overrightarrow") { "→" } else { name };
+                let mut content = self.group().to_owned();
+                if matches!(name, "overset" | "stackrel") {
+                    content.push_str(self.group());
+                }
+                content.retain(|c| !c.is_whitespace());
+                Kind::Word(format!("{mark}{content}"))
+            }
+            "overline" | "dot" => return self.overline(),
+            "begin" => {
+                let name = self.group().trim_end_matches('*').to_owned();
+                if name == "array" || name == "tabular" {
+                    self.group();
+                }
+                Kind::Begin(name)
+            }
+            "end" => Kind::End(self.group().trim_end_matches('*').to_owned()),
+            "times" | "cdot" | "ast" | "bullet" => Kind::Times,
+            "div" | "slash" => Kind::Divide,
+            "pm" => Kind::PlusMinus,
+            "mp" => Kind::MinusPlus,
+            "le" | "leq" | "leqslant" | "leqq" => Kind::Rel(Rel::Le),
+            "ge" | "geq" | "geqslant" | "geqq" => Kind::Rel(Rel::Ge),
+            "lt" => Kind::Rel(Rel::Lt),
+            "gt" => Kind::Rel(Rel::Gt),
+            "ne" | "neq" => Kind::Rel(Rel::Ne),
+            "not" => {
+                self.skip_blanks();
+                if self.rest().starts_with('=') {
+                    self.at += 1;
+                    Kind::Rel(Rel::Ne)
+                } else {
+                    return None;
+                }
+            }
+            "equiv" | "triangleq" => Kind::Rel(Rel::Eq),
+            "approx" | "simeq" | "thickapprox" | "sim" | "cong" | "doteq" => Kind::Rel(Rel::Approx),
+            "in" => Kind::In,
+            "cup" | "bigcup" => Kind::Cup,
+            "cap" | "bigcap" => Kind::Cap,
+            "setminus" | "backslash" | "smallsetminus" => Kind::SetMinus,
+            "lor" | "vee" | "land" | "wedge" => Kind::And,
+            "infty" => Kind::Infinity,
+            "degree" | "degrees" | "textdegree" => Kind::Degree,
+            "circ" => {
+                // 60\circ without the hat.
+                if matches!(self.out.last(), Some(Token { kind: Kind::Number(..), .. })) {
+                    Kind::Degree
+                } else {
+                    Kind::Letter('∘')
+                }
+            }
+            "prime" => Kind::Prime,
+            "lbrace" => Kind::Open('S'),
+            "rbrace" => Kind::Close('S'),
+            "lbrack" => Kind::Open('['),
+            "rbrack" => Kind::Close(']'),
+            "langle" => Kind::Open('⟨'),
+            "rangle" => Kind::Close('⟩'),
+            "vert" | "mid" | "lvert" | "rvert" => Kind::Bar,
+            "colon" | "ratio" => Kind::Colon,
+            "angle" => Kind::Letter('∠'),
+            "triangle" => Kind::Letter('△'),
+            "odot" => Kind::Letter('⊙'),
+            "parallel" => Kind::Letter('∥'),
+            "perp" => Kind::Letter('⊥'),
+            "varnothing" => Kind::Command("emptyset".into()),
+            "frac" | "dfrac" | "tfrac" | "cfrac" | "nicefrac" => {
+                self.push(Kind::Command("frac".into()));
+                return self.single_digits();
+            }
+            "binom" | "dbinom" | "tbinom" => {
+                self.push(Kind::Command("binom".into()));
+                return self.single_digits();
+            }
+            _ => match greek(name) {
+                Some(letter) => Kind::Letter(letter),
+                None => Kind::Command(name.to_owned()),
+            },
+        };
+        self.push(kind);
+        Some(())
+    }
+
+    /// `\frac12`: an argument without braces is one digit.
+    fn single_digits(&mut self) -> Option<()> {
+        for _ in 0..2 {
+            self.skip_blanks();
+            let Some(digit) = self.rest().chars().next().and_then(|c| c.to_digit(10)) else { break };
+            self.at += 1;
+            let value = BigRational::from_integer(digit.into());
+            self.push(Kind::Number(value, Some(digit.to_string())));
+        }
+        Some(())
+    }
+
+    /// A backslash and a sign.
+    fn escaped(&mut self, sign: Option<char>) -> Option<()> {
+        let Some(c) = sign else {
+            self.at += 1;
+            return Some(());
+        };
+        self.at += 1 + c.len_utf8();
+        let kind = match c {
+            '{' => Kind::Open('S'),
+            '}' => Kind::Close('S'),
+            '%' => Kind::Percent,
+            '|' => Kind::Bar,
+            '&' => Kind::And,
+            '\\' => {
+                let next = self.rest().chars().next();
+                let command = next.is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '[' | ']' | '(' | ')' | '{' | '}' | ','));
+                if !self.tabular && command {
+                    // One backslash too many: the second one starts the command.
+                    self.at -= 1;
+                    return Some(());
+                }
+                // \\[2pt]
+                if self.tabular && next == Some('[') {
+                    let skip = self.rest().find(']').filter(|&n| n < 8).map_or(0, |n| n + 1);
+                    self.at += skip;
+                }
+                Kind::Row
+            }
+            // Blanks of several widths, `\$`, `\(`, `\[` and so on.
+            _ => {
+                self.spaced = true;
+                return Some(());
+            }
+        };
+        self.push(kind);
+        Some(())
+    }
+
+    /// `\text{...}` and the fonts.
+    fn styled(&mut self, command: &str) -> Option<()> {
+        if self.rest().starts_with('*') {
+            self.at += 1;
+        }
+        let content = self.group().trim_matches(|c: char| c.is_whitespace() || c == '~');
+        let words = matches!(
+            command,
+            "text" | "textbf" | "textit" | "textrm" | "mbox" | "textnormal" | "hbox" | "textsf" | "texttt" | "textsc" | "emph" | "textup"
+        );
+        let mut letters = content.chars();
+        let kind = match (letters.next(), letters.as_str()) {
+            (None, _) => {
+                self.spaced = true;
+                return Some(());
+            }
+            _ if matches!(content.to_ascii_lowercase().as_str(), "and" | "or" | ", and" | ",and" | ", or" | "and/or") => Kind::And,
+            (Some(c), "") if c.is_alphabetic() && (!words || greek_or_constant(c)) => Kind::Letter(c),
+            _ if !words && function_name(content) => Kind::Command(content.to_owned()),
+            _ if !words && content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit()) && !words => {
+                // \mathbf{12}, \boldsymbol{\alpha}: the font means nothing.
+                let inner = nested(content, self.commas, self.depth + 1)?;
+                self.out.extend(inner);
+                return Some(());
+            }
+            _ => Kind::Text(content.to_owned()),
+        };
+        self.push(kind);
+        Some(())
+    }
+
+    /// A line over digits after a decimal point repeats them; over letters it is a segment's name.
+    fn overline(&mut self) -> Option<()> {
+        let content = self.group().trim();
+        if let Some(Token { kind: Kind::Number(value, _), .. }) = self.out.last_mut()
+            && !content.is_empty()
+            && content.len() < 100
+            && content.bytes().all(|b| b.is_ascii_digit())
+        {
+            // How many decimals stand before is seen from the source: all digits since the point.
+            let before = &self.text[..self.at];
+            let open = before.rfind('\\')?;
+            let head = before[..open].trim_end();
+            let decimals = head.len() - head.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+            if !head[..head.len() - decimals].ends_with('.') || decimals > 1000 {
+                return None;
+            }
+            let ten = BigInt::from(10);
+            let repeated = BigRational::new(content.parse::<BigInt>().ok()?, Pow::pow(&ten, content.len()) - 1u32);
+            *value += repeated / BigRational::from_integer(Pow::pow(&ten, decimals));
+            return Some(());
+        }
+        let name: String = content.chars().filter(|c| !c.is_whitespace()).collect();
+        let mut letters = name.chars();
+        match (letters.next(), letters.next()) {
+            (None, _) => {}
+            (Some(letter), None) => self.push(Kind::Letter(letter)),
+            _ => self.push(Kind::Word(name)),
+        }
+        Some(())
+    }
+}
+
+/// The length of `\circ` or `{\circ}` after a hat.
+fn degree_sign(rest: &str) -> Option<usize> {
+    let inner = rest.trim_start();
+    let braced = inner.strip_prefix('{');
+    let after = braced.unwrap_or(inner).trim_start();
+    let after = after.strip_prefix("\\circ").or_else(|| after.strip_prefix("\\degree")).or_else(|| after.strip_prefix("∘")).or_else(|| after.strip_prefix('°'))?;
+    if after.starts_with(|c: char| c.is_ascii_alphabetic()) && braced.is_some() {
+        return None;
+    }
+    let after = if braced.is_some() { after.trim_start().strip_prefix('}')? } else { after };
+    Some(rest.len() - after.len())
+}
+
+/// `1.234.567` or `1.234,56`: the length and digits of the whole part, and the number of digits after the comma.
+fn continental(text: &str) -> Option<(usize, String, Option<usize>)> {
+    let mut groups = 0;
+    let mut at = text.find(|c: char| !c.is_ascii_digit())?;
+    if at == 0 || at > 3 || text.starts_with('0') {
+        return None;
+    }
+    let digits = |at: usize| text[at..].bytes().take_while(u8::is_ascii_digit).count();
+    while text[at..].starts_with('.') && digits(at + 1) == 3 {
+        at += 4;
+        groups += 1;
+    }
+    let whole: String = text[..at].chars().filter(char::is_ascii_digit).collect();
+    let decimals = if text[at..].starts_with(',') { digits(at + 1) } else { 0 };
+    let tail = (decimals > 0 && decimals != 3).then_some(decimals);
+    (groups > 1 || (groups == 1 && tail.is_some())).then_some((at, whole, tail))
+}
+
+/// An exact decimal.
+fn decimal(whole: &str, fraction: &str, exponent: i64) -> Option<BigRational> {
+    if whole.len() + fraction.len() > MAX_DIGITS || exponent.unsigned_abs() as usize > MAX_DIGITS {
+        return None;
+    }
+    let digits: BigInt = format!("0{whole}{fraction}").parse().ok()?;
+    let scale = exponent - fraction.len() as i64;
+    let power = Pow::pow(&BigInt::from(10), scale.unsigned_abs());
+    Some(if scale >= 0 {
+        BigRational::from_integer(digits * power)
+    } else if power.is_one() {
+        BigRational::from_integer(digits)
+    } else {
+        Ratio::new(digits, power)
+    })
+}
+
+fn superscript(c: char) -> Option<char> {
+    Some(match c {
+        '⁰' => '0',
+        '¹' => '1',
+        '²' => '2',
+        '³' => '3',
+        '⁴'..='⁹' => char::from(b'4' + (c as u32 - '⁴' as u32) as u8),
+        _ => return None,
+    })
+}
+
+fn greek_or_constant(c: char) -> bool {
+    matches!(c, 'e' | 'i') || !c.is_ascii()
+}
+
+pub(super) fn function_name(name: &str) -> bool {
+    matches!(
+        name,
+        "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "asin" | "acos" | "atan" | "sinh"
+            | "cosh" | "tanh" | "ln" | "log" | "lg" | "exp" | "sqrt" | "cbrt" | "abs" | "gcd" | "lcm" | "max" | "min"
+            | "det" | "arcsec" | "arccsc" | "arccot" | "floor" | "ceil" | "Re" | "Im" | "tg" | "ctg" | "arctg"
+    )
+}
+
+fn greek(name: &str) -> Option<char> {
+    Some(match name {
+        "alpha" => 'α',
+        "beta" => 'β',
+        "gamma" => 'γ',
+        "delta" => 'δ',
+        "epsilon" | "varepsilon" => 'ε',
+        "zeta" => 'ζ',
+        "eta" => 'η',
+        "theta" | "vartheta" => 'θ',
+        "iota" => 'ι',
+        "kappa" => 'κ',
+        "lambda" => 'λ',
+        "mu" => 'μ',
+        "nu" => 'ν',
+        "xi" => 'ξ',
+        "rho" | "varrho" => 'ρ',
+        "sigma" | "varsigma" => 'σ',
+        "tau" => 'τ',
+        "upsilon" => 'υ',
+        "phi" | "varphi" => 'φ',
+        "chi" => 'χ',
+        "psi" => 'ψ',
+        "omega" => 'ω',
+        "Gamma" => 'Γ',
+        "Delta" => 'Δ',
+        "Theta" => 'Θ',
+        "Lambda" => 'Λ',
+        "Xi" => 'Ξ',
+        "Pi" => 'Π',
+        "Sigma" => 'Σ',
+        "Phi" => 'Φ',
+        "Psi" => 'Ψ',
+        "Omega" => 'Ω',
+        "ell" => 'ℓ',
+        "hbar" => 'ħ',
+        "nabla" => '∇',
+        "partial" => '∂',
+        _ => return None,
+    })
+}

@@ -1,0 +1,91 @@
+//! The toy model with sharper weights, and prompts of the toy world.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
+use model_qwen2vl::model::Prompt;
+use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use rl::launch::{toy_config, write_toy_folder};
+use rl::policy::Policy;
+use rl::rollout::{Job, Response, RolloutConfig, generate};
+use rl::sampler::Sampling;
+
+/// Multiplies parameters, so that a random model has something to say.
+struct Scale(f64);
+
+impl<B: Backend> ParamVisitor<B> for Scale {
+    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        if !name.contains("norm") {
+            *tensor = tensor.clone().mul_scalar(self.0);
+        }
+    }
+}
+
+/// The toy architecture with random weights of three times the usual size: its distributions are far from uniform and
+/// depend on the picture.
+pub fn model<B: Kernels>() -> Qwen2_5_VL<B> {
+    let mut model = Qwen2_5_VL::random(toy_config().unwrap(), 3, DType::F32, &Default::default());
+    model.visit(&mut Scale(3.0));
+    model
+}
+
+/// The toy tokenizer and image processor.
+pub fn processor() -> Processor {
+    let dir = tempfile::tempdir().unwrap();
+    write_toy_folder(dir.path()).unwrap();
+    Processor::from_folder(dir.path()).unwrap()
+}
+
+/// The first `n` problems of a toy source as prompts.
+pub fn prompts<B: Kernels>(model: &Qwen2_5_VL<B>, spec: &str, n: usize) -> Vec<Prompt> {
+    let (processor, format) = (processor(), FormatPrompt::new("none").unwrap());
+    let dataset = Dataset::open(&[spec.to_string().into()], &Keys::default(), None).unwrap();
+    (0..n)
+        .map(|i| {
+            let encoded = build_prompt(&dataset.get(i).unwrap(), &format, &processor, None).unwrap();
+            let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
+            let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
+            model.prompt(encoded.input_ids, pixels, grids).unwrap()
+        })
+        .collect()
+}
+
+/// Prompts of four sizes, one of them without a picture.
+pub fn mixed_prompts<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Prompt> {
+    let mut all = prompts(model, "toy:read?rows=1&cols=1", 1);
+    all.extend(prompts(model, "toy:sum?rows=2&cols=2", 2));
+    let ids = processor().encode_text("12 + 30 =").unwrap();
+    all.push(model.prompt(ids, vec![], vec![]).unwrap());
+    all.extend(prompts(model, "toy:read?rows=1&cols=3", 1));
+    all
+}
+
+/// Sampling at temperature 1 without any restriction but the vision tokens'.
+pub fn rollout<B: Kernels>(model: &Qwen2_5_VL<B>, n: usize, max_new_tokens: usize) -> RolloutConfig {
+    RolloutConfig {
+        n,
+        sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: 5 },
+        max_new_tokens,
+        min_new_tokens: 0,
+        // Several ends, so that responses end at different lengths.
+        eos: [toy::special_ids().eos].into_iter().chain(0..6).collect(),
+        suppress: Policy::<B>::vision_token_ids(model),
+        focus: None,
+        max_batch_rows: 64,
+        prefill_token_budget: 4096,
+    }
+}
+
+/// The responses to `prompts`, whose places are their keys.
+pub fn sample<B: Kernels>(model: &Qwen2_5_VL<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
+    let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
+    generate(model, &jobs, config, &AtomicBool::new(false), |_, _, _| {}).unwrap().0
+}
+
+/// Largest difference of two ragged lists of the same shape.
+pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

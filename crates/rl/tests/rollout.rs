@@ -1,0 +1,211 @@
+//! The rollout engine: what is sampled depends on the prompt, its key and the seed, and on nothing else.
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::vgpo::PrototypeMode;
+use burn::tensor::{Tensor, backend::Backend};
+use common::{difference, mixed_prompts, model, rollout, sample};
+use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
+use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use rl::engine::{GroupRef, ScoreRequest, score};
+use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
+use rl::sampler::Sampling;
+
+fn refs(prompts: &[Prompt]) -> Vec<&Prompt> {
+    prompts.iter().collect()
+}
+
+fn ids(responses: &[Vec<Response>]) -> Vec<Vec<&[u32]>> {
+    responses.iter().map(|group| group.iter().map(|r| &r.ids[..]).collect()).collect()
+}
+
+/// Rows at a time, prefill budget, order of the prompts, company in the batch, focus on or off: the same responses.
+fn company_changes_nothing<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    let config = rollout(&model, 3, 24);
+    let expected = sample(&model, &refs(&prompts), &config);
+    let lengths: Vec<usize> = expected.iter().flatten().map(|r| r.ids.len()).collect();
+    assert!(lengths.iter().any(|&l| l < 24) && lengths.contains(&24), "responses of several lengths: {lengths:?}");
+    let check = |name: &str, got: &[Vec<Response>], expected: &[&Vec<Response>]| {
+        for (got, expected) in got.iter().flatten().zip(expected.iter().copied().flatten()) {
+            assert_eq!((&got.ids, got.finish), (&expected.ids, expected.finish), "{name}");
+            let d = difference(&got.log_probs, &expected.log_probs);
+            assert!(d < 1e-4, "{name}: log-probs differ by {d}");
+        }
+    };
+    let all: Vec<&Vec<Response>> = expected.iter().collect();
+    for (max_batch_rows, prefill_token_budget) in [(1, 1), (3, 1), (4, 30), (7, 4096), (9, 50), (1000, 40)] {
+        for focus in [None, Some(PrototypeMode::Mean)] {
+            let config = RolloutConfig { max_batch_rows, prefill_token_budget, focus, ..config.clone() };
+            check(&format!("{max_batch_rows} rows, {prefill_token_budget} tokens, focus {focus:?}"), &sample(&model, &refs(&prompts), &config), &all);
+        }
+    }
+    // Each prompt keeps its key.
+    for order in [vec![4, 3, 2, 1, 0], vec![2, 0, 4, 1, 3], vec![1], vec![3, 0]] {
+        let jobs: Vec<Job> = order.iter().map(|&i| Job { prompt: &prompts[i], key: i as u64 }).collect();
+        let got = generate(&model, &jobs, &config, &AtomicBool::new(false), |_, _, _| {}).unwrap().0;
+        check(&format!("order {order:?}"), &got, &order.iter().map(|&i| &expected[i]).collect::<Vec<_>>());
+    }
+    // Fewer responses are the first of more.
+    let fewer = sample(&model, &refs(&prompts), &RolloutConfig { n: 2, ..config.clone() });
+    for (fewer, more) in ids(&fewer).iter().zip(ids(&expected)) {
+        assert_eq!(fewer[..], more[..2]);
+    }
+    let other = RolloutConfig { sampling: Sampling { seed: 6, ..config.sampling.clone() }, ..config };
+    assert_ne!(ids(&sample(&model, &refs(&prompts), &other)), ids(&expected), "another seed samples something else");
+}
+
+fn lengths_and_ends<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    for (min_new_tokens, max_new_tokens, focus) in [(0, 1, None), (0, 5, None), (4, 9, None), (9, 9, None), (3, 70, Some(PrototypeMode::Mean))] {
+        let config = RolloutConfig { min_new_tokens, max_new_tokens, focus, ..rollout(&model, 4, 0) };
+        let mut seen = Vec::new();
+        let jobs: Vec<Job> = prompts.iter().map(|prompt| Job { prompt, key: 1 }).collect();
+        let (got, stats) = generate(&model, &jobs, &config, &AtomicBool::new(false), |job, response, id| seen.push((job, response, id))).unwrap();
+        for (job, group) in got.iter().enumerate() {
+            assert_eq!(group.len(), 4);
+            for (i, response) in group.iter().enumerate() {
+                let end = config.eos.contains(response.ids.last().unwrap());
+                let len = response.ids.len();
+                assert!(response.ids[..len - 1].iter().all(|id| !config.eos.contains(id)), "an end token inside a response");
+                assert!(len >= min_new_tokens.max(1) && len <= max_new_tokens, "{len} tokens");
+                assert_eq!(response.finish, if end { FinishReason::Stop } else { FinishReason::Length });
+                assert!(end || len == max_new_tokens);
+                assert_eq!(response.log_probs.len(), len);
+                let has_image = !prompts[job].image_grid_thw.is_empty();
+                let focus = response.visual_focus.as_ref().map(Vec::len);
+                assert_eq!(focus, (config.focus.is_some() && has_image).then_some(len));
+                let streamed: Vec<u32> = seen.iter().filter(|s| (s.0, s.1) == (job, i)).map(|s| s.2).collect();
+                assert_eq!(streamed, response.ids);
+            }
+        }
+        assert_eq!(stats.response_tokens, got.iter().flatten().map(|r| r.ids.len()).sum::<usize>());
+        assert_eq!(stats.prompt_tokens, prompts.iter().map(Prompt::len).sum::<usize>());
+    }
+    let nothing = RolloutConfig { max_new_tokens: 0, ..rollout(&model, 2, 0) };
+    assert!(sample(&model, &refs(&prompts), &nothing).iter().flatten().all(|r| r.ids.is_empty()));
+    assert!(sample(&model, &[], &rollout(&model, 2, 4)).is_empty());
+}
+
+/// Makes one token the likeliest after a given hidden state.
+struct Favour(usize, Vec<f32>);
+
+impl<B: Backend> ParamVisitor<B> for Favour {
+    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        if name == "model.embed_tokens.weight" {
+            let [vocab, d] = [tensor.dims()[0], tensor.dims()[1]];
+            let row = Tensor::<B, 1>::from_floats(&self.1[..], &tensor.device()).reshape([1, d]).mul_scalar(2.0);
+            let table = tensor.clone().reshape([vocab, d]).slice_assign([self.0..self.0 + 1, 0..d], row);
+            *tensor = table.reshape(tensor.shape());
+        }
+    }
+}
+
+fn last_state<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 2> {
+    let device = model.device();
+    let responses = if response.is_empty() { vec![] } else { vec![response] };
+    let batch = PackedBatch::new(&model.config, &[(prompt, responses)], &device);
+    let images = Images::new(&model.config, [prompt], &device);
+    model.hidden(&batch, images.map(|i| model.encode_images(&i))).select(0, int_tensor([batch.tokens - 1], &device))
+}
+
+fn vision_tokens_are_never_sampled<B: Kernels>() {
+    let mut model = model::<B>();
+    let prompt = mixed_prompts(&model).remove(0);
+    let state: Vec<f32> = last_state(&model, &prompt, &[]).into_data().to_vec().unwrap();
+    let pad = model.config.image_token_id;
+    // In the prompt the image features stand in the place of this row, so the state stays what it was.
+    model.visit(&mut Favour(pad as usize, state));
+    let config = rollout(&model, 4, 12);
+    let free = RolloutConfig { suppress: vec![], ..config.clone() };
+    for sampling in [Sampling::greedy(), config.sampling.clone(), Sampling { top_p: 0.5, ..config.sampling.clone() }] {
+        let first = |config: &RolloutConfig| -> Vec<u32> {
+            let config = RolloutConfig { sampling: sampling.clone(), ..config.clone() };
+            sample(&model, &[&prompt], &config)[0].iter().map(|r| r.ids[0]).collect()
+        };
+        assert_eq!(first(&free), [pad; 4], "without the mask it is what the model wants to say");
+        assert!(!first(&config).contains(&pad));
+        let masked = RolloutConfig { sampling: sampling.clone(), min_new_tokens: 3, ..config.clone() };
+        let got = sample(&model, &[&prompt], &masked);
+        assert!(got[0].iter().flat_map(|r| &r.ids).all(|id| !config.suppress.contains(id)));
+        assert!(got[0].iter().flat_map(|r| &r.log_probs).all(|l| l.is_finite()));
+    }
+}
+
+/// What the sampler reports is what scoring computes, at any temperature and however the responses end.
+fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    for (temperature, focus, max_batch_rows) in [(1.0, None, 64), (0.7, None, 64), (1.0, Some(PrototypeMode::Mean), 64), (1.0, Some(PrototypeMode::PerImage), 8), (0.7, None, 7)] {
+        let sampling = Sampling { temperature, top_p: 1.0, seed: 11 };
+        let config = RolloutConfig { sampling, focus, max_batch_rows, ..rollout(&model, 4, 20) };
+        let got = sample(&model, &refs(&prompts), &config);
+        let groups: Vec<GroupRef> = prompts.iter().zip(&got).map(|(prompt, group)| GroupRef { prompt, responses: group.iter().map(|r| &r.ids[..]).collect() }).collect();
+        let scores = score(&model, &groups, &ScoreRequest { temperature, entropy: false, focus, token_budget: 200 });
+        let (mut log_prob, mut rho) = (0f32, 0f32);
+        for (response, score) in got.iter().flatten().zip(scores.iter().flatten()) {
+            log_prob = log_prob.max(difference(&response.log_probs, &score.log_probs));
+            assert_eq!(response.visual_focus.is_some(), score.visual_focus.is_some());
+            if let (Some(a), Some(b)) = (&response.visual_focus, &score.visual_focus) {
+                rho = rho.max(difference(a, b));
+            }
+        }
+        println!("temperature {temperature}, focus {focus:?}: log-probs differ by {log_prob:.1e}, focus by {rho:.1e}");
+        assert!(log_prob < 1e-4 && rho < 1e-5, "temperature {temperature}, focus {focus:?}, {max_batch_rows} rows: log-probs {log_prob}, focus {rho}");
+    }
+}
+
+/// Greedy decoding with the cache against the whole sequence computed anew for each token.
+fn greedy_is_the_argmax_of_a_full_forward<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    let config = RolloutConfig { sampling: Sampling::greedy(), ..rollout(&model, 1, 10) };
+    let got = sample(&model, &refs(&prompts), &config);
+    for (prompt, group) in prompts.iter().zip(&got) {
+        let response = &group[0];
+        for t in 0..response.ids.len() {
+            let logits: Vec<f32> = model.logits(last_state(&model, prompt, &response.ids[..t])).into_data().to_vec().unwrap();
+            let best = (0..logits.len() as u32).filter(|id| !config.suppress.contains(id)).max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]));
+            assert_eq!(Some(response.ids[t]), best, "token {t}");
+            let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let log_sum = largest + logits.iter().map(|l| (l - largest).exp()).sum::<f32>().ln();
+            let expected = logits[response.ids[t] as usize] - log_sum;
+            assert!((response.log_probs[t] - expected).abs() < 1e-4);
+        }
+    }
+}
+
+fn an_interrupt_stops_it<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    let config = rollout(&model, 2, 1000);
+    let jobs: Vec<Job> = prompts.iter().map(|prompt| Job { prompt, key: 0 }).collect();
+    let flag = AtomicBool::new(false);
+    let mut tokens = 0;
+    let result = generate(&model, &jobs, &config, &flag, |_, _, _| {
+        tokens += 1;
+        flag.store(tokens >= 20, Ordering::Relaxed);
+    });
+    assert!(result.is_err());
+    assert!((20..20 + 2 * prompts.len()).contains(&tokens), "it stops at the next token: {tokens}");
+}
+
+macro_rules! on {
+    ($backend:ident, $type:ty: $($test:ident)*) => {
+        mod $backend {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<$type>();
+                }
+            )*
+        }
+    };
+}
+on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends vision_tokens_are_never_sampled
+    log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it);
+on!(ndarray, burn_ndarray::NdArray<f32>: company_changes_nothing log_probs_and_focus_are_those_of_scoring);

@@ -1,0 +1,155 @@
+//! A run that is killed at any moment and started again gives the same numbers as one that never was.
+
+mod support;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use support::{Bench, assert_same_run, checkpoints, json_row, last_step, metrics, stderr, succeeded, toy_rows, wait, write_rows};
+
+/// A warm start in two stages, then RL with everything that has state: dynamic sampling with groups that are carried to the
+/// next batch, an adaptive KL term against a reference, two epochs of two mini-batches, validation, rows that are set aside.
+/// The reward grows as responses get shorter, so that an untrained model has something to learn.
+const CONFIG: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["train.jsonl"]
+val_files = ["toy:read?rows=1&cols=1&split=test&size=6"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 10
+rollout_batch_size = 4
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 3
+[algorithm]
+shaping = "vgpo"
+online_filtering = true
+filter_key = "overall"
+filter_low = -1.95
+filter_high = -1.01
+disable_kl = false
+use_kl_loss = false
+kl_type = "adaptive"
+kl_horizon = 50.0
+[actor]
+global_batch_size = 2
+ppo_epochs = 2
+[actor.optim]
+lr = 1e-3
+[reward]
+reward_type = "dapo"
+overlong_buffer_length = 10
+[trainer]
+output_dir = "run"
+max_try_make_batch = 8
+val_freq = 3
+save_freq = 2
+save_limit = 2
+[[stages]]
+stage = "sft"
+name = "warm"
+steps = 2
+batch_size = 4
+[[stages]]
+stage = "sft"
+name = "warmer"
+steps = 3
+batch_size = 3
+[[stages]]
+stage = "rl"
+name = "rl"
+steps = 8
+"#;
+
+const STEPS: u64 = 13;
+
+fn bench() -> Bench {
+    let bench = Bench::new(CONFIG);
+    let mut rows: Vec<_> = toy_rows("toy:read?rows=1&cols=1-2&split=train&size=14").iter().map(json_row).collect();
+    rows.insert(5, json!({"id": "no_picture", "problem": "<image>read?", "answer": "1", "solution": "1", "images": []}));
+    rows.insert(9, json!({"id": "broken", "problem": "<image>read?", "answer": "1", "solution": "1", "images": ["AAAA"]}));
+    write_rows(&bench.path("train.jsonl"), &rows);
+    bench
+}
+
+/// A small generator of moments (SplitMix64): the test is the same in each run.
+struct Moments(u64);
+
+impl Moments {
+    fn share(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+const NOTHING: &[&str] = &[];
+
+fn finish(bench: &Bench, run: &Path) {
+    let output = bench.train(NOTHING);
+    succeeded(&output);
+    assert_eq!(last_step(run), STEPS);
+    assert_eq!(checkpoints(run).last(), Some(&STEPS));
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_result() {
+    let whole = bench();
+    let clock = Instant::now();
+    finish(&whole, &whole.path("run"));
+    let duration = clock.elapsed();
+    let lines = metrics(&whole.path("run"));
+    let largest = |key: &str| lines.iter().filter_map(|l| l.get(key)?.as_f64()).fold(0.0, f64::max);
+    // The run has what it is meant to have.
+    assert!(largest("filter/carried") > 0.0, "no group was carried");
+    assert!(largest("actor/grad_norm") > 0.0 && largest("data/set_aside") > 0.0);
+    println!("one run: {STEPS} steps, up to {} groups carried, {} rows set aside", largest("filter/carried"), largest("data/set_aside"));
+    for seed in 0..4 {
+        let bench = bench();
+        let run = bench.path("run");
+        let mut moments = Moments(seed);
+        let mut history = Vec::new();
+        for _ in 0..5 {
+            let moment = duration.mul_f64(moments.share() * 0.8);
+            let mut child = bench.start(NOTHING);
+            std::thread::sleep(moment);
+            child.kill().unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(!stderr(&output).contains("error:"), "{}", stderr(&output));
+            history.push(format!("{} ms (step {})", moment.as_millis(), last_step(&run)));
+        }
+        finish(&bench, &run);
+        println!("seed {seed}: killed after {}\n        {}", history.join(", "), assert_same_run(&whole.path("run"), &run));
+    }
+}
+
+/// The worst moment: a checkpoint is half written.
+#[test]
+fn a_run_killed_while_it_writes_a_checkpoint() {
+    let whole = bench();
+    finish(&whole, &whole.path("run"));
+    let bench = bench();
+    let run = bench.path("run");
+    let mut caught = Vec::new();
+    for step in [2, 6, 10] {
+        let partial = run.join(format!("checkpoints/.global_step_{step}.partial"));
+        let mut child = bench.start(NOTHING);
+        let start = Instant::now();
+        while !partial.exists() && child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(60) {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        wait(child);
+        caught.push(format!("{step}: {}", if partial.exists() { "half a folder left" } else { "too late" }));
+    }
+    finish(&bench, &run);
+    println!("killed at checkpoints {}\n        {}", caught.join(", "), assert_same_run(&whole.path("run"), &run));
+    let left: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().contains("partial")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

@@ -1,0 +1,155 @@
+//! The real `train` binary in temporary folders.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use data::{Dataset, Keys, Sample};
+use serde_json::{Map, Value};
+
+/// Longest that any run of these tests may take, in seconds.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A folder with a configuration, in which runs are started.
+pub struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// A temporary folder that holds `config.toml`.
+    pub fn new(config: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), config).unwrap();
+        Self { dir }
+    }
+
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The command `train --config config.toml OVERRIDES`, started in the folder.
+    pub fn command<S: AsRef<str>>(&self, overrides: &[S]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
+        command.current_dir(self.dir.path()).args(["--config", "config.toml", "--backend", "flex"]);
+        command.args(overrides.iter().map(AsRef::as_ref));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs to the end.
+    pub fn train<S: AsRef<str>>(&self, overrides: &[S]) -> Output {
+        wait(self.command(overrides).spawn().unwrap())
+    }
+
+    /// Starts a run.
+    pub fn start<S: AsRef<str>>(&self, overrides: &[S]) -> Child {
+        self.command(overrides).spawn().unwrap()
+    }
+}
+
+/// Waits for a run that has to end by itself.
+pub fn wait(mut child: Child) -> Output {
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > LIMIT {
+            child.kill().unwrap();
+            panic!("the run did not end in {LIMIT:?}: {}", stderr(&child.wait_with_output().unwrap()));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Sends a signal by name (`TERM`, `INT`).
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// What a run printed on its standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Checks that a run ended with code 0.
+pub fn succeeded(output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+}
+
+/// The lines of `metrics.jsonl` without what depends on the clock; whole lines only.
+pub fn metrics(run: &Path) -> Vec<Map<String, Value>> {
+    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole
+        .lines()
+        .map(|line| {
+            let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
+            line.retain(|key, _| !key.starts_with("time/") && !key.starts_with("perf/"));
+            line
+        })
+        .collect()
+}
+
+/// The step of the last whole line of `metrics.jsonl`; 0 without any.
+pub fn last_step(run: &Path) -> u64 {
+    metrics(run).last().map_or(0, |line| line["step"].as_u64().unwrap())
+}
+
+/// Steps of the checkpoints of a run, in order.
+pub fn checkpoints(run: &Path) -> Vec<u64> {
+    let mut steps: Vec<u64> = std::fs::read_dir(run.join("checkpoints"))
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.unwrap().file_name().to_str()?.strip_prefix("global_step_")?.parse().ok())
+        .collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// The bytes of the weights and of the optimizer's state in the newest checkpoint.
+pub fn weights(run: &Path) -> (Vec<u8>, Vec<u8>) {
+    let step = *checkpoints(run).last().expect("a checkpoint");
+    let folder = run.join(format!("checkpoints/global_step_{step}"));
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    (read("hf/model.safetensors"), read("optimizer.safetensors"))
+}
+
+/// Fails with the first value that differs between two runs; says what was compared.
+pub fn assert_same_run(expected: &Path, got: &Path) -> String {
+    let (a, b) = (metrics(expected), metrics(got));
+    assert_eq!(a.len(), b.len(), "lines of metrics.jsonl");
+    for (a, b) in a.iter().zip(&b) {
+        assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "keys of step {}", a["step"]);
+        for (key, value) in a {
+            assert_eq!(value, &b[key], "{key} of step {}", a["step"]);
+        }
+    }
+    let (a, b) = (weights(expected), weights(got));
+    assert!(a.0 == b.0, "model.safetensors differs");
+    assert!(a.1 == b.1, "optimizer.safetensors differs");
+    let values: usize = metrics(got).iter().map(Map::len).sum();
+    format!("{} lines, {values} values, {} bytes of weights, {} of optimizer state: equal", metrics(got).len(), b.0.len(), b.1.len())
+}
+
+/// Rows of the toy world.
+pub fn toy_rows(spec: &str) -> Vec<Sample> {
+    let dataset = Dataset::open(&[spec.to_string().into()], &Keys::default(), None).unwrap();
+    (0..dataset.len()).map(|i| dataset.get(i).unwrap()).collect()
+}
+
+/// A row as JSON, its pictures in base64.
+pub fn json_row(sample: &Sample) -> Value {
+    use base64::Engine;
+    let images: Vec<String> = sample.images.iter().map(|i| base64::engine::general_purpose::STANDARD.encode(i.load().unwrap())).collect();
+    serde_json::json!({
+        "id": sample.id, "problem": sample.problem, "answer": sample.answer, "solution": sample.solution, "images": images,
+    })
+}
+
+/// Writes JSON lines.
+pub fn write_rows(path: &Path, rows: &[Value]) {
+    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    std::fs::write(path, text).unwrap();
+}
