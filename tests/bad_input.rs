@@ -61,9 +61,9 @@ fn configuration() {
     std::fs::write(bench.path("syntax.toml"), "[actor\n").unwrap();
     refused(&bench, &["--config", "syntax.toml"], &["syntax.toml"]);
     refused_in_a_line(&bench, &["--config", "nowhere.toml"], &["nowhere.toml", "No such file"]);
+    assert!(!bench.path("run").exists(), "nothing is written for a run that cannot start");
     refused_in_a_line(&bench, &["--resume", "nowhere"], &["nowhere", "checkpoint"]);
     refused_in_a_line(&bench, &["trainer.output_dir=config.toml"], &["config.toml"]);
-    assert!(!bench.path("run").exists(), "nothing is written for a run that cannot start");
 }
 
 fn fixture(name: &str) -> PathBuf {

@@ -1,38 +1,85 @@
 //! The real `generate` against what transformers computed, and against input that cannot be used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use tempfile::{TempDir, tempdir};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-fn model(name: &str) -> String {
-    fixtures().join("models").join(name).display().to_string()
+fn model(name: &str) -> PathBuf {
+    fixtures().join("models").join(name)
 }
 
-fn image(name: &str) -> String {
-    fixtures().join("images").join(name).display().to_string()
+fn image(name: &str) -> PathBuf {
+    fixtures().join("images").join(name)
 }
 
-fn generate(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_generate"))
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+/// The program with a model folder, pictures and a prompt.
+fn call(model: &Path, images: &[PathBuf], prompt: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_generate"));
+    command
+        .arg("--model")
+        .arg(model)
+        .arg("--prompt")
+        .arg(prompt);
+    for image in images {
+        command.arg("--image").arg(image);
+    }
+    command.stdin(Stdio::null());
+    command
 }
 
-/// The text that a call writes, which must succeed.
-fn text(args: &[&str]) -> String {
-    let out = generate(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!((out.status.code(), &*stderr), (Some(0), ""), "{args:?}");
-    String::from_utf8(out.stdout).unwrap()
+/// The usual call: `tied_gqa` and one picture.
+fn usual() -> Command {
+    call(&model("tied_gqa"), &[image("wide.png")], "What is this?")
+}
+
+trait Run {
+    /// More options, split at spaces.
+    fn with(self, options: &str) -> Self;
+    /// An option with a path.
+    fn path(self, option: &str, path: &Path) -> Self;
+    /// The text that the call writes; it must succeed and say nothing else.
+    fn text(self) -> String;
+    /// The call must end with exit code 2, nothing on standard output, and an error that names all of these.
+    fn refused(self, needles: &[&str]);
+}
+
+impl Run for Command {
+    fn with(mut self, options: &str) -> Self {
+        self.args(options.split_whitespace());
+        self
+    }
+    fn path(mut self, option: &str, path: &Path) -> Self {
+        self.arg(option).arg(path);
+        self
+    }
+    fn text(mut self) -> String {
+        let out = self.output().unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!((out.status.code(), &*stderr), (Some(0), ""), "{self:?}");
+        String::from_utf8(out.stdout).unwrap()
+    }
+    #[track_caller]
+    fn refused(mut self, needles: &[&str]) {
+        let out = self.output().unwrap();
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        assert_eq!(out.status.code(), Some(2), "{self:?}: {stderr}");
+        assert!(out.stdout.is_empty(), "{self:?}");
+        assert!(stderr.starts_with("error: "), "{self:?}: {stderr}");
+        for needle in needles {
+            assert!(
+                stderr.contains(needle),
+                "{self:?}: no {needle:?} in {stderr}"
+            );
+        }
+    }
 }
 
 /// A tensor: type, shape, bytes.
@@ -41,30 +88,25 @@ type Entry = (Dtype, Vec<usize>, Vec<u8>);
 fn entries(path: &Path) -> BTreeMap<String, Entry> {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
+    let entry =
+        |t: safetensors::tensor::TensorView| (t.dtype(), t.shape().to_vec(), t.data().to_vec());
     file.iter()
-        .map(|(name, t)| {
-            (
-                name.to_owned(),
-                (t.dtype(), t.shape().to_vec(), t.data().to_vec()),
-            )
-        })
+        .map(|(name, t)| (name.to_owned(), entry(t)))
         .collect()
 }
 
 fn floats(entry: &Entry) -> Vec<f32> {
     assert_eq!(entry.0, Dtype::F32);
-    entry
-        .2
-        .chunks_exact(4)
+    let values = entry.2.chunks_exact(4);
+    values
         .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
         .collect()
 }
 
 fn ints(entry: &Entry) -> Vec<i64> {
     assert_eq!(entry.0, Dtype::I64);
-    entry
-        .2
-        .chunks_exact(8)
+    let values = entry.2.chunks_exact(8);
+    values
         .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
         .collect()
 }
@@ -73,124 +115,110 @@ fn json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// A golden case: its description and, for `old_layout`, the case whose weights it has.
-fn cases() -> Vec<(&'static str, &'static str)> {
-    let own = [
-        "one_image_tied",
-        "two_images",
-        "text_only",
-        "partial_windows",
-        "one_image_untied",
-        "sharded_bf16",
-        "f16",
-    ];
-    let same = [
-        "one_image_tied",
-        "two_images",
-        "text_only",
-        "partial_windows",
-    ];
-    let old = same.map(|case| ("old_layout", case));
-    own.iter().map(|case| ("", *case)).chain(old).collect()
+fn files(folder: &TempDir) -> usize {
+    std::fs::read_dir(folder.path()).unwrap().count()
 }
 
+/// Golden cases, and the model folder where it is not the case's own.
+const CASES: [(&str, Option<&str>); 11] = [
+    ("one_image_tied", None),
+    ("two_images", None),
+    ("text_only", None),
+    ("partial_windows", None),
+    ("one_image_untied", None),
+    ("sharded_bf16", None),
+    ("f16", None),
+    ("one_image_tied", Some("old_layout")),
+    ("two_images", Some("old_layout")),
+    ("text_only", Some("old_layout")),
+    ("partial_windows", Some("old_layout")),
+];
+
 fn matches_transformers(backend: &str) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    for (folder, case) in cases() {
-        let golden = fixtures().join("golden");
-        let about = json(&golden.join(format!("{case}.json")));
-        let model = match folder {
-            "" => fixtures().join(about["model"].as_str().unwrap()),
-            other => fixtures().join("models").join(other),
+    for (case, other_model) in CASES {
+        let what = format!("{backend} {case} {other_model:?}");
+        let about = json(&fixtures().join(format!("golden/{case}.json")));
+        let text = |key: &str| about[key].as_str();
+        let model = match other_model {
+            Some(name) => model(name),
+            None => fixtures().join(text("model").unwrap()),
         };
-        let limit = about["max_new_tokens"].to_string();
-        let mut args = vec![
-            "--backend",
-            backend,
-            "--dtype",
-            "f32",
-            "--max-new-tokens",
-            &limit,
-        ];
-        args.extend([
-            "--model",
-            model.to_str().unwrap(),
-            "--dump",
-            dump.to_str().unwrap(),
-        ]);
-        let images: Vec<String> = about["images"]
+        let images: Vec<PathBuf> = about["images"]
             .as_array()
             .unwrap()
             .iter()
-            .map(|i| fixtures().join(i.as_str().unwrap()).display().to_string())
+            .map(|i| fixtures().join(i.as_str().unwrap()))
             .collect();
-        args.extend(images.iter().flat_map(|i| ["--image", i]));
-        // `<image>` in the prompt, or pictures first: the same for the cases that begin with their picture.
-        let problem = about["problem"].as_str().unwrap();
-        let plain = problem
+        // A picture at the front may be written or not: once in one way, once in the other.
+        let problem = text("problem").unwrap();
+        let bare = problem
             .strip_prefix("<image>")
-            .filter(|rest| !rest.contains("<image>"))
-            .unwrap_or(problem);
-        args.extend(["--prompt", if folder.is_empty() { plain } else { problem }]);
-        if let Some(system) = about["system"].as_str() {
-            args.extend(["--system", system]);
+            .filter(|_| other_model.is_none());
+        let mut command = call(&model, &images, bare.unwrap_or(problem))
+            .with(&format!("--backend {backend} --dtype f32"))
+            .with(&format!("--max-new-tokens {}", about["max_new_tokens"]))
+            .path("--dump", &dump);
+        if let Some(system) = text("system") {
+            command.args(["--system", system]);
         }
-        let shown = text(&args);
-        let what = format!("{backend} {folder} {case}");
         assert_eq!(
-            shown,
-            about["generated_text"].as_str().unwrap().to_owned() + "\n",
+            command.text(),
+            format!("{}\n", text("generated_text").unwrap()),
             "{what}"
         );
-
-        let (got, wanted) = (
-            entries(&dump),
-            entries(&golden.join(format!("{case}.safetensors"))),
+        compare(
+            &dump,
+            &fixtures().join(format!("golden/{case}.safetensors")),
+            &what,
         );
-        let with_images = !images.is_empty();
-        let mut keys = vec![
-            "generated_ids",
-            "generated_logprobs",
-            "hidden_last",
-            "image_embeds",
-            "image_grid_thw",
-            "input_ids",
-        ];
-        keys.extend(["logits", "pixel_values", "position_ids"]);
-        keys.extend(with_images.then_some("visual_focus"));
-        assert_eq!(got.keys().collect::<Vec<_>>(), keys, "{what}");
-        for (key, entry) in &got {
-            let Some(golden) = wanted.get(key) else {
-                assert!(
-                    !with_images && entry.1[0] == 0 && entry.2.is_empty(),
-                    "{what} {key}: {:?}",
-                    entry.1
-                );
-                continue;
-            };
-            assert_eq!((entry.0, &entry.1), (golden.0, &golden.1), "{what} {key}");
-            if entry.0 == Dtype::I64 {
-                assert_eq!(ints(entry), ints(golden), "{what} {key}");
-                continue;
-            }
-            let difference: Vec<f32> = floats(entry)
-                .iter()
-                .zip(floats(golden))
-                .map(|(a, b)| (a - b).abs())
-                .collect();
-            let largest = difference.iter().copied().fold(0.0, f32::max);
-            if key == "pixel_values" {
-                // Two steps of a byte, divided by the smallest standard deviation.
-                let equal = difference.iter().filter(|d| **d < 1e-6).count();
-                assert!(
-                    equal as f64 >= 0.995 * difference.len() as f64
-                        && largest <= 2.0 / 255.0 / 0.261,
-                    "{what}: {equal} {largest}"
-                );
-            } else {
-                assert!(largest < 1e-3, "{what} {key}: {largest}");
-            }
+    }
+}
+
+fn compare(dump: &Path, golden: &Path, what: &str) {
+    let (got, wanted) = (entries(dump), entries(golden));
+    let with_images = wanted.contains_key("pixel_values");
+    let mut keys = BTreeSet::from(["input_ids", "position_ids", "hidden_last", "logits"]);
+    keys.extend(["pixel_values", "image_grid_thw", "image_embeds"]);
+    keys.extend(["generated_ids", "generated_logprobs"]);
+    keys.extend(with_images.then_some("visual_focus"));
+    assert_eq!(
+        got.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        keys,
+        "{what}"
+    );
+    // The picture first, and what follows from it later: the first difference is the cause.
+    let order = ["input_ids", "pixel_values", "image_embeds", "hidden_last"];
+    for key in order.into_iter().chain(keys) {
+        let entry = &got[key];
+        let Some(golden) = wanted.get(key) else {
+            // Text alone: the entries of the picture have no rows.
+            assert!(
+                !with_images && entry.1[0] == 0,
+                "{what} {key}: {:?}",
+                entry.1
+            );
+            continue;
+        };
+        assert_eq!((entry.0, &entry.1), (golden.0, &golden.1), "{what} {key}");
+        if entry.0 == Dtype::I64 {
+            assert_eq!(ints(entry), ints(golden), "{what} {key}");
+            continue;
+        }
+        let pairs = floats(entry).into_iter().zip(floats(golden));
+        let differences: Vec<f32> = pairs.map(|(a, b)| (a - b).abs()).collect();
+        let largest = differences.iter().copied().fold(0.0, f32::max);
+        if key == "pixel_values" {
+            let equal = differences.iter().filter(|d| **d < 1e-6).count();
+            assert!(
+                equal as f64 >= 0.995 * differences.len() as f64,
+                "{what} {key}: {equal}"
+            );
+            // Two steps of a byte, divided by the smallest standard deviation.
+            assert!(largest <= 2.0 / 255.0 / 0.261, "{what} {key}: {largest}");
+        } else {
+            assert!(largest < 1e-3, "{what} {key}: {largest}");
         }
     }
 }
@@ -210,252 +238,142 @@ fn ndarray_matches_transformers() {
 /// Log-probs are those at the sampling temperature over all tokens, whatever `--top-p` cuts off.
 #[test]
 fn log_probs_are_of_the_sampling_temperature() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    let (model, image) = (model("tied_gqa"), image("wide.png"));
-    let mut args = vec![
-        "--model",
-        &model,
-        "--image",
-        &image,
-        "--prompt",
-        "?",
-        "--temperature",
-        "0.7",
-        "--top-p",
-        "0.8",
-    ];
-    args.extend(["--max-new-tokens", "1", "--dump", dump.to_str().unwrap()]);
-    text(&args);
+    let options = "--temperature 0.7 --top-p 0.8 --max-new-tokens 1";
+    usual().with(options).path("--dump", &dump).text();
     let got = entries(&dump);
     let (logits, ids) = (floats(&got["logits"]), ints(&got["generated_ids"]));
     let vocab = got["logits"].1[1];
-    let last: Vec<f64> = logits[logits.len() - vocab..]
-        .iter()
-        .map(|&z| f64::from(z) / 0.7)
-        .collect();
-    let sum: f64 = last.iter().map(|z| z.exp()).sum();
-    let expected = last[ids[0] as usize] - sum.ln();
+    let last = &logits[logits.len() - vocab..];
+    let scaled: Vec<f64> = last.iter().map(|&z| f64::from(z) / 0.7).collect();
+    let sum: f64 = scaled.iter().map(|z| z.exp()).sum();
+    let expected = scaled[ids[0] as usize] - sum.ln();
     let found = f64::from(floats(&got["generated_logprobs"])[0]);
     assert!((expected - found).abs() < 1e-4, "{expected} {found}");
 }
 
 #[test]
 fn seeds_decide() {
-    let (model, image) = (model("tied_gqa"), image("small.png"));
-    let run = |more: &[&str]| {
-        let base = [
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "What is this?",
-            "--max-new-tokens",
-            "40",
-        ];
-        text(&[&base, more].concat())
-    };
-    let one = run(&["--temperature", "1", "--seed", "1"]);
-    assert_eq!(one, run(&["--temperature", "1", "--seed", "1"]));
-    assert_ne!(one, run(&["--temperature", "1", "--seed", "2"]));
+    let run = |options: &str| usual().with("--max-new-tokens 40").with(options).text();
+    let one = run("--temperature 1 --seed 1");
+    assert_eq!(one, run("--temperature 1 --seed 1"));
+    assert_ne!(one, run("--temperature 1 --seed 2"));
     // Greedy has no randomness, and the smallest nucleus holds the likeliest token alone.
-    let greedy = run(&["--seed", "1"]);
-    assert_eq!(greedy, run(&["--seed", "2"]));
-    assert_eq!(
-        greedy,
-        run(&["--temperature", "1", "--top-p", "0.001", "--seed", "3"])
-    );
+    let greedy = run("--seed 1");
     assert_ne!(greedy, one);
+    assert_eq!(greedy, run("--seed 2"));
+    assert_eq!(greedy, run("--temperature 1 --top-p 0.001 --seed 3"));
 }
 
 /// At a high temperature all tokens are nearly equally likely, but vision tokens never come.
 #[test]
 fn vision_tokens_are_never_sampled() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
     let about = json(&fixtures().join("golden/f16.json"));
-    let numbers = |key: &str| {
+    let numbers = |key: &str| -> Vec<i64> {
         about[key]
             .as_array()
             .unwrap()
             .iter()
-            .map(|v| v.as_i64().unwrap())
-            .collect::<Vec<_>>()
+            .filter_map(Value::as_i64)
+            .collect()
     };
     let (vision, ends) = (numbers("suppress_tokens"), numbers("eos_token_ids"));
-    let (model, image) = (model("f16"), image("small.png"));
-    let mut args = vec![
-        "--model",
-        &model,
-        "--image",
-        &image,
-        "--prompt",
-        "x?",
-        "--temperature",
-        "50",
-    ];
-    args.extend([
-        "--min-new-tokens",
-        "600",
-        "--max-new-tokens",
-        "600",
-        "--dump",
-        dump.to_str().unwrap(),
-    ]);
-    text(&args);
+    call(&model("f16"), &[image("small.png")], "x?")
+        .with("--temperature 50 --min-new-tokens 600 --max-new-tokens 600")
+        .path("--dump", &dump)
+        .text();
     let ids = ints(&entries(&dump)["generated_ids"]);
     assert_eq!(ids.len(), 600);
     assert!(ids.iter().all(|id| !vision.contains(id)));
     assert!(
-        ids[..599].iter().all(|id| !ends.contains(id)),
-        "no end token before the minimum"
+        ids.iter().all(|id| !ends.contains(id)),
+        "no end before the minimum"
     );
     // Most of the vocabulary is seen, so that an absent token is no accident.
-    assert!(ids.iter().collect::<std::collections::BTreeSet<_>>().len() > 200);
+    assert!(ids.iter().collect::<BTreeSet<_>>().len() > 200);
 }
 
 #[test]
 fn the_minimum_length_is_kept() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    let (model, image) = (model("f16"), image("small.png"));
-    let run = |more: &[&str]| {
-        let base = [
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "x?",
-            "--dump",
-            dump.to_str().unwrap(),
-        ];
-        text(&[&base, more].concat());
+    let run = |options: &str| {
+        let command = call(&model("f16"), &[image("small.png")], "x?").path("--dump", &dump);
+        command.with("--max-new-tokens 60").with(options).text();
         ints(&entries(&dump)["generated_ids"])
     };
     // By itself this response ends early (golden `f16`).
-    let free = run(&["--max-new-tokens", "60"]);
+    let free = run("");
     assert!(free.len() < 24);
-    let forced = run(&["--max-new-tokens", "60", "--min-new-tokens", "40"]);
+    let forced = run("--min-new-tokens 40");
     assert!(forced.len() >= 40);
     assert_eq!(free[..free.len() - 1], forced[..free.len() - 1]);
 }
 
 #[test]
 fn no_tokens_are_no_error() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    let (model, image) = (model("tied_gqa"), image("small.png"));
-    let shown = text(&[
-        "--model",
-        &model,
-        "--image",
-        &image,
-        "--prompt",
-        "?",
-        "--max-new-tokens",
-        "0",
-        "--dump",
-        dump.to_str().unwrap(),
-    ]);
-    assert_eq!(shown, "\n");
+    assert_eq!(
+        usual()
+            .with("--max-new-tokens 0")
+            .path("--dump", &dump)
+            .text(),
+        "\n"
+    );
     let got = entries(&dump);
     assert_eq!(
-        (&got["generated_ids"].1[..], &got["visual_focus"].1[..]),
-        (&[0][..], &[0][..])
+        (&got["generated_ids"].1, &got["visual_focus"].1),
+        (&vec![0], &vec![0])
     );
     assert!(got["logits"].1[0] > 0);
 }
 
 #[test]
 fn pixel_limits_change_the_picture() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    let (model, image) = (model("tied_gqa"), image("wide.png"));
-    let mut args = vec![
-        "--model",
-        &model,
-        "--image",
-        &image,
-        "--prompt",
-        "?",
-        "--max-new-tokens",
-        "1",
-    ];
-    args.extend([
-        "--min-pixels",
-        "784",
-        "--max-pixels",
-        "3136",
-        "--dump",
-        dump.to_str().unwrap(),
-    ]);
-    text(&args);
+    let options = "--min-pixels 784 --max-pixels 3136 --max-new-tokens 1";
+    usual().with(options).path("--dump", &dump).text();
     let grid = ints(&entries(&dump)["image_grid_thw"]);
-    assert!(grid[1] * grid[2] * 196 <= 3136, "{grid:?}");
+    assert!(grid[1] * grid[2] * 14 * 14 <= 3136, "{grid:?}");
 }
 
 #[test]
 fn focus_maps_are_pictures() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let map = folder.path().join("map.png");
-    let (model, one, two) = (model("tied_gqa"), image("wide.png"), image("photo.jpg"));
-    let cases: [&[&str]; 3] = [
-        &["--image", &one, "--max-new-tokens", "30"],
-        &["--image", &one, "--max-new-tokens", "1"],
-        &[
-            "--image",
-            &one,
-            "--image",
-            &two,
-            "--max-new-tokens",
-            "200",
-            "--min-new-tokens",
-            "200",
-        ],
-    ];
-    for more in cases {
-        let base = [
-            "--model",
-            &model,
-            "--prompt",
-            "Wie viele Kreise? \u{1f600}",
-            "--focus-map",
-            map.to_str().unwrap(),
-        ];
-        text(&[&base, more].concat());
+    let two = [image("wide.png"), image("photo.jpg")];
+    for (images, options) in [
+        (&two[..1], "--max-new-tokens 30"),
+        (&two[..1], "--max-new-tokens 1"),
+        (&two[..], "--max-new-tokens 200 --min-new-tokens 200"),
+    ] {
+        let command = call(&model("tied_gqa"), images, "Wie viele Kreise? \u{1f600}");
+        command.with(options).path("--focus-map", &map).text();
         let picture = image::load_from_memory(&std::fs::read(&map).unwrap())
             .unwrap()
             .into_rgb8();
-        let colours: std::collections::BTreeSet<_> = picture.pixels().map(|p| p.0).collect();
-        assert!(colours.len() > 100, "{more:?}: {}", colours.len());
+        let colours: BTreeSet<[u8; 3]> = picture.pixels().map(|p| p.0).collect();
+        assert!(colours.len() > 100, "{options}: {}", colours.len());
         assert!(picture.width() > 1000 && picture.height() > 400);
     }
     // Only the picture is left, and no temporary file.
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    assert_eq!(files(&folder), 1);
 }
 
 /// Whoever reads the text may stop early; a file that was asked for is written all the same.
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    let (model, image) = (model("tied_gqa"), image("small.png"));
     for with_dump in [false, true] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_generate"));
-        command.args([
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "?",
-            "--max-new-tokens",
-            "50",
-        ]);
+        let mut command = usual();
         if with_dump {
-            command.arg("--dump").arg(&dump);
+            command = command.path("--dump", &dump);
         }
         let mut child = command
             .stdout(Stdio::piped())
@@ -465,10 +383,7 @@ fn a_closed_pipe_is_no_error() {
         drop(child.stdout.take());
         let out = child.wait_with_output().unwrap();
         assert_eq!(
-            (
-                out.status.code(),
-                String::from_utf8_lossy(&out.stderr).as_ref()
-            ),
+            (out.status.code(), &*String::from_utf8_lossy(&out.stderr)),
             (Some(0), "")
         );
         assert_eq!(dump.exists(), with_dump);
@@ -480,208 +395,118 @@ fn a_closed_pipe_is_no_error() {
 #[test]
 fn interrupts_leave_nothing_behind() {
     use std::io::Read;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
     std::fs::write(&dump, "older").unwrap();
-    let (model, image) = (model("tied_gqa"), image("small.png"));
-    let mut child = Command::new(env!("CARGO_BIN_EXE_generate"))
-        .args([
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "?",
-            "--max-new-tokens",
-            "4000",
-            "--min-new-tokens",
-            "4000",
-        ])
-        .arg("--dump")
-        .arg(&dump)
+    let mut child = usual()
+        .with("--max-new-tokens 4000 --min-new-tokens 4000")
+        .path("--dump", &dump)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdout.take().unwrap().read_exact(&mut [0]).unwrap();
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0]).unwrap();
+    assert_eq!(files(&folder), 2);
+    let pid = child.id().to_string();
     assert!(
         Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
+            .args(["-INT", &pid])
             .status()
             .unwrap()
             .success()
     );
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    assert_eq!(std::fs::read(&dump).unwrap(), b"older");
-}
-
-/// A call that must end with exit code 2, nothing on standard output and one line that names the problem.
-#[track_caller]
-fn refused(args: &[&str], needles: &[&str]) {
-    let out = generate(args);
-    let stderr = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(2), "{args:?}: {stderr}");
-    assert!(out.stdout.is_empty(), "{args:?}");
-    assert!(
-        stderr.starts_with("error: ") && stderr.lines().count() == 1,
-        "{args:?}: {stderr}"
+    assert_eq!(
+        (files(&folder), std::fs::read(&dump).unwrap()),
+        (1, b"older".to_vec())
     );
-    for needle in needles {
-        assert!(
-            stderr.contains(needle),
-            "{args:?}: {needle:?} is not in {stderr}"
-        );
-    }
 }
 
 #[test]
 fn bad_arguments_are_refused() {
-    let (model, image) = (model("tied_gqa"), image("small.png"));
-    let with = |more: &[&'static str], needles: &[&str]| {
-        let base = ["--model", &model, "--image", &image, "--prompt", "?"];
-        refused(&[&base[..], more].concat(), needles);
-    };
-    with(&["--temperature", "-1"], &["--temperature -1"]);
-    with(&["--temperature", "nan"], &["--temperature NaN"]);
-    with(&["--temperature", "inf"], &["--temperature inf"]);
-    with(
-        &["--temperature", "1e-30"],
-        &["--temperature", "0 (greedy)"],
-    );
-    with(&["--top-p", "0"], &["--top-p 0"]);
-    with(&["--top-p", "-0.5"], &["--top-p -0.5"]);
-    with(&["--top-p", "1.01"], &["--top-p 1.01"]);
-    with(&["--top-p", "nan"], &["--top-p NaN"]);
-    with(
-        &["--min-new-tokens", "9", "--max-new-tokens", "8"],
-        &["--min-new-tokens 9", "--max-new-tokens 8"],
-    );
-    with(
-        &["--max-new-tokens", "18446744073709551615"],
-        &["max_position_embeddings", "4096"],
-    );
-    with(
-        &["--min-pixels", "9000", "--max-pixels", "8000"],
-        &["min_pixels (9000)", "max_pixels (8000)"],
-    );
-    with(&["--max-pixels", "0"], &["max_pixels"]);
-    with(
-        &["--focus-map", "map.png", "--max-new-tokens", "0"],
-        &["--focus-map", "--max-new-tokens"],
-    );
-    for prompt in ["", " \n"] {
-        refused(
-            &["--model", &model, "--prompt", prompt],
-            &["--prompt is empty"],
-        );
+    for (options, needles) in [
+        ("--temperature -1", &["--temperature -1"][..]),
+        ("--temperature nan", &["--temperature NaN"]),
+        ("--temperature inf", &["--temperature inf"]),
+        ("--temperature 1e-30", &["--temperature", "0 (greedy)"]),
+        ("--top-p 0", &["--top-p 0"]),
+        ("--top-p -0.5", &["--top-p -0.5"]),
+        ("--top-p 1.01", &["--top-p 1.01"]),
+        ("--top-p nan", &["--top-p NaN"]),
+        (
+            "--min-new-tokens 9 --max-new-tokens 8",
+            &["--min-new-tokens 9", "--max-new-tokens 8"],
+        ),
+        (
+            "--max-new-tokens 18446744073709551615",
+            &["max_position_embeddings", "4096"],
+        ),
+        ("--max-new-tokens -1", &["--max-new-tokens", "-1"]),
+        ("--seed x", &["--seed", "x"]),
+        (
+            "--min-pixels 9000 --max-pixels 8000",
+            &["min_pixels (9000)", "max_pixels (8000)"],
+        ),
+        ("--max-pixels 0", &["max_pixels"]),
+        ("--backend tpu", &["--backend", "tpu", "ndarray"]),
+        ("--dtype f8", &["--dtype", "f8", "bf16"]),
+        ("--no-such x", &["--no-such"]),
+        (
+            "--focus-map map.png --max-new-tokens 0",
+            &["--focus-map", "--max-new-tokens"],
+        ),
+    ] {
+        usual().with(options).refused(needles);
     }
-    refused(
-        &["--model", &model, "--prompt", "?", "--focus-map", "map.png"],
-        &["--focus-map", "--image"],
-    );
-    refused(
-        &["--model", &model, "--prompt", "<image>?"],
-        &["1 <image>", "0 pictures"],
-    );
-    refused(
-        &[
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "<image> <image>",
-        ],
-        &["2 <image>", "1 pictures"],
-    );
+}
+
+#[test]
+fn bad_prompts_are_refused() {
+    let (model, image) = (model("tied_gqa"), [image("small.png")]);
+    for prompt in ["", " \n"] {
+        call(&model, &image, prompt).refused(&["--prompt is empty"]);
+    }
+    call(&model, &[], "<image>?").refused(&["1 <image>", "0 pictures"]);
+    call(&model, &image, "<image> <image>").refused(&["2 <image>", "1 pictures"]);
+    call(&model, &[], "?")
+        .with("--focus-map map.png")
+        .refused(&["--focus-map", "--image"]);
     for token in [
         "<|video_pad|>",
         "<|image_pad|>",
         "<|vision_start|>",
         "<|im_end|>",
     ] {
-        refused(
-            &["--model", &model, "--prompt", &format!("a {token} b")],
-            &[token],
-        );
-        refused(
-            &["--model", &model, "--prompt", "?", "--system", token],
-            &[token],
-        );
-    }
-    // The command line's own errors say how to call it; the exit code is the same.
-    for more in [
-        ["--seed", "x"],
-        ["--max-new-tokens", "-1"],
-        ["--backend", "tpu"],
-        ["--dtype", "f8"],
-        ["--no-such", "x"],
-    ] {
-        let out = generate(&["--model", &model, "--prompt", "?", more[0], more[1]]);
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(2), "{stderr}");
-        assert!(
-            stderr.starts_with("error: ") && stderr.contains(more[0]),
-            "{stderr}"
-        );
+        call(&model, &image, &format!("a {token} b")).refused(&[token]);
+        usual().with("--system").with(token).refused(&[token]);
     }
 }
 
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_backend_that_was_not_compiled_in_is_refused() {
-    refused(
-        &[
-            "--model",
-            &model("tied_gqa"),
-            "--prompt",
-            "?",
-            "--backend",
-            "cuda",
-        ],
-        &["cuda", "--features"],
-    );
+    usual()
+        .with("--backend cuda")
+        .refused(&["cuda", "--features"]);
 }
 
 /// A path that cannot be written is known before anything is generated.
 #[test]
 fn unwritable_paths_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let (model, image) = (model("tied_gqa"), image("small.png"));
-    let missing = folder
-        .path()
-        .join("no/such/folder/out")
-        .display()
-        .to_string();
-    let here = folder.path().display().to_string();
+    let folder = tempdir().unwrap();
+    let missing = folder.path().join("no/such/folder/out");
     for option in ["--dump", "--focus-map"] {
-        for path in [&missing, &here] {
-            refused(
-                &[
-                    "--model", &model, "--image", &image, "--prompt", "?", option, path,
-                ],
-                &[option, path, "cannot be written"],
-            );
+        for path in [&missing, folder.path()] {
+            let needles = [option, path.to_str().unwrap(), "cannot be written"];
+            usual().path(option, path).refused(&needles);
         }
     }
-    let same = folder.path().join("same").display().to_string();
-    refused(
-        &[
-            "--model",
-            &model,
-            "--image",
-            &image,
-            "--prompt",
-            "?",
-            "--dump",
-            &same,
-            "--focus-map",
-            &same,
-        ],
-        &["both name"],
-    );
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    let same = folder.path().join("same");
+    usual()
+        .path("--dump", &same)
+        .path("--focus-map", &same)
+        .refused(&["both name"]);
+    assert_eq!(files(&folder), 0);
 }
 
 /// The header of a PNG file of any size; there is nothing behind it.
@@ -707,59 +532,39 @@ fn png_header(width: u32, height: u32) -> Vec<u8> {
 
 #[test]
 fn bad_pictures_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = model("tied_gqa");
+    let folder = tempdir().unwrap();
     let good = image("small.png");
-    let whole = std::fs::read(&good).unwrap();
-    let jpeg = std::fs::read(image("photo.jpg")).unwrap();
-    let thin = {
-        let mut bytes = std::io::Cursor::new(Vec::new());
-        image::RgbImage::new(2010, 10)
-            .write_to(&mut bytes, image::ImageFormat::Png)
-            .unwrap();
-        bytes.into_inner()
+    let refused = |path: PathBuf, needle: &str| {
+        // The second picture is named as such.
+        call(&model("tied_gqa"), &[good.clone(), path], "?").refused(&["image 2", needle]);
     };
-    let cases: [(&str, &[u8], &str); 6] = [
-        ("empty.png", b"", "empty"),
+    let (png, jpeg) = (
+        std::fs::read(&good).unwrap(),
+        std::fs::read(image("photo.jpg")).unwrap(),
+    );
+    let mut thin = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(2010, 10)
+        .write_to(&mut thin, image::ImageFormat::Png)
+        .unwrap();
+    for (name, bytes, needle) in [
+        ("empty.png", &b""[..], "empty"),
         ("text.png", b"not a picture", "not an image"),
-        ("half.png", &whole[..whole.len() / 2], "cannot decode"),
+        ("half.png", &png[..png.len() / 2], "cannot decode"),
         ("half.jpg", &jpeg[..40], "decode"),
         ("bomb.png", &png_header(60_000, 60_000), "60000x60000"),
-        ("thin.png", &thin, "2010x10"),
-    ];
-    for (name, bytes, needle) in cases {
+        ("thin.png", thin.get_ref(), "2010x10"),
+    ] {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        // The second picture is named as such.
-        refused(
-            &[
-                "--model",
-                &model,
-                "--image",
-                &good,
-                "--image",
-                path.to_str().unwrap(),
-                "--prompt",
-                "?",
-            ],
-            &["image 2", needle],
-        );
+        refused(path, needle);
     }
-    let missing = folder.path().join("missing.png").display().to_string();
-    refused(
-        &["--model", &model, "--image", &missing, "--prompt", "?"],
-        &["image 1", "missing.png"],
-    );
-    let here = folder.path().display().to_string();
-    refused(
-        &["--model", &model, "--image", &here, "--prompt", "?"],
-        &["image 1", &here],
-    );
+    refused(folder.path().join("missing.png"), "missing.png");
+    refused(folder.path().to_path_buf(), "cannot read");
 }
 
 /// A copy of `tied_gqa` to damage.
-fn copy() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
+fn copy() -> TempDir {
+    let folder = tempdir().unwrap();
     for file in std::fs::read_dir(model("tied_gqa")).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), folder.path().join(file.file_name())).unwrap();
@@ -769,12 +574,8 @@ fn copy() -> tempfile::TempDir {
 
 #[test]
 fn bad_model_folders_are_refused() {
-    refused(
-        &["--model", "no/such/folder", "--prompt", "?"],
-        &["no/such/folder"],
-    );
-    let file = format!("{}/config.json", model("tied_gqa"));
-    refused(&["--model", &file, "--prompt", "?"], &["config.json"]);
+    call(Path::new("no/such/folder"), &[], "?").refused(&["no/such/folder"]);
+    call(&model("tied_gqa").join("config.json"), &[], "?").refused(&["config.json"]);
     for (missing, needle) in [
         ("config.json", "config.json"),
         ("tokenizer.json", "tokenizer.json"),
@@ -784,12 +585,9 @@ fn bad_model_folders_are_refused() {
     ] {
         let folder = copy();
         std::fs::remove_file(folder.path().join(missing)).unwrap();
-        refused(
-            &["--model", folder.path().to_str().unwrap(), "--prompt", "?"],
-            &[needle],
-        );
+        call(folder.path(), &[], "?").refused(&[needle]);
     }
-    // name, what stands there, what stands there instead, what the error names
+    // file, what stands there, what comes in its place, what the error names
     for (name, from, to, needle) in [
         (
             "tokenizer.json",
@@ -823,21 +621,11 @@ fn bad_model_folders_are_refused() {
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{name}: {from}");
         std::fs::write(&path, text.replace(from, to)).unwrap();
-        let out = generate(&["--model", folder.path().to_str().unwrap(), "--prompt", "?"]);
-        let stderr = String::from_utf8_lossy(&out.stderr);
-        assert_eq!(out.status.code(), Some(2), "{name} {to}: {stderr}");
-        assert!(
-            stderr.starts_with("error: ") && stderr.contains(needle),
-            "{name} {to}: {stderr}"
-        );
-        assert!(out.stdout.is_empty());
+        call(folder.path(), &[], "?").refused(&[needle]);
     }
     let folder = copy();
     let path = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    refused(
-        &["--model", folder.path().to_str().unwrap(), "--prompt", "?"],
-        &["model.safetensors"],
-    );
+    call(folder.path(), &[], "?").refused(&["model.safetensors"]);
 }

@@ -5,76 +5,7 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-use support::{Bench, assert_same_run, checkpoints, json_row, last_step, metrics, stderr, succeeded, toy_rows, wait, write_rows};
-
-/// A warm start in two stages, then RL with everything that has state: dynamic sampling with groups that are carried to the
-/// next batch, an adaptive KL term against a reference, two epochs of two mini-batches, validation, rows that are set aside.
-/// The reward grows as responses get shorter, so that an untrained model has something to learn.
-const CONFIG: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["train.jsonl"]
-val_files = ["toy:read?rows=1&cols=1&split=test&size=6"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 10
-rollout_batch_size = 4
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 3
-[algorithm]
-shaping = "vgpo"
-online_filtering = true
-filter_key = "overall"
-filter_low = -1.95
-filter_high = -1.01
-disable_kl = false
-use_kl_loss = false
-kl_type = "adaptive"
-kl_horizon = 50.0
-[actor]
-global_batch_size = 2
-ppo_epochs = 2
-[actor.optim]
-lr = 1e-3
-[reward]
-reward_type = "dapo"
-overlong_buffer_length = 10
-[trainer]
-output_dir = "run"
-max_try_make_batch = 8
-val_freq = 3
-save_freq = 2
-save_limit = 2
-[[stages]]
-stage = "sft"
-name = "warm"
-steps = 2
-batch_size = 4
-[[stages]]
-stage = "sft"
-name = "warmer"
-steps = 3
-batch_size = 3
-[[stages]]
-stage = "rl"
-name = "rl"
-steps = 8
-"#;
-
-const STEPS: u64 = 13;
-
-fn bench() -> Bench {
-    let bench = Bench::new(CONFIG);
-    let mut rows: Vec<_> = toy_rows("toy:read?rows=1&cols=1-2&split=train&size=14").iter().map(json_row).collect();
-    rows.insert(5, json!({"id": "no_picture", "problem": "<image>read?", "answer": "1", "solution": "1", "images": []}));
-    rows.insert(9, json!({"id": "broken", "problem": "<image>read?", "answer": "1", "solution": "1", "images": ["AAAA"]}));
-    write_rows(&bench.path("train.jsonl"), &rows);
-    bench
-}
+use support::{Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, metrics, stateful as bench, stderr, succeeded, wait};
 
 /// A small generator of moments (SplitMix64): the test is the same in each run.
 struct Moments(u64);
@@ -88,8 +19,6 @@ impl Moments {
         (z >> 11) as f64 / (1u64 << 53) as f64
     }
 }
-
-const NOTHING: &[&str] = &[];
 
 fn finish(bench: &Bench, run: &Path) {
     let output = bench.train(NOTHING);

@@ -153,3 +153,76 @@ pub fn write_rows(path: &Path, rows: &[Value]) {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     std::fs::write(path, text).unwrap();
 }
+
+/// No overrides.
+pub const NOTHING: &[&str] = &[];
+
+/// A warm start in two stages, then RL with everything that has state: dynamic sampling with groups that are carried to the
+/// next batch, an adaptive KL term against a reference, two epochs of two mini-batches, validation, rows that are set aside.
+/// The reward grows as responses get shorter, so that an untrained model has something to learn.
+const STATEFUL: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["train.jsonl"]
+val_files = ["toy:read?rows=1&cols=1&split=test&size=6"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 10
+rollout_batch_size = 4
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 3
+[algorithm]
+shaping = "vgpo"
+online_filtering = true
+filter_key = "overall"
+filter_low = -1.95
+filter_high = -1.01
+disable_kl = false
+use_kl_loss = false
+kl_type = "adaptive"
+kl_horizon = 50.0
+[actor]
+global_batch_size = 2
+ppo_epochs = 2
+[actor.optim]
+lr = 1e-3
+[reward]
+reward_type = "dapo"
+overlong_buffer_length = 10
+[trainer]
+output_dir = "run"
+max_try_make_batch = 8
+val_freq = 3
+save_freq = 2
+save_limit = 2
+[[stages]]
+stage = "sft"
+name = "warm"
+steps = 2
+batch_size = 4
+[[stages]]
+stage = "sft"
+name = "warmer"
+steps = 3
+batch_size = 3
+[[stages]]
+stage = "rl"
+name = "rl"
+steps = 8
+"#;
+
+/// Steps of that run.
+pub const STEPS: u64 = 13;
+
+/// A folder for a run with everything that has state.
+pub fn stateful() -> Bench {
+    let bench = Bench::new(STATEFUL);
+    let mut rows: Vec<_> = toy_rows("toy:read?rows=1&cols=1-2&split=train&size=14").iter().map(json_row).collect();
+    rows.insert(5, serde_json::json!({"id": "no_picture", "problem": "<image>read?", "answer": "1", "solution": "1", "images": []}));
+    rows.insert(9, serde_json::json!({"id": "broken", "problem": "<image>read?", "answer": "1", "solution": "1", "images": ["AAAA"]}));
+    write_rows(&bench.path("train.jsonl"), &rows);
+    bench
+}

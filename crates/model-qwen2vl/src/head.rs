@@ -18,7 +18,7 @@ pub struct HeadOutput<B: Backend> {
     pub entropy: Option<Tensor<B, 1>>,
 }
 
-fn chunks(m: usize, vocab: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+pub(crate) fn chunks(m: usize, vocab: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> {
     let step = (LOGIT_BUDGET / vocab.max(1)).clamp(1, m.max(1));
     (0..m).step_by(step).map(move |a| (a, (a + step).min(m)))
 }
@@ -36,19 +36,7 @@ fn logits<B: Backend>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, temperature: 
 
 /// `hidden [M, d]` (after the final norm), `weight [V, d]`, `targets [M]`.
 pub fn log_probs<B: Kernels>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, targets: Tensor<B, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<B> {
-    let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
-    let (mut lps, mut ents) = (Vec::new(), Vec::new());
-    for (a, b) in chunks(m, weight.dims()[0]) {
-        let (z, lse) = logits(hidden.clone().slice([a..b, 0..d]), weight, temperature);
-        let t = targets.clone().slice([a..b]).reshape([b - a, 1]);
-        lps.push(z.clone().gather(1, t).sub(lse.clone()).reshape([b - a]));
-        if with_entropy {
-            // H = lse - sum p z
-            let p = z.clone().sub(lse.clone()).exp();
-            ents.push(lse.sub(p.mul(z).sum_dim(1)).reshape([b - a]));
-        }
-    }
-    HeadOutput { log_probs: Tensor::cat(lps, 0), entropy: with_entropy.then(|| Tensor::cat(ents, 0)) }
+    B::log_probs(hidden, weight, targets, temperature, with_entropy)
 }
 
 /// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own gradient is
@@ -64,9 +52,41 @@ pub fn log_probs_backward<B: Kernels>(
     name: &str,
     grads: &mut Gradients<B>,
 ) -> Tensor<B, 2> {
+    let (dh, dw) = B::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy);
+    grads.add(name, dw);
+    dh
+}
+
+/// See [`Kernels::log_probs`](crate::Kernels::log_probs).
+pub fn plain_log_probs<B: Backend>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, targets: Tensor<B, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<B> {
+    let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
+    let (mut lps, mut ents) = (Vec::new(), Vec::new());
+    for (a, b) in chunks(m, weight.dims()[0]) {
+        let (z, lse) = logits(hidden.clone().slice([a..b, 0..d]), weight, temperature);
+        let t = targets.clone().slice([a..b]).reshape([b - a, 1]);
+        lps.push(z.clone().gather(1, t).sub(lse.clone()).reshape([b - a]));
+        if with_entropy {
+            // H = lse - sum p z
+            let p = z.clone().sub(lse.clone()).exp();
+            ents.push(lse.sub(p.mul(z).sum_dim(1)).reshape([b - a]));
+        }
+    }
+    HeadOutput { log_probs: Tensor::cat(lps, 0), entropy: with_entropy.then(|| Tensor::cat(ents, 0)) }
+}
+
+/// See [`Kernels::log_probs_backward`](crate::Kernels::log_probs_backward).
+pub fn plain_log_probs_backward<B: Backend>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    temperature: f64,
+    d_log_probs: Tensor<B, 1>,
+    d_entropy: Option<Tensor<B, 1>>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
     let dtype = hidden.dtype();
     let mut parts = Vec::new();
+    let mut dw: Option<Tensor<B, 2>> = None;
     for (a, b) in chunks(m, weight.dims()[0]) {
         let c = b - a;
         let h = hidden.clone().slice([a..b, 0..d]);
@@ -87,8 +107,13 @@ pub fn log_probs_backward<B: Kernels>(
             dz = dz.mul_scalar(1.0 / temperature);
         }
         let dz = cast_to(dz, dtype);
-        grads.add(name, dz.clone().transpose().matmul(h));
+        let part = to_f32(dz.clone().transpose().matmul(h));
+        dw = Some(match dw {
+            None => part,
+            Some(sum) => sum.add(part),
+        });
         parts.push(dz.matmul(weight.clone()));
     }
-    Tensor::cat(parts, 0)
+    let dw = dw.unwrap_or_else(|| Tensor::zeros(weight.dims(), &weight.device()));
+    (Tensor::cat(parts, 0), dw)
 }

@@ -43,6 +43,10 @@ pub struct TrainerState {
     /// Rows set aside so far, so that a resumed run counts them once, as one that was never stopped does.
     #[serde(default)]
     pub set_aside: SetAside,
+    /// What was measured in step `step`, where an interrupt fell into its validation: the resumed run validates first and
+    /// then logs the step. `None` is a number that is not finite.
+    #[serde(default)]
+    pub unvalidated: Option<std::collections::BTreeMap<String, Option<f64>>>,
 }
 
 /// A kept group: its row and everything that was sampled.
@@ -205,8 +209,13 @@ pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
         path: path.into(),
         reason,
     };
-    let text = fs::read_to_string(path.join("trainer.json"))
-        .map_err(|e| bad(format!("is not a checkpoint: trainer.json: {e}")))?;
+    let text = fs::read_to_string(path.join("trainer.json")).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => TrainError::Input(format!(
+            "{}: is not a checkpoint (it has no trainer.json); trainer.resume takes \"auto\", \"none\" or a folder checkpoints/global_step_N",
+            path.display()
+        )),
+        _ => bad(format!("trainer.json cannot be read: {e}")),
+    })?;
     serde_json::from_str(&text).map_err(|e| {
         bad(format!(
             "trainer.json cannot be read: {e}; resume from an earlier checkpoint"

@@ -2,6 +2,8 @@
 
 mod annotations;
 mod cell;
+#[cfg(feature = "hub")]
+mod hub;
 mod json;
 mod pages;
 mod parquet;

@@ -55,18 +55,10 @@ pub(super) fn resolve(spec: &str) -> Result<Resolved, DataError> {
         .rsplit_once('@')
         .map_or((spec, None), |(path, split)| (path, Some(split)));
     if looks_like_hub_id(path) {
-        if let Some(folder) = hub_cache_folder(path)
-            && let Some(found) = existing(&folder.to_string_lossy(), split)?
-        {
+        let folder = hub_folder(path, split).map_err(|reason| DataError::spec(spec, reason))?;
+        if let Some(found) = existing(&folder.to_string_lossy(), split)? {
             return Ok(found);
         }
-        return Err(DataError::spec(
-            spec,
-            format!(
-                "no such file or folder, and {path} is not in the Hugging Face cache; \
-                 run `hf download --repo-type dataset {path}` first or name a local file"
-            ),
-        ));
     }
     Err(DataError::spec(
         spec,
@@ -140,28 +132,26 @@ fn folder(dir: &Path, split: Option<&str>) -> Result<Resolved, DataError> {
             by_split.entry(name).or_default().push(file.clone());
         }
     }
+    let checked = |files: Vec<PathBuf>| match all_parts(&files) {
+        Ok(()) => Ok(Resolved::Files(files)),
+        Err(reason) => Err(DataError::spec(spec(), reason)),
+    };
     if by_split.is_empty() && matches!(split, None | Some("train")) {
-        return Ok(Resolved::Files(files));
+        return checked(files);
     }
     if split.is_none() && by_split.len() == 1 && by_split.values().all(|f| f.len() == files.len()) {
-        return Ok(Resolved::Files(files));
+        return checked(files);
     }
     let known: Vec<_> = by_split.keys().cloned().collect();
-    by_split
-        .remove(split.unwrap_or("train"))
-        .map(Resolved::Files)
-        .ok_or_else(|| {
-            let reason = match (split, known.is_empty()) {
-                (Some(split), false) => {
-                    format!("no split {split:?}; the folder has {}", known.join(", "))
-                }
-                (Some(split), true) => {
-                    format!("no split {split:?}; no file of the folder names a split")
-                }
-                (None, _) => format!("no split \"train\"; pick one with @: {}", known.join(", ")),
-            };
-            DataError::spec(spec(), reason)
-        })
+    if let Some(files) = by_split.remove(split.unwrap_or("train")) {
+        return checked(files);
+    }
+    let reason = match (split, known.is_empty()) {
+        (Some(split), false) => format!("no split {split:?}; the folder has {}", known.join(", ")),
+        (Some(split), true) => format!("no split {split:?}; no file of the folder names a split"),
+        (None, _) => format!("no split \"train\"; pick one with @: {}", known.join(", ")),
+    };
+    Err(DataError::spec(spec(), reason))
 }
 
 fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
@@ -184,7 +174,7 @@ fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Resul
 }
 
 /// The split that a file belongs to: by its name (`train.parquet`, `train-00000-of-00009.parquet`) or its folder's.
-fn split_of(file: &Path, wanted: Option<&str>) -> Option<String> {
+pub(super) fn split_of(file: &Path, wanted: Option<&str>) -> Option<String> {
     let named = |text: &str| {
         let known = SPLITS.iter().copied().chain(wanted);
         known
@@ -226,20 +216,71 @@ fn looks_like_hub_id(path: &str) -> bool {
         && kind(Path::new(path)).is_none()
 }
 
-/// The newest snapshot of a data set in the local Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME/hub`, `~/.cache/huggingface/hub`).
-pub fn hub_cache_folder(id: &str) -> Option<PathBuf> {
+/// The folder of the local Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
+fn hub_cache() -> Option<PathBuf> {
     let env = |name: &str| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     };
-    let hub = env("HF_HUB_CACHE")
+    env("HF_HUB_CACHE")
         .or_else(|| Some(env("HF_HOME")?.join("hub")))
-        .or_else(|| Some(env("HOME")?.join(".cache/huggingface/hub")))?;
-    let repo = hub.join(format!("datasets--{}", id.replace('/', "--")));
+        .or_else(|| Some(env("HOME")?.join(".cache/huggingface/hub")))
+}
+
+/// The newest snapshot of a data set in the local Hugging Face cache.
+pub fn hub_cache_folder(id: &str) -> Option<PathBuf> {
+    let repo = hub_cache()?.join(format!("datasets--{}", id.replace('/', "--")));
     let revision = std::fs::read_to_string(repo.join("refs/main")).ok()?;
     let folder = repo.join("snapshots").join(revision.trim());
     folder.is_dir().then_some(folder)
+}
+
+/// The folder of a hub data set, downloaded if it has to be.
+#[cfg(feature = "hub")]
+fn hub_folder(id: &str, split: Option<&str>) -> Result<PathBuf, String> {
+    let cache = hub_cache().ok_or("no folder for the Hugging Face cache; set HF_HOME")?;
+    // Without a network what is in the cache has to do.
+    super::hub::download(id, split, None, &cache).or_else(|reason| {
+        hub_cache_folder(id).ok_or_else(|| format!("is no file or folder, and {id} {reason}"))
+    })
+}
+
+/// The folder of a hub data set that has been downloaded before.
+#[cfg(not(feature = "hub"))]
+fn hub_folder(id: &str, _split: Option<&str>) -> Result<PathBuf, String> {
+    hub_cache_folder(id).ok_or_else(|| {
+        format!(
+            "is no file or folder, and {id} is not in the Hugging Face cache; run \
+             `hf download --repo-type dataset {id}`, or build with the feature `hub`, or name a local file"
+        )
+    })
+}
+
+/// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the data.
+fn all_parts(files: &[PathBuf]) -> Result<(), String> {
+    let mut parts: BTreeMap<(PathBuf, usize), usize> = BTreeMap::new();
+    for file in files {
+        let Some(stem) = file.file_stem().and_then(|s| s.to_str()) else {
+            continue;
+        };
+        let Some((head, total)) = stem.rsplit_once("-of-") else {
+            continue;
+        };
+        let Some((head, part)) = head.rsplit_once('-') else {
+            continue;
+        };
+        if let (Ok(_), Ok(total)) = (part.parse::<usize>(), total.parse::<usize>()) {
+            *parts.entry((file.with_file_name(head), total)).or_default() += 1;
+        }
+    }
+    match parts.into_iter().find(|((_, total), found)| found < total) {
+        Some(((head, total), found)) => Err(format!(
+            "{} has {found} of its {total} parts; download the others",
+            head.display()
+        )),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -295,6 +336,9 @@ mod tests {
         let error = resolve(&spec("@dev")).unwrap_err().to_string();
         assert!(error.contains("test, train"), "{error}");
         assert!(resolve(&spec("/data/none*.parquet")).is_err());
+        std::fs::remove_file(dir.join("data/train-00000-of-00002.parquet")).unwrap();
+        let error = resolve(&spec("")).unwrap_err().to_string();
+        assert!(error.contains("data/train has 1 of its 2 parts"), "{error}");
     }
 
     #[test]
@@ -321,13 +365,17 @@ mod tests {
 
     #[test]
     fn a_missing_hub_id_says_how_to_get_it() {
-        let error = resolve("nobody/no-such-data-set@test")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("hf download --repo-type dataset nobody/no-such-data-set"),
-            "{error}"
-        );
+        // With the feature it would ask the hub, which a test must not.
+        #[cfg(not(feature = "hub"))]
+        {
+            let error = resolve("nobody/no-such-data-set@test")
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains("hf download --repo-type dataset nobody/no-such-data-set"),
+                "{error}"
+            );
+        }
         let error = resolve("./no/such.parquet").unwrap_err().to_string();
         assert!(error.contains("no such file"), "{error}");
     }

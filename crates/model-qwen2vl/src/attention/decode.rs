@@ -181,31 +181,55 @@ impl<B: Backend> Lane<B> {
     }
 
     /// Attention of `q [b Hkv n, G, hd]` to the prompt and to the columns written so far.
-    fn attend(&self, index: usize, q: Tensor<B, 3>) -> Tensor<B, 3> {
+    fn attend(&self, index: usize, q: Tensor<B, 3>) -> Tensor<B, 3>
+    where
+        B: Kernels,
+    {
         let layer = &self.layers[index];
-        let [rows, g, hd] = q.dims();
-        let scale = 1.0 / (hd as f64).sqrt();
-        let dtype = q.dtype();
-        let fold = |x: Tensor<B, 3>| {
-            let [a, r, c] = x.dims();
-            x.reshape([a / self.n, self.n * r, c])
-        };
-        let mut s_prefix = to_f32(fold(q.clone()).matmul(layer.prefix.0.clone().transpose())).mul_scalar(scale);
-        if let Some(mask) = &self.prefix_mask {
-            s_prefix = s_prefix.add(mask.clone());
-        }
-        let p = s_prefix.dims()[2];
-        let s_prefix = s_prefix.reshape([rows, g, p]);
-        let Some((k, v)) = &layer.own else { return q };
-        let past = |t: &Tensor<B, 3>| t.clone().slice([0..rows, 0..self.len + 1, 0..hd]);
-        let s_own = to_f32(q.matmul(past(k).transpose())).mul_scalar(scale);
-        let max = s_prefix.clone().max_dim(2).max_pair(s_own.clone().max_dim(2));
-        let (e_prefix, e_own) = (s_prefix.sub(max.clone()).exp(), s_own.sub(max).exp());
-        let sum = e_prefix.clone().sum_dim(2).add(e_own.clone().sum_dim(2));
-        let from_prefix = fold(cast_to(e_prefix, dtype)).matmul(layer.prefix.1.clone()).reshape([rows, g, hd]);
-        let out = cast_to(e_own, dtype).matmul(past(v)).add(from_prefix);
-        cast_to(to_f32(out).div(sum), dtype)
+        let Some(own) = layer.own.clone() else { return q };
+        B::decode_attention(q, DecodeKv { prefix: layer.prefix.clone(), prefix_mask: self.prefix_mask.clone(), own, n: self.n, len: self.len + 1 })
     }
+}
+
+/// What the rows of one lane attend to in one layer.
+#[derive(Debug, Clone)]
+pub struct DecodeKv<B: Backend> {
+    /// Keys and values of the prompts, `[b Hkv, P, hd]`.
+    pub prefix: (Tensor<B, 3>, Tensor<B, 3>),
+    /// Added to the scores against the prompt, `[b Hkv, 1, P]`.
+    pub prefix_mask: Option<Tensor<B, 3>>,
+    /// Keys and values of the responses, `[b Hkv n, capacity, hd]`.
+    pub own: (Tensor<B, 3>, Tensor<B, 3>),
+    /// Responses a group.
+    pub n: usize,
+    /// Columns of `own` that are written.
+    pub len: usize,
+}
+
+/// See [`Kernels::decode_attention`](crate::Kernels::decode_attention).
+pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<B, 3> {
+    let [rows, g, hd] = q.dims();
+    let scale = 1.0 / (hd as f64).sqrt();
+    let dtype = q.dtype();
+    let fold = |x: Tensor<B, 3>| {
+        let [a, r, c] = x.dims();
+        x.reshape([a / kv.n, kv.n * r, c])
+    };
+    let mut s_prefix = to_f32(fold(q.clone()).matmul(kv.prefix.0.transpose())).mul_scalar(scale);
+    if let Some(mask) = kv.prefix_mask {
+        s_prefix = s_prefix.add(mask);
+    }
+    let p = s_prefix.dims()[2];
+    let s_prefix = s_prefix.reshape([rows, g, p]);
+    let (k, v) = kv.own;
+    let past = |t: Tensor<B, 3>| t.slice([0..rows, 0..kv.len, 0..hd]);
+    let s_own = to_f32(q.matmul(past(k).transpose())).mul_scalar(scale);
+    let max = s_prefix.clone().max_dim(2).max_pair(s_own.clone().max_dim(2));
+    let (e_prefix, e_own) = (s_prefix.sub(max.clone()).exp(), s_own.sub(max).exp());
+    let sum = e_prefix.clone().sum_dim(2).add(e_own.clone().sum_dim(2));
+    let from_prefix = fold(cast_to(e_prefix, dtype)).matmul(kv.prefix.1).reshape([rows, g, hd]);
+    let out = cast_to(e_own, dtype).matmul(past(v)).add(from_prefix);
+    cast_to(to_f32(out).div(sum), dtype)
 }
 
 impl<B: Kernels> Attend<B> for DecodeCache<B> {

@@ -101,7 +101,7 @@ pub(crate) struct Ctx {
 
 /// What one comparison may cost: term products weighed by coefficient length, evaluated functions weighed by precision. A
 /// unit is roughly a quarter of a microsecond.
-pub(crate) const MAX_WORK: u64 = 40_000;
+pub(crate) const MAX_WORK: u64 = 10_000;
 /// Atoms in one comparison; they are found by linear search.
 const MAX_ATOMS: usize = 200;
 /// Highest power that a sum is expanded to.
@@ -146,8 +146,13 @@ impl Poly {
         self.0.keys().flatten().map(|&(atom, _)| atom)
     }
 
+    /// The sum of the costs of [`Self::scale`].
+    fn scale_cost(&self, factor: &BigRational) -> u64 {
+        self.0.values().map(|value| 1 + number::cost(value, factor)).sum()
+    }
+
     fn scale(&self, factor: &BigRational) -> Self {
-        Self(self.0.iter().map(|(mono, c)| (mono.clone(), c * factor)).collect())
+        Self(self.0.iter().map(|(mono, c)| (mono.clone(), number::mul(c, factor))).collect())
     }
 
     fn add_term(&mut self, mono: Mono, value: BigRational) {
@@ -159,7 +164,7 @@ impl Poly {
                 }
             }
             Entry::Occupied(mut place) => {
-                *place.get_mut() += value;
+                number::add_to(place.get_mut(), &value);
                 if place.get().is_zero() {
                     place.remove();
                 }
@@ -311,7 +316,7 @@ impl Ctx {
                         let base = BigRational::from_integer(BigInt::from(prime.clone()));
                         match number::power(&base, whole) {
                             Some(power) => {
-                                coefficient *= power;
+                                coefficient = number::mul(&coefficient, &power);
                                 rest = exponent.fract_floor();
                             }
                             None => self.doubtful = true,
@@ -356,7 +361,7 @@ impl Ctx {
     pub(crate) fn from_raw(&mut self, coefficient: BigRational, raw: Mono) -> Res<Frac> {
         let (factor, mono, sums) = self.reduce(raw)?;
         let mut num = Poly::default();
-        num.add_term(mono, coefficient * factor);
+        num.add_term(mono, number::mul(&coefficient, &factor));
         let mut den = Poly::one();
         for (sum, power) in sums {
             let expanded = self.poly_power(&sum, power.abs())?;
@@ -376,9 +381,8 @@ impl Ctx {
         let mut out = Poly::default();
         for (mono_a, value_a) in &a.0 {
             for (mono_b, value_b) in &b.0 {
-                let words = (number::bits(value_a) / 64 + 1) * (number::bits(value_b) / 64 + 1);
-                self.spend(1 + words / 4 + (mono_a.len() + mono_b.len()) as u64 / 4)?;
-                let value = value_a * value_b;
+                self.spend(1 + number::cost(value_a, value_b) + (mono_a.len() + mono_b.len()) as u64 / 4)?;
+                let value = number::mul(value_a, value_b);
                 if number::bits(&value) > MAX_BITS {
                     return Err(Halt::TooBig);
                 }
@@ -388,7 +392,7 @@ impl Ctx {
                     continue;
                 }
                 let (factor, mono, sums) = self.reduce(product(mono_a, mono_b)?)?;
-                let value = if factor.is_one() { value } else { value * factor };
+                let value = if factor.is_one() { value } else { number::mul(&value, &factor) };
                 if sums.is_empty() {
                     out.add_term(mono, value);
                     continue;
@@ -421,7 +425,7 @@ impl Ctx {
     fn poly_add(&mut self, a: &Poly, b: &Poly) -> Res<Poly> {
         let (mut sum, other) = if a.0.len() >= b.0.len() { (a.clone(), b) } else { (b.clone(), a) };
         for (mono, value) in &other.0 {
-            self.spend(1 + number::bits(value) / 64)?;
+            self.spend(1 + number::cost(value, value))?;
             sum.add_term(mono.clone(), value.clone());
         }
         Ok(sum)
@@ -501,7 +505,7 @@ impl Ctx {
         }
         if !lead.is_one() {
             let inverse = lead.recip();
-            self.spend(num.0.len() as u64 + den.0.len() as u64)?;
+            self.spend(num.scale_cost(&inverse) + den.scale_cost(&inverse))?;
             num = num.scale(&inverse);
             den = den.scale(&inverse);
         }

@@ -16,6 +16,31 @@ pub(crate) fn bits(value: &BigRational) -> u64 {
     value.numer().bits().max(value.denom().bits())
 }
 
+/// What a product or sum of the two costs, in units of [`super::canon::MAX_WORK`]: fractions are reduced, and a greatest
+/// common divisor costs a shift for each bit.
+pub(crate) fn cost(a: &BigRational, b: &BigRational) -> u64 {
+    let words = |value: &BigRational| bits(value) / 64 + 1;
+    let product = words(a) * words(b);
+    if a.denom().is_one() && b.denom().is_one() { product / 64 } else { 4 + product }
+}
+
+/// a * b. Whole numbers, nearly all there are, need no greatest common divisor.
+pub(crate) fn mul(a: &BigRational, b: &BigRational) -> BigRational {
+    if a.denom().is_one() && b.denom().is_one() {
+        return Ratio::new_raw(a.numer() * b.numer(), BigInt::one());
+    }
+    a * b
+}
+
+/// a += b
+pub(crate) fn add_to(a: &mut BigRational, b: &BigRational) {
+    if a.denom().is_one() && b.denom().is_one() {
+        *a = Ratio::new_raw(a.numer() + b.numer(), BigInt::one());
+    } else {
+        *a += b;
+    }
+}
+
 /// `value` to an integer power; `None` when the result would be longer than [`MAX_BITS`], or for zero to a negative power.
 pub(crate) fn power(value: &BigRational, exponent: i64) -> Option<BigRational> {
     if value.is_zero() && exponent < 0 {

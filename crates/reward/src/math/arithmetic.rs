@@ -13,6 +13,8 @@ use crate::expr::{Expr, Func};
 /// Largest matrix, in rows and in columns, that is multiplied out.
 const MAX_MATRIX: usize = 12;
 
+/// Most signs behind one value: `x^2!%`.
+const MAX_POSTFIX: usize = 8;
 /// Largest product of matrices, in nodes of its cells.
 const MAX_PRODUCT: usize = 4000;
 
@@ -233,7 +235,11 @@ impl Parser<'_> {
     pub(super) fn factor(&mut self) -> Option<Value> {
         self.enter()?;
         let mut value = self.primary()?;
-        loop {
+        for signs in 0.. {
+            // Each sign wraps the expression once more.
+            if signs > MAX_POSTFIX {
+                return None;
+            }
             match self.peek() {
                 Some(Kind::Power) => {
                     self.at += 1;
@@ -809,6 +815,7 @@ fn multiply(a: Value, b: Value) -> Option<Value> {
             (a, b) => Expr::Mul(vec![a, b]),
         })),
         (Value::Quantity(scalar), Value::Matrix(rows)) | (Value::Matrix(rows), Value::Quantity(scalar)) => {
+            (nodes(&scalar.expr) * rows.len() * rows[0].len() <= MAX_PRODUCT).then_some(())?;
             let scale = |cell| Expr::Mul(vec![scalar.expr.clone(), cell]);
             Some(Value::Matrix(rows.into_iter().map(|row| row.into_iter().map(scale).collect()).collect()))
         }

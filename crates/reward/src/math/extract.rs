@@ -30,9 +30,10 @@ pub(super) fn boxed(text: &str) -> Option<(String, &str)> {
         let after = &text[offset(text, inside) + content.len()..];
         let after = after.strip_prefix('}').unwrap_or(after);
         if !contents.is_empty() {
-            let gap = &text[offset(text, after)..end];
-            if !joins(gap) {
-                break;
+            // A box around the box is none beside it.
+            match text.get(offset(text, after)..end) {
+                Some(gap) if joins(gap) => {}
+                _ => break,
             }
         }
         if contents.is_empty() {

@@ -9,6 +9,9 @@ use super::symbols::symbol;
 /// Deepest nesting of groups, arguments and environments that is followed.
 const MAX_DEPTH: usize = 100;
 
+/// Longest text, in bytes, that an accent is put on.
+const MAX_ACCENTED: usize = 4096;
+
 /// The text of `latex`, or `None` where the converter would raise an error.
 pub(super) fn latex_to_text(latex: &str) -> Option<String> {
     let mut walker = Walker { chars: latex.chars().collect(), at: 0, depth: 0, in_math: false };
@@ -469,6 +472,10 @@ fn apply(action: &Action, arguments: Option<Vec<String>>, out: &mut String) -> O
         (Action::Style(_), None) => {}
         (Action::Accent(sign), texts) => {
             let text = texts.map_or_else(|| " ".to_owned(), |texts| texts.concat());
+            // Accents on accents double the text each time.
+            if text.len() > MAX_ACCENTED {
+                return None;
+            }
             for c in text.trim().chars() {
                 out.extend([c, *sign]);
             }

@@ -181,8 +181,13 @@ impl Parser<'_> {
         // A name that is split leaves its last factor to bind with `**` and `!`.
         let (before, base) = self.operand()?;
         let mut base = base;
+        let mut signs = 0;
         while self.rest().starts_with('!') && !self.rest().starts_with("!=") {
             self.at += 1;
+            signs += 1;
+            if signs > 8 {
+                return None;
+            }
             base = Node::Symbol(Expr::call(Func::Factorial, base.expr()));
         }
         if self.eat("**") {

@@ -154,6 +154,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 validation: BTreeMap::new(),
                 before: BTreeMap::new(),
                 set_aside: SetAside::default(),
+                unvalidated: None,
             },
         };
         let mut optimizer = optimizer_of::<B>(config, &stages[state.stage]);
@@ -256,7 +257,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Writes a checkpoint of the last complete step, unless it exists.
     fn save(&mut self) -> Result<PathBuf, TrainError> {
         if let Some(path) = &self.saved
-            && checkpoint::read_state(path).is_ok_and(|s| (s.step, s.stage, &s.validation, &s.before) == (self.state.step, self.state.stage, &self.state.validation, &self.state.before))
+            && checkpoint::read_state(path).is_ok_and(|s| {
+                (s.step, s.stage, &s.validation, &s.before, &s.unvalidated)
+                    == (self.state.step, self.state.stage, &self.state.validation, &self.state.before, &self.state.unvalidated)
+            })
         {
             return Ok(path.clone());
         }
@@ -275,6 +279,26 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         )?;
         self.saved = Some(path.clone());
         Ok(path)
+    }
+
+    /// Validates after the update of a step. An interrupt leaves `metrics` in the state: the update is done and cannot be
+    /// repeated, the validation can.
+    fn validate_step(&mut self, metrics: &Metrics) -> Result<Metrics, TrainError> {
+        let found = self.validate(self.state.step + 1);
+        if matches!(found, Err(TrainError::Interrupted)) {
+            self.state.step += 1;
+            self.state.stage_step += 1;
+            self.state.unvalidated = Some(metrics.iter().map(|(k, v)| (k.clone(), v.is_finite().then_some(*v))).collect());
+        }
+        found
+    }
+
+    /// What [`validate_step`](Self::validate_step) left behind when it was interrupted; the step is not complete again.
+    fn unvalidated_step(&mut self) -> Option<Metrics> {
+        let metrics = self.state.unvalidated.take()?;
+        self.state.step -= 1;
+        self.state.stage_step -= 1;
+        Some(metrics.into_iter().map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect())
     }
 
     /// The end of a step: its line in the log, and a checkpoint where one is due.

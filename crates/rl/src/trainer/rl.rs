@@ -61,13 +61,19 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             before = self.validate(self.state.step)?;
             self.setup.progress.note(&format!("before {}: validation accuracy {:.1}%", stage.name, 100.0 * before.get("val/accuracy").copied().unwrap_or(0.0)));
         }
-        while self.state.stage_step < steps as u64 {
+        while self.state.unvalidated.is_some() || self.state.stage_step < steps as u64 {
             if self.interrupted() {
                 return Err(TrainError::Interrupted);
             }
             let clock = Instant::now();
             loss.kl.kl_coef = self.state.kl_coef;
-            let (mut metrics, reward, tokens) = self.rl_step(prompts, shaping.as_ref(), &loss, steps)?;
+            let (mut metrics, reward, tokens) = match self.unvalidated_step() {
+                Some(metrics) => {
+                    let reward = metrics.get("reward").copied().unwrap_or(f64::NAN);
+                    (metrics, reward, 0)
+                }
+                None => self.rl_step(prompts, shaping.as_ref(), &loss, steps)?,
+            };
             if !before.is_empty() {
                 metrics.extend(before.iter().map(|(k, v)| (k.replacen("val/", "val_before/", 1), *v)));
                 self.state.before = std::mem::take(&mut before);
@@ -76,16 +82,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let last = next == steps as u64;
             let due = config.trainer.val_freq > 0 && next.is_multiple_of(config.trainer.val_freq as u64);
             if self.validation.is_some() && (due || last) {
-                match self.validate(self.state.step + 1) {
-                    Ok(found) => {
-                        self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * found.get("val/accuracy").copied().unwrap_or(0.0)));
-                        self.state.validation.clone_from(&found);
-                        metrics.extend(found);
-                    }
-                    // The step is complete; what is missing is its validation, which a resumed run does not make up for.
-                    Err(TrainError::Interrupted) => {}
-                    Err(error) => return Err(error),
-                }
+                let found = self.validate_step(&metrics)?;
+                self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * found.get("val/accuracy").copied().unwrap_or(0.0)));
+                self.state.validation.clone_from(&found);
+                metrics.extend(found);
             }
             let time = clock.elapsed();
             metrics.insert("time/step_s".into(), time.as_secs_f64());

@@ -27,22 +27,25 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
 
     pub(super) fn sft(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(), TrainError> {
         self.setup.progress.stage(&stage.name, stage.steps as u64, self.state.stage_step);
-        while !self.state.stage_over && self.state.stage_step < stage.steps as u64 {
+        while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < stage.steps as u64 {
             if self.interrupted() {
                 return Err(TrainError::Interrupted);
             }
             let clock = Instant::now();
-            let (mut metrics, tokens) = self.sft_step(stage, prompts)?;
+            let (mut metrics, tokens) = match self.unvalidated_step() {
+                Some(metrics) => (metrics, 0),
+                None => self.sft_step(stage, prompts)?,
+            };
             let next = self.state.stage_step + 1;
             if stage.until_accuracy > 0.0 && stage.check_freq > 0 && next.is_multiple_of(stage.check_freq as u64) {
-                let found = self.validate(self.state.step + 1)?;
+                let found = self.validate_step(&metrics)?;
                 let accuracy = found.get("val/accuracy").copied().unwrap_or(0.0);
                 self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * accuracy));
                 self.state.stage_over = accuracy >= stage.until_accuracy;
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
             }
-            let loss = metrics["sft/loss"];
+            let loss = metrics.get("sft/loss").copied().unwrap_or(f64::NAN);
             let time = clock.elapsed();
             metrics.insert("time/step_s".into(), time.as_secs_f64());
             metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());

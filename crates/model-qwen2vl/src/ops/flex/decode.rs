@@ -1,0 +1,81 @@
+//! Attention of one new token a row over a shared prompt and the row's own columns.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::host::{F, Host, Matrix, PARALLEL, matmul, tensor};
+use super::rows::exp_row;
+use super::simd::{dot, vectorised};
+use crate::attention::decode::DecodeKv;
+
+vectorised! {
+    /// `s [G, len]` (row stride `stride`) `= q [G, hd] k [len, hd]^T`.
+    fn own_scores(s: &mut [f32], stride: usize, q: &[f32], k: &[f32], len: usize, hd: usize) {
+        for (c, k) in k.chunks_exact(hd).take(len).enumerate() {
+            for (g, q) in q.chunks_exact(hd).enumerate() {
+                s[g * stride + c] = dot(q, k);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `out [G, hd] += p [G, len] v [len, hd]`.
+    fn own_mix(out: &mut [f32], p: &[f32], stride: usize, v: &[f32], len: usize, hd: usize) {
+        for (g, out) in out.chunks_exact_mut(hd).enumerate() {
+            for (c, v) in v.chunks_exact(hd).take(len).enumerate() {
+                let w = p[g * stride + c];
+                for (o, v) in out.iter_mut().zip(v) {
+                    *o += w * v;
+                }
+            }
+        }
+    }
+}
+
+pub(super) fn attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
+    let dims = q.dims();
+    let [all, g, hd] = dims;
+    let (p, capacity) = (kv.prefix.0.dims()[1], kv.own.0.dims()[1]);
+    let (n, len) = (kv.n, kv.len);
+    let (q, pk, pv) = (Host::new(&q), Host::new(&kv.prefix.0), Host::new(&kv.prefix.1));
+    let (k, v) = (Host::new(&kv.own.0), Host::new(&kv.own.1));
+    let mask = kv.prefix_mask.as_ref().map(Host::new);
+    let (q, pk, pv, k, v) = (q.values(), pk.values(), pv.values(), k.values(), v.values());
+    let mask = mask.as_ref().map(Host::values);
+    let scale = 1.0 / (hd as f32).sqrt();
+    let mut out = vec![0f32; q.len()];
+    let (rows, width) = (n * g, p + len);
+    // One K/V head of one group: its n G queries meet the prompt in one matmul.
+    let task = |s: &mut Vec<f32>, (a, out): (usize, &mut [f32])| {
+        let q: Vec<f32> = q[a * rows * hd..][..rows * hd].iter().map(|x| x * scale).collect();
+        s.resize(rows * width, 0.0);
+        matmul(s, width, false, Matrix::rows(&q, hd), Matrix::rows(&pk[a * p * hd..], hd).transposed(), rows, p, hd, false);
+        for i in 0..n {
+            let own = &k[(a * n + i) * capacity * hd..][..len * hd];
+            own_scores(&mut s[i * g * width + p..], width, &q[i * g * hd..][..g * hd], own, len, hd);
+        }
+        let mut sums = Vec::with_capacity(rows);
+        for row in s.chunks_exact_mut(width) {
+            if let Some(mask) = mask {
+                row.iter_mut().zip(&mask[a * p..(a + 1) * p]).for_each(|(s, m)| *s += m);
+            }
+            sums.push(exp_row(row, width).1);
+        }
+        matmul(out, hd, false, Matrix::rows(s, width), Matrix::rows(&pv[a * p * hd..], hd), rows, hd, p, false);
+        for i in 0..n {
+            let own = &v[(a * n + i) * capacity * hd..][..len * hd];
+            own_mix(&mut out[i * g * hd..][..g * hd], &s[i * g * width + p..], width, own, len, hd);
+        }
+        for (row, sum) in out.chunks_exact_mut(hd).zip(sums) {
+            row.iter_mut().for_each(|x| *x /= sum);
+        }
+    };
+    if all * g * width * hd < PARALLEL * 16 {
+        let mut s = Vec::new();
+        out.chunks_exact_mut(rows * hd).enumerate().for_each(|t| task(&mut s, t));
+    } else {
+        out.par_chunks_exact_mut(rows * hd).enumerate().for_each_init(Vec::new, task);
+    }
+    tensor(out, dims)
+}

@@ -1,0 +1,165 @@
+//! Every specialisation against its default, on the same inputs.
+
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
+
+use super::{F, attention, decode, head, rows};
+use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::{self as plain_attention, AttentionPlan, Response};
+use crate::head::{plain_log_probs, plain_log_probs_backward};
+use crate::ops::{AdamWStep, plain};
+use crate::rope::Rotary;
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+}
+
+fn close<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>, what: &str) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let largest = b.clone().abs().max().into_scalar().max(1e-3);
+    let gap = a.sub(b).abs().max().into_scalar();
+    assert!(gap <= 1e-5 * largest, "{what}: {gap} of {largest}");
+}
+
+#[test]
+fn rows_are_the_defaults() {
+    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
+        let (x, dy, up) = (random([n, d]), random([n, d]), random([n, d]));
+        let w = random([d]);
+        close(rows::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), "rms_norm");
+        let (a, b) = (rows::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone()), plain::rms_norm_backward(x.clone(), w, 1e-6, dy.clone()));
+        close(a.0, b.0, "rms_norm dx");
+        close(a.1, b.1, "rms_norm dw");
+        let gate = x.clone().mul_scalar(4.0);
+        close(rows::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "swiglu");
+        let (a, b) = (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
+        close(a.0, b.0, "swiglu dgate");
+        close(a.1, b.1, "swiglu dup");
+        // A view is read where it lies.
+        let view = x.clone().slice([0..n, 1..d]);
+        let w = random([d - 1]);
+        close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+#[test]
+fn rotation_is_the_default() {
+    for (n, h, hd) in [(1, 1, 4), (5, 3, 32), (400, 6, 64)] {
+        let x = random([n, h, hd]);
+        let rotary = Rotary { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
+        close(rows::rotate(x.clone(), &rotary, 1.0), plain::rotate(x.clone(), &rotary), "rotate");
+        close(rows::rotate(x.clone(), &rotary, -1.0), plain::rotate_backward(x, &rotary), "rotate back");
+    }
+}
+
+#[test]
+fn adamw_is_the_default() {
+    let h = AdamWStep { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 3, grad_scale: 0.5 };
+    for n in [1, 100, 70_000] {
+        let (p, g, m, v) = (random([n]), random([n]), random([n]), random([n]).powi_scalar(2));
+        let kept = p.clone();
+        let before = kept.to_data();
+        let fused = rows::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &h);
+        for (a, b) in fused.into_iter().zip(plain::adamw(p, g, m, v, &h)) {
+            close(a, b, "adamw");
+        }
+        // Another holder of the parameter keeps its values.
+        assert_eq!(before, kept.to_data());
+    }
+}
+
+fn plans() -> Vec<(&'static str, AttentionPlan<F>)> {
+    let device = Default::default();
+    let group = |prompts: &[usize], responses: &[(usize, usize)]| {
+        let (mut ranges, mut out, mut at) = (vec![], vec![], 0);
+        for (g, len) in prompts.iter().enumerate() {
+            ranges.push(at..at + len);
+            at += len;
+            for (_, t) in responses.iter().filter(|r| r.0 == g) {
+                out.push(Response { rows: at..at + t, prompt: g });
+                at += t;
+            }
+        }
+        AttentionPlan::causal(&ranges, &out, &device)
+    };
+    vec![
+        ("prompt alone", group(&[7], &[])),
+        ("even groups", group(&[20, 20], &[(0, 9), (0, 9), (1, 9), (1, 9)])),
+        ("ragged groups", group(&[3, 41, 1], &[(0, 1), (0, 30), (1, 17), (1, 2), (1, 5), (1, 8), (1, 33), (1, 1), (2, 150)])),
+        ("windows", AttentionPlan::bidirectional(&[16, 16, 4, 16, 8], &device)),
+        ("one window", AttentionPlan::bidirectional(&[300], &device)),
+    ]
+}
+
+#[test]
+fn attention_is_the_default() {
+    for (name, plan) in plans() {
+        for (h, kv, hd) in [(4, 2, 16), (6, 2, 64), (3, 3, 20), (7, 1, 32)] {
+            let n = plan.tokens;
+            let [q, k, v] = [random([n, h, hd]), random([n, kv, hd]), random([n, kv, hd])];
+            let (a, fused_saved) = attention::forward(q.clone(), k.clone(), v.clone(), &plan);
+            let (b, saved) = plain_attention::forward(q.clone(), k.clone(), v.clone(), &plan);
+            close(a.clone(), b.clone(), name);
+            let d_o = random([n, h, hd]);
+            let fused = attention::backward([q.clone(), k.clone(), v.clone()], a.clone(), &fused_saved, d_o.clone(), &plan);
+            let again = attention::backward([q.clone(), k.clone(), v.clone()], a, &fused_saved, d_o.clone(), &plan);
+            let default = plain_attention::backward([q, k, v], b, &saved, d_o, &plan);
+            for ((x, y), (z, part)) in fused.into_iter().zip(default).zip(again.into_iter().zip(["dq", "dk", "dv"])) {
+                close(x.clone(), y, &format!("{name} {part}"));
+                assert_eq!(x.to_data(), z.to_data(), "{name} {part}: two runs differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_does_not_depend_on_the_threads() {
+    let (_, plan) = plans().remove(2);
+    let n = plan.tokens;
+    let qkv = [random([n, 6, 32]), random([n, 2, 32]), random([n, 2, 32])];
+    let d_o = random([n, 6, 32]);
+    let run = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            let [q, k, v] = qkv.clone();
+            let (o, saved) = attention::forward(q, k, v, &plan);
+            attention::backward(qkv.clone(), o, &saved, d_o.clone(), &plan).map(|t| t.to_data())
+        })
+    };
+    assert_eq!(run(1), run(5));
+}
+
+#[test]
+fn decoding_is_the_default() {
+    for (a, n, g, p, len, masked) in [(1, 1, 1, 5, 1, false), (4, 3, 2, 20, 7, true), (4, 8, 3, 194, 60, false)] {
+        let hd = 32;
+        let mask: Vec<f32> = (0..a * p).map(|i| if i % p >= 3 + i / p { -1e30 } else { 0.0 }).collect();
+        let kv = DecodeKv {
+            prefix: (random([a, p, hd]), random([a, p, hd])),
+            prefix_mask: masked.then(|| Tensor::from_data(TensorData::new(mask, [a, 1, p]), &Default::default())),
+            own: (random([a * n, 64, hd]), random([a * n, 64, hd])),
+            n,
+            len,
+        };
+        let q = random([a * n, g, hd]);
+        close(decode::attention(q.clone(), kv.clone()), decode_attention(q, kv), "decode");
+    }
+}
+
+#[test]
+fn head_is_the_default() {
+    for (m, d, vocab, temperature) in [(1, 8, 5, 1.0), (37, 24, 61, 0.7), (700, 32, 9000, 1.0)] {
+        let (h, w) = (random([m, d]), random([vocab, d]));
+        let targets: Vec<i32> = (0..m).map(|i| (i * 7919 % vocab) as i32).collect();
+        let targets = Tensor::<F, 1, Int>::from_data(TensorData::new(targets, [m]), &Default::default());
+        let a = head::log_probs(h.clone(), &w, targets.clone(), temperature, true);
+        let b = plain_log_probs(h.clone(), &w, targets.clone(), temperature, true);
+        close(a.log_probs, b.log_probs, "log_probs");
+        close(a.entropy.unwrap(), b.entropy.unwrap(), "entropy");
+        for d_entropy in [None, Some(random([m]))] {
+            let dl = random([m]);
+            let a = head::log_probs_backward(h.clone(), &w, targets.clone(), temperature, dl.clone(), d_entropy.clone());
+            let b = plain_log_probs_backward(h.clone(), &w, targets.clone(), temperature, dl, d_entropy);
+            close(a.0, b.0, "head dh");
+            close(a.1, b.1, "head dw");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Small runs through the whole trainer: the reward rises, and every algorithm runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::DType;
+use model_qwen2vl::Kernels;
+use rl::config::{Source, resolve};
+use rl::launch::train;
+use rl::progress::Progress;
+use rl::run_folder::read_metrics;
+use serde_json::{Map, Value};
+
+/// One picture, and a reward that falls with the length of the response: what is learned is to emit the end token.
+const BANDIT: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["toy:read?rows=1&cols=1&size=1"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 8
+rollout_batch_size = 1
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 16
+[actor.optim]
+lr = 2e-3
+weight_decay = 0.0
+[reward]
+reward_type = "dapo"
+overlong_buffer_length = 8
+[trainer]
+max_steps = 20
+"#;
+
+/// Runs and gives the lines of `metrics.jsonl`.
+fn run<B: Kernels>(dir: &Path, overrides: &[&str]) -> Result<Vec<Map<String, Value>>, String> {
+    let mut all: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+    all.push(format!("trainer.output_dir={}", dir.display()));
+    let config = resolve(&[Source::new("test", BANDIT)], &all).map_err(|e| e.to_string())?;
+    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false))).map_err(|e| e.to_string())?;
+    read_metrics(&dir.join("metrics.jsonl")).map_err(|e| e.to_string())
+}
+
+fn the_reward_rises<B: Kernels>() {
+    for shaping in ["none", "vgpo"] {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = run::<B>(&dir.path().join("run"), &[&format!("algorithm.shaping={shaping}")]).unwrap();
+        let rewards: Vec<f64> = lines.iter().map(|l| l["reward"].as_f64().unwrap()).collect();
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let (first, last) = (mean(&rewards[..4]), mean(&rewards[rewards.len() - 4..]));
+        println!("{shaping}: mean reward of the first 4 steps {first:.3}, of the last 4 {last:.3}");
+        // -2 is the least, a right answer apart -1 the most.
+        assert!(last > first + 0.25, "{shaping}: {rewards:?}");
+    }
+}
+
+/// Every shaping, loss, estimator and option runs two steps (the second with a ratio that is not 1) with finite metrics.
+fn every_algorithm_runs<B: Kernels>() {
+    let kl = "algorithm.disable_kl=false";
+    let table: &[&[&str]] = &[
+        &["algorithm.shaping=none"],
+        &["algorithm.shaping=vgpo"],
+        &["algorithm.shaping=vgpo", "algorithm.variant=released"],
+        &["algorithm.shaping=vgpo", "algorithm.prototype=per_image", "algorithm.inter_score=mean", "algorithm.schedule=exponential"],
+        &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
+        &["algorithm.shaping=vppo"],
+        &["algorithm.shaping=pepo"],
+        &["algorithm.shaping=pgpo"],
+        &["algorithm.shaping=srpo"],
+        &["actor.loss_type=gspo", "actor.loss_avg_mode=seq", "actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"],
+        &["actor.loss_type=gspo_token", "actor.loss_avg_mode=seq", "actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"],
+        &["actor.loss_type=cispo"],
+        &["actor.loss_type=sapo"],
+        &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.papo.ori_entropy_loss_coef=0.03", "algorithm.papo.aug_entropy_loss_coef=0.03"],
+        &["actor.entropy_coef=0.01", "actor.entropy_type=full"],
+        &["actor.entropy_coef=0.06", "actor.entropy_type=sampled"],
+        &[kl, "algorithm.use_kl_loss=true"],
+        &[kl, "algorithm.use_kl_loss=true", "algorithm.kl_penalty=mse"],
+        &[kl, "algorithm.use_kl_loss=false", "algorithm.kl_type=adaptive", "algorithm.kl_penalty=kl"],
+        &["algorithm.adv_estimator=dr_grpo"],
+        &["algorithm.adv_estimator=rloo"],
+        &["algorithm.adv_estimator=remax"],
+        &["algorithm.adv_estimator=reinforce_plus_plus"],
+        &["algorithm.adv_estimator=reinforce_plus_plus", kl, "algorithm.discount=0.9"],
+        &["algorithm.adv_estimator=grpo_passk"],
+        &["actor.old_log_probs=rollout"],
+        &["actor.old_log_probs=rollout", "algorithm.shaping=vgpo"],
+        &["actor.rollout_correction=token_truncate"],
+        &["actor.rollout_correction=sequence_mask"],
+        &["algorithm.online_filtering=true", "algorithm.filter_key=overall", "algorithm.filter_low=-2.5", "algorithm.filter_high=1.5"],
+        &["model.freeze_vision_tower=true"],
+        &["actor.recompute=always", "actor.ppo_epochs=2", "actor.global_batch_size=1", "data.rollout_batch_size=2"],
+        &["actor.recompute=never", "actor.micro_batch_tokens=60"],
+        &["actor.optim.moments_dtype=bf16", "actor.optim.lr_scheduler_type=cosine", "actor.optim.lr_warmup_steps=1"],
+        &["rollout.temperature=0.7", "rollout.top_p=0.9"],
+        &["reward.reward_type=math", "reward.overlong_buffer_length=0"],
+        &["data.val_files=[toy:sum?rows=1&cols=2&split=test&size=2]", "rollout.val_temperature=1.0", "rollout.val_n=2"],
+        &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
+    ];
+    let mut failures = Vec::new();
+    for overrides in table {
+        let dir = tempfile::tempdir().unwrap();
+        let all: Vec<&str> = ["trainer.max_steps=2", "rollout.n=4"].iter().chain(*overrides).copied().collect();
+        match run::<B>(&dir.path().join("run"), &all) {
+            Err(error) => failures.push(format!("{}: {error}", overrides.join(" "))),
+            Ok(lines) => {
+                let bad: Vec<&String> = lines.iter().flat_map(|l| l.iter().filter(|(_, v)| v.is_null()).map(|(k, _)| k)).collect();
+                if lines.len() != 2 || !bad.is_empty() {
+                    failures.push(format!("{}: {} lines, not finite: {bad:?}", overrides.join(" "), lines.len()));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), table.len(), failures.join("\n"));
+}
+
+macro_rules! on {
+    ($backend:ident, $type:ty: $($test:ident)*) => {
+        mod $backend {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<$type>();
+                }
+            )*
+        }
+    };
+}
+on!(flex, burn_flex::Flex<f32, i32>: the_reward_rises every_algorithm_runs);
+on!(ndarray, burn_ndarray::NdArray<f32>: the_reward_rises);
+#[cfg(feature = "wgpu")]
+on!(wgpu, burn_wgpu::Wgpu<f32, i32>: the_reward_rises every_algorithm_runs);
