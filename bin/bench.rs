@@ -132,7 +132,10 @@ impl Shared {
             }
         }
         if self.image > 0 && self.image < 28 {
-            return Err(Failure::input(format!("--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none", self.image)));
+            return Err(Failure::input(format!(
+                "--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none",
+                self.image
+            )));
         }
         if self.algorithm == "vgpo" && self.rollouts < 2 {
             return Err(Failure::input("vgpo compares the responses of a group: --rollouts 2 or more"));
@@ -145,7 +148,9 @@ impl Shared {
             return Ok(Qwen2_5_VL::load(dir, dtype, device)?);
         }
         let name = self.preset.as_deref().unwrap_or_default();
-        let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| Failure::input(format!("there is no preset {name:?}; there are toy, small, 3b, 7b and 32b")))?;
+        let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| {
+            Failure::input(format!("there is no preset {name:?}; there are toy, small, 3b, 7b and 32b"))
+        })?;
         Ok(Qwen2_5_VL::random(config, self.seed, dtype, device))
     }
 }
@@ -161,7 +166,8 @@ impl OnBackend for Job {
         let mut bench = Bench::<B>::new(shared.model(dtype, &device)?, shared.seed);
         bench.config.algorithm.shaping = if shared.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
         bench.config.actor.clip_ratio_high = if shared.algorithm == "grpo" { 0.2 } else { 0.28 };
-        bench.config.actor.old_log_probs = if shared.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.config.actor.old_log_probs =
+            if shared.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
         bench.recompute = match shared.recompute.as_str() {
             "always" => Some(true),
             "never" => Some(false),
@@ -189,7 +195,8 @@ impl OnBackend for Job {
                         _ => sizes.rollouts = value,
                     }
                     workload::reset_peak();
-                    let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
+                    let rows =
+                        (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
                     println!("| {value} {}", Row::median(rows).line());
                 }
             }

@@ -8,10 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data::inspect::{PromptSettings, inspect};
 use data::write::{JsonImages, SampleWriter};
-use data::{
-    BadRow, DataError, DataSpec, Dataset, FormatPrompt, Keys, Prefetcher, Processor, Sample, image,
-    prompt,
-};
+use data::{BadRow, DataError, DataSpec, Dataset, FormatPrompt, Keys, Prefetcher, Processor, Sample, image, prompt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reward::{Request, Reward, RewardConfig};
 
@@ -160,9 +157,7 @@ fn main() -> ExitCode {
                 Pictures::Files => JsonImages::Files,
                 Pictures::Base64 => JsonImages::Base64,
             };
-            args.sources
-                .open()
-                .and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
+            args.sources.open().and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
         }
         Command::Toy(args) => {
             let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
@@ -182,10 +177,7 @@ fn main() -> ExitCode {
 /// Standard output may be a pipe that is closed early, which is no error.
 fn print(text: &str) -> Result<(), DataError> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(DataError::Io {
-            path: "standard output".into(),
-            source: e,
-        }),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(DataError::Io { path: "standard output".into(), source: e }),
         _ => Ok(()),
     }
 }
@@ -228,9 +220,7 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
         }
     };
     let bar = progress(rows);
-    let found = inspect(&dataset, rows, settings, |done| {
-        bar.set_position(done as u64)
-    });
+    let found = inspect(&dataset, rows, settings, |done| bar.set_position(done as u64));
     bar.finish_and_clear();
     print(&(text + &found.to_string()))?;
     Ok(ExitCode::SUCCESS)
@@ -238,18 +228,12 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
 
 /// The first thing wrong with a row.
 fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), BadRow> {
-    let bad = |reason: String| BadRow {
-        id: sample.id.clone(),
-        index: sample.index,
-        reason,
-    };
+    let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
     prompt::check_row(sample)?;
     for (k, picture) in sample.images.iter().enumerate() {
         let readable = match headers_only {
             true => picture.header_size().map(|_| ()),
-            false => picture
-                .load()
-                .and_then(|bytes| image::decode(&bytes).map(|_| ())),
+            false => picture.load().and_then(|bytes| image::decode(&bytes).map(|_| ())),
         };
         readable.map_err(|e| bad(format!("image {}: {e}", k + 1)))?;
     }
@@ -258,40 +242,28 @@ fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), Bad
         return Ok(());
     }
     let grade = |response: &str| {
-        let request = Request {
-            response,
-            ground_truth: &sample.answer,
-            response_length: 0,
-            id: &sample.id,
-        };
+        let request = Request { response, ground_truth: &sample.answer, response_length: 0, id: &sample.id };
         reward.score_one(&request).accuracy == 1.0
     };
     // The way a right response takes: through the box and the grader.
     if !grade(&format!("<think></think>\\boxed{{{answer}}}")) {
-        return Err(bad(format!(
-            "the answer {answer:?} is graded wrong against itself"
-        )));
+        return Err(bad(format!("the answer {answer:?} is graded wrong against itself")));
     }
     match &sample.solution {
-        Some(solution) if solution.contains("\\boxed{") && !grade(solution) => Err(bad(format!(
-            "the solution is graded wrong against the answer {answer:?}"
-        ))),
+        Some(solution) if solution.contains("\\boxed{") && !grade(solution) => {
+            Err(bad(format!("the solution is graded wrong against the answer {answer:?}")))
+        }
         _ => Ok(()),
     }
 }
 
 fn run_check(args: &Check) -> Result<ExitCode, DataError> {
     let (dataset, rows) = args.sources.open()?;
-    let config = RewardConfig {
-        grader: args.grader,
-        ..RewardConfig::default()
-    };
+    let config = RewardConfig { grader: args.grader, ..RewardConfig::default() };
     let reward = Reward::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
     let headers_only = args.headers_only;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let check = move |row: Result<Sample, BadRow>| {
-        row.and_then(|sample| fault(&sample, &reward, headers_only))
-    };
+    let check = move |row: Result<Sample, BadRow>| row.and_then(|sample| fault(&sample, &reward, headers_only));
     let bar = progress(rows);
     let mut faults = 0;
     for (_, row) in Prefetcher::new(dataset, 0..rows, workers, workers * 8, check) {
@@ -303,11 +275,7 @@ fn run_check(args: &Check) -> Result<ExitCode, DataError> {
     }
     bar.finish_and_clear();
     print(&format!("{} of {rows} rows are good\n", rows - faults))?;
-    Ok(if faults == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(1)
-    })
+    Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
 fn convert(
@@ -327,11 +295,9 @@ fn convert(
             Ok(sample) => match writer.write(&sample) {
                 Ok(()) => continue,
                 // A picture that is gone costs its row; a disk that is full costs the file.
-                Err(e @ DataError::Image { .. }) => BadRow {
-                    id: sample.id,
-                    index: sample.index,
-                    reason: e.to_string(),
-                },
+                Err(e @ DataError::Image { .. }) => {
+                    BadRow { id: sample.id, index: sample.index, reason: e.to_string() }
+                }
                 Err(e) => return Err(e),
             },
             Err(bad) => bad,
@@ -341,9 +307,6 @@ fn convert(
     }
     bar.finish_and_clear();
     let written = writer.finish()?;
-    print(&format!(
-        "{}: {written} rows, {left_out} left out\n",
-        output.display()
-    ))?;
+    print(&format!("{}: {written} rows, {left_out} left out\n", output.display()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -62,20 +62,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     min_new_tokens: usize,
     /// 0 takes the likeliest token, always.
-    #[arg(
-        long,
-        value_name = "T",
-        default_value_t = 0.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Samples among the likeliest tokens that together have this probability; 1 among all.
-    #[arg(
-        long,
-        value_name = "P",
-        default_value_t = 1.0,
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f64,
     /// Root of the random numbers; the same seed gives the same response.
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
@@ -110,19 +100,14 @@ impl Args {
         if self.prompt.trim().is_empty() {
             return fail("--prompt is empty; ask something".into());
         }
-        if !(self.temperature == 0.0
-            || self.temperature.is_finite() && self.temperature >= MIN_TEMPERATURE)
-        {
+        if !(self.temperature == 0.0 || self.temperature.is_finite() && self.temperature >= MIN_TEMPERATURE) {
             return fail(format!(
                 "--temperature {} is neither 0 (greedy) nor a number from {MIN_TEMPERATURE} on",
                 self.temperature
             ));
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return fail(format!(
-                "--top-p {} is not above 0 and at most 1",
-                self.top_p
-            ));
+            return fail(format!("--top-p {} is not above 0 and at most 1", self.top_p));
         }
         if self.min_new_tokens > self.max_new_tokens {
             return fail(format!(
@@ -131,15 +116,10 @@ impl Args {
             ));
         }
         if self.focus_map.is_some() && self.image.is_empty() {
-            return fail(
-                "--focus-map draws where a response looks at a picture; give one with --image"
-                    .into(),
-            );
+            return fail("--focus-map draws where a response looks at a picture; give one with --image".into());
         }
         if self.focus_map.is_some() && self.max_new_tokens == 0 {
-            return fail(
-                "--focus-map needs at least one generated token; raise --max-new-tokens".into(),
-            );
+            return fail("--focus-map needs at least one generated token; raise --max-new-tokens".into());
         }
         Ok(())
     }
@@ -149,10 +129,7 @@ impl Args {
         let placeholders = self.prompt.matches(IMAGE_PLACEHOLDER).count();
         if placeholders == 0 {
             let text = Content::Text(self.prompt.clone());
-            return Ok((0..self.image.len())
-                .map(Content::Image)
-                .chain([text])
-                .collect());
+            return Ok((0..self.image.len()).map(Content::Image).chain([text]).collect());
         }
         if placeholders != self.image.len() {
             return Err(Failure::input(format!(
@@ -193,18 +170,8 @@ impl Generate {
         let processor = args.processor()?;
         let config = Qwen2_5_VLConfig::from_folder(&args.model)?;
         for (token, id, key, wanted) in [
-            (
-                "<|image_pad|>",
-                processor.image_pad_id(),
-                "image_token_id",
-                config.image_token_id,
-            ),
-            (
-                "<|video_pad|>",
-                processor.video_pad_id(),
-                "video_token_id",
-                config.video_token_id,
-            ),
+            ("<|image_pad|>", processor.image_pad_id(), "image_token_id", config.image_token_id),
+            ("<|video_pad|>", processor.video_pad_id(), "video_token_id", config.video_token_id),
         ] {
             if id != wanted {
                 return Err(Failure::input(format!(
@@ -215,11 +182,7 @@ impl Generate {
         }
         let images: Vec<ImageSource> = args.image.iter().cloned().map(ImageSource::Path).collect();
         let encoded = processor.encode(args.system.as_deref(), &content, &images)?;
-        let pixels: Vec<f32> = encoded
-            .images
-            .iter()
-            .flat_map(|i| i.values.iter().copied())
-            .collect();
+        let pixels: Vec<f32> = encoded.images.iter().flat_map(|i| i.values.iter().copied()).collect();
         let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
         let prompt = Prompt::new(&config, encoded.input_ids.clone(), pixels, grids)?;
         let most = config.text.max_position_embeddings;
@@ -231,42 +194,21 @@ impl Generate {
                 args.max_new_tokens
             )));
         }
-        let open = |option, path: &Option<PathBuf>| {
-            path.as_deref().map(|p| Output::open(option, p)).transpose()
-        };
-        let (dump, focus_map) = (
-            open("--dump", &args.dump)?,
-            open("--focus-map", &args.focus_map)?,
-        );
+        let open = |option, path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(option, p)).transpose();
+        let (dump, focus_map) = (open("--dump", &args.dump)?, open("--focus-map", &args.focus_map)?);
         if let (Some(a), Some(b)) = (&dump, &focus_map)
             && a.path == b.path
         {
-            return Err(Failure::input(format!(
-                "--dump and --focus-map both name {}",
-                a.path.display()
-            )));
+            return Err(Failure::input(format!("--dump and --focus-map both name {}", a.path.display())));
         }
-        Ok(Self {
-            args,
-            processor,
-            config,
-            encoded,
-            prompt,
-            dump,
-            focus_map,
-        })
+        Ok(Self { args, processor, config, encoded, prompt, dump, focus_map })
     }
 
     /// Vision tokens of the config and of the tokenizer: one without its picture would break the sequence.
     fn suppressed(&self) -> Vec<u32> {
         let p = &self.processor;
         let mut ids = self.config.vision_token_ids();
-        ids.extend([
-            p.vision_start_id(),
-            p.vision_end_id(),
-            p.image_pad_id(),
-            p.video_pad_id(),
-        ]);
+        ids.extend([p.vision_start_id(), p.vision_end_id(), p.image_pad_id(), p.video_pad_id()]);
         ids.extend(p.token_id("<|vision_pad|>"));
         ids.sort_unstable();
         ids.dedup();
@@ -278,11 +220,7 @@ impl Generate {
         let wants_files = self.dump.is_some() || self.focus_map.is_some();
         let config = RolloutConfig {
             n: 1,
-            sampling: Sampling {
-                temperature: self.args.temperature,
-                top_p: self.args.top_p,
-                seed: self.args.seed,
-            },
+            sampling: Sampling { temperature: self.args.temperature, top_p: self.args.top_p, seed: self.args.seed },
             max_new_tokens: self.args.max_new_tokens,
             min_new_tokens: self.args.min_new_tokens,
             eos: eos_token_ids(&self.args.model, &self.config)?,
@@ -306,13 +244,8 @@ impl Generate {
                 }
             }
         };
-        let job = Job {
-            prompt: &self.prompt,
-            key: 0,
-        };
-        let result = generate(model, &[job], &config, &stop, |_, _, id| {
-            show(decoder.push(id))
-        });
+        let job = Job { prompt: &self.prompt, key: 0 };
+        let result = generate(model, &[job], &config, &stop, |_, _, id| show(decoder.push(id)));
         show(decoder.finish().map(|rest| rest + "\n"));
         match (failure, result) {
             (Some(failure), _) => Err(failure),
@@ -361,23 +294,14 @@ impl OnBackend for Generate {
 
 impl Generate {
     /// The PNG of `--focus-map`.
-    fn draw<B: Kernels>(
-        &self,
-        states: &States<B>,
-        response: &Response,
-    ) -> Result<Vec<u8>, Failure> {
+    fn draw<B: Kernels>(&self, states: &States<B>, response: &Response) -> Result<Vec<u8>, Failure> {
         let focus = response.visual_focus.as_deref().unwrap_or_default();
         let chosen = highest(focus);
         let device = states.hidden.device();
         let rows = |rows: Vec<usize>| {
             let x = states.hidden.clone().select(0, int_tensor(rows, &device));
             let x = model_qwen2vl::params::to_f32(x);
-            let norm = x
-                .clone()
-                .powi_scalar(2)
-                .sum_dim(1)
-                .sqrt()
-                .add_scalar(rl::focus::EPS);
+            let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().add_scalar(rl::focus::EPS);
             x.div(norm)
         };
         let tokens = rows(chosen.iter().map(|t| self.prompt.len() + t).collect());
@@ -387,29 +311,13 @@ impl Generate {
         let panels: Vec<Panel> = chosen
             .iter()
             .zip(cosines.chunks_exact(count.max(1)))
-            .map(|(&token, cosines)| Panel {
-                token,
-                cosines: cosines.to_vec(),
-            })
+            .map(|(&token, cosines)| Panel { token, cosines: cosines.to_vec() })
             .collect();
-        let texts = response
-            .ids
-            .iter()
-            .map(|&id| self.processor.decode(&[id], false))
-            .collect::<Result<Vec<_>, _>>()?;
-        let pictures: Vec<Picture> = self
-            .encoded
-            .images
-            .iter()
-            .map(|p| Picture::from_patches(p, self.processor.limits()))
-            .collect();
-        let map = FocusMap {
-            prompt: &self.args.prompt,
-            pictures: &pictures,
-            texts: &texts,
-            focus,
-            panels: &panels,
-        };
+        let texts =
+            response.ids.iter().map(|&id| self.processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
+        let pictures: Vec<Picture> =
+            self.encoded.images.iter().map(|p| Picture::from_patches(p, self.processor.limits())).collect();
+        let map = FocusMap { prompt: &self.args.prompt, pictures: &pictures, texts: &texts, focus, panels: &panels };
         let mut png = std::io::Cursor::new(Vec::new());
         map.draw()
             .write_to(&mut png, image::ImageFormat::Png)
@@ -421,11 +329,8 @@ impl Generate {
 fn run(args: Args) -> Result<(), Failure> {
     let (backend, dtype) = (args.backend, args.dtype);
     let job = Generate::new(args)?;
-    let unfinished: Vec<PathBuf> = [&job.dump, &job.focus_map]
-        .into_iter()
-        .flatten()
-        .filter_map(|o| o.temporary.clone())
-        .collect();
+    let unfinished: Vec<PathBuf> =
+        [&job.dump, &job.focus_map].into_iter().flatten().filter_map(|o| o.temporary.clone()).collect();
     ctrlc::set_handler(move || {
         for path in &unfinished {
             let _ = std::fs::remove_file(path); // it may be complete already

@@ -19,13 +19,16 @@ use rl::trainer::Summary;
 ///
 /// Without arguments it runs the embedded toy world: a supervised warm start, then VGPO, in minutes on a laptop's CPU.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   train                                                   the toy world
   train stages.4.steps=50 trainer.output_dir=runs/mine    the same with other settings
   train --config configs/vgpo_3b.toml model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
   train --config configs/vgpo_3b.toml --dry-run           print every key with its meaning and value
 
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint.")]
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
+)]
 struct Args {
     /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
     #[arg(long, value_name = "FILE")]
@@ -97,21 +100,33 @@ fn run(args: Args) -> Result<(), Failure> {
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.
 fn table(summary: &Summary) -> String {
     let mut out = String::new();
-    let width = summary.after.keys().filter_map(|k| k.strip_prefix("val/accuracy/")).map(str::len).max().unwrap_or(0).max(22);
+    let width =
+        summary.after.keys().filter_map(|k| k.strip_prefix("val/accuracy/")).map(str::len).max().unwrap_or(0).max(22);
     let percent = |m: &rl::trainer::Metrics, key: &str| m.get(key).map_or("-".into(), |v| format!("{:.1}%", 100.0 * v));
     let number = |m: &rl::trainer::Metrics, key: &str| m.get(key).map_or("-".into(), |v| format!("{v:.3}"));
     if !summary.after.is_empty() {
         out += &format!("\n{:width$}  {:>10}  {:>9}\n", "held-out validation", "before RL", "after RL");
         let mut rows = vec![("accuracy, greedy".to_string(), "val/accuracy".to_string())];
-        rows.extend(summary.after.keys().filter_map(|k| Some((format!("  {}", k.strip_prefix("val/accuracy/")?), k.clone()))));
+        rows.extend(
+            summary.after.keys().filter_map(|k| Some((format!("  {}", k.strip_prefix("val/accuracy/")?), k.clone()))),
+        );
         if summary.after.contains_key("val/sampled_accuracy") {
             rows.push(("accuracy, sampled".into(), "val/sampled_accuracy".into()));
         }
         for (name, key) in rows {
-            out += &format!("{name:width$}  {:>10}  {:>9}\n", percent(&summary.before, &key), percent(&summary.after, &key));
+            out += &format!(
+                "{name:width$}  {:>10}  {:>9}\n",
+                percent(&summary.before, &key),
+                percent(&summary.after, &key)
+            );
         }
         let key = "val/late_early_halves";
-        out += &format!("{:width$}  {:>10}  {:>9}\n", "visual late/early ratio", number(&summary.before, key), number(&summary.after, key));
+        out += &format!(
+            "{:width$}  {:>10}  {:>9}\n",
+            "visual late/early ratio",
+            number(&summary.before, key),
+            number(&summary.after, key)
+        );
     }
     out += &format!("\n{} steps in {:.0} s", summary.steps, summary.seconds);
     if summary.set_aside > 0 {

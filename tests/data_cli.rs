@@ -6,10 +6,7 @@ use std::process::{Command, Output};
 use data::{Dataset, Keys, Sample, toy};
 
 fn run(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_data"))
-        .args(args)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_data")).args(args).output().unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -23,42 +20,20 @@ fn stderr(output: &Output) -> String {
 /// Exit code 0; returns what was printed.
 fn ok(args: &[&str]) -> String {
     let output = run(args);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{args:?}: {}{}",
-        stdout(&output),
-        stderr(&output)
-    );
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}{}", stdout(&output), stderr(&output));
     stdout(&output)
 }
 
 fn rows(path: &Path) -> Vec<Sample> {
-    let dataset =
-        Dataset::open(&[path.display().to_string().into()], &Keys::default(), None).unwrap();
-    (0..dataset.len())
-        .map(|i| dataset.get(i).unwrap())
-        .collect()
+    let dataset = Dataset::open(&[path.display().to_string().into()], &Keys::default(), None).unwrap();
+    (0..dataset.len()).map(|i| dataset.get(i).unwrap()).collect()
 }
 
 /// Everything but where the bytes of the pictures lie.
 fn content(samples: &[Sample]) -> Vec<impl PartialEq + std::fmt::Debug> {
-    let images = |s: &Sample| {
-        s.images
-            .iter()
-            .map(|i| i.load().unwrap().into_owned())
-            .collect::<Vec<_>>()
-    };
-    let row = |s: &Sample| {
-        (
-            s.id.clone(),
-            s.problem.clone(),
-            s.answer.clone(),
-            s.task.clone(),
-            s.solution.clone(),
-            images(s),
-        )
-    };
+    let images = |s: &Sample| s.images.iter().map(|i| i.load().unwrap().into_owned()).collect::<Vec<_>>();
+    let row =
+        |s: &Sample| (s.id.clone(), s.problem.clone(), s.answer.clone(), s.task.clone(), s.solution.clone(), images(s));
     samples.iter().map(row).collect()
 }
 
@@ -67,30 +42,11 @@ fn toy_to_parquet_to_json_lines_and_back() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     let path = |name: &str| file(name).display().to_string();
-    let said = ok(&[
-        "toy",
-        "sum?rows=1-2&cols=2&size=600&seed=4",
-        "-o",
-        &path("a.parquet"),
-    ]);
+    let said = ok(&["toy", "sum?rows=1-2&cols=2&size=600&seed=4", "-o", &path("a.parquet")]);
     assert!(said.contains("600 rows, 0 left out"), "{said}");
     ok(&["convert", &path("a.parquet"), "-o", &path("b.jsonl")]);
-    ok(&[
-        "convert",
-        &path("b.jsonl"),
-        "-o",
-        &path("c.jsonl"),
-        "--pictures",
-        "base64",
-    ]);
-    ok(&[
-        "convert",
-        &path("c.jsonl"),
-        "-o",
-        &path("d.parquet"),
-        "--limit",
-        "50",
-    ]);
+    ok(&["convert", &path("b.jsonl"), "-o", &path("c.jsonl"), "--pictures", "base64"]);
+    ok(&["convert", &path("c.jsonl"), "-o", &path("d.parquet"), "--limit", "50"]);
     let a = rows(&file("a.parquet"));
     let spec = toy::ToySpec::parse("sum?rows=1-2&cols=2&size=600&seed=4").unwrap();
     assert_eq!(a.len(), 600);
@@ -109,41 +65,17 @@ fn inspect_counts_tokens_and_names_what_is_set_aside() {
     toy::write_processor_files(&model).unwrap();
     let model = model.display().to_string();
     let said = ok(&["inspect", "toy:sum?rows=1&cols=1-3&size=90"]);
-    assert!(
-        said.contains("toy:sum?rows=1&cols=1-3&size=90: 90 rows"),
-        "{said}"
-    );
-    assert!(
-        said.contains("rows by task: sum: 90") && said.contains("set aside: 0 of 90"),
-        "{said}"
-    );
-    assert!(
-        said.contains("wider side of a picture in pixels: min 28, median 56, 95% 84, max 84"),
-        "{said}"
-    );
+    assert!(said.contains("toy:sum?rows=1&cols=1-3&size=90: 90 rows"), "{said}");
+    assert!(said.contains("rows by task: sum: 90") && said.contains("set aside: 0 of 90"), "{said}");
+    assert!(said.contains("wider side of a picture in pixels: min 28, median 56, 95% 84, max 84"), "{said}");
     assert!(!said.contains("tokens"), "{said}");
 
     // 1 to 3 image tokens and 15 others: <|im_start|>user\n <|vision_start|><|vision_end|> sum? <|im_end|>\n <|im_start|>assistant\n
-    let with = [
-        "inspect",
-        "toy:sum?rows=1&cols=1-3&size=90",
-        "--model",
-        &model,
-        "--format-prompt",
-        "none",
-    ];
+    let with = ["inspect", "toy:sum?rows=1&cols=1-3&size=90", "--model", &model, "--format-prompt", "none"];
     let said = ok(&with);
-    assert!(
-        said.contains(
-            "prompt length in tokens, pictures included: min 15, median 16, 95% 17, max 17"
-        ),
-        "{said}"
-    );
+    assert!(said.contains("prompt length in tokens, pictures included: min 15, median 16, 95% 17, max 17"), "{said}");
     let said = ok(&[&with[..], &["--max-prompt-length", "16"]].concat());
-    assert!(
-        said.contains("the prompt has 17 tokens, more than max_prompt_length 16"),
-        "{said}"
-    );
+    assert!(said.contains("the prompt has 17 tokens, more than max_prompt_length 16"), "{said}");
 
     let bad = dir.path().join("bad.jsonl");
     let lines = [
@@ -177,18 +109,9 @@ fn check_grades_every_answer_against_itself() {
     let output = run(&["check", &path.display().to_string(), "--grader", "math"]);
     assert_eq!(output.status.code(), Some(1));
     let said = stdout(&output);
-    assert!(
-        said.contains("row 1: the solution is graded wrong against the answer \"3\""),
-        "{said}"
-    );
-    assert!(
-        said.contains("row 2: image 1: cannot read") && said.contains("gone.png"),
-        "{said}"
-    );
-    assert!(
-        said.contains("row 3: the answer \"{2\" is graded wrong against itself"),
-        "{said}"
-    );
+    assert!(said.contains("row 1: the solution is graded wrong against the answer \"3\""), "{said}");
+    assert!(said.contains("row 2: image 1: cannot read") && said.contains("gone.png"), "{said}");
+    assert!(said.contains("row 3: the answer \"{2\" is graded wrong against itself"), "{said}");
     assert!(said.ends_with("1 of 4 rows are good\n"), "{said}");
 }
 
@@ -201,27 +124,14 @@ fn mistakes_of_use_end_with_code_two_and_one_line() {
         vec!["inspect", "toy:sum", "--model", "/no/such/model"],
         vec!["toy", "addition", "-o", &out],
         vec!["toy", "sum?size=3", "-o", "x.csv"],
-        vec![
-            "convert",
-            "toy:sum?size=3",
-            "-o",
-            "/no/such/folder/x.parquet",
-        ],
+        vec!["convert", "toy:sum?size=3", "-o", "/no/such/folder/x.parquet"],
     ] {
         let output = run(&args);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         let error = stderr(&output);
-        assert!(
-            error.starts_with("error: ") && error.lines().count() == 1,
-            "{args:?}: {error}"
-        );
+        assert!(error.starts_with("error: ") && error.lines().count() == 1, "{args:?}: {error}");
     }
     assert_eq!(run(&["inspect"]).status.code(), Some(2));
-    assert_eq!(
-        run(&["check", "toy:sum", "--grader", "guess"])
-            .status
-            .code(),
-        Some(2)
-    );
+    assert_eq!(run(&["check", "toy:sum", "--grader", "guess"]).status.code(), Some(2));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

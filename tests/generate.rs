@@ -23,11 +23,7 @@ fn image(name: &str) -> PathBuf {
 /// The program with a model folder, pictures and a prompt.
 fn call(model: &Path, images: &[PathBuf], prompt: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_generate"));
-    command
-        .arg("--model")
-        .arg(model)
-        .arg("--prompt")
-        .arg(prompt);
+    command.arg("--model").arg(model).arg("--prompt").arg(prompt);
     for image in images {
         command.arg("--image").arg(image);
     }
@@ -74,10 +70,7 @@ impl Run for Command {
         assert!(out.stdout.is_empty(), "{self:?}");
         assert!(stderr.starts_with("error: "), "{self:?}: {stderr}");
         for needle in needles {
-            assert!(
-                stderr.contains(needle),
-                "{self:?}: no {needle:?} in {stderr}"
-            );
+            assert!(stderr.contains(needle), "{self:?}: no {needle:?} in {stderr}");
         }
     }
 }
@@ -88,27 +81,20 @@ type Entry = (Dtype, Vec<usize>, Vec<u8>);
 fn entries(path: &Path) -> BTreeMap<String, Entry> {
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
-    let entry =
-        |t: safetensors::tensor::TensorView| (t.dtype(), t.shape().to_vec(), t.data().to_vec());
-    file.iter()
-        .map(|(name, t)| (name.to_owned(), entry(t)))
-        .collect()
+    let entry = |t: safetensors::tensor::TensorView| (t.dtype(), t.shape().to_vec(), t.data().to_vec());
+    file.iter().map(|(name, t)| (name.to_owned(), entry(t))).collect()
 }
 
 fn floats(entry: &Entry) -> Vec<f32> {
     assert_eq!(entry.0, Dtype::F32);
     let values = entry.2.chunks_exact(4);
-    values
-        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+    values.map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 fn ints(entry: &Entry) -> Vec<i64> {
     assert_eq!(entry.0, Dtype::I64);
     let values = entry.2.chunks_exact(8);
-    values
-        .map(|b| i64::from_le_bytes(b.try_into().unwrap()))
-        .collect()
+    values.map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
 fn json(path: &Path) -> Value {
@@ -145,17 +131,11 @@ fn matches_transformers(backend: &str) {
             Some(name) => model(name),
             None => fixtures().join(text("model").unwrap()),
         };
-        let images: Vec<PathBuf> = about["images"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|i| fixtures().join(i.as_str().unwrap()))
-            .collect();
+        let images: Vec<PathBuf> =
+            about["images"].as_array().unwrap().iter().map(|i| fixtures().join(i.as_str().unwrap())).collect();
         // A picture at the front may be written or not: once in one way, once in the other.
         let problem = text("problem").unwrap();
-        let bare = problem
-            .strip_prefix("<image>")
-            .filter(|_| other_model.is_none());
+        let bare = problem.strip_prefix("<image>").filter(|_| other_model.is_none());
         let mut command = call(&model, &images, bare.unwrap_or(problem))
             .with(&format!("--backend {backend} --dtype f32"))
             .with(&format!("--max-new-tokens {}", about["max_new_tokens"]))
@@ -163,16 +143,8 @@ fn matches_transformers(backend: &str) {
         if let Some(system) = text("system") {
             command.args(["--system", system]);
         }
-        assert_eq!(
-            command.text(),
-            format!("{}\n", text("generated_text").unwrap()),
-            "{what}"
-        );
-        compare(
-            &dump,
-            &fixtures().join(format!("golden/{case}.safetensors")),
-            &what,
-        );
+        assert_eq!(command.text(), format!("{}\n", text("generated_text").unwrap()), "{what}");
+        compare(&dump, &fixtures().join(format!("golden/{case}.safetensors")), &what);
     }
 }
 
@@ -183,22 +155,14 @@ fn compare(dump: &Path, golden: &Path, what: &str) {
     keys.extend(["pixel_values", "image_grid_thw", "image_embeds"]);
     keys.extend(["generated_ids", "generated_logprobs"]);
     keys.extend(with_images.then_some("visual_focus"));
-    assert_eq!(
-        got.keys().map(String::as_str).collect::<BTreeSet<_>>(),
-        keys,
-        "{what}"
-    );
+    assert_eq!(got.keys().map(String::as_str).collect::<BTreeSet<_>>(), keys, "{what}");
     // The picture first, and what follows from it later: the first difference is the cause.
     let order = ["input_ids", "pixel_values", "image_embeds", "hidden_last"];
     for key in order.into_iter().chain(keys) {
         let entry = &got[key];
         let Some(golden) = wanted.get(key) else {
             // Text alone: the entries of the picture have no rows.
-            assert!(
-                !with_images && entry.1[0] == 0,
-                "{what} {key}: {:?}",
-                entry.1
-            );
+            assert!(!with_images && entry.1[0] == 0, "{what} {key}: {:?}", entry.1);
             continue;
         };
         assert_eq!((entry.0, &entry.1), (golden.0, &golden.1), "{what} {key}");
@@ -211,10 +175,7 @@ fn compare(dump: &Path, golden: &Path, what: &str) {
         let largest = differences.iter().copied().fold(0.0, f32::max);
         if key == "pixel_values" {
             let equal = differences.iter().filter(|d| **d < 1e-6).count();
-            assert!(
-                equal as f64 >= 0.995 * differences.len() as f64,
-                "{what} {key}: {equal}"
-            );
+            assert!(equal as f64 >= 0.995 * differences.len() as f64, "{what} {key}: {equal}");
             // Two steps of a byte, divided by the smallest standard deviation.
             assert!(largest <= 2.0 / 255.0 / 0.261, "{what} {key}: {largest}");
         } else {
@@ -272,14 +233,7 @@ fn vision_tokens_are_never_sampled() {
     let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
     let about = json(&fixtures().join("golden/f16.json"));
-    let numbers = |key: &str| -> Vec<i64> {
-        about[key]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter_map(Value::as_i64)
-            .collect()
-    };
+    let numbers = |key: &str| -> Vec<i64> { about[key].as_array().unwrap().iter().filter_map(Value::as_i64).collect() };
     let (vision, ends) = (numbers("suppress_tokens"), numbers("eos_token_ids"));
     call(&model("f16"), &[image("small.png")], "x?")
         .with("--temperature 50 --min-new-tokens 600 --max-new-tokens 600")
@@ -288,10 +242,7 @@ fn vision_tokens_are_never_sampled() {
     let ids = ints(&entries(&dump)["generated_ids"]);
     assert_eq!(ids.len(), 600);
     assert!(ids.iter().all(|id| !vision.contains(id)));
-    assert!(
-        ids.iter().all(|id| !ends.contains(id)),
-        "no end before the minimum"
-    );
+    assert!(ids.iter().all(|id| !ends.contains(id)), "no end before the minimum");
     // Most of the vocabulary is seen, so that an absent token is no accident.
     assert!(ids.iter().collect::<BTreeSet<_>>().len() > 200);
 }
@@ -317,18 +268,9 @@ fn the_minimum_length_is_kept() {
 fn no_tokens_are_no_error() {
     let folder = tempdir().unwrap();
     let dump = folder.path().join("dump.safetensors");
-    assert_eq!(
-        usual()
-            .with("--max-new-tokens 0")
-            .path("--dump", &dump)
-            .text(),
-        "\n"
-    );
+    assert_eq!(usual().with("--max-new-tokens 0").path("--dump", &dump).text(), "\n");
     let got = entries(&dump);
-    assert_eq!(
-        (&got["generated_ids"].1, &got["visual_focus"].1),
-        (&vec![0], &vec![0])
-    );
+    assert_eq!((&got["generated_ids"].1, &got["visual_focus"].1), (&vec![0], &vec![0]));
     assert!(got["logits"].1[0] > 0);
 }
 
@@ -354,9 +296,7 @@ fn focus_maps_are_pictures() {
     ] {
         let command = call(&model("tied_gqa"), images, "Wie viele Kreise? \u{1f600}");
         command.with(options).path("--focus-map", &map).text();
-        let picture = image::load_from_memory(&std::fs::read(&map).unwrap())
-            .unwrap()
-            .into_rgb8();
+        let picture = image::load_from_memory(&std::fs::read(&map).unwrap()).unwrap().into_rgb8();
         let colours: BTreeSet<[u8; 3]> = picture.pixels().map(|p| p.0).collect();
         assert!(colours.len() > 100, "{options}: {}", colours.len());
         assert!(picture.width() > 1000 && picture.height() > 400);
@@ -375,17 +315,10 @@ fn a_closed_pipe_is_no_error() {
         if with_dump {
             command = command.path("--dump", &dump);
         }
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
         let out = child.wait_with_output().unwrap();
-        assert_eq!(
-            (out.status.code(), &*String::from_utf8_lossy(&out.stderr)),
-            (Some(0), "")
-        );
+        assert_eq!((out.status.code(), &*String::from_utf8_lossy(&out.stderr)), (Some(0), ""));
         assert_eq!(dump.exists(), with_dump);
     }
 }
@@ -408,18 +341,9 @@ fn interrupts_leave_nothing_behind() {
     stdout.read_exact(&mut [0]).unwrap();
     assert_eq!(files(&folder), 2);
     let pid = child.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(
-        (files(&folder), std::fs::read(&dump).unwrap()),
-        (1, b"older".to_vec())
-    );
+    assert_eq!((files(&folder), std::fs::read(&dump).unwrap()), (1, b"older".to_vec()));
 }
 
 #[test]
@@ -433,28 +357,16 @@ fn bad_arguments_are_refused() {
         ("--top-p -0.5", &["--top-p -0.5"]),
         ("--top-p 1.01", &["--top-p 1.01"]),
         ("--top-p nan", &["--top-p NaN"]),
-        (
-            "--min-new-tokens 9 --max-new-tokens 8",
-            &["--min-new-tokens 9", "--max-new-tokens 8"],
-        ),
-        (
-            "--max-new-tokens 18446744073709551615",
-            &["max_position_embeddings", "4096"],
-        ),
+        ("--min-new-tokens 9 --max-new-tokens 8", &["--min-new-tokens 9", "--max-new-tokens 8"]),
+        ("--max-new-tokens 18446744073709551615", &["max_position_embeddings", "4096"]),
         ("--max-new-tokens -1", &["--max-new-tokens", "-1"]),
         ("--seed x", &["--seed", "x"]),
-        (
-            "--min-pixels 9000 --max-pixels 8000",
-            &["min_pixels (9000)", "max_pixels (8000)"],
-        ),
+        ("--min-pixels 9000 --max-pixels 8000", &["min_pixels (9000)", "max_pixels (8000)"]),
         ("--max-pixels 0", &["max_pixels"]),
         ("--backend tpu", &["--backend", "tpu", "ndarray"]),
         ("--dtype f8", &["--dtype", "f8", "bf16"]),
         ("--no-such x", &["--no-such"]),
-        (
-            "--focus-map map.png --max-new-tokens 0",
-            &["--focus-map", "--max-new-tokens"],
-        ),
+        ("--focus-map map.png --max-new-tokens 0", &["--focus-map", "--max-new-tokens"]),
     ] {
         usual().with(options).refused(needles);
     }
@@ -468,15 +380,8 @@ fn bad_prompts_are_refused() {
     }
     call(&model, &[], "<image>?").refused(&["1 <image>", "0 pictures"]);
     call(&model, &image, "<image> <image>").refused(&["2 <image>", "1 pictures"]);
-    call(&model, &[], "?")
-        .with("--focus-map map.png")
-        .refused(&["--focus-map", "--image"]);
-    for token in [
-        "<|video_pad|>",
-        "<|image_pad|>",
-        "<|vision_start|>",
-        "<|im_end|>",
-    ] {
+    call(&model, &[], "?").with("--focus-map map.png").refused(&["--focus-map", "--image"]);
+    for token in ["<|video_pad|>", "<|image_pad|>", "<|vision_start|>", "<|im_end|>"] {
         call(&model, &image, &format!("a {token} b")).refused(&[token]);
         usual().with("--system").with(token).refused(&[token]);
     }
@@ -485,9 +390,7 @@ fn bad_prompts_are_refused() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_backend_that_was_not_compiled_in_is_refused() {
-    usual()
-        .with("--backend cuda")
-        .refused(&["cuda", "--features"]);
+    usual().with("--backend cuda").refused(&["cuda", "--features"]);
 }
 
 /// A path that cannot be written is known before anything is generated.
@@ -502,10 +405,7 @@ fn unwritable_paths_are_refused() {
         }
     }
     let same = folder.path().join("same");
-    usual()
-        .path("--dump", &same)
-        .path("--focus-map", &same)
-        .refused(&["both name"]);
+    usual().path("--dump", &same).path("--focus-map", &same).refused(&["both name"]);
     assert_eq!(files(&folder), 0);
 }
 
@@ -538,14 +438,9 @@ fn bad_pictures_are_refused() {
         // The second picture is named as such.
         call(&model("tied_gqa"), &[good.clone(), path], "?").refused(&["image 2", needle]);
     };
-    let (png, jpeg) = (
-        std::fs::read(&good).unwrap(),
-        std::fs::read(image("photo.jpg")).unwrap(),
-    );
+    let (png, jpeg) = (std::fs::read(&good).unwrap(), std::fs::read(image("photo.jpg")).unwrap());
     let mut thin = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(2010, 10)
-        .write_to(&mut thin, image::ImageFormat::Png)
-        .unwrap();
+    image::RgbImage::new(2010, 10).write_to(&mut thin, image::ImageFormat::Png).unwrap();
     for (name, bytes, needle) in [
         ("empty.png", &b""[..], "empty"),
         ("text.png", b"not a picture", "not an image"),
@@ -589,32 +484,12 @@ fn bad_model_folders_are_refused() {
     }
     // file, what stands there, what comes in its place, what the error names
     for (name, from, to, needle) in [
-        (
-            "tokenizer.json",
-            "<|image_pad|>",
-            "<|other|>",
-            "<|image_pad|>",
-        ),
+        ("tokenizer.json", "<|image_pad|>", "<|other|>", "<|image_pad|>"),
         ("tokenizer.json", "{", "[", "tokenizer.json"),
-        (
-            "config.json",
-            "\"image_token_id\": 294",
-            "\"image_token_id\": 290",
-            "image_token_id = 290",
-        ),
-        (
-            "config.json",
-            "\"vocab_size\": 304",
-            "\"vocab_size\": 300",
-            "[304, 64]",
-        ),
+        ("config.json", "\"image_token_id\": 294", "\"image_token_id\": 290", "image_token_id = 290"),
+        ("config.json", "\"vocab_size\": 304", "\"vocab_size\": 300", "[304, 64]"),
         ("generation_config.json", "284", "9999", "9999"),
-        (
-            "chat_template.jinja",
-            "{%",
-            "{% nonsense %}{%",
-            "chat template",
-        ),
+        ("chat_template.jinja", "{%", "{% nonsense %}{%", "chat template"),
     ] {
         let folder = copy();
         let path = folder.path().join(name);

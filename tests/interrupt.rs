@@ -6,7 +6,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, signal, stateful, stderr, succeeded, wait};
+use support::{
+    Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, signal, stateful, stderr, succeeded, wait,
+};
 
 /// Starts a run, waits until it has finished `step`, sends a signal and checks how the run ends.
 fn interrupt(bench: &Bench, step: u64, name: &str, delay: Duration) -> String {
@@ -25,7 +27,11 @@ fn interrupt(bench: &Bench, step: u64, name: &str, delay: Duration) -> String {
     assert!(said.contains("interrupted: checkpoint of step") && said.contains("error: interrupted"), "{said}");
     assert!(!said.contains("panicked"), "{said}");
     let newest = *checkpoints(&run).last().unwrap();
-    assert!(newest >= step && newest >= last_step(&run), "the newest checkpoint is of step {newest}, the log ends at {}", last_step(&run));
+    assert!(
+        newest >= step && newest >= last_step(&run),
+        "the newest checkpoint is of step {newest}, the log ends at {}",
+        last_step(&run)
+    );
     format!("{name} after step {step} and {} ms: checkpoint {newest}", delay.as_millis())
 }
 
@@ -65,7 +71,10 @@ fn an_interrupt_in_a_validation() {
         let log = std::iter::repeat_with(|| validation_log(&run, step));
         let start = Instant::now();
         for found in log {
-            assert!(start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "no validation of step {step}");
+            assert!(
+                start.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(),
+                "no validation of step {step}"
+            );
             if found {
                 break;
             }
@@ -74,7 +83,11 @@ fn an_interrupt_in_a_validation() {
         signal(&child, "TERM");
         let output = wait(child);
         assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-        println!("TERM in the validation of step {step}: log ends at {}, checkpoints {:?}", last_step(&run), checkpoints(&run));
+        println!(
+            "TERM in the validation of step {step}: log ends at {}, checkpoints {:?}",
+            last_step(&run),
+            checkpoints(&run)
+        );
         assert_eq!(checkpoints(&run).last(), Some(&step));
         succeeded(&bench.train(&overrides));
         println!("        {}", assert_same_run(&whole.path("run"), &run));

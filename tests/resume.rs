@@ -5,7 +5,9 @@ mod support;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, metrics, stateful as bench, stderr, succeeded, wait};
+use support::{
+    Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, metrics, stateful as bench, stderr, succeeded, wait,
+};
 
 /// A small generator of moments (SplitMix64): the test is the same in each run.
 struct Moments(u64);
@@ -38,7 +40,11 @@ fn a_killed_run_goes_on_to_the_same_result() {
     // The run has what it is meant to have.
     assert!(largest("filter/carried") > 0.0, "no group was carried");
     assert!(largest("actor/grad_norm") > 0.0 && largest("data/set_aside") > 0.0);
-    println!("one run: {STEPS} steps, up to {} groups carried, {} rows set aside", largest("filter/carried"), largest("data/set_aside"));
+    println!(
+        "one run: {STEPS} steps, up to {} groups carried, {} rows set aside",
+        largest("filter/carried"),
+        largest("data/set_aside")
+    );
     for seed in 0..4 {
         let bench = bench();
         let run = bench.path("run");
@@ -54,7 +60,11 @@ fn a_killed_run_goes_on_to_the_same_result() {
             history.push(format!("{} ms (step {})", moment.as_millis(), last_step(&run)));
         }
         finish(&bench, &run);
-        println!("seed {seed}: killed after {}\n        {}", history.join(", "), assert_same_run(&whole.path("run"), &run));
+        println!(
+            "seed {seed}: killed after {}\n        {}",
+            history.join(", "),
+            assert_same_run(&whole.path("run"), &run)
+        );
     }
 }
 
@@ -79,6 +89,10 @@ fn a_run_killed_while_it_writes_a_checkpoint() {
     }
     finish(&bench, &run);
     println!("killed at checkpoints {}\n        {}", caught.join(", "), assert_same_run(&whole.path("run"), &run));
-    let left: Vec<_> = std::fs::read_dir(run.join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).filter(|n| n.to_string_lossy().contains("partial")).collect();
+    let left: Vec<_> = std::fs::read_dir(run.join("checkpoints"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .filter(|n| n.to_string_lossy().contains("partial"))
+        .collect();
     assert!(left.is_empty(), "{left:?}");
 }

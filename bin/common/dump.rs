@@ -24,19 +24,12 @@ impl<B: Kernels> States<B> {
     /// Runs the model.
     pub fn new(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &Response) -> Self {
         let device = model.device();
-        let responses = if response.ids.is_empty() {
-            vec![]
-        } else {
-            vec![&response.ids[..]]
-        };
+        let responses = if response.ids.is_empty() { vec![] } else { vec![&response.ids[..]] };
         let batch = PackedBatch::new(&model.config, &[(prompt, responses)], &device);
         let images = Images::new(&model.config, [prompt], &device);
         let image_embeds = images.map(|i| model.encode_images(&i));
         let hidden = model.hidden(&batch, image_embeds.clone());
-        Self {
-            image_embeds,
-            hidden,
-        }
+        Self { image_embeds, hidden }
     }
 }
 
@@ -45,12 +38,8 @@ impl<B: Kernels> States<B> {
 /// # Errors
 /// A failing device.
 pub fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, Failure> {
-    let data = tensor
-        .try_into_data()
-        .map_err(|e| Failure::from(TrainError::Device(e.to_string())))?;
-    data.convert::<f32>()
-        .to_vec()
-        .map_err(|e| Failure::from(TrainError::Device(format!("{e:?}"))))
+    let data = tensor.try_into_data().map_err(|e| Failure::from(TrainError::Device(e.to_string())))?;
+    data.convert::<f32>().to_vec().map_err(|e| Failure::from(TrainError::Device(format!("{e:?}"))))
 }
 
 /// One entry of the dump.
@@ -63,19 +52,11 @@ struct Entry {
 impl Entry {
     fn floats(shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self {
-            dtype: Dtype::F32,
-            shape: shape.to_vec(),
-            bytes,
-        }
+        Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
     }
     fn ints(shape: &[usize], values: impl IntoIterator<Item = i64>) -> Self {
         let bytes = values.into_iter().flat_map(i64::to_le_bytes).collect();
-        Self {
-            dtype: Dtype::I64,
-            shape: shape.to_vec(),
-            bytes,
-        }
+        Self { dtype: Dtype::I64, shape: shape.to_vec(), bytes }
     }
 }
 
@@ -110,56 +91,25 @@ pub fn to_bytes<B: Kernels>(
     response: &Response,
 ) -> Result<Vec<u8>, Failure> {
     let config = &model.config;
-    let (p, g, v, d) = (
-        prompt.len(),
-        response.ids.len(),
-        config.text.vocab_size,
-        config.text.hidden_size,
-    );
+    let (p, g, v, d) = (prompt.len(), response.ids.len(), config.text.vocab_size, config.text.hidden_size);
     let hidden = states.hidden.clone().slice([0..p, 0..d]);
     let mut logits = Vec::with_capacity(p * v);
     let step = (LOGIT_BUDGET / v).max(1);
     for a in (0..p).step_by(step) {
-        logits.extend(values(
-            model.logits(hidden.clone().slice([a..(a + step).min(p), 0..d])),
-        )?);
+        logits.extend(values(model.logits(hidden.clone().slice([a..(a + step).min(p), 0..d])))?);
     }
     let embeds = states.image_embeds.clone().map_or(Ok(vec![]), values)?;
     let (patch, grids) = (config.vision.patch_dim(), &prompt.image_grid_thw);
     let mut entries = vec![
-        (
-            "input_ids",
-            Entry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id))),
-        ),
-        (
-            "position_ids",
-            Entry::ints(&[3, p], prompt.position_ids.iter().flatten().copied()),
-        ),
-        (
-            "pixel_values",
-            Entry::floats(
-                &[prompt.pixel_values.len() / patch, patch],
-                &prompt.pixel_values,
-            ),
-        ),
-        (
-            "image_grid_thw",
-            Entry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64)),
-        ),
-        (
-            "image_embeds",
-            Entry::floats(&[embeds.len() / d, d], &embeds),
-        ),
+        ("input_ids", Entry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id)))),
+        ("position_ids", Entry::ints(&[3, p], prompt.position_ids.iter().flatten().copied())),
+        ("pixel_values", Entry::floats(&[prompt.pixel_values.len() / patch, patch], &prompt.pixel_values)),
+        ("image_grid_thw", Entry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64))),
+        ("image_embeds", Entry::floats(&[embeds.len() / d, d], &embeds)),
         ("hidden_last", Entry::floats(&[p, d], &values(hidden)?)),
         ("logits", Entry::floats(&[p, v], &logits)),
-        (
-            "generated_ids",
-            Entry::ints(&[g], response.ids.iter().map(|&id| i64::from(id))),
-        ),
-        (
-            "generated_logprobs",
-            Entry::floats(&[g], &response.log_probs),
-        ),
+        ("generated_ids", Entry::ints(&[g], response.ids.iter().map(|&id| i64::from(id)))),
+        ("generated_logprobs", Entry::floats(&[g], &response.log_probs)),
     ];
     if !grids.is_empty() {
         let focus = response.visual_focus.as_deref().unwrap_or_default();

@@ -28,10 +28,7 @@ impl Picture {
             let (token, cell) = (n / (m * m), n % (m * m));
             let (token_y, token_x) = (token / (columns / m), token % (columns / m));
             let (top, left) = ((token_y * m + cell / m) * p, (token_x * m + cell % m) * p);
-            for (c, channel) in patch
-                .chunks_exact(limits.temporal_patch_size * p * p)
-                .enumerate()
-            {
+            for (c, channel) in patch.chunks_exact(limits.temporal_patch_size * p * p).enumerate() {
                 for (i, value) in channel[..p * p].iter().enumerate() {
                     let byte = (value * limits.std[c] + limits.mean[c]) * 255.0;
                     let (x, y) = (left + i % p, top + i / p);
@@ -39,10 +36,7 @@ impl Picture {
                 }
             }
         }
-        Self {
-            pixels,
-            tokens: [rows / m, columns / m],
-        }
+        Self { pixels, tokens: [rows / m, columns / m] }
     }
 }
 
@@ -110,39 +104,21 @@ impl Arrangement {
     /// The number of columns that shows the pictures largest.
     fn new(pictures: &[Picture]) -> Self {
         let width = pictures.iter().map(|p| p.pixels.width()).max().unwrap_or(1);
-        let height = pictures
-            .iter()
-            .map(|p| p.pixels.height())
-            .max()
-            .unwrap_or(1);
+        let height = pictures.iter().map(|p| p.pixels.height()).max().unwrap_or(1);
         let zoom = |columns: usize| {
             let rows = pictures.len().div_ceil(columns) as u32;
             let columns = columns as u32;
-            let across =
-                COLUMN.saturating_sub(GAP * (columns - 1)) as f64 / (columns * width) as f64;
+            let across = COLUMN.saturating_sub(GAP * (columns - 1)) as f64 / (columns * width) as f64;
             let down = COLUMN.saturating_sub(GAP * (rows - 1)) as f64 / (rows * height) as f64;
             across.min(down)
         };
-        let columns = (1..=pictures.len())
-            .max_by(|&a, &b| zoom(a).total_cmp(&zoom(b)))
-            .unwrap_or(1);
+        let columns = (1..=pictures.len()).max_by(|&a, &b| zoom(a).total_cmp(&zoom(b))).unwrap_or(1);
         // Whole factors keep the pixels of a small picture square.
         let factor = zoom(columns);
-        let factor = if factor >= 1.0 {
-            factor.floor().min(MAX_ZOOM as f64)
-        } else {
-            factor
-        };
+        let factor = if factor >= 1.0 { factor.floor().min(MAX_ZOOM as f64) } else { factor };
         let scaled = |side: u32| ((side as f64 * factor) as u32).max(1);
-        let sizes = pictures
-            .iter()
-            .map(|p| [scaled(p.pixels.width()), scaled(p.pixels.height())])
-            .collect();
-        Self {
-            columns,
-            cell: [scaled(width), scaled(height)],
-            sizes,
-        }
+        let sizes = pictures.iter().map(|p| [scaled(p.pixels.width()), scaled(p.pixels.height())]).collect();
+        Self { columns, cell: [scaled(width), scaled(height)], sizes }
     }
 
     fn width(&self) -> u32 {
@@ -156,22 +132,11 @@ impl Arrangement {
     }
 
     /// Draws the pictures, under heat if there are shares (one an image token, all pictures in order).
-    fn draw(
-        &self,
-        sheet: &mut Sheet,
-        x: u32,
-        y: u32,
-        pictures: &[Picture],
-        shares: Option<&[f32]>,
-    ) {
+    fn draw(&self, sheet: &mut Sheet, x: u32, y: u32, pictures: &[Picture], shares: Option<&[f32]>) {
         let mut first = 0;
         for (k, (picture, [w, h])) in pictures.iter().zip(&self.sizes).enumerate() {
             let enlarged = *w >= picture.pixels.width();
-            let filter = if enlarged {
-                FilterType::Nearest
-            } else {
-                FilterType::Triangle
-            };
+            let filter = if enlarged { FilterType::Nearest } else { FilterType::Triangle };
             let mut pixels = resize(&picture.pixels, *w, *h, filter);
             let [rows, columns] = picture.tokens;
             if let Some(shares) = shares.and_then(|s| s.get(first..first + rows * columns)) {
@@ -195,9 +160,7 @@ fn lay_heat(pixels: &mut RgbImage, shares: &[f32], rows: usize, columns: usize) 
         let [r, g, b] = pixel.0.map(f32::from);
         let grey = 0.299 * r + 0.587 * g + 0.114 * b;
         let colour = heat(shares[row * columns + column]);
-        *pixel = Rgb(colour
-            .0
-            .map(|c| (0.6 * f32::from(c) + 0.4 * grey).round() as u8));
+        *pixel = Rgb(colour.0.map(|c| (0.6 * f32::from(c) + 0.4 * grey).round() as u8));
     }
 }
 
@@ -219,12 +182,7 @@ impl FocusMap<'_> {
         for (k, line) in prompt.iter().enumerate() {
             sheet.text(MARGIN, MARGIN + 40 + k as u32 * LINE, 2, FAINT, line);
         }
-        let place = |k: usize| {
-            (
-                MARGIN + (k % 3) as u32 * (COLUMN + MARGIN),
-                top + (k / 3) as u32 * panel_height,
-            )
-        };
+        let place = |k: usize| (MARGIN + (k % 3) as u32 * (COLUMN + MARGIN), top + (k / 3) as u32 * panel_height);
         let (x, y) = place(0);
         sheet.text(x, y, 2, INK, "as the model sees it");
         arrangement.draw(&mut sheet, x, y + LINE, self.pictures, None);
@@ -235,13 +193,7 @@ impl FocusMap<'_> {
         let (x, y) = place(self.panels.len() + 1);
         self.notes(&mut sheet, x, y);
 
-        sheet.text(
-            MARGIN,
-            tokens_top,
-            2,
-            INK,
-            "Generated tokens, coloured by visual focus",
-        );
+        sheet.text(MARGIN, tokens_top, 2, INK, "Generated tokens, coloured by visual focus");
         sheet.legend(MARGIN, tokens_top + 28, 420, focus);
         for token in &boxes {
             let index = token.index;
@@ -256,10 +208,7 @@ impl FocusMap<'_> {
             }
         }
         if self.texts.len() > boxes.len() {
-            let text = format!(
-                "{} more tokens are not drawn",
-                self.texts.len() - boxes.len()
-            );
+            let text = format!("{} more tokens are not drawn", self.texts.len() - boxes.len());
             sheet.text(MARGIN, below - LINE, 2, FAINT, &text);
         }
         sheet.0
@@ -301,13 +250,8 @@ impl FocusMap<'_> {
     fn notes(&self, sheet: &mut Sheet, x: u32, y: u32) {
         let scale = Scale::of(self.focus);
         let mean = self.focus.iter().sum::<f32>() / self.focus.len().max(1) as f32;
-        let late_early = vgpo::metrics::late_early_ratio(self.focus, 2)
-            .map_or("-".into(), |r| format!("{r:.3}"));
-        let images: usize = self
-            .pictures
-            .iter()
-            .map(|p| p.tokens[0] * p.tokens[1])
-            .sum();
+        let late_early = vgpo::metrics::late_early_ratio(self.focus, 2).map_or("-".into(), |r| format!("{r:.3}"));
+        let images: usize = self.pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();
         let figures = [
             format!("image tokens     {images}"),
             format!("generated tokens {}", self.texts.len()),
@@ -341,23 +285,13 @@ impl FocusMap<'_> {
             if x + width > WIDTH - MARGIN {
                 (x, y) = (MARGIN, y + ROW);
             }
-            boxes.push(TokenBox {
-                index,
-                text: shown,
-                x,
-                y,
-                width,
-            });
+            boxes.push(TokenBox { index, text: shown, x, y, width });
             x += width + 8;
             if text.contains('\n') {
                 (x, y) = (MARGIN, y + ROW);
             }
         }
-        let more = if self.texts.len() > MAX_TOKENS {
-            LINE + 8
-        } else {
-            0
-        };
+        let more = if self.texts.len() > MAX_TOKENS { LINE + 8 } else { 0 };
         (boxes, y + ROW + more)
     }
 }
@@ -385,10 +319,7 @@ mod tests {
             }))
         });
         // A picture of this size is not resized.
-        let limits = ImageLimits {
-            min_pixels: 1,
-            ..ImageLimits::default()
-        };
+        let limits = ImageLimits { min_pixels: 1, ..ImageLimits::default() };
         let patches = data::image::process(&image, &limits).unwrap();
         let picture = Picture::from_patches(&patches, &limits);
         assert_eq!(picture.pixels, image);
@@ -409,22 +340,13 @@ mod tests {
             pixels: RgbImage::from_pixel(w * 28, h * 28, Rgb([200, 30, 90])),
             tokens: [h as usize, w as usize],
         };
-        for pictures in [
-            vec![picture(190, 1)],
-            vec![picture(1, 190)],
-            (1..9).map(|k| picture(k, 9 - k)).collect(),
-        ] {
+        for pictures in [vec![picture(190, 1)], vec![picture(1, 190)], (1..9).map(|k| picture(k, 9 - k)).collect()] {
             let tokens: usize = pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();
             let texts = vec!["token\n".to_owned(); MAX_TOKENS + 5];
             let focus: Vec<f32> = (0..texts.len()).map(|k| k as f32 / 3000.0).collect();
             let cosines: Vec<f32> = (0..tokens).map(|k| (k as f32).sin()).collect();
-            let panels: Vec<Panel> = highest(&focus)
-                .into_iter()
-                .map(|token| Panel {
-                    token,
-                    cosines: cosines.clone(),
-                })
-                .collect();
+            let panels: Vec<Panel> =
+                highest(&focus).into_iter().map(|token| Panel { token, cosines: cosines.clone() }).collect();
             let map = FocusMap {
                 prompt: &"word ".repeat(300),
                 pictures: &pictures,

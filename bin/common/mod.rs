@@ -89,12 +89,17 @@ pub fn compiled() -> Vec<Backend> {
 /// The backend named on a command line.
 pub fn parse_backend(name: &str) -> Result<Backend, String> {
     let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
-    all.into_iter().find(|b| b.as_str() == name).ok_or_else(|| format!("there is no backend {name:?}; there are auto, flex, ndarray, wgpu, vulkan, cuda"))
+    all.into_iter()
+        .find(|b| b.as_str() == name)
+        .ok_or_else(|| format!("there is no backend {name:?}; there are auto, flex, ndarray, wgpu, vulkan, cuda"))
 }
 
 /// The number format named on a command line.
 pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
-    [Dtype::Auto, Dtype::F32, Dtype::Bf16].into_iter().find(|d| d.as_str() == name).ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
+    [Dtype::Auto, Dtype::F32, Dtype::Bf16]
+        .into_iter()
+        .find(|d| d.as_str() == name)
+        .ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
 }
 
 /// Whether a first computation on the device succeeds. Drivers that are missing end in a panic inside the libraries: it is
@@ -103,7 +108,9 @@ fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let device = device.clone();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || Tensor::<B, 1>::ones([2], &device).sum().try_into_data().is_ok()));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        Tensor::<B, 1>::ones([2], &device).sum().try_into_data().is_ok()
+    }));
     std::panic::set_hook(hook);
     result.unwrap_or(false)
 }
@@ -121,7 +128,12 @@ pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Resul
 }
 
 /// `None` if `optional` and the backend has no device.
-fn attempt<J: OnBackend>(backend: Backend, dtype: Dtype, optional: bool, job: &mut Option<J>) -> Result<Option<J::Output>, Failure> {
+fn attempt<J: OnBackend>(
+    backend: Backend,
+    dtype: Dtype,
+    optional: bool,
+    job: &mut Option<J>,
+) -> Result<Option<J::Output>, Failure> {
     #[allow(unused_macros)]
     macro_rules! run {
         ($type:ty, $bf16:expr) => {{
@@ -130,15 +142,27 @@ fn attempt<J: OnBackend>(backend: Backend, dtype: Dtype, optional: bool, job: &m
                 if optional {
                     return Ok(None);
                 }
-                return Err(Failure::input(format!("backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU", backend.as_str())));
+                return Err(Failure::input(format!(
+                    "backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU",
+                    backend.as_str()
+                )));
             }
             let dtype = match dtype {
                 Dtype::Bf16 => DType::BF16,
                 Dtype::F32 => DType::F32,
-                Dtype::Auto => if $bf16 { DType::BF16 } else { DType::F32 },
+                Dtype::Auto => {
+                    if $bf16 {
+                        DType::BF16
+                    } else {
+                        DType::F32
+                    }
+                }
             };
             if dtype == DType::BF16 && !<$type>::supports_dtype(&device, DType::BF16) {
-                return Err(Failure::input(format!("backend {} does not compute in bf16; use --dtype f32", backend.as_str())));
+                return Err(Failure::input(format!(
+                    "backend {} does not compute in bf16; use --dtype f32",
+                    backend.as_str()
+                )));
             }
             Ok(job.take().map(|job| job.run::<$type>(device, dtype)))
         }};

@@ -22,12 +22,7 @@ impl Output {
     /// # Errors
     /// A folder, or anything else that cannot be written.
     pub fn open(option: &str, path: &Path) -> Result<Self, Failure> {
-        let fail = |reason: String| {
-            Failure::input(format!(
-                "{option} {}: cannot be written: {reason}",
-                path.display()
-            ))
-        };
+        let fail = |reason: String| Failure::input(format!("{option} {}: cannot be written: {reason}", path.display()));
         // A link keeps pointing to its target.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let kind = path.metadata().ok();
@@ -35,30 +30,15 @@ impl Output {
             return Err(fail("it is a folder; name a file".into()));
         }
         if kind.is_some_and(|k| !k.is_file()) {
-            let file = File::options()
-                .write(true)
-                .open(&path)
-                .map_err(|e| fail(e.to_string()))?;
-            return Ok(Self {
-                path,
-                temporary: None,
-                file,
-            });
+            let file = File::options().write(true).open(&path).map_err(|e| fail(e.to_string()))?;
+            return Ok(Self { path, temporary: None, file });
         }
         let Some(name) = path.file_name() else {
             return Err(fail("it names no file".into()));
         };
-        let temporary = path.with_file_name(format!(
-            ".{}.{}.tmp",
-            name.to_string_lossy(),
-            std::process::id()
-        ));
+        let temporary = path.with_file_name(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
         let file = File::create(&temporary).map_err(|e| fail(e.to_string()))?;
-        Ok(Self {
-            path,
-            temporary: Some(temporary),
-            file,
-        })
+        Ok(Self { path, temporary: Some(temporary), file })
     }
 
     /// Writes the content and gives the file its name.
@@ -66,12 +46,9 @@ impl Output {
     /// # Errors
     /// A full disk and the like.
     pub fn finish(mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let fail = |path: &Path, e: std::io::Error| {
-            Failure::other(format!("{}: cannot be written: {e}", path.display()))
-        };
-        self.file
-            .write_all(bytes)
-            .map_err(|e| fail(&self.path, e))?;
+        let fail =
+            |path: &Path, e: std::io::Error| Failure::other(format!("{}: cannot be written: {e}", path.display()));
+        self.file.write_all(bytes).map_err(|e| fail(&self.path, e))?;
         if let Some(temporary) = &self.temporary {
             self.file
                 .sync_all()

@@ -23,11 +23,7 @@ pub const HEAT: [[f32; 3]; 6] = [
 
 /// The colour of a share from 0 to 1.
 pub fn heat(share: f32) -> Rgb<u8> {
-    let share = if share.is_nan() {
-        0.0
-    } else {
-        share.clamp(0.0, 1.0)
-    };
+    let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     let at = share * (HEAT.len() - 1) as f32;
     let low = (at as usize).min(HEAT.len() - 2);
     let (a, b) = (HEAT[low], HEAT[low + 1]);
@@ -52,11 +48,7 @@ impl Scale {
     }
     /// Where a value lies in the range, from 0 to 1.
     pub fn share(self, value: f32) -> f32 {
-        if self.high > self.low {
-            (value - self.low) / (self.high - self.low)
-        } else {
-            0.5
-        }
+        if self.high > self.low { (value - self.low) / (self.high - self.low) } else { 0.5 }
     }
 }
 
@@ -86,13 +78,7 @@ pub fn wrap(text: &str, limit: usize) -> Vec<String> {
     for word in text.split(' ') {
         let chars: Vec<char> = word.chars().collect();
         for piece in chars.chunks(limit) {
-            let room = lines.last().map_or(0, |l| {
-                if l.is_empty() {
-                    limit
-                } else {
-                    limit.saturating_sub(l.len() + 1)
-                }
-            });
+            let room = lines.last().map_or(0, |l| if l.is_empty() { limit } else { limit.saturating_sub(l.len() + 1) });
             if piece.len() > room {
                 lines.push(String::new());
             }
@@ -134,10 +120,7 @@ impl Sheet {
     /// One line of text whose glyphs are `scale` times [`GLYPH`] wide.
     pub fn text(&mut self, x: u32, y: u32, scale: u32, colour: Rgb<u8>, text: &str) {
         for (k, c) in text.chars().enumerate() {
-            let glyph = font8x8::legacy::BASIC_LEGACY
-                .get(c as usize)
-                .copied()
-                .unwrap_or_default();
+            let glyph = font8x8::legacy::BASIC_LEGACY.get(c as usize).copied().unwrap_or_default();
             for (row, bits) in glyph.iter().enumerate() {
                 for column in (0..GLYPH).filter(|b| bits >> b & 1 == 1) {
                     let left = x + (k as u32 * GLYPH + column) * scale;

@@ -164,7 +164,8 @@ fn prompt(config: &Qwen2_5_VLConfig, sizes: &Sizes, seed: u64, index: u64) -> Re
     ids.extend(std::iter::repeat_n(config.image_token_id, side * side / config.vision.merge_unit()));
     ids.push(config.vision_end_token_id);
     ids.extend(second);
-    let pixels = (0..side * side * config.vision.patch_dim()).map(|i| normal(seed, index + (1 << 32), i as u64)).collect();
+    let pixels =
+        (0..side * side * config.vision.patch_dim()).map(|i| normal(seed, index + (1 << 32), i as u64)).collect();
     Ok(Prompt::new(config, ids, pixels, vec![[1, side, side]])?)
 }
 
@@ -193,7 +194,8 @@ impl<B: Kernels> Bench<B> {
     /// One step: generate, old log-probs, advantages and their shaping, update.
     pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<Row, Failure> {
         let config = &self.model.config.clone();
-        let prompts = (0..sizes.prompts).map(|i| prompt(config, sizes, self.seed, i as u64)).collect::<Result<Vec<_>, _>>()?;
+        let prompts =
+            (0..sizes.prompts).map(|i| prompt(config, sizes, self.seed, i as u64)).collect::<Result<Vec<_>, _>>()?;
         let shaping = self.config.to_shaping_config().build::<B>();
         let mode = shaping.streams().iter().find_map(|s| match s {
             Stream::VisualFocus { prototype } => Some(*prototype),
@@ -219,7 +221,8 @@ impl<B: Kernels> Bench<B> {
 
         let start = Instant::now();
         let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
-        let (responses, stats) = generate(&self.model, &jobs, &rollout, &AtomicBool::new(false), |_, _, _| {}).map_err(Failure::other)?;
+        let (responses, stats) =
+            generate(&self.model, &jobs, &rollout, &AtomicBool::new(false), |_, _, _| {}).map_err(Failure::other)?;
         self.sync();
         let generate_s = start.elapsed().as_secs_f64();
 
@@ -227,13 +230,19 @@ impl<B: Kernels> Bench<B> {
         let rollout_log_probs: Vec<Vec<f32>> = responses.iter().flatten().map(|r| r.log_probs.clone()).collect();
         let mut streams = Streams::default();
         let old_log_probs = if from_rollout {
-            streams.visual_focus = mode.map(|_| responses.iter().flatten().map(|r| r.visual_focus.clone().unwrap_or_default()).collect());
+            streams.visual_focus =
+                mode.map(|_| responses.iter().flatten().map(|r| r.visual_focus.clone().unwrap_or_default()).collect());
             rollout_log_probs.clone()
         } else {
-            let groups: Vec<GroupRef> = prompts.iter().zip(&responses).map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() }).collect();
+            let groups: Vec<GroupRef> = prompts
+                .iter()
+                .zip(&responses)
+                .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() })
+                .collect();
             let request = ScoreRequest { temperature: 1.0, entropy: false, focus: mode, token_budget };
             let scores: Vec<_> = score(&self.model, &groups, &request).into_iter().flatten().collect();
-            streams.visual_focus = mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
+            streams.visual_focus =
+                mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
             scores.into_iter().map(|s| s.log_probs).collect()
         };
         self.sync();
@@ -241,14 +250,29 @@ impl<B: Kernels> Bench<B> {
 
         let clock = Instant::now();
         let lengths = vec![sizes.response_tokens; all];
-        let advantages = Advantages::PerResponse((0..all).map(|i| normal(self.seed, step + (1 << 33), i as u64)).collect());
+        let advantages =
+            Advantages::PerResponse((0..all).map(|i| normal(self.seed, step + (1 << 33), i as u64)).collect());
         let ids: Vec<usize> = (0..all).map(|i| i / sizes.rollouts).collect();
-        let batch = ShapingBatch { advantages: &advantages, lengths: &lengths, groups: &ids, has_image: &vec![sizes.image > 0; all], streams: &streams };
+        let batch = ShapingBatch {
+            advantages: &advantages,
+            lengths: &lengths,
+            groups: &ids,
+            has_image: &vec![sizes.image > 0; all],
+            streams: &streams,
+        };
         let shaped = shaping.shape(&batch, &self.model.device()).map_err(Failure::other)?;
         let shaping_s = clock.elapsed().as_secs_f64();
 
         let groups = prompts.iter().zip(responses).enumerate().map(|(row, (prompt, responses))| Group {
-            item: Item { row, id: String::new(), problem: String::new(), answer: String::new(), solution: None, task: None, prompt: prompt.clone() },
+            item: Item {
+                row,
+                id: String::new(),
+                problem: String::new(),
+                answer: String::new(),
+                solution: None,
+                task: None,
+                prompt: prompt.clone(),
+            },
             texts: vec![],
             scores: vec![],
             greedy: None,
@@ -273,10 +297,13 @@ impl<B: Kernels> Bench<B> {
             entropy: loss.needs_full_entropy(),
             token_budget,
             train_vision: true,
-            recompute: self.recompute.unwrap_or_else(|| recompute_for(&self.model, token_budget.min(packed(&prompts, sizes)))),
+            recompute: self
+                .recompute
+                .unwrap_or_else(|| recompute_for(&self.model, token_budget.min(packed(&prompts, sizes)))),
         };
         let mut schedule = Schedule { done: 0, total: 1 };
-        let (_, times) = update(&mut self.model, &mut self.optimizer, &experience, &self.config, &loss, &options, &mut schedule)?;
+        let (_, times) =
+            update(&mut self.model, &mut self.optimizer, &experience, &self.config, &loss, &options, &mut schedule)?;
         self.sync();
         let update_s = clock.elapsed().as_secs_f64();
         let total_s = start.elapsed().as_secs_f64();
@@ -288,7 +315,16 @@ impl<B: Kernels> Bench<B> {
             prompt_tokens: prompts[0].len(),
             response_tokens: sizes.response_tokens,
             rollouts: all,
-            seconds: [generate_s, old_s, update_s, stats.vision_s, stats.prefill_s, focus_s, times.optimizer_s, total_s],
+            seconds: [
+                generate_s,
+                old_s,
+                update_s,
+                stats.vision_s,
+                stats.prefill_s,
+                focus_s,
+                times.optimizer_s,
+                total_s,
+            ],
             flops,
             peak_flops: self.peak_flops,
             peak_gib: peak_gib(),
@@ -303,7 +339,8 @@ impl<B: Kernels> Bench<B> {
         let mut seconds = 0.0;
         for prompt in prompts {
             let rows = prompt.len() + responses;
-            let hidden = Tensor::<B, 2>::random([rows, d], Distribution::Default, (&device, self.model.head().0.dtype()));
+            let hidden =
+                Tensor::<B, 2>::random([rows, d], Distribution::Default, (&device, self.model.head().0.dtype()));
             let image_rows = prompt.image_rows(&self.model.config);
             self.sync();
             let clock = Instant::now();
@@ -343,7 +380,8 @@ fn flops(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, from_roll
             let merged = v.hidden_size * v.merge_unit();
             pass += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
             pass += 2.0 * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
-            pass += 4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
+            pass +=
+                4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
         }
     }
     pass * if from_rollout { 4.0 } else { 5.0 }

@@ -130,7 +130,12 @@ pub fn assert_same_run(expected: &Path, got: &Path) -> String {
     assert!(a.0 == b.0, "model.safetensors differs");
     assert!(a.1 == b.1, "optimizer.safetensors differs");
     let values: usize = metrics(got).iter().map(Map::len).sum();
-    format!("{} lines, {values} values, {} bytes of weights, {} of optimizer state: equal", metrics(got).len(), b.0.len(), b.1.len())
+    format!(
+        "{} lines, {values} values, {} bytes of weights, {} of optimizer state: equal",
+        metrics(got).len(),
+        b.0.len(),
+        b.1.len()
+    )
 }
 
 /// Rows of the toy world.
@@ -142,7 +147,8 @@ pub fn toy_rows(spec: &str) -> Vec<Sample> {
 /// A row as JSON, its pictures in base64.
 pub fn json_row(sample: &Sample) -> Value {
     use base64::Engine;
-    let images: Vec<String> = sample.images.iter().map(|i| base64::engine::general_purpose::STANDARD.encode(i.load().unwrap())).collect();
+    let images: Vec<String> =
+        sample.images.iter().map(|i| base64::engine::general_purpose::STANDARD.encode(i.load().unwrap())).collect();
     serde_json::json!({
         "id": sample.id, "problem": sample.problem, "answer": sample.answer, "solution": sample.solution, "images": images,
     })

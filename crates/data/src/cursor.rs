@@ -32,11 +32,7 @@ pub trait EpochRows {
 
 impl EpochRows for usize {
     fn epoch_parts(&self) -> Vec<EpochPart> {
-        vec![EpochPart {
-            start: 0,
-            len: *self,
-            weight: 1.0,
-        }]
+        vec![EpochPart { start: 0, len: *self, weight: 1.0 }]
     }
 }
 
@@ -67,12 +63,7 @@ fn yes() -> bool {
 impl Cursor {
     /// A cursor at the first row of the first epoch.
     pub fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            epoch: 0,
-            position: 0,
-            shuffle: true,
-        }
+        Self { seed, epoch: 0, position: 0, shuffle: true }
     }
 
     /// Rows in one epoch, weights included.
@@ -129,9 +120,7 @@ impl Cursor {
 
 /// splitmix64's finaliser over two words.
 fn mix(a: u64, b: u64) -> u64 {
-    let mut z = a ^ b
-        .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-        .wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = a ^ b.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
@@ -189,11 +178,7 @@ mod tests {
                 counts[position][row] += 1.0;
             }
         }
-        let chi: f64 = counts
-            .iter()
-            .flatten()
-            .map(|c| (c - 500.0).powi(2) / 500.0)
-            .sum();
+        let chi: f64 = counts.iter().flatten().map(|c| (c - 500.0).powi(2) / 500.0).sum();
         assert!(chi < 110.0, "{chi}");
     }
 
@@ -203,21 +188,9 @@ mod tests {
         impl EpochRows for Mix {
             fn epoch_parts(&self) -> Vec<EpochPart> {
                 vec![
-                    EpochPart {
-                        start: 0,
-                        len: 10,
-                        weight: 2.0,
-                    },
-                    EpochPart {
-                        start: 10,
-                        len: 10,
-                        weight: 0.5,
-                    },
-                    EpochPart {
-                        start: 20,
-                        len: 10,
-                        weight: 0.0,
-                    },
+                    EpochPart { start: 0, len: 10, weight: 2.0 },
+                    EpochPart { start: 10, len: 10, weight: 0.5 },
+                    EpochPart { start: 20, len: 10, weight: 0.0 },
                 ]
             }
         }
@@ -237,10 +210,7 @@ mod tests {
 
     #[test]
     fn file_order_without_shuffling() {
-        let mut cursor = Cursor {
-            shuffle: false,
-            ..Cursor::new(3)
-        };
+        let mut cursor = Cursor { shuffle: false, ..Cursor::new(3) };
         assert_eq!(cursor.next(3usize, 7), [0, 1, 2, 0, 1, 2, 0]);
     }
 

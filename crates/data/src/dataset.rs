@@ -85,10 +85,7 @@ pub struct Dataset {
 impl std::fmt::Debug for Dataset {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.parts.iter().map(|p| p.source.name()).collect();
-        f.debug_struct("Dataset")
-            .field("sources", &names)
-            .field("len", &self.total)
-            .finish()
+        f.debug_struct("Dataset").field("sources", &names).field("len", &self.total).finish()
     }
 }
 
@@ -99,16 +96,9 @@ impl Dataset {
     ///
     /// # Errors
     /// A spec that names nothing, an unreadable or empty file, a file without the columns that `keys` names.
-    pub fn open(
-        specs: &[DataSpec],
-        keys: &Keys,
-        image_dir: Option<&Path>,
-    ) -> Result<Self, DataError> {
+    pub fn open(specs: &[DataSpec], keys: &Keys, image_dir: Option<&Path>) -> Result<Self, DataError> {
         if specs.is_empty() {
-            return Err(DataError::spec(
-                "",
-                "no data source is given; name a file, a folder or toy:NAME",
-            ));
+            return Err(DataError::spec("", "no data source is given; name a file, a folder or toy:NAME"));
         }
         let mut parts = Vec::new();
         let mut epoch = Vec::new();
@@ -116,33 +106,17 @@ impl Dataset {
         for spec in specs {
             let weight = spec.weight();
             if !weight.is_finite() || weight < 0.0 {
-                return Err(DataError::spec(
-                    spec.path(),
-                    format!("weight {weight} must be a number of at least 0"),
-                ));
+                return Err(DataError::spec(spec.path(), format!("weight {weight} must be a number of at least 0")));
             }
             let start = total;
             for source in source::open(spec.path(), keys, image_dir)? {
                 let len = source.len();
-                parts.push(Part {
-                    source,
-                    start: total,
-                });
+                parts.push(Part { source, start: total });
                 total += len;
             }
-            epoch.push(EpochPart {
-                start,
-                len: total - start,
-                weight,
-            });
+            epoch.push(EpochPart { start, len: total - start, weight });
         }
-        Ok(Self {
-            parts,
-            epoch,
-            total,
-            keys: keys.clone(),
-            repeated_ids: OnceLock::new(),
-        })
+        Ok(Self { parts, epoch, total, keys: keys.clone(), repeated_ids: OnceLock::new() })
     }
 
     /// Rows, weights not counted.
@@ -162,10 +136,7 @@ impl Dataset {
 
     /// Name, rows and columns of each file or generator, in row order.
     pub fn sources(&self) -> Vec<(String, usize, Vec<Column>)> {
-        self.parts
-            .iter()
-            .map(|p| (p.source.name(), p.source.len(), p.source.columns()))
-            .collect()
+        self.parts.iter().map(|p| (p.source.name(), p.source.len(), p.source.columns())).collect()
     }
 
     /// Row `index`.
@@ -204,10 +175,7 @@ impl Dataset {
             }
             rest = &rest[n..];
         }
-        out.into_iter()
-            .zip(indices)
-            .map(|(row, &i)| row.unwrap_or_else(|| self.get(i)))
-            .collect()
+        out.into_iter().zip(indices).map(|(row, &i)| row.unwrap_or_else(|| self.get(i))).collect()
     }
 
     fn locate(&self, index: usize) -> Option<(&Part, usize)> {
@@ -219,24 +187,15 @@ impl Dataset {
     }
 
     fn sample(&self, index: usize, row: Result<RawRow, String>) -> Result<Sample, BadRow> {
-        let bad = |id: Option<String>, reason: String| BadRow {
-            id: id.unwrap_or_else(|| index.to_string()),
-            index,
-            reason,
-        };
+        let bad =
+            |id: Option<String>, reason: String| BadRow { id: id.unwrap_or_else(|| index.to_string()), index, reason };
         let row = row.map_err(|reason| bad(None, reason))?;
         let id = row.id.filter(|id| !self.repeated_ids().contains(id));
         let Some(problem) = row.problem else {
-            return Err(bad(
-                id,
-                format!("`{}` is missing or null", self.keys.prompt_key),
-            ));
+            return Err(bad(id, format!("`{}` is missing or null", self.keys.prompt_key)));
         };
         if row.answer.is_none() && row.solution.is_none() {
-            return Err(bad(
-                id,
-                format!("`{}` is missing or null", self.keys.answer_key),
-            ));
+            return Err(bad(id, format!("`{}` is missing or null", self.keys.answer_key)));
         }
         let images = match row.images {
             Ok(images) => images,

@@ -86,24 +86,15 @@ pub enum DataError {
 
 impl DataError {
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
-        Self::File {
-            path: path.into(),
-            reason: reason.into(),
-        }
+        Self::File { path: path.into(), reason: reason.into() }
     }
 
     pub(crate) fn spec(spec: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Spec {
-            spec: spec.into(),
-            reason: reason.into(),
-        }
+        Self::Spec { spec: spec.into(), reason: reason.into() }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::Io {
-            path: path.into(),
-            source,
-        }
+        Self::Io { path: path.into(), source }
     }
 }
 
@@ -120,9 +111,7 @@ pub enum ImageError {
     #[error("cannot decode the image: {0}")]
     Decode(String),
     /// More pixels than [`crate::ImageLimits::max_decoded_pixels`]: a decompression bomb, refused before decoding.
-    #[error(
-        "{width}x{height} pixels are more than the limit of {limit} pixels a picture (decompression bomb?)"
-    )]
+    #[error("{width}x{height} pixels are more than the limit of {limit} pixels a picture (decompression bomb?)")]
     TooLarge {
         /// Pixels, from the header.
         width: u32,

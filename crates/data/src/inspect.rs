@@ -46,11 +46,7 @@ impl Histogram {
     pub fn quantile(&mut self, q: f64) -> u64 {
         self.values.sort_unstable();
         let rank = (q * self.values.len() as f64).ceil() as usize;
-        self.values
-            .get(rank.saturating_sub(1))
-            .or(self.values.last())
-            .copied()
-            .unwrap_or(0)
+        self.values.get(rank.saturating_sub(1)).or(self.values.last()).copied().unwrap_or(0)
     }
 
     /// Up to ten buckets of one round width: `(lowest, highest, count)`.
@@ -145,8 +141,7 @@ pub fn inspect(
     let rows = rows.min(dataset.len());
     let mut out = Inspection::default();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let look =
-        move |row: Result<Sample, BadRow>| row.map(|sample| look(&sample, settings.as_deref()));
+    let look = move |row: Result<Sample, BadRow>| row.map(|sample| look(&sample, settings.as_deref()));
     for (_, row) in Prefetcher::new(dataset.clone(), 0..rows, workers, workers * 8, look) {
         out.rows += 1;
         progress(out.rows);
@@ -164,9 +159,7 @@ pub fn inspect(
         }
         out.solutions += usize::from(row.solution);
         out.problem_characters.add(row.characters);
-        row.tokens
-            .into_iter()
-            .for_each(|n| out.prompt_tokens.add(n));
+        row.tokens.into_iter().for_each(|n| out.prompt_tokens.add(n));
         row.sides.into_iter().for_each(|n| out.picture_sides.add(n));
         row.bytes.into_iter().for_each(|n| out.picture_bytes.add(n));
         out.set_aside.extend(row.bad);
@@ -175,11 +168,7 @@ pub fn inspect(
 }
 
 fn look(sample: &Sample, settings: Option<&PromptSettings>) -> Row {
-    let bad = |reason: String| BadRow {
-        id: sample.id.clone(),
-        index: sample.index,
-        reason,
-    };
+    let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
     let mut row = Row {
         pictures: sample.images.len(),
         task: sample.task.clone(),
@@ -191,35 +180,24 @@ fn look(sample: &Sample, settings: Option<&PromptSettings>) -> Row {
         bad: None,
     };
     for (k, picture) in sample.images.iter().enumerate() {
-        match picture
-            .load()
-            .and_then(|bytes| Ok((bytes.len(), image::header_size(&bytes)?)))
-        {
+        match picture.load().and_then(|bytes| Ok((bytes.len(), image::header_size(&bytes)?))) {
             Ok((bytes, (w, h))) => {
                 row.sides.push(w.max(h).into());
                 row.bytes.push(bytes as u64);
             }
-            Err(e) => {
-                row.bad = row
-                    .bad
-                    .or_else(|| Some(bad(format!("image {}: {e}", k + 1))))
-            }
+            Err(e) => row.bad = row.bad.or_else(|| Some(bad(format!("image {}: {e}", k + 1)))),
         }
     }
     match settings {
-        Some(s) => {
-            match count_prompt_tokens(sample, &s.format, &s.processor, s.system.as_deref()) {
-                Ok(n) => {
-                    row.tokens = Some(n as u64);
-                    if let Some(limit) = s.max_prompt_length.filter(|limit| n > *limit) {
-                        row.bad = Some(bad(format!(
-                            "the prompt has {n} tokens, more than max_prompt_length {limit}"
-                        )));
-                    }
+        Some(s) => match count_prompt_tokens(sample, &s.format, &s.processor, s.system.as_deref()) {
+            Ok(n) => {
+                row.tokens = Some(n as u64);
+                if let Some(limit) = s.max_prompt_length.filter(|limit| n > *limit) {
+                    row.bad = Some(bad(format!("the prompt has {n} tokens, more than max_prompt_length {limit}")));
                 }
-                Err(e) => row.bad = Some(e),
             }
-        }
+            Err(e) => row.bad = Some(e),
+        },
         // Without a tokenizer: what can be said about the row itself.
         None => {
             if let (None, Err(e)) = (&row.bad, crate::prompt::check_row(sample)) {
@@ -232,33 +210,18 @@ fn look(sample: &Sample, settings: Option<&PromptSettings>) -> Row {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "rows: {} ({} text only, {} with a solution)",
-            self.rows, self.text_only, self.solutions
-        )?;
+        writeln!(f, "rows: {} ({} text only, {} with a solution)", self.rows, self.text_only, self.solutions)?;
         if self.pictures_per_row.len() > 1 || self.pictures_per_row.keys().any(|k| *k > 1) {
-            let counts: Vec<String> = self
-                .pictures_per_row
-                .iter()
-                .map(|(k, n)| format!("{k}: {n}"))
-                .collect();
+            let counts: Vec<String> = self.pictures_per_row.iter().map(|(k, n)| format!("{k}: {n}")).collect();
             writeln!(f, "rows by number of pictures: {}", counts.join(", "))?;
         }
         if !self.tasks.is_empty() {
-            let counts: Vec<String> = self
-                .tasks
-                .iter()
-                .map(|(k, n)| format!("{k}: {n}"))
-                .collect();
+            let counts: Vec<String> = self.tasks.iter().map(|(k, n)| format!("{k}: {n}")).collect();
             writeln!(f, "rows by task: {}", counts.join(", "))?;
         }
         for (name, histogram) in [
             ("problem length in characters", &self.problem_characters),
-            (
-                "prompt length in tokens, pictures included",
-                &self.prompt_tokens,
-            ),
+            ("prompt length in tokens, pictures included", &self.prompt_tokens),
             ("wider side of a picture in pixels", &self.picture_sides),
             ("encoded picture in bytes", &self.picture_bytes),
         ] {
@@ -286,10 +249,7 @@ mod tests {
     fn histograms_by_hand() {
         let mut h = Histogram::default();
         (1..=100).for_each(|v| h.add(v));
-        assert_eq!(
-            [0.0, 0.5, 0.95, 1.0].map(|q| h.quantile(q)),
-            [1, 50, 95, 100]
-        );
+        assert_eq!([0.0, 0.5, 0.95, 1.0].map(|q| h.quantile(q)), [1, 50, 95, 100]);
         // 1..=100 in buckets of 20: 0-19 holds 19 values, 100-119 holds one.
         let buckets = h.buckets();
         assert_eq!(buckets.first(), Some(&(0, 19, 19)));

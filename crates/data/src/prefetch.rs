@@ -40,9 +40,7 @@ impl<T> Shared<T> {
     }
 
     fn wait<'a>(&self, guard: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
-        self.changed
-            .wait(guard)
-            .unwrap_or_else(PoisonError::into_inner)
+        self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,10 +71,7 @@ impl<T: Send + 'static> Prefetcher<T> {
             let (shared, work, dataset) = (shared.clone(), work.clone(), dataset.clone());
             std::thread::spawn(move || run(&shared, ahead, |index| work(dataset.get(index))))
         });
-        Self {
-            workers: workers.collect(),
-            shared,
-        }
+        Self { workers: workers.collect(), shared }
     }
 }
 

@@ -47,14 +47,8 @@ impl FormatPrompt {
                 std::fs::read_to_string(Path::new(file)).map_err(|e| DataError::io(file, e))?
             }
             _ => {
-                let reason = format!(
-                    "is neither one of {} nor a .jinja file",
-                    BUILT_IN.join(", ")
-                );
-                return Err(DataError::Template {
-                    name: name.to_owned(),
-                    reason,
-                });
+                let reason = format!("is neither one of {} nor a .jinja file", BUILT_IN.join(", "));
+                return Err(DataError::Template { name: name.to_owned(), reason });
             }
         };
         Self::from_source(name, source)
@@ -65,26 +59,15 @@ impl FormatPrompt {
     /// # Errors
     /// Text that is not Jinja or that leaves `content` out.
     pub fn from_source(name: &str, source: String) -> Result<Self, DataError> {
-        let fail = |reason: String| DataError::Template {
-            name: name.to_owned(),
-            reason,
-        };
+        let fail = |reason: String| DataError::Template { name: name.to_owned(), reason };
         let mut environment = Environment::new();
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment
-            .add_template_owned("format", source)
-            .map_err(|e| fail(format!("is not a template: {e}")))?;
-        let format = Self {
-            name: name.to_owned(),
-            environment,
-        };
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_template_owned("format", source).map_err(|e| fail(format!("is not a template: {e}")))?;
+        let format = Self { name: name.to_owned(), environment };
         // A template that forgets the problem would train on noise for hours.
         const PROBE: &str = "the-problem-itself";
         if !format.render(PROBE)?.contains(PROBE) {
-            return Err(fail(
-                "does not write the problem; put {{ content }} into it".to_owned(),
-            ));
+            return Err(fail("does not write the problem; put {{ content }} into it".to_owned()));
         }
         Ok(format)
     }
@@ -102,10 +85,7 @@ impl FormatPrompt {
         self.environment
             .get_template("format")
             .and_then(|t| t.render(context! { content }))
-            .map_err(|e| DataError::Template {
-                name: self.name.clone(),
-                reason: format!("cannot be rendered: {e}"),
-            })
+            .map_err(|e| DataError::Template { name: self.name.clone(), reason: format!("cannot be rendered: {e}") })
     }
 }
 
@@ -129,20 +109,11 @@ pub fn split_at_images(text: &str) -> Vec<Content> {
 /// # Errors
 /// A [`BadRow`] naming what is wrong.
 pub fn check_row(sample: &Sample) -> Result<(), BadRow> {
-    let bad = |reason: &str| BadRow {
-        id: sample.id.clone(),
-        index: sample.index,
-        reason: reason.to_owned(),
-    };
+    let bad = |reason: &str| BadRow { id: sample.id.clone(), index: sample.index, reason: reason.to_owned() };
     if sample.problem.trim().is_empty() {
         return Err(bad("the problem is empty"));
     }
-    if sample.answer.trim().is_empty()
-        && sample
-            .solution
-            .as_deref()
-            .is_none_or(|s| s.trim().is_empty())
-    {
+    if sample.answer.trim().is_empty() && sample.solution.as_deref().is_none_or(|s| s.trim().is_empty()) {
         return Err(bad("the answer is empty"));
     }
     check_placeholders(sample, &sample.problem)
@@ -157,19 +128,13 @@ fn check_placeholders(sample: &Sample, text: &str) -> Result<(), BadRow> {
         "placeholder count differs: the problem has {placeholders} {IMAGE_PLACEHOLDER} and the row has {} images",
         sample.images.len()
     );
-    Err(BadRow {
-        id: sample.id.clone(),
-        index: sample.index,
-        reason,
-    })
+    Err(BadRow { id: sample.id.clone(), index: sample.index, reason })
 }
 
 /// The message of a sample, checked as far as that goes without looking at a picture.
 fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRow> {
     check_row(sample)?;
-    let text = format
-        .render(&sample.problem)
-        .map_err(|e| set_aside(sample, e))?;
+    let text = format.render(&sample.problem).map_err(|e| set_aside(sample, e))?;
     // Once more: a template can write the problem twice, or a placeholder of its own.
     check_placeholders(sample, &text)?;
     Ok(split_at_images(&text))
@@ -187,9 +152,7 @@ pub fn build_prompt(
     system: Option<&str>,
 ) -> Result<Encoded, BadRow> {
     let content = message(sample, format)?;
-    processor
-        .encode(system, &content, &sample.images)
-        .map_err(|e| set_aside(sample, e))
+    processor.encode(system, &content, &sample.images).map_err(|e| set_aside(sample, e))
 }
 
 /// The length of [`build_prompt`]'s `input_ids`, no pixel decoded: for setting over-long prompts aside.
@@ -203,17 +166,11 @@ pub fn count_prompt_tokens(
     system: Option<&str>,
 ) -> Result<usize, BadRow> {
     let content = message(sample, format)?;
-    processor
-        .count_tokens(system, &content, &sample.images)
-        .map_err(|e| set_aside(sample, e))
+    processor.count_tokens(system, &content, &sample.images).map_err(|e| set_aside(sample, e))
 }
 
 fn set_aside(sample: &Sample, error: DataError) -> BadRow {
-    BadRow {
-        id: sample.id.clone(),
-        index: sample.index,
-        reason: error.to_string(),
-    }
+    BadRow { id: sample.id.clone(), index: sample.index, reason: error.to_string() }
 }
 
 #[cfg(test)]
@@ -223,19 +180,10 @@ mod tests {
     #[test]
     fn placeholders_stand_anywhere() {
         let text = |s: &str| Content::Text(s.into());
-        assert_eq!(
-            split_at_images("<image>sum?"),
-            [Content::Image(0), text("sum?")]
-        );
+        assert_eq!(split_at_images("<image>sum?"), [Content::Image(0), text("sum?")]);
         assert_eq!(
             split_at_images("a<image><image> b<image>"),
-            [
-                text("a"),
-                Content::Image(0),
-                Content::Image(1),
-                text(" b"),
-                Content::Image(2)
-            ]
+            [text("a"), Content::Image(0), Content::Image(1), text(" b"), Content::Image(2)]
         );
         assert_eq!(split_at_images("none"), [text("none")]);
     }
@@ -243,19 +191,10 @@ mod tests {
     #[test]
     fn built_in_formats_keep_the_problem() {
         for name in BUILT_IN {
-            let out = FormatPrompt::new(name)
-                .unwrap()
-                .render("  <image>{{ x }} & <b>?")
-                .unwrap();
+            let out = FormatPrompt::new(name).unwrap().render("  <image>{{ x }} & <b>?").unwrap();
             assert!(out.contains("<image>{{ x }} & <b>?"), "{name}: {out}");
         }
-        assert_eq!(
-            FormatPrompt::new("none")
-                .unwrap()
-                .render(" as is ")
-                .unwrap(),
-            " as is "
-        );
+        assert_eq!(FormatPrompt::new("none").unwrap().render(" as is ").unwrap(), " as is ");
         assert!(
             FormatPrompt::new("math_perception")
                 .unwrap()
@@ -267,21 +206,9 @@ mod tests {
 
     #[test]
     fn bad_formats_are_named() {
-        assert!(
-            FormatPrompt::new("maths")
-                .unwrap_err()
-                .to_string()
-                .contains("math_perception")
-        );
-        assert!(
-            FormatPrompt::new("no-such.jinja")
-                .unwrap_err()
-                .to_string()
-                .contains("no-such.jinja")
-        );
-        let error = FormatPrompt::from_source("x.jinja", "no variable".into())
-            .unwrap_err()
-            .to_string();
+        assert!(FormatPrompt::new("maths").unwrap_err().to_string().contains("math_perception"));
+        assert!(FormatPrompt::new("no-such.jinja").unwrap_err().to_string().contains("no-such.jinja"));
+        let error = FormatPrompt::from_source("x.jinja", "no variable".into()).unwrap_err().to_string();
         assert!(error.contains("{{ content }}"), "{error}");
         assert!(FormatPrompt::from_source("x.jinja", "{% if %}".into()).is_err());
     }

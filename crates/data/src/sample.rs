@@ -48,10 +48,7 @@ impl ImageSource {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Path(path) => std::fs::read(path)
                 .map(Cow::Owned)
-                .map_err(|e| ImageError::Read {
-                    path: path.display().to_string(),
-                    reason: e.to_string(),
-                }),
+                .map_err(|e| ImageError::Read { path: path.display().to_string(), reason: e.to_string() }),
         }
     }
 }
@@ -65,10 +62,8 @@ impl ImageSource {
         match self {
             Self::Bytes(bytes) => header_size(bytes),
             Self::Path(path) => {
-                let fail = |e: std::io::Error| ImageError::Read {
-                    path: path.display().to_string(),
-                    reason: e.to_string(),
-                };
+                let fail =
+                    |e: std::io::Error| ImageError::Read { path: path.display().to_string(), reason: e.to_string() };
                 let file = File::open(path).map_err(fail)?;
                 if file.metadata().map_err(fail)?.len() == 0 {
                     return Err(ImageError::Empty);

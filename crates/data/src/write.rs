@@ -35,15 +35,8 @@ pub enum JsonImages {
 }
 
 enum Format {
-    Parquet {
-        writer: Box<ArrowWriter<File>>,
-        schema: SchemaRef,
-        rows: Box<Rows>,
-    },
-    Json {
-        writer: BufWriter<File>,
-        images: JsonImages,
-    },
+    Parquet { writer: Box<ArrowWriter<File>>, schema: SchemaRef, rows: Box<Rows> },
+    Json { writer: BufWriter<File>, images: JsonImages },
 }
 
 /// Writes samples to a file; the file has its name only once [`SampleWriter::finish`] has succeeded.
@@ -76,13 +69,8 @@ struct Rows {
 impl Rows {
     fn new() -> Self {
         let fields = picture_fields();
-        let pictures = StructBuilder::new(
-            fields.clone(),
-            vec![
-                Box::new(BinaryBuilder::new()),
-                Box::new(StringBuilder::new()),
-            ],
-        );
+        let pictures =
+            StructBuilder::new(fields.clone(), vec![Box::new(BinaryBuilder::new()), Box::new(StringBuilder::new())]);
         let item = Field::new("element", DataType::Struct(fields), true);
         Self {
             text: std::array::from_fn(|_| StringBuilder::new()),
@@ -94,22 +82,12 @@ impl Rows {
 }
 
 fn picture_fields() -> Fields {
-    Fields::from(vec![
-        Field::new("bytes", DataType::Binary, true),
-        Field::new("path", DataType::Utf8, true),
-    ])
+    Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
 /// Column names in order: five texts, then the pictures.
 fn names(keys: &Keys) -> [&str; 6] {
-    [
-        &keys.id_key,
-        &keys.prompt_key,
-        &keys.answer_key,
-        &keys.task_key,
-        &keys.solution_key,
-        &keys.image_key,
-    ]
+    [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.task_key, &keys.solution_key, &keys.image_key]
 }
 
 impl SampleWriter {
@@ -118,62 +96,30 @@ impl SampleWriter {
     /// # Errors
     /// An unknown extension, two columns of one name, a folder that cannot be written.
     pub fn create(path: &Path, keys: &Keys, images: JsonImages) -> Result<Self, DataError> {
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
+        let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
         let columns = names(keys);
-        if let Some(twice) = columns
-            .iter()
-            .find(|a| columns.iter().filter(|b| b == a).count() > 1)
-        {
-            return Err(DataError::file(
-                path,
-                format!("two columns would be named {twice:?}; change one of the keys"),
-            ));
+        if let Some(twice) = columns.iter().find(|a| columns.iter().filter(|b| b == a).count() > 1) {
+            return Err(DataError::file(path, format!("two columns would be named {twice:?}; change one of the keys")));
         }
         let unfinished = Unfinished(path.with_extension(format!("{extension}.unfinished")));
         let create = || File::create(&unfinished.0).map_err(|e| DataError::io(&unfinished.0, e));
         let format = match extension {
             "parquet" => {
-                let mut fields: Vec<Field> = columns[..5]
-                    .iter()
-                    .map(|name| Field::new(*name, DataType::Utf8, true))
-                    .collect();
-                let item = Arc::new(Field::new(
-                    "element",
-                    DataType::Struct(picture_fields()),
-                    true,
-                ));
+                let mut fields: Vec<Field> =
+                    columns[..5].iter().map(|name| Field::new(*name, DataType::Utf8, true)).collect();
+                let item = Arc::new(Field::new("element", DataType::Struct(picture_fields()), true));
                 fields.push(Field::new(columns[5], DataType::List(item), true));
                 let schema = Arc::new(Schema::new_with_metadata(fields, hugging_face_hint(keys)));
-                let writer =
-                    ArrowWriter::try_new(create()?, schema.clone(), Some(properties(keys)))
-                        .map_err(|e| DataError::file(path, format!("cannot be written: {e}")))?;
-                Format::Parquet {
-                    writer: Box::new(writer),
-                    schema,
-                    rows: Box::new(Rows::new()),
-                }
+                let writer = ArrowWriter::try_new(create()?, schema.clone(), Some(properties(keys)))
+                    .map_err(|e| DataError::file(path, format!("cannot be written: {e}")))?;
+                Format::Parquet { writer: Box::new(writer), schema, rows: Box::new(Rows::new()) }
             }
-            "jsonl" => Format::Json {
-                writer: BufWriter::new(create()?),
-                images,
-            },
+            "jsonl" => Format::Json { writer: BufWriter::new(create()?), images },
             _ => {
-                return Err(DataError::file(
-                    path,
-                    "the extension says the form: use .parquet or .jsonl",
-                ));
+                return Err(DataError::file(path, "the extension says the form: use .parquet or .jsonl"));
             }
         };
-        Ok(Self {
-            path: path.to_path_buf(),
-            unfinished,
-            keys: keys.clone(),
-            format,
-            written: 0,
-        })
+        Ok(Self { path: path.to_path_buf(), unfinished, keys: keys.clone(), format, written: 0 })
     }
 
     /// Adds a row; pictures that are paths are read.
@@ -183,17 +129,10 @@ impl SampleWriter {
     pub fn write(&mut self, sample: &Sample) -> Result<(), DataError> {
         let mut pictures = Vec::with_capacity(sample.images.len());
         for (k, image) in sample.images.iter().enumerate() {
-            pictures.push(image.load().map_err(|source| DataError::Image {
-                index: k + 1,
-                source,
-            })?);
+            pictures.push(image.load().map_err(|source| DataError::Image { index: k + 1, source })?);
         }
         match &mut self.format {
-            Format::Parquet {
-                writer,
-                schema,
-                rows,
-            } => {
+            Format::Parquet { writer, schema, rows } => {
                 let answer = Some(sample.answer.as_str()).filter(|a| !a.is_empty());
                 let texts = [
                     Some(sample.id.as_str()),
@@ -237,8 +176,7 @@ impl SampleWriter {
                         row.insert(key.to_owned(), json!(text));
                     }
                 }
-                writeln!(writer, "{}", Value::Object(row))
-                    .map_err(|e| DataError::io(&self.unfinished.0, e))?;
+                writeln!(writer, "{}", Value::Object(row)).map_err(|e| DataError::io(&self.unfinished.0, e))?;
             }
         }
         self.written += 1;
@@ -255,42 +193,26 @@ impl SampleWriter {
             return Err(fail("not written: there is no row to write".into()));
         }
         let file = match self.format {
-            Format::Parquet {
-                mut writer,
-                schema,
-                mut rows,
-            } => {
+            Format::Parquet { mut writer, schema, mut rows } => {
                 flush(&mut writer, &schema, &mut rows).map_err(fail)?;
-                writer
-                    .into_inner()
-                    .map_err(|e| fail(format!("cannot be written: {e}")))?
+                writer.into_inner().map_err(|e| fail(format!("cannot be written: {e}")))?
             }
-            Format::Json { writer, .. } => writer
-                .into_inner()
-                .map_err(|e| DataError::io(&self.unfinished.0, e.into_error()))?,
+            Format::Json { writer, .. } => {
+                writer.into_inner().map_err(|e| DataError::io(&self.unfinished.0, e.into_error()))?
+            }
         };
-        file.sync_all()
-            .map_err(|e| DataError::io(&self.unfinished.0, e))?;
-        std::fs::rename(&self.unfinished.0, &self.path)
-            .map_err(|e| DataError::io(&self.path, e))?;
+        file.sync_all().map_err(|e| DataError::io(&self.unfinished.0, e))?;
+        std::fs::rename(&self.unfinished.0, &self.path).map_err(|e| DataError::io(&self.path, e))?;
         Ok(self.written)
     }
 }
 
-fn flush(
-    writer: &mut ArrowWriter<File>,
-    schema: &SchemaRef,
-    rows: &mut Rows,
-) -> Result<(), String> {
+fn flush(writer: &mut ArrowWriter<File>, schema: &SchemaRef, rows: &mut Rows) -> Result<(), String> {
     if rows.count == 0 {
         return Ok(());
     }
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(6);
-    columns.extend(
-        rows.text
-            .iter_mut()
-            .map(|b| Arc::new(b.finish()) as ArrayRef),
-    );
+    columns.extend(rows.text.iter_mut().map(|b| Arc::new(b.finish()) as ArrayRef));
     columns.push(Arc::new(rows.images.finish()));
     (rows.bytes, rows.count) = (0, 0);
     let fail = |e: &dyn std::fmt::Display| format!("cannot be written: {e}");
@@ -302,28 +224,15 @@ fn flush(
 /// Tells the `datasets` library that the structs are pictures.
 fn hugging_face_hint(keys: &Keys) -> HashMap<String, String> {
     let text = || json!({"dtype": "string", "_type": "Value"});
-    let mut features: Map<String, Value> = names(keys)[..5]
-        .iter()
-        .map(|n| ((*n).to_owned(), text()))
-        .collect();
-    features.insert(
-        keys.image_key.clone(),
-        json!({"feature": {"_type": "Image"}, "_type": "Sequence"}),
-    );
-    HashMap::from([(
-        "huggingface".to_owned(),
-        json!({"info": {"features": features}}).to_string(),
-    )])
+    let mut features: Map<String, Value> = names(keys)[..5].iter().map(|n| ((*n).to_owned(), text())).collect();
+    features.insert(keys.image_key.clone(), json!({"feature": {"_type": "Image"}, "_type": "Sequence"}));
+    HashMap::from([("huggingface".to_owned(), json!({"info": {"features": features}}).to_string())])
 }
 
 fn properties(keys: &Keys) -> WriterProperties {
     // Pictures are compressed already.
     let bytes = ["list", "element", "bytes"].map(str::to_owned);
-    let bytes = ColumnPath::new(
-        std::iter::once(keys.image_key.clone())
-            .chain(bytes)
-            .collect(),
-    );
+    let bytes = ColumnPath::new(std::iter::once(keys.image_key.clone()).chain(bytes).collect());
     WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_column_compression(bytes.clone(), Compression::UNCOMPRESSED)
@@ -350,15 +259,10 @@ fn json_images(
         let format = ::image::guess_format(picture).ok();
         if images == JsonImages::Base64 {
             let kind = format.map_or("application/octet-stream", |f| f.to_mime_type());
-            cells.push(json!(format!(
-                "data:{kind};base64,{}",
-                STANDARD.encode(picture)
-            )));
+            cells.push(json!(format!("data:{kind};base64,{}", STANDARD.encode(picture))));
             continue;
         }
-        let extension = format
-            .and_then(|f| f.extensions_str().first())
-            .unwrap_or(&"bin");
+        let extension = format.and_then(|f| f.extensions_str().first()).unwrap_or(&"bin");
         let name = format!("{folder}/{row:06}_{k}.{extension}");
         let file = path.with_file_name(&name);
         if let Some(parent) = file.parent() {

@@ -29,11 +29,7 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     fn limits(&self) -> ImageLimits {
-        ImageLimits {
-            min_pixels: self.min_pixels,
-            max_pixels: self.max_pixels,
-            ..Default::default()
-        }
+        ImageLimits { min_pixels: self.min_pixels, max_pixels: self.max_pixels, ..Default::default() }
     }
 }
 
@@ -43,61 +39,30 @@ fn every_kind_of_file_gives_the_pixels_of_the_reference() {
     assert!(cases().len() > 20);
     for case in cases() {
         let limits = case.limits();
-        let picture =
-            image::decode(&fixture(&case.file)).unwrap_or_else(|e| panic!("{}: {e}", case.file));
+        let picture = image::decode(&fixture(&case.file)).unwrap_or_else(|e| panic!("{}: {e}", case.file));
         let plan = image::plan(picture.width(), picture.height(), &limits).unwrap();
         let resized = image::resize_bicubic(&picture, plan.last.0, plan.last.1);
         let expected = image::decode(&fixture(&format!("{}.expected.png", case.file))).unwrap();
         assert_eq!(resized.dimensions(), expected.dimensions(), "{}", case.file);
-        let differences = resized
-            .iter()
-            .zip(expected.iter())
-            .filter(|(a, b)| a != b)
-            .count();
-        assert_eq!(
-            differences,
-            0,
-            "{}: of {} values",
-            case.file,
-            expected.len()
-        );
+        let differences = resized.iter().zip(expected.iter()).filter(|(a, b)| a != b).count();
+        assert_eq!(differences, 0, "{}: of {} values", case.file, expected.len());
 
         let patches = image::process(&picture, &limits).unwrap();
         assert_eq!(patches.grid_thw, case.grid_thw, "{}", case.file);
         assert_eq!(patches.values.len(), patches.len() * 1176);
         let (w, h) = image::header_size(&fixture(&case.file)).unwrap();
-        assert_eq!(
-            image::grid_of(w, h, &limits).unwrap(),
-            case.grid_thw,
-            "{}",
-            case.file
-        );
+        assert_eq!(image::grid_of(w, h, &limits).unwrap(), case.grid_thw, "{}", case.file);
     }
 }
 
 #[test]
 fn patches_are_those_of_the_reference_to_the_last_bit() {
-    let case = cases()
-        .into_iter()
-        .find(|c| c.file == "patches.png")
-        .unwrap();
-    let patches = image::process(
-        &image::decode(&fixture("patches.png")).unwrap(),
-        &case.limits(),
-    )
-    .unwrap();
+    let case = cases().into_iter().find(|c| c.file == "patches.png").unwrap();
+    let patches = image::process(&image::decode(&fixture("patches.png")).unwrap(), &case.limits()).unwrap();
     let expected = fixture("patches.f32");
-    let expected: Vec<f32> = expected
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
+    let expected: Vec<f32> = expected.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     assert_eq!(patches.values.len(), expected.len());
-    let off = patches
-        .values
-        .iter()
-        .zip(&expected)
-        .map(|(a, b)| (a - b).abs())
-        .fold(0f32, f32::max);
+    let off = patches.values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     assert!(off <= 2.5e-7, "largest difference {off}");
 }
 
@@ -105,28 +70,14 @@ fn patches_are_those_of_the_reference_to_the_last_bit() {
 fn patch_order_by_hand() {
     // A 56x28 picture (two tokens side by side) whose red is the x, green the y coordinate.
     let picture = RgbImage::from_fn(56, 28, |x, y| ::image::Rgb([x as u8, y as u8, 7]));
-    let limits = ImageLimits {
-        min_pixels: 28 * 28,
-        mean: [0.0; 3],
-        std: [1.0; 3],
-        ..Default::default()
-    };
+    let limits = ImageLimits { min_pixels: 28 * 28, mean: [0.0; 3], std: [1.0; 3], ..Default::default() };
     let patches = image::process(&picture, &limits).unwrap();
     assert_eq!(patches.grid_thw, [1, 2, 4]);
     let value = |patch: usize, c: usize, t: usize, y: usize, x: usize| {
         (patches.values[patch * 1176 + c * 392 + t * 196 + y * 14 + x] * 255.0).round() as usize
     };
     // Patches of the first token, then of the second: (x0, y0) of each.
-    let corners = [
-        (0, 0),
-        (14, 0),
-        (0, 14),
-        (14, 14),
-        (28, 0),
-        (42, 0),
-        (28, 14),
-        (42, 14),
-    ];
+    let corners = [(0, 0), (14, 0), (0, 14), (14, 14), (28, 0), (42, 0), (28, 14), (42, 14)];
     for (patch, (x0, y0)) in corners.into_iter().enumerate() {
         for t in 0..2 {
             assert_eq!(value(patch, 0, t, 3, 5), x0 + 5);
@@ -139,27 +90,16 @@ fn patch_order_by_hand() {
 #[test]
 fn sixteen_bit_colour_is_read_by_its_high_byte() {
     let mut png = Vec::new();
-    let picture =
-        ::image::ImageBuffer::from_fn(3, 1, |x, _| ::image::Rgb([0x12ffu16, 0xff00, x as u16]));
+    let picture = ::image::ImageBuffer::from_fn(3, 1, |x, _| ::image::Rgb([0x12ffu16, 0xff00, x as u16]));
     ::image::DynamicImage::ImageRgb16(picture)
-        .write_to(
-            &mut std::io::Cursor::new(&mut png),
-            ::image::ImageFormat::Png,
-        )
+        .write_to(&mut std::io::Cursor::new(&mut png), ::image::ImageFormat::Png)
         .unwrap();
     assert_eq!(image::decode(&png).unwrap().as_raw()[..3], [0x12, 0xff, 0]);
 }
 
 #[test]
 fn a_truncated_file_is_an_error_in_every_format() {
-    for name in [
-        "plain.png",
-        "420.jpg",
-        "progressive.jpg",
-        "lossy.webp",
-        "plain.bmp",
-        "plain.tiff",
-    ] {
+    for name in ["plain.png", "420.jpg", "progressive.jpg", "lossy.webp", "plain.bmp", "plain.tiff"] {
         let bytes = fixture(name);
         for keep in [bytes.len() / 2, bytes.len() * 9 / 10] {
             let error = image::decode(&bytes[..keep]).expect_err(name);
@@ -170,13 +110,7 @@ fn a_truncated_file_is_an_error_in_every_format() {
 
 #[test]
 fn damage_never_panics() {
-    for name in [
-        "420.jpg",
-        "progressive.jpg",
-        "palette.png",
-        "lossy.webp",
-        "two_frames.gif",
-    ] {
+    for name in ["420.jpg", "progressive.jpg", "palette.png", "lossy.webp", "two_frames.gif"] {
         let whole = fixture(name);
         for k in 0..200 {
             let mut bytes = whole.clone();
@@ -191,19 +125,9 @@ fn damage_never_panics() {
 #[test]
 fn what_is_no_image_is_named() {
     assert_eq!(image::decode(&[]).unwrap_err(), ImageError::Empty);
-    let error = image::decode(b"<html>not found</html>")
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("not an image") && error.contains("3c 68"),
-        "{error}"
-    );
-    assert!(
-        image::header_size(b"\xff\xd8\xff\xe0\x00")
-            .unwrap_err()
-            .to_string()
-            .contains("JPEG")
-    );
+    let error = image::decode(b"<html>not found</html>").unwrap_err().to_string();
+    assert!(error.contains("not an image") && error.contains("3c 68"), "{error}");
+    assert!(image::header_size(b"\xff\xd8\xff\xe0\x00").unwrap_err().to_string().contains("JPEG"));
 }
 
 #[test]
@@ -215,32 +139,13 @@ fn a_decompression_bomb_is_refused_by_its_header() {
     let crc = crc32(&bomb[12..29]);
     bomb[29..33].copy_from_slice(&crc.to_be_bytes());
     let error = image::decode(&bomb).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ImageError::TooLarge {
-                width: 60_000,
-                height: 60_000,
-                ..
-            }
-        ),
-        "{error}"
-    );
-    assert!(matches!(
-        image::decode_within(&fixture("plain.png"), 100),
-        Err(ImageError::TooLarge { .. })
-    ));
+    assert!(matches!(error, ImageError::TooLarge { width: 60_000, height: 60_000, .. }), "{error}");
+    assert!(matches!(image::decode_within(&fixture("plain.png"), 100), Err(ImageError::TooLarge { .. })));
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, b| {
-        (0..8).fold(crc ^ u32::from(*b), |crc, _| {
-            if crc & 1 == 1 {
-                crc >> 1 ^ 0xEDB8_8320
-            } else {
-                crc >> 1
-            }
-        })
+        (0..8).fold(crc ^ u32::from(*b), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
     })
 }
 
@@ -248,10 +153,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 fn too_elongated_is_an_error() {
     let limits = ImageLimits::default();
     assert!(image::process(&RgbImage::new(400, 2), &limits).is_ok());
-    assert!(matches!(
-        image::process(&RgbImage::new(402, 2), &limits),
-        Err(ImageError::AspectRatio { .. })
-    ));
+    assert!(matches!(image::process(&RgbImage::new(402, 2), &limits), Err(ImageError::AspectRatio { .. })));
 }
 
 proptest! {

@@ -5,8 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use data::image::header_size;
 use data::{
-    Content, Dataset, FormatPrompt, ImageSource, Keys, Processor, Sample, build_prompt,
-    count_prompt_tokens, toy,
+    Content, Dataset, FormatPrompt, ImageSource, Keys, Processor, Sample, build_prompt, count_prompt_tokens, toy,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -23,10 +22,7 @@ fn edited(name: &str, edit: impl Fn(Value) -> Option<Value>) -> tempfile::TempDi
     let dir = tempfile::tempdir().unwrap();
     toy::write_processor_files(dir.path()).unwrap();
     let path = dir.path().join(name);
-    let old = std::fs::read(&path)
-        .ok()
-        .map(|b| serde_json::from_slice(&b).unwrap())
-        .unwrap_or(Value::Null);
+    let old = std::fs::read(&path).ok().map(|b| serde_json::from_slice(&b).unwrap()).unwrap_or(Value::Null);
     match edit(old) {
         Some(new) => std::fs::write(path, new.to_string()).unwrap(),
         None => std::fs::remove_file(path).unwrap(),
@@ -43,25 +39,12 @@ fn refusal(dir: &Path) -> String {
 fn png(w: u32, h: u32) -> ImageSource {
     let mut bytes = Vec::new();
     let picture = ::image::RgbImage::from_fn(w, h, |x, y| ::image::Rgb([x as u8, y as u8, 9]));
-    picture
-        .write_to(
-            &mut std::io::Cursor::new(&mut bytes),
-            ::image::ImageFormat::Png,
-        )
-        .unwrap();
+    picture.write_to(&mut std::io::Cursor::new(&mut bytes), ::image::ImageFormat::Png).unwrap();
     bytes.into()
 }
 
 fn sample(problem: &str, images: Vec<ImageSource>) -> Sample {
-    Sample {
-        id: "a".into(),
-        index: 3,
-        problem: problem.into(),
-        answer: "1".into(),
-        images,
-        task: None,
-        solution: None,
-    }
+    Sample { id: "a".into(), index: 3, problem: problem.into(), answer: "1".into(), images, task: None, solution: None }
 }
 
 #[test]
@@ -73,15 +56,7 @@ fn a_toy_prompt_token_by_token() {
     let id = |token: &str| processor.token_id(token).unwrap();
     let mut expected = vec![ids.im_start, id("user"), id("\n"), ids.vision_start];
     expected.extend([ids.image_pad; 2]);
-    expected.extend([
-        ids.vision_end,
-        id("s"),
-        id("u"),
-        id("m"),
-        id("?"),
-        ids.im_end,
-        id("\n"),
-    ]);
+    expected.extend([ids.vision_end, id("s"), id("u"), id("m"), id("?"), ids.im_end, id("\n")]);
     expected.extend([ids.im_start, id("assistant"), id("\n")]);
     assert_eq!(encoded.input_ids, expected);
     assert_eq!(encoded.images.len(), 1);
@@ -117,10 +92,7 @@ fn toy_ids_are_those_of_the_file() {
     assert_eq!(processor.eos_ids(), [ids.im_end, ids.pad]);
     assert_eq!(processor.pad_id(), ids.pad);
     assert_eq!(processor.image_pad_id(), ids.image_pad);
-    assert_eq!(
-        (processor.vision_start_id(), processor.vision_end_id()),
-        (ids.vision_start, ids.vision_end)
-    );
+    assert_eq!((processor.vision_start_id(), processor.vision_end_id()), (ids.vision_start, ids.vision_end));
     assert_eq!(processor.video_pad_id(), ids.video_pad);
     assert_eq!(processor.special_ids().len(), 8);
     assert_eq!(processor.limits().min_pixels, 28 * 28);
@@ -135,11 +107,7 @@ fn every_toy_text_is_within_the_vocabulary() {
         let spec = toy::ToySpec::parse(task.name()).unwrap();
         for i in 0..100 {
             let problem = spec.problem(i);
-            for text in [
-                &problem.problem.replace("<image>", ""),
-                &problem.solution,
-                &problem.answer,
-            ] {
+            for text in [&problem.problem.replace("<image>", ""), &problem.solution, &problem.answer] {
                 let ids = processor.encode_text(text).unwrap();
                 assert!(!ids.contains(&unknown), "{text}");
                 assert_eq!(&processor.decode(&ids, true).unwrap(), text);
@@ -150,50 +118,23 @@ fn every_toy_text_is_within_the_vocabulary() {
 
 #[test]
 fn the_system_message_stands_first() {
-    let ids = TOY
-        .1
-        .encode(Some("be brief"), &[Content::Text("hi".into())], &[])
-        .unwrap()
-        .input_ids;
-    assert_eq!(
-        TOY.1.decode(&ids, true).unwrap(),
-        "system\nbe brief\nuser\nhi\nassistant\n"
-    );
+    let ids = TOY.1.encode(Some("be brief"), &[Content::Text("hi".into())], &[]).unwrap().input_ids;
+    assert_eq!(TOY.1.decode(&ids, true).unwrap(), "system\nbe brief\nuser\nhi\nassistant\n");
 }
 
 #[test]
 fn special_tokens_in_a_text_are_refused() {
     let processor = &TOY.1;
     let none = FormatPrompt::new("none").unwrap();
-    for text in [
-        "<|image_pad|>",
-        "see <|vision_start|>",
-        "<|im_end|>\n<|im_start|>system",
-    ] {
-        let error = build_prompt(&sample(text, vec![]), &none, processor, None)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("special token") && error.contains("placeholder count differs"),
-            "{error}"
-        );
+    for text in ["<|image_pad|>", "see <|vision_start|>", "<|im_end|>\n<|im_start|>system"] {
+        let error = build_prompt(&sample(text, vec![]), &none, processor, None).unwrap_err().to_string();
+        assert!(error.contains("special token") && error.contains("placeholder count differs"), "{error}");
         assert!(processor.encode_text(text).is_err());
     }
     // Two halves in neighbouring pieces.
-    let halves = [
-        Content::Text("<|image_".into()),
-        Content::Text("pad|>".into()),
-    ];
-    assert!(
-        processor
-            .encode(None, &halves, &[])
-            .unwrap_err()
-            .to_string()
-            .contains("<|image_pad|>")
-    );
-    let error = processor
-        .encode(Some("<|image_pad|>"), &[Content::Text("x".into())], &[])
-        .unwrap_err();
+    let halves = [Content::Text("<|image_".into()), Content::Text("pad|>".into())];
+    assert!(processor.encode(None, &halves, &[]).unwrap_err().to_string().contains("<|image_pad|>"));
+    let error = processor.encode(Some("<|image_pad|>"), &[Content::Text("x".into())], &[]).unwrap_err();
     assert!(error.to_string().contains("special token"));
 }
 
@@ -207,24 +148,18 @@ fn bad_rows_name_row_and_reason() {
         row.to_string()
     };
     let error = bad(&sample("<image><image> what?", vec![png(30, 30)]));
-    assert!(error.contains("row 3 (id \"a\"): placeholder count differs: the problem has 2 <image> and the row has 1 images"), "{error}");
+    assert!(
+        error.contains(
+            "row 3 (id \"a\"): placeholder count differs: the problem has 2 <image> and the row has 1 images"
+        ),
+        "{error}"
+    );
     assert!(bad(&sample("what?", vec![png(30, 30)])).contains("0 <image>"));
     assert!(bad(&sample("  ", vec![])).contains("problem is empty"));
-    let empty = Sample {
-        answer: " ".into(),
-        ..sample("what?", vec![])
-    };
+    let empty = Sample { answer: " ".into(), ..sample("what?", vec![]) };
     assert!(bad(&empty).contains("answer is empty"));
-    assert!(
-        bad(&sample("<image>", vec![vec![1u8, 2, 3].into()])).contains("image 1: not an image")
-    );
-    assert!(
-        bad(&sample(
-            "<image>",
-            vec![ImageSource::Path("/no/such.png".into())]
-        ))
-        .contains("/no/such.png")
-    );
+    assert!(bad(&sample("<image>", vec![vec![1u8, 2, 3].into()])).contains("image 1: not an image"));
+    assert!(bad(&sample("<image>", vec![ImageSource::Path("/no/such.png".into())])).contains("/no/such.png"));
     let error = bad(&sample("<image>a<image>", vec![png(30, 30), png(1, 300)]));
     assert!(error.contains("image 2: 1x300 is too elongated"), "{error}");
 }
@@ -249,19 +184,10 @@ fn several_images_keep_their_order() {
 fn limits_of_the_run_change_the_grid() {
     let dir = tempfile::tempdir().unwrap();
     toy::write_processor_files(dir.path()).unwrap();
-    let processor = Processor::from_folder(dir.path())
-        .unwrap()
-        .with_limits(784, 100 * 100)
-        .unwrap();
-    let encoded = processor
-        .encode(None, &[Content::Image(0)], &[png(300, 300)])
-        .unwrap();
+    let processor = Processor::from_folder(dir.path()).unwrap().with_limits(784, 100 * 100).unwrap();
+    let encoded = processor.encode(None, &[Content::Image(0)], &[png(300, 300)]).unwrap();
     assert_eq!(encoded.images[0].grid_thw, [1, 6, 6]);
-    let error = Processor::from_folder(dir.path())
-        .unwrap()
-        .with_limits(100, 10)
-        .unwrap_err()
-        .to_string();
+    let error = Processor::from_folder(dir.path()).unwrap().with_limits(100, 10).unwrap_err().to_string();
     assert!(error.contains("min_pixels (100)"), "{error}");
 }
 
@@ -276,14 +202,8 @@ fn folders_that_cannot_be_used() {
     let dir = edited("tokenizer.json", |_| Some(json!({"version": "1.0"})));
     assert!(refusal(dir.path()).contains("tokenizer.json cannot be read"));
     let dir = edited("tokenizer.json", |mut t| {
-        t["added_tokens"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|a| a["content"] != "<|image_pad|>");
-        t["model"]["vocab"]
-            .as_object_mut()
-            .unwrap()
-            .remove("<|image_pad|>");
+        t["added_tokens"].as_array_mut().unwrap().retain(|a| a["content"] != "<|image_pad|>");
+        t["model"]["vocab"].as_object_mut().unwrap().remove("<|image_pad|>");
         Some(t)
     });
     assert!(refusal(dir.path()).contains("no token <|image_pad|>"));
@@ -302,10 +222,7 @@ fn folders_that_cannot_be_used() {
             t[key] = value.clone();
             Some(t)
         });
-        assert!(
-            refusal(dir.path()).contains("preprocessor_config.json"),
-            "{key}"
-        );
+        assert!(refusal(dir.path()).contains("preprocessor_config.json"), "{key}");
     }
     let dir = edited("preprocessor_config.json", |_| Some(json!([1])));
     assert!(refusal(dir.path()).contains("not a JSON object"));
@@ -315,10 +232,7 @@ fn folders_that_cannot_be_used() {
 fn chat_templates_in_all_their_places() {
     let prompt = |dir: &Path| {
         let processor = Processor::from_folder(dir).unwrap();
-        let ids = processor
-            .encode(None, &[Content::Text("x".into())], &[])
-            .unwrap()
-            .input_ids;
+        let ids = processor.encode(None, &[Content::Text("x".into())], &[]).unwrap().input_ids;
         processor.decode(&ids, true).unwrap()
     };
     let dir = edited("tokenizer_config.json", |mut t| {
@@ -332,30 +246,16 @@ fn chat_templates_in_all_their_places() {
     )
     .unwrap();
     assert_eq!(prompt(dir.path()), "legacy x");
-    std::fs::write(
-        dir.path().join("chat_template.jinja"),
-        "file {{ messages[0].content }}",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), "file {{ messages[0].content }}").unwrap();
     assert_eq!(prompt(dir.path()), "file x");
     // A template for text only writes no image token.
     let processor = Processor::from_folder(dir.path()).unwrap();
-    let error = processor
-        .encode(None, &[Content::Image(0)], &[png(28, 28)])
-        .unwrap_err()
-        .to_string();
+    let error = processor.encode(None, &[Content::Image(0)], &[png(28, 28)]).unwrap_err().to_string();
     assert!(error.contains("wrote 0 image"), "{error}");
     // A template may refuse.
-    std::fs::write(
-        dir.path().join("chat_template.jinja"),
-        "{{ raise_exception('no tools, please') }}",
-    )
-    .unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), "{{ raise_exception('no tools, please') }}").unwrap();
     let processor = Processor::from_folder(dir.path()).unwrap();
-    let error = processor
-        .encode(None, &[Content::Text("x".into())], &[])
-        .unwrap_err()
-        .to_string();
+    let error = processor.encode(None, &[Content::Text("x".into())], &[]).unwrap_err().to_string();
     assert!(error.contains("no tools, please"), "{error}");
 }
 
@@ -372,14 +272,8 @@ fn a_template_of_qwen_style() {
         {% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
     std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
     let processor = Processor::from_folder(dir.path()).unwrap();
-    let ids = processor
-        .encode(
-            None,
-            &[Content::Image(0), Content::Text("a".into())],
-            &[png(28, 28)],
-        )
-        .unwrap()
-        .input_ids;
+    let ids =
+        processor.encode(None, &[Content::Image(0), Content::Text("a".into())], &[png(28, 28)]).unwrap().input_ids;
     assert_eq!(
         processor.decode(&ids, false).unwrap(),
         "<|im_start|>system\nhelp.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>a<|im_end|>\n<|im_start|>assistant\n"
@@ -394,10 +288,7 @@ fn settings_of_transformers_5() {
     }});
     std::fs::write(dir.path().join("processor_config.json"), config.to_string()).unwrap();
     let processor = Processor::from_folder(dir.path()).unwrap();
-    assert_eq!(
-        (processor.limits().min_pixels, processor.limits().max_pixels),
-        (3136, 50176)
-    );
+    assert_eq!((processor.limits().min_pixels, processor.limits().max_pixels), (3136, 50176));
     assert_eq!(processor.limits().mean, [0.5; 3]);
     assert!(!processor.limits().process_image);
 }
@@ -411,8 +302,7 @@ fn a_post_processor_adds_nothing_and_nothing_is_cut() {
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
             "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [toy::special_ids().bos], "tokens": ["<|endoftext|>"]}}
         });
-        t["truncation"] =
-            json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
+        t["truncation"] = json!({"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0});
         t["padding"] = json!({"strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "0"});
         Some(t)
     });
@@ -438,21 +328,15 @@ fn byte_level() -> Processor {
         for c in &characters {
             vocab.insert(char::from_u32(*c).unwrap().to_string(), json!(vocab.len()));
         }
-        for (k, token) in t["added_tokens"]
-            .as_array_mut()
-            .unwrap()
-            .iter_mut()
-            .enumerate()
-        {
+        for (k, token) in t["added_tokens"].as_array_mut().unwrap().iter_mut().enumerate() {
             token["id"] = json!(first + k as u64);
-            vocab.insert(
-                token["content"].as_str().unwrap().to_owned(),
-                token["id"].clone(),
-            );
+            vocab.insert(token["content"].as_str().unwrap().to_owned(), token["id"].clone());
         }
         t["model"]["vocab"] = Value::Object(vocab);
-        t["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
-        t["decoder"] = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        t["pre_tokenizer"] =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+        t["decoder"] =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
         Some(t)
     });
     Processor::from_folder(dir.path()).unwrap()
@@ -472,10 +356,7 @@ fn a_stream_never_shows_half_a_character() {
     // Cut inside a character.
     let mut stream = BYTES.stream();
     let cut = BYTES.encode_text("a😀").unwrap();
-    let shown: String = cut[..3]
-        .iter()
-        .map(|id| stream.push(*id).unwrap())
-        .collect();
+    let shown: String = cut[..3].iter().map(|id| stream.push(*id).unwrap()).collect();
     assert_eq!(shown, "a");
     assert_eq!(stream.finish().unwrap(), "\u{FFFD}");
     assert_eq!(stream.push(ids[0]).unwrap(), "n");
@@ -486,10 +367,7 @@ fn special_tokens_are_left_out_of_a_stream() {
     let mut stream = TOY.1.stream();
     let ids = toy::special_ids();
     let five = TOY.1.token_id("5").unwrap();
-    let out: Vec<String> = [five, ids.im_end, five]
-        .iter()
-        .map(|id| stream.push(*id).unwrap())
-        .collect();
+    let out: Vec<String> = [five, ids.im_end, five].iter().map(|id| stream.push(*id).unwrap()).collect();
     assert_eq!(out, ["5", "", "5"]);
 }
 
@@ -497,8 +375,7 @@ fn special_tokens_are_left_out_of_a_stream() {
 fn a_processor_is_shared_by_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     shared(&TOY.1);
-    let dataset =
-        Arc::new(Dataset::open(&["toy:sum?size=5".into()], &Keys::default(), None).unwrap());
+    let dataset = Arc::new(Dataset::open(&["toy:sum?size=5".into()], &Keys::default(), None).unwrap());
     shared(&dataset);
 }
 
@@ -567,18 +444,11 @@ proptest! {
 #[test]
 fn headers_alone_are_read_for_counting() {
     // The second half of the file is gone: counting does not notice, building does.
-    let ImageSource::Bytes(bytes) = png(100, 100) else {
-        unreachable!()
-    };
+    let ImageSource::Bytes(bytes) = png(100, 100) else { unreachable!() };
     let cut = &bytes[..bytes.len() / 2];
     assert_eq!(header_size(cut).unwrap(), (100, 100));
     let row = sample("<image>", vec![cut.to_vec().into()]);
     let none = FormatPrompt::new("none").unwrap();
     assert!(count_prompt_tokens(&row, &none, &TOY.1, None).is_ok());
-    assert!(
-        build_prompt(&row, &none, &TOY.1, None)
-            .unwrap_err()
-            .reason
-            .contains("image 1: cannot decode")
-    );
+    assert!(build_prompt(&row, &none, &TOY.1, None).unwrap_err().reason.contains("image 1: cannot decode"));
 }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
 use arrow_array::{
-    Array, ArrayRef, Float64Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray,
-    StructArray,
+    Array, ArrayRef, Float64Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray, StructArray,
 };
 use arrow_schema::{DataType, Field, Fields, Schema};
 use base64::Engine;
@@ -18,10 +17,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 type Pictures = Vec<Option<Vec<(Option<Vec<u8>>, Option<&'static str>)>>>;
 
 fn picture_fields() -> Fields {
-    Fields::from(vec![
-        Field::new("bytes", DataType::Binary, true),
-        Field::new("path", DataType::Utf8, true),
-    ])
+    Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
 fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
@@ -31,11 +27,7 @@ fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
         bytes.append_option(b.as_deref());
         paths.append_option(*p);
     }
-    StructArray::new(
-        picture_fields(),
-        vec![Arc::new(bytes.finish()), Arc::new(paths.finish())],
-        None,
-    )
+    StructArray::new(picture_fields(), vec![Arc::new(bytes.finish()), Arc::new(paths.finish())], None)
 }
 
 fn picture_lists(rows: &Pictures) -> ListArray {
@@ -43,17 +35,8 @@ fn picture_lists(rows: &Pictures) -> ListArray {
     let lengths = rows.iter().map(|r| r.as_ref().map_or(0, Vec::len));
     let offsets = arrow_buffer_offsets(lengths);
     let nulls: arrow_array::BooleanArray = rows.iter().map(|r| Some(r.is_some())).collect();
-    let item = Arc::new(Field::new(
-        "element",
-        DataType::Struct(picture_fields()),
-        true,
-    ));
-    ListArray::new(
-        item,
-        offsets,
-        Arc::new(structs(&flat)),
-        Some(arrow_buffer::NullBuffer::new(nulls.values().clone())),
-    )
+    let item = Arc::new(Field::new("element", DataType::Struct(picture_fields()), true));
+    ListArray::new(item, offsets, Arc::new(structs(&flat)), Some(arrow_buffer::NullBuffer::new(nulls.values().clone())))
 }
 
 fn arrow_buffer_offsets(lengths: impl Iterator<Item = usize>) -> arrow_buffer::OffsetBuffer<i32> {
@@ -61,30 +44,17 @@ fn arrow_buffer_offsets(lengths: impl Iterator<Item = usize>) -> arrow_buffer::O
 }
 
 fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize, page_index: bool) {
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(n, a)| Field::new(*n, a.data_type().clone(), true))
-        .collect();
+    let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
-    let batch =
-        RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).unwrap();
+    let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).unwrap();
     let properties = WriterProperties::builder()
         .set_max_row_group_row_count(Some(group_rows))
         .set_data_page_row_count_limit(7)
         .set_write_batch_size(7)
         .set_offset_index_disabled(!page_index)
-        .set_statistics_enabled(if page_index {
-            EnabledStatistics::Page
-        } else {
-            EnabledStatistics::Chunk
-        })
+        .set_statistics_enabled(if page_index { EnabledStatistics::Page } else { EnabledStatistics::Chunk })
         .build();
-    let mut writer = ArrowWriter::try_new(
-        std::fs::File::create(path).unwrap(),
-        schema,
-        Some(properties),
-    )
-    .unwrap();
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(path).unwrap(), schema, Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
 }
@@ -102,9 +72,7 @@ fn open_with(path: &Path, keys: &Keys) -> Dataset {
 }
 
 fn refusal(spec: &str) -> String {
-    let error = Dataset::open(&[spec.into()], &Keys::default(), None)
-        .unwrap_err()
-        .to_string();
+    let error = Dataset::open(&[spec.into()], &Keys::default(), None).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
     error
 }
@@ -132,15 +100,9 @@ fn virl(path: &Path, rows: usize, group_rows: usize, payload: usize, page_index:
         .collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("problem", texts((0..rows).map(|i| format!("p{i}")))),
-        (
-            "answer",
-            texts((0..rows).map(|i| format!("\\boxed{{{i}}}"))),
-        ),
+        ("answer", texts((0..rows).map(|i| format!("\\boxed{{{i}}}")))),
         ("images", Arc::new(picture_lists(&pictures))),
-        (
-            "unused",
-            Arc::new(Float64Array::from_iter_values((0..rows).map(|i| i as f64))),
-        ),
+        ("unused", Arc::new(Float64Array::from_iter_values((0..rows).map(|i| i as f64)))),
     ];
     write(path, columns, group_rows, page_index);
 }
@@ -207,9 +169,7 @@ fn many_threads_read_one_file() {
         for t in 0..4 {
             let (dataset, dir) = (&dataset, &dir);
             scope.spawn(move || {
-                (0..200).for_each(|k| {
-                    check_virl(&dataset.get((k * 7 + t * 53) % 400).unwrap(), dir, 100)
-                })
+                (0..200).for_each(|k| check_virl(&dataset.get((k * 7 + t * 53) % 400).unwrap(), dir, 100))
             });
         }
     });
@@ -222,18 +182,14 @@ fn opening_reads_no_data_page() {
     let path = dir.join("train.parquet");
     virl(&path, 40, 10, 50, false);
     let mut bytes = std::fs::read(&path).unwrap();
-    let footer =
-        u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
+    let footer = u32::from_le_bytes(bytes[bytes.len() - 8..bytes.len() - 4].try_into().unwrap()) as usize;
     let end = bytes.len() - 8 - footer;
     bytes[4..end].fill(0xEE);
     std::fs::write(&path, bytes).unwrap();
     let dataset = open(&path);
     assert_eq!(dataset.len(), 40);
     let row = dataset.get(17).unwrap_err();
-    assert!(
-        row.to_string().starts_with("row 17: row group 1 of"),
-        "{row}"
-    );
+    assert!(row.to_string().starts_with("row 17: row group 1 of"), "{row}");
     assert_eq!(row.to_string().lines().count(), 1);
 }
 
@@ -244,27 +200,12 @@ fn picture_columns_of_every_shape() {
     let answers = || -> ArrayRef { Arc::new(Int64Array::from(vec![Some(3), Some(-4)])) };
     let case = |name: &str, images: ArrayRef| {
         let path = dir.join(format!("{name}.parquet"));
-        write(
-            &path,
-            vec![
-                ("problem", two()),
-                ("answer", answers()),
-                ("images", images),
-            ],
-            100,
-            false,
-        );
+        write(&path, vec![("problem", two()), ("answer", answers()), ("images", images)], 100, false);
         let dataset = open(&path);
         [dataset.get(0).unwrap(), dataset.get(1).unwrap()]
     };
     // One struct a row.
-    let rows = case(
-        "struct",
-        Arc::new(structs(&[
-            (Some(vec![1, 2]), Some("kept.png")),
-            (None, Some("b.png")),
-        ])),
-    );
+    let rows = case("struct", Arc::new(structs(&[(Some(vec![1, 2]), Some("kept.png")), (None, Some("b.png"))])));
     assert_eq!(rows[0].images, [ImageSource::from(vec![1, 2])]);
     assert_eq!(rows[1].images, [ImageSource::Path(dir.join("b.png"))]);
     assert_eq!([&rows[0].answer, &rows[1].answer], ["3", "-4"]);
@@ -276,10 +217,7 @@ fn picture_columns_of_every_shape() {
     lists.append(true);
     lists.append(false);
     let rows = case("binary", Arc::new(lists.finish()));
-    assert_eq!(
-        rows[0].images,
-        [ImageSource::from(vec![1]), ImageSource::from(vec![2])]
-    );
+    assert_eq!(rows[0].images, [ImageSource::from(vec![1]), ImageSource::from(vec![2])]);
     assert!(rows[1].images.is_empty());
     // list<string>.
     let mut lists = ListBuilder::new(StringBuilder::new());
@@ -291,30 +229,14 @@ fn picture_columns_of_every_shape() {
     assert_eq!(rows[0].images, [ImageSource::Path(dir.join("one.png"))]);
     assert_eq!(rows[1].images, [ImageSource::Path("/abs/two.png".into())]);
     // A column of nothing.
-    assert!(
-        case("null", Arc::new(NullArray::new(2)))[0]
-            .images
-            .is_empty()
-    );
+    assert!(case("null", Arc::new(NullArray::new(2)))[0].images.is_empty());
     // Plain bytes.
-    let rows = case(
-        "plain",
-        Arc::new(arrow_array::BinaryArray::from_vec(vec![b"x", b"y"])),
-    );
+    let rows = case("plain", Arc::new(arrow_array::BinaryArray::from_vec(vec![b"x", b"y"])));
     assert_eq!(rows[1].images, [ImageSource::from(b"y".to_vec())]);
     // A struct with neither.
     let path = dir.join("neither.parquet");
     let neither = Arc::new(structs(&[(None, None), (None, None)]));
-    write(
-        &path,
-        vec![
-            ("problem", two()),
-            ("answer", answers()),
-            ("images", neither),
-        ],
-        100,
-        false,
-    );
+    write(&path, vec![("problem", two()), ("answer", answers()), ("images", neither)], 100, false);
     let error = open(&path).get(1).unwrap_err().to_string();
     assert_eq!(error, "row 1: `images`: neither bytes nor path");
 }
@@ -323,30 +245,10 @@ fn picture_columns_of_every_shape() {
 fn keys_ids_tasks_and_null_cells() {
     let (_tmp, dir) = folder();
     let path = dir.join("x.parquet");
-    let problems: ArrayRef = Arc::new(StringArray::from(vec![
-        Some("q0"),
-        None,
-        Some("q2"),
-        Some("q3"),
-    ]));
-    let answers: ArrayRef = Arc::new(Float64Array::from(vec![
-        Some(0.5),
-        Some(1.0),
-        None,
-        Some(-2.25),
-    ]));
+    let problems: ArrayRef = Arc::new(StringArray::from(vec![Some("q0"), None, Some("q2"), Some("q3")]));
+    let answers: ArrayRef = Arc::new(Float64Array::from(vec![Some(0.5), Some(1.0), None, Some(-2.25)]));
     let ids = texts(["a", "b", "c", "a"]);
-    write(
-        &path,
-        vec![
-            ("question", problems),
-            ("gold", answers),
-            ("qid", ids),
-            ("topic", texts(["t"; 4])),
-        ],
-        2,
-        false,
-    );
+    write(&path, vec![("question", problems), ("gold", answers), ("qid", ids), ("topic", texts(["t"; 4]))], 2, false);
     let keys = Keys {
         prompt_key: "question".into(),
         answer_key: "gold".into(),
@@ -357,22 +259,9 @@ fn keys_ids_tasks_and_null_cells() {
     let dataset = open_with(&path, &keys);
     let first = dataset.get(0).unwrap();
     // The id of two rows names neither.
-    assert_eq!(
-        (
-            first.id.as_str(),
-            first.answer.as_str(),
-            first.task.as_deref()
-        ),
-        ("0", "0.5", Some("t"))
-    );
-    assert_eq!(
-        dataset.get(1).unwrap_err().to_string(),
-        "row 1 (id \"b\"): `question` is missing or null"
-    );
-    assert_eq!(
-        dataset.get(2).unwrap_err().to_string(),
-        "row 2 (id \"c\"): `gold` is missing or null"
-    );
+    assert_eq!((first.id.as_str(), first.answer.as_str(), first.task.as_deref()), ("0", "0.5", Some("t")));
+    assert_eq!(dataset.get(1).unwrap_err().to_string(), "row 1 (id \"b\"): `question` is missing or null");
+    assert_eq!(dataset.get(2).unwrap_err().to_string(), "row 2 (id \"c\"): `gold` is missing or null");
     assert_eq!(dataset.get(3).unwrap().id, "3");
     let columns = &dataset.sources()[0].2;
     assert_eq!(columns.len(), 4);
@@ -389,57 +278,22 @@ fn parquet_files_that_cannot_be_used() {
     for cut in [whole.len() - 1, whole.len() / 2, 3] {
         std::fs::write(&path, &whole[..cut]).unwrap();
         let error = refusal(&name);
-        assert!(
-            error.starts_with(&name) && error.contains("truncated"),
-            "{error}"
-        );
+        assert!(error.starts_with(&name) && error.contains("truncated"), "{error}");
     }
     std::fs::write(&path, b"").unwrap();
     assert!(refusal(&name).contains(&name));
-    write(
-        &path,
-        vec![("prompt", texts(["a"])), ("answer", texts(["b"]))],
-        10,
-        false,
-    );
+    write(&path, vec![("prompt", texts(["a"])), ("answer", texts(["b"]))], 10, false);
     let error = refusal(&name);
     assert!(
-        error.contains("no column \"problem\"")
-            && error.contains("prompt, answer")
-            && error.contains("prompt_key"),
+        error.contains("no column \"problem\"") && error.contains("prompt, answer") && error.contains("prompt_key"),
         "{error}"
     );
-    write(
-        &path,
-        vec![
-            ("problem", Arc::new(structs(&[(None, None)]))),
-            ("answer", texts(["b"])),
-        ],
-        10,
-        false,
-    );
+    write(&path, vec![("problem", Arc::new(structs(&[(None, None)]))), ("answer", texts(["b"]))], 10, false);
     assert!(refusal(&name).contains("not text"));
     let numbers: ArrayRef = Arc::new(Int64Array::from(vec![1]));
-    write(
-        &path,
-        vec![
-            ("problem", texts(["a"])),
-            ("answer", texts(["b"])),
-            ("images", numbers),
-        ],
-        10,
-        false,
-    );
+    write(&path, vec![("problem", texts(["a"])), ("answer", texts(["b"])), ("images", numbers)], 10, false);
     assert!(refusal(&name).contains("not pictures"));
-    write(
-        &path,
-        vec![
-            ("problem", texts(Vec::<&str>::new())),
-            ("answer", texts(Vec::<&str>::new())),
-        ],
-        10,
-        false,
-    );
+    write(&path, vec![("problem", texts(Vec::<&str>::new())), ("answer", texts(Vec::<&str>::new()))], 10, false);
     assert!(refusal(&name).contains("no rows"));
     let text = dir.join("x.txt");
     std::fs::write(&text, "hello").unwrap();
@@ -453,8 +307,7 @@ fn json_lines() {
     let png: Vec<u8> = [b"\x89PNG\r\n\x1a\n".as_slice(), &[7; 60]].concat();
     let base64 = base64::engine::general_purpose::STANDARD.encode(&png);
     let rows = [
-        r#"{"problem": "a", "answer": 3, "images": ["p.png", "/abs/q.png"], "id": 7, "task": "t"}"#
-            .to_owned(),
+        r#"{"problem": "a", "answer": 3, "images": ["p.png", "/abs/q.png"], "id": 7, "task": "t"}"#.to_owned(),
         String::new(),
         format!(r#"{{"problem": "b", "answer": 2.0, "images": "data:image/png;base64,{base64}"}}"#),
         format!(
@@ -472,37 +325,15 @@ fn json_lines() {
     let dataset = open(&path);
     assert_eq!(dataset.len(), 10, "blank lines are no rows");
     let row = dataset.get(0).unwrap();
-    assert_eq!(
-        (row.id.as_str(), row.answer.as_str(), row.task.as_deref()),
-        ("7", "3", Some("t"))
-    );
-    assert_eq!(
-        row.images,
-        [
-            ImageSource::Path(dir.join("p.png")),
-            ImageSource::Path("/abs/q.png".into())
-        ]
-    );
+    assert_eq!((row.id.as_str(), row.answer.as_str(), row.task.as_deref()), ("7", "3", Some("t")));
+    assert_eq!(row.images, [ImageSource::Path(dir.join("p.png")), ImageSource::Path("/abs/q.png".into())]);
     let row = dataset.get(1).unwrap();
-    assert_eq!(
-        (row.answer.as_str(), bytes_of(&row.images[0])),
-        ("2", png.clone())
-    );
+    assert_eq!((row.answer.as_str(), bytes_of(&row.images[0])), ("2", png.clone()));
     let row = dataset.get(2).unwrap();
     assert_eq!((row.answer.as_str(), row.images.len()), ("True", 3));
-    assert_eq!(
-        (bytes_of(&row.images[0]), bytes_of(&row.images[1])),
-        (png.clone(), png)
-    );
+    assert_eq!((bytes_of(&row.images[0]), bytes_of(&row.images[1])), (png.clone(), png));
     let row = dataset.get(3).unwrap();
-    assert_eq!(
-        (
-            row.answer.as_str(),
-            row.solution.as_deref(),
-            row.images.len()
-        ),
-        ("x", Some("s"), 0)
-    );
+    assert_eq!((row.answer.as_str(), row.solution.as_deref(), row.images.len()), ("x", Some("s"), 0));
     let reason = |i: usize| dataset.get(i).unwrap_err().reason;
     assert!(reason(4).contains("not JSON"));
     assert!(reason(5).contains("`answer`: an object"));
@@ -512,16 +343,9 @@ fn json_lines() {
     assert!(reason(9).contains("bad base64"));
 
     // Pictures relative to a folder of the user's choice.
-    let dataset = Dataset::open(
-        &[path.display().to_string().into()],
-        &Keys::default(),
-        Some(Path::new("/pictures")),
-    )
-    .unwrap();
-    assert_eq!(
-        dataset.get(0).unwrap().images[0],
-        ImageSource::Path("/pictures/p.png".into())
-    );
+    let dataset =
+        Dataset::open(&[path.display().to_string().into()], &Keys::default(), Some(Path::new("/pictures"))).unwrap();
+    assert_eq!(dataset.get(0).unwrap().images[0], ImageSource::Path("/pictures/p.png".into()));
 }
 
 #[test]
@@ -541,17 +365,10 @@ fn json_arrays() {
         ("  \n", "no rows"),
         ("[1, 2]", "not an object"),
         ("{\"question\": 1}", "no key \"problem\""),
-        (
-            "[{\"problem\": \"a\", \"answer\": 1}] trailing",
-            "follows the end",
-        ),
+        ("[{\"problem\": \"a\", \"answer\": 1}] trailing", "follows the end"),
     ] {
         std::fs::write(&path, text).unwrap();
-        assert!(
-            refusal(&name).contains(expected),
-            "{text}: {}",
-            refusal(&name)
-        );
+        assert!(refusal(&name).contains(expected), "{text}: {}", refusal(&name));
     }
 }
 
@@ -579,10 +396,7 @@ fn folders_of_annotations() {
     let open = |s: &str| Dataset::open(&[spec(s).into()], &Keys::default(), None).unwrap();
     let dataset = open("@mathvista");
     let row = dataset.get(0).unwrap();
-    assert_eq!(
-        (row.problem.as_str(), row.answer.as_str()),
-        ("<image>x?", "4")
-    );
+    assert_eq!((row.problem.as_str(), row.answer.as_str()), ("<image>x?", "4"));
     assert_eq!(row.images, [ImageSource::Path(dir.join("i/1.png"))]);
     assert_eq!(dataset.get(1).unwrap().answer, "\\frac{1}{2}");
     assert!(dataset.get(2).unwrap_err().reason.contains("missing"));
@@ -612,11 +426,6 @@ fn mixtures_with_weights() {
     let error = serde_json::from_str::<Vec<DataSpec>>(r#"[{"path": "a", "wait": 1}]"#);
     assert!(error.is_err());
     let weight: DataSpec = serde_json::from_str(r#"{"path": "toy:sum", "weight": -1.0}"#).unwrap();
-    assert!(
-        Dataset::open(&[weight], &Keys::default(), None)
-            .unwrap_err()
-            .to_string()
-            .contains("weight -1")
-    );
+    assert!(Dataset::open(&[weight], &Keys::default(), None).unwrap_err().to_string().contains("weight -1"));
     assert!(Dataset::open(&[], &Keys::default(), None).is_err());
 }

@@ -19,21 +19,14 @@ fn read_cells(png: &[u8], candidates: std::ops::Range<usize>) -> (Vec<usize>, us
         let mut pixels = Vec::new();
         for y in 0..8 {
             for x in 0..8 {
-                let p = picture.get_pixel(
-                    (k % cols * 28 + 2 + x * 3 + 1) as u32,
-                    (k / cols * 28 + 2 + y * 3 + 1) as u32,
-                );
+                let p =
+                    picture.get_pixel((k % cols * 28 + 2 + x * 3 + 1) as u32, (k / cols * 28 + 2 + y * 3 + 1) as u32);
                 pixels.push(255 - p.0[0]);
             }
         }
         candidates
             .clone()
-            .find(|&d| {
-                digits::pixels(d)
-                    .iter()
-                    .zip(&pixels)
-                    .all(|(ink, p)| *p == (u32::from(*ink) * 255 / 16) as u8)
-            })
+            .find(|&d| digits::pixels(d).iter().zip(&pixels).all(|(ink, p)| *p == (u32::from(*ink) * 255 / 16) as u8))
             .expect("a digit of the split")
     };
     ((0..cells).map(cell).collect(), cols)
@@ -49,16 +42,11 @@ fn the_recipe_s_example() {
     let abcd = abc + v[3];
     assert_eq!(problem.problem, "<image>sum?");
     assert_eq!(problem.answer, abcd.to_string());
-    let expected = format!(
-        "<think>{}+{}={ab}, {ab}+{}={abc}, {abc}+{}={abcd}</think>\\boxed{{{abcd}}}",
-        v[0], v[1], v[2], v[3]
-    );
+    let expected =
+        format!("<think>{}+{}={ab}, {ab}+{}={abc}, {abc}+{}={abcd}</think>\\boxed{{{abcd}}}", v[0], v[1], v[2], v[3]);
     assert_eq!(problem.solution, expected);
     let one = spec("sum?rows=1&cols=1").problem(4);
-    assert_eq!(
-        one.solution,
-        format!("<think>{0}</think>\\boxed{{{0}}}", one.answer)
-    );
+    assert_eq!(one.solution, format!("<think>{0}</think>\\boxed{{{0}}}", one.answer));
 }
 
 #[test]
@@ -82,19 +70,11 @@ fn test_problems_show_only_test_digits() {
     for i in 0..100 {
         let problem = spec("read?rows=1-2&cols=1-3&split=test").problem(i);
         let (cells, cols) = read_cells(&problem.png, digits::TRAIN..digits::COUNT);
-        let text: String = cells
-            .iter()
-            .map(|&d| digits::label(d).to_string())
-            .collect();
+        let text: String = cells.iter().map(|&d| digits::label(d).to_string()).collect();
         assert_eq!(problem.answer, text);
-        let rows: Vec<String> = cells
-            .chunks(cols)
-            .map(|r| r.iter().map(|&d| digits::label(d).to_string()).collect())
-            .collect();
-        assert_eq!(
-            problem.solution,
-            format!("<think>{}</think>\\boxed{{{text}}}", rows.join(", "))
-        );
+        let rows: Vec<String> =
+            cells.chunks(cols).map(|r| r.iter().map(|&d| digits::label(d).to_string()).collect()).collect();
+        assert_eq!(problem.solution, format!("<think>{}</think>\\boxed{{{text}}}", rows.join(", ")));
     }
 }
 
@@ -109,10 +89,7 @@ fn comparisons_have_one_winner() {
             sums[if by_row { k / cols } else { k % cols }] += u32::from(digits::label(d));
         }
         let best = *sums.iter().max().unwrap();
-        let winners: Vec<usize> = (0..sums.len())
-            .filter(|&k| sums[k] == best)
-            .map(|k| k + 1)
-            .collect();
+        let winners: Vec<usize> = (0..sums.len()).filter(|&k| sums[k] == best).map(|k| k + 1).collect();
         assert_eq!(winners.len(), 1);
         assert_eq!(problem.answer, winners[0].to_string());
     }
@@ -120,21 +97,13 @@ fn comparisons_have_one_winner() {
 
 /// Every `a+b=c` and `a-b=c` of a response holds.
 fn arithmetic_holds(solution: &str) {
-    let thoughts = solution
-        .split("</think>")
-        .next()
-        .unwrap()
-        .trim_start_matches("<think>");
+    let thoughts = solution.split("</think>").next().unwrap().trim_start_matches("<think>");
     for step in thoughts.split([' ', ',']).filter(|s| s.contains('=')) {
         let (left, right) = step.split_once('=').unwrap();
         let at = left[1..].find(['+', '-']).unwrap() + 1;
         let (a, b): (i64, i64) = (left[..at].parse().unwrap(), left[at + 1..].parse().unwrap());
         let sign = if &left[at..at + 1] == "+" { 1 } else { -1 };
-        assert_eq!(
-            a + sign * b,
-            right.parse::<i64>().unwrap(),
-            "{step} in {solution}"
-        );
+        assert_eq!(a + sign * b, right.parse::<i64>().unwrap(), "{step} in {solution}");
     }
 }
 
@@ -179,16 +148,9 @@ fn shapes_are_counted_as_they_are_drawn() {
         let problem = spec("count?rows=1-3&cols=1-3").problem(i);
         arithmetic_holds(&problem.solution);
         let picture = image::decode(&problem.png).unwrap();
-        let question = problem
-            .problem
-            .trim_start_matches("<image>")
-            .trim_end_matches('?');
-        let colour = toy::draw::COLOURS
-            .iter()
-            .find(|c| question.starts_with(c.name));
-        let shape = ["circles", "squares", "triangles"]
-            .into_iter()
-            .find(|s| question.ends_with(s));
+        let question = problem.problem.trim_start_matches("<image>").trim_end_matches('?');
+        let colour = toy::draw::COLOURS.iter().find(|c| question.starts_with(c.name));
+        let shape = ["circles", "squares", "triangles"].into_iter().find(|s| question.ends_with(s));
         let mut total = 0;
         for cy in 0..picture.height() / 28 {
             for cx in 0..picture.width() / 28 {
@@ -200,12 +162,8 @@ fn shapes_are_counted_as_they_are_drawn() {
                 let Some(first) = inked.first() else { continue };
                 // Circle: fills pi/4 of its box; square: all; triangle: half.
                 let (w, h) = (
-                    inked.iter().map(|p| p.0).max().unwrap()
-                        - inked.iter().map(|p| p.0).min().unwrap()
-                        + 1,
-                    inked.iter().map(|p| p.1).max().unwrap()
-                        - inked.iter().map(|p| p.1).min().unwrap()
-                        + 1,
+                    inked.iter().map(|p| p.0).max().unwrap() - inked.iter().map(|p| p.0).min().unwrap() + 1,
+                    inked.iter().map(|p| p.1).max().unwrap() - inked.iter().map(|p| p.1).min().unwrap() + 1,
                 );
                 let fill = inked.len() as f32 / (w * h) as f32;
                 let kind = if fill > 0.95 {
@@ -215,9 +173,7 @@ fn shapes_are_counted_as_they_are_drawn() {
                 } else {
                     "triangles"
                 };
-                total += u32::from(
-                    colour.is_none_or(|c| c.rgb == first.2) && shape.is_none_or(|s| s == kind),
-                );
+                total += u32::from(colour.is_none_or(|c| c.rgb == first.2) && shape.is_none_or(|s| s == kind));
             }
         }
         assert_eq!(problem.answer, total.to_string(), "{question}");
@@ -234,35 +190,20 @@ fn bars_are_as_high_as_they_say() {
         let picture = image::decode(&problem.png).unwrap();
         let bars: Vec<(&str, i64)> = (0..picture.width() / 28)
             .map(|k| {
-                let column: Vec<[u8; 3]> = (0..picture.height())
-                    .map(|y| picture.get_pixel(k * 28 + 14, y).0)
-                    .collect();
-                let colour = toy::draw::COLOURS
-                    .iter()
-                    .find(|c| column.contains(&c.rgb))
-                    .unwrap();
-                (
-                    colour.name,
-                    column.iter().filter(|p| **p == colour.rgb).count() as i64 / 11,
-                )
+                let column: Vec<[u8; 3]> = (0..picture.height()).map(|y| picture.get_pixel(k * 28 + 14, y).0).collect();
+                let colour = toy::draw::COLOURS.iter().find(|c| column.contains(&c.rgb)).unwrap();
+                (colour.name, column.iter().filter(|p| **p == colour.rgb).count() as i64 / 11)
             })
             .collect();
         let value = |name: &str| bars.iter().find(|b| b.0 == name).unwrap().1;
-        let question = problem
-            .problem
-            .trim_start_matches("<image>")
-            .trim_end_matches('?');
+        let question = problem.problem.trim_start_matches("<image>").trim_end_matches('?');
         let expected = match question.split_once(['+', '-']) {
             Some((a, b)) if question.contains('+') => value(a) + value(b),
             Some((a, b)) => value(a) - value(b),
             None if question == "max" => bars.iter().map(|b| b.1).max().unwrap(),
             None => value(question),
         };
-        assert_eq!(
-            problem.answer,
-            expected.to_string(),
-            "{question} of {bars:?}"
-        );
+        assert_eq!(problem.answer, expected.to_string(), "{question} of {bars:?}");
     }
 }
 
@@ -283,32 +224,20 @@ fn specs_that_make_no_sense() {
     ] {
         let error = ToySpec::parse(text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");
-        let error = Dataset::open(&[format!("toy:{text}").into()], &Keys::default(), None)
-            .unwrap_err()
-            .to_string();
+        let error = Dataset::open(&[format!("toy:{text}").into()], &Keys::default(), None).unwrap_err().to_string();
         assert!(error.contains(&format!("toy:{text}")), "{error}");
     }
 }
 
 #[test]
 fn a_toy_source_is_a_data_set() {
-    let keys = Keys {
-        prompt_key: "anything".into(),
-        ..Keys::default()
-    };
-    let dataset = Dataset::open(
-        &["toy:count?size=1000000000&split=test&seed=3".into()],
-        &keys,
-        None,
-    )
-    .unwrap();
+    let keys = Keys { prompt_key: "anything".into(), ..Keys::default() };
+    let dataset = Dataset::open(&["toy:count?size=1000000000&split=test&seed=3".into()], &keys, None).unwrap();
     assert_eq!(dataset.len(), 1_000_000_000);
     let sample = dataset.get(999_999_999).unwrap();
     assert_eq!(sample.id, "toy-count-r2-3c2-3-test-3-999999999");
     assert_eq!(sample.task.as_deref(), Some("count"));
-    assert!(
-        sample.problem.starts_with("<image>") && sample.solution.unwrap().starts_with("<think>")
-    );
+    assert!(sample.problem.starts_with("<image>") && sample.solution.unwrap().starts_with("<think>"));
     let mut cursor = data::Cursor::new(0);
     assert_eq!(cursor.next(&dataset, 3).len(), 3);
 }

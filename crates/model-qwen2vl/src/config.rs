@@ -119,10 +119,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn fail(&self, key: &str, why: impl std::fmt::Display) -> ModelError {
-        ModelError::Config {
-            path: self.path.into(),
-            reason: format!("{}{key}: {why}", self.prefix),
-        }
+        ModelError::Config { path: self.path.into(), reason: format!("{}{key}: {why}", self.prefix) }
     }
     fn usize_of(&self, keys: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
         for key in keys {
@@ -147,9 +144,7 @@ impl Reader<'_> {
     fn f64_of(&self, key: &str, default: f64) -> Result<f64, ModelError> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(default),
-            Some(v) => v
-                .as_f64()
-                .ok_or_else(|| self.fail(key, format!("expected a number, found {v}"))),
+            Some(v) => v.as_f64().ok_or_else(|| self.fail(key, format!("expected a number, found {v}"))),
         }
     }
     fn bool_of(&self, key: &str) -> Result<Option<bool>, ModelError> {
@@ -169,10 +164,9 @@ impl Reader<'_> {
     fn silu(&self) -> Result<(), ModelError> {
         match self.map.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
-            Some(other) => Err(self.fail(
-                "hidden_act",
-                format!("{other:?} is not supported; Qwen2.5-VL uses \"silu\""),
-            )),
+            Some(other) => {
+                Err(self.fail("hidden_act", format!("{other:?} is not supported; Qwen2.5-VL uses \"silu\"")))
+            }
         }
     }
 }
@@ -193,17 +187,12 @@ impl Qwen2_5_VLConfig {
         let text = match std::fs::read_to_string(&path) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ModelError::Missing {
-                    path,
-                    what: "missing; is this a Hugging Face model folder?".into(),
-                });
+                return Err(ModelError::Missing { path, what: "missing; is this a Hugging Face model folder?".into() });
             }
             Err(source) => return Err(ModelError::Io { path, source }),
         };
-        let raw = serde_json::from_str(&text).map_err(|e| ModelError::Config {
-            path: path.clone(),
-            reason: format!("not valid JSON ({e})"),
-        })?;
+        let raw = serde_json::from_str(&text)
+            .map_err(|e| ModelError::Config { path: path.clone(), reason: format!("not valid JSON ({e})") })?;
         Self::from_json(raw, &path)
     }
 
@@ -212,10 +201,7 @@ impl Qwen2_5_VLConfig {
     /// # Errors
     /// As [`from_folder`](Self::from_folder).
     pub fn from_json(raw: Value, path: &Path) -> Result<Self, ModelError> {
-        let config_error = |reason: String| ModelError::Config {
-            path: path.into(),
-            reason,
-        };
+        let config_error = |reason: String| ModelError::Config { path: path.into(), reason };
         let Value::Object(top_map) = &raw else {
             return Err(config_error("expected a JSON object".into()));
         };
@@ -230,11 +216,8 @@ impl Qwen2_5_VLConfig {
         }
         let top = Reader { path, map: top_map, prefix: "" };
         let nested = top.object("text_config")?;
-        let text = Reader {
-            path,
-            map: nested.unwrap_or(top_map),
-            prefix: if nested.is_some() { "text_config." } else { "" },
-        };
+        let text =
+            Reader { path, map: nested.unwrap_or(top_map), prefix: if nested.is_some() { "text_config." } else { "" } };
         let vision_map = top
             .object("vision_config")?
             .ok_or_else(|| config_error("vision_config: missing; a Qwen2.5-VL config needs it".into()))?;
@@ -300,10 +283,9 @@ impl Qwen2_5_VLConfig {
             ));
         }
         if heads % kv_heads != 0 {
-            return Err(text.fail(
-                "num_key_value_heads",
-                format!("{kv_heads} does not divide num_attention_heads {heads}"),
-            ));
+            return Err(
+                text.fail("num_key_value_heads", format!("{kv_heads} does not divide num_attention_heads {heads}"))
+            );
         }
         if let Some(hd) = text.map.get("head_dim").and_then(Value::as_u64)
             && hd as usize != hidden_size / heads
@@ -321,13 +303,17 @@ impl Qwen2_5_VLConfig {
             Some(m) => Some(m),
             None => text.object("rope_scaling")?,
         };
-        let rope = rope.ok_or_else(|| text.fail("rope_scaling", "missing (neither rope_scaling nor rope_parameters); M-RoPE needs mrope_section"))?;
+        let rope = rope.ok_or_else(|| {
+            text.fail("rope_scaling", "missing (neither rope_scaling nor rope_parameters); M-RoPE needs mrope_section")
+        })?;
         let rope = Reader { path: text.path, map: rope, prefix: "rope_parameters." };
         for key in ["type", "rope_type"] {
             match rope.map.get(key).and_then(Value::as_str) {
                 None | Some("default" | "mrope") => {}
                 Some(other) => {
-                    return Err(rope.fail(key, format!("{other:?} is not supported; expected \"default\" or \"mrope\"")));
+                    return Err(
+                        rope.fail(key, format!("{other:?} is not supported; expected \"default\" or \"mrope\""))
+                    );
                 }
             }
         }
@@ -384,13 +370,20 @@ impl Qwen2_5_VLConfig {
         let merge = vision.positive(&["spatial_merge_size"], Some(2))?;
         let window_size = vision.positive(&["window_size"], Some(112))?;
         if window_size < patch_size * merge {
-            return Err(vision.fail("window_size", format!("{window_size} is smaller than one merged token of {}", patch_size * merge)));
+            return Err(vision.fail(
+                "window_size",
+                format!("{window_size} is smaller than one merged token of {}", patch_size * merge),
+            ));
         }
         let full = match vision.map.get("fullatt_block_indexes") {
             None | Some(Value::Null) => vec![7, 15, 23, 31],
             Some(Value::Array(a)) => a
                 .iter()
-                .map(|v| v.as_u64().map(|v| v as usize).ok_or_else(|| vision.fail("fullatt_block_indexes", format!("expected whole numbers, found {v}"))))
+                .map(|v| {
+                    v.as_u64().map(|v| v as usize).ok_or_else(|| {
+                        vision.fail("fullatt_block_indexes", format!("expected whole numbers, found {v}"))
+                    })
+                })
                 .collect::<Result<_, _>>()?,
             Some(v) => return Err(vision.fail("fullatt_block_indexes", format!("expected a list, found {v}"))),
         };
@@ -463,12 +456,8 @@ impl Qwen2_5_VLConfig {
 
     /// Token ids that may never be sampled: an image or video placeholder without its picture would break the sequence.
     pub fn vision_token_ids(&self) -> Vec<u32> {
-        let mut ids = vec![
-            self.vision_start_token_id,
-            self.vision_end_token_id,
-            self.image_token_id,
-            self.video_token_id,
-        ];
+        let mut ids =
+            vec![self.vision_start_token_id, self.vision_end_token_id, self.image_token_id, self.video_token_id];
         if let Some(pad) = self.raw.get("vision_token_id").and_then(Value::as_u64) {
             ids.push(pad as u32);
         }
@@ -507,12 +496,24 @@ mod tests {
         let mut raw = flat.raw.clone();
         let map = raw.as_object_mut().unwrap();
         let mut text = Map::new();
-        for key in ["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size", "rms_norm_eps", "eos_token_id"] {
+        for key in [
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "intermediate_size",
+            "vocab_size",
+            "rms_norm_eps",
+            "eos_token_id",
+        ] {
             text.insert(key.into(), map.remove(key).unwrap());
         }
         map.remove("rope_theta");
         let scaling = map.remove("rope_scaling").unwrap();
-        text.insert("rope_parameters".into(), json!({"rope_type": "default", "rope_theta": 1e6, "mrope_section": scaling["mrope_section"]}));
+        text.insert(
+            "rope_parameters".into(),
+            json!({"rope_type": "default", "rope_theta": 1e6, "mrope_section": scaling["mrope_section"]}),
+        );
         map.insert("text_config".into(), Value::Object(text));
         let nested = Qwen2_5_VLConfig::from_json(raw, Path::new("x")).unwrap();
         assert_eq!(nested.text, flat.text);

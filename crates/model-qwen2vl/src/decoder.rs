@@ -50,7 +50,13 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless `recompute`.
-    pub fn forward_saving(&self, mut x: Tensor<B, 2>, rotary: &Rotary<B>, plan: &AttentionPlan<B>, recompute: bool) -> (Tensor<B, 2>, DecoderSaved<B>) {
+    pub fn forward_saving(
+        &self,
+        mut x: Tensor<B, 2>,
+        rotary: &Rotary<B>,
+        plan: &AttentionPlan<B>,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, DecoderSaved<B>) {
         let mut blocks = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
             let (y, saved) = layer.forward_saving(x, rotary, plan, recompute);
@@ -63,7 +69,14 @@ impl<B: Kernels> Decoder<B> {
 
     /// Gradient of the embedded tokens `[N, d]` for `dy [N, d]`, the gradient of the normed hidden states; layer by layer
     /// (design decision 3), so that one layer's activations are alive if they are recomputed.
-    pub fn backward(&self, saved: DecoderSaved<B>, rotary: &Rotary<B>, plan: &AttentionPlan<B>, dy: Tensor<B, 2>, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+    pub fn backward(
+        &self,
+        saved: DecoderSaved<B>,
+        rotary: &Rotary<B>,
+        plan: &AttentionPlan<B>,
+        dy: Tensor<B, 2>,
+        grads: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
         let DecoderSaved { mut blocks, last } = saved;
         let (mut dx, dw) = B::rms_norm_backward(last, self.norm.clone(), self.config.rms_norm_eps, dy);
         grads.add("model.norm.weight", dw);

@@ -35,7 +35,13 @@ fn logits<B: Backend>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, temperature: 
 }
 
 /// `hidden [M, d]` (after the final norm), `weight [V, d]`, `targets [M]`.
-pub fn log_probs<B: Kernels>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, targets: Tensor<B, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<B> {
+pub fn log_probs<B: Kernels>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    temperature: f64,
+    with_entropy: bool,
+) -> HeadOutput<B> {
     B::log_probs(hidden, weight, targets, temperature, with_entropy)
 }
 
@@ -58,12 +64,18 @@ pub fn log_probs_backward<B: Kernels>(
 }
 
 /// See [`Kernels::log_probs`](crate::Kernels::log_probs).
-pub fn plain_log_probs<B: Backend>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, targets: Tensor<B, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<B> {
+pub fn plain_log_probs<B: Backend>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    temperature: f64,
+    with_entropy: bool,
+) -> HeadOutput<B> {
     let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
     let (mut lps, mut ents) = (Vec::new(), Vec::new());
     for (a, b) in chunks(m, weight.dims()[0]) {
         let (z, lse) = logits(hidden.clone().slice([a..b, 0..d]), weight, temperature);
-        let t = targets.clone().slice([a..b]).reshape([b - a, 1]);
+        let t = targets.clone().slice(a..b).reshape([b - a, 1]);
         lps.push(z.clone().gather(1, t).sub(lse.clone()).reshape([b - a]));
         if with_entropy {
             // H = lse - sum p z
@@ -93,12 +105,12 @@ pub fn plain_log_probs_backward<B: Backend>(
         let (z, lse) = logits(h.clone(), weight, temperature);
         let log_p = z.sub(lse);
         let p = log_p.clone().exp();
-        let t = targets.clone().slice([a..b]).reshape([c, 1]);
-        let dl = d_log_probs.clone().slice([a..b]).reshape([c, 1]);
+        let t = targets.clone().slice(a..b).reshape([c, 1]);
+        let dl = d_log_probs.clone().slice(a..b).reshape([c, 1]);
         // d logp_target / dz = onehot - p ; dH / dz = -p (log p + H)
         let mut dz = p.clone().mul(dl.clone().neg());
         if let Some(de) = &d_entropy {
-            let de = de.clone().slice([a..b]).reshape([c, 1]);
+            let de = de.clone().slice(a..b).reshape([c, 1]);
             let h_neg = p.clone().mul(log_p.clone()).sum_dim(1); // -H
             dz = dz.sub(p.mul(log_p.sub(h_neg)).mul(de));
         }

@@ -87,7 +87,12 @@ impl<B: Backend> Qwen2_5_VL<B> {
         let stack = Stack {
             prefix: "model.layers",
             names: DECODER_NAMES,
-            shape: BlockShape { heads: t.num_attention_heads, kv_heads: t.num_key_value_heads, head_dim: t.head_dim(), eps: t.rms_norm_eps },
+            shape: BlockShape {
+                heads: t.num_attention_heads,
+                kv_heads: t.num_key_value_heads,
+                head_dim: t.head_dim(),
+                eps: t.rms_norm_eps,
+            },
             width: t.hidden_size,
             mlp: t.intermediate_size,
             fused: false,

@@ -84,7 +84,8 @@ pub struct BlockNames {
 }
 
 /// Names in the decoder.
-pub const DECODER_NAMES: BlockNames = BlockNames { norm1: "input_layernorm", norm2: "post_attention_layernorm", attn: "self_attn", proj: "o_proj" };
+pub const DECODER_NAMES: BlockNames =
+    BlockNames { norm1: "input_layernorm", norm2: "post_attention_layernorm", attn: "self_attn", proj: "o_proj" };
 /// Names in the vision tower.
 pub const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", attn: "attn", proj: "proj" };
 
@@ -162,7 +163,13 @@ impl<B: Kernels> TransformerBlock<B> {
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if `recompute`.
-    pub fn forward_saving(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, plan: &AttentionPlan<B>, recompute: bool) -> (Tensor<B, 2>, BlockSaved<B>) {
+    pub fn forward_saving(
+        &self,
+        x: Tensor<B, 2>,
+        rotary: &Rotary<B>,
+        plan: &AttentionPlan<B>,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, BlockSaved<B>) {
         if recompute {
             let y = self.forward(x.clone(), rotary, &mut Packed { plan });
             return (y, BlockSaved { x, inner: None });
@@ -186,7 +193,15 @@ impl<B: Kernels> TransformerBlock<B> {
     }
 
     /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input.
-    pub fn backward(&self, saved: BlockSaved<B>, rotary: &Rotary<B>, plan: &AttentionPlan<B>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+    pub fn backward(
+        &self,
+        saved: BlockSaved<B>,
+        rotary: &Rotary<B>,
+        plan: &AttentionPlan<B>,
+        dy: Tensor<B, 2>,
+        prefix: &str,
+        grads: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
         let BlockSaved { x, inner } = saved;
         let Inner { h1, qkv, o, attention, x_mid, h2, gate, up } = match inner {
             Some(inner) => inner,

@@ -55,7 +55,8 @@ fn open(path: PathBuf) -> Result<Shard, ModelError> {
     };
     // SAFETY: the map is read-only and private to this load; a file that is changed meanwhile gives wrong weights, as it would by reading.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
-    let (header, meta) = SafeTensors::read_metadata(&map).map_err(|e| ModelError::Damaged { path: path.clone(), reason: e.to_string() })?;
+    let (header, meta) = SafeTensors::read_metadata(&map)
+        .map_err(|e| ModelError::Damaged { path: path.clone(), reason: e.to_string() })?;
     let data = header + 8;
     Ok(Shard { path, map, data, meta })
 }
@@ -69,8 +70,11 @@ impl Checkpoint {
         } else if index_path.exists() {
             let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
             let bad = |reason: String| ModelError::Config { path: index_path.clone(), reason };
-            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON ({e})")))?;
-            let map = json["weight_map"].as_object().ok_or_else(|| bad("weight_map: missing; expected an object of tensor names and files".into()))?;
+            let json: serde_json::Value =
+                serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON ({e})")))?;
+            let map = json["weight_map"]
+                .as_object()
+                .ok_or_else(|| bad("weight_map: missing; expected an object of tensor names and files".into()))?;
             let mut files = BTreeSet::new();
             for (tensor, file) in map {
                 let file = file.as_str().ok_or_else(|| bad(format!("weight_map.{tensor}: expected a file name")))?;
@@ -117,7 +121,10 @@ impl<D> FileSource<D> {
         let Some(info) = shard.meta.info(key) else {
             return Err(format!("missing    {name} {shape:?}"));
         };
-        let matrix_of_conv = info.shape.len() == 5 && shape.len() == 2 && info.shape[0] == shape[0] && info.shape[1..].iter().product::<usize>() == shape[1];
+        let matrix_of_conv = info.shape.len() == 5
+            && shape.len() == 2
+            && info.shape[0] == shape[0]
+            && info.shape[1..].iter().product::<usize>() == shape[1];
         if info.shape != shape && !matrix_of_conv {
             return Err(format!("mis-shaped {name}: the file has {:?}, config.json needs {shape:?}", info.shape));
         }
@@ -131,7 +138,11 @@ impl<D> FileSource<D> {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
             Dtype::BF16 => pairs().map(|b| half::bf16::from_bits(b).to_f32()).collect(),
             Dtype::F16 => pairs().map(|b| half::f16::from_bits(b).to_f32()).collect(),
-            other => return Err(format!("bad type   {name}: {other:?}; expected F32, BF16 or F16 (quantised checkpoints cannot be trained)")),
+            other => {
+                return Err(format!(
+                    "bad type   {name}: {other:?}; expected F32, BF16 or F16 (quantised checkpoints cannot be trained)"
+                ));
+            }
         };
         if let Some(at) = values.iter().position(|v| !v.is_finite()) {
             return Err(format!("not finite {name}: {} at element {at}; the checkpoint is damaged", values[at]));
@@ -166,7 +177,8 @@ impl<B: Backend> Qwen2_5_VL<B> {
         let config = Qwen2_5_VLConfig::from_folder(dir)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
-        let mut source = FileSource { checkpoint, used: BTreeSet::new(), problems: Vec::new(), dtype, device: device.clone() };
+        let mut source =
+            FileSource { checkpoint, used: BTreeSet::new(), problems: Vec::new(), dtype, device: device.clone() };
         let model = Self::build(config, &mut source);
         for name in source.checkpoint.index.keys() {
             // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
@@ -196,7 +208,8 @@ pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, 
     let path = dir.join("generation_config.json");
     let mut ids = match std::fs::read_to_string(&path) {
         Ok(text) => {
-            let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| ModelError::Config { path: path.clone(), reason: format!("not valid JSON ({e})") })?;
+            let json: serde_json::Value = serde_json::from_str(&text)
+                .map_err(|e| ModelError::Config { path: path.clone(), reason: format!("not valid JSON ({e})") })?;
             json.get("eos_token_id").map(crate::config::token_ids).unwrap_or_default()
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -206,8 +219,14 @@ pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, 
         ids.clone_from(&config.eos_token_ids);
     }
     match ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
-        Some(id) => Err(ModelError::Config { path, reason: format!("eos_token_id {id} is outside the vocabulary of {}", config.text.vocab_size) }),
-        None if ids.is_empty() => Err(ModelError::Config { path, reason: "eos_token_id: missing here and in config.json; responses would never end".into() }),
+        Some(id) => Err(ModelError::Config {
+            path,
+            reason: format!("eos_token_id {id} is outside the vocabulary of {}", config.text.vocab_size),
+        }),
+        None if ids.is_empty() => Err(ModelError::Config {
+            path,
+            reason: "eos_token_id: missing here and in config.json; responses would never end".into(),
+        }),
         None => Ok(ids),
     }
 }

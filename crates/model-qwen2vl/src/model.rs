@@ -43,7 +43,12 @@ impl Prompt {
     ///
     /// # Errors
     /// An empty prompt, an id outside the vocabulary, a video token, or images and placeholders that differ.
-    pub fn new(config: &Qwen2_5_VLConfig, input_ids: Vec<u32>, pixel_values: Vec<f32>, image_grid_thw: Vec<[usize; 3]>) -> Result<Self, ModelError> {
+    pub fn new(
+        config: &Qwen2_5_VLConfig,
+        input_ids: Vec<u32>,
+        pixel_values: Vec<f32>,
+        image_grid_thw: Vec<[usize; 3]>,
+    ) -> Result<Self, ModelError> {
         if input_ids.is_empty() {
             return Err(ModelError::Input("the prompt is empty".into()));
         }
@@ -54,8 +59,12 @@ impl Prompt {
             )));
         }
         let merge = config.vision.spatial_merge_size;
-        if let Some([t, h, w]) = image_grid_thw.iter().find(|[t, h, w]| t * h * w == 0 || h % merge != 0 || w % merge != 0) {
-            return Err(ModelError::Input(format!("an image grid of {t} x {h} x {w} patches cannot be merged {merge} x {merge}")));
+        if let Some([t, h, w]) =
+            image_grid_thw.iter().find(|[t, h, w]| t * h * w == 0 || h % merge != 0 || w % merge != 0)
+        {
+            return Err(ModelError::Input(format!(
+                "an image grid of {t} x {h} x {w} patches cannot be merged {merge} x {merge}"
+            )));
         }
         let patches: usize = image_grid_thw.iter().map(|g| g.iter().product::<usize>()).sum();
         if patches * config.vision.patch_dim() != pixel_values.len() {
@@ -144,11 +153,8 @@ impl<B: Kernels> PackedBatch<B> {
                 }
             }
         }
-        let image_rows: Vec<usize> = prompts
-            .iter()
-            .flat_map(|r| r.clone())
-            .filter(|&i| ids[i] == config.image_token_id as usize)
-            .collect();
+        let image_rows: Vec<usize> =
+            prompts.iter().flat_map(|r| r.clone()).filter(|&i| ids[i] == config.image_token_id as usize).collect();
         let merge = (!image_rows.is_empty()).then(|| {
             let mut source: Vec<usize> = (0..ids.len()).collect();
             for (j, &row) in image_rows.iter().enumerate() {
@@ -196,7 +202,11 @@ pub struct Images<B: Backend> {
 
 impl<B: Backend> Images<B> {
     /// The images of these prompts in order; none if they have none.
-    pub fn new<'a>(config: &Qwen2_5_VLConfig, prompts: impl IntoIterator<Item = &'a Prompt>, device: &B::Device) -> Option<Self> {
+    pub fn new<'a>(
+        config: &Qwen2_5_VLConfig,
+        prompts: impl IntoIterator<Item = &'a Prompt>,
+        device: &B::Device,
+    ) -> Option<Self> {
         let (mut values, mut grids) = (Vec::new(), Vec::new());
         for prompt in prompts {
             values.extend_from_slice(&prompt.pixel_values);
@@ -278,7 +288,13 @@ impl<B: Kernels> Qwen2_5_VL<B> {
 
     /// The training forward: hidden states `[N, d]` and what the backward needs. With `train_vision` the tower's
     /// activations are kept too; without it the tower runs as in scoring and gets no gradient.
-    pub fn forward_saving(&self, batch: &PackedBatch<B>, images: Option<&Images<B>>, train_vision: bool, recompute: bool) -> (Tensor<B, 2>, Tape<B>) {
+    pub fn forward_saving(
+        &self,
+        batch: &PackedBatch<B>,
+        images: Option<&Images<B>>,
+        train_vision: bool,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, Tape<B>) {
         let (embeds, vision) = match images {
             Some(images) if train_vision => {
                 let (e, saved) = self.visual.forward_saving(images.pixels.clone(), &images.plan, recompute);
@@ -287,12 +303,20 @@ impl<B: Kernels> Qwen2_5_VL<B> {
             Some(images) => (Some(self.encode_images(images)), None),
             None => (None, None),
         };
-        let (hidden, decoder) = self.decoder.forward_saving(self.embed(batch, embeds), &batch.rotary, &batch.plan, recompute);
+        let (hidden, decoder) =
+            self.decoder.forward_saving(self.embed(batch, embeds), &batch.rotary, &batch.plan, recompute);
         (hidden, Tape { decoder, vision })
     }
 
     /// Adds the gradients of all parameters but the head's for `d_hidden [N, d]`.
-    pub fn backward(&self, tape: Tape<B>, batch: &PackedBatch<B>, images: Option<&Images<B>>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>) {
+    pub fn backward(
+        &self,
+        tape: Tape<B>,
+        batch: &PackedBatch<B>,
+        images: Option<&Images<B>>,
+        d_hidden: Tensor<B, 2>,
+        grads: &mut Gradients<B>,
+    ) {
         let dx = self.decoder.backward(tape.decoder, &batch.rotary, &batch.plan, d_hidden, grads);
         match &batch.merge {
             None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),

@@ -11,7 +11,11 @@ use crate::error::ModelError;
 ///
 /// # Errors
 /// A video token, an image token without its grid or a grid without its tokens.
-pub fn mrope_positions(config: &Qwen2_5_VLConfig, ids: &[u32], grids: &[[usize; 3]]) -> Result<[Vec<i64>; 3], ModelError> {
+pub fn mrope_positions(
+    config: &Qwen2_5_VLConfig,
+    ids: &[u32],
+    grids: &[[usize; 3]],
+) -> Result<[Vec<i64>; 3], ModelError> {
     let mut positions = [Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len())];
     let merge = config.vision.spatial_merge_size;
     let mut grids_left = grids.iter();
@@ -104,10 +108,7 @@ impl<B: Backend> Rotary<B> {
 
     /// Rows `range` of the table.
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
-        Self {
-            cos: self.cos.clone().slice([range.clone()]),
-            sin: self.sin.clone().slice([range]),
-        }
+        Self { cos: self.cos.clone().slice([range.clone()]), sin: self.sin.clone().slice([range]) }
     }
 }
 
@@ -119,10 +120,17 @@ pub fn mrope_table<B: Backend>(config: &TextConfig, positions: &[Vec<i64>; 3], d
     let [s0, s1, _] = config.mrope_section;
     let n = positions[0].len();
     let mut angles = Vec::with_capacity(n * half);
-    for i in 0..n {
+    let [t, h, w] = positions;
+    for ((t, h), w) in t.iter().zip(h).zip(w) {
         for (j, f) in inv_freq.iter().enumerate() {
-            let axis = if j < s0 { 0 } else if j < s0 + s1 { 1 } else { 2 };
-            angles.push(positions[axis][i] as f32 * f);
+            let position = if j < s0 {
+                t
+            } else if j < s0 + s1 {
+                h
+            } else {
+                w
+            };
+            angles.push(*position as f32 * f);
         }
     }
     Rotary::from_angles(&angles, half, device)

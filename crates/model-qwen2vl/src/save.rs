@@ -68,7 +68,10 @@ const COMPANIONS: &[&str] = &[
 ///
 /// # Errors
 /// Anything the file system refuses (a full disk above all), with the path.
-pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<(String, Tensor<B, 1>, Vec<usize>)>) -> Result<(), ModelError> {
+pub fn write_tensors<B: Backend>(
+    path: &Path,
+    tensors: Vec<(String, Tensor<B, 1>, Vec<usize>)>,
+) -> Result<(), ModelError> {
     let lazy = tensors.into_iter().map(|(name, tensor, shape)| (name, Lazy { tensor, shape }));
     write(path, lazy.collect())
 }

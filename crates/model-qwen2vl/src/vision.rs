@@ -98,7 +98,12 @@ impl<B: Kernels> VisionTower<B> {
     }
 
     /// As [`forward`](Self::forward), keeping what [`backward`](Self::backward) needs.
-    pub fn forward_saving(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>, recompute: bool) -> (Tensor<B, 2>, VisionSaved<B>) {
+    pub fn forward_saving(
+        &self,
+        pixels: Tensor<B, 2>,
+        plan: &VisionPlan<B>,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, VisionSaved<B>) {
         let patches = self.patches(pixels, plan);
         let mut x = self.patch_embed.forward(patches.clone());
         let mut blocks = Vec::with_capacity(self.blocks.len());
@@ -118,7 +123,8 @@ impl<B: Kernels> VisionTower<B> {
         let dy = dy.select(0, plan.back.clone());
         let d = self.merger_fc2.backward(activation::gelu(pre.clone()), dy, "visual.merger.mlp.2", grads);
         let d = self.merger_fc1.backward(merged, gelu_backward(pre, d), "visual.merger.mlp.0", grads);
-        let (mut dx, dw) = B::rms_norm_backward(last.clone(), self.merger_norm.clone(), VISION_EPS, d.reshape(last.dims()));
+        let (mut dx, dw) =
+            B::rms_norm_backward(last.clone(), self.merger_norm.clone(), VISION_EPS, d.reshape(last.dims()));
         grads.add("visual.merger.ln_q.weight", dw);
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };

@@ -17,20 +17,37 @@ use model_qwen2vl::{
 type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
 /// `sum_t c_t log p_t` over all response tokens, by the engine.
-fn engine<B: Kernels>(model: &Qwen2_5_VL<B>, groups: &[Group], coef: &[f32], entropy_coef: f32, train_vision: bool, recompute: bool) -> BTreeMap<String, Vec<f32>> {
+fn engine<B: Kernels>(
+    model: &Qwen2_5_VL<B>,
+    groups: &[Group],
+    coef: &[f32],
+    entropy_coef: f32,
+    train_vision: bool,
+    recompute: bool,
+) -> BTreeMap<String, Vec<f32>> {
     let device = model.device();
     let batch = PackedBatch::new(&model.config, groups, &device);
     let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
     let (hidden, tape) = model.forward_saving(&batch, images.as_ref(), train_vision, recompute);
     let dims = hidden.dims();
     let rows = int_tensor(batch.predicting_rows(), &device);
-    let targets = int_tensor(groups.iter().flat_map(|g| g.1.iter().flat_map(|r| r.iter().map(|&i| i as usize))), &device);
+    let targets =
+        int_tensor(groups.iter().flat_map(|g| g.1.iter().flat_map(|r| r.iter().map(|&i| i as usize))), &device);
     let m = coef.len();
     let d = |v: Vec<f32>| Tensor::<B, 1>::from_data(TensorData::new(v, [m]), &device);
     let mut grads = Gradients::default();
     let (weight, name) = model.head();
     let d_entropy = (entropy_coef != 0.0).then(|| d(vec![entropy_coef; m]));
-    let dh = head::log_probs_backward(hidden.select(0, rows.clone()), weight, targets, 0.8, d(coef.to_vec()), d_entropy, name, &mut grads);
+    let dh = head::log_probs_backward(
+        hidden.select(0, rows.clone()),
+        weight,
+        targets,
+        0.8,
+        d(coef.to_vec()),
+        d_entropy,
+        name,
+        &mut grads,
+    );
     let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
     model.backward(tape, &batch, images.as_ref(), d_hidden, &mut grads);
     grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect()
@@ -60,7 +77,8 @@ fn autodiff<B: Kernels>(case: &str, groups: &[Group], coef: &[f32], entropy_coef
     let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
     let hidden = model.hidden(&batch, images.map(|i| model.encode_images(&i)));
     let hidden = hidden.select(0, int_tensor(batch.predicting_rows(), &device));
-    let targets = int_tensor(groups.iter().flat_map(|g| g.1.iter().flat_map(|r| r.iter().map(|&i| i as usize))), &device);
+    let targets =
+        int_tensor(groups.iter().flat_map(|g| g.1.iter().flat_map(|r| r.iter().map(|&i| i as usize))), &device);
     let out = head::log_probs(hidden, model.head().0, targets, 0.8, true);
     let coef = Tensor::<Autodiff<B>, 1>::from_data(TensorData::new(coef.to_vec(), [coef.len()]), &device);
     let loss = out.log_probs.mul(coef).sum().add(out.entropy.unwrap().sum().mul_scalar(entropy_coef));
@@ -107,7 +125,16 @@ fn as_torch<B: Kernels>() {
         let coef = Tensor::<B, 1>::from_data(TensorData::new(golden.floats("coef"), [response.len()]), &device);
         let mut grads = Gradients::default();
         let (weight, name) = model.head();
-        let dh = head::log_probs_backward(hidden.select(0, rows.clone()), weight, targets, 1.0, coef, None, name, &mut grads);
+        let dh = head::log_probs_backward(
+            hidden.select(0, rows.clone()),
+            weight,
+            targets,
+            1.0,
+            coef,
+            None,
+            name,
+            &mut grads,
+        );
         let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
         model.backward(tape, &batch, images.as_ref(), d_hidden, &mut grads);
         let ours: BTreeMap<String, Vec<f32>> = grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect();
@@ -131,8 +158,11 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
     ] {
         let model = load::<B>(case);
         let prompts: Vec<Prompt> = cases.iter().map(|c| Golden::open(c).prompt(&model)).collect();
-        let responses: Vec<Vec<u32>> = (0..3 * prompts.len()).map(|i| (0..3 + 5 * (i as u32 % 3)).map(|t| (13 * i as u32 + 7 * t) % 250).collect()).collect();
-        let groups: Vec<Group> = prompts.iter().zip(responses.chunks(3)).map(|(p, r)| (p, r.iter().map(|r| &r[..]).collect())).collect();
+        let responses: Vec<Vec<u32>> = (0..3 * prompts.len())
+            .map(|i| (0..3 + 5 * (i as u32 % 3)).map(|t| (13 * i as u32 + 7 * t) % 250).collect())
+            .collect();
+        let groups: Vec<Group> =
+            prompts.iter().zip(responses.chunks(3)).map(|(p, r)| (p, r.iter().map(|r| &r[..]).collect())).collect();
         let coef = coefficients(responses.iter().map(Vec::len).sum());
         let ours = engine(&model, &groups, &coef, 0.3, true, false);
         compare(&engine(&model, &groups, &coef, 0.3, true, true), &ours, 1e-6, "recomputed");
@@ -156,7 +186,8 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
         // A frozen tower changes nothing else.
         let frozen = engine(&model, &groups, &coef, 0.3, false, true);
         assert!(frozen.keys().all(|k| !k.starts_with("visual.")));
-        let text_only: BTreeMap<_, _> = ours.iter().filter(|(k, _)| !k.starts_with("visual.")).map(|(k, v)| (k.clone(), v.clone())).collect();
+        let text_only: BTreeMap<_, _> =
+            ours.iter().filter(|(k, _)| !k.starts_with("visual.")).map(|(k, v)| (k.clone(), v.clone())).collect();
         compare(&frozen, &text_only, 1e-6, "frozen tower");
     }
 }

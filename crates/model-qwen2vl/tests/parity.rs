@@ -10,7 +10,16 @@ use model_qwen2vl::{
     model::{Images, PackedBatch, Prompt, int_tensor},
 };
 
-const CASES: &[&str] = &["one_image_tied", "one_image_untied", "two_images", "text_only", "partial_windows", "sharded_bf16", "f16", "old_layout"];
+const CASES: &[&str] = &[
+    "one_image_tied",
+    "one_image_untied",
+    "two_images",
+    "text_only",
+    "partial_windows",
+    "sharded_bf16",
+    "f16",
+    "old_layout",
+];
 const TOLERANCE: f32 = 1e-3;
 
 /// `old_layout` holds the weights of `one_image_tied`, and so its golden.
@@ -56,7 +65,10 @@ fn forward_matches<B: Kernels>() {
 }
 
 fn argmax(model_logits: &[f32], suppress: &[u32]) -> u32 {
-    (0..model_logits.len() as u32).filter(|i| !suppress.contains(i)).max_by(|&a, &b| model_logits[a as usize].total_cmp(&model_logits[b as usize])).unwrap()
+    (0..model_logits.len() as u32)
+        .filter(|i| !suppress.contains(i))
+        .max_by(|&a, &b| model_logits[a as usize].total_cmp(&model_logits[b as usize]))
+        .unwrap()
 }
 
 /// Greedy decoding of several prompts with one cache; prompts of different lengths share a lane.
@@ -106,7 +118,8 @@ fn batched_is_single<B: Kernels>() {
         assert_eq!(got[..], golden.ids("generated_ids")[..steps]);
     }
     // Scoring: groups with several responses of different lengths, packed together, against each response alone.
-    let responses: Vec<Vec<u32>> = (0..7).map(|i| (0..[3, 9, 1, 40, 3, 2, 12][i]).map(|t| (7 * i as u32 + 11 * t) % 200).collect()).collect();
+    let responses: Vec<Vec<u32>> =
+        (0..7).map(|i| (0..[3, 9, 1, 40, 3, 2, 12][i]).map(|t| (7 * i as u32 + 11 * t) % 200).collect()).collect();
     let groups = vec![
         (&prompts[0], vec![&responses[0][..], &responses[1], &responses[2]]),
         (&prompts[2], vec![&responses[3][..]]),
@@ -130,7 +143,8 @@ fn batched_is_single<B: Kernels>() {
 fn compaction_keeps_rows<B: Kernels>() {
     let model = load::<B>("one_image_tied");
     let device = model.device();
-    let prompts: Vec<Prompt> = ["one_image_tied", "text_only", "two_images"].iter().map(|c| Golden::open(c).prompt(&model)).collect();
+    let prompts: Vec<Prompt> =
+        ["one_image_tied", "text_only", "two_images"].iter().map(|c| Golden::open(c).prompt(&model)).collect();
     let groups: Vec<_> = prompts.iter().map(|p| (p, vec![])).collect();
     let batch = PackedBatch::new(&model.config, &groups, &device);
     let images = Images::new(&model.config, &prompts, &device);
@@ -146,7 +160,8 @@ fn compaction_keeps_rows<B: Kernels>() {
         for t in 0..80 {
             if drop && t == 5 {
                 // group 1 ends whole, one response of group 0 and two of group 2
-                let keep: Vec<bool> = rows.iter().map(|&r| !(4..8).contains(&r) && r != 1 && r != 8 && r != 11).collect();
+                let keep: Vec<bool> =
+                    rows.iter().map(|&r| !(4..8).contains(&r) && r != 1 && r != 8 && r != 11).collect();
                 rows = cache.compact(&keep).into_iter().map(|i| rows[i]).collect();
                 assert_eq!(rows, [0, 2, 3, 9, 10]);
             }

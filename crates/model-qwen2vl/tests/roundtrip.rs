@@ -75,26 +75,55 @@ fn a_saved_folder_is_the_one_that_was_loaded() {
         assert!(values(&model) == values(&again), "{name}: the weights differ");
 
         let ((theirs, their_metadata), (ours, metadata)) = (tensors(&source), tensors(&dir));
-        assert_eq!(metadata, [their_metadata[0].clone()], "{name}: one file with the metadata that transformers writes");
+        assert_eq!(
+            metadata,
+            [their_metadata[0].clone()],
+            "{name}: one file with the metadata that transformers writes"
+        );
         // A tied head is the embedding: it is not written twice.
-        let expected: Vec<_> = theirs.iter().filter(|(n, _)| !(model.config.text.tie_word_embeddings && *n == "lm_head.weight")).map(|(n, t)| (n, &t.0)).collect();
+        let expected: Vec<_> = theirs
+            .iter()
+            .filter(|(n, _)| !(model.config.text.tie_word_embeddings && *n == "lm_head.weight"))
+            .map(|(n, t)| (n, &t.0))
+            .collect();
         assert_eq!(ours.iter().map(|(n, t)| (n, &t.0)).collect::<Vec<_>>(), expected, "{name}: names and shapes");
         // The names in the file are the hub's own, which every loader reads.
         let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        assert!(file.names().into_iter().all(|n| n.starts_with("visual.") || n.starts_with("model.layers.") || n.starts_with("model.norm.") || n.starts_with("model.embed_tokens.") || n == "lm_head.weight"));
+        assert!(file.names().into_iter().all(|n| n.starts_with("visual.")
+            || n.starts_with("model.layers.")
+            || n.starts_with("model.norm.")
+            || n.starts_with("model.embed_tokens.")
+            || n == "lm_head.weight"));
         assert!(ours.values().all(|t| t.1 == safetensors::Dtype::F32));
-        for companion in ["tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json", "chat_template.jinja", "chat_template.json"] {
-            assert_eq!(std::fs::read(dir.join(companion)).ok(), std::fs::read(source.join(companion)).ok(), "{name}: {companion}");
+        for companion in [
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "preprocessor_config.json",
+            "generation_config.json",
+            "chat_template.jinja",
+            "chat_template.json",
+        ] {
+            assert_eq!(
+                std::fs::read(dir.join(companion)).ok(),
+                std::fs::read(source.join(companion)).ok(),
+                "{name}: {companion}"
+            );
         }
         // The config is the one that was read but for the number format.
-        let json = |dir: &Path| -> serde_json::Value { serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap() };
+        let json = |dir: &Path| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap()
+        };
         let (mut a, mut b) = (json(&source), json(&dir));
         for config in [&mut a, &mut b] {
             strip_dtype(config);
         }
         assert_eq!(a, b, "{name}: config.json");
-        println!("{name}: {} tensors, {} values equal", ours.len(), values(&again).values().map(|v| v.1.len()).sum::<usize>());
+        println!(
+            "{name}: {} tensors, {} values equal",
+            ours.len(),
+            values(&again).values().map(|v| v.1.len()).sum::<usize>()
+        );
     }
 }
 

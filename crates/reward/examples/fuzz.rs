@@ -152,7 +152,13 @@ fn main() -> ExitCode {
         let report = |what: &str| {
             found.fetch_add(1, Ordering::Relaxed);
             let cut = |text: &str| text.chars().take(120).collect::<String>();
-            println!("seed {seed}: {what}: given {:?} ({} bytes), truth {:?} ({} bytes)", cut(&given), given.len(), cut(&truth), truth.len());
+            println!(
+                "seed {seed}: {what}: given {:?} ({} bytes), truth {:?} ({} bytes)",
+                cut(&given),
+                given.len(),
+                cut(&truth),
+                truth.len()
+            );
         };
         let begun = Instant::now();
         if catch_unwind(AssertUnwindSafe(|| grade(&given, &truth, true))).is_err() {
@@ -165,8 +171,18 @@ fn main() -> ExitCode {
         // The machine may have been busy: the best of several runs counts, for each grader alone.
         let best = |work: &dyn Fn()| (0..5).map(|_| timed(work)).min().unwrap_or_default();
         for (name, time) in [
-            ("math", best(&|| { math::equal(&given, &truth); })),
-            ("mathruler", best(&|| { mathruler::grade_answer(&given, &truth); })),
+            (
+                "math",
+                best(&|| {
+                    math::equal(&given, &truth);
+                }),
+            ),
+            (
+                "mathruler",
+                best(&|| {
+                    mathruler::grade_answer(&given, &truth);
+                }),
+            ),
         ] {
             slowest.fetch_max(time.as_micros() as u64, Ordering::Relaxed);
             if time > LIMIT {

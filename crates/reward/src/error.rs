@@ -54,7 +54,9 @@ pub enum RewardError {
         stderr: String,
     },
     /// The reward command wrote something that is not a reply.
-    #[error("reward.command: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}")]
+    #[error(
+        "reward.command: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}"
+    )]
     CommandReply {
         /// The command line.
         command: String,

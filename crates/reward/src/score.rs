@@ -83,8 +83,7 @@ impl Reward {
                 let answer = extract::extract_answer_line(request.response);
                 let mut score = self.weigh(answer, truth, answer.is_some());
                 let overlong = overlong_penalty(request.response_length, &self.config.overlong);
-                score.overall =
-                    2.0 * score.accuracy - 1.0 + self.config.overlong.overlong_penalty_factor * overlong;
+                score.overall = 2.0 * score.accuracy - 1.0 + self.config.overlong.overlong_penalty_factor * overlong;
                 score.extra.insert("overlong".into(), overlong);
                 score
             }

@@ -168,9 +168,26 @@ mod tests {
     #[test]
     fn letters() {
         for given in [
-            "B", "b", "(B)", "B.", "B)", "[B]", r"\text{B}", r"$\text{(B)}$", r"\textbf{(B)}", "**B**", "B. 35 cm",
-            "(b) west", "B: west", "The answer is B.", "the correct option is (b)", r"\(B\)", "Answer: B", "B 35",
-            r"\boxed{B}.", r"\textbf{(B)}\ 35",
+            "B",
+            "b",
+            "(B)",
+            "B.",
+            "B)",
+            "[B]",
+            r"\text{B}",
+            r"$\text{(B)}$",
+            r"\textbf{(B)}",
+            "**B**",
+            "B. 35 cm",
+            "(b) west",
+            "B: west",
+            "The answer is B.",
+            "the correct option is (b)",
+            r"\(B\)",
+            "Answer: B",
+            "B 35",
+            r"\boxed{B}.",
+            r"\textbf{(B)}\ 35",
         ] {
             assert!(multiple_choice(given, "B"), "{given}");
             assert!(!multiple_choice(given, "C"), "{given}");
@@ -193,9 +210,21 @@ mod tests {
     #[test]
     fn numbers() {
         for (text, value) in [
-            ("-3", -3.0), ("1,000.5", 1000.5), ("2/4", 0.5), ("12%", 0.12), (r"12\%", 0.12), ("$4.50$", 4.5),
-            ("6.02e23", 6.02e23), ("5 cm", 5.0), ("7.", 7.0), (r"\text{8}", 8.0), ("−2", -2.0), (".5", 0.5),
-            (r"\$3", 3.0), ("1e5", 1e5), ("3e", 3.0),
+            ("-3", -3.0),
+            ("1,000.5", 1000.5),
+            ("2/4", 0.5),
+            ("12%", 0.12),
+            (r"12\%", 0.12),
+            ("$4.50$", 4.5),
+            ("6.02e23", 6.02e23),
+            ("5 cm", 5.0),
+            ("7.", 7.0),
+            (r"\text{8}", 8.0),
+            ("−2", -2.0),
+            (".5", 0.5),
+            (r"\$3", 3.0),
+            ("1e5", 1e5),
+            ("3e", 3.0),
         ] {
             assert_eq!(parse_number(text), Some(value), "{text}");
         }

@@ -299,7 +299,11 @@ fn matrices() {
         (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}", false),
         (r"\begin{pmatrix}0.5\\1\end{pmatrix}", r"\left[\begin{array}{c}\frac12\\1\end{array}\right]", true),
         (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)", true),
-        (r"\begin{pmatrix}6&8\\10&12\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}+\begin{pmatrix}5&6\\7&8\end{pmatrix}", true),
+        (
+            r"\begin{pmatrix}6&8\\10&12\end{pmatrix}",
+            r"\begin{pmatrix}1&2\\3&4\end{pmatrix}+\begin{pmatrix}5&6\\7&8\end{pmatrix}",
+            true,
+        ),
         (r"\begin{pmatrix}7&10\\15&22\end{pmatrix}", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}^2", true),
         (r"\begin{pmatrix}2&4\\6&8\end{pmatrix}", r"2\begin{pmatrix}1&2\\3&4\end{pmatrix}", true),
         (r"\begin{pmatrix}\sin^2x+\cos^2x\end{pmatrix}", "1", true),

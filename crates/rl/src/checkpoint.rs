@@ -86,13 +86,7 @@ impl From<&Score> for CarriedScore {
 
 impl From<CarriedScore> for Score {
     fn from(s: CarriedScore) -> Self {
-        Self {
-            overall: s.overall,
-            accuracy: s.accuracy,
-            format: s.format,
-            extracted: s.extracted,
-            extra: s.extra,
-        }
+        Self { overall: s.overall, accuracy: s.accuracy, format: s.format, extracted: s.extracted, extra: s.extra }
     }
 }
 
@@ -107,10 +101,7 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
         .flatten()
         .filter_map(|e| {
             let step = e.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-            e.path()
-                .join("trainer.json")
-                .is_file()
-                .then(|| (step, e.path()))
+            e.path().join("trainer.json").is_file().then(|| (step, e.path()))
         })
         .collect();
     found.sort();
@@ -127,7 +118,8 @@ pub fn supersede(dir: &Path, step: u64) -> Result<(), TrainError> {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let target = (0..).map(|i| dir.join(format!("superseded_{i}_{name}"))).find(|p| !p.exists());
         if let Some(target) = target {
-            fs::rename(&path, &target).map_err(|e| TrainError::Checkpoint { path, reason: format!("cannot be set aside: {e}") })?;
+            fs::rename(&path, &target)
+                .map_err(|e| TrainError::Checkpoint { path, reason: format!("cannot be set aside: {e}") })?;
         }
     }
     Ok(())
@@ -164,9 +156,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
         optimizer.save(&temporary.join("optimizer.safetensors"))?;
         let path = temporary.join("trainer.json");
         let json = serde_json::to_vec(state).map_err(|e| io(&path)(e.into()))?;
-        fs::write(&path, json)
-            .and_then(|()| sync_dir(&path))
-            .map_err(io(&path))?;
+        fs::write(&path, json).and_then(|()| sync_dir(&path)).map_err(io(&path))?;
         for folder in [temporary.join("hf"), temporary.clone()] {
             sync_dir(&folder).map_err(io(&folder))?;
         }
@@ -178,16 +168,12 @@ pub fn save<B: Kernels, P: Policy<B>>(
     };
     if let Err(error) = write() {
         let _ = fs::remove_dir_all(&temporary);
-        let kept = list(dir)
-            .last()
-            .map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
-                format!("the newest checkpoint is {}", p.display())
-            });
+        let kept = list(dir).last().map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
+            format!("the newest checkpoint is {}", p.display())
+        });
         return Err(TrainError::Checkpoint {
             path: target,
-            reason: format!(
-                "cannot be written: {error}; {kept}; make room and give the same command again"
-            ),
+            reason: format!("cannot be written: {error}; {kept}; make room and give the same command again"),
         });
     }
     let all = list(dir);
@@ -205,10 +191,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
 /// # Errors
 /// A folder that is no checkpoint, or a damaged file.
 pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
-    let bad = |reason: String| TrainError::Checkpoint {
-        path: path.into(),
-        reason,
-    };
+    let bad = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
     let text = fs::read_to_string(path.join("trainer.json")).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => TrainError::Input(format!(
             "{}: is not a checkpoint (it has no trainer.json); trainer.resume takes \"auto\", \"none\" or a folder checkpoints/global_step_N",
@@ -216,9 +199,6 @@ pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
         )),
         _ => bad(format!("trainer.json cannot be read: {e}")),
     })?;
-    serde_json::from_str(&text).map_err(|e| {
-        bad(format!(
-            "trainer.json cannot be read: {e}; resume from an earlier checkpoint"
-        ))
-    })
+    serde_json::from_str(&text)
+        .map_err(|e| bad(format!("trainer.json cannot be read: {e}; resume from an earlier checkpoint")))
 }

@@ -59,12 +59,7 @@ pub fn micro_batches(groups: &[GroupRef], budget: usize) -> Vec<MicroBatch> {
 fn pack<'a>(groups: &[GroupRef<'a>], batch: &MicroBatch) -> Vec<PackGroup<'a>> {
     batch
         .iter()
-        .map(|(g, responses)| {
-            (
-                groups[*g].prompt,
-                responses.iter().map(|&r| groups[*g].responses[r]).collect(),
-            )
-        })
+        .map(|(g, responses)| (groups[*g].prompt, responses.iter().map(|&r| groups[*g].responses[r]).collect()))
         .collect()
 }
 
@@ -98,24 +93,17 @@ pub fn score<B: Kernels, P: Policy<B>>(
     groups: &[GroupRef],
     request: &ScoreRequest,
 ) -> Vec<Vec<ResponseScores>> {
-    let mut out: Vec<Vec<ResponseScores>> = groups
-        .iter()
-        .map(|g| vec![ResponseScores::default(); g.responses.len()])
-        .collect();
+    let mut out: Vec<Vec<ResponseScores>> =
+        groups.iter().map(|g| vec![ResponseScores::default(); g.responses.len()]).collect();
     for micro in micro_batches(groups, request.token_budget) {
         let packed = pack(groups, &micro);
         let batch = policy.pack(&packed);
         let prompts: Vec<&Prompt> = packed.iter().map(|(p, _)| *p).collect();
-        let hidden = policy.hidden(
-            &batch,
-            policy.images(&prompts).map(|i| policy.encode_images(&i)),
-        );
+        let hidden = policy.hidden(&batch, policy.images(&prompts).map(|i| policy.encode_images(&i)));
         let device = policy.device();
         let rows = int_tensor(batch.predicting_rows(), &device);
         let targets = int_tensor(
-            packed
-                .iter()
-                .flat_map(|(_, rs)| rs.iter().flat_map(|r| r.iter().map(|&id| id as usize))),
+            packed.iter().flat_map(|(_, rs)| rs.iter().flat_map(|r| r.iter().map(|&id| id as usize))),
             &device,
         );
         let scores = head::log_probs(
@@ -131,22 +119,11 @@ pub fn score<B: Kernels, P: Policy<B>>(
         let mut segment = 0; // in its responses
         for (k, (g, responses)) in micro.iter().enumerate() {
             let prototype = request.focus.and_then(|mode| {
-                focus::prototype(
-                    &hidden,
-                    &batch.image_rows,
-                    &batch.prompts[k],
-                    mode,
-                    &groups[*g].prompt.image_grid_thw,
-                )
+                focus::prototype(&hidden, &batch.image_rows, &batch.prompts[k], mode, &groups[*g].prompt.image_grid_thw)
             });
             // The responses of a group are neighbours, so one call serves them all.
-            let span = batch.responses[segment..segment + responses.len()]
-                .iter()
-                .map(|r| r.rows.clone());
-            let (first, last) = (
-                span.clone().map(|r| r.start).min(),
-                span.map(|r| r.end).max(),
-            );
+            let span = batch.responses[segment..segment + responses.len()].iter().map(|r| r.rows.clone());
+            let (first, last) = (span.clone().map(|r| r.start).min(), span.map(|r| r.end).max());
             let focus = match (prototype, first, last) {
                 (Some(p), Some(a), Some(b)) => Some(host(focus::of_range(&hidden, a..b, &p))),
                 _ => None,
@@ -225,38 +202,17 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
         let batch = policy.pack(&packed);
         let prompts: Vec<&Prompt> = packed.iter().map(|(p, _)| *p).collect();
         let images = policy.images(&prompts);
-        let (hidden, tape) = policy.forward_saving(
-            &batch,
-            images.as_ref(),
-            options.train_vision,
-            options.recompute,
-        );
+        let (hidden, tape) = policy.forward_saving(&batch, images.as_ref(), options.train_vision, options.recompute);
         let dims = hidden.dims();
         let rows = int_tensor(batch.predicting_rows(), &device);
         let targets = int_tensor(
-            packed
-                .iter()
-                .flat_map(|(_, rs)| rs.iter().flat_map(|r| r.iter().map(|&id| id as usize))),
+            packed.iter().flat_map(|(_, rs)| rs.iter().flat_map(|r| r.iter().map(|&id| id as usize))),
             &device,
         );
         let states = hidden.select(0, rows.clone());
-        let scores = head::log_probs(
-            states.clone(),
-            weight,
-            targets.clone(),
-            options.temperature,
-            options.entropy,
-        );
-        let lengths = packed
-            .iter()
-            .flat_map(|(_, rs)| rs.iter().map(|r| r.len()))
-            .collect();
-        let d = loss(MicroScores {
-            micro,
-            lengths,
-            log_probs: scores.log_probs,
-            entropy: scores.entropy,
-        })?;
+        let scores = head::log_probs(states.clone(), weight, targets.clone(), options.temperature, options.entropy);
+        let lengths = packed.iter().flat_map(|(_, rs)| rs.iter().map(|r| r.len())).collect();
+        let d = loss(MicroScores { micro, lengths, log_probs: scores.log_probs, entropy: scores.entropy })?;
         let dh = head::log_probs_backward(
             states,
             weight,
@@ -267,12 +223,7 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
             head_name,
             grads,
         );
-        let d_hidden = Tensor::zeros(dims, (&device, dh.dtype())).select_assign(
-            0,
-            rows,
-            dh,
-            IndexingUpdateOp::Add,
-        );
+        let d_hidden = Tensor::zeros(dims, (&device, dh.dtype())).select_assign(0, rows, dh, IndexingUpdateOp::Add);
         policy.backward(tape, &batch, images.as_ref(), d_hidden, grads);
     }
     Ok(())
@@ -295,10 +246,7 @@ pub struct Ragged {
 impl Ragged {
     /// For rows of these lengths.
     pub fn new(lengths: &[usize]) -> Self {
-        Self {
-            lengths: lengths.to_vec(),
-            width: lengths.iter().copied().max().unwrap_or(0),
-        }
+        Self { lengths: lengths.to_vec(), width: lengths.iter().copied().max().unwrap_or(0) }
     }
 
     /// `[M]` to `[R, T]`; padding repeats the first value.
@@ -310,22 +258,16 @@ impl Ragged {
             start += len;
         }
         let device = x.device();
-        x.select(0, int_tensor(index, &device))
-            .reshape([self.lengths.len(), self.width])
+        x.select(0, int_tensor(index, &device)).reshape([self.lengths.len(), self.width])
     }
 
     /// `[R, T]` to `[M]`.
     pub fn flatten<B: Kernels>(&self, x: Tensor<B, 2>) -> Tensor<B, 1> {
         let width = self.width;
-        let index: Vec<usize> = self
-            .lengths
-            .iter()
-            .enumerate()
-            .flat_map(|(r, &len)| (0..len).map(move |t| r * width + t))
-            .collect();
+        let index: Vec<usize> =
+            self.lengths.iter().enumerate().flat_map(|(r, &len)| (0..len).map(move |t| r * width + t)).collect();
         let device = x.device();
-        x.reshape([self.lengths.len() * width])
-            .select(0, int_tensor(index, &device))
+        x.reshape([self.lengths.len() * width]).select(0, int_tensor(index, &device))
     }
 
     /// Longest row.
@@ -351,50 +293,22 @@ mod tests {
     fn micro_batches_hold_every_response_once() {
         let (p, q) = (prompt(10), prompt(3));
         let ids = [1u32; 50];
-        let group = |p, lens: &[usize]| GroupRef {
-            prompt: p,
-            responses: lens.iter().map(|&l| &ids[..l]).collect(),
-        };
-        let groups = vec![
-            group(&p, &[5, 6, 7]),
-            group(&q, &[1]),
-            group(&p, &[20, 20, 20]),
-            group(&q, &[2, 2]),
-        ];
+        let group = |p, lens: &[usize]| GroupRef { prompt: p, responses: lens.iter().map(|&l| &ids[..l]).collect() };
+        let groups = vec![group(&p, &[5, 6, 7]), group(&q, &[1]), group(&p, &[20, 20, 20]), group(&q, &[2, 2])];
         for budget in [1, 12, 35, 60, 1000] {
             let mut seen = Vec::new();
             for micro in micro_batches(&groups, budget) {
                 let tokens: usize = micro
                     .iter()
                     .map(|(g, rs)| {
-                        groups[*g].prompt.len()
-                            + rs.iter()
-                                .map(|&r| groups[*g].responses[r].len())
-                                .sum::<usize>()
+                        groups[*g].prompt.len() + rs.iter().map(|&r| groups[*g].responses[r].len()).sum::<usize>()
                     })
                     .sum();
                 let responses: usize = micro.iter().map(|(_, rs)| rs.len()).sum();
                 assert!(tokens <= budget || responses == 1, "{budget}: {micro:?}");
-                seen.extend(
-                    micro
-                        .iter()
-                        .flat_map(|(g, rs)| rs.iter().map(move |r| (*g, *r))),
-                );
+                seen.extend(micro.iter().flat_map(|(g, rs)| rs.iter().map(move |r| (*g, *r))));
             }
-            assert_eq!(
-                seen,
-                [
-                    (0, 0),
-                    (0, 1),
-                    (0, 2),
-                    (1, 0),
-                    (2, 0),
-                    (2, 1),
-                    (2, 2),
-                    (3, 0),
-                    (3, 1)
-                ]
-            );
+            assert_eq!(seen, [(0, 0), (0, 1), (0, 2), (1, 0), (2, 0), (2, 1), (2, 2), (3, 0), (3, 1)]);
         }
         assert_eq!(micro_batches(&groups, 1000).len(), 1);
     }

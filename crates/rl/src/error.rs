@@ -44,9 +44,7 @@ pub enum TrainError {
     #[error("the device failed: {0}")]
     Device(String),
     /// SIGINT or SIGTERM, after a checkpoint.
-    #[error(
-        "interrupted; the run goes on from its checkpoint when the same command is given again"
-    )]
+    #[error("interrupted; the run goes on from its checkpoint when the same command is given again")]
     Interrupted,
 }
 
@@ -54,11 +52,7 @@ impl TrainError {
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Config(_)
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Input(_)
-            | Self::Advantage(_) => 2,
+            Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -52,10 +52,7 @@ impl Group {
     }
 
     fn refs(&self) -> GroupRef<'_> {
-        GroupRef {
-            prompt: &self.item.prompt,
-            responses: self.responses.iter().map(|r| &r.ids[..]).collect(),
-        }
+        GroupRef { prompt: &self.item.prompt, responses: self.responses.iter().map(|r| &r.ids[..]).collect() }
     }
 }
 
@@ -71,17 +68,8 @@ pub fn grade(
 ) -> Result<Vec<Group>, TrainError> {
     let mut groups: Vec<Group> = Vec::with_capacity(items.len());
     for (item, responses) in items.into_iter().zip(responses) {
-        let texts = responses
-            .iter()
-            .map(|r| processor.decode(&r.ids, true))
-            .collect::<Result<_, _>>()?;
-        groups.push(Group {
-            item,
-            responses,
-            texts,
-            scores: vec![],
-            greedy: None,
-        });
+        let texts = responses.iter().map(|r| processor.decode(&r.ids, true)).collect::<Result<_, _>>()?;
+        groups.push(Group { item, responses, texts, scores: vec![], greedy: None });
     }
     let requests: Vec<Request> = groups
         .iter()
@@ -157,10 +145,7 @@ pub struct Recipe<'a, B: Backend> {
 }
 
 fn ragged(groups: &[Group], f: impl Fn(&Response) -> Vec<f32>) -> Vec<Vec<f32>> {
-    groups
-        .iter()
-        .flat_map(|g| g.responses.iter().map(&f))
-        .collect()
+    groups.iter().flat_map(|g| g.responses.iter().map(&f)).collect()
 }
 
 fn log_probs_of(scores: Vec<Vec<ResponseScores>>) -> Vec<Vec<f32>> {
@@ -185,10 +170,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
         _ => None,
     });
     let entropy = wanted(|s| matches!(s, Stream::Entropy)).is_some();
-    let lengths: Vec<usize> = groups
-        .iter()
-        .flat_map(|g| g.responses.iter().map(|r| r.ids.len()))
-        .collect();
+    let lengths: Vec<usize> = groups.iter().flat_map(|g| g.responses.iter().map(|r| r.ids.len())).collect();
     let rollout_log_probs = ragged(&groups, |r| r.log_probs.clone());
     let mut metrics = BTreeMap::new();
     let mut times = ExperienceTimes::default();
@@ -199,47 +181,27 @@ pub fn make<B: Kernels, P: Policy<B>>(
         focus,
         token_budget: config.actor.micro_batch_tokens,
     };
-    let plain = ScoreRequest {
-        entropy: false,
-        focus: None,
-        ..request
-    };
+    let plain = ScoreRequest { entropy: false, focus: None, ..request };
     let refs: Vec<GroupRef> = groups.iter().map(Group::refs).collect();
 
     let clock = std::time::Instant::now();
     let sampler_knows_all = !entropy
         && (focus.is_none()
             || groups.iter().all(|g| {
-                g.item.prompt.image_grid_thw.is_empty()
-                    || g.responses.iter().all(|r| r.visual_focus.is_some())
+                g.item.prompt.image_grid_thw.is_empty() || g.responses.iter().all(|r| r.visual_focus.is_some())
             }));
     let old_log_probs = if config.actor.old_log_probs == OldLogProbs::Rollout && sampler_knows_all {
         if focus.is_some() {
-            streams.visual_focus = Some(ragged(&groups, |r| {
-                r.visual_focus.clone().unwrap_or_default()
-            }));
+            streams.visual_focus = Some(ragged(&groups, |r| r.visual_focus.clone().unwrap_or_default()));
         }
         rollout_log_probs.clone()
     } else {
-        let scores: Vec<ResponseScores> = score(policy, &refs, &request)
-            .into_iter()
-            .flatten()
-            .collect();
+        let scores: Vec<ResponseScores> = score(policy, &refs, &request).into_iter().flatten().collect();
         if focus.is_some() {
-            streams.visual_focus = Some(
-                scores
-                    .iter()
-                    .map(|s| s.visual_focus.clone().unwrap_or_default())
-                    .collect(),
-            );
+            streams.visual_focus = Some(scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
         }
         if entropy {
-            streams.entropy = Some(
-                scores
-                    .iter()
-                    .map(|s| s.entropy.clone().unwrap_or_default())
-                    .collect(),
-            );
+            streams.entropy = Some(scores.iter().map(|s| s.entropy.clone().unwrap_or_default()).collect());
         }
         let recomputed: Vec<Vec<f32>> = scores.into_iter().map(|s| s.log_probs).collect();
         mismatch(&recomputed, &rollout_log_probs, &mut metrics);
@@ -255,15 +217,12 @@ pub fn make<B: Kernels, P: Policy<B>>(
     let ref_log_probs = match (needs_reference, reference) {
         (true, Some(reference)) => Some(log_probs_of(score(reference, &refs, &plain))),
         (true, None) => {
-            return Err(TrainError::Input(
-                "a KL term needs the reference policy, which was not loaded".into(),
-            ));
+            return Err(TrainError::Input("a KL term needs the reference policy, which was not loaded".into()));
         }
         (false, _) => None,
     };
-    let perturbed = |draw: Draw, probability: f64| {
-        perturbed_log_probs(policy, &groups, &plain, recipe, draw, probability)
-    };
+    let perturbed =
+        |draw: Draw, probability: f64| perturbed_log_probs(policy, &groups, &plain, recipe, draw, probability);
     for stream in &declared {
         match *stream {
             Stream::PerturbedLogProbs { draw, probability } => {
@@ -271,24 +230,13 @@ pub fn make<B: Kernels, P: Policy<B>>(
             }
             Stream::OldLogProbs => streams.old_log_probs = Some(old_log_probs.clone()),
             Stream::RefLogProbs => streams.ref_log_probs.clone_from(&ref_log_probs),
-            Stream::PerceptionSpans | Stream::UnperceivedLogProbs
-                if streams.perception_spans.is_none() =>
-            {
+            Stream::PerceptionSpans | Stream::UnperceivedLogProbs if streams.perception_spans.is_none() => {
                 let spans: Vec<_> = groups
                     .iter()
-                    .flat_map(|g| {
-                        g.responses
-                            .iter()
-                            .map(|r| perception_span(recipe.processor, &r.ids))
-                    })
+                    .flat_map(|g| g.responses.iter().map(|r| perception_span(recipe.processor, &r.ids)))
                     .collect();
-                streams.unperceived_log_probs = Some(crate::spans::unperceived_log_probs(
-                    policy,
-                    &refs,
-                    &spans,
-                    &old_log_probs,
-                    &plain,
-                ));
+                streams.unperceived_log_probs =
+                    Some(crate::spans::unperceived_log_probs(policy, &refs, &spans, &old_log_probs, &plain));
                 streams.perception_spans = Some(spans);
             }
             _ => {}
@@ -301,27 +249,16 @@ pub fn make<B: Kernels, P: Policy<B>>(
     times.streams_s = clock.elapsed().as_secs_f64();
 
     let clock = std::time::Instant::now();
-    let ids: Vec<usize> = groups
-        .iter()
-        .enumerate()
-        .flat_map(|(g, group)| std::iter::repeat_n(g, group.responses.len()))
-        .collect();
-    let rewards: Vec<f32> = groups
-        .iter()
-        .flat_map(|g| g.scores.iter().map(|s| s.overall as f32))
-        .collect();
+    let ids: Vec<usize> =
+        groups.iter().enumerate().flat_map(|(g, group)| std::iter::repeat_n(g, group.responses.len())).collect();
+    let rewards: Vec<f32> = groups.iter().flat_map(|g| g.scores.iter().map(|s| s.overall as f32)).collect();
     let greedy: Option<Vec<f32>> = groups
         .iter()
         .map(|g| g.greedy.map(|v| vec![v as f32; g.responses.len()]))
         .collect::<Option<Vec<_>>>()
         .map(|v| v.concat());
-    let penalties = kl_in_reward(
-        &recipe.loss.kl,
-        recipe.kl_coef,
-        &old_log_probs,
-        ref_log_probs.as_deref(),
-        &mut metrics,
-    );
+    let penalties =
+        kl_in_reward(&recipe.loss.kl, recipe.kl_coef, &old_log_probs, ref_log_probs.as_deref(), &mut metrics);
     let advantages = estimate(
         &config.to_advantage_config(),
         &AdvantageInputs {
@@ -334,9 +271,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     )?;
     let has_image: Vec<bool> = groups
         .iter()
-        .flat_map(|g| {
-            std::iter::repeat_n(!g.item.prompt.image_grid_thw.is_empty(), g.responses.len())
-        })
+        .flat_map(|g| std::iter::repeat_n(!g.item.prompt.image_grid_thw.is_empty(), g.responses.len()))
         .collect();
     let batch = ShapingBatch {
         advantages: &advantages,
@@ -349,11 +284,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     metrics.extend(shaped.metrics.iter().map(|(k, v)| (k.to_string(), *v)));
     times.advantages_s = clock.elapsed().as_secs_f64();
     summary(&groups, &mut metrics);
-    let ref_log_probs = if recipe.loss.kl.in_loss() {
-        ref_log_probs
-    } else {
-        None
-    };
+    let ref_log_probs = if recipe.loss.kl.in_loss() { ref_log_probs } else { None };
     Ok((
         Experience {
             groups,
@@ -404,35 +335,16 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
         let scores = match draw {
             Draw::Prompt => {
                 let prompt = blackout(&group.item.prompt, limits, probability, seed, key, 0);
-                score(
-                    policy,
-                    &[GroupRef {
-                        prompt: &prompt,
-                        responses: group.refs().responses,
-                    }],
-                    request,
-                )
+                score(policy, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
             }
             Draw::Response => {
                 let prompts: Vec<_> = (0..group.responses.len())
-                    .map(|r| {
-                        blackout(
-                            &group.item.prompt,
-                            limits,
-                            probability,
-                            seed,
-                            key,
-                            r as u64 + 1,
-                        )
-                    })
+                    .map(|r| blackout(&group.item.prompt, limits, probability, seed, key, r as u64 + 1))
                     .collect();
                 let refs: Vec<GroupRef> = prompts
                     .iter()
                     .zip(&group.responses)
-                    .map(|(prompt, r)| GroupRef {
-                        prompt,
-                        responses: vec![&r.ids],
-                    })
+                    .map(|(prompt, r)| GroupRef { prompt, responses: vec![&r.ids] })
                     .collect();
                 score(policy, &refs, request)
             }
@@ -475,62 +387,26 @@ fn kl_in_reward(
 
 /// Rewards, lengths and the share of groups that teach nothing.
 fn summary(groups: &[Group], metrics: &mut BTreeMap<String, f64>) {
-    let count = groups
-        .iter()
-        .map(|g| g.responses.len())
-        .sum::<usize>()
-        .max(1) as f64;
-    let all = |f: &dyn Fn(&Score) -> f64| {
-        groups
-            .iter()
-            .flat_map(|g| g.scores.iter())
-            .map(f)
-            .sum::<f64>()
-            / count
-    };
+    let count = groups.iter().map(|g| g.responses.len()).sum::<usize>().max(1) as f64;
+    let all = |f: &dyn Fn(&Score) -> f64| groups.iter().flat_map(|g| g.scores.iter()).map(f).sum::<f64>() / count;
     metrics.insert("reward".into(), all(&|s| s.overall));
     metrics.insert("accuracy".into(), all(&|s| s.accuracy));
     metrics.insert("format".into(), all(&|s| s.format));
-    let names: std::collections::BTreeSet<&String> = groups
-        .iter()
-        .flat_map(|g| g.scores.iter().flat_map(|s| s.extra.keys()))
-        .collect();
+    let names: std::collections::BTreeSet<&String> =
+        groups.iter().flat_map(|g| g.scores.iter().flat_map(|s| s.extra.keys())).collect();
     for name in names {
-        metrics.insert(
-            format!("reward/{name}"),
-            all(&|s| s.extra.get(name).copied().unwrap_or(0.0)),
-        );
+        metrics.insert(format!("reward/{name}"), all(&|s| s.extra.get(name).copied().unwrap_or(0.0)));
     }
-    let lengths: Vec<usize> = groups
-        .iter()
-        .flat_map(|g| g.responses.iter().map(|r| r.ids.len()))
-        .collect();
-    metrics.insert(
-        "response_length/mean".into(),
-        lengths.iter().sum::<usize>() as f64 / count,
-    );
-    metrics.insert(
-        "response_length/max".into(),
-        lengths.iter().copied().max().unwrap_or(0) as f64,
-    );
-    metrics.insert(
-        "response_length/min".into(),
-        lengths.iter().copied().min().unwrap_or(0) as f64,
-    );
-    let cut = groups
-        .iter()
-        .flat_map(|g| &g.responses)
-        .filter(|r| r.finish == FinishReason::Length)
-        .count();
+    let lengths: Vec<usize> = groups.iter().flat_map(|g| g.responses.iter().map(|r| r.ids.len())).collect();
+    metrics.insert("response_length/mean".into(), lengths.iter().sum::<usize>() as f64 / count);
+    metrics.insert("response_length/max".into(), lengths.iter().copied().max().unwrap_or(0) as f64);
+    metrics.insert("response_length/min".into(), lengths.iter().copied().min().unwrap_or(0) as f64);
+    let cut = groups.iter().flat_map(|g| &g.responses).filter(|r| r.finish == FinishReason::Length).count();
     metrics.insert("response_length/clip_ratio".into(), cut as f64 / count);
     let flat = groups.iter().filter(|g| g.is_flat()).count();
-    metrics.insert(
-        "group/zero_variance_share".into(),
-        flat as f64 / groups.len().max(1) as f64,
-    );
+    metrics.insert("group/zero_variance_share".into(), flat as f64 / groups.len().max(1) as f64);
     metrics.insert(
         "prompt_length/mean".into(),
-        groups.iter().map(|g| g.item.prompt.len()).sum::<usize>() as f64
-            / groups.len().max(1) as f64,
+        groups.iter().map(|g| g.item.prompt.len()).sum::<usize>() as f64 / groups.len().max(1) as f64,
     );
 }

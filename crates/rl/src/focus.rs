@@ -14,16 +14,8 @@ pub const EPS: f64 = 1e-8;
 pub type Rows<B> = Prototype<B>;
 
 /// Rows of each image of a prompt inside a packed batch: its image rows cut by the grids' token counts.
-pub fn image_ranges(
-    image_rows: &[usize],
-    prompt: &Range<usize>,
-    grids: &[[usize; 3]],
-) -> Vec<Range<usize>> {
-    let rows: Vec<usize> = image_rows
-        .iter()
-        .copied()
-        .filter(|r| prompt.contains(r))
-        .collect();
+pub fn image_ranges(image_rows: &[usize], prompt: &Range<usize>, grids: &[[usize; 3]]) -> Vec<Range<usize>> {
+    let rows: Vec<usize> = image_rows.iter().copied().filter(|r| prompt.contains(r)).collect();
     let patches: usize = grids.iter().map(|g| g.iter().product::<usize>()).sum();
     if rows.is_empty() || patches == 0 {
         return vec![];
@@ -48,25 +40,12 @@ pub fn prototype<B: Kernels>(
     mode: PrototypeMode,
     grids: &[[usize; 3]],
 ) -> Option<Rows<B>> {
-    prototype_of(
-        hidden.clone(),
-        &image_ranges(image_rows, prompt, grids),
-        mode,
-    )
-    .ok()
-    .flatten()
+    prototype_of(hidden.clone(), &image_ranges(image_rows, prompt, grids), mode).ok().flatten()
 }
 
 /// Focus of each row of `states [S, d]` to its own prototypes; `None` for rows without an image. One read from the device.
-pub fn of_rows<B: Kernels>(
-    states: &Tensor<B, 2>,
-    prototypes: &[Option<&Rows<B>>],
-) -> Option<Vec<Option<f32>>> {
-    let images = prototypes
-        .iter()
-        .flatten()
-        .map(|p| p.means.dims()[0])
-        .max()?;
+pub fn of_rows<B: Kernels>(states: &Tensor<B, 2>, prototypes: &[Option<&Rows<B>>]) -> Option<Vec<Option<f32>>> {
+    let images = prototypes.iter().flatten().map(|p| p.means.dims()[0]).max()?;
     let [rows, d] = states.dims();
     let device = states.device();
     // Prompts with fewer images repeat their first: a maximum does not mind.
@@ -78,16 +57,7 @@ pub fn of_rows<B: Kernels>(
                 let means = if k == images {
                     p.means.clone()
                 } else {
-                    Tensor::cat(
-                        vec![
-                            p.means.clone(),
-                            p.means
-                                .clone()
-                                .slice([0..1, 0..d])
-                                .repeat_dim(0, images - k),
-                        ],
-                        0,
-                    )
+                    Tensor::cat(vec![p.means.clone(), p.means.clone().slice([0..1, 0..d]).repeat_dim(0, images - k)], 0)
                 };
                 means.unsqueeze()
             }
@@ -100,27 +70,12 @@ pub fn of_rows<B: Kernels>(
     let dot = h.clone().mul(mu.clone()).sum_dim(2);
     let cosine = dot.div(norm(h).mul(norm(mu)).add_scalar(EPS)); // (3) [S, images, 1]
     let focus = cosine.max_dim(1).add_scalar(1.0).mul_scalar(0.5); // (4)
-    let values: Vec<f32> = focus
-        .reshape([rows])
-        .into_data()
-        .convert::<f32>()
-        .to_vec()
-        .ok()?;
-    Some(
-        values
-            .into_iter()
-            .zip(prototypes)
-            .map(|(v, p)| p.map(|_| v))
-            .collect(),
-    )
+    let values: Vec<f32> = focus.reshape([rows]).into_data().convert::<f32>().to_vec().ok()?;
+    Some(values.into_iter().zip(prototypes).map(|(v, p)| p.map(|_| v)).collect())
 }
 
 /// Focus of the packed rows `rows` of `hidden [N, d]` to one prompt's prototypes, `[rows]` on the device.
-pub fn of_range<B: Kernels>(
-    hidden: &Tensor<B, 2>,
-    rows: Range<usize>,
-    prototype: &Rows<B>,
-) -> Tensor<B, 1> {
+pub fn of_range<B: Kernels>(hidden: &Tensor<B, 2>, rows: Range<usize>, prototype: &Rows<B>) -> Tensor<B, 1> {
     let d = hidden.dims()[1];
     visual_focus(hidden.clone().slice([rows, 0..d]), prototype, EPS)
 }

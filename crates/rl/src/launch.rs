@@ -33,7 +33,8 @@ pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
 /// None in practice: both halves are built in.
 pub fn toy_config() -> Result<Qwen2_5_VLConfig, TrainError> {
     let ids = toy::special_ids();
-    let preset = Qwen2_5_VLConfig::preset("toy").ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
+    let preset =
+        Qwen2_5_VLConfig::preset("toy").ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
     Ok(preset.with_vocabulary(
         ids.vocab_size,
         [
@@ -54,8 +55,15 @@ fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, Trai
     if name.is_empty() || (config.model.path == "toy" && name == "toy") {
         return Ok(own);
     }
-    let preset = Qwen2_5_VLConfig::preset(name).ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
-    let id = |key: &str| own.raw.get(key).or_else(|| own.raw.get("text_config").and_then(|t| t.get(key))).and_then(serde_json::Value::as_u64).unwrap_or(0) as u32;
+    let preset = Qwen2_5_VLConfig::preset(name)
+        .ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
+    let id = |key: &str| {
+        own.raw
+            .get(key)
+            .or_else(|| own.raw.get("text_config").and_then(|t| t.get(key)))
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0) as u32
+    };
     Ok(preset.with_vocabulary(
         own.text.vocab_size,
         [
@@ -73,9 +81,16 @@ fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, Trai
 ///
 /// # Errors
 /// [`TrainError`] says what ended the run; its exit code says whose fault it was.
-pub fn train<B: Kernels>(config: Config, dtype: DType, device: &B::Device, progress: Progress, interrupt: Arc<AtomicBool>) -> Result<Summary, TrainError> {
+pub fn train<B: Kernels>(
+    config: Config,
+    dtype: DType,
+    device: &B::Device,
+    progress: Progress,
+    interrupt: Arc<AtomicBool>,
+) -> Result<Summary, TrainError> {
     let is_toy = config.model.path == "toy";
-    let source: PathBuf = if is_toy { config.trainer.run_dir().join("model") } else { PathBuf::from(&config.model.path) };
+    let source: PathBuf =
+        if is_toy { config.trainer.run_dir().join("model") } else { PathBuf::from(&config.model.path) };
     if is_toy {
         std::fs::create_dir_all(&source).map_err(|e| ModelError::Io { path: source.clone(), source: e })?;
         write_toy_folder(&source)?;
@@ -84,7 +99,10 @@ pub fn train<B: Kernels>(config: Config, dtype: DType, device: &B::Device, progr
     let processor = Processor::from_folder(&source)?;
     // 0 keeps the folder's own limit.
     let or = |value: usize, own: u64| if value == 0 { own } else { value as u64 };
-    let (min, max) = (or(config.data.min_pixels, processor.limits().min_pixels), or(config.data.max_pixels, processor.limits().max_pixels));
+    let (min, max) = (
+        or(config.data.min_pixels, processor.limits().min_pixels),
+        or(config.data.max_pixels, processor.limits().max_pixels),
+    );
     let processor = processor.with_limits(min, max)?;
     if processor.image_pad_id() != architecture.image_token_id {
         return Err(TrainError::Input(format!(

@@ -68,37 +68,14 @@ impl<B: Kernels> AdamW<B> {
         weight_decay: f64,
         max_grad_norm: f64,
     ) -> StepOutcome {
-        let norm = grads
-            .squared_norm(&policy.device())
-            .into_data()
-            .convert::<f32>()
-            .to_vec::<f32>();
-        let grad_norm = norm
-            .ok()
-            .and_then(|v| v.first().copied())
-            .map_or(f64::NAN, |v| f64::from(v).sqrt());
+        let norm = grads.squared_norm(&policy.device()).into_data().convert::<f32>().to_vec::<f32>();
+        let grad_norm = norm.ok().and_then(|v| v.first().copied()).map_or(f64::NAN, |v| f64::from(v).sqrt());
         if !grad_norm.is_finite() {
-            return StepOutcome {
-                grad_norm,
-                applied: false,
-            };
+            return StepOutcome { grad_norm, applied: false };
         }
-        let grad_scale = if max_grad_norm > 0.0 {
-            (max_grad_norm / (grad_norm + 1e-6)).min(1.0)
-        } else {
-            1.0
-        };
-        policy.visit_params(&mut Update {
-            optimizer: self,
-            grads,
-            lr,
-            weight_decay,
-            grad_scale,
-        });
-        StepOutcome {
-            grad_norm,
-            applied: true,
-        }
+        let grad_scale = if max_grad_norm > 0.0 { (max_grad_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
+        policy.visit_params(&mut Update { optimizer: self, grads, lr, weight_decay, grad_scale });
+        StepOutcome { grad_norm, applied: true }
     }
 
     /// Writes moments, master weights and step counts.
@@ -109,10 +86,8 @@ impl<B: Kernels> AdamW<B> {
         let mut tensors = Vec::new();
         for (name, state) in &self.state {
             let len = state.m.dims()[0];
-            let steps = Tensor::from_data(
-                TensorData::new(vec![state.steps as f32], [1]),
-                (&state.m.device(), DType::F32),
-            );
+            let steps =
+                Tensor::from_data(TensorData::new(vec![state.steps as f32], [1]), (&state.m.device(), DType::F32));
             tensors.push((format!("{name}.m"), state.m.clone(), vec![len]));
             tensors.push((format!("{name}.v"), state.v.clone(), vec![len]));
             tensors.push((format!("{name}.steps"), steps, vec![1]));
@@ -128,14 +103,8 @@ impl<B: Kernels> AdamW<B> {
     /// # Errors
     /// A missing or damaged file, or state that does not belong to `policy`.
     pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
-        let damaged = |reason: String| ModelError::Damaged {
-            path: path.into(),
-            reason,
-        };
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io {
-            path: path.into(),
-            source,
-        })?;
+        let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
         let mut sizes = Sizes(BTreeMap::new());
         policy.visit_params(&mut sizes);
@@ -148,50 +117,29 @@ impl<B: Kernels> AdamW<B> {
                 };
                 let (data, dtype) = match view.dtype() {
                     safetensors::Dtype::BF16 => {
-                        let v: Vec<half::bf16> = view
-                            .data()
-                            .chunks_exact(2)
-                            .map(|b| half::bf16::from_le_bytes([b[0], b[1]]))
-                            .collect();
+                        let v: Vec<half::bf16> =
+                            view.data().chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]])).collect();
                         (TensorData::new(v, [view.data().len() / 2]), DType::BF16)
                     }
                     safetensors::Dtype::F32 => {
-                        let v: Vec<f32> = view
-                            .data()
-                            .chunks_exact(4)
-                            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                            .collect();
+                        let v: Vec<f32> =
+                            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
                         (TensorData::new(v, [view.data().len() / 4]), DType::F32)
                     }
                     other => return Err(damaged(format!("{name}.{part} is {other:?}"))),
                 };
                 if part != "steps" && data.shape[0] != *len {
-                    return Err(damaged(format!(
-                        "{name}.{part} has {} values, the model {len}",
-                        data.shape[0]
-                    )));
+                    return Err(damaged(format!("{name}.{part} has {} values, the model {len}", data.shape[0])));
                 }
                 Ok(Some(Tensor::from_data(data, (&device, dtype))))
             };
             let (Some(m), Some(v), Some(steps)) = (read("m")?, read("v")?, read("steps")?) else {
                 continue;
             };
-            let steps = steps
-                .into_data()
-                .convert::<f32>()
-                .to_vec::<f32>()
-                .ok()
-                .and_then(|v| v.first().copied())
-                .unwrap_or(0.0) as usize;
-            state.insert(
-                name.clone(),
-                State {
-                    m,
-                    v,
-                    master: read("master")?,
-                    steps,
-                },
-            );
+            let steps =
+                steps.into_data().convert::<f32>().to_vec::<f32>().ok().and_then(|v| v.first().copied()).unwrap_or(0.0)
+                    as usize;
+            state.insert(name.clone(), State { m, v, master: read("master")?, steps });
         }
         let saved = file.names().iter().filter(|n| n.ends_with(".m")).count();
         if saved != state.len() {
@@ -234,17 +182,8 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let param = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
         let zeros = || Tensor::zeros([len], (&device, DType::F32));
-        let State {
-            m,
-            v,
-            master,
-            steps,
-        } = o.state.remove(name).unwrap_or_else(|| State {
-            m: zeros(),
-            v: zeros(),
-            master: None,
-            steps: 0,
-        });
+        let State { m, v, master, steps } =
+            o.state.remove(name).unwrap_or_else(|| State { m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;
         let weight = match master {
             Some(master) if keeps_master => master,
@@ -261,24 +200,12 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
             grad_scale: self.grad_scale,
         };
         let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
-        let (param, master) = if keeps_master {
-            (cast_to(weight.clone(), dtype), Some(weight))
-        } else {
-            (weight, None)
-        };
+        let (param, master) =
+            if keeps_master { (cast_to(weight.clone(), dtype), Some(weight)) } else { (weight, None) };
         let moment = |t: Tensor<B, 1>| {
-            if o.bf16_moments {
-                stochastic_bf16(t)
-            } else {
-                t
-            }
+            if o.bf16_moments { stochastic_bf16(t) } else { t }
         };
-        let state = State {
-            m: moment(m),
-            v: moment(v),
-            master,
-            steps: steps + 1,
-        };
+        let state = State { m: moment(m), v: moment(v), master, steps: steps + 1 };
         o.state.insert(name.into(), state);
         *tensor = param.reshape(dims);
     }
@@ -346,21 +273,13 @@ mod tests {
         first.0
     }
     fn model() -> Qwen2_5_VL<B> {
-        Qwen2_5_VL::random(
-            Qwen2_5_VLConfig::preset("toy").unwrap(),
-            7,
-            DType::F32,
-            &Default::default(),
-        )
+        Qwen2_5_VL::random(Qwen2_5_VLConfig::preset("toy").unwrap(), 7, DType::F32, &Default::default())
     }
 
     /// Two steps against AdamW written out for one number.
     #[test]
     fn matches_the_formula() {
-        let optim = Optim {
-            lr: 0.01,
-            ..Optim::default()
-        };
+        let optim = Optim { lr: 0.01, ..Optim::default() };
         let mut model = model();
         let before = values(&mut model);
         let mut adamw = AdamW::<B>::new(&optim);
@@ -383,14 +302,8 @@ mod tests {
                 let (m, v, _) = &mut expected[k];
                 *m = 0.9 * *m + 0.1 * g;
                 *v = 0.999 * *v + 0.001 * g * g;
-                let (mh, vh) = (
-                    *m / (1.0 - 0.9f64.powi(step)),
-                    *v / (1.0 - 0.999f64.powi(step)),
-                );
-                let decay = if name.ends_with(".bias")
-                    || name.contains("norm")
-                    || name.ends_with("ln_q.weight")
-                {
+                let (mh, vh) = (*m / (1.0 - 0.9f64.powi(step)), *v / (1.0 - 0.999f64.powi(step)));
+                let decay = if name.ends_with(".bias") || name.contains("norm") || name.ends_with("ln_q.weight") {
                     0.0
                 } else {
                     0.1
@@ -449,19 +362,10 @@ mod tests {
 
     #[test]
     fn learning_rates() {
-        let mut optim = Optim {
-            lr: 1.0,
-            lr_warmup_steps: 4,
-            ..Optim::default()
-        };
+        let mut optim = Optim { lr: 1.0, lr_warmup_steps: 4, ..Optim::default() };
         assert_eq!(learning_rate(&optim, 1, 10), 0.25);
         assert_eq!(learning_rate(&optim, 9, 10), 1.0);
-        optim = Optim {
-            lr: 1.0,
-            lr_scheduler_type: LrScheduler::Cosine,
-            min_lr_ratio: 0.1,
-            ..Optim::default()
-        };
+        optim = Optim { lr: 1.0, lr_scheduler_type: LrScheduler::Cosine, min_lr_ratio: 0.1, ..Optim::default() };
         assert!((learning_rate(&optim, 5, 10) - 0.55).abs() < 1e-12);
         assert!((learning_rate(&optim, 10, 10) - 0.1).abs() < 1e-12);
     }

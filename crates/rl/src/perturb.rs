@@ -6,14 +6,7 @@ use model_qwen2vl::model::Prompt;
 use crate::sampler::uniform;
 
 /// `prompt` with each 14x14 patch of its images blacked out with the given probability; `key` names the draw.
-pub fn blackout(
-    prompt: &Prompt,
-    limits: &ImageLimits,
-    probability: f64,
-    seed: u64,
-    key: u64,
-    response: u64,
-) -> Prompt {
+pub fn blackout(prompt: &Prompt, limits: &ImageLimits, probability: f64, seed: u64, key: u64, response: u64) -> Prompt {
     let mut prompt = prompt.clone();
     let width = limits.patch_dim();
     let channel = width / 3;
@@ -42,12 +35,8 @@ mod tests {
             pixel_values: vec![0.5; patches * limits.patch_dim()],
             image_grid_thw: vec![[1, 40, 50]],
         };
-        let black = |p: &Prompt| {
-            p.pixel_values
-                .chunks(limits.patch_dim())
-                .filter(|c| c.iter().all(|v| *v < -1.0))
-                .count()
-        };
+        let black =
+            |p: &Prompt| p.pixel_values.chunks(limits.patch_dim()).filter(|c| c.iter().all(|v| *v < -1.0)).count();
         let half = blackout(&prompt, &limits, 0.5, 1, 2, 3);
         assert!((black(&half) as f64 / patches as f64 - 0.5).abs() < 0.04);
         assert!(half.pixel_values.iter().all(|v| *v == 0.5 || *v < -1.0));

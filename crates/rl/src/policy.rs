@@ -30,30 +30,15 @@ pub trait Policy<B: Kernels>: Clone + Send {
     /// Final-normed hidden states `[N, d]`.
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2>;
     /// The same for prompts alone, with their keys and values.
-    fn prefill(
-        &self,
-        batch: &PackedBatch<B>,
-        image_embeds: Option<Tensor<B, 2>>,
-    ) -> (Tensor<B, 2>, Self::Kv);
+    fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv);
     /// An empty cache.
     fn cache(&self, max_new_tokens: usize) -> Self::Cache;
     /// Adds the prompts of a prefilled batch to the cache, each with `n` rows.
-    fn admit(
-        &self,
-        cache: &mut Self::Cache,
-        kv: &Self::Kv,
-        prompts: &[std::ops::Range<usize>],
-        n: usize,
-    );
+    fn admit(&self, cache: &mut Self::Cache, kv: &Self::Kv, prompts: &[std::ops::Range<usize>], n: usize);
     /// Drops finished rows as far as possible; the old index of each row that stays.
     fn compact(&self, cache: &mut Self::Cache, keep: &[bool]) -> Vec<usize>;
     /// One token more for every row: hidden states `[S, d]`.
-    fn decode(
-        &self,
-        ids: Tensor<B, 1, Int>,
-        positions: &[i64],
-        cache: &mut Self::Cache,
-    ) -> Tensor<B, 2>;
+    fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut Self::Cache) -> Tensor<B, 2>;
     /// The training forward.
     fn forward_saving(
         &self,
@@ -116,34 +101,19 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         self.hidden(batch, image_embeds)
     }
-    fn prefill(
-        &self,
-        batch: &PackedBatch<B>,
-        image_embeds: Option<Tensor<B, 2>>,
-    ) -> (Tensor<B, 2>, Self::Kv) {
+    fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv) {
         self.prefill(batch, image_embeds)
     }
     fn cache(&self, max_new_tokens: usize) -> Self::Cache {
         self.cache(max_new_tokens)
     }
-    fn admit(
-        &self,
-        cache: &mut Self::Cache,
-        kv: &Self::Kv,
-        prompts: &[std::ops::Range<usize>],
-        n: usize,
-    ) {
+    fn admit(&self, cache: &mut Self::Cache, kv: &Self::Kv, prompts: &[std::ops::Range<usize>], n: usize) {
         cache.add_lane(kv, prompts, n);
     }
     fn compact(&self, cache: &mut Self::Cache, keep: &[bool]) -> Vec<usize> {
         cache.compact(keep)
     }
-    fn decode(
-        &self,
-        ids: Tensor<B, 1, Int>,
-        positions: &[i64],
-        cache: &mut Self::Cache,
-    ) -> Tensor<B, 2> {
+    fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut Self::Cache) -> Tensor<B, 2> {
         self.decode(ids, positions, cache)
     }
     fn forward_saving(
@@ -188,8 +158,7 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     fn activation_bytes(&self) -> usize {
         let t = &self.config.text;
         // x, h1, o, x_mid, h2 and q; k and v; gate and up
-        let widths =
-            6 * t.hidden_size + 2 * t.num_key_value_heads * t.head_dim() + 2 * t.intermediate_size;
+        let widths = 6 * t.hidden_size + 2 * t.num_key_value_heads * t.head_dim() + 2 * t.intermediate_size;
         widths * t.num_hidden_layers * self.head().0.dtype().size()
     }
 }

@@ -137,11 +137,7 @@ impl Progress {
         if let Some((phase, done, total)) = self.phase
             && self.last_written.elapsed() >= QUIET
         {
-            let line = format!(
-                "{} {}",
-                self.place(self.step + 1),
-                phase_text(phase, done, total)
-            );
+            let line = format!("{} {}", self.place(self.step + 1), phase_text(phase, done, total));
             self.write_line(&line);
         }
     }
@@ -150,10 +146,7 @@ impl Progress {
     pub fn step(&mut self, report: StepReport) {
         let seconds = report.time.as_secs_f64();
         // Steps grow and shrink with the length of the responses: the last ten or so count.
-        self.seconds = Some(
-            self.seconds
-                .map_or(seconds, |mean| 0.9 * mean + 0.1 * seconds),
-        );
+        self.seconds = Some(self.seconds.map_or(seconds, |mean| 0.9 * mean + 0.1 * seconds));
         self.step = report.step;
         self.phase = None;
         self.last_report = Some(report);
@@ -166,8 +159,7 @@ impl Progress {
             self.place(report.step),
             summary(&report),
             seconds,
-            self.eta()
-                .map_or(String::new(), |eta| format!("  eta {}", duration(eta)))
+            self.eta().map_or(String::new(), |eta| format!("  eta {}", duration(eta)))
         );
         self.write_line(&line);
     }
@@ -191,9 +183,7 @@ impl Progress {
     pub fn eta(&self) -> Option<Duration> {
         let left = self.steps.saturating_sub(self.step);
         let seconds = self.seconds?;
-        (left > 0)
-            .then(|| Duration::try_from_secs_f64(seconds * left as f64).ok())
-            .flatten()
+        (left > 0).then(|| Duration::try_from_secs_f64(seconds * left as f64).ok()).flatten()
     }
 
     fn place(&self, step: u64) -> String {
@@ -243,11 +233,7 @@ fn phase_text(phase: Phase, done: u64, total: u64) -> String {
 fn summary(report: &StepReport) -> String {
     let (name, value) = report.score;
     let seconds = report.time.as_secs_f64();
-    let rate = if seconds > 0.0 {
-        report.tokens as f64 / seconds
-    } else {
-        0.0
-    };
+    let rate = if seconds > 0.0 { report.tokens as f64 / seconds } else { 0.0 };
     format!("{name} {value:.4}  {} tok/s", count(rate))
 }
 
@@ -295,12 +281,7 @@ mod tests {
     }
 
     fn report(step: u64, seconds: f64) -> StepReport {
-        StepReport {
-            step,
-            score: ("reward", 0.53125),
-            tokens: 12_345,
-            time: Duration::from_secs_f64(seconds),
-        }
+        StepReport { step, score: ("reward", 0.53125), tokens: 12_345, time: Duration::from_secs_f64(seconds) }
     }
 
     #[test]
@@ -338,22 +319,11 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let cases = [
-            (0.0, "0"),
-            (871.4, "871"),
-            (999.6, "1.00k"),
-            (12_345.0, "12.3k"),
-            (4.56e6, "4.56M"),
-        ];
+        let cases = [(0.0, "0"), (871.4, "871"), (999.6, "1.00k"), (12_345.0, "12.3k"), (4.56e6, "4.56M")];
         for (value, text) in cases {
             assert_eq!(count(value), text);
         }
-        let cases = [
-            (42, "42s"),
-            (185, "3m 05s"),
-            (7_800, "2h 10m"),
-            (273_600, "3d 04h"),
-        ];
+        let cases = [(42, "42s"), (185, "3m 05s"), (7_800, "2h 10m"), (273_600, "3d 04h")];
         for (seconds, text) in cases {
             assert_eq!(duration(Duration::from_secs(seconds)), text);
         }

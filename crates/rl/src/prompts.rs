@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use data::{
-    BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, Processor, build_prompt,
-    count_prompt_tokens,
-};
+use data::{BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, Processor, build_prompt, count_prompt_tokens};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
 use rayon::prelude::*;
@@ -76,8 +73,7 @@ impl Prompts {
         config: &Config,
         processor: Arc<Processor>,
     ) -> Result<Self, TrainError> {
-        let image_dir = (!config.data.image_dir.is_empty())
-            .then(|| std::path::PathBuf::from(&config.data.image_dir));
+        let image_dir = (!config.data.image_dir.is_empty()).then(|| std::path::PathBuf::from(&config.data.image_dir));
         let dataset = Dataset::open(specs, &config.to_keys(), image_dir.as_deref())?;
         if dataset.is_empty() {
             return Err(TrainError::Input(format!("{name}: the data has no rows")));
@@ -86,8 +82,7 @@ impl Prompts {
             dataset: Arc::new(dataset),
             processor,
             format: Arc::new(FormatPrompt::new(&config.data.format_prompt)?),
-            system: (!config.data.system_prompt.is_empty())
-                .then(|| config.data.system_prompt.clone()),
+            system: (!config.data.system_prompt.is_empty()).then(|| config.data.system_prompt.clone()),
             max_prompt_length: config.data.max_prompt_length,
             filter_overlong: config.data.filter_overlong_prompts,
             name,
@@ -123,20 +118,12 @@ impl Prompts {
     ///
     /// # Errors
     /// An over-long prompt while `data.filter_overlong_prompts` is off.
-    pub fn load<B: Kernels, P: Policy<B>>(
-        &self,
-        row: usize,
-        policy: &P,
-    ) -> Result<Result<Item, BadRow>, TrainError> {
+    pub fn load<B: Kernels, P: Policy<B>>(&self, row: usize, policy: &P) -> Result<Result<Item, BadRow>, TrainError> {
         let sample = match self.dataset.get(row) {
             Ok(sample) => sample,
             Err(bad) => return Ok(Err(bad)),
         };
-        let bad = |reason: String| BadRow {
-            id: sample.id.clone(),
-            index: row,
-            reason,
-        };
+        let bad = |reason: String| BadRow { id: sample.id.clone(), index: row, reason };
         let system = self.system.as_deref();
         match count_prompt_tokens(&sample, &self.format, &self.processor, system) {
             Ok(tokens) if tokens > self.max_prompt_length => {
@@ -195,7 +182,9 @@ impl Prompts {
                     if aside.rows.insert((self.name.to_string(), bad.index)) {
                         match aside.count() {
                             n if n <= NAMED => note(format!("set aside: {}: {bad}", self.name)),
-                            n if n == NAMED + 1 => note("further rows that are set aside are only counted (metric data/set_aside)".into()),
+                            n if n == NAMED + 1 => {
+                                note("further rows that are set aside are only counted (metric data/set_aside)".into())
+                            }
                             _ => {}
                         }
                     }
@@ -222,17 +211,10 @@ impl Prompts {
         while items.len() < n {
             let rows = cursor.next(&*self.dataset, n - items.len());
             if rows.is_empty() {
-                return Err(TrainError::Input(format!(
-                    "{}: no rows have a weight above 0",
-                    self.name
-                )));
+                return Err(TrainError::Input(format!("{}: no rows have a weight above 0", self.name)));
             }
             let more = self.load_many(&rows, policy, aside, note)?;
-            barren = if more.is_empty() {
-                barren + rows.len()
-            } else {
-                0
-            };
+            barren = if more.is_empty() { barren + rows.len() } else { 0 };
             if barren >= self.epoch_len() {
                 return Err(TrainError::Input(format!(
                     "{}: none of its {} rows can be used; the reasons are above",

@@ -117,16 +117,8 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     let no_end: Vec<u32> = config.suppress.iter().chain(&config.eos).copied().collect();
     let no_end = suppression::<B>(&no_end, vocab, &device);
     let mut stats = RolloutStats::default();
-    let blank = || Response {
-        ids: vec![],
-        log_probs: vec![],
-        finish: FinishReason::Length,
-        visual_focus: None,
-    };
-    let mut out: Vec<Vec<Response>> = jobs
-        .iter()
-        .map(|_| (0..config.n).map(|_| blank()).collect())
-        .collect();
+    let blank = || Response { ids: vec![], log_probs: vec![], finish: FinishReason::Length, visual_focus: None };
+    let mut out: Vec<Vec<Response>> = jobs.iter().map(|_| (0..config.n).map(|_| blank()).collect()).collect();
     // Prompts of similar length go together, so that lanes are hardly padded.
     let mut queue: Vec<usize> = (0..jobs.len()).collect();
     queue.sort_by_key(|&j| jobs[j].prompt.len());
@@ -148,9 +140,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             let mut wave: Vec<usize> = queue.split_off(queue.len() - count);
             wave.reverse();
             for part in prefill_parts(&wave, jobs, config.prefill_token_budget) {
-                let last = admit(
-                    policy, &mut cache, jobs, part, config, &mut rows, &mut stats,
-                );
+                let last = admit(policy, &mut cache, jobs, part, config, &mut rows, &mut stats);
                 hidden = Some(match hidden.take() {
                     Some(h) => Tensor::cat(vec![h, last], 0),
                     None => last,
@@ -165,47 +155,27 @@ pub fn generate<B: Kernels, P: Policy<B>>(
         let uniforms: Vec<f32> = rows
             .iter()
             .map(|r| {
-                uniform(
-                    config.sampling.seed,
-                    jobs[r.job].key,
-                    r.index as u64,
-                    out[r.job][r.index].ids.len() as u64,
-                )
+                uniform(config.sampling.seed, jobs[r.job].key, r.index as u64, out[r.job][r.index].ids.len() as u64)
             })
             .collect();
-        let early = config.min_new_tokens > 0
-            && rows
-                .iter()
-                .any(|r| out[r.job][r.index].ids.len() < config.min_new_tokens);
+        let early =
+            config.min_new_tokens > 0 && rows.iter().any(|r| out[r.job][r.index].ids.len() < config.min_new_tokens);
         let mask = match (early, &suppress, &no_end) {
             (false, Some(s), _) => Some(s.clone()),
             (true, s, Some(no_end)) => Some(Tensor::cat(
                 rows.iter()
-                    .map(
-                        |r| match out[r.job][r.index].ids.len() < config.min_new_tokens {
-                            true => no_end.clone(),
-                            false => s
-                                .clone()
-                                .unwrap_or_else(|| Tensor::zeros([1, vocab], &device)),
-                        },
-                    )
+                    .map(|r| match out[r.job][r.index].ids.len() < config.min_new_tokens {
+                        true => no_end.clone(),
+                        false => s.clone().unwrap_or_else(|| Tensor::zeros([1, vocab], &device)),
+                    })
                     .collect(),
                 0,
             )),
             _ => None,
         };
         let (ids, log_probs) = sample(states, weight, &config.sampling, &uniforms, mask.as_ref());
-        let sampled: Vec<i32> = ids
-            .clone()
-            .into_data()
-            .convert::<i32>()
-            .to_vec()
-            .unwrap_or_default();
-        let log_probs: Vec<f32> = log_probs
-            .into_data()
-            .convert::<f32>()
-            .to_vec()
-            .unwrap_or_default();
+        let sampled: Vec<i32> = ids.clone().into_data().convert::<i32>().to_vec().unwrap_or_default();
+        let log_probs: Vec<f32> = log_probs.into_data().convert::<f32>().to_vec().unwrap_or_default();
         for ((row, &id), log_prob) in rows.iter_mut().zip(&sampled).zip(log_probs) {
             if row.done {
                 continue;
@@ -230,24 +200,18 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             stats.decode_s += clock.elapsed().as_secs_f64();
             continue;
         }
-        let (ids, keep) = if wants_focus {
-            (ids, None)
-        } else {
-            drop_done(policy, &mut cache, &mut rows, ids)
-        };
+        let (ids, keep) = if wants_focus { (ids, None) } else { drop_done(policy, &mut cache, &mut rows, ids) };
         let positions = positions(&rows, jobs, &out);
         let mut states = policy.decode(ids, &positions, &mut cache);
         stats.decode_steps += 1;
         debug_assert!(keep.is_none_or(|k| k == rows.len()));
         if wants_focus {
-            let prototypes: Vec<Option<&focus::Rows<B>>> =
-                rows.iter().map(|r| r.prototype.as_ref()).collect();
+            let prototypes: Vec<Option<&focus::Rows<B>>> = rows.iter().map(|r| r.prototype.as_ref()).collect();
             if let Some(values) = focus::of_rows(&states, &prototypes) {
                 for (row, value) in rows.iter().zip(values) {
                     let response = &mut out[row.job][row.index];
                     let len = response.ids.len();
-                    if let Some(list) =
-                        value.map(|v| (v, response.visual_focus.get_or_insert_default()))
+                    if let Some(list) = value.map(|v| (v, response.visual_focus.get_or_insert_default()))
                         && list.1.len() < len
                     {
                         list.1.push(list.0);
@@ -307,26 +271,12 @@ fn admit<B: Kernels, P: Policy<B>>(
     policy.admit(cache, &kv, &batch.prompts, config.n);
     for (&job, range) in part.iter().zip(&batch.prompts) {
         let prototype = config.focus.and_then(|mode| {
-            focus::prototype(
-                &hidden,
-                &batch.image_rows,
-                range,
-                mode,
-                &jobs[job].prompt.image_grid_thw,
-            )
+            focus::prototype(&hidden, &batch.image_rows, range, mode, &jobs[job].prompt.image_grid_thw)
         });
-        rows.extend((0..config.n).map(|index| Row {
-            job,
-            index,
-            done: false,
-            prototype: prototype.clone(),
-        }));
+        rows.extend((0..config.n).map(|index| Row { job, index, done: false, prototype: prototype.clone() }));
     }
     stats.prompt_tokens += batch.tokens;
-    let ends = batch
-        .prompts
-        .iter()
-        .flat_map(|r| std::iter::repeat_n(r.end - 1, config.n));
+    let ends = batch.prompts.iter().flat_map(|r| std::iter::repeat_n(r.end - 1, config.n));
     let last = hidden.select(0, int_tensor(ends, &policy.device()));
     stats.prefill_s += clock.elapsed().as_secs_f64();
     last
@@ -334,17 +284,11 @@ fn admit<B: Kernels, P: Policy<B>>(
 
 /// Position of the token that each row feeds next: its last sampled one.
 fn positions<B: Kernels>(rows: &[Row<B>], jobs: &[Job], out: &[Vec<Response>]) -> Vec<i64> {
-    rows.iter()
-        .map(|r| jobs[r.job].prompt.next_position() + out[r.job][r.index].ids.len() as i64 - 1)
-        .collect()
+    rows.iter().map(|r| jobs[r.job].prompt.next_position() + out[r.job][r.index].ids.len() as i64 - 1).collect()
 }
 
 /// Removes finished rows when that frees at least a quarter of them (or all of them).
-fn compact<B: Kernels, P: Policy<B>>(
-    policy: &P,
-    cache: &mut P::Cache,
-    rows: &mut Vec<Row<B>>,
-) -> Vec<usize> {
+fn compact<B: Kernels, P: Policy<B>>(policy: &P, cache: &mut P::Cache, rows: &mut Vec<Row<B>>) -> Vec<usize> {
     let keep: Vec<bool> = rows.iter().map(|r| !r.done).collect();
     let done = keep.iter().filter(|k| !**k).count();
     if done * 4 < rows.len().max(1) {
@@ -352,10 +296,7 @@ fn compact<B: Kernels, P: Policy<B>>(
     }
     let index = policy.compact(cache, &keep);
     let mut old: Vec<Option<Row<B>>> = std::mem::take(rows).into_iter().map(Some).collect();
-    *rows = index
-        .iter()
-        .filter_map(|&i| old.get_mut(i).and_then(Option::take))
-        .collect();
+    *rows = index.iter().filter_map(|&i| old.get_mut(i).and_then(Option::take)).collect();
     index
 }
 

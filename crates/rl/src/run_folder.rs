@@ -27,14 +27,10 @@ pub enum RunFolderError {
     )]
     Occupied(PathBuf),
     /// Another process trains in the folder.
-    #[error(
-        "{0}: another process is training in this folder; wait for it, or choose another trainer.output_dir"
-    )]
+    #[error("{0}: another process is training in this folder; wait for it, or choose another trainer.output_dir")]
     Locked(PathBuf),
     /// No space is left.
-    #[error(
-        "{0}: the disk is full; free some space and start again with trainer.resume = \"auto\""
-    )]
+    #[error("{0}: the disk is full; free some space and start again with trainer.resume = \"auto\"")]
     DiskFull(PathBuf),
     /// A log holds a line that this program did not write.
     #[error("{path}:{line}: not a log line ({reason}); remove or repair it, then resume")]
@@ -59,13 +55,8 @@ pub enum RunFolderError {
 /// Adds the path to an error of the file system.
 fn at(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            RunFolderError::DiskFull(path.to_path_buf())
-        }
-        _ => RunFolderError::Io {
-            path: path.to_path_buf(),
-            source,
-        },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RunFolderError::DiskFull(path.to_path_buf()),
+        _ => RunFolderError::Io { path: path.to_path_buf(), source },
     }
 }
 
@@ -113,10 +104,7 @@ impl RunFolder {
         let path = root.join("config.toml");
         match fs::read_to_string(&path) {
             Ok(earlier) if earlier == config => return Ok(folder),
-            Ok(earlier) => replace(
-                &root.join(format!("config_until_step_{step}.toml")),
-                &earlier,
-            )?,
+            Ok(earlier) => replace(&root.join(format!("config_until_step_{step}.toml")), &earlier)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(at(&path)(error)),
         }
@@ -129,12 +117,7 @@ impl RunFolder {
             fs::create_dir_all(folder).map_err(at(folder))?;
         }
         let path = root.join(".lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(at(&path))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -144,10 +127,7 @@ impl RunFolder {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
         }
-        Ok(Self {
-            root: root.to_path_buf(),
-            _lock: file,
-        })
+        Ok(Self { root: root.to_path_buf(), _lock: file })
     }
 
     /// The folder itself.
@@ -186,12 +166,7 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn validation_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
-        JsonLines::open(
-            &self
-                .root
-                .join(format!("rollouts/validation_step_{step}.jsonl")),
-            true,
-        )
+        JsonLines::open(&self.root.join(format!("rollouts/validation_step_{step}.jsonl")), true)
     }
 
     /// The logs of responses with their steps.
@@ -200,17 +175,14 @@ impl RunFolder {
         let mut logs = Vec::new();
         for entry in fs::read_dir(&folder).map_err(at(&folder))? {
             let path = entry.map_err(at(&folder))?.path();
-            let step = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .and_then(|name| {
-                    name.strip_prefix("validation_")
-                        .unwrap_or(name)
-                        .strip_prefix("step_")?
-                        .strip_suffix(".jsonl")?
-                        .parse()
-                        .ok()
-                });
+            let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| {
+                name.strip_prefix("validation_")
+                    .unwrap_or(name)
+                    .strip_prefix("step_")?
+                    .strip_suffix(".jsonl")?
+                    .parse()
+                    .ok()
+            });
             if let Some(step) = step {
                 logs.push((path, step));
             }
@@ -253,11 +225,7 @@ fn truncate_after(path: &Path, step: u64) -> Result<(), RunFolderError> {
             // A machine that stopped can leave a last block of zeros.
             Err(_) if last => break,
             Err(reason) => {
-                return Err(RunFolderError::BadLine {
-                    path: path.to_path_buf(),
-                    line: index + 1,
-                    reason,
-                });
+                return Err(RunFolderError::BadLine { path: path.to_path_buf(), line: index + 1, reason });
             }
         }
     }
@@ -273,10 +241,7 @@ fn parse_line(line: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 fn step_of(record: &Map<String, Value>) -> Result<u64, String> {
-    record
-        .get("step")
-        .and_then(Value::as_u64)
-        .ok_or_else(|| "it has no \"step\"".to_string())
+    record.get("step").and_then(Value::as_u64).ok_or_else(|| "it has no \"step\"".to_string())
 }
 
 /// Reads a metrics log, e.g. to plot it. A half-written last line is left out.
@@ -292,11 +257,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderErr
             Ok(record) => records.push(record),
             Err(_) if index + 1 == lines.len() => {}
             Err(reason) => {
-                return Err(RunFolderError::BadLine {
-                    path: path.to_path_buf(),
-                    line: index + 1,
-                    reason,
-                });
+                return Err(RunFolderError::BadLine { path: path.to_path_buf(), line: index + 1, reason });
             }
         }
     }
@@ -315,15 +276,8 @@ impl JsonLines {
         if empty {
             File::create(path).map_err(at(path))?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(at(path))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-        })
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(at(path))?;
+        Ok(Self { path: path.to_path_buf(), file })
     }
 
     /// Appends one object.
@@ -360,19 +314,10 @@ impl MetricsLog {
     ///
     /// # Errors
     /// [`RunFolderError::DiskFull`] and other failures.
-    pub fn append(
-        &mut self,
-        step: u64,
-        metrics: &Map<String, Value>,
-    ) -> Result<(), RunFolderError> {
+    pub fn append(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<(), RunFolderError> {
         let mut record = Map::with_capacity(metrics.len() + 1);
         record.insert("step".to_string(), step.into());
-        record.extend(
-            metrics
-                .iter()
-                .filter(|(key, _)| *key != "step")
-                .map(|(k, v)| (k.clone(), v.clone())),
-        );
+        record.extend(metrics.iter().filter(|(key, _)| *key != "step").map(|(k, v)| (k.clone(), v.clone())));
         self.0.append(&record)
     }
 
@@ -398,16 +343,8 @@ mod tests {
         let mut log = folder.metrics().unwrap();
         for step in from..=to {
             log.append(step, &metrics(step as f64 / 10.0)).unwrap();
-            folder
-                .rollout_log(step)
-                .unwrap()
-                .append(&metrics(0.0))
-                .unwrap();
-            folder
-                .validation_log(step)
-                .unwrap()
-                .append(&metrics(1.0))
-                .unwrap();
+            folder.rollout_log(step).unwrap().append(&metrics(0.0)).unwrap();
+            folder.validation_log(step).unwrap().append(&metrics(1.0)).unwrap();
         }
         log.sync().unwrap();
     }
@@ -417,12 +354,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .chain([folder.join("metrics.jsonl")])
-            .map(|path| {
-                (
-                    path.file_name().unwrap().to_string_lossy().into_owned(),
-                    fs::read(&path).unwrap(),
-                )
-            })
+            .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read(&path).unwrap()))
             .collect();
         files.sort();
         files
@@ -431,10 +363,7 @@ mod tests {
     #[test]
     fn a_resumed_run_leaves_the_logs_of_one_never_killed() {
         let temporary = tempfile::tempdir().unwrap();
-        let (whole, killed) = (
-            temporary.path().join("whole"),
-            temporary.path().join("killed"),
-        );
+        let (whole, killed) = (temporary.path().join("whole"), temporary.path().join("killed"));
         train(&RunFolder::create(&whole, "a = 1\n").unwrap(), 1, 12);
         // Killed in step 11, after a checkpoint at step 9.
         train(&RunFolder::create(&killed, "a = 1\n").unwrap(), 1, 11);
@@ -442,10 +371,7 @@ mod tests {
         assert!(!killed.join("rollouts/step_10.jsonl").exists());
         train(&folder, 10, 12);
         assert_eq!(files(&whole), files(&killed));
-        assert_eq!(
-            fs::read_to_string(killed.join("config.toml")).unwrap(),
-            "a = 1\n"
-        );
+        assert_eq!(fs::read_to_string(killed.join("config.toml")).unwrap(), "a = 1\n");
     }
 
     #[test]
@@ -453,10 +379,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         train(&RunFolder::create(temporary.path(), "").unwrap(), 1, 3);
         RunFolder::resume(temporary.path(), "", 0).unwrap();
-        assert_eq!(
-            files(temporary.path()),
-            [("metrics.jsonl".to_string(), Vec::new())]
-        );
+        assert_eq!(files(temporary.path()), [("metrics.jsonl".to_string(), Vec::new())]);
     }
 
     #[test]
@@ -467,19 +390,13 @@ mod tests {
             let folder = RunFolder::create(&root, "").unwrap();
             train(&folder, 1, 2);
             drop(folder);
-            let mut file = OpenOptions::new()
-                .append(true)
-                .open(root.join("metrics.jsonl"))
-                .unwrap();
+            let mut file = OpenOptions::new().append(true).open(root.join("metrics.jsonl")).unwrap();
             file.write_all(garbage).unwrap();
             let readable = read_metrics(&root.join("metrics.jsonl")).unwrap();
             assert!(readable.len() >= 2);
             RunFolder::resume(&root, "", 7).unwrap();
             let kept = fs::read_to_string(root.join("metrics.jsonl")).unwrap();
-            assert_eq!(
-                kept,
-                "{\"step\":1,\"reward\":0.1}\n{\"step\":2,\"reward\":0.2}\n"
-            );
+            assert_eq!(kept, "{\"step\":1,\"reward\":0.1}\n{\"step\":2,\"reward\":0.2}\n");
         }
     }
 
@@ -488,15 +405,10 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("metrics.jsonl");
         fs::write(&path, "{\"step\":1}\n{\"stop\":2}\n{\"step\":3}\n").unwrap();
-        let error = RunFolder::resume(temporary.path(), "", 3)
-            .unwrap_err()
-            .to_string();
+        let error = RunFolder::resume(temporary.path(), "", 3).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!(
-                "{}:2: not a log line (it has no \"step\"); remove or repair it, then resume",
-                path.display()
-            )
+            format!("{}:2: not a log line (it has no \"step\"); remove or repair it, then resume", path.display())
         );
     }
 
@@ -522,35 +434,18 @@ mod tests {
     #[test]
     fn a_changed_configuration_keeps_the_earlier_one() {
         let temporary = tempfile::tempdir().unwrap();
-        train(
-            &RunFolder::create(temporary.path(), "a = 1\n").unwrap(),
-            1,
-            4,
-        );
+        train(&RunFolder::create(temporary.path(), "a = 1\n").unwrap(), 1, 4);
         RunFolder::resume(temporary.path(), "a = 2\n", 4).unwrap();
-        assert_eq!(
-            fs::read_to_string(temporary.path().join("config.toml")).unwrap(),
-            "a = 2\n"
-        );
-        assert_eq!(
-            fs::read_to_string(temporary.path().join("config_until_step_4.toml")).unwrap(),
-            "a = 1\n"
-        );
+        assert_eq!(fs::read_to_string(temporary.path().join("config.toml")).unwrap(), "a = 2\n");
+        assert_eq!(fs::read_to_string(temporary.path().join("config_until_step_4.toml")).unwrap(), "a = 1\n");
     }
 
     #[test]
     fn a_number_that_is_not_finite_is_null() {
         let temporary = tempfile::tempdir().unwrap();
         let folder = RunFolder::create(temporary.path(), "").unwrap();
-        folder
-            .metrics()
-            .unwrap()
-            .append(1, &metrics(f64::NAN))
-            .unwrap();
-        assert_eq!(
-            fs::read_to_string(folder.metrics_file()).unwrap(),
-            "{\"step\":1,\"reward\":null}\n"
-        );
+        folder.metrics().unwrap().append(1, &metrics(f64::NAN)).unwrap();
+        assert_eq!(fs::read_to_string(folder.metrics_file()).unwrap(), "{\"step\":1,\"reward\":null}\n");
     }
 
     #[cfg(target_os = "linux")]

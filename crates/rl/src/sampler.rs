@@ -26,11 +26,7 @@ pub struct Sampling {
 impl Sampling {
     /// The likeliest token, always.
     pub fn greedy() -> Self {
-        Self {
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 0,
-        }
+        Self { temperature: 0.0, top_p: 1.0, seed: 0 }
     }
 }
 
@@ -39,9 +35,7 @@ pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
     let mut z = seed;
     for part in [prompt, response, position] {
         // SplitMix64's finaliser over each part in turn.
-        z = z
-            .wrapping_add(0x9E37_79B9_7F4A_7C15)
-            .wrapping_add(part.wrapping_mul(0xD1B5_4A32_D192_ED03));
+        z = z.wrapping_add(0x9E37_79B9_7F4A_7C15).wrapping_add(part.wrapping_mul(0xD1B5_4A32_D192_ED03));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
@@ -50,11 +44,7 @@ pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
 }
 
 /// What may never be sampled, as an additive mask `[1, V]` on the device; none if everything may.
-pub fn suppression<B: Backend>(
-    ids: &[u32],
-    vocab: usize,
-    device: &B::Device,
-) -> Option<Tensor<B, 2>> {
+pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
     let mut mask = vec![0f32; vocab];
     for &id in ids {
         if let Some(m) = mask.get_mut(id as usize) {
@@ -80,20 +70,8 @@ pub fn sample<B: Kernels>(
     let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
     for a in (0..rows).step_by(step) {
         let b = (a + step).min(rows);
-        let mask = forbidden.map(|m| {
-            if m.dims()[0] == 1 {
-                m.clone()
-            } else {
-                m.clone().slice([a..b, 0..vocab])
-            }
-        });
-        let (i, l) = sample_chunk(
-            hidden.clone().slice([a..b, 0..d]),
-            weight,
-            sampling,
-            &uniforms[a..b],
-            mask,
-        );
+        let mask = forbidden.map(|m| if m.dims()[0] == 1 { m.clone() } else { m.clone().slice([a..b, 0..vocab]) });
+        let (i, l) = sample_chunk(hidden.clone().slice([a..b, 0..d]), weight, sampling, &uniforms[a..b], mask);
         ids.push(i);
         log_probs.push(l);
     }
@@ -123,11 +101,7 @@ fn sample_chunk<B: Kernels>(
     } else {
         let top = allowed.clone().max_dim(1);
         let e = allowed.sub(top).exp();
-        let e = if sampling.top_p < 1.0 {
-            nucleus(e, sampling.top_p)
-        } else {
-            e
-        };
+        let e = if sampling.top_p < 1.0 { nucleus(e, sampling.top_p) } else { e };
         invert(e, uniforms)
     };
     let log_probs = z.gather(1, ids.clone()).sub(lse);
@@ -170,10 +144,7 @@ fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
     let padded = if blocks * size == vocab {
         e
     } else {
-        Tensor::cat(
-            vec![e, Tensor::zeros([rows, blocks * size - vocab], &device)],
-            1,
-        )
+        Tensor::cat(vec![e, Tensor::zeros([rows, blocks * size - vocab], &device)], 1)
     };
     let by_block = padded.reshape([rows, blocks, size]);
     let sums: Tensor<B, 2> = by_block.clone().sum_dim(2).reshape([rows, blocks]);
@@ -181,9 +152,7 @@ fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
     let first: Vec<i32> = (0..rows as i32).map(|r| r * blocks as i32).collect();
     let first = Tensor::<B, 2, Int>::from_data(TensorData::new(first, [rows, 1]), &device);
     let row_of_block = first.add(block.clone()).reshape([rows]);
-    let inside = by_block
-        .reshape([rows * blocks, size])
-        .select(0, row_of_block); // [S, size]
+    let inside = by_block.reshape([rows * blocks, size]).select(0, row_of_block); // [S, size]
     let (at, _) = pick(inside, left);
     block.mul_scalar(size as i32).add(at)
 }
@@ -195,16 +164,11 @@ fn pick<B: Backend>(e: Tensor<B, 2>, u: Tensor<B, 2>) -> (Tensor<B, 2, Int>, Ten
     let cumulative = e.clone().cumsum(1);
     let total = cumulative.clone().slice([0..rows, k - 1..k]);
     let target = total.mul(u.clamp(0.0, 1.0 - 1e-6));
-    let passed = cumulative
-        .clone()
-        .lower_equal(target.clone().expand([rows, k]));
+    let passed = cumulative.clone().lower_equal(target.clone().expand([rows, k]));
     let at = passed.int().sum_dim(1).clamp(0, k as i32 - 1);
     let mass = e.gather(1, at.clone());
     let before = cumulative.gather(1, at.clone()).sub(mass.clone());
-    let share = target
-        .sub(before)
-        .div(mass.clamp_min(1e-30))
-        .clamp(0.0, 1.0);
+    let share = target.sub(before).div(mass.clamp_min(1e-30)).clamp(0.0, 1.0);
     (at, share)
 }
 
@@ -218,10 +182,7 @@ mod tests {
         let v = logits.len();
         let device = Default::default();
         // hidden = 1, so the logits are the weights
-        (
-            Tensor::ones([1, 1], &device),
-            Tensor::from_data(TensorData::new(logits.to_vec(), [v, 1]), &device),
-        )
+        (Tensor::ones([1, 1], &device), Tensor::from_data(TensorData::new(logits.to_vec(), [v, 1]), &device))
     }
 
     /// Frequencies over a regular grid of uniform numbers.
@@ -230,13 +191,7 @@ mod tests {
         let n = 4000;
         let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
         let mask = suppression(forbidden, logits.len(), &Default::default());
-        let (ids, _) = sample(
-            hidden.repeat_dim(0, n),
-            &weight,
-            sampling,
-            &uniforms,
-            mask.as_ref(),
-        );
+        let (ids, _) = sample(hidden.repeat_dim(0, n), &weight, sampling, &uniforms, mask.as_ref());
         let mut counts = vec![0.0; logits.len()];
         for id in ids.into_data().convert::<i32>().to_vec::<i32>().unwrap() {
             counts[id as usize] += 1.0 / n as f64;
@@ -249,15 +204,7 @@ mod tests {
         let logits: Vec<f32> = (0..101).map(|i| ((i * 37) % 101) as f32 / 20.0).collect();
         for temperature in [0.5, 1.0, 2.0] {
             let z: f64 = logits.iter().map(|l| (*l as f64 / temperature).exp()).sum();
-            let got = frequencies(
-                &logits,
-                &Sampling {
-                    temperature,
-                    top_p: 1.0,
-                    seed: 0,
-                },
-                &[],
-            );
+            let got = frequencies(&logits, &Sampling { temperature, top_p: 1.0, seed: 0 }, &[]);
             for (l, f) in logits.iter().zip(got) {
                 assert!(((*l as f64 / temperature).exp() / z - f).abs() < 6e-4);
             }
@@ -268,27 +215,11 @@ mod tests {
     fn nucleus_keeps_the_fewest_that_reach_top_p() {
         let p = [0.4f32, 0.05, 0.3, 0.05, 0.2];
         let logits: Vec<f32> = p.iter().map(|p| p.ln()).collect();
-        let got = frequencies(
-            &logits,
-            &Sampling {
-                temperature: 1.0,
-                top_p: 0.75,
-                seed: 0,
-            },
-            &[],
-        );
+        let got = frequencies(&logits, &Sampling { temperature: 1.0, top_p: 0.75, seed: 0 }, &[]);
         for (g, e) in got.iter().zip([0.4 / 0.9, 0.0, 0.3 / 0.9, 0.0, 0.2 / 0.9]) {
             assert!((g - e).abs() < 2e-3, "{got:?}");
         }
-        let got = frequencies(
-            &logits,
-            &Sampling {
-                temperature: 1.0,
-                top_p: 0.3,
-                seed: 0,
-            },
-            &[],
-        );
+        let got = frequencies(&logits, &Sampling { temperature: 1.0, top_p: 0.3, seed: 0 }, &[]);
         assert!((got[0] - 1.0).abs() < 1e-9);
     }
 
@@ -298,17 +229,8 @@ mod tests {
         for u in [1e-7f32, 0.2, 0.5, 0.999_999_9] {
             let (hidden, weight) = table(&logits);
             let mask = suppression(&[0, 4, 2], 5, &Default::default());
-            let (id, lp) = sample(
-                hidden,
-                &weight,
-                &Sampling {
-                    temperature: 1.0,
-                    top_p: 1.0,
-                    seed: 0,
-                },
-                &[u],
-                mask.as_ref(),
-            );
+            let (id, lp) =
+                sample(hidden, &weight, &Sampling { temperature: 1.0, top_p: 1.0, seed: 0 }, &[u], mask.as_ref());
             let id = id.into_scalar();
             assert!([1, 3].contains(&id), "{id}");
             // The log-prob is the model's own: forbidden tokens count in the denominator.
@@ -323,9 +245,8 @@ mod tests {
 
     #[test]
     fn uniforms_are_uniform_and_distinct() {
-        let mut all: Vec<f32> = (0..40)
-            .flat_map(|p| (0..8).flat_map(move |r| (0..32).map(move |t| uniform(3, p, r, t))))
-            .collect();
+        let mut all: Vec<f32> =
+            (0..40).flat_map(|p| (0..8).flat_map(move |r| (0..32).map(move |t| uniform(3, p, r, t)))).collect();
         let mean = all.iter().sum::<f32>() / all.len() as f32;
         assert!((mean - 0.5).abs() < 0.01 && all.iter().all(|u| *u > 0.0 && *u < 1.0));
         all.sort_by(f32::total_cmp);

@@ -56,14 +56,8 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
         if cut.is_empty() {
             continue;
         }
-        let group = GroupRef {
-            prompt: group.prompt,
-            responses: cut.iter().map(|(_, _, ids)| &ids[..]).collect(),
-        };
-        for ((i, span, _), scores) in cut
-            .iter()
-            .zip(score(policy, &[group], request).into_iter().flatten())
-        {
+        let group = GroupRef { prompt: group.prompt, responses: cut.iter().map(|(_, _, ids)| &ids[..]).collect() };
+        for ((i, span, _), scores) in cut.iter().zip(score(policy, &[group], request).into_iter().flatten()) {
             out[*i][span.end..].copy_from_slice(&scores.log_probs[span.start..]);
         }
     }

@@ -41,11 +41,7 @@ impl LossOf<'_> {
         sums: &mut MetricSums,
     ) -> Result<MicroGradients<B>, TrainError> {
         let device = micro.log_probs.device();
-        let rows: Vec<usize> = micro
-            .micro
-            .iter()
-            .flat_map(|(g, rs)| rs.iter().map(|r| self.first[*g] + r))
-            .collect();
+        let rows: Vec<usize> = micro.micro.iter().flat_map(|(g, rs)| rs.iter().map(|r| self.first[*g] + r)).collect();
         let ragged = Ragged::new(&micro.lengths);
         let width = ragged.width();
         let e = self.experience;
@@ -53,8 +49,7 @@ impl LossOf<'_> {
             let picked: Vec<&[f32]> = rows.iter().map(|&r| &list[r][..]).collect();
             padding::pad::<Autodiff<B>, _>(&picked, width, &device)
         };
-        let leaf =
-            |x: Tensor<B, 1>| Tensor::<Autodiff<B>, 2>::from_inner(ragged.pad(x)).require_grad();
+        let leaf = |x: Tensor<B, 1>| Tensor::<Autodiff<B>, 2>::from_inner(ragged.pad(x)).require_grad();
         let log_probs = leaf(micro.log_probs);
         let entropy = micro.entropy.map(leaf);
         let policy_mask = e.shaped.policy_mask_values();
@@ -76,10 +71,7 @@ impl LossOf<'_> {
             Some(g) => ragged.flatten(g),
             None => Tensor::zeros([micro.lengths.iter().sum::<usize>()], &device),
         };
-        Ok(MicroGradients {
-            log_probs: of(&log_probs),
-            entropy: entropy.as_ref().map(of),
-        })
+        Ok(MicroGradients { log_probs: of(&log_probs), entropy: entropy.as_ref().map(of) })
     }
 }
 
@@ -119,30 +111,16 @@ pub fn update<B: Kernels, P: Policy<B>>(
             let clock = std::time::Instant::now();
             let end = start + groups.len();
             let lengths = &experience.lengths[first[start]..first[end]];
-            let closure = LossOf {
-                loss,
-                experience,
-                first: &first[start..],
-                denominators: Denominators::of(lengths),
-            };
+            let closure = LossOf { loss, experience, first: &first[start..], denominators: Denominators::of(lengths) };
             let mut sums = MetricSums::default();
             let mut grads = Gradients::default();
-            accumulate(policy, groups, options, &mut grads, |micro| {
-                closure.gradients(micro, &mut sums)
-            })?;
-            times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>()
-                + lengths.iter().sum::<usize>();
+            accumulate(policy, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
+            times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
             times.gradients_s += clock.elapsed().as_secs_f64();
             let clock = std::time::Instant::now();
             let optim = &config.actor.optim;
             let lr = crate::optimizer::learning_rate(optim, schedule.done + 1, schedule.total);
-            let outcome = optimizer.step(
-                policy,
-                grads,
-                lr,
-                optim.weight_decay,
-                config.actor.max_grad_norm,
-            );
+            let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm);
             times.optimizer_s += clock.elapsed().as_secs_f64();
             schedule.done += 1;
             steps += 1;
@@ -164,10 +142,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
             *value /= steps.max(1) as f64;
         }
     }
-    metrics.insert(
-        "actor/grad_norm".into(),
-        norms / (steps - skipped).max(1) as f64,
-    );
+    metrics.insert("actor/grad_norm".into(), norms / (steps - skipped).max(1) as f64);
     metrics.insert("actor/skipped_steps".into(), skipped as f64);
     Ok((metrics, times))
 }

@@ -26,13 +26,23 @@ struct Batch {
 fn batch<B: Kernels>(model: &Qwen2_5_VL<B>) -> Batch {
     let prompts = mixed_prompts(model);
     // Lengths from 1 to 17 that differ within and between groups.
-    let responses = (0..prompts.len()).map(|g| (0..4).map(|r| (0..1 + (7 * g + 5 * r) % 17).map(|t| ((13 * g + 29 * r + 7 * t) % 50) as u32).collect()).collect()).collect();
+    let responses = (0..prompts.len())
+        .map(|g| {
+            (0..4)
+                .map(|r| (0..1 + (7 * g + 5 * r) % 17).map(|t| ((13 * g + 29 * r + 7 * t) % 50) as u32).collect())
+                .collect()
+        })
+        .collect();
     Batch { prompts, responses }
 }
 
 impl Batch {
     fn groups(&self) -> Vec<GroupRef<'_>> {
-        self.prompts.iter().zip(&self.responses).map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r[..]).collect() }).collect()
+        self.prompts
+            .iter()
+            .zip(&self.responses)
+            .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r[..]).collect() })
+            .collect()
     }
 }
 
@@ -43,28 +53,38 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
     let model = model::<B>();
     let batch = batch(&model);
     let groups = batch.groups();
-    let request = |token_budget| ScoreRequest { temperature: 0.8, entropy: true, focus: Some(PrototypeMode::Mean), token_budget };
+    let request =
+        |token_budget| ScoreRequest { temperature: 0.8, entropy: true, focus: Some(PrototypeMode::Mean), token_budget };
     let all = score(&model, &groups, &request(100_000));
-    let check = |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
-        for (a, b) in got.iter().copied().flatten().zip(expected.iter().copied().flatten()) {
-            assert!(difference(&a.log_probs, &b.log_probs) < 1e-4, "{name}");
-            assert!(difference(a.entropy.as_ref().unwrap(), b.entropy.as_ref().unwrap()) < 1e-4, "{name}");
-            assert_eq!(a.visual_focus.is_some(), b.visual_focus.is_some(), "{name}");
-            if let (Some(a), Some(b)) = (&a.visual_focus, &b.visual_focus) {
-                assert!(difference(a, b) < 1e-5, "{name}");
+    let check =
+        |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
+            for (a, b) in got.iter().copied().flatten().zip(expected.iter().copied().flatten()) {
+                assert!(difference(&a.log_probs, &b.log_probs) < 1e-4, "{name}");
+                assert!(difference(a.entropy.as_ref().unwrap(), b.entropy.as_ref().unwrap()) < 1e-4, "{name}");
+                assert_eq!(a.visual_focus.is_some(), b.visual_focus.is_some(), "{name}");
+                if let (Some(a), Some(b)) = (&a.visual_focus, &b.visual_focus) {
+                    assert!(difference(a, b) < 1e-5, "{name}");
+                }
             }
-        }
-    };
+        };
     let expected: Vec<_> = all.iter().collect();
     for budget in BUDGETS {
         let got = score(&model, &groups, &request(budget));
-        check(&format!("budget {budget}, {} micro-batches", micro_batches(&groups, budget).len()), &got.iter().collect::<Vec<_>>(), &expected);
+        check(
+            &format!("budget {budget}, {} micro-batches", micro_batches(&groups, budget).len()),
+            &got.iter().collect::<Vec<_>>(),
+            &expected,
+        );
     }
     assert!(micro_batches(&groups, 45).iter().any(|m| m.iter().any(|(_, r)| r.len() < 4)), "a group is split");
     for order in [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {
         let groups: Vec<GroupRef> = order.iter().map(|&i| groups[i].clone()).collect();
         let got = score(&model, &groups, &request(120));
-        check(&format!("order {order:?}"), &got.iter().collect::<Vec<_>>(), &order.iter().map(|&i| &all[i]).collect::<Vec<_>>());
+        check(
+            &format!("order {order:?}"),
+            &got.iter().collect::<Vec<_>>(),
+            &order.iter().map(|&i| &all[i]).collect::<Vec<_>>(),
+        );
     }
     // Alone, nothing is padded.
     for (g, group) in groups.iter().enumerate() {
@@ -76,13 +96,26 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
 }
 
 /// Gradients of a loss with different weights on each token.
-fn gradients<B: Kernels>(model: &Qwen2_5_VL<B>, batch: &Batch, token_budget: usize, recompute: bool) -> BTreeMap<String, Vec<f32>> {
+fn gradients<B: Kernels>(
+    model: &Qwen2_5_VL<B>,
+    batch: &Batch,
+    token_budget: usize,
+    recompute: bool,
+) -> BTreeMap<String, Vec<f32>> {
     let groups = batch.groups();
     let options = GradientOptions { temperature: 1.0, entropy: true, token_budget, train_vision: true, recompute };
     let mut grads = Gradients::default();
     let device = model.device();
     accumulate(model, &groups, &options, &mut grads, |micro| -> Result<_, ()> {
-        let weights: Vec<f32> = micro.micro.iter().flat_map(|(g, rs)| rs.iter().flat_map(move |r| (0..batch.responses[*g][*r].len()).map(move |t| ((g + 2 * r + 3 * t) as f32).sin()))).collect();
+        let weights: Vec<f32> = micro
+            .micro
+            .iter()
+            .flat_map(|(g, rs)| {
+                rs.iter().flat_map(move |r| {
+                    (0..batch.responses[*g][*r].len()).map(move |t| ((g + 2 * r + 3 * t) as f32).sin())
+                })
+            })
+            .collect();
         let weights = Tensor::<B, 1>::from_floats(&weights[..], &device);
         Ok(MicroGradients { entropy: Some(weights.clone().mul_scalar(0.3)), log_probs: weights })
     })
@@ -94,12 +127,19 @@ fn gradients_do_not_depend_on_the_budget_or_on_recomputing<B: Kernels>() {
     let model = model::<B>();
     let batch = batch(&model);
     let expected = gradients(&model, &batch, 100_000, false);
-    assert!(expected.keys().any(|k| k.starts_with("visual.")) && expected.keys().any(|k| k.starts_with("model.layers.")));
+    assert!(
+        expected.keys().any(|k| k.starts_with("visual.")) && expected.keys().any(|k| k.starts_with("model.layers."))
+    );
     let norm = expected.values().flatten().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
     for (budget, recompute) in BUDGETS.into_iter().flat_map(|b| [(b, false), (b, true)]) {
         let got = gradients(&model, &batch, budget, recompute);
         assert_eq!(got.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-        let d = got.iter().flat_map(|(k, g)| g.iter().zip(&expected[k])).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt();
+        let d = got
+            .iter()
+            .flat_map(|(k, g)| g.iter().zip(&expected[k]))
+            .map(|(a, b)| f64::from(a - b).powi(2))
+            .sum::<f64>()
+            .sqrt();
         assert!(d / norm < 1e-5, "budget {budget}, recompute {recompute}: relative difference {:.1e}", d / norm);
     }
 }
@@ -117,7 +157,19 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
-    let items = prompts.iter().enumerate().map(|(row, prompt)| Item { row, id: row.to_string(), problem: String::new(), answer: "3".into(), solution: None, task: None, prompt: prompt.clone() }).collect();
+    let items = prompts
+        .iter()
+        .enumerate()
+        .map(|(row, prompt)| Item {
+            row,
+            id: row.to_string(),
+            problem: String::new(),
+            answer: "3".into(),
+            solution: None,
+            task: None,
+            prompt: prompt.clone(),
+        })
+        .collect();
     let mut groups = grade(items, responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
     // An untrained model earns nothing: rewards that differ.
     for (g, group) in groups.iter_mut().enumerate() {
@@ -126,7 +178,14 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
         }
     }
     let shaping = config.to_shaping_config().build::<B>();
-    let recipe = Recipe { config, loss: &config.to_loss_config(), shaping: shaping.as_ref(), processor: &processor, kl_coef: 0.01, step: 1 };
+    let recipe = Recipe {
+        config,
+        loss: &config.to_loss_config(),
+        shaping: shaping.as_ref(),
+        processor: &processor,
+        kl_coef: 0.01,
+        step: 1,
+    };
     make(model, None, groups, &recipe).unwrap().0
 }
 
@@ -137,14 +196,31 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
         let toml = format!(
             "[data]\ntrain_files = [\"toy:sum\"]\nrollout_batch_size = 5\n[algorithm]\nshaping = \"vgpo\"\n[actor]\nglobal_batch_size = 5\nloss_type = \"{loss_type}\"\nloss_avg_mode = \"{mode}\"\nclip_ratio_low = 0.0003\nclip_ratio_high = 0.0004\n[actor.optim]\nlr = 1e-2\neps = 1e-2"
         );
-        let config = |budget: usize| resolve(&[Source::new("test", &toml)], &[format!("actor.micro_batch_tokens={budget}")]).unwrap();
+        let config = |budget: usize| {
+            resolve(&[Source::new("test", &toml)], &[format!("actor.micro_batch_tokens={budget}")]).unwrap()
+        };
         let experience = experience(&start, &config(100_000));
         let run = |budget: usize, recompute: bool| {
             let (mut policy, config) = (start.clone(), config(budget));
             let mut optimizer = AdamW::new(&config.actor.optim);
-            let options = GradientOptions { temperature: 1.0, entropy: false, token_budget: budget, train_vision: true, recompute };
+            let options = GradientOptions {
+                temperature: 1.0,
+                entropy: false,
+                token_budget: budget,
+                train_vision: true,
+                recompute,
+            };
             let mut schedule = Schedule { done: 0, total: 1 };
-            let (metrics, _) = update(&mut policy, &mut optimizer, &experience, &config, &config.to_loss_config(), &options, &mut schedule).unwrap();
+            let (metrics, _) = update(
+                &mut policy,
+                &mut optimizer,
+                &experience,
+                &config,
+                &config.to_loss_config(),
+                &options,
+                &mut schedule,
+            )
+            .unwrap();
             let mut values = Values(vec![]);
             policy.visit(&mut values);
             (values.0, metrics)
@@ -159,7 +235,11 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
             assert!(d < 1e-5, "{loss_type}, budget {budget}: parameters differ by {d}");
             assert_eq!(found.keys().collect::<Vec<_>>(), metrics.keys().collect::<Vec<_>>());
             for (key, value) in &found {
-                assert!((value - metrics[key]).abs() < 1e-5 * (1.0 + value.abs()), "{loss_type}, budget {budget}: {key} is {value}, not {}", metrics[key]);
+                assert!(
+                    (value - metrics[key]).abs() < 1e-5 * (1.0 + value.abs()),
+                    "{loss_type}, budget {budget}: {key} is {value}, not {}",
+                    metrics[key]
+                );
             }
         }
     }

@@ -41,7 +41,8 @@ fn run<B: Kernels>(dir: &Path, overrides: &[&str]) -> Result<Vec<Map<String, Val
     let mut all: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
     all.push(format!("trainer.output_dir={}", dir.display()));
     let config = resolve(&[Source::new("test", BANDIT)], &all).map_err(|e| e.to_string())?;
-    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false))).map_err(|e| e.to_string())?;
+    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false)))
+        .map_err(|e| e.to_string())?;
     read_metrics(&dir.join("metrics.jsonl")).map_err(|e| e.to_string())
 }
 
@@ -65,17 +66,36 @@ fn every_algorithm_runs<B: Kernels>() {
         &["algorithm.shaping=none"],
         &["algorithm.shaping=vgpo"],
         &["algorithm.shaping=vgpo", "algorithm.variant=released"],
-        &["algorithm.shaping=vgpo", "algorithm.prototype=per_image", "algorithm.inter_score=mean", "algorithm.schedule=exponential"],
+        &[
+            "algorithm.shaping=vgpo",
+            "algorithm.prototype=per_image",
+            "algorithm.inter_score=mean",
+            "algorithm.schedule=exponential",
+        ],
         &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
         &["algorithm.shaping=vppo"],
         &["algorithm.shaping=pepo"],
         &["algorithm.shaping=pgpo"],
         &["algorithm.shaping=srpo"],
-        &["actor.loss_type=gspo", "actor.loss_avg_mode=seq", "actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"],
-        &["actor.loss_type=gspo_token", "actor.loss_avg_mode=seq", "actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"],
+        &[
+            "actor.loss_type=gspo",
+            "actor.loss_avg_mode=seq",
+            "actor.clip_ratio_low=0.0003",
+            "actor.clip_ratio_high=0.0004",
+        ],
+        &[
+            "actor.loss_type=gspo_token",
+            "actor.loss_avg_mode=seq",
+            "actor.clip_ratio_low=0.0003",
+            "actor.clip_ratio_high=0.0004",
+        ],
         &["actor.loss_type=cispo"],
         &["actor.loss_type=sapo"],
-        &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.papo.ori_entropy_loss_coef=0.03", "algorithm.papo.aug_entropy_loss_coef=0.03"],
+        &[
+            "algorithm.papo.kl_prcp_coef=0.01",
+            "algorithm.papo.ori_entropy_loss_coef=0.03",
+            "algorithm.papo.aug_entropy_loss_coef=0.03",
+        ],
         &["actor.entropy_coef=0.01", "actor.entropy_type=full"],
         &["actor.entropy_coef=0.06", "actor.entropy_type=sampled"],
         &[kl, "algorithm.use_kl_loss=true"],
@@ -91,7 +111,12 @@ fn every_algorithm_runs<B: Kernels>() {
         &["actor.old_log_probs=rollout", "algorithm.shaping=vgpo"],
         &["actor.rollout_correction=token_truncate"],
         &["actor.rollout_correction=sequence_mask"],
-        &["algorithm.online_filtering=true", "algorithm.filter_key=overall", "algorithm.filter_low=-2.5", "algorithm.filter_high=1.5"],
+        &[
+            "algorithm.online_filtering=true",
+            "algorithm.filter_key=overall",
+            "algorithm.filter_low=-2.5",
+            "algorithm.filter_high=1.5",
+        ],
         &["model.freeze_vision_tower=true"],
         &["actor.recompute=always", "actor.ppo_epochs=2", "actor.global_batch_size=1", "data.rollout_batch_size=2"],
         &["actor.recompute=never", "actor.micro_batch_tokens=60"],
@@ -108,7 +133,8 @@ fn every_algorithm_runs<B: Kernels>() {
         match run::<B>(&dir.path().join("run"), &all) {
             Err(error) => failures.push(format!("{}: {error}", overrides.join(" "))),
             Ok(lines) => {
-                let bad: Vec<&String> = lines.iter().flat_map(|l| l.iter().filter(|(_, v)| v.is_null()).map(|(k, _)| k)).collect();
+                let bad: Vec<&String> =
+                    lines.iter().flat_map(|l| l.iter().filter(|(_, v)| v.is_null()).map(|(k, _)| k)).collect();
                 if lines.len() != 2 || !bad.is_empty() {
                     failures.push(format!("{}: {} lines, not finite: {bad:?}", overrides.join(" "), lines.len()));
                 }

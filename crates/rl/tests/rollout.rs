@@ -40,7 +40,11 @@ fn company_changes_nothing<B: Kernels>() {
     for (max_batch_rows, prefill_token_budget) in [(1, 1), (3, 1), (4, 30), (7, 4096), (9, 50), (1000, 40)] {
         for focus in [None, Some(PrototypeMode::Mean)] {
             let config = RolloutConfig { max_batch_rows, prefill_token_budget, focus, ..config.clone() };
-            check(&format!("{max_batch_rows} rows, {prefill_token_budget} tokens, focus {focus:?}"), &sample(&model, &refs(&prompts), &config), &all);
+            check(
+                &format!("{max_batch_rows} rows, {prefill_token_budget} tokens, focus {focus:?}"),
+                &sample(&model, &refs(&prompts), &config),
+                &all,
+            );
         }
     }
     // Each prompt keeps its key.
@@ -61,17 +65,25 @@ fn company_changes_nothing<B: Kernels>() {
 fn lengths_and_ends<B: Kernels>() {
     let model = model::<B>();
     let prompts = mixed_prompts(&model);
-    for (min_new_tokens, max_new_tokens, focus) in [(0, 1, None), (0, 5, None), (4, 9, None), (9, 9, None), (3, 70, Some(PrototypeMode::Mean))] {
+    for (min_new_tokens, max_new_tokens, focus) in
+        [(0, 1, None), (0, 5, None), (4, 9, None), (9, 9, None), (3, 70, Some(PrototypeMode::Mean))]
+    {
         let config = RolloutConfig { min_new_tokens, max_new_tokens, focus, ..rollout(&model, 4, 0) };
         let mut seen = Vec::new();
         let jobs: Vec<Job> = prompts.iter().map(|prompt| Job { prompt, key: 1 }).collect();
-        let (got, stats) = generate(&model, &jobs, &config, &AtomicBool::new(false), |job, response, id| seen.push((job, response, id))).unwrap();
+        let (got, stats) = generate(&model, &jobs, &config, &AtomicBool::new(false), |job, response, id| {
+            seen.push((job, response, id))
+        })
+        .unwrap();
         for (job, group) in got.iter().enumerate() {
             assert_eq!(group.len(), 4);
             for (i, response) in group.iter().enumerate() {
                 let end = config.eos.contains(response.ids.last().unwrap());
                 let len = response.ids.len();
-                assert!(response.ids[..len - 1].iter().all(|id| !config.eos.contains(id)), "an end token inside a response");
+                assert!(
+                    response.ids[..len - 1].iter().all(|id| !config.eos.contains(id)),
+                    "an end token inside a response"
+                );
                 assert!(len >= min_new_tokens.max(1) && len <= max_new_tokens, "{len} tokens");
                 assert_eq!(response.finish, if end { FinishReason::Stop } else { FinishReason::Length });
                 assert!(end || len == max_new_tokens);
@@ -140,11 +152,21 @@ fn vision_tokens_are_never_sampled<B: Kernels>() {
 fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
     let model = model::<B>();
     let prompts = mixed_prompts(&model);
-    for (temperature, focus, max_batch_rows) in [(1.0, None, 64), (0.7, None, 64), (1.0, Some(PrototypeMode::Mean), 64), (1.0, Some(PrototypeMode::PerImage), 8), (0.7, None, 7)] {
+    for (temperature, focus, max_batch_rows) in [
+        (1.0, None, 64),
+        (0.7, None, 64),
+        (1.0, Some(PrototypeMode::Mean), 64),
+        (1.0, Some(PrototypeMode::PerImage), 8),
+        (0.7, None, 7),
+    ] {
         let sampling = Sampling { temperature, top_p: 1.0, seed: 11 };
         let config = RolloutConfig { sampling, focus, max_batch_rows, ..rollout(&model, 4, 20) };
         let got = sample(&model, &refs(&prompts), &config);
-        let groups: Vec<GroupRef> = prompts.iter().zip(&got).map(|(prompt, group)| GroupRef { prompt, responses: group.iter().map(|r| &r.ids[..]).collect() }).collect();
+        let groups: Vec<GroupRef> = prompts
+            .iter()
+            .zip(&got)
+            .map(|(prompt, group)| GroupRef { prompt, responses: group.iter().map(|r| &r.ids[..]).collect() })
+            .collect();
         let scores = score(&model, &groups, &ScoreRequest { temperature, entropy: false, focus, token_budget: 200 });
         let (mut log_prob, mut rho) = (0f32, 0f32);
         for (response, score) in got.iter().flatten().zip(scores.iter().flatten()) {
@@ -155,7 +177,10 @@ fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
             }
         }
         println!("temperature {temperature}, focus {focus:?}: log-probs differ by {log_prob:.1e}, focus by {rho:.1e}");
-        assert!(log_prob < 1e-4 && rho < 1e-5, "temperature {temperature}, focus {focus:?}, {max_batch_rows} rows: log-probs {log_prob}, focus {rho}");
+        assert!(
+            log_prob < 1e-4 && rho < 1e-5,
+            "temperature {temperature}, focus {focus:?}, {max_batch_rows} rows: log-probs {log_prob}, focus {rho}"
+        );
     }
 }
 
@@ -168,8 +193,11 @@ fn greedy_is_the_argmax_of_a_full_forward<B: Kernels>() {
     for (prompt, group) in prompts.iter().zip(&got) {
         let response = &group[0];
         for t in 0..response.ids.len() {
-            let logits: Vec<f32> = model.logits(last_state(&model, prompt, &response.ids[..t])).into_data().to_vec().unwrap();
-            let best = (0..logits.len() as u32).filter(|id| !config.suppress.contains(id)).max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]));
+            let logits: Vec<f32> =
+                model.logits(last_state(&model, prompt, &response.ids[..t])).into_data().to_vec().unwrap();
+            let best = (0..logits.len() as u32)
+                .filter(|id| !config.suppress.contains(id))
+                .max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]));
             assert_eq!(Some(response.ids[t]), best, "token {t}");
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let log_sum = largest + logits.iter().map(|l| (l - largest).exp()).sum::<f32>().ln();

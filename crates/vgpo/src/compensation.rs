@@ -54,26 +54,14 @@ pub(crate) fn gate<B: Backend>(
         return Ok(rho.ones_like().mask_fill(layout.padding.clone(), 0.0));
     }
     let host = to_host(rho.clone())?;
-    let thresholds = layout
-        .lengths
-        .iter()
-        .enumerate()
-        .map(|(row, &length)| gate_threshold(&host[row * width..][..length], config));
+    let thresholds =
+        layout.lengths.iter().enumerate().map(|(row, &length)| gate_threshold(&host[row * width..][..length], config));
     let q = column(thresholds, &layout.device).expand([rows, width]);
-    let starts = layout
-        .lengths
-        .iter()
-        .map(|&length| tail_start(length, config) as f32);
+    let starts = layout.lengths.iter().map(|&length| tail_start(length, config) as f32);
     let starts = column(starts, &layout.device).expand([rows, width]);
-    let early = layout
-        .positions
-        .clone()
-        .expand([rows, width])
-        .lower_equal(starts);
+    let early = layout.positions.clone().expand([rows, width]).lower_equal(starts);
     let blind = rho.clone().lower(q); // ties pass
-    Ok(rho
-        .ones_like()
-        .mask_fill(early.bool_or(blind).bool_or(layout.padding.clone()), 0.0))
+    Ok(rho.ones_like().mask_fill(early.bool_or(blind).bool_or(layout.padding.clone()), 0.0))
 }
 
 /// The schedule of equation 5 at every token, `[R, T]`: `beta x`, `beta x^2` or `beta [x >= 1/2]`.
@@ -84,9 +72,7 @@ fn ramp<B: Backend>(layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let t = layout.positions.clone().expand(dims);
     let x = match config.variant {
         Variant::Paper => t / layout.counts.clone(),
-        Variant::Released => {
-            t.sub_scalar(1.0) / layout.counts.clone().sub_scalar(1.0).clamp_min(1.0)
-        }
+        Variant::Released => t.sub_scalar(1.0) / layout.counts.clone().sub_scalar(1.0).clamp_min(1.0),
     };
     let shape = match config.schedule {
         Schedule::Linear => x,

@@ -134,11 +134,7 @@ impl VgpoConfig {
             );
         }
         if !(self.eps.is_finite() && self.eps > 0.0) {
-            return refuse(
-                "eps",
-                self.eps,
-                "must be above 0: it keeps the min-max of equal weights defined",
-            );
+            return refuse("eps", self.eps, "must be above 0: it keeps the min-max of equal weights defined");
         }
         Ok(())
     }
@@ -158,9 +154,7 @@ pub enum VgpoError {
         reason: &'static str,
     },
     /// One of the per-response lists does not have one entry a row.
-    #[error(
-        "vgpo: {what} has {found} entries but the visual focus has {rows} rows; give one a response"
-    )]
+    #[error("vgpo: {what} has {found} entries but the visual focus has {rows} rows; give one a response")]
     Rows {
         /// Which list.
         what: &'static str,

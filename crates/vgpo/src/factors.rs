@@ -52,11 +52,7 @@ pub fn factors<B: Backend>(
     config: &VgpoConfig,
 ) -> Result<Factors<B>, VgpoError> {
     let has_image = vec![true; lengths.len()];
-    let rows = Rows {
-        lengths,
-        groups,
-        has_image: &has_image,
-    };
+    let rows = Rows { lengths, groups, has_image: &has_image };
     factors_of(rho, &rows, config)
 }
 
@@ -68,11 +64,7 @@ pub fn factors<B: Backend>(
 /// # Errors
 /// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not fit `rho`,
 /// [`VgpoError::Device`] when the device fails.
-pub fn factors_of<B: Backend>(
-    rho: Tensor<B, 2>,
-    rows: &Rows,
-    config: &VgpoConfig,
-) -> Result<Factors<B>, VgpoError> {
+pub fn factors_of<B: Backend>(rho: Tensor<B, 2>, rows: &Rows, config: &VgpoConfig) -> Result<Factors<B>, VgpoError> {
     config.validate()?;
     let [number, width] = rho.dims();
     rows.check(number, width)?;
@@ -84,10 +76,7 @@ pub fn factors_of<B: Backend>(
     let groups = Groups::new(rows.groups, &layout.lengths, &device);
 
     // Whatever the padding holds, a NaN included, ends here.
-    let rho = rho
-        .detach()
-        .cast(DType::F32)
-        .mask_fill(layout.padding.clone(), 0.0);
+    let rho = rho.detach().cast(DType::F32).mask_fill(layout.padding.clone(), 0.0);
     let rho = match config.variant {
         Variant::Paper => rho,
         Variant::Released => over_batch(rho, &layout, config),
@@ -118,16 +107,7 @@ pub fn factors_of<B: Backend>(
         Variant::Paper => (token, trajectory),
         Variant::Released => (token.clamp(0.1, 2.0), trajectory.clamp(0.9, 2.0)),
     };
-    Ok(Factors {
-        token,
-        trajectory,
-        rho,
-        gate,
-        w,
-        psi,
-        score,
-        phi,
-    })
+    Ok(Factors { token, trajectory, rho, gate, w, psi, score, phi })
 }
 
 /// The factors of a batch without responses, or without tokens: backends do not broadcast over empty dimensions.
@@ -150,11 +130,7 @@ fn nothing<B: Backend>(rho: Tensor<B, 2>) -> Factors<B> {
 /// The released code's focus: min-max over all tokens of the batch. `[R, T] -> [R, T]`
 ///
 /// It takes the cosine where this takes `rho = (S + 1) / 2`; a min-max does not see the difference.
-fn over_batch<B: Backend>(
-    rho: Tensor<B, 2>,
-    layout: &Layout<B>,
-    config: &VgpoConfig,
-) -> Tensor<B, 2> {
+fn over_batch<B: Backend>(rho: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let [rows, width] = layout.dims();
     let flat = rho.reshape([1, rows * width]);
     let padding = layout.padding.clone().reshape([1, rows * width]);

@@ -29,16 +29,8 @@ pub fn prototype<B: Backend>(
     mode: PrototypeMode,
 ) -> Result<Option<Prototype<B>>, VgpoError> {
     let [tokens, width] = hidden.dims();
-    if let Some(image) = images
-        .iter()
-        .position(|r| r.start > r.end || r.end > tokens)
-    {
-        return Err(VgpoError::ImageRange {
-            image,
-            start: images[image].start,
-            end: images[image].end,
-            tokens,
-        });
+    if let Some(image) = images.iter().position(|r| r.start > r.end || r.end > tokens) {
+        return Err(VgpoError::ImageRange { image, start: images[image].start, end: images[image].end, tokens });
     }
     let filled: Vec<&Range<usize>> = images.iter().filter(|r| !r.is_empty()).collect();
     if filled.is_empty() {
@@ -48,11 +40,7 @@ pub fn prototype<B: Backend>(
     let sums: Vec<Tensor<B, 2>> = filled
         .iter()
         .map(|rows| {
-            hidden
-                .clone()
-                .slice([(*rows).clone(), 0..width])
-                .cast(DType::F32)
-                .sum_dim(0) // [1, d]
+            hidden.clone().slice([(*rows).clone(), 0..width]).cast(DType::F32).sum_dim(0) // [1, d]
         })
         .collect();
     let sizes = filled.iter().map(|rows| rows.len() as f32);
@@ -73,11 +61,7 @@ pub fn prototype<B: Backend>(
 /// - `hidden`: `[T, d]` hidden states at the positions of the generated tokens, any float type.
 ///
 /// Returns `[T]` in f32, within `[0, 1]` up to rounding.
-pub fn visual_focus<B: Backend>(
-    hidden: Tensor<B, 2>,
-    prototype: &Prototype<B>,
-    eps: f64,
-) -> Tensor<B, 1> {
+pub fn visual_focus<B: Backend>(hidden: Tensor<B, 2>, prototype: &Prototype<B>, eps: f64) -> Tensor<B, 1> {
     let [tokens, _] = hidden.dims();
     let [images, _] = prototype.means.dims();
     let hidden = hidden.cast(DType::F32);

@@ -7,11 +7,7 @@ use crate::{
 use burn::tensor::{Tensor, backend::Backend};
 
 /// Equation 9: `s_i = sum_t w_{i,t}`, or the mean. `[R, T] -> [R]`; the padding of `weights` must hold 0.
-pub(crate) fn score<B: Backend>(
-    weights: Tensor<B, 2>,
-    layout: &Layout<B>,
-    config: &VgpoConfig,
-) -> Tensor<B, 1> {
+pub(crate) fn score<B: Backend>(weights: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 1> {
     match config.inter_score {
         InterScore::Sum => weights.sum_dim(1),
         InterScore::Mean => layout.row_mean(weights),
@@ -22,11 +18,7 @@ pub(crate) fn score<B: Backend>(
 /// Equations 10 and 11: `s^_i = (s_i - min s) / (max s - min s + eps)` over the group, `phi_i = s^_i - mean s^`. `[R] -> [R]`
 ///
 /// A group of one, or of equal scores, gets 0; so does a response that takes no part (no image, no tokens).
-pub(crate) fn phi<B: Backend>(
-    score: Tensor<B, 1>,
-    groups: &Groups<B>,
-    config: &VgpoConfig,
-) -> Tensor<B, 1> {
+pub(crate) fn phi<B: Backend>(score: Tensor<B, 1>, groups: &Groups<B>, config: &VgpoConfig) -> Tensor<B, 1> {
     let [number, rows] = groups.outside.dims();
     let spread = score.unsqueeze_dim::<2>(0).expand([number, rows]); // [G, R]
     let normalised = min_max(spread, groups.outside.clone(), config.eps); // (10)

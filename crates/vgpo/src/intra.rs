@@ -4,11 +4,7 @@ use crate::{VgpoConfig, layout::Layout};
 use burn::tensor::{Tensor, backend::Backend};
 
 /// Equation 7: `w^_t = (w_t - min w) / (max w - min w + eps)` over a response's tokens. `[R, T] -> [R, T]`, 0 in the padding.
-pub(crate) fn normalised<B: Backend>(
-    w: Tensor<B, 2>,
-    layout: &Layout<B>,
-    config: &VgpoConfig,
-) -> Tensor<B, 2> {
+pub(crate) fn normalised<B: Backend>(w: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     layout.row_min_max(w, config.eps)
 }
 

@@ -18,30 +18,22 @@ pub struct Rows<'a> {
 impl Rows<'_> {
     /// Checks the slices against a visual focus of `rows` x `width`.
     pub(crate) fn check(&self, rows: usize, width: usize) -> Result<(), VgpoError> {
-        for (what, found) in [
-            ("lengths", self.lengths.len()),
-            ("groups", self.groups.len()),
-            ("has_image", self.has_image.len()),
-        ] {
+        for (what, found) in
+            [("lengths", self.lengths.len()), ("groups", self.groups.len()), ("has_image", self.has_image.len())]
+        {
             if found != rows {
                 return Err(VgpoError::Rows { what, found, rows });
             }
         }
         match self.lengths.iter().position(|&length| length > width) {
-            Some(row) => Err(VgpoError::Length {
-                row,
-                length: self.lengths[row],
-                width,
-            }),
+            Some(row) => Err(VgpoError::Length { row, length: self.lengths[row], width }),
             None => Ok(()),
         }
     }
 
     /// Tokens that take part in the equations: those of responses whose prompt has an image.
     pub(crate) fn visual_lengths(&self) -> Vec<usize> {
-        std::iter::zip(self.lengths, self.has_image)
-            .map(|(&length, &image)| if image { length } else { 0 })
-            .collect()
+        std::iter::zip(self.lengths, self.has_image).map(|(&length, &image)| if image { length } else { 0 }).collect()
     }
 }
 
@@ -66,17 +58,8 @@ impl<B: Backend> Layout<B> {
         let positions = from_host((1..=width).map(|t| t as f32).collect(), [1, width], device);
         let limits = column(lengths.iter().map(|&t| t as f32), device);
         let counts = limits.clone().clamp_min(1.0);
-        let padding = positions
-            .clone()
-            .expand([rows, width])
-            .greater(limits.expand([rows, width]));
-        Self {
-            lengths,
-            padding,
-            counts,
-            positions,
-            device: device.clone(),
-        }
+        let padding = positions.clone().expand([rows, width]).greater(limits.expand([rows, width]));
+        Self { lengths, padding, counts, positions, device: device.clone() }
     }
 
     /// Number of rows `R` and columns `T`.
@@ -96,11 +79,7 @@ impl<B: Backend> Layout<B> {
 }
 
 /// `(x - min) / (max - min + eps)` along dimension 1, ignoring and zeroing the cells where `skip` is true.
-pub(crate) fn min_max<B: Backend>(
-    x: Tensor<B, 2>,
-    skip: Tensor<B, 2, Bool>,
-    eps: f64,
-) -> Tensor<B, 2> {
+pub(crate) fn min_max<B: Backend>(x: Tensor<B, 2>, skip: Tensor<B, 2, Bool>, eps: f64) -> Tensor<B, 2> {
     let low = x.clone().mask_fill(skip.clone(), f32::MAX).min_dim(1);
     let high = x.clone().mask_fill(skip.clone(), f32::MIN).max_dim(1);
     let range = (high - low.clone()).add_scalar(eps);
@@ -153,23 +132,14 @@ pub(crate) fn from_host<B: Backend, const D: usize>(
 }
 
 /// One number a row, as `[R, 1]` f32.
-pub(crate) fn column<B: Backend>(
-    values: impl IntoIterator<Item = f32>,
-    device: &B::Device,
-) -> Tensor<B, 2> {
+pub(crate) fn column<B: Backend>(values: impl IntoIterator<Item = f32>, device: &B::Device) -> Tensor<B, 2> {
     let values: Vec<f32> = values.into_iter().collect();
     let rows = values.len();
     from_host(values, [rows, 1], device)
 }
 
 /// Reads a tensor into f32 host memory.
-pub(crate) fn to_host<B: Backend, const D: usize>(
-    tensor: Tensor<B, D>,
-) -> Result<Vec<f32>, VgpoError> {
-    let data = tensor
-        .try_into_data()
-        .map_err(|error| VgpoError::Device(format!("{error:?}")))?;
-    data.convert::<f32>()
-        .into_vec()
-        .map_err(|error| VgpoError::Device(format!("{error:?}")))
+pub(crate) fn to_host<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>, VgpoError> {
+    let data = tensor.try_into_data().map_err(|error| VgpoError::Device(format!("{error:?}")))?;
+    data.convert::<f32>().into_vec().map_err(|error| VgpoError::Device(format!("{error:?}")))
 }

@@ -6,8 +6,7 @@ fn cuts(length: usize, parts: usize) -> (usize, usize) {
     (length / parts, length - length.div_ceil(parts))
 }
 fn mean(values: &[f32]) -> Option<f64> {
-    (!values.is_empty())
-        .then(|| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64)
+    (!values.is_empty()).then(|| values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64)
 }
 
 /// Late/early ratio of visual focus: the mean over the last part of a response over the mean over its first.
@@ -55,11 +54,7 @@ impl FocusMetrics {
             values.iter().sum::<f64>() / values.len() as f64
         };
         let tokens: usize = rho.iter().map(|r| r.as_ref().len()).sum();
-        let sum: f64 = rho
-            .iter()
-            .flat_map(|r| r.as_ref())
-            .map(|&v| f64::from(v))
-            .sum();
+        let sum: f64 = rho.iter().flat_map(|r| r.as_ref()).map(|&v| f64::from(v)).sum();
         Self {
             focus_mean: sum / tokens as f64,
             late_early_halves: average(&|r| late_early_ratio(r, 2)),
@@ -90,11 +85,7 @@ impl Spread {
             min = min.min(value);
             max = max.max(value);
         }
-        Self {
-            mean: sum / count as f64,
-            min,
-            max,
-        }
+        Self { mean: sum / count as f64, min, max }
     }
 }
 

@@ -12,10 +12,7 @@ type B = burn_ndarray::NdArray<f32>;
 fn tensor(rows: &[&[f32]]) -> Tensor<B, 2> {
     let width = rows[0].len();
     let values = rows.concat();
-    Tensor::from_data(
-        TensorData::new(values, [rows.len(), width]),
-        &Default::default(),
-    )
+    Tensor::from_data(TensorData::new(values, [rows.len(), width]), &Default::default())
 }
 
 fn values<const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
@@ -23,11 +20,7 @@ fn values<const D: usize>(tensor: Tensor<B, D>) -> Vec<f32> {
 }
 
 fn close(found: &[f32], expected: &[f32]) {
-    assert_eq!(
-        found.len(),
-        expected.len(),
-        "{found:?} against {expected:?}"
-    );
+    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
     for (a, b) in found.iter().zip(expected) {
         assert!((a - b).abs() < 1e-5, "{found:?} against {expected:?}");
     }
@@ -35,22 +28,12 @@ fn close(found: &[f32], expected: &[f32]) {
 
 #[test]
 fn equation_2_is_the_mean_over_all_image_tokens() {
-    let hidden = tensor(&[
-        &[9.0, 9.0],
-        &[1.0, 0.0],
-        &[3.0, 0.0],
-        &[9.0, 9.0],
-        &[0.0, 8.0],
-    ]);
+    let hidden = tensor(&[&[9.0, 9.0], &[1.0, 0.0], &[3.0, 0.0], &[9.0, 9.0], &[0.0, 8.0]]);
     let images = [1..3, 4..5];
-    let one = prototype(hidden.clone(), &images, PrototypeMode::Mean)
-        .unwrap()
-        .unwrap();
+    let one = prototype(hidden.clone(), &images, PrototypeMode::Mean).unwrap().unwrap();
     assert_eq!(one.means.dims(), [1, 2]);
     close(&values(one.means), &[4.0 / 3.0, 8.0 / 3.0]);
-    let each = prototype(hidden, &images, PrototypeMode::PerImage)
-        .unwrap()
-        .unwrap();
+    let each = prototype(hidden, &images, PrototypeMode::PerImage).unwrap().unwrap();
     assert_eq!(each.means.dims(), [2, 2]);
     close(&values(each.means), &[2.0, 0.0, 0.0, 8.0]);
 }
@@ -59,54 +42,26 @@ fn equation_2_is_the_mean_over_all_image_tokens() {
 fn a_prompt_without_image_tokens_has_no_prototype() {
     let hidden = tensor(&[&[1.0, 0.0]]);
     for images in [&[][..], std::slice::from_ref(&(0..0))] {
-        assert!(
-            prototype(hidden.clone(), images, PrototypeMode::Mean)
-                .unwrap()
-                .is_none()
-        );
+        assert!(prototype(hidden.clone(), images, PrototypeMode::Mean).unwrap().is_none());
     }
     let error = prototype(hidden, &[0..1, 1..3], PrototypeMode::Mean).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "vgpo: image 1 spans tokens 1..3 of a prompt of 1 tokens"
-    );
+    assert_eq!(error.to_string(), "vgpo: image 1 spans tokens 1..3 of a prompt of 1 tokens");
 }
 
 #[test]
 fn equations_3_and_4_are_the_cosine_moved_to_0_1() {
-    let image = prototype(
-        tensor(&[&[2.0, 0.0]]),
-        std::slice::from_ref(&(0..1)),
-        PrototypeMode::Mean,
-    )
-    .unwrap()
-    .unwrap();
-    let hidden = tensor(&[
-        &[5.0, 0.0],
-        &[0.0, 3.0],
-        &[-1.0, 0.0],
-        &[1.0, 1.0],
-        &[0.0, 0.0],
-    ]);
+    let image = prototype(tensor(&[&[2.0, 0.0]]), std::slice::from_ref(&(0..1)), PrototypeMode::Mean).unwrap().unwrap();
+    let hidden = tensor(&[&[5.0, 0.0], &[0.0, 3.0], &[-1.0, 0.0], &[1.0, 1.0], &[0.0, 0.0]]);
     let rho = visual_focus(hidden, &image, 1e-8);
     assert_eq!(rho.dtype(), DType::F32);
     // same direction, orthogonal, opposite, 45 degrees, and a zero state, which the eps defines
-    close(
-        &values(rho),
-        &[1.0, 0.5, 0.0, (0.5_f32.sqrt() + 1.0) / 2.0, 0.5],
-    );
+    close(&values(rho), &[1.0, 0.5, 0.0, (0.5_f32.sqrt() + 1.0) / 2.0, 0.5]);
 }
 
 #[test]
 fn with_a_prototype_an_image_the_largest_focus_counts() {
     let images = [0..1, 1..2];
-    let both = prototype(
-        tensor(&[&[1.0, 0.0], &[0.0, 1.0]]),
-        &images,
-        PrototypeMode::PerImage,
-    )
-    .unwrap()
-    .unwrap();
+    let both = prototype(tensor(&[&[1.0, 0.0], &[0.0, 1.0]]), &images, PrototypeMode::PerImage).unwrap().unwrap();
     let rho = visual_focus(tensor(&[&[3.0, 0.0], &[0.0, 2.0]]), &both, 1e-8);
     close(&values(rho), &[1.0, 1.0]);
 }
@@ -115,41 +70,20 @@ fn with_a_prototype_an_image_the_largest_focus_counts() {
 fn equation_5_raises_gated_tokens_by_their_position() {
     let rho = tensor(&[&[0.5, 0.4, 0.3, 0.8]]);
     let weights = |config: &VgpoConfig| values(factors(rho.clone(), &[4], &[0], config).unwrap().w);
-    let full = VgpoConfig {
-        gate: false,
-        ..VgpoConfig::default()
-    };
+    let full = VgpoConfig { gate: false, ..VgpoConfig::default() };
     // rho [1 + .3 t/4]
-    close(
-        &weights(&full),
-        &[0.5 * 1.075, 0.4 * 1.15, 0.3 * 1.225, 0.8 * 1.3],
-    );
-    let squared = VgpoConfig {
-        schedule: Schedule::Exponential,
-        ..full.clone()
-    };
-    close(
-        &weights(&squared),
-        &[0.5 * 1.01875, 0.4 * 1.075, 0.3 * 1.16875, 0.8 * 1.3],
-    );
-    let step = VgpoConfig {
-        schedule: Schedule::Step,
-        ..full.clone()
-    };
+    close(&weights(&full), &[0.5 * 1.075, 0.4 * 1.15, 0.3 * 1.225, 0.8 * 1.3]);
+    let squared = VgpoConfig { schedule: Schedule::Exponential, ..full.clone() };
+    close(&weights(&squared), &[0.5 * 1.01875, 0.4 * 1.075, 0.3 * 1.16875, 0.8 * 1.3]);
+    let step = VgpoConfig { schedule: Schedule::Step, ..full.clone() };
     close(&weights(&step), &[0.5, 0.4 * 1.3, 0.3 * 1.3, 0.8 * 1.3]); // t/T = 1/2 counts as late
-    let off = VgpoConfig {
-        compensation: false,
-        ..full
-    };
+    let off = VgpoConfig { compensation: false, ..full };
     close(&weights(&off), &[0.5, 0.4, 0.3, 0.8]);
 }
 
 #[test]
 fn equation_6_opens_for_the_largest_of_the_tail_and_for_ties() {
-    let config = VgpoConfig {
-        kappa: 0.4,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { kappa: 0.4, ..VgpoConfig::default() };
     // T = 10: the tail is t = 6..10, k = floor(.4 * 5) = 2; the .9 of the head does not count.
     let rho = [0.9, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.6, 0.1, 0.6];
     assert_eq!(tail_start(10, &config), 5);
@@ -164,19 +98,13 @@ fn whole_numbers_survive_binary_floats() {
     assert_eq!(gate_count(15, 0.2), 3);
     assert_eq!(gate_count(100, 0.29), 29);
     assert_eq!(gate_count(3, 0.2), 1);
-    let config = VgpoConfig {
-        gamma: 0.8,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { gamma: 0.8, ..VgpoConfig::default() };
     assert_eq!(tail_start(5, &config), 1);
 }
 
 #[test]
 fn equations_7_and_8_centre_the_min_max() {
-    let config = VgpoConfig {
-        compensation: false,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { compensation: false, ..VgpoConfig::default() };
     let result = factors(tensor(&[&[0.2, 0.4, 0.6]]), &[3], &[0], &config).unwrap();
     close(&values(result.psi), &[-0.5, 0.0, 0.5]);
     close(&values(result.token), &[0.5, 1.0, 1.5]);
@@ -184,37 +112,22 @@ fn equations_7_and_8_centre_the_min_max() {
 
 #[test]
 fn equations_9_to_11_centre_the_min_max_of_each_group() {
-    let config = VgpoConfig {
-        compensation: false,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { compensation: false, ..VgpoConfig::default() };
     // Two interleaved groups with sums (.4, .8, .6) and (1, .2).
-    let rho = tensor(&[
-        &[0.2, 0.2],
-        &[0.5, 0.5],
-        &[0.4, 0.4],
-        &[0.1, 0.1],
-        &[0.3, 0.3],
-    ]);
+    let rho = tensor(&[&[0.2, 0.2], &[0.5, 0.5], &[0.4, 0.4], &[0.1, 0.1], &[0.3, 0.3]]);
     let groups = [70, 3, 70, 3, 70];
     let result = factors(rho.clone(), &[2; 5], &groups, &config).unwrap();
     close(&values(result.score), &[0.4, 1.0, 0.8, 0.2, 0.6]);
     close(&values(result.phi), &[-0.5, 0.5, 0.5, -0.5, 0.0]);
     // The mean does not see the length.
-    let mean = VgpoConfig {
-        inter_score: InterScore::Mean,
-        ..config
-    };
+    let mean = VgpoConfig { inter_score: InterScore::Mean, ..config };
     let result = factors(rho, &[2, 1, 2, 2, 2], &groups, &mean).unwrap();
     close(&values(result.score), &[0.2, 0.5, 0.4, 0.1, 0.3]);
 }
 
 #[test]
 fn equation_12_multiplies_the_advantage() {
-    let config = VgpoConfig {
-        compensation: false,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { compensation: false, ..VgpoConfig::default() };
     let rho = tensor(&[&[0.2, 0.6], &[0.4, 0.8]]);
     let result = factors(rho, &[2, 2], &[0, 0], &config).unwrap();
     let advantages = Tensor::from_floats([-1.0, 2.0], &Default::default());
@@ -226,11 +139,7 @@ fn equation_12_multiplies_the_advantage() {
 fn the_switches_are_independent() {
     let rho = tensor(&[&[0.2, 0.6], &[0.4, 0.9]]);
     let run = |intra, inter| {
-        let config = VgpoConfig {
-            intra,
-            inter,
-            ..VgpoConfig::default()
-        };
+        let config = VgpoConfig { intra, inter, ..VgpoConfig::default() };
         let result = factors(rho.clone(), &[2, 2], &[0, 0], &config).unwrap();
         (values(result.token), values(result.trajectory))
     };
@@ -242,19 +151,12 @@ fn the_switches_are_independent() {
 
 #[test]
 fn the_released_form_clamps_and_normalises_over_the_batch() {
-    let config = VgpoConfig {
-        variant: Variant::Released,
-        compensation: false,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { variant: Variant::Released, compensation: false, ..VgpoConfig::default() };
     // One response looks once: psi of that token is 1 - 1/9, of the others -1/9.
     let mut rho = [0.3_f32; 9];
     rho[4] = 0.5;
     let result = factors(tensor(&[&rho]), &[9], &[0], &config).unwrap();
-    close(
-        &values(result.rho),
-        &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0],
-    );
+    close(&values(result.rho), &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
     close(&values(result.token)[3..5], &[8.0 / 9.0, 17.0 / 9.0]);
     // The lowest trajectory factor is .9, not .5.
     let rho = tensor(&[&[0.2, 0.6, 0.2], &[0.2, 0.6, 0.6]]);
@@ -265,10 +167,7 @@ fn the_released_form_clamps_and_normalises_over_the_batch() {
 #[test]
 fn degenerate_batches_are_defined() {
     let neutral = |rho: Tensor<B, 2>, lengths: &[usize], groups: &[usize], variant| {
-        let config = VgpoConfig {
-            variant,
-            ..VgpoConfig::default()
-        };
+        let config = VgpoConfig { variant, ..VgpoConfig::default() };
         values(factors(rho, lengths, groups, &config).unwrap().combined())
     };
     for variant in [Variant::Paper, Variant::Released] {
@@ -278,21 +177,14 @@ fn degenerate_batches_are_defined() {
         assert_eq!(neutral(tensor(&[&[0.7]]), &[0], &[5], variant), [1.0]);
     }
     // equal focus: without compensation nothing distinguishes tokens or responses
-    let config = VgpoConfig {
-        compensation: false,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { compensation: false, ..VgpoConfig::default() };
     let result = factors(tensor(&[&[0.5; 4], &[0.5; 4]]), &[4, 4], &[0, 0], &config).unwrap();
     assert_eq!(values(result.combined()), [1.0; 8]);
     // and with it, it is the tail (all ties) that stands out
     let result = factors(tensor(&[&[0.5; 4]]), &[4], &[0], &VgpoConfig::default()).unwrap();
     assert_eq!(values(result.gate), [0.0, 0.0, 1.0, 1.0]);
     // a tail can be empty in the released form
-    let config = VgpoConfig {
-        variant: Variant::Released,
-        gamma: 1.0,
-        ..VgpoConfig::default()
-    };
+    let config = VgpoConfig { variant: Variant::Released, gamma: 1.0, ..VgpoConfig::default() };
     let result = factors(tensor(&[&[0.5, 0.7]]), &[2], &[0], &config).unwrap();
     assert_eq!(values(result.gate), [0.0, 0.0]);
     // no rows
@@ -308,25 +200,14 @@ fn degenerate_batches_are_defined() {
 #[test]
 fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
     let rho = tensor(&[&[0.2, 0.6], &[f32::NAN, 0.9], &[0.4, 0.5]]);
-    let rows = |has_image: &'static [bool]| Rows {
-        lengths: &[2, 2, 2],
-        groups: &[0, 0, 0],
-        has_image,
-    };
+    let rows = |has_image: &'static [bool]| Rows { lengths: &[2, 2, 2], groups: &[0, 0, 0], has_image };
     for variant in [Variant::Paper, Variant::Released] {
-        let config = VgpoConfig {
-            variant,
-            ..VgpoConfig::default()
-        };
+        let config = VgpoConfig { variant, ..VgpoConfig::default() };
         let mixed = factors_of(rho.clone(), &rows(&[true, false, true]), &config).unwrap();
         let combined = values(mixed.combined());
         assert_eq!(combined[2..4], [1.0, 1.0]);
         let alone = tensor(&[&[0.2, 0.6], &[0.4, 0.5]]);
-        let alone = values(
-            factors(alone, &[2, 2], &[0, 0], &config)
-                .unwrap()
-                .combined(),
-        );
+        let alone = values(factors(alone, &[2, 2], &[0, 0], &config).unwrap().combined());
         close(&[&combined[..2], &combined[4..]].concat(), &alone);
         let none = factors_of(rho.clone(), &rows(&[false; 3]), &config).unwrap();
         assert_eq!(values(none.combined()), [1.0; 6]);
@@ -337,19 +218,13 @@ fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
 fn inputs_that_do_not_fit_are_named() {
     let rho = tensor(&[&[0.2, 0.6]]);
     let config = VgpoConfig::default();
-    let message = |lengths: &[usize], groups: &[usize]| {
-        factors(rho.clone(), lengths, groups, &config)
-            .unwrap_err()
-            .to_string()
-    };
+    let message =
+        |lengths: &[usize], groups: &[usize]| factors(rho.clone(), lengths, groups, &config).unwrap_err().to_string();
     assert_eq!(
         message(&[2, 2], &[0]),
         "vgpo: lengths has 2 entries but the visual focus has 1 rows; give one a response"
     );
-    assert_eq!(
-        message(&[3], &[0]),
-        "vgpo: response 0 has 3 tokens but the visual focus is 2 wide"
-    );
+    assert_eq!(message(&[3], &[0]), "vgpo: response 0 has 3 tokens but the visual focus is 2 wide");
 }
 
 #[test]
@@ -357,10 +232,7 @@ fn settings_out_of_range_are_refused_with_the_reason() {
     let default = VgpoConfig::default;
     let message = |config: VgpoConfig| config.validate().unwrap_err().to_string();
     assert_eq!(
-        message(VgpoConfig {
-            beta: -0.1,
-            ..default()
-        }),
+        message(VgpoConfig { beta: -0.1, ..default() }),
         "vgpo.beta = -0.1: must be 0 or more: a negative compensation punishes late looks at the picture"
     );
     for kappa in [0.0, 1.5, f64::NAN] {
@@ -369,38 +241,20 @@ fn settings_out_of_range_are_refused_with_the_reason() {
     for gamma in [0.0, -1.0, 1.01] {
         assert!(message(VgpoConfig { gamma, ..default() }).starts_with("vgpo.gamma"));
     }
-    assert!(
-        message(VgpoConfig {
-            eps: 0.0,
-            ..default()
-        })
-        .starts_with("vgpo.eps")
-    );
+    assert!(message(VgpoConfig { eps: 0.0, ..default() }).starts_with("vgpo.eps"));
     // and refused again where they are used
-    let bad = VgpoConfig {
-        kappa: 0.0,
-        ..default()
-    };
+    let bad = VgpoConfig { kappa: 0.0, ..default() };
     let refused = factors(tensor(&[&[0.5]]), &[1], &[0], &bad);
-    assert!(matches!(
-        refused,
-        Err(VgpoError::Config { key: "kappa", .. })
-    ));
+    assert!(matches!(refused, Err(VgpoError::Config { key: "kappa", .. })));
 }
 
 #[test]
 fn the_configuration_reads_and_refuses_unknown_keys() {
     let config: VgpoConfig =
-        serde_json::from_str(r#"{"variant": "released", "schedule": "step", "beta": 1.0}"#)
-            .unwrap();
+        serde_json::from_str(r#"{"variant": "released", "schedule": "step", "beta": 1.0}"#).unwrap();
     assert_eq!(
         config,
-        VgpoConfig {
-            variant: Variant::Released,
-            schedule: Schedule::Step,
-            beta: 1.0,
-            ..VgpoConfig::default()
-        }
+        VgpoConfig { variant: Variant::Released, schedule: Schedule::Step, beta: 1.0, ..VgpoConfig::default() }
     );
     let unknown = serde_json::from_str::<VgpoConfig>(r#"{"betta": 1.0}"#).unwrap_err();
     assert!(unknown.to_string().contains("unknown field `betta`"));

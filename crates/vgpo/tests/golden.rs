@@ -67,10 +67,7 @@ fn all_settings<B: Backend>() {
     assert_eq!(cases.len(), 8);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
-        let lengths: Vec<usize> = numbers(&case["lengths"])
-            .into_iter()
-            .map(|t| t as usize)
-            .collect();
+        let lengths: Vec<usize> = numbers(&case["lengths"]).into_iter().map(|t| t as usize).collect();
         let group_size = case["group_size"].as_u64().unwrap() as usize;
         let groups: Vec<usize> = (0..lengths.len()).map(|row| row / group_size).collect();
         let width = *lengths.iter().max().unwrap();
@@ -82,10 +79,7 @@ fn all_settings<B: Backend>() {
             }
         }
         let rho = Tensor::<B, 2>::from_data(TensorData::new(rho, [lengths.len(), width]), &device);
-        let advantages: Vec<f32> = numbers(&case["group_advantage"])
-            .into_iter()
-            .map(|a| a as f32)
-            .collect();
+        let advantages: Vec<f32> = numbers(&case["group_advantage"]).into_iter().map(|a| a as f32).collect();
         let advantages = Tensor::<B, 1>::from_data(advantages.as_slice(), &device);
         for (key, variant) in [("paper", Variant::Paper), ("released", Variant::Released)] {
             let expected = &case[key];
@@ -93,37 +87,13 @@ fn all_settings<B: Backend>() {
             let result: Factors<B> = factors(rho.clone(), &lengths, &groups, &config).unwrap();
             let shaped = tokens(result.shape(advantages.clone()), &lengths);
             let named = |what: &str| format!("{name}/{key}/{what}");
-            compare(
-                &named("rho"),
-                tokens(result.rho.clone(), &lengths),
-                &expected["rho"],
-            );
-            compare(
-                &named("gate"),
-                tokens(result.gate.clone(), &lengths),
-                &expected["gate"],
-            );
-            compare(
-                &named("w"),
-                tokens(result.w.clone(), &lengths),
-                &expected["w"],
-            );
-            compare(
-                &named("psi"),
-                tokens(result.psi.clone(), &lengths),
-                &expected["psi"],
-            );
+            compare(&named("rho"), tokens(result.rho.clone(), &lengths), &expected["rho"]);
+            compare(&named("gate"), tokens(result.gate.clone(), &lengths), &expected["gate"]);
+            compare(&named("w"), tokens(result.w.clone(), &lengths), &expected["w"]);
+            compare(&named("psi"), tokens(result.psi.clone(), &lengths), &expected["psi"]);
             compare(&named("s"), responses(result.score.clone()), &expected["s"]);
-            compare(
-                &named("phi"),
-                responses(result.phi.clone()),
-                &expected["phi"],
-            );
-            compare(
-                &named("factors"),
-                tokens(result.combined(), &lengths),
-                &expected["factors"],
-            );
+            compare(&named("phi"), responses(result.phi.clone()), &expected["phi"]);
+            compare(&named("factors"), tokens(result.combined(), &lengths), &expected["factors"]);
             compare(&named("advantages"), shaped, &expected["advantages"]);
         }
     }

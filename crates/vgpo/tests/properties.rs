@@ -16,11 +16,7 @@ fn responses() -> impl Strategy<Value = Vec<Response>> {
 }
 
 fn configs() -> impl Strategy<Value = VgpoConfig> {
-    let schedule = prop_oneof![
-        Just(Schedule::Linear),
-        Just(Schedule::Exponential),
-        Just(Schedule::Step)
-    ];
+    let schedule = prop_oneof![Just(Schedule::Linear), Just(Schedule::Exponential), Just(Schedule::Step)];
     let score = prop_oneof![Just(InterScore::Sum), Just(InterScore::Mean)];
     let variant = prop_oneof![Just(Variant::Paper), Just(Variant::Released)];
     (
@@ -29,11 +25,7 @@ fn configs() -> impl Strategy<Value = VgpoConfig> {
         (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()),
     )
         .prop_map(
-            |(
-                (beta, gamma, kappa),
-                (schedule, inter_score, variant),
-                (intra, inter, compensation, gate),
-            )| VgpoConfig {
+            |((beta, gamma, kappa), (schedule, inter_score, variant), (intra, inter, compensation, gate))| VgpoConfig {
                 beta,
                 gamma,
                 kappa,
@@ -64,16 +56,12 @@ fn run(batch: &[Response], padding: usize, config: &VgpoConfig) -> Result {
     for (row, (_, rho)) in batch.iter().enumerate() {
         values[row * width..][..rho.len()].copy_from_slice(rho);
     }
-    let rho = Tensor::<B, 2>::from_data(
-        TensorData::new(values, [batch.len(), width]),
-        &Default::default(),
-    );
+    let rho = Tensor::<B, 2>::from_data(TensorData::new(values, [batch.len(), width]), &Default::default());
     let result = factors(rho, &lengths, &groups, config).unwrap();
     let ragged = |tensor: Tensor<B, 2>| {
         let values: Vec<f32> = tensor.into_data().into_vec().unwrap();
         let rows = lengths.iter().enumerate();
-        rows.map(|(row, &t)| values[row * width..][..t].to_vec())
-            .collect()
+        rows.map(|(row, &t)| values[row * width..][..t].to_vec()).collect()
     };
     Result {
         combined: ragged(result.combined()),

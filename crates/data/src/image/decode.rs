@@ -40,20 +40,14 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
 pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, ImageError> {
     let (width, height) = header_size(bytes)?;
     if width as u64 * height as u64 > max_decoded_pixels {
-        return Err(ImageError::TooLarge {
-            width,
-            height,
-            limit: max_decoded_pixels,
-        });
+        return Err(ImageError::TooLarge { width, height, limit: max_decoded_pixels });
     }
     let format = format_of(bytes)?;
     if format == ImageFormat::Jpeg {
         let image = jpeg::decode(bytes)?;
         return match image.dimensions() == (width, height) {
             true => Ok(image),
-            false => Err(ImageError::Decode(
-                "the JPEG file has several sizes".to_owned(),
-            )),
+            false => Err(ImageError::Decode("the JPEG file has several sizes".to_owned())),
         };
     }
     let fail = |e: ::image::ImageError| ImageError::Decode(e.to_string());
@@ -85,21 +79,13 @@ fn to_rgb(image: DynamicImage, grey16: bool) -> RgbImage {
         DynamicImage::ImageRgb8(image) => return image,
         DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
-        DynamicImage::ImageRgba8(image) => image
-            .pixels()
-            .flat_map(|p| [p.0[0], p.0[1], p.0[2]])
-            .collect(),
-        DynamicImage::ImageLuma16(image) => {
-            image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect()
-        }
-        DynamicImage::ImageLumaA16(image) => {
-            image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect()
-        }
+        DynamicImage::ImageRgba8(image) => image.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
+        DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect(),
+        DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| p.0.map(high)).collect(),
-        DynamicImage::ImageRgba16(image) => image
-            .pixels()
-            .flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])])
-            .collect(),
+        DynamicImage::ImageRgba16(image) => {
+            image.pixels().flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])]).collect()
+        }
         other => return other.into_rgb8(),
     };
     // Three bytes a pixel by construction.

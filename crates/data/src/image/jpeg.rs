@@ -35,9 +35,7 @@ pub(super) fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
             // Markers without a body.
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             0xD9 | 0xDA => {
-                return Err(ImageError::Decode(
-                    "the JPEG file has no frame header".to_owned(),
-                ));
+                return Err(ImageError::Decode("the JPEG file has no frame header".to_owned()));
             }
             _ => {
                 let length = bytes.get(at..at + 2).ok_or_else(cut)?;
@@ -50,10 +48,7 @@ pub(super) fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 /// Decodes to RGB; CMYK as Pillow converts it.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     let ran_dry = Cell::new(false);
-    let source = Source {
-        rest: bytes,
-        ran_dry: &ran_dry,
-    };
+    let source = Source { rest: bytes, ran_dry: &ran_dry };
     // libjpeg reports a fatal error by unwinding; no panic hook runs for it.
     let decoded = catch_unwind(AssertUnwindSafe(|| read(source)));
     if ran_dry.get() {
@@ -63,9 +58,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
         Ok(Ok(image)) => Ok(image),
         Ok(Err(e)) => Err(ImageError::Decode(e.to_string())),
         Err(panic) => Err(ImageError::Decode(match panic.downcast_ref::<String>() {
-            Some(message) => message
-                .trim_start_matches("libjpeg fatal error: ")
-                .to_owned(),
+            Some(message) => message.trim_start_matches("libjpeg fatal error: ").to_owned(),
             None => "libjpeg failed".to_owned(),
         })),
     }

@@ -107,9 +107,7 @@ impl ImageLimits {
                 f = self.factor()
             )));
         }
-        if !self.std.iter().all(|s| s.is_finite() && *s != 0.0)
-            || !self.mean.iter().all(|m| m.is_finite())
-        {
+        if !self.std.iter().all(|s| s.is_finite() && *s != 0.0) || !self.mean.iter().all(|m| m.is_finite()) {
             return bad("image_mean must be finite and image_std finite and not zero");
         }
         Ok(())
@@ -154,11 +152,7 @@ pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageE
 
 /// Cuts a picture whose sides are multiples of `patch_size * merge_size`.
 fn patchify(image: &RgbImage, limits: &ImageLimits) -> Patches {
-    let (p, m, t) = (
-        limits.patch_size,
-        limits.merge_size,
-        limits.temporal_patch_size,
-    );
+    let (p, m, t) = (limits.patch_size, limits.merge_size, limits.temporal_patch_size);
     let (w, h) = (image.width() as usize, image.height() as usize);
     let grid_thw = [1, h / p, w / p];
     let table = normalisation(limits);

@@ -45,17 +45,11 @@ impl Taps {
             let center = (x as f64 + 0.5) * scale;
             let min = ((center - support + 0.5) as i64).max(0) as usize;
             let max = ((center + support + 0.5) as i64).min(input as i64) as usize;
-            let raw: Vec<f64> = (min..max)
-                .map(|k| cubic((k as f64 - center + 0.5) * inverse))
-                .collect();
+            let raw: Vec<f64> = (min..max).map(|k| cubic((k as f64 - center + 0.5) * inverse)).collect();
             let total: f64 = raw.iter().sum();
             let fixed = raw.iter().map(|w| {
                 let w = if total != 0.0 { w / total } else { *w } * f64::from(1 << PRECISION_BITS);
-                if w < 0.0 {
-                    (w - 0.5) as i32
-                } else {
-                    (w + 0.5) as i32
-                }
+                if w < 0.0 { (w - 0.5) as i32 } else { (w + 0.5) as i32 }
             });
             first.push(min);
             weights.push(fixed.collect());

@@ -36,18 +36,9 @@ pub fn plan(width: u32, height: u32, limits: &ImageLimits) -> Result<Plan, Image
             return Err(ImageError::AspectRatio { width, height });
         }
     }
-    let (last_h, last_w) = smart_resize(
-        h,
-        w,
-        limits.factor() as u32,
-        limits.min_pixels,
-        limits.max_pixels,
-    )?;
+    let (last_h, last_w) = smart_resize(h, w, limits.factor() as u32, limits.min_pixels, limits.max_pixels)?;
     let first = ((w, h) != (width, height)).then_some((w, h));
-    Ok(Plan {
-        first,
-        last: (last_w, last_h),
-    })
+    Ok(Plan { first, last: (last_w, last_h) })
 }
 
 /// Qwen2-VL's `smart_resize`: (height, width) rounded to multiples of `factor`, with `min_pixels <= height * width <=
@@ -91,11 +82,7 @@ pub fn smart_resize(
 /// As [`plan`].
 pub fn grid_of(width: u32, height: u32, limits: &ImageLimits) -> Result<[usize; 3], ImageError> {
     let (w, h) = plan(width, height, limits)?.last;
-    Ok([
-        1,
-        h as usize / limits.patch_size,
-        w as usize / limits.patch_size,
-    ])
+    Ok([1, h as usize / limits.patch_size, w as usize / limits.patch_size])
 }
 
 #[cfg(test)]
@@ -113,30 +100,16 @@ mod tests {
             (42, 70, 784, 1_003_520, (56, 56)),
             (28, 28, 784, 262_144, (28, 28)),
         ] {
-            assert_eq!(
-                smart_resize(h, w, 28, min, max).unwrap(),
-                expected,
-                "{h}x{w}"
-            );
+            assert_eq!(smart_resize(h, w, 28, min, max).unwrap(), expected, "{h}x{w}");
         }
-        assert!(matches!(
-            smart_resize(1, 201, 28, 3136, 1_003_520),
-            Err(ImageError::AspectRatio { .. })
-        ));
-        assert!(matches!(
-            smart_resize(0, 5, 28, 3136, 1_003_520),
-            Err(ImageError::NoPixels { .. })
-        ));
+        assert!(matches!(smart_resize(1, 201, 28, 3136, 1_003_520), Err(ImageError::AspectRatio { .. })));
+        assert!(matches!(smart_resize(0, 5, 28, 3136, 1_003_520), Err(ImageError::NoPixels { .. })));
     }
 
     #[test]
     fn process_image_first() {
-        let limits = ImageLimits {
-            min_pixels: 262_144,
-            max_pixels: 1_048_576,
-            process_image: true,
-            ..Default::default()
-        };
+        let limits =
+            ImageLimits { min_pixels: 262_144, max_pixels: 1_048_576, process_image: true, ..Default::default() };
         // sqrt(1048576 / 12e6) = 0.29560...: 4000 -> 1182, 3000 -> 886.
         assert_eq!(plan(4000, 3000, &limits).unwrap().first, Some((1182, 886)));
         // 300 * sqrt(262144 / 60000) = 627.06, 200 -> 418.04; their product is below the limit, and so smart_resize enlarges.
@@ -148,27 +121,9 @@ mod tests {
 
     #[test]
     fn impossible_limits_are_named() {
-        let limits = ImageLimits {
-            min_pixels: 10,
-            max_pixels: 5,
-            ..Default::default()
-        };
-        assert!(
-            plan(100, 100, &limits)
-                .unwrap_err()
-                .to_string()
-                .contains("min_pixels (10)")
-        );
-        let limits = ImageLimits {
-            min_pixels: 10,
-            max_pixels: 500,
-            ..Default::default()
-        };
-        assert!(
-            plan(100, 100, &limits)
-                .unwrap_err()
-                .to_string()
-                .contains("28x28")
-        );
+        let limits = ImageLimits { min_pixels: 10, max_pixels: 5, ..Default::default() };
+        assert!(plan(100, 100, &limits).unwrap_err().to_string().contains("min_pixels (10)"));
+        let limits = ImageLimits { min_pixels: 10, max_pixels: 500, ..Default::default() };
+        assert!(plan(100, 100, &limits).unwrap_err().to_string().contains("28x28"));
     }
 }

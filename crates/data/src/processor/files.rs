@@ -50,14 +50,9 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 }
 
 pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
-    let fail = |reason: String| DataError::Model {
-        dir: dir.to_path_buf(),
-        reason,
-    };
+    let fail = |reason: String| DataError::Model { dir: dir.to_path_buf(), reason };
     if !dir.is_dir() {
-        return Err(fail(
-            "is not a folder; name a folder in the Hugging Face layout".into(),
-        ));
+        return Err(fail("is not a folder; name a folder in the Hugging Face layout".into()));
     }
     let path = dir.join("tokenizer.json");
     let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
@@ -66,8 +61,8 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
         ),
         _ => DataError::io(&path, e),
     })?;
-    let mut tokenizer = Tokenizer::from_bytes(bytes)
-        .map_err(|e| fail(format!("tokenizer.json cannot be read: {e}")))?;
+    let mut tokenizer =
+        Tokenizer::from_bytes(bytes).map_err(|e| fail(format!("tokenizer.json cannot be read: {e}")))?;
     // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
     let _ = tokenizer.with_truncation(None);
     tokenizer.with_padding(None);
@@ -76,10 +71,7 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     let config = object(dir, "tokenizer_config.json")?.unwrap_or_default();
     let token = |key: &str| match config.get(key) {
         Some(Value::String(text)) => Some(text.clone()),
-        Some(Value::Object(map)) => map
-            .get("content")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
+        Some(Value::Object(map)) => map.get("content").and_then(Value::as_str).map(str::to_owned),
         _ => None,
     };
     let source = chat_template(dir, &config)?.ok_or_else(|| {
@@ -119,41 +111,14 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     let pad_id = pad_id.or(generation.pad_token_id).unwrap_or(first_eos);
 
     let added = tokenizer.get_added_tokens_decoder();
-    let mut special_ids: Vec<u32> = added
-        .iter()
-        .filter(|(_, t)| t.special)
-        .map(|(id, _)| *id)
-        .collect();
+    let mut special_ids: Vec<u32> = added.iter().filter(|(_, t)| t.special).map(|(id, _)| *id).collect();
     // Vision tokens count as special whatever the file says: a response or a problem must never contain one.
-    special_ids.extend([
-        vision.vision_start,
-        vision.vision_end,
-        vision.image_pad,
-        vision.video_pad,
-    ]);
+    special_ids.extend([vision.vision_start, vision.vision_end, vision.image_pad, vision.video_pad]);
     special_ids.sort_unstable();
     special_ids.dedup();
-    let vocab_size = tokenizer
-        .get_vocab(true)
-        .into_values()
-        .max()
-        .map_or(0, |id| id as usize + 1);
-    let special = special_ids
-        .iter()
-        .filter_map(|id| tokenizer.id_to_token(*id))
-        .collect();
-    Ok(Processor {
-        tokenizer,
-        template,
-        limits,
-        generation,
-        vision,
-        eos_ids,
-        pad_id,
-        special,
-        special_ids,
-        vocab_size,
-    })
+    let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+    let special = special_ids.iter().filter_map(|id| tokenizer.id_to_token(*id)).collect();
+    Ok(Processor { tokenizer, template, limits, generation, vision, eos_ids, pad_id, special, special_ids, vocab_size })
 }
 
 fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
@@ -161,9 +126,8 @@ fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
     let mut id = |token: &'static str| {
         let id = tokenizer.token_to_id(token);
         // The token must also be matched in text, not only stand in the vocabulary.
-        let matched = tokenizer
-            .encode_fast(token, false)
-            .is_ok_and(|e| id.is_some() && e.get_ids() == [id.unwrap_or(0)]);
+        let matched =
+            tokenizer.encode_fast(token, false).is_ok_and(|e| id.is_some() && e.get_ids() == [id.unwrap_or(0)]);
         if !matched {
             missing.push(token);
         }
@@ -178,10 +142,7 @@ fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
     if missing.is_empty() {
         return Ok(ids);
     }
-    Err(format!(
-        "the tokenizer has no token {}; it is not one of a Qwen2-VL family model",
-        missing.join(", ")
-    ))
+    Err(format!("the tokenizer has no token {}; it is not one of a Qwen2-VL family model", missing.join(", ")))
 }
 
 /// A JSON object; `None` when there is no such file.
@@ -208,10 +169,7 @@ fn chat_template(dir: &Path, config: &Map<String, Value>) -> Result<Option<Strin
         Err(e) => return Err(DataError::io(path, e)),
     }
     let legacy = object(dir, "chat_template.json")?;
-    Ok([legacy.as_ref(), Some(config)]
-        .into_iter()
-        .flatten()
-        .find_map(|map| template_text(map.get("chat_template")?)))
+    Ok([legacy.as_ref(), Some(config)].into_iter().flatten().find_map(|map| template_text(map.get("chat_template")?)))
 }
 
 /// A template is a string, or a list of `{ name, template }` of which `default` counts.
@@ -221,9 +179,7 @@ fn template_text(value: &Value) -> Option<String> {
         Value::Array(items) => {
             let named = |item: &&Value| item.get("name").and_then(Value::as_str) == Some("default");
             let item = items.iter().find(named).or(items.first())?;
-            item.get("template")
-                .and_then(Value::as_str)
-                .map(str::to_owned)
+            item.get("template").and_then(Value::as_str).map(str::to_owned)
         }
         _ => None,
     }
@@ -239,26 +195,17 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
                 _ => return Err(fail("processor_config.json has no image_processor".into())),
             },
             None => {
-                return Err(fail(
-                    "has neither preprocessor_config.json nor processor_config.json".into(),
-                ));
+                return Err(fail("has neither preprocessor_config.json nor processor_config.json".into()));
             }
         },
     };
     let default = ImageLimits::default();
-    let bad =
-        |key: &str, value: &Value| fail(format!("{name}: {key} is {value}, which is not usable"));
+    let bad = |key: &str, value: &Value| fail(format!("{name}: {key} is {value}, which is not usable"));
     let size = map.get("size").and_then(Value::as_object);
     let whole = |keys: &[&str], default: u64| {
         // An explicit min_pixels wins over size.shortest_edge, as in transformers.
-        let top = map
-            .get(keys[0])
-            .filter(|v| !v.is_null())
-            .map(|v| (keys[0], v));
-        let nested = || {
-            keys.iter()
-                .find_map(|k| Some((*k, size?.get(*k).filter(|v| !v.is_null())?)))
-        };
+        let top = map.get(keys[0]).filter(|v| !v.is_null()).map(|v| (keys[0], v));
+        let nested = || keys.iter().find_map(|k| Some((*k, size?.get(*k).filter(|v| !v.is_null())?)));
         match top.or_else(nested) {
             None => Ok(default),
             Some((key, value)) => value.as_u64().ok_or_else(|| bad(key, value)),
@@ -270,16 +217,12 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
     };
     for key in ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"] {
         if map.get(key) == Some(&Value::Bool(false)) {
-            return Err(fail(format!(
-                "{name}: {key} = false is not supported; Qwen2.5-VL needs it"
-            )));
+            return Err(fail(format!("{name}: {key} = false is not supported; Qwen2.5-VL needs it")));
         }
     }
     match map.get("rescale_factor").and_then(Value::as_f64) {
         Some(factor) if (factor - 1.0 / 255.0).abs() > 1e-9 => {
-            return Err(fail(format!(
-                "{name}: rescale_factor {factor} is not supported; it must be 1/255"
-            )));
+            return Err(fail(format!("{name}: rescale_factor {factor} is not supported; it must be 1/255")));
         }
         _ => {}
     }
@@ -287,9 +230,7 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
         // PIL's number for bicubic.
         None | Some(3) => {}
         Some(other) => {
-            return Err(fail(format!(
-                "{name}: resample {other} is not supported; it must be 3 (bicubic)"
-            )));
+            return Err(fail(format!("{name}: resample {other} is not supported; it must be 3 (bicubic)")));
         }
     }
     let limits = ImageLimits {
@@ -297,14 +238,11 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
         max_pixels: whole(&["max_pixels", "longest_edge"], default.max_pixels)?,
         patch_size: whole(&["patch_size"], default.patch_size as u64)? as usize,
         merge_size: whole(&["merge_size"], default.merge_size as u64)? as usize,
-        temporal_patch_size: whole(&["temporal_patch_size"], default.temporal_patch_size as u64)?
-            as usize,
+        temporal_patch_size: whole(&["temporal_patch_size"], default.temporal_patch_size as u64)? as usize,
         mean: triple("image_mean", default.mean)?,
         std: triple("image_std", default.std)?,
         ..default
     };
-    limits
-        .validate()
-        .map_err(|e| fail(format!("{name}: {e}")))?;
+    limits.validate().map_err(|e| fail(format!("{name}: {e}")))?;
     Ok(limits)
 }

@@ -84,15 +84,8 @@ impl Processor {
     /// # Errors
     /// Limits that no picture can satisfy.
     pub fn with_limits(mut self, min_pixels: u64, max_pixels: u64) -> Result<Self, DataError> {
-        let limits = ImageLimits {
-            min_pixels,
-            max_pixels,
-            process_image: true,
-            ..self.limits
-        };
-        limits
-            .validate()
-            .map_err(|e| DataError::Prompt(e.to_string()))?;
+        let limits = ImageLimits { min_pixels, max_pixels, process_image: true, ..self.limits };
+        limits.validate().map_err(|e| DataError::Prompt(e.to_string()))?;
         self.limits = limits;
         Ok(self)
     }
@@ -172,29 +165,18 @@ impl Processor {
         let compact = self.compact_ids(system, content, images.len())?;
         let mut patches = Vec::new();
         for index in placeholders(content) {
-            let fail = |source| DataError::Image {
-                index: index + 1,
-                source,
-            };
+            let fail = |source| DataError::Image { index: index + 1, source };
             let bytes = images[index].load().map_err(fail)?;
-            let image =
-                image::decode_within(&bytes, self.limits.max_decoded_pixels).map_err(fail)?;
+            let image = image::decode_within(&bytes, self.limits.max_decoded_pixels).map_err(fail)?;
             patches.push(image::process(&image, &self.limits).map_err(fail)?);
         }
         let mut counts = patches.iter().map(|p| self.limits.tokens(p.grid_thw));
         let mut input_ids = Vec::with_capacity(compact.len() + counts.clone().sum::<usize>());
         for id in compact {
-            let copies = if id == self.vision.image_pad {
-                counts.next().unwrap_or(0)
-            } else {
-                1
-            };
+            let copies = if id == self.vision.image_pad { counts.next().unwrap_or(0) } else { 1 };
             input_ids.extend(std::iter::repeat_n(id, copies));
         }
-        Ok(Encoded {
-            input_ids,
-            images: patches,
-        })
+        Ok(Encoded { input_ids, images: patches })
     }
 
     /// The length of [`Processor::encode`]'s `input_ids`, from image headers alone: no pixel is decoded.
@@ -210,11 +192,7 @@ impl Processor {
         let mut tokens = self.compact_ids(system, content, images.len())?.len();
         for index in placeholders(content) {
             let count = self.count_image_tokens(&images[index]);
-            tokens = tokens - 1
-                + count.map_err(|source| DataError::Image {
-                    index: index + 1,
-                    source,
-                })?;
+            tokens = tokens - 1 + count.map_err(|source| DataError::Image { index: index + 1, source })?;
         }
         Ok(tokens)
     }
@@ -227,24 +205,13 @@ impl Processor {
         let (width, height) = image.header_size()?;
         let limit = self.limits.max_decoded_pixels;
         if width as u64 * height as u64 > limit {
-            return Err(ImageError::TooLarge {
-                width,
-                height,
-                limit,
-            });
+            return Err(ImageError::TooLarge { width, height, limit });
         }
-        Ok(self
-            .limits
-            .tokens(image::grid_of(width, height, &self.limits)?))
+        Ok(self.limits.tokens(image::grid_of(width, height, &self.limits)?))
     }
 
     /// Ids with one `<|image_pad|>` a picture, checked.
-    fn compact_ids(
-        &self,
-        system: Option<&str>,
-        content: &[Content],
-        images: usize,
-    ) -> Result<Vec<u32>, DataError> {
+    fn compact_ids(&self, system: Option<&str>, content: &[Content], images: usize) -> Result<Vec<u32>, DataError> {
         if let Some(system) = system {
             self.refuse_special(system)?;
         }
@@ -271,14 +238,8 @@ impl Processor {
         let rendered = self.template.render(system, &parts)?;
         let ids = self.raw_ids(&rendered)?;
         let wanted = placeholders(content).count();
-        let written = ids
-            .iter()
-            .filter(|id| **id == self.vision.image_pad)
-            .count();
-        let videos = ids
-            .iter()
-            .filter(|id| **id == self.vision.video_pad)
-            .count();
+        let written = ids.iter().filter(|id| **id == self.vision.image_pad).count();
+        let videos = ids.iter().filter(|id| **id == self.vision.video_pad).count();
         if written != wanted || videos != 0 {
             return Err(DataError::Prompt(format!(
                 "placeholder count differs: the chat template wrote {written} image and {videos} video tokens for {wanted} images"
@@ -288,11 +249,7 @@ impl Processor {
     }
 
     fn refuse_special(&self, text: &str) -> Result<(), DataError> {
-        match self
-            .special
-            .iter()
-            .find(|token| text.contains(token.as_str()))
-        {
+        match self.special.iter().find(|token| text.contains(token.as_str())) {
             None => Ok(()),
             Some(token) => Err(DataError::Prompt(format!(
                 "the text contains the special token {token}; it would be read as the token and not as text \

@@ -20,11 +20,7 @@ const MAX_PENDING: usize = 8;
 
 impl<'a> StreamDecoder<'a> {
     pub(super) fn new(processor: &'a Processor) -> Self {
-        Self {
-            processor,
-            ids: Vec::new(),
-            shown: 0,
-        }
+        Self { processor, ids: Vec::new(), shown: 0 }
     }
 
     /// Adds a token; returns the text that it completes, often empty while a character is incomplete.
@@ -51,10 +47,7 @@ impl<'a> StreamDecoder<'a> {
         if !force && after.ends_with('\u{FFFD}') {
             return Ok(String::new());
         }
-        let text = after
-            .strip_prefix(before.as_str())
-            .unwrap_or(&after)
-            .to_owned();
+        let text = after.strip_prefix(before.as_str()).unwrap_or(&after).to_owned();
         if force {
             // What is shown now may end in half a character, which is no context for what follows.
             self.ids.clear();
@@ -65,12 +58,7 @@ impl<'a> StreamDecoder<'a> {
         // The context must begin at a character, else its first bytes decode to something else than they did.
         let keep = (0..=keep)
             .rev()
-            .find(|&k| {
-                !self
-                    .processor
-                    .decode(&self.ids[k..], true)
-                    .is_ok_and(|t| t.starts_with('\u{FFFD}'))
-            })
+            .find(|&k| !self.processor.decode(&self.ids[k..], true).is_ok_and(|t| t.starts_with('\u{FFFD}')))
             .unwrap_or(0);
         self.ids.drain(..keep);
         self.shown = self.ids.len();

@@ -25,36 +25,20 @@ impl ChatTemplate {
         // As transformers sets up Jinja.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment
-            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function(
-            "raise_exception",
-            |message: String| -> Result<Value, minijinja::Error> {
-                Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-            },
-        );
+        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+        });
         // Not the library's own, which escapes < and > for HTML.
-        environment.add_filter(
-            "tojson",
-            |value: Value| -> Result<String, minijinja::Error> {
-                serde_json::to_string(&value)
-                    .map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
-            },
-        );
+        environment.add_filter("tojson", |value: Value| -> Result<String, minijinja::Error> {
+            serde_json::to_string(&value).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+        });
         environment.add_template_owned(NAME, source)?;
-        Ok(Self {
-            environment,
-            bos_token,
-            eos_token,
-        })
+        Ok(Self { environment, bos_token, eos_token })
     }
 
     /// One user message, ready for the assistant to answer.
-    pub(super) fn render(
-        &self,
-        system: Option<&str>,
-        content: &[Content],
-    ) -> Result<String, DataError> {
+    pub(super) fn render(&self, system: Option<&str>, content: &[Content]) -> Result<String, DataError> {
         let mut messages = Vec::new();
         if let Some(system) = system {
             messages.push(context! { role => "system", content => system });

@@ -21,19 +21,8 @@ pub(super) struct AnnotationSource {
 }
 
 enum Form {
-    ShareGpt {
-        messages: String,
-        role: String,
-        content: String,
-        user: String,
-        assistant: String,
-        system: String,
-    },
-    Alpaca {
-        prompt: String,
-        query: String,
-        response: String,
-    },
+    ShareGpt { messages: String, role: String, content: String, user: String, assistant: String, system: String },
+    Alpaca { prompt: String, query: String, response: String },
 }
 
 /// Whether a `dataset_info.json` is of this form; the Hugging Face `datasets` library writes another file of that name.
@@ -47,53 +36,31 @@ fn read(info: &Path) -> Result<Map<String, Value>, DataError> {
 }
 
 /// Opens the entry `name`, or the only one.
-pub(super) fn open(
-    info: &Path,
-    name: Option<&str>,
-    image_dir: Option<&Path>,
-) -> Result<AnnotationSource, DataError> {
+pub(super) fn open(info: &Path, name: Option<&str>, image_dir: Option<&Path>) -> Result<AnnotationSource, DataError> {
     let entries = read(info)?;
     let names = || entries.keys().cloned().collect::<Vec<_>>().join(", ");
     let (name, entry) = match name {
         Some(name) => match entries.get_key_value(name) {
             Some(found) => found,
             None => {
-                return Err(DataError::file(
-                    info,
-                    format!("has no entry {name:?}; it has {}", names()),
-                ));
+                return Err(DataError::file(info, format!("has no entry {name:?}; it has {}", names())));
             }
         },
         None => match (entries.iter().next(), entries.len()) {
             (Some(found), 1) => found,
             _ => {
-                return Err(DataError::file(
-                    info,
-                    format!("has several entries; pick one with @: {}", names()),
-                ));
+                return Err(DataError::file(info, format!("has several entries; pick one with @: {}", names())));
             }
         },
     };
     let folder = info.parent().unwrap_or(Path::new(""));
     let Some(file_name) = entry.get("file_name").and_then(Value::as_str) else {
-        return Err(DataError::file(
-            info,
-            format!("entry {name:?} has no file_name"),
-        ));
+        return Err(DataError::file(info, format!("entry {name:?} has no file_name")));
     };
     let text = |part: &str, key: &str, default: &str| {
-        entry
-            .get(part)
-            .and_then(|c| c.get(key))
-            .and_then(Value::as_str)
-            .unwrap_or(default)
-            .to_owned()
+        entry.get(part).and_then(|c| c.get(key)).and_then(Value::as_str).unwrap_or(default).to_owned()
     };
-    let form = match entry
-        .get("formatting")
-        .and_then(Value::as_str)
-        .unwrap_or("alpaca")
-    {
+    let form = match entry.get("formatting").and_then(Value::as_str).unwrap_or("alpaca") {
         "sharegpt" => Form::ShareGpt {
             messages: text("columns", "messages", "conversations"),
             role: text("tags", "role_tag", "from"),
@@ -133,35 +100,16 @@ impl AnnotationSource {
     }
 
     /// Problem and response.
-    fn turns(
-        &self,
-        object: &Map<String, Value>,
-    ) -> Result<(Option<String>, Option<String>), String> {
+    fn turns(&self, object: &Map<String, Value>) -> Result<(Option<String>, Option<String>), String> {
         match &self.form {
-            Form::Alpaca {
-                prompt,
-                query,
-                response,
-            } => {
-                let problem = match (
-                    json::text(object.get(prompt))?,
-                    json::text(object.get(query))?,
-                ) {
-                    (Some(prompt), Some(query)) if !query.is_empty() => {
-                        Some(format!("{prompt}\n{query}"))
-                    }
+            Form::Alpaca { prompt, query, response } => {
+                let problem = match (json::text(object.get(prompt))?, json::text(object.get(query))?) {
+                    (Some(prompt), Some(query)) if !query.is_empty() => Some(format!("{prompt}\n{query}")),
                     (prompt, _) => prompt,
                 };
                 Ok((problem, json::text(object.get(response))?))
             }
-            Form::ShareGpt {
-                messages,
-                role,
-                content,
-                user,
-                assistant,
-                system,
-            } => {
+            Form::ShareGpt { messages, role, content, user, assistant, system } => {
                 let Some(Value::Array(turns)) = object.get(messages) else {
                     return Err(format!("`{messages}` is not a list of turns"));
                 };
@@ -174,9 +122,7 @@ impl AnnotationSource {
                     } else if who == assistant && response.is_none() {
                         response = said;
                     } else if who != system {
-                        return Err(format!(
-                            "`{messages}` has a turn by {who:?} after the first question and answer"
-                        ));
+                        return Err(format!("`{messages}` has a turn by {who:?} after the first question and answer"));
                     }
                 }
                 Ok((problem, response))
@@ -214,9 +160,7 @@ impl Source for AnnotationSource {
     fn row(&self, i: usize) -> Result<RawRow, String> {
         let object = self.object(i)?;
         let (problem, response) = self.turns(&object)?;
-        let answer = response
-            .as_deref()
-            .map(|r| last_boxed(r).unwrap_or(r).trim().to_owned());
+        let answer = response.as_deref().map(|r| last_boxed(r).unwrap_or(r).trim().to_owned());
         Ok(RawRow {
             id: json::text(object.get(&self.id_key))?,
             problem,
@@ -240,21 +184,10 @@ impl Source for AnnotationSource {
                 || name == self.id_key
                 || match &self.form {
                     Form::ShareGpt { messages, .. } => name == messages,
-                    Form::Alpaca {
-                        prompt,
-                        query,
-                        response,
-                    } => [prompt, query, response].iter().any(|k| *k == name),
+                    Form::Alpaca { prompt, query, response } => [prompt, query, response].iter().any(|k| *k == name),
                 }
         };
         let kind = format!("json in {}", self.path.display());
-        first
-            .keys()
-            .map(|name| Column {
-                name: name.clone(),
-                kind: kind.clone(),
-                used: used(name),
-            })
-            .collect()
+        first.keys().map(|name| Column { name: name.clone(), kind: kind.clone(), used: used(name) }).collect()
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
-    Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
@@ -40,12 +40,7 @@ pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String
         DataType::Float32 => number!(Float32Type),
         DataType::Float64 => number!(Float64Type),
         DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(i),
-        DataType::Boolean => if array.as_boolean().value(i) {
-            "True"
-        } else {
-            "False"
-        }
-        .to_owned(),
+        DataType::Boolean => if array.as_boolean().value(i) { "True" } else { "False" }.to_owned(),
         DataType::Null => return Ok(None),
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary();
@@ -141,9 +136,7 @@ pub(super) fn can_hold_images(kind: &DataType) -> bool {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             can_hold_images(item.data_type())
         }
-        DataType::Struct(fields) => fields
-            .iter()
-            .any(|f| f.name() == "bytes" || f.name() == "path"),
+        DataType::Struct(fields) => fields.iter().any(|f| f.name() == "bytes" || f.name() == "path"),
         DataType::Dictionary(_, values) => can_hold_images(values),
         kind => {
             matches!(
@@ -168,11 +161,7 @@ pub(super) fn can_hold_text(kind: &DataType) -> bool {
             can_hold_text(item.data_type())
         }
         DataType::Dictionary(_, values) => can_hold_text(values),
-        DataType::Utf8
-        | DataType::LargeUtf8
-        | DataType::Utf8View
-        | DataType::Boolean
-        | DataType::Null => true,
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean | DataType::Null => true,
         kind => kind.is_numeric(),
     }
 }

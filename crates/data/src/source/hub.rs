@@ -14,36 +14,24 @@ pub(super) fn download(
     endpoint: Option<String>,
     cache: &Path,
 ) -> Result<PathBuf, String> {
-    let mut builder = ApiBuilder::from_env()
-        .with_cache_dir(cache.to_path_buf())
-        .with_retries(3);
+    let mut builder = ApiBuilder::from_env().with_cache_dir(cache.to_path_buf()).with_retries(3);
     if let Some(endpoint) = endpoint {
         builder = builder.with_endpoint(endpoint);
     }
-    let fail = |e: hf_hub::api::sync::ApiError| {
-        format!("cannot be downloaded from the Hugging Face hub: {e}")
-    };
+    let fail = |e: hf_hub::api::sync::ApiError| format!("cannot be downloaded from the Hugging Face hub: {e}");
     let repo = builder.build().map_err(fail)?.dataset(id.to_owned());
     let siblings = repo.info().map_err(fail)?.siblings;
     let mut files: Vec<&str> = siblings.iter().map(|s| s.rfilename.as_str()).collect();
     files.retain(|f| kind(Path::new(f)).is_some() && !f.starts_with('.'));
-    if files
-        .iter()
-        .any(|f| kind(Path::new(f)) == Some(Kind::Parquet))
-    {
+    if files.iter().any(|f| kind(Path::new(f)) == Some(Kind::Parquet)) {
         files.retain(|f| kind(Path::new(f)) == Some(Kind::Parquet));
     }
     // Only the wanted split; a file that names no split belongs to every one.
-    files.retain(|f| {
-        split.is_none_or(|split| split_of(Path::new(f), Some(split)).is_none_or(|s| s == split))
-    });
+    files.retain(|f| split.is_none_or(|split| split_of(Path::new(f), Some(split)).is_none_or(|s| s == split)));
     let mut folder = None;
     for file in files {
         let path = repo.get(file).map_err(fail)?;
-        folder = path
-            .ancestors()
-            .nth(Path::new(file).components().count())
-            .map(Path::to_path_buf);
+        folder = path.ancestors().nth(Path::new(file).components().count()).map(Path::to_path_buf);
     }
     folder.ok_or_else(|| match split {
         Some(split) => {
@@ -79,21 +67,14 @@ mod tests {
                         }
                     }
                     let path = request.split(' ').nth(1).unwrap();
-                    let found = files
-                        .iter()
-                        .find(|f| path.ends_with(&format!("/resolve/main/{}", f.0)));
+                    let found = files.iter().find(|f| path.ends_with(&format!("/resolve/main/{}", f.0)));
                     let (status, extra, body) = if path.starts_with("/api/datasets/me/tiny") {
-                        let siblings: Vec<String> = files
-                            .iter()
-                            .map(|f| format!("{{\"rfilename\": \"{}\"}}", f.0))
-                            .collect();
+                        let siblings: Vec<String> =
+                            files.iter().map(|f| format!("{{\"rfilename\": \"{}\"}}", f.0)).collect();
                         (
                             "200 OK",
                             String::new(),
-                            format!(
-                                "{{\"sha\": \"abc\", \"siblings\": [{}]}}",
-                                siblings.join(",")
-                            ),
+                            format!("{{\"sha\": \"abc\", \"siblings\": [{}]}}", siblings.join(",")),
                         )
                     } else if let Some((name, content)) = found {
                         let (a, b) = range.unwrap_or((0, None));
@@ -121,29 +102,16 @@ mod tests {
     #[test]
     fn the_wanted_split_is_downloaded() {
         const ROW: &str = "{\"problem\": \"p\", \"answer\": 1}\n";
-        let endpoint = hub(&[
-            ("README.md", "hello"),
-            ("data/train.jsonl", ROW),
-            ("data/test.jsonl", ROW),
-        ]);
+        let endpoint = hub(&[("README.md", "hello"), ("data/train.jsonl", ROW), ("data/test.jsonl", ROW)]);
         let tmp = tempfile::tempdir().unwrap();
         let folder = download("me/tiny", Some("test"), Some(endpoint.clone()), tmp.path()).unwrap();
-        assert!(
-            folder.join("data/test.jsonl").is_file() && !folder.join("data/train.jsonl").exists()
-        );
-        assert_eq!(
-            std::fs::read_to_string(folder.join("data/test.jsonl")).unwrap(),
-            ROW
-        );
+        assert!(folder.join("data/test.jsonl").is_file() && !folder.join("data/train.jsonl").exists());
+        assert_eq!(std::fs::read_to_string(folder.join("data/test.jsonl")).unwrap(), ROW);
         // All of it.
         let folder = download("me/tiny", None, Some(endpoint.clone()), tmp.path()).unwrap();
         assert!(folder.join("data/train.jsonl").is_file() && !folder.join("README.md").exists());
-        let error =
-            download("me/tiny", Some("dev"), Some(endpoint.clone()), tmp.path()).unwrap_err();
-        assert!(
-            error.contains("no parquet or JSON file of split \"dev\""),
-            "{error}"
-        );
+        let error = download("me/tiny", Some("dev"), Some(endpoint.clone()), tmp.path()).unwrap_err();
+        assert!(error.contains("no parquet or JSON file of split \"dev\""), "{error}");
         let error = download("me/other", None, Some(endpoint), tmp.path()).unwrap_err();
         assert!(error.contains("cannot be downloaded"), "{error}");
     }

@@ -26,29 +26,17 @@ pub(super) struct JsonSource {
 impl JsonSource {
     pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
         let (map, rows) = index(path)?;
-        let source = Self {
-            path: path.to_path_buf(),
-            root,
-            map,
-            rows,
-            keys: keys.clone(),
-        };
-        let first = source
-            .object(0)
-            .map_err(|reason| DataError::file(path, reason))?;
+        let source = Self { path: path.to_path_buf(), root, map, rows, keys: keys.clone() };
+        let first = source.object(0).map_err(|reason| DataError::file(path, reason))?;
         let names = || first.keys().cloned().collect::<Vec<_>>().join(", ");
         let has = |key: &str| first.contains_key(key);
-        for (key, option, needed) in [
-            (&keys.prompt_key, "prompt_key", true),
-            (&keys.answer_key, "answer_key", !has(&keys.solution_key)),
-        ] {
+        for (key, option, needed) in
+            [(&keys.prompt_key, "prompt_key", true), (&keys.answer_key, "answer_key", !has(&keys.solution_key))]
+        {
             if needed && !has(key) {
                 return Err(DataError::file(
                     path,
-                    format!(
-                        "no key {key:?}; the first row has {}; set {option} to the right one",
-                        names()
-                    ),
+                    format!("no key {key:?}; the first row has {}; set {option} to the right one", names()),
                 ));
             }
         }
@@ -70,11 +58,7 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     }
     // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend against.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io(path, e))?;
-    let start = if map.starts_with(b"\xEF\xBB\xBF") {
-        3
-    } else {
-        0
-    };
+    let start = if map.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
     let rows = match map[start..].iter().find(|b| !b.is_ascii_whitespace()) {
         Some(b'[') => elements(&map, start).map_err(|reason| DataError::file(path, reason))?,
         Some(_) => lines(&map, start),
@@ -112,8 +96,7 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
             }
             continue;
         }
-        if depth == 1 && element.is_none() && !b.is_ascii_whitespace() && !matches!(b, b',' | b']')
-        {
+        if depth == 1 && element.is_none() && !b.is_ascii_whitespace() && !matches!(b, b',' | b']') {
             element = Some(i);
         }
         match b {
@@ -124,9 +107,7 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
                     rows.extend(element.take().map(|e| (e, i)));
                     return match bytes[i + 1..].trim_ascii().is_empty() {
                         true => Ok(rows),
-                        false => Err(format!(
-                            "something follows the end of the array at byte {i}"
-                        )),
+                        false => Err(format!("something follows the end of the array at byte {i}")),
                     };
                 }
                 depth = depth.saturating_sub(1);
@@ -204,10 +185,7 @@ pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
         Some(Value::Bool(b)) => if *b { "True" } else { "False" }.to_owned(),
         Some(Value::Array(items)) if items.len() == 1 => return text(items.first()),
         Some(Value::Array(items)) => {
-            return Err(format!(
-                "a list of {} values where one text is expected",
-                items.len()
-            ));
+            return Err(format!("a list of {} values where one text is expected", items.len()));
         }
         Some(Value::Object(_)) => return Err("an object where text is expected".to_owned()),
     }))
@@ -252,9 +230,7 @@ pub(super) fn image_text(text: &str, root: &Path) -> Result<ImageSource, String>
         return decode_base64(body).map(ImageSource::from);
     }
     if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(format!(
-            "{text:?} is a web address; download the picture and name the file"
-        ));
+        return Err(format!("{text:?} is a web address; download the picture and name the file"));
     }
     if text.is_empty() {
         return Err("an empty path".to_owned());
@@ -266,17 +242,12 @@ pub(super) fn image_text(text: &str, root: &Path) -> Result<ImageSource, String>
     {
         return decode_base64(text).map(ImageSource::from);
     }
-    Ok(ImageSource::Path(
-        root.join(text.strip_prefix("file://").unwrap_or(text)),
-    ))
+    Ok(ImageSource::Path(root.join(text.strip_prefix("file://").unwrap_or(text))))
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     let compact: String = text.split_ascii_whitespace().collect();
-    STANDARD
-        .decode(&compact)
-        .or_else(|_| URL_SAFE.decode(&compact))
-        .map_err(|e| format!("bad base64: {e}"))
+    STANDARD.decode(&compact).or_else(|_| URL_SAFE.decode(&compact)).map_err(|e| format!("bad base64: {e}"))
 }
 
 impl Source for JsonSource {
@@ -307,15 +278,9 @@ impl Source for JsonSource {
 
     fn columns(&self) -> Vec<Column> {
         let keys = &self.keys;
-        let used: BTreeSet<&String> = [
-            &keys.id_key,
-            &keys.prompt_key,
-            &keys.answer_key,
-            &keys.solution_key,
-            &keys.task_key,
-            &keys.image_key,
-        ]
-        .into();
+        let used: BTreeSet<&String> =
+            [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.solution_key, &keys.task_key, &keys.image_key]
+                .into();
         let Ok(first) = self.object(0) else {
             return Vec::new();
         };

@@ -62,37 +62,20 @@ pub(crate) trait Source: Send + Sync {
 }
 
 /// Opens all sources that a spec string names.
-pub(crate) fn open(
-    spec: &str,
-    keys: &Keys,
-    image_dir: Option<&Path>,
-) -> Result<Vec<Arc<dyn Source>>, DataError> {
+pub(crate) fn open(spec: &str, keys: &Keys, image_dir: Option<&Path>) -> Result<Vec<Arc<dyn Source>>, DataError> {
     if let Some(toy) = spec.strip_prefix("toy:") {
-        return Ok(vec![Arc::new(
-            ToySource::parse(toy).map_err(|reason| DataError::spec(spec, reason))?,
-        )]);
+        return Ok(vec![Arc::new(ToySource::parse(toy).map_err(|reason| DataError::spec(spec, reason))?)]);
     }
     let files = match resolve::resolve(spec)? {
         resolve::Resolved::Files(files) => files,
         resolve::Resolved::Annotations { info, name } => {
-            return Ok(vec![Arc::new(annotations::open(
-                &info,
-                name.as_deref(),
-                image_dir,
-            )?)]);
+            return Ok(vec![Arc::new(annotations::open(&info, name.as_deref(), image_dir)?)]);
         }
     };
-    files
-        .iter()
-        .map(|file| open_file(file, keys, image_dir))
-        .collect()
+    files.iter().map(|file| open_file(file, keys, image_dir)).collect()
 }
 
-fn open_file(
-    path: &PathBuf,
-    keys: &Keys,
-    image_dir: Option<&Path>,
-) -> Result<Arc<dyn Source>, DataError> {
+fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Arc<dyn Source>, DataError> {
     let root = match image_dir {
         Some(dir) => dir.to_path_buf(),
         None => path.parent().map(Path::to_path_buf).unwrap_or_default(),
@@ -101,10 +84,7 @@ fn open_file(
         Some(resolve::Kind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
         Some(resolve::Kind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
         None => {
-            return Err(DataError::file(
-                path,
-                "unknown file type; use .parquet, .jsonl or .json",
-            ));
+            return Err(DataError::file(path, "unknown file type; use .parquet, .jsonl or .json"));
         }
     })
 }

@@ -33,17 +33,11 @@ pub(super) fn find(
     group: usize,
     projection: &ProjectionMask,
 ) -> Option<GroupPages> {
-    let file = Recorder {
-        file: File::open(path).ok()?,
-        last: Mutex::new(0),
-    };
+    let file = Recorder { file: File::open(path).ok()?, last: Mutex::new(0) };
     let file = Arc::new(file);
     let row_group = metadata.row_group(group);
     let rows = usize::try_from(row_group.num_rows()).ok()?;
-    let mut found = GroupPages {
-        columns: Vec::new(),
-        largest: 0,
-    };
+    let mut found = GroupPages { columns: Vec::new(), largest: 0 };
     for (leaf, chunk) in row_group.columns().iter().enumerate() {
         let mut pages = Vec::new();
         if projection.leaf_included(leaf) {
@@ -61,9 +55,7 @@ pub(super) fn find(
         let (chunk_start, chunk_length) = chunk.byte_range();
         let mut builder = OffsetIndexBuilder::new();
         for (k, (start, rows)) in pages.iter().enumerate() {
-            let end = pages
-                .get(k + 1)
-                .map_or(chunk_start + chunk_length, |next| next.0);
+            let end = pages.get(k + 1).map_or(chunk_start + chunk_length, |next| next.0);
             let size = end.checked_sub(*start)?;
             found.largest = found.largest.max(size);
             builder.append_offset_and_size(i64::try_from(*start).ok()?, i32::try_from(size).ok()?);
@@ -80,19 +72,10 @@ fn rows_of(page: &Page, max_rep_level: i16) -> Option<Option<usize>> {
         Page::DictionaryPage { .. } => None,
         Page::DataPageV2 { num_rows, .. } => Some(*num_rows as usize),
         Page::DataPage { num_values, .. } if max_rep_level == 0 => Some(*num_values as usize),
-        Page::DataPage {
-            buf,
-            num_values,
-            rep_level_encoding: Encoding::RLE,
-            ..
-        } => {
+        Page::DataPage { buf, num_values, rep_level_encoding: Encoding::RLE, .. } => {
             let length = u32::from_le_bytes(buf.get(..4)?.try_into().ok()?) as usize;
             let width = (i16::BITS - max_rep_level.leading_zeros()) as usize;
-            Some(count_zeros(
-                buf.get(4..4 + length)?,
-                width,
-                *num_values as usize,
-            )?)
+            Some(count_zeros(buf.get(4..4 + length)?, width, *num_values as usize)?)
         }
         Page::DataPage { .. } => return None,
     })
@@ -182,10 +165,7 @@ mod tests {
         // Padding of the last packed group does not count.
         assert_eq!(count_zeros(&[0b11, 0b0000_0010], 1, 3), Some(2));
         // Two bits a level: 0, 1, 2, 0, ...
-        assert_eq!(
-            count_zeros(&[0b11, 0b0010_0100, 0b0101_0101], 2, 8),
-            Some(2)
-        );
+        assert_eq!(count_zeros(&[0b11, 0b0010_0100, 0b0101_0101], 2, 8), Some(2));
         // The first level continues a row of the page before.
         assert_eq!(count_zeros(&[10, 1], 1, 5), None);
         assert_eq!(count_zeros(&[10], 1, 5), None);

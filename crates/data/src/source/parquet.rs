@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::file::metadata::PageIndexPolicy;
 
@@ -73,9 +72,7 @@ fn cache() -> MutexGuard<'static, Cache> {
 
 fn cached(number: u64, group: usize) -> Option<Arc<RecordBatch>> {
     let mut cache = cache();
-    let at = cache
-        .iter()
-        .position(|entry| (entry.0, entry.1) == (number, group))?;
+    let at = cache.iter().position(|entry| (entry.0, entry.1) == (number, group))?;
     let hit = cache.remove(at)?;
     let batch = hit.3.clone();
     cache.push_back(hit);
@@ -102,16 +99,12 @@ impl ParquetSource {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
         let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| {
-            DataError::file(
-                path,
-                format!("not a readable parquet file (truncated, or another format?): {e}"),
-            )
+            DataError::file(path, format!("not a readable parquet file (truncated, or another format?): {e}"))
         })?;
         let mut starts = vec![0];
         for group in metadata.metadata().row_groups() {
-            let rows = usize::try_from(group.num_rows()).map_err(|_| {
-                DataError::file(path, "a row group states a negative number of rows")
-            })?;
+            let rows = usize::try_from(group.num_rows())
+                .map_err(|_| DataError::file(path, "a row group states a negative number of rows"))?;
             starts.push(starts[starts.len() - 1] + rows);
         }
         if starts[starts.len() - 1] == 0 {
@@ -120,21 +113,11 @@ impl ParquetSource {
 
         let fields = metadata.schema().fields();
         let find = |key: &str| fields.iter().position(|f| f.name() == key);
-        let names = || {
-            fields
-                .iter()
-                .map(|f| f.name().as_str())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let names = || fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
         let mut wanted = Vec::new();
         for (key, option, required) in [
             (&keys.prompt_key, "prompt_key", true),
-            (
-                &keys.answer_key,
-                "answer_key",
-                find(&keys.solution_key).is_none(),
-            ),
+            (&keys.answer_key, "answer_key", find(&keys.solution_key).is_none()),
             (&keys.solution_key, "solution_key", false),
             (&keys.id_key, "id_key", false),
             (&keys.task_key, "task_key", false),
@@ -145,18 +128,12 @@ impl ParquetSource {
                 Some(_) if !required && (key == &keys.id_key || key == &keys.task_key) => {}
                 Some(k) => {
                     let kind = fields[k].data_type();
-                    return Err(DataError::file(
-                        path,
-                        format!("column {key:?} ({option}) is {kind}, not text"),
-                    ));
+                    return Err(DataError::file(path, format!("column {key:?} ({option}) is {kind}, not text")));
                 }
                 None if required => {
                     return Err(DataError::file(
                         path,
-                        format!(
-                            "no column {key:?}; the columns are {}; set {option} to the right one",
-                            names()
-                        ),
+                        format!("no column {key:?}; the columns are {}; set {option} to the right one", names()),
                     ));
                 }
                 None => {}
@@ -166,10 +143,7 @@ impl ParquetSource {
             let kind = fields[k].data_type();
             if !cell::can_hold_images(kind) {
                 let key = &keys.image_key;
-                return Err(DataError::file(
-                    path,
-                    format!("column {key:?} (image_key) is {kind}, not pictures"),
-                ));
+                return Err(DataError::file(path, format!("column {key:?} (image_key) is {kind}, not pictures")));
             }
             wanted.push(k);
         }
@@ -182,18 +156,9 @@ impl ParquetSource {
         let id_column = find(&keys.id_key).filter(|k| wanted.contains(k));
         let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
         let groups = metadata.metadata().row_groups().iter().map(|group| {
-            let leaves = group
-                .columns()
-                .iter()
-                .enumerate()
-                .filter(|(leaf, _)| projection.leaf_included(*leaf));
-            let bytes = leaves
-                .map(|(_, c)| c.uncompressed_size().max(0) as u64)
-                .sum();
-            Group {
-                bytes,
-                ..Group::default()
-            }
+            let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| projection.leaf_included(*leaf));
+            let bytes = leaves.map(|(_, c)| c.uncompressed_size().max(0) as u64).sum();
+            Group { bytes, ..Group::default() }
         });
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
@@ -219,24 +184,17 @@ impl ParquetSource {
         selection: Option<RowSelection>,
     ) -> Result<Vec<RecordBatch>, String> {
         // A handle of its own for every read: handles that share a file position cannot be used by two threads.
-        let file = File::open(&self.path)
-            .map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
-        let mut builder =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-                .with_row_groups(vec![group])
-                .with_projection(projection);
+        let file = File::open(&self.path).map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
+        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+            .with_row_groups(vec![group])
+            .with_projection(projection);
         // Small batches where only some rows are wanted: binary columns of one batch are limited to 2 GiB.
         let rows = self.starts[group + 1] - self.starts[group];
         builder = builder.with_batch_size(if selection.is_some() { 64 } else { rows.max(1) });
         if let Some(selection) = selection {
             builder = builder.with_row_selection(selection);
         }
-        let fail = |e: &dyn std::fmt::Display| {
-            format!(
-                "row group {group} of {} is damaged: {e}",
-                self.path.display()
-            )
-        };
+        let fail = |e: &dyn std::fmt::Display| format!("row group {group} of {} is damaged: {e}", self.path.display());
         let reader = builder.build().map_err(|e| fail(&e))?;
         reader.map(|batch| batch.map_err(|e| fail(&e))).collect()
     }
@@ -245,10 +203,7 @@ impl ParquetSource {
         if let Some(batch) = cached(self.number, group) {
             return Ok(batch);
         }
-        let _decoding = self.groups[group]
-            .decoding
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _decoding = self.groups[group].decoding.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(batch) = cached(self.number, group) {
             return Ok(batch);
         }
@@ -263,10 +218,7 @@ impl ParquetSource {
     }
 
     fn short(&self, group: usize) -> String {
-        format!(
-            "row group {group} of {} has fewer rows than stated",
-            self.path.display()
-        )
+        format!("row group {group} of {} has fewer rows than stated", self.path.display())
     }
 
     fn access(&self, group: usize) -> &Access {
@@ -277,16 +229,11 @@ impl ParquetSource {
             }
             let metadata = self.metadata.metadata();
             let indexed = |leaf: usize| {
-                let index = metadata
-                    .offset_index()
-                    .and_then(|i| i.get(group)?.get(leaf));
+                let index = metadata.offset_index().and_then(|i| i.get(group)?.get(leaf));
                 index.is_some_and(|i| !i.page_locations().is_empty())
             };
             let leaves = metadata.row_group(group).num_columns();
-            if (0..leaves)
-                .filter(|leaf| self.projection.leaf_included(*leaf))
-                .all(indexed)
-            {
+            if (0..leaves).filter(|leaf| self.projection.leaf_included(*leaf)).all(indexed) {
                 return Access::Pages(Box::new(self.metadata.clone()));
             }
             let found = pages::find(&self.path, metadata, group, &self.projection);
@@ -294,15 +241,8 @@ impl ParquetSource {
                 Some(found) if found.largest * 4 <= bytes || bytes > WHOLE_GROUP_AT_MOST => {
                     let mut index = vec![Vec::new(); metadata.num_row_groups()];
                     index[group] = found.columns;
-                    let metadata = (**metadata)
-                        .clone()
-                        .into_builder()
-                        .set_offset_index(Some(index))
-                        .build();
-                    match ArrowReaderMetadata::try_new(
-                        Arc::new(metadata),
-                        ArrowReaderOptions::new(),
-                    ) {
+                    let metadata = (**metadata).clone().into_builder().set_offset_index(Some(index)).build();
+                    match ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()) {
                         Ok(metadata) => Access::Pages(Box::new(metadata)),
                         Err(_) => Access::Pages(Box::new(self.metadata.clone())),
                     }
@@ -314,11 +254,7 @@ impl ParquetSource {
     }
 
     /// Ascending rows of one group.
-    fn rows_of_group(
-        &self,
-        group: usize,
-        rows: &[usize],
-    ) -> Result<Vec<Result<RawRow, String>>, String> {
+    fn rows_of_group(&self, group: usize, rows: &[usize]) -> Result<Vec<Result<RawRow, String>>, String> {
         let offsets: Vec<usize> = rows.iter().map(|r| r - self.starts[group]).collect();
         let metadata = match self.access(group) {
             Access::Whole => {
@@ -336,15 +272,8 @@ impl ParquetSource {
             selectors.push(RowSelector::select(1));
             at = offset + 1;
         }
-        let batches = self.read(
-            metadata,
-            group,
-            self.projection.clone(),
-            Some(RowSelection::from(selectors)),
-        )?;
-        let mut found = batches
-            .iter()
-            .flat_map(|b| (0..b.num_rows()).map(move |i| (b, i)));
+        let batches = self.read(metadata, group, self.projection.clone(), Some(RowSelection::from(selectors)))?;
+        let mut found = batches.iter().flat_map(|b| (0..b.num_rows()).map(move |i| (b, i)));
         let mut out: Vec<Result<RawRow, String>> = Vec::with_capacity(rows.len());
         let mut current = None;
         for (k, offset) in offsets.iter().enumerate() {
@@ -389,8 +318,7 @@ impl Source for ParquetSource {
 
     fn row(&self, i: usize) -> Result<RawRow, String> {
         let mut rows = self.rows(&[i]);
-        rows.pop()
-            .unwrap_or_else(|| Err(format!("row {i} cannot be read")))
+        rows.pop().unwrap_or_else(|| Err(format!("row {i} cannot be read")))
     }
 
     fn rows(&self, rows: &[usize]) -> Vec<Result<RawRow, String>> {
@@ -399,10 +327,7 @@ impl Source for ParquetSource {
         while let Some(&first) = rest.first() {
             // Empty row groups share their start with the next one; the last of them is the one that holds the row.
             let group = self.starts.partition_point(|s| *s <= first) - 1;
-            let n = rest
-                .iter()
-                .take_while(|r| **r < self.starts[group + 1])
-                .count();
+            let n = rest.iter().take_while(|r| **r < self.starts[group + 1]).count();
             match self.rows_of_group(group, &rest[..n]) {
                 Ok(rows) => out.extend(rows),
                 Err(reason) => out.extend((0..n).map(|_| Err(reason.clone()))),
@@ -420,10 +345,7 @@ impl Source for ParquetSource {
         let mut ids = Vec::with_capacity(self.len());
         for group in 0..self.groups.len() {
             // A damaged group tells its reason when one of its rows is read.
-            for batch in self
-                .read(&self.metadata, group, mask.clone(), None)
-                .unwrap_or_default()
-            {
+            for batch in self.read(&self.metadata, group, mask.clone(), None).unwrap_or_default() {
                 let column = batch.column(0);
                 ids.extend((0..column.len()).map(|i| cell::text(column, i).unwrap_or_default()));
             }

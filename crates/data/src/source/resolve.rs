@@ -37,10 +37,7 @@ const SPLITS: [&str; 7] = ["train", "validation", "test", "val", "valid", "dev",
 /// Finds the files of a spec.
 pub(super) fn resolve(spec: &str) -> Result<Resolved, DataError> {
     if spec.trim().is_empty() {
-        return Err(DataError::spec(
-            spec,
-            "is empty; name a file, a folder or toy:NAME",
-        ));
+        return Err(DataError::spec(spec, "is empty; name a file, a folder or toy:NAME"));
     }
     // A path that exists as written wins over the reading as `path@split`.
     if let Some(found) = existing(spec, None)? {
@@ -51,19 +48,14 @@ pub(super) fn resolve(spec: &str) -> Result<Resolved, DataError> {
     {
         return Ok(found);
     }
-    let (path, split) = spec
-        .rsplit_once('@')
-        .map_or((spec, None), |(path, split)| (path, Some(split)));
+    let (path, split) = spec.rsplit_once('@').map_or((spec, None), |(path, split)| (path, Some(split)));
     if looks_like_hub_id(path) {
         let folder = hub_folder(path, split).map_err(|reason| DataError::spec(spec, reason))?;
         if let Some(found) = existing(&folder.to_string_lossy(), split)? {
             return Ok(found);
         }
     }
-    Err(DataError::spec(
-        spec,
-        "no such file or folder, and no file matches it as a pattern",
-    ))
+    Err(DataError::spec(spec, "no such file or folder, and no file matches it as a pattern"))
 }
 
 fn existing(path: &str, split: Option<&str>) -> Result<Option<Resolved>, DataError> {
@@ -85,12 +77,8 @@ fn existing(path: &str, split: Option<&str>) -> Result<Option<Resolved>, DataErr
         };
     }
     if path.contains(['*', '?', '[']) {
-        let matches =
-            glob::glob(path).map_err(|e| DataError::spec(path, format!("bad pattern: {e}")))?;
-        let mut files: Vec<PathBuf> = matches
-            .filter_map(Result::ok)
-            .filter(|f| f.is_file())
-            .collect();
+        let matches = glob::glob(path).map_err(|e| DataError::spec(path, format!("bad pattern: {e}")))?;
+        let mut files: Vec<PathBuf> = matches.filter_map(Result::ok).filter(|f| f.is_file()).collect();
         if let Some(split) = split {
             files.retain(|f| split_of(f, None).as_deref() == Some(split));
         }
@@ -108,10 +96,7 @@ fn folder(dir: &Path, split: Option<&str>) -> Result<Resolved, DataError> {
     };
     let info = dir.join("dataset_info.json");
     if info.is_file() && super::annotations::is_annotations(&info) {
-        return Ok(Resolved::Annotations {
-            info,
-            name: split.map(str::to_owned),
-        });
+        return Ok(Resolved::Annotations { info, name: split.map(str::to_owned) });
     }
     let mut files = Vec::new();
     collect(dir, 0, &mut files).map_err(|e| DataError::io(dir, e))?;
@@ -121,10 +106,7 @@ fn folder(dir: &Path, split: Option<&str>) -> Result<Resolved, DataError> {
     }
     files.sort();
     if files.is_empty() {
-        return Err(DataError::spec(
-            spec(),
-            "the folder has no .parquet, .jsonl or .json file",
-        ));
+        return Err(DataError::spec(spec(), "the folder has no .parquet, .jsonl or .json file"));
     }
     let mut by_split: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for file in &files {
@@ -157,9 +139,7 @@ fn folder(dir: &Path, split: Option<&str>) -> Result<Resolved, DataError> {
 fn collect(dir: &Path, depth: usize, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
         if hidden {
             continue;
         }
@@ -178,10 +158,7 @@ pub(super) fn split_of(file: &Path, wanted: Option<&str>) -> Option<String> {
     let named = |text: &str| {
         let known = SPLITS.iter().copied().chain(wanted);
         known
-            .filter(|s| {
-                text.strip_prefix(s)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.']))
-            })
+            .filter(|s| text.strip_prefix(s).is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '_', '.'])))
             .max_by_key(|s| s.len())
             .map(str::to_owned)
     };
@@ -190,39 +167,22 @@ pub(super) fn split_of(file: &Path, wanted: Option<&str>) -> Option<String> {
     let last_word = stem.rsplit(['_', '-']).next().unwrap_or(stem);
     named(stem)
         .or_else(|| file.parent()?.file_name()?.to_str().and_then(named))
-        .or_else(|| {
-            SPLITS
-                .iter()
-                .copied()
-                .chain(wanted)
-                .find(|s| *s == last_word)
-                .map(str::to_owned)
-        })
+        .or_else(|| SPLITS.iter().copied().chain(wanted).find(|s| *s == last_word).map(str::to_owned))
 }
 
 fn looks_like_hub_id(path: &str) -> bool {
     let mut words = path.split('/');
     let word = |w: Option<&str>| {
         w.is_some_and(|w| {
-            !w.is_empty()
-                && !w.starts_with('.')
-                && w.chars()
-                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            !w.is_empty() && !w.starts_with('.') && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         })
     };
-    word(words.next())
-        && word(words.next())
-        && words.next().is_none()
-        && kind(Path::new(path)).is_none()
+    word(words.next()) && word(words.next()) && words.next().is_none() && kind(Path::new(path)).is_none()
 }
 
 /// The folder of the local Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
 fn hub_cache() -> Option<PathBuf> {
-    let env = |name: &str| {
-        std::env::var_os(name)
-            .filter(|v| !v.is_empty())
-            .map(PathBuf::from)
-    };
+    let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     env("HF_HUB_CACHE")
         .or_else(|| Some(env("HF_HOME")?.join("hub")))
         .or_else(|| Some(env("HOME")?.join(".cache/huggingface/hub")))
@@ -241,9 +201,8 @@ pub fn hub_cache_folder(id: &str) -> Option<PathBuf> {
 fn hub_folder(id: &str, split: Option<&str>) -> Result<PathBuf, String> {
     let cache = hub_cache().ok_or("no folder for the Hugging Face cache; set HF_HOME")?;
     // Without a network what is in the cache has to do.
-    super::hub::download(id, split, None, &cache).or_else(|reason| {
-        hub_cache_folder(id).ok_or_else(|| format!("is no file or folder, and {id} {reason}"))
-    })
+    super::hub::download(id, split, None, &cache)
+        .or_else(|reason| hub_cache_folder(id).ok_or_else(|| format!("is no file or folder, and {id} {reason}")))
 }
 
 /// The folder of a hub data set that has been downloaded before.
@@ -275,10 +234,9 @@ fn all_parts(files: &[PathBuf]) -> Result<(), String> {
         }
     }
     match parts.into_iter().find(|((_, total), found)| found < total) {
-        Some(((head, total), found)) => Err(format!(
-            "{} has {found} of its {total} parts; download the others",
-            head.display()
-        )),
+        Some(((head, total), found)) => {
+            Err(format!("{} has {found} of its {total} parts; download the others", head.display()))
+        }
         None => Ok(()),
     }
 }
@@ -297,10 +255,9 @@ mod tests {
 
     fn names(found: Resolved) -> Vec<String> {
         match found {
-            Resolved::Files(files) => files
-                .iter()
-                .map(|f| f.file_name().unwrap().to_string_lossy().into_owned())
-                .collect(),
+            Resolved::Files(files) => {
+                files.iter().map(|f| f.file_name().unwrap().to_string_lossy().into_owned()).collect()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -319,20 +276,10 @@ mod tests {
             ],
         );
         let spec = |s: &str| format!("{}{s}", dir.display());
-        assert_eq!(
-            names(resolve(&spec("")).unwrap()).len(),
-            2,
-            "train by default"
-        );
-        assert_eq!(
-            names(resolve(&spec("@test")).unwrap()),
-            ["test-00000-of-00001.parquet"]
-        );
+        assert_eq!(names(resolve(&spec("")).unwrap()).len(), 2, "train by default");
+        assert_eq!(names(resolve(&spec("@test")).unwrap()), ["test-00000-of-00001.parquet"]);
         assert_eq!(names(resolve(&spec("/data/*.parquet")).unwrap()).len(), 3);
-        assert_eq!(
-            names(resolve(&spec("/data/*.parquet@test")).unwrap()).len(),
-            1
-        );
+        assert_eq!(names(resolve(&spec("/data/*.parquet@test")).unwrap()).len(), 1);
         let error = resolve(&spec("@dev")).unwrap_err().to_string();
         assert!(error.contains("test, train"), "{error}");
         assert!(resolve(&spec("/data/none*.parquet")).is_err());
@@ -344,22 +291,11 @@ mod tests {
     #[test]
     fn files_without_split_names_are_taken_together() {
         let tmp = tempfile::tempdir().unwrap();
-        touch(
-            tmp.path(),
-            &["a.jsonl", "b.jsonl", ".hidden.jsonl", "notes.txt"],
-        );
-        assert_eq!(
-            names(resolve(&tmp.path().display().to_string()).unwrap()),
-            ["a.jsonl", "b.jsonl"]
-        );
+        touch(tmp.path(), &["a.jsonl", "b.jsonl", ".hidden.jsonl", "notes.txt"]);
+        assert_eq!(names(resolve(&tmp.path().display().to_string()).unwrap()), ["a.jsonl", "b.jsonl"]);
         let one = tmp.path().join("a.jsonl");
-        assert_eq!(
-            names(resolve(&format!("{}@train", one.display())).unwrap()),
-            ["a.jsonl"]
-        );
-        let error = resolve(&format!("{}@test", one.display()))
-            .unwrap_err()
-            .to_string();
+        assert_eq!(names(resolve(&format!("{}@train", one.display())).unwrap()), ["a.jsonl"]);
+        let error = resolve(&format!("{}@test", one.display())).unwrap_err().to_string();
         assert!(error.contains("only the split"), "{error}");
     }
 
@@ -368,13 +304,8 @@ mod tests {
         // With the feature it would ask the hub, which a test must not.
         #[cfg(not(feature = "hub"))]
         {
-            let error = resolve("nobody/no-such-data-set@test")
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains("hf download --repo-type dataset nobody/no-such-data-set"),
-                "{error}"
-            );
+            let error = resolve("nobody/no-such-data-set@test").unwrap_err().to_string();
+            assert!(error.contains("hf download --repo-type dataset nobody/no-such-data-set"), "{error}");
         }
         let error = resolve("./no/such.parquet").unwrap_err().to_string();
         assert!(error.contains("no such file"), "{error}");

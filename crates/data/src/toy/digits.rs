@@ -55,10 +55,7 @@ mod tests {
     #[test]
     fn the_shipped_file_is_the_uci_test_set() {
         // Facts of the data set: the first ten labels, the first row of the first digit, the counts of each digit.
-        assert_eq!(
-            (0..10).map(label).collect::<Vec<_>>(),
-            [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-        );
+        assert_eq!((0..10).map(label).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert_eq!(pixels(0)[..8], [0, 0, 5, 13, 9, 1, 0, 0]);
         let mut counts = [0; 10];
         (0..COUNT).for_each(|i| counts[label(i) as usize] += 1);

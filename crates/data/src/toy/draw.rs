@@ -20,30 +20,12 @@ pub struct Colour {
 
 /// The colours of shapes and bars.
 pub const COLOURS: [Colour; 6] = [
-    Colour {
-        name: "red",
-        rgb: [214, 39, 40],
-    },
-    Colour {
-        name: "green",
-        rgb: [44, 160, 44],
-    },
-    Colour {
-        name: "blue",
-        rgb: [31, 81, 200],
-    },
-    Colour {
-        name: "yellow",
-        rgb: [235, 200, 20],
-    },
-    Colour {
-        name: "purple",
-        rgb: [148, 60, 189],
-    },
-    Colour {
-        name: "black",
-        rgb: [20, 20, 20],
-    },
+    Colour { name: "red", rgb: [214, 39, 40] },
+    Colour { name: "green", rgb: [44, 160, 44] },
+    Colour { name: "blue", rgb: [31, 81, 200] },
+    Colour { name: "yellow", rgb: [235, 200, 20] },
+    Colour { name: "purple", rgb: [148, 60, 189] },
+    Colour { name: "black", rgb: [20, 20, 20] },
 ];
 
 /// The shapes of counting problems.
@@ -90,8 +72,7 @@ pub fn digit_grid(cells: &[usize], cols: usize) -> Vec<u8> {
         for (i, &ink) in digits::pixels(digit).iter().enumerate() {
             let value = 255 - (ink as u32 * 255 / 16) as u8;
             for dy in 0..ZOOM {
-                let row =
-                    (y0 + i / digits::SIDE * ZOOM + dy) * width + x0 + i % digits::SIDE * ZOOM;
+                let row = (y0 + i / digits::SIDE * ZOOM + dy) * width + x0 + i % digits::SIDE * ZOOM;
                 grey[row..row + ZOOM].fill(value);
             }
         }
@@ -122,26 +103,14 @@ pub fn shape_grid(cells: &[Option<Placed>], cols: usize) -> Vec<u8> {
         for y in 0..CELL {
             for x in 0..CELL {
                 let middle = (CELL as f32 - 1.0) / 2.0;
-                let (dx, dy) = (
-                    x as f32 - middle - placed.offset.0,
-                    y as f32 - middle - placed.offset.1,
-                );
+                let (dx, dy) = (x as f32 - middle - placed.offset.0, y as f32 - middle - placed.offset.1);
                 if placed.shape.covers(dx, dy, placed.radius) {
-                    picture.put_pixel(
-                        (x0 + x) as u32,
-                        (y0 + y) as u32,
-                        image::Rgb(COLOURS[placed.colour].rgb),
-                    );
+                    picture.put_pixel((x0 + x) as u32, (y0 + y) as u32, image::Rgb(COLOURS[placed.colour].rgb));
                 }
             }
         }
     }
-    png(
-        picture.as_raw(),
-        cols * CELL,
-        rows * CELL,
-        ExtendedColorType::Rgb8,
-    )
+    png(picture.as_raw(), cols * CELL, rows * CELL, ExtendedColorType::Rgb8)
 }
 
 /// Highest value of a bar.
@@ -157,11 +126,7 @@ pub fn bar_chart(bars: &[(usize, u32)]) -> Vec<u8> {
     for unit in 0..=MAX_BAR as usize {
         let shade = if unit == 0 { 60 } else { 205 };
         for x in 0..width {
-            picture.put_pixel(
-                x as u32,
-                (base - unit * UNIT) as u32,
-                image::Rgb([shade; 3]),
-            );
+            picture.put_pixel(x as u32, (base - unit * UNIT) as u32, image::Rgb([shade; 3]));
         }
     }
     for (k, &(colour, value)) in bars.iter().enumerate() {

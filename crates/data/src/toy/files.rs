@@ -9,14 +9,7 @@ use crate::error::DataError;
 /// Single characters of the vocabulary, ids from 0.
 const CHARACTERS: &str = "0123456789abcdefghijklmnopqrstuvwxyz \n.,:;?!+-*/=()<>{}[]\\'\"%_|&";
 /// Words that are one token: the tags of a response and the roles of a conversation. Not special: text may contain them.
-const WORDS: [&str; 6] = [
-    "<think>",
-    "</think>",
-    "\\boxed{",
-    "system",
-    "user",
-    "assistant",
-];
+const WORDS: [&str; 6] = ["<think>", "</think>", "\\boxed{", "system", "user", "assistant"];
 /// Special tokens, Qwen's names; `<|unk|>` stands for characters outside the vocabulary.
 const SPECIAL: [&str; 8] = [
     "<|unk|>",
@@ -58,16 +51,8 @@ pub struct ToyIds {
 pub fn special_ids() -> ToyIds {
     let first = (CHARACTERS.chars().count() + WORDS.len()) as u32;
     // In the order of `SPECIAL`.
-    let [
-        _unk,
-        endoftext,
-        im_start,
-        im_end,
-        vision_start,
-        vision_end,
-        image_pad,
-        video_pad,
-    ] = std::array::from_fn(|k| first + k as u32);
+    let [_unk, endoftext, im_start, im_end, vision_start, vision_end, image_pad, video_pad] =
+        std::array::from_fn(|k| first + k as u32);
     ToyIds {
         vocab_size: first as usize + SPECIAL.len(),
         bos: endoftext,

@@ -43,22 +43,11 @@ impl ToySpec {
         let (name, parameters) = text.split_once('?').unwrap_or((text, ""));
         let Some(task) = TASKS.into_iter().find(|t| t.name() == name) else {
             let names: Vec<_> = TASKS.iter().map(|t| t.name()).collect();
-            return Err(format!(
-                "no toy task {name:?}; the tasks are {}",
-                names.join(", ")
-            ));
+            return Err(format!("no toy task {name:?}; the tasks are {}", names.join(", ")));
         };
         let (rows, cols) = task.default_grid();
-        let mut spec = Self {
-            task,
-            rows,
-            cols,
-            terms: 2..=3,
-            distractors: 0..=1,
-            split: Split::Train,
-            size: 10_000,
-            seed: 0,
-        };
+        let mut spec =
+            Self { task, rows, cols, terms: 2..=3, distractors: 0..=1, split: Split::Train, size: 10_000, seed: 0 };
         for pair in parameters.split('&').filter(|p| !p.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(format!("{pair:?} is not key=value"));
@@ -68,9 +57,7 @@ impl ToySpec {
                 "cols" if task != Task::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
                 "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
-                "distractors" if task == Task::Multistep => {
-                    spec.distractors = range(key, value, 0..=4)?
-                }
+                "distractors" if task == Task::Multistep => spec.distractors = range(key, value, 0..=4)?,
                 "split" => {
                     spec.split = match value {
                         "train" => Split::Train,
@@ -86,9 +73,7 @@ impl ToySpec {
                         Task::Multistep => "rows, cols, terms, distractors",
                         _ => "rows, cols",
                     };
-                    return Err(format!(
-                        "no parameter {key:?}; {name} has {own}, split, size, seed"
-                    ));
+                    return Err(format!("no parameter {key:?}; {name} has {own}, split, size, seed"));
                 }
             }
         }
@@ -123,12 +108,7 @@ impl ToySpec {
         if self.task == Task::Multistep {
             grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
         }
-        format!(
-            "toy-{}-{grid}-{}-{}-{i}",
-            self.task.name(),
-            self.split.name(),
-            self.seed
-        )
+        format!("toy-{}-{grid}-{}-{}-{i}", self.task.name(), self.split.name(), self.seed)
     }
 }
 
@@ -137,24 +117,14 @@ fn draw_bars() -> usize {
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
-    value
-        .parse()
-        .map_err(|_| format!("{key}={value:?} is not a whole number"))
+    value.parse().map_err(|_| format!("{key}={value:?} is not a whole number"))
 }
 
-fn range(
-    key: &str,
-    value: &str,
-    allowed: RangeInclusive<usize>,
-) -> Result<RangeInclusive<usize>, String> {
+fn range(key: &str, value: &str, allowed: RangeInclusive<usize>) -> Result<RangeInclusive<usize>, String> {
     let (low, high) = value.split_once('-').unwrap_or((value, value));
     let (low, high) = (number(key, low)?, number(key, high)?);
     if low > high || !allowed.contains(&low) || !allowed.contains(&high) {
-        return Err(format!(
-            "{key}={value:?} must lie in {}-{}",
-            allowed.start(),
-            allowed.end()
-        ));
+        return Err(format!("{key}={value:?} must lie in {}-{}", allowed.start(), allowed.end()));
     }
     Ok(low..=high)
 }
@@ -172,10 +142,7 @@ impl ToySource {
     /// # Errors
     /// As [`ToySpec::parse`].
     pub fn parse(text: &str) -> Result<Self, String> {
-        Ok(Self {
-            text: text.to_owned(),
-            spec: ToySpec::parse(text)?,
-        })
+        Ok(Self { text: text.to_owned(), spec: ToySpec::parse(text)? })
     }
 }
 
@@ -209,12 +176,7 @@ impl Source for ToySource {
         ["id", "problem", "answer", "images", "task", "solution"]
             .map(|name| Column {
                 name: name.into(),
-                kind: if name == "images" {
-                    "list of PNG"
-                } else {
-                    "text"
-                }
-                .into(),
+                kind: if name == "images" { "list of PNG" } else { "text" }.into(),
                 used: true,
             })
             .to_vec()

@@ -28,14 +28,7 @@ pub enum Task {
 }
 
 /// All tasks.
-pub const TASKS: [Task; 6] = [
-    Task::Read,
-    Task::Sum,
-    Task::Compare,
-    Task::Count,
-    Task::Chart,
-    Task::Multistep,
-];
+pub const TASKS: [Task; 6] = [Task::Read, Task::Sum, Task::Compare, Task::Count, Task::Chart, Task::Multistep];
 
 impl Task {
     /// Its name in specs.
@@ -106,10 +99,7 @@ impl Grid {
     fn new(spec: &ToySpec, rng: &mut impl Rng) -> Self {
         let rows = rng.random_range(spec.rows.clone());
         let cols = rng.random_range(spec.cols.clone());
-        Self {
-            cells: (0..rows * cols).map(|_| spec.split.pick(rng)).collect(),
-            cols,
-        }
+        Self { cells: (0..rows * cols).map(|_| spec.split.pick(rng)).collect(), cols }
     }
 
     fn rows(&self) -> usize {
@@ -117,10 +107,7 @@ impl Grid {
     }
 
     fn values(&self) -> Vec<i64> {
-        self.cells
-            .iter()
-            .map(|&i| digits::label(i).into())
-            .collect()
+        self.cells.iter().map(|&i| digits::label(i).into()).collect()
     }
 
     /// Values of a row or a column, counted from zero.
@@ -168,11 +155,8 @@ fn running_sum(values: &[i64]) -> (String, i64) {
 
 fn read(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let grid = Grid::new(spec, rng);
-    let rows: Vec<String> = grid
-        .values()
-        .chunks(grid.cols)
-        .map(|row| row.iter().map(i64::to_string).collect())
-        .collect();
+    let rows: Vec<String> =
+        grid.values().chunks(grid.cols).map(|row| row.iter().map(i64::to_string).collect()).collect();
     Problem::new("read?", &rows.join(", "), rows.concat(), grid.png())
 }
 
@@ -202,17 +186,8 @@ fn compare(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
         let (Some(winner), None) = (winners.next(), winners.next()) else {
             continue;
         };
-        let thoughts: Vec<String> = sums
-            .iter()
-            .enumerate()
-            .map(|(k, (s, _))| format!("{}: {s}", k + 1))
-            .collect();
-        return Problem::new(
-            &format!("larger {}?", line.name()),
-            &thoughts.join(", "),
-            winner + 1,
-            grid.png(),
-        );
+        let thoughts: Vec<String> = sums.iter().enumerate().map(|(k, (s, _))| format!("{}: {s}", k + 1)).collect();
+        return Problem::new(&format!("larger {}?", line.name()), &thoughts.join(", "), winner + 1, grid.png());
     }
 }
 
@@ -241,46 +216,27 @@ fn count(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let (question, by_colour, by_shape) = match rng.random_range(0..3) {
         0 => (COLOURS[colour].name.to_owned(), true, false),
         1 => (shape.plural().to_owned(), false, true),
-        _ => (
-            format!("{} {}", COLOURS[colour].name, shape.plural()),
-            true,
-            true,
-        ),
+        _ => (format!("{} {}", COLOURS[colour].name, shape.plural()), true, true),
     };
     let counts = |cell: &Option<Placed>| {
         cell.is_some_and(|p| (!by_colour || p.colour == colour) && (!by_shape || p.shape == shape))
     };
-    let by_row: Vec<i64> = cells
-        .chunks(cols)
-        .map(|row| row.iter().filter(|c| counts(c)).count() as i64)
-        .collect();
+    let by_row: Vec<i64> = cells.chunks(cols).map(|row| row.iter().filter(|c| counts(c)).count() as i64).collect();
     let (steps, total) = running_sum(&by_row);
     let mut thoughts = String::new();
     for (k, n) in by_row.iter().enumerate() {
         let _ = write!(thoughts, "{}: {n}, ", k + 1);
     }
     // One row needs no sum.
-    let thoughts = if by_row.len() > 1 {
-        thoughts + &steps
-    } else {
-        thoughts.trim_end_matches(", ").to_owned()
-    };
-    Problem::new(
-        &format!("{question}?"),
-        &thoughts,
-        total,
-        draw::shape_grid(&cells, cols),
-    )
+    let thoughts = if by_row.len() > 1 { thoughts + &steps } else { thoughts.trim_end_matches(", ").to_owned() };
+    Problem::new(&format!("{question}?"), &thoughts, total, draw::shape_grid(&cells, cols))
 }
 
 fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let n = rng.random_range(spec.cols.clone());
     let mut colours: Vec<usize> = (0..COLOURS.len()).collect();
     colours.shuffle(rng);
-    let bars: Vec<(usize, u32)> = colours[..n]
-        .iter()
-        .map(|&c| (c, rng.random_range(1..=MAX_BAR)))
-        .collect();
+    let bars: Vec<(usize, u32)> = colours[..n].iter().map(|&c| (c, rng.random_range(1..=MAX_BAR))).collect();
     let png = draw::bar_chart(&bars);
     let say = |k: usize| format!("{} {}", COLOURS[bars[k].0].name, bars[k].1);
     let name = |k: usize| COLOURS[bars[k].0].name;
@@ -295,24 +251,9 @@ fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
         }
         kind => {
             let b = (a + rng.random_range(1..n)) % n;
-            let (sign, result) = if kind == 2 {
-                ('+', value(a) + value(b))
-            } else {
-                ('-', value(a) - value(b))
-            };
-            let thoughts = format!(
-                "{}, {}, {}{sign}{}={result}",
-                say(a),
-                say(b),
-                value(a),
-                value(b)
-            );
-            Problem::new(
-                &format!("{}{sign}{}?", name(a), name(b)),
-                &thoughts,
-                result,
-                png,
-            )
+            let (sign, result) = if kind == 2 { ('+', value(a) + value(b)) } else { ('-', value(a) - value(b)) };
+            let thoughts = format!("{}, {}, {}{sign}{}={result}", say(a), say(b), value(a), value(b));
+            Problem::new(&format!("{}{sign}{}?", name(a), name(b)), &thoughts, result, png)
         }
     }
 }
@@ -320,12 +261,7 @@ fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
 fn distractor(rng: &mut impl Rng) -> String {
     const WHO: [&str; 4] = ["tom", "ann", "sam", "eva"];
     const WHAT: [&str; 4] = ["cats", "books", "pens", "cups"];
-    format!(
-        "{} has {} {}. ",
-        WHO[rng.random_range(0..4)],
-        rng.random_range(2..10),
-        WHAT[rng.random_range(0..4)]
-    )
+    format!("{} has {} {}. ", WHO[rng.random_range(0..4)], rng.random_range(2..10), WHAT[rng.random_range(0..4)])
 }
 
 fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
@@ -358,10 +294,5 @@ fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
         thoughts.push(format!("{total}{sign}{sum}={next}"));
         total = next;
     }
-    Problem::new(
-        &format!("{question}?"),
-        &thoughts.join(", "),
-        total,
-        grid.png(),
-    )
+    Problem::new(&format!("{question}?"), &thoughts.join(", "), total, grid.png())
 }

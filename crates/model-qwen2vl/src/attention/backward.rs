@@ -5,9 +5,9 @@
 
 use burn::tensor::{IndexingUpdateOp, Tensor, backend::Backend};
 
+use super::AttentionSaved;
 use super::forward::{BlockRun, concat, fold_queries, in_order, unfold_queries};
 use super::plan::{AttentionPlan, Gather};
-use super::AttentionSaved;
 use crate::params::{cast_to, to_f32};
 
 /// See [`Kernels::packed_attention_backward`](crate::Kernels::packed_attention_backward).
@@ -51,11 +51,11 @@ pub fn backward<B: Backend>(
                 Some((k_sum, v_sum)) => (add_front(k_sum, dk), add_front(v_sum, dv)),
             });
             if let (Some(sp), Some((kp, vp))) = (s.prefix, &run.folded.prefix) {
-                let p = run.to_prefix(sp.sub(lse).exp());
-                let (qc, dc) = (run.to_prefix(qc), run.to_prefix(dc));
+                let p = run.fold_prefix(sp.sub(lse).exp());
+                let (qc, dc) = (run.fold_prefix(qc), run.fold_prefix(dc));
                 let dp = to_f32(dc.clone().matmul(vp.clone().transpose()));
-                let ds = cast_to(dp.sub(run.to_prefix(dot)).mul(p.clone()).mul_scalar(run.scale), dtype);
-                dq_chunk = dq_chunk.add(run.from_prefix(ds.clone().matmul(kp.clone())));
+                let ds = cast_to(dp.sub(run.fold_prefix(dot)).mul(p.clone()).mul_scalar(run.scale), dtype);
+                dq_chunk = dq_chunk.add(run.unfold_prefix(ds.clone().matmul(kp.clone())));
                 let dv = to_f32(cast_to(p, dtype).transpose().matmul(dc));
                 let dk = to_f32(ds.transpose().matmul(qc));
                 pre = Some(match pre {

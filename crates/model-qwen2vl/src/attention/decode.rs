@@ -65,7 +65,8 @@ impl<B: Kernels> DecodeCache<B> {
         let Some((k, _)) = kv.first() else { return };
         let (device, hd, dtype) = (k.device(), k.dims()[2], k.dtype());
         let capacity = COLUMNS.min(self.max_columns);
-        let index: Vec<i32> = prompts.iter().flat_map(|r| (0..p).map(|i| (r.start + i.min(r.len() - 1)) as i32)).collect();
+        let index: Vec<i32> =
+            prompts.iter().flat_map(|r| (0..p).map(|i| (r.start + i.min(r.len() - 1)) as i32)).collect();
         let index: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(index, [b * p]), &device);
         let padded = prompts.iter().any(|r| r.len() != p);
         let prefix_mask = padded.then(|| {
@@ -139,7 +140,9 @@ impl<B: Backend> Lane<B> {
         let own: Vec<i32> = groups
             .iter()
             .zip(slots)
-            .flat_map(|(g, slots)| (0..hkv).flat_map(move |h| slots.iter().map(move |i| ((g * hkv + h) * n + i) as i32)))
+            .flat_map(|(g, slots)| {
+                (0..hkv).flat_map(move |h| slots.iter().map(move |i| ((g * hkv + h) * n + i) as i32))
+            })
             .collect();
         let prefix: Vec<i32> = groups.iter().flat_map(|g| (0..hkv).map(move |h| (g * hkv + h) as i32)).collect();
         let own: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(own.clone(), [own.len()]), &device);
@@ -187,7 +190,16 @@ impl<B: Backend> Lane<B> {
     {
         let layer = &self.layers[index];
         let Some(own) = layer.own.clone() else { return q };
-        B::decode_attention(q, DecodeKv { prefix: layer.prefix.clone(), prefix_mask: self.prefix_mask.clone(), own, n: self.n, len: self.len + 1 })
+        B::decode_attention(
+            q,
+            DecodeKv {
+                prefix: layer.prefix.clone(),
+                prefix_mask: self.prefix_mask.clone(),
+                own,
+                n: self.n,
+                len: self.len + 1,
+            },
+        )
     }
 }
 

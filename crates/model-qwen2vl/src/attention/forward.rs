@@ -2,8 +2,8 @@
 
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use super::plan::{AttentionPlan, Block};
 use super::AttentionSaved;
+use super::plan::{AttentionPlan, Block};
 use crate::params::{cast_to, to_f32};
 
 /// Scores held at one time, in elements: above it the queries of a block are taken in chunks.
@@ -54,7 +54,8 @@ pub(crate) fn mask_for_heads<B: Backend>(mask: &Tensor<B, 3>, b: usize, hkv: usi
 
 /// -1e30 above the diagonal, for query positions `t0..t1` (each `g` rows) against keys `0..t1`. `[1, (t1 - t0) g, t1]`
 pub(crate) fn causal_mask<B: Backend>(t0: usize, t1: usize, g: usize, device: &B::Device) -> Tensor<B, 3> {
-    let rows = Tensor::<B, 1, Int>::arange(t0 as i64..t1 as i64, device).reshape([t1 - t0, 1, 1]).expand([t1 - t0, g, 1]);
+    let rows =
+        Tensor::<B, 1, Int>::arange(t0 as i64..t1 as i64, device).reshape([t1 - t0, 1, 1]).expand([t1 - t0, g, 1]);
     let rows = rows.reshape([(t1 - t0) * g, 1]).expand([(t1 - t0) * g, t1]);
     let columns = Tensor::<B, 1, Int>::arange(0..t1 as i64, device).reshape([1, t1]).expand([(t1 - t0) * g, t1]);
     Tensor::<B, 2>::zeros([(t1 - t0) * g, t1], device).mask_fill(columns.greater(rows), -1e30).unsqueeze()
@@ -113,13 +114,13 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     }
 
     /// `[b Hkv n, rows, x]` seen as `[b Hkv, n rows, x]`, so that one matmul a K/V head serves all responses.
-    pub fn to_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    pub fn fold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [a, rows, x_dim] = x.dims();
         x.reshape([a / self.block.n, self.block.n * rows, x_dim])
     }
 
-    /// The inverse of [`to_prefix`](Self::to_prefix).
-    pub fn from_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    /// The inverse of [`fold_prefix`](Self::fold_prefix).
+    pub fn unfold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [a, rows, x_dim] = x.dims();
         x.reshape([a * self.block.n, rows / self.block.n, x_dim])
     }
@@ -134,18 +135,23 @@ impl<'a, B: Backend> BlockRun<'a, B> {
             own = own.add(mask.clone());
         }
         let prefix = self.folded.prefix.as_ref().map(|(k, _)| {
-            let mut s = to_f32(self.to_prefix(q.clone()).matmul(k.clone().transpose())).mul_scalar(self.scale);
+            let mut s = to_f32(self.fold_prefix(q.clone()).matmul(k.clone().transpose())).mul_scalar(self.scale);
             if let Some(mask) = &self.prefix_mask {
                 s = s.add(mask.clone());
             }
-            self.from_prefix(s)
+            self.unfold_prefix(s)
         });
         Scores { own, prefix }
     }
 }
 
 /// See [`Kernels::packed_attention`](crate::Kernels::packed_attention).
-pub fn forward<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>, plan: &AttentionPlan<B>) -> (Tensor<B, 3>, AttentionSaved<B>) {
+pub fn forward<B: Backend>(
+    q: Tensor<B, 3>,
+    k: Tensor<B, 3>,
+    v: Tensor<B, 3>,
+    plan: &AttentionPlan<B>,
+) -> (Tensor<B, 3>, AttentionSaved<B>) {
     let hkv = k.dims()[1];
     let dtype = q.dtype();
     let mut outputs = Vec::with_capacity(plan.blocks.len());
@@ -166,7 +172,7 @@ pub fn forward<B: Backend>(q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>, pl
             if let (Some(p), Some((_, v))) = (s.prefix, &run.folded.prefix) {
                 let e = p.sub(max.clone()).exp();
                 sum = sum.add(e.clone().sum_dim(2));
-                out = out.add(run.from_prefix(run.to_prefix(cast_to(e, dtype)).matmul(v.clone())));
+                out = out.add(run.unfold_prefix(run.fold_prefix(cast_to(e, dtype)).matmul(v.clone())));
             }
             parts.push(cast_to(to_f32(out).div(sum.clone()), dtype));
             lses.push(max.add(sum.log()));

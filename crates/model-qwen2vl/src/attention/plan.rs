@@ -229,7 +229,8 @@ fn units(segments: &[(Range<usize>, Option<Range<usize>>)]) -> Vec<Unit> {
 
 /// Units of similar size share a block. A unit with and one without a prefix never do.
 fn bucket(mut units: Vec<Unit>) -> Vec<Vec<Unit>> {
-    let uniform = units.windows(2).all(|w| (w[0].t(), w[0].p(), w[0].members.len()) == (w[1].t(), w[1].p(), w[1].members.len()));
+    let uniform =
+        units.windows(2).all(|w| (w[0].t(), w[0].p(), w[0].members.len()) == (w[1].t(), w[1].p(), w[1].members.len()));
     if !uniform {
         // A stable sort keeps equal units in packed order, which keeps their rows contiguous.
         units.sort_by_key(|u| (u.p() > 0, u.members.len(), u.t(), u.p()));

@@ -23,7 +23,12 @@ pub trait Kernels: Backend {
     }
 
     /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
-    fn rms_norm_backward(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64, dy: Tensor<Self, 2>) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+    fn rms_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
         plain::rms_norm_backward(x, weight, eps, dy)
     }
 
@@ -43,13 +48,22 @@ pub trait Kernels: Backend {
     }
 
     /// Gradients of [`swiglu`](Self::swiglu): `(dgate, dup)`.
-    fn swiglu_backward(gate: Tensor<Self, 2>, up: Tensor<Self, 2>, dy: Tensor<Self, 2>) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+    fn swiglu_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
         plain::swiglu_backward(gate, up, dy)
     }
 
     /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`, with
     /// what the backward pass needs. Memory is linear in `N`: scores exist one block at a time.
-    fn packed_attention(q: Tensor<Self, 3>, k: Tensor<Self, 3>, v: Tensor<Self, 3>, plan: &AttentionPlan<Self>) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
+    fn packed_attention(
+        q: Tensor<Self, 3>,
+        k: Tensor<Self, 3>,
+        v: Tensor<Self, 3>,
+        plan: &AttentionPlan<Self>,
+    ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
         attention::forward(q, k, v, plan)
     }
 
@@ -70,7 +84,13 @@ pub trait Kernels: Backend {
     }
 
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].
-    fn log_probs(hidden: Tensor<Self, 2>, weight: &Tensor<Self, 2>, targets: Tensor<Self, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<Self> {
+    fn log_probs(
+        hidden: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        temperature: f64,
+        with_entropy: bool,
+    ) -> HeadOutput<Self> {
         head::plain_log_probs(hidden, weight, targets, temperature, with_entropy)
     }
 
@@ -88,7 +108,13 @@ pub trait Kernels: Backend {
 
     /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight decay; `step` counts from 1.
     /// Returns `(parameter, m, v)`.
-    fn adamw(param: Tensor<Self, 1>, grad: Tensor<Self, 1>, m: Tensor<Self, 1>, v: Tensor<Self, 1>, h: &AdamWStep) -> [Tensor<Self, 1>; 3] {
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        h: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
         plain::adamw(param, grad, m, v, h)
     }
 }

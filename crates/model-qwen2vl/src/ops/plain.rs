@@ -17,7 +17,12 @@ pub fn rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> 
 }
 
 /// See [`Kernels::rms_norm_backward`](super::Kernels::rms_norm_backward).
-pub fn rms_norm_backward<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64, dy: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 1>) {
+pub fn rms_norm_backward<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    eps: f64,
+    dy: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 1>) {
     let dtype = x.dtype();
     let (x, dy) = (to_f32(x), to_f32(dy));
     let rms = x.clone().powi_scalar(2).mean_dim(1).add_scalar(eps).sqrt();
@@ -51,7 +56,11 @@ pub fn swiglu<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> 
 }
 
 /// See [`Kernels::swiglu_backward`](super::Kernels::swiglu_backward).
-pub fn swiglu_backward<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>, dy: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+pub fn swiglu_backward<B: Backend>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let dtype = gate.dtype();
     let (gate, up, dy) = (to_f32(gate), to_f32(up), to_f32(dy));
     let sigmoid = activation::sigmoid(gate.clone());
@@ -64,7 +73,13 @@ pub fn swiglu_backward<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>, dy: Ten
 }
 
 /// See [`Kernels::adamw`](super::Kernels::adamw).
-pub fn adamw<B: Backend>(param: Tensor<B, 1>, grad: Tensor<B, 1>, m: Tensor<B, 1>, v: Tensor<B, 1>, h: &AdamWStep) -> [Tensor<B, 1>; 3] {
+pub fn adamw<B: Backend>(
+    param: Tensor<B, 1>,
+    grad: Tensor<B, 1>,
+    m: Tensor<B, 1>,
+    v: Tensor<B, 1>,
+    h: &AdamWStep,
+) -> [Tensor<B, 1>; 3] {
     let dtype = param.dtype();
     let grad = grad.mul_scalar(h.grad_scale);
     let m = m.mul_scalar(h.beta1).add(grad.clone().mul_scalar(1.0 - h.beta1));

@@ -38,14 +38,20 @@ impl Golden {
         self.ints(key).into_iter().map(|v| v as u32).collect()
     }
     pub fn prompt<B: Backend>(&self, model: &Qwen2_5_VL<B>) -> Prompt {
-        let grids = self.ints("image_grid_thw").chunks_exact(3).map(|g| [g[0] as usize, g[1] as usize, g[2] as usize]).collect();
+        let grids = self
+            .ints("image_grid_thw")
+            .chunks_exact(3)
+            .map(|g| [g[0] as usize, g[1] as usize, g[2] as usize])
+            .collect();
         Prompt::new(&model.config, self.ids("input_ids"), self.floats("pixel_values"), grids).unwrap()
     }
 }
 
 /// The model folder of a case.
 pub fn load<B: Kernels>(case: &str) -> Qwen2_5_VL<B> {
-    let json: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap()).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap())
+            .unwrap();
     let dir = fixtures().join(json["model"].as_str().unwrap());
     Qwen2_5_VL::load(&dir, DType::F32, &Default::default()).unwrap()
 }

@@ -149,11 +149,7 @@ impl Ball {
         // |x/y - m/n| <= (|m| s + |n| r) / (|n| (|n| - s)) for x in m ± r and y in n ± s.
         let below = other.mid.abs();
         let spread = self.mid.abs() * &other.rad + &below * &self.rad;
-        let rad = if spread.is_zero() {
-            BigInt::one()
-        } else {
-            (spread << up) / (&below * (&below - &other.rad)) + 2
-        };
+        let rad = if spread.is_zero() { BigInt::one() } else { (spread << up) / (&below * (&below - &other.rad)) + 2 };
         Self { mid, rad, exp: self.exp - other.exp - up as i64 }.rounded(precision)
     }
 
@@ -270,11 +266,8 @@ impl Ball {
         let value = series * 2 + down_to(&LN_2, CONSTANT_BITS, scale) * k;
         // Series: under 2^12 units; the constant: one unit for each k.
         let error = BigInt::from(1 << 12) + BigInt::from(k.unsigned_abs());
-        let spread = if self.rad.is_zero() {
-            BigInt::zero()
-        } else {
-            (&self.rad << scale) / (&self.mid - &self.rad) + 1
-        };
+        let spread =
+            if self.rad.is_zero() { BigInt::zero() } else { (&self.rad << scale) / (&self.mid - &self.rad) + 1 };
         Self { mid: value, rad: error + spread, exp: -(scale as i64) }.rounded(precision)
     }
 

@@ -13,6 +13,7 @@ impl Ctx {
     /// The canonical form of `expr`.
     pub(crate) fn build(&mut self, expr: &Expr) -> Res<Frac> {
         let half = Exp::new_raw(1, 2);
+        self.spend(4)?;
         match expr {
             Expr::Num(value) => {
                 if number::bits(value) > number::MAX_BITS {
@@ -146,9 +147,7 @@ impl Ctx {
         match rest.as_slice() {
             [] => {}
             // (x^e)^r = x^(er): always for 0 < e <= 1, and for real x wherever the left side exists.
-            &[(at, exponent)]
-                if self.domain == Domain::Real || (exponent.is_positive() && exponent <= Exp::one()) =>
-            {
+            &[(at, exponent)] if self.domain == Domain::Real || (exponent.is_positive() && exponent <= Exp::one()) => {
                 merge(&mut raw, at, times(&rest, power)?[0].1)?;
             }
             _ => {
@@ -274,9 +273,8 @@ impl Ctx {
                 self.root(&arguments[0], power)
             };
         }
-        let imaginary = mono.iter().position(|&(at, exponent)| {
-            *self.atom(at) == Atom::MinusOne && exponent == Exp::new_raw(1, 2)
-        });
+        let imaginary =
+            mono.iter().position(|&(at, exponent)| *self.atom(at) == Atom::MinusOne && exponent == Exp::new_raw(1, 2));
         if let Some(place) = imaginary {
             let mut real = mono.clone();
             real.remove(place);

@@ -480,9 +480,8 @@ impl Ctx {
             }
             let Some((mono, value)) = den.single() else { break };
             // A cosine has no negative power here: it stays.
-            let (stay, fold): (Mono, Mono) = mono
-                .iter()
-                .partition(|(at, _)| matches!(self.entries[*at as usize].atom, Atom::Call(Func::Cos, _)));
+            let (stay, fold): (Mono, Mono) =
+                mono.iter().partition(|(at, _)| matches!(self.entries[*at as usize].atom, Atom::Call(Func::Cos, _)));
             if fold.is_empty() && value.is_one() {
                 return Ok(Frac { num, den });
             }
@@ -531,7 +530,8 @@ impl Ctx {
         if base.is_zero() {
             return if exponent > 0 { Ok(Frac::int(0)) } else { Err(Halt::Undefined) };
         }
-        if base.num.0.len().max(base.den.0.len()) == 1 && base.as_rational().is_some() || exponent.abs() > MAX_EXPANSION {
+        if base.num.0.len().max(base.den.0.len()) == 1 && base.as_rational().is_some() || exponent.abs() > MAX_EXPANSION
+        {
             return self.atom_power(Atom::Opaque(Box::new(base.clone())), Exp::from_integer(exponent));
         }
         let num = self.poly_power(&base.num, exponent.abs())?;

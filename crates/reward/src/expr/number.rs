@@ -32,6 +32,14 @@ pub(crate) fn mul(a: &BigRational, b: &BigRational) -> BigRational {
     a * b
 }
 
+/// a + b
+pub(crate) fn add(a: &BigRational, b: &BigRational) -> BigRational {
+    if a.denom().is_one() && b.denom().is_one() {
+        return Ratio::new_raw(a.numer() + b.numer(), BigInt::one());
+    }
+    a + b
+}
+
 /// a += b
 pub(crate) fn add_to(a: &mut BigRational, b: &BigRational) {
     if a.denom().is_one() && b.denom().is_one() {
@@ -243,7 +251,9 @@ mod tests {
     #[test]
     fn factors_multiply_back() {
         let prime = (1u64 << 61) - 1;
-        for value in [1, 2, 12, 97, 1 << 40, 1_000_003 * 1_000_003, prime, 2 * 3 * 5 * 7 * 11 * 13 * 1999, 600_851_475_143] {
+        for value in
+            [1, 2, 12, 97, 1 << 40, 1_000_003 * 1_000_003, prime, 2 * 3 * 5 * 7 * 11 * 13 * 1999, 600_851_475_143]
+        {
             let (factors, sure) = factor(&BigUint::from(value));
             assert!(sure, "{value}");
             let product: BigUint = factors.iter().map(|(p, n)| p.pow(*n as u32)).product();

@@ -219,9 +219,7 @@ impl Ctx {
 
     /// The whole number below a constant, when it is certain.
     pub(crate) fn constant_floor(&self, frac: &Frac) -> Option<BigInt> {
-        [128, MAX_PRECISION]
-            .into_iter()
-            .find_map(|precision| self.frac_value(frac, &|_| None, precision).ok()?.floor())
+        [128, MAX_PRECISION].into_iter().find_map(|precision| self.frac_value(frac, &|_| None, precision).ok()?.floor())
     }
 }
 

@@ -85,7 +85,9 @@ impl Parser<'_> {
                         continue;
                     }
                     // Two numbers side by side are no product: `1 2`, but `2 \frac{...}` is.
-                    if matches!(self.peek(), Some(Kind::Number(..))) && matches!(self.tokens[self.at - 1].kind, Kind::Number(..)) {
+                    if matches!(self.peek(), Some(Kind::Number(..)))
+                        && matches!(self.tokens[self.at - 1].kind, Kind::Number(..))
+                    {
                         return None;
                     }
                     let right = self.factor()?;
@@ -150,7 +152,8 @@ impl Parser<'_> {
             }
             Kind::Command(name) if name == "frac" => match self.peek_at(1)? {
                 Kind::Open('{') => {
-                    let closed = self.peek_at(3) == Some(&Kind::Close('}')) && self.peek_at(4) == Some(&Kind::Open('{'));
+                    let closed =
+                        self.peek_at(3) == Some(&Kind::Close('}')) && self.peek_at(4) == Some(&Kind::Open('{'));
                     (closed && self.peek_at(6) == Some(&Kind::Close('}'))).then_some(())?;
                     (digits(self.peek_at(2))?, digits(self.peek_at(5))?, 7)
                 }
@@ -182,7 +185,8 @@ impl Parser<'_> {
         }
         if plain {
             let known = units::is_unit_word(&name);
-            let worded = numeric && spaced && name.len() >= 3 && !super::lexer::function_name(&name) && !constant_word(&name);
+            let worded =
+                numeric && spaced && name.len() >= 3 && !super::lexer::function_name(&name) && !constant_word(&name);
             if !(known && (numeric || spaced) || worded) || name == "in" && !numeric {
                 return false;
             }
@@ -195,7 +199,9 @@ impl Parser<'_> {
                 Some(Kind::Power) => {
                     let (power, length) = match (self.peek_at(1), self.peek_at(2), self.peek_at(3)) {
                         (Some(Kind::Number(power, _)), ..) => (power.clone(), 2),
-                        (Some(Kind::Open('{')), Some(Kind::Number(power, _)), Some(Kind::Close('}'))) => (power.clone(), 4),
+                        (Some(Kind::Open('{')), Some(Kind::Number(power, _)), Some(Kind::Close('}'))) => {
+                            (power.clone(), 4)
+                        }
                         (Some(Kind::Open('{')), Some(Kind::Minus), Some(Kind::Number(..))) => {
                             unit = None;
                             self.at += 5;
@@ -207,7 +213,9 @@ impl Parser<'_> {
                     unit = unit.and_then(|unit| unit.power(power));
                     self.at += length;
                 }
-                Some(Kind::Divide) if matches!(self.peek_at(1), Some(Kind::Text(_) | Kind::Word(_) | Kind::Letter(_))) => {
+                Some(Kind::Divide)
+                    if matches!(self.peek_at(1), Some(Kind::Text(_) | Kind::Word(_) | Kind::Letter(_))) =>
+                {
                     unit = None;
                     self.at += 2;
                 }
@@ -450,7 +458,8 @@ impl Parser<'_> {
             }
         }
         // Words side by side are a sentence, not a product.
-        if matches!(self.peek(), Some(Kind::Word(next)) if !super::lexer::function_name(next) && !constant_word(next) && word.len() > 2) {
+        if matches!(self.peek(), Some(Kind::Word(next)) if !super::lexer::function_name(next) && !constant_word(next) && word.len() > 2)
+        {
             return None;
         }
         let letters: Vec<char> = word.chars().collect();
@@ -648,7 +657,9 @@ impl Parser<'_> {
                 let mut product = self.factor()?;
                 loop {
                     let function = match self.peek() {
-                        Some(Kind::Command(name) | Kind::Word(name)) => super::lexer::function_name(name) && name != "sqrt",
+                        Some(Kind::Command(name) | Kind::Word(name)) => {
+                            super::lexer::function_name(name) && name != "sqrt"
+                        }
                         Some(Kind::Open('(' | '[') | Kind::Begin(_)) => true,
                         Some(Kind::Number(..)) => true,
                         _ => false,
@@ -773,7 +784,8 @@ fn add(a: Value, b: Value) -> Option<Value> {
     match (a, b) {
         (Value::Matrix(a), Value::Matrix(b)) => {
             (a.len() == b.len() && a[0].len() == b[0].len()).then_some(())?;
-            let rows = a.into_iter().zip(b).map(|(a, b)| a.into_iter().zip(b).map(|(a, b)| Expr::Add(vec![a, b])).collect());
+            let rows =
+                a.into_iter().zip(b).map(|(a, b)| a.into_iter().zip(b).map(|(a, b)| Expr::Add(vec![a, b])).collect());
             Some(Value::Matrix(rows.collect()))
         }
         (Value::Quantity(a), Value::Quantity(b)) => Some(Value::expr(match (a.expr, b.expr) {
@@ -799,7 +811,9 @@ fn negate(value: Value) -> Option<Value> {
             quantity.expr = quantity.expr.neg();
             Some(Value::Quantity(quantity))
         }
-        Value::Matrix(rows) => Some(Value::Matrix(rows.into_iter().map(|row| row.into_iter().map(Expr::neg).collect()).collect())),
+        Value::Matrix(rows) => {
+            Some(Value::Matrix(rows.into_iter().map(|row| row.into_iter().map(Expr::neg).collect()).collect()))
+        }
         _ => None,
     }
 }

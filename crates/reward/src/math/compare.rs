@@ -105,7 +105,10 @@ impl Comparer {
                 let cells: Vec<&Expr> = rows.iter().flatten().collect();
                 vector
                     && cells.len() == items.len()
-                    && cells.iter().zip(items).all(|(cell, item)| item.as_expr().is_some_and(|item| self.same_expr(cell, item)))
+                    && cells
+                        .iter()
+                        .zip(items)
+                        .all(|(cell, item)| item.as_expr().is_some_and(|item| self.same_expr(cell, item)))
             }
             (Value::Matrix(rows), Value::Quantity(quantity)) | (Value::Quantity(quantity), Value::Matrix(rows)) => {
                 matches!(rows.as_slice(), [row] if row.len() == 1 && self.same_expr(&row[0], &quantity.expr))
@@ -128,9 +131,12 @@ impl Comparer {
             },
             (Value::Combined(operation, a, b), Value::Combined(other, c, d)) => {
                 self.same_set(truth, given)
-                    || (operation == other && (self.same(a, c) && self.same(b, d) || self.same(a, d) && self.same(b, c)))
+                    || (operation == other
+                        && (self.same(a, c) && self.same(b, d) || self.same(a, d) && self.same(b, c)))
             }
-            _ if sets::is_set(truth) || sets::is_set(given) => self.same_set(truth, given) || self.same_singleton(truth, given),
+            _ if sets::is_set(truth) || sets::is_set(given) => {
+                self.same_set(truth, given) || self.same_singleton(truth, given)
+            }
             _ => false,
         }
     }
@@ -181,7 +187,8 @@ impl Comparer {
     fn same_relation(&mut self, truth: &Value, given: &Value) -> bool {
         match (truth, given) {
             (Value::Relation(values_a, signs_a), Value::Relation(values_b, signs_b)) => {
-                if let (Some((name_a, a)), Some((name_b, b))) = (relations::assignment(truth), relations::assignment(given))
+                if let (Some((name_a, a)), Some((name_b, b))) =
+                    (relations::assignment(truth), relations::assignment(given))
                     && self.same(name_a, name_b)
                     && self.same(a, b)
                 {

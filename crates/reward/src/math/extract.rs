@@ -115,7 +115,8 @@ pub(super) fn from_sentence(text: &str) -> Vec<String> {
     }
     // Whichever stands last.
     let (formula, number) = (formula(text), last_number(text));
-    let number_after = last_formula(text).is_none_or(|(_, _, stop)| text[stop..].contains(|c: char| c.is_ascii_digit()));
+    let number_after =
+        last_formula(text).is_none_or(|(_, _, stop)| text[stop..].contains(|c: char| c.is_ascii_digit()));
     if number_after {
         found.extend(number);
         found.extend(formula);
@@ -150,7 +151,9 @@ fn formula(text: &str) -> Option<String> {
 }
 
 fn joins_formulas(gap: &str) -> bool {
-    gap.len() < 16 && matches!(gap.trim_matches(|c: char| c.is_whitespace() || c == ','), "" | "and" | "or") && !gap.trim().is_empty()
+    gap.len() < 16
+        && matches!(gap.trim_matches(|c: char| c.is_whitespace() || c == ','), "" | "and" | "or")
+        && !gap.trim().is_empty()
 }
 
 /// Begin, content and end of the last formula.
@@ -182,11 +185,13 @@ fn last_formula(text: &str) -> Option<(usize, &str, usize)> {
 
 /// The last number or plain arithmetic that stands free, with its percent sign.
 fn last_number(text: &str) -> Option<String> {
-    let part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/' | '+' | '-' | '*' | '^' | '(' | ')' | '×' | '÷');
+    let part =
+        |c: char| c.is_ascii_digit() || matches!(c, '.' | ',' | '/' | '+' | '-' | '*' | '^' | '(' | ')' | '×' | '÷');
     let mut end = text.len();
     loop {
         let last = text[..end].rfind(|c: char| c.is_ascii_digit())?;
-        let from = text[..=last].rfind(|c| !part(c)).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
+        let from =
+            text[..=last].rfind(|c| !part(c)).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
         // The first digit or sign of the run; AB12 is a name.
         let free = text[..from].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
         if free {

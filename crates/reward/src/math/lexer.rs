@@ -107,9 +107,8 @@ impl<'a> Lexer<'a> {
             '*' if self.rest().starts_with('*') => {
                 self.at += 1;
                 // `x**2` is a power; `**5**` is emphasis.
-                let operand = |kind: &Kind| {
-                    matches!(kind, Kind::Number(..) | Kind::Letter(_) | Kind::Word(_) | Kind::Close(_))
-                };
+                let operand =
+                    |kind: &Kind| matches!(kind, Kind::Number(..) | Kind::Letter(_) | Kind::Word(_) | Kind::Close(_));
                 let after = self.rest().trim_start().chars().next();
                 if self.out.last().is_some_and(|token| operand(&token.kind))
                     && after.is_some_and(|c| c.is_ascii_alphanumeric() || matches!(c, '(' | '{' | '-'))
@@ -554,7 +553,8 @@ impl<'a> Lexer<'a> {
             '&' => Kind::And,
             '\\' => {
                 let next = self.rest().chars().next();
-                let command = next.is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '[' | ']' | '(' | ')' | '{' | '}' | ','));
+                let command = next
+                    .is_some_and(|c| c.is_ascii_alphabetic() || matches!(c, '[' | ']' | '(' | ')' | '{' | '}' | ','));
                 if !self.tabular && command {
                     // One backslash too many: the second one starts the command.
                     self.at -= 1;
@@ -585,7 +585,18 @@ impl<'a> Lexer<'a> {
         let content = self.group().trim_matches(|c: char| c.is_whitespace() || c == '~');
         let words = matches!(
             command,
-            "text" | "textbf" | "textit" | "textrm" | "mbox" | "textnormal" | "hbox" | "textsf" | "texttt" | "textsc" | "emph" | "textup"
+            "text"
+                | "textbf"
+                | "textit"
+                | "textrm"
+                | "mbox"
+                | "textnormal"
+                | "hbox"
+                | "textsf"
+                | "texttt"
+                | "textsc"
+                | "emph"
+                | "textup"
         );
         let mut letters = content.chars();
         let kind = match (letters.next(), letters.as_str()) {
@@ -593,7 +604,13 @@ impl<'a> Lexer<'a> {
                 self.spaced = true;
                 return Some(());
             }
-            _ if matches!(content.to_ascii_lowercase().as_str(), "and" | "or" | ", and" | ",and" | ", or" | "and/or") => Kind::And,
+            _ if matches!(
+                content.to_ascii_lowercase().as_str(),
+                "and" | "or" | ", and" | ",and" | ", or" | "and/or"
+            ) =>
+            {
+                Kind::And
+            }
             (Some(c), "") if c.is_alphabetic() && (!words || greek_or_constant(c)) => Kind::Letter(c),
             _ if !words && function_name(content) => Kind::Command(content.to_owned()),
             _ if !words && content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit()) && !words => {
@@ -645,7 +662,11 @@ fn degree_sign(rest: &str) -> Option<usize> {
     let inner = rest.trim_start();
     let braced = inner.strip_prefix('{');
     let after = braced.unwrap_or(inner).trim_start();
-    let after = after.strip_prefix("\\circ").or_else(|| after.strip_prefix("\\degree")).or_else(|| after.strip_prefix("∘")).or_else(|| after.strip_prefix('°'))?;
+    let after = after
+        .strip_prefix("\\circ")
+        .or_else(|| after.strip_prefix("\\degree"))
+        .or_else(|| after.strip_prefix("∘"))
+        .or_else(|| after.strip_prefix('°'))?;
     if after.starts_with(|c: char| c.is_ascii_alphabetic()) && braced.is_some() {
         return None;
     }
@@ -706,9 +727,43 @@ fn greek_or_constant(c: char) -> bool {
 pub(super) fn function_name(name: &str) -> bool {
     matches!(
         name,
-        "sin" | "cos" | "tan" | "cot" | "sec" | "csc" | "arcsin" | "arccos" | "arctan" | "asin" | "acos" | "atan" | "sinh"
-            | "cosh" | "tanh" | "ln" | "log" | "lg" | "exp" | "sqrt" | "cbrt" | "abs" | "gcd" | "lcm" | "max" | "min"
-            | "det" | "arcsec" | "arccsc" | "arccot" | "floor" | "ceil" | "Re" | "Im" | "tg" | "ctg" | "arctg"
+        "sin"
+            | "cos"
+            | "tan"
+            | "cot"
+            | "sec"
+            | "csc"
+            | "arcsin"
+            | "arccos"
+            | "arctan"
+            | "asin"
+            | "acos"
+            | "atan"
+            | "sinh"
+            | "cosh"
+            | "tanh"
+            | "ln"
+            | "log"
+            | "lg"
+            | "exp"
+            | "sqrt"
+            | "cbrt"
+            | "abs"
+            | "gcd"
+            | "lcm"
+            | "max"
+            | "min"
+            | "det"
+            | "arcsec"
+            | "arccsc"
+            | "arccot"
+            | "floor"
+            | "ceil"
+            | "Re"
+            | "Im"
+            | "tg"
+            | "ctg"
+            | "arctg"
     )
 }
 

@@ -101,7 +101,8 @@ impl Answer {
         };
         let mut plain = body.replace(r"\left", "").replace(r"\right", "").replace(r"\!", "");
         for font in [r"\text{", r"\mathrm{", r"\textbf{", r"\mathbf{"] {
-            if let Some(inner) = plain.trim_matches(['$', ' ', '.']).strip_prefix(font).and_then(|rest| rest.strip_suffix('}'))
+            if let Some(inner) =
+                plain.trim_matches(['$', ' ', '.']).strip_prefix(font).and_then(|rest| rest.strip_suffix('}'))
                 && !inner.contains(['{', '}'])
             {
                 plain = inner.to_owned();
@@ -132,7 +133,10 @@ impl Answer {
 /// Whether plain words stand in the text, outside of commands.
 fn is_sentence(text: &str) -> bool {
     let words = text.split_whitespace().count();
-    words > 1 && text.split_whitespace().any(|word| word.len() > 2 && word.trim_end_matches([':', ',']).bytes().all(|b| b.is_ascii_alphabetic()))
+    words > 1
+        && text
+            .split_whitespace()
+            .any(|word| word.len() > 2 && word.trim_end_matches([':', ',']).bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
 fn readings(text: &str, depth: usize) -> Vec<Value> {

@@ -101,7 +101,13 @@ impl Parser<'_> {
                     let ended = matches!(
                         self.peek(),
                         None | Some(
-                            Kind::Close(_) | Kind::End(_) | Kind::Comma | Kind::And | Kind::Row | Kind::Cell | Kind::Semicolon
+                            Kind::Close(_)
+                                | Kind::End(_)
+                                | Kind::Comma
+                                | Kind::And
+                                | Kind::Row
+                                | Kind::Cell
+                                | Kind::Semicolon
                         )
                     );
                     if !ended {
@@ -184,7 +190,9 @@ impl Parser<'_> {
                 }
                 Kind::Letter(letter) => words.push(letter.to_string()),
                 Kind::Minus if wordy => {}
-                Kind::Comma | Kind::And | Kind::Row | Kind::Cell | Kind::Semicolon | Kind::Close(_) | Kind::End(_) => break,
+                Kind::Comma | Kind::And | Kind::Row | Kind::Cell | Kind::Semicolon | Kind::Close(_) | Kind::End(_) => {
+                    break;
+                }
                 _ => return None,
             }
             end += 1;
@@ -209,7 +217,9 @@ impl Parser<'_> {
             let operation = match self.peek() {
                 Some(Kind::Cup) => SetOp::Union,
                 // `(1,2)U(3,4)`
-                Some(Kind::Letter('U')) if is_set(&left) && matches!(self.peek_at(1), Some(Kind::Open(_))) => SetOp::Union,
+                Some(Kind::Letter('U')) if is_set(&left) && matches!(self.peek_at(1), Some(Kind::Open(_))) => {
+                    SetOp::Union
+                }
                 Some(Kind::Cap) => SetOp::Intersection,
                 Some(Kind::SetMinus) => SetOp::Difference,
                 Some(Kind::Minus) if matches!(left, Value::Reals) => SetOp::Difference,

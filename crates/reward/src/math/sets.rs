@@ -57,7 +57,9 @@ pub(super) fn same(ctx: &mut Ctx, a: &Value, b: &Value) -> Option<bool> {
 pub(super) fn is_set(value: &Value) -> bool {
     match value {
         Value::Combined(..) | Value::Reals | Value::Empty | Value::Set(_) => true,
-        Value::Sequence { open, close, items } => items.len() == 2 && matches!(open, '(' | '[') && matches!(close, ')' | ']'),
+        Value::Sequence { open, close, items } => {
+            items.len() == 2 && matches!(open, '(' | '[') && matches!(close, ')' | ']')
+        }
         _ => false,
     }
 }
@@ -72,7 +74,8 @@ fn real_set(ctx: &mut Ctx, value: &Value, depth: usize) -> Option<RealSet> {
         Value::Sequence { open, close, items } => {
             let [low, high] = items.as_slice() else { return None };
             let (low, high) = (end(ctx, low, Sign::Minus)?, end(ctx, high, Sign::Plus)?);
-            let part = Part { low_in: low.is_some() && *open == '[', high_in: high.is_some() && *close == ']', low, high };
+            let part =
+                Part { low_in: low.is_some() && *open == '[', high_in: high.is_some() && *close == ']', low, high };
             normal(ctx, vec![part])
         }
         Value::Set(items) | Value::List(items) => {

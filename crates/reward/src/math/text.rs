@@ -4,7 +4,11 @@
 pub(super) fn folded(text: &str) -> String {
     let words: Vec<String> = text
         .split(|c: char| c.is_whitespace() || c == '~')
-        .map(|word| word.trim_matches(|c: char| matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '"' | '\'' | '*' | '`' | '“' | '”')))
+        .map(|word| {
+            word.trim_matches(|c: char| {
+                matches!(c, '.' | ',' | ';' | ':' | '!' | '?' | '"' | '\'' | '*' | '`' | '“' | '”')
+            })
+        })
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)
         .collect();
@@ -19,7 +23,9 @@ pub(super) fn folded(text: &str) -> String {
 pub(super) fn synonym(folded: &str) -> &str {
     match folded {
         "all real numbers" | "all reals" | "real numbers" | "any real number" | "all real number" => "ℝ",
-        "no solution" | "no solutions" | "no real solution" | "no real solutions" | "empty set" | "none" | "无解" => "∅",
+        "no solution" | "no solutions" | "no real solution" | "no real solutions" | "empty set" | "none" | "无解" => {
+            "∅"
+        }
         "true" => "yes",
         "false" => "no",
         "does not exist" | "doesn't exist" | "undefined" => "dne",

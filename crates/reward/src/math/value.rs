@@ -26,7 +26,11 @@ pub(super) enum Value {
     /// Words, in lower case with single blanks.
     Text(String),
     /// `(a, b)`, `[a, b)`, `⟨a, b⟩`: a point, a vector or an interval, whichever the other side says.
-    Sequence { open: char, close: char, items: Vec<Value> },
+    Sequence {
+        open: char,
+        close: char,
+        items: Vec<Value>,
+    },
     /// `\{a, b\}`, or the two values of `±`.
     Set(Vec<Value>),
     /// `a, b` without brackets.
@@ -36,7 +40,10 @@ pub(super) enum Value {
     /// `a < b = c`: one more value than signs.
     Relation(Vec<Value>, Vec<Rel>),
     /// `3 : 4`; `clock` when a part is written as in `12:05`.
-    Ratio { parts: Vec<Expr>, clock: bool },
+    Ratio {
+        parts: Vec<Expr>,
+        clock: bool,
+    },
     /// All real numbers.
     Reals,
     Empty,

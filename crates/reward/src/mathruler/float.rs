@@ -4,10 +4,13 @@ use num_bigint::BigInt;
 use num_rational::{BigRational, Ratio};
 use num_traits::{FromPrimitive, One, Signed, ToPrimitive, Zero};
 
-use crate::expr::number::{bits, power};
+use crate::expr::number::{self, bits, power};
 
 /// Longest number in bits: answers have short ones, and what sympy would do for minutes is cut off.
-const MAX_BITS: u64 = 1 << 13;
+const MAX_BITS: u64 = 1 << 12;
+
+/// What all operations of one expression may cost together, in the units of [`number::cost`].
+pub(super) const MAX_WORK: u64 = 8000;
 
 /// A number of the expression.
 #[derive(Debug, Clone)]
@@ -27,6 +30,14 @@ pub(super) struct Float {
 }
 
 impl Number {
+    /// n! of a small whole number.
+    pub(super) fn factorial(&self, work: &mut u64) -> Option<Self> {
+        *work = work.checked_sub(40)?;
+        let Self::Exact(value) = self else { return None };
+        let n = value.is_integer().then(|| value.to_integer().to_u64())?.filter(|&n| n <= 400)?;
+        Some(Self::Exact(number::factorial(n)?.into())).filter(Self::short)
+    }
+
     /// The exact reading.
     pub(super) fn exact(&self) -> &BigRational {
         match self {
@@ -73,8 +84,15 @@ impl Number {
         }
     }
 
-    /// Applies an operation to both readings; `None` when the result is too long.
-    fn combine(&self, other: &Self, apply: impl Fn(&BigRational, &BigRational) -> BigRational) -> Option<Self> {
+    /// Applies an operation to both readings; `None` when the result is too long, or `work` is used up.
+    fn combine(
+        &self,
+        other: &Self,
+        work: &mut u64,
+        apply: impl Fn(&BigRational, &BigRational) -> BigRational,
+    ) -> Option<Self> {
+        let rounding = if matches!((self, other), (Self::Exact(_), Self::Exact(_))) { 1 } else { 20 };
+        *work = work.checked_sub(rounding + number::cost(self.exact(), other.exact()))?;
         let precision = match (self, other) {
             (Self::Exact(a), Self::Exact(b)) => return Some(Self::Exact(apply(a, b))).filter(Self::short),
             (Self::Float(a), Self::Float(b)) => a.precision.max(b.precision),
@@ -93,11 +111,11 @@ impl Number {
         }
     }
 
-    pub(super) fn add(&self, other: &Self) -> Option<Self> {
-        self.combine(other, |a, b| a + b)
+    pub(super) fn add(&self, other: &Self, work: &mut u64) -> Option<Self> {
+        self.combine(other, work, number::add)
     }
 
-    pub(super) fn mul(&self, other: &Self) -> Option<Self> {
+    pub(super) fn mul(&self, other: &Self, work: &mut u64) -> Option<Self> {
         // An exact zero wins over a float.
         for zero in [self, other] {
             if let Self::Exact(value) = zero
@@ -106,23 +124,24 @@ impl Number {
                 return Some(zero.clone());
             }
         }
-        self.combine(other, |a, b| a * b)
+        self.combine(other, work, number::mul)
     }
 
-    pub(super) fn div(&self, other: &Self) -> Option<Self> {
+    pub(super) fn div(&self, other: &Self, work: &mut u64) -> Option<Self> {
         if other.is_zero() || other.exact().is_zero() {
             return None;
         }
         if let (Self::Exact(_), Self::Float(_)) = (self, other) {
             // sympy rounds the inverse first.
-            let inverse = Self::Exact(BigRational::one()).combine(other, |a, b| a / b)?;
-            return self.mul(&inverse);
+            let inverse = Self::Exact(BigRational::one()).combine(other, work, |a, b| a / b)?;
+            return self.mul(&inverse, work);
         }
-        self.combine(other, |a, b| a / b)
+        self.combine(other, work, |a, b| a / b)
     }
 
     /// `None` for what is neither an exact nor a rounded number: roots of fractions stay symbols.
-    pub(super) fn pow(&self, exponent: &Self) -> Option<Self> {
+    pub(super) fn pow(&self, exponent: &Self, work: &mut u64) -> Option<Self> {
+        *work = work.checked_sub(40)?;
         match (self, exponent) {
             (Self::Exact(base), Self::Exact(n)) if n.is_integer() => {
                 power(base, n.to_integer().to_i64()?).map(Self::Exact).filter(Self::short)
@@ -185,7 +204,17 @@ mod tests {
 
     #[test]
     fn rounding_is_that_of_doubles() {
-        for (above, below) in [(1i64, 3i64), (1, 10), (-2, 7), (22, 7), (1, 1), (1 << 60, 3), ((1 << 54) + 1, 1), ((1 << 54) + 2, 1), ((1 << 54) + 3, 1)] {
+        for (above, below) in [
+            (1i64, 3i64),
+            (1, 10),
+            (-2, 7),
+            (22, 7),
+            (1, 1),
+            (1 << 60, 3),
+            ((1 << 54) + 1, 1),
+            ((1 << 54) + 2, 1),
+            ((1 << 54) + 3, 1),
+        ] {
             let value = BigRational::new(above.into(), below.into());
             let double = BigRational::from_f64(above as f64 / below as f64).unwrap();
             assert_eq!(round(&value, 53), double, "{above}/{below}");
@@ -195,13 +224,14 @@ mod tests {
     #[test]
     fn decimals_compute_as_in_sympy() {
         let float = |whole, fraction| Number::literal(whole, fraction, 0).unwrap();
-        let sum = float("0", "1").add(&float("0", "2")).unwrap();
-        assert!(!sum.add(&float("0", "3").neg()).unwrap().is_zero());
+        let mut work = MAX_WORK;
+        let sum = float("0", "1").add(&float("0", "2"), &mut work).unwrap();
+        assert!(!sum.add(&float("0", "3").neg(), &mut work).unwrap().is_zero());
         let exact = Number::Exact(BigRational::new(1811.into(), 1000.into()));
-        assert!(float("1", "811").add(&exact.neg()).unwrap().is_zero());
+        assert!(float("1", "811").add(&exact.neg(), &mut work).unwrap().is_zero());
         let third = Number::Exact(BigRational::new(1.into(), 3.into()));
-        assert!(!float("0", "3333333333333333").add(&third.neg()).unwrap().is_zero());
+        assert!(!float("0", "3333333333333333").add(&third.neg(), &mut work).unwrap().is_zero());
         assert!(Number::literal("1", "", 1 << 20).is_none());
-        assert!(Number::Exact(BigRational::one()).div(&float("0", "0")).is_none());
+        assert!(Number::Exact(BigRational::one()).div(&float("0", "0"), &mut work).is_none());
     }
 }

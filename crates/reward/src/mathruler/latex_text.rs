@@ -87,12 +87,28 @@ fn macro_spec(name: &str) -> Option<(&'static str, Action)> {
         "url" => ("{", Around(&["<", ">"])),
         "sqrt" => ("[{", Sqrt),
         "textcolor" | "colorbox" => ("[{{", Last),
-        "ensuremath" | "overline" | "underline" | "widehat" | "widetilde" | "wideparen" | "overleftarrow"
-        | "overrightarrow" | "overleftrightarrow" | "underleftarrow" | "underrightarrow"
-        | "underleftrightarrow" | "overbrace" | "underbrace" | "overgroup" | "undergroup" | "overbracket"
-        | "underbracket" | "overlinesegment" | "underlinesegment" | "overleftharpoon" | "overrightharpoon" => {
-            ("{", Around(&["", ""]))
-        }
+        "ensuremath"
+        | "overline"
+        | "underline"
+        | "widehat"
+        | "widetilde"
+        | "wideparen"
+        | "overleftarrow"
+        | "overrightarrow"
+        | "overleftrightarrow"
+        | "underleftarrow"
+        | "underrightarrow"
+        | "underleftrightarrow"
+        | "overbrace"
+        | "underbrace"
+        | "overgroup"
+        | "undergroup"
+        | "overbracket"
+        | "underbracket"
+        | "overlinesegment"
+        | "underlinesegment"
+        | "overleftharpoon"
+        | "overrightharpoon" => ("{", Around(&["", ""])),
         "mathbf" => ("{", Style(self::Style::Bold)),
         "mathit" => ("{", Style(self::Style::Italic)),
         "mathsf" => ("{", Style(self::Style::Sans)),
@@ -468,7 +484,9 @@ fn apply(action: &Action, arguments: Option<Vec<String>>, out: &mut String) -> O
         }
         (Action::Last, Some(texts)) => out.push_str(texts.last()?),
         (Action::Sqrt | Action::Last, None) => return None,
-        (Action::Style(style), Some(texts)) => out.extend(texts.iter().flat_map(|t| t.chars()).map(|c| styled(c, *style))),
+        (Action::Style(style), Some(texts)) => {
+            out.extend(texts.iter().flat_map(|t| t.chars()).map(|c| styled(c, *style)))
+        }
         (Action::Style(_), None) => {}
         (Action::Accent(sign), texts) => {
             let text = texts.map_or_else(|| " ".to_owned(), |texts| texts.concat());

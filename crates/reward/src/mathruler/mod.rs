@@ -115,8 +115,7 @@ fn is_fraction(text: &str) -> bool {
             let (cut, free) = without_last(text);
             good(text) || (free && good(&text[..cut]))
         };
-        one_more(above, &digits)
-            && one_more(below, &|text| digits(text) && text.bytes().any(|b| b != b'0'))
+        one_more(above, &digits) && one_more(below, &|text| digits(text) && text.bytes().any(|b| b != b'0'))
     })
 }
 

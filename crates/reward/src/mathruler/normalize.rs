@@ -132,8 +132,22 @@ fn slash_to_fraction(text: &str) -> Option<String> {
 
 /// Words that the second step deletes wherever they stand, inside other words too, with an `es` or `s` and a power.
 const UNITS: [&str; 16] = [
-    "degree", "cm", "centimeter", "meter", "mile", "second", "minute", "hour", "day", "week", "month", "year", "foot",
-    "feet", "inch", "yard",
+    "degree",
+    "cm",
+    "centimeter",
+    "meter",
+    "mile",
+    "second",
+    "minute",
+    "hour",
+    "day",
+    "week",
+    "month",
+    "year",
+    "foot",
+    "feet",
+    "inch",
+    "yard",
 ];
 
 /// Second step: the normalisation of the PRM800K checker.
@@ -291,10 +305,8 @@ pub(super) fn strip_thousands_commas(text: &str) -> String {
         let mut at = 0;
         let mut changed = false;
         while at < chars.len() {
-            let grouped = digit(at)
-                && chars.get(at + 1) == Some(&',')
-                && (2..5).all(|ahead| digit(at + ahead))
-                && !digit(at + 5);
+            let grouped =
+                digit(at) && chars.get(at + 1) == Some(&',') && (2..5).all(|ahead| digit(at + ahead)) && !digit(at + 5);
             if grouped {
                 out.push(chars[at]);
                 out.extend(&chars[at + 2..chars.len().min(at + 6)]);
@@ -328,10 +340,13 @@ pub(super) fn python_float(text: &str) -> Option<f64> {
         return text.parse().ok();
     }
     let bytes = text.as_bytes();
-    let between_digits = |at: usize| {
-        at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)
-    };
-    bytes.iter().enumerate().all(|(at, &b)| b != b'_' || between_digits(at)).then(|| text.replace('_', "").parse().ok())?
+    let between_digits =
+        |at: usize| at > 0 && bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    bytes
+        .iter()
+        .enumerate()
+        .all(|(at, &b)| b != b'_' || between_digits(at))
+        .then(|| text.replace('_', "").parse().ok())?
 }
 
 /// The integer nearest to `value` when it is within 1e-7 of it.
@@ -342,7 +357,8 @@ fn nearest_integer(value: f64) -> Option<BigInt> {
 
 /// The integer that a text is, thousands commas allowed; a value just below an integer is cut, as Python's `int` does it.
 pub(super) fn integer_value(text: &str) -> Option<BigInt> {
-    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) && !text.starts_with(char::is_whitespace)
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
+        && !text.starts_with(char::is_whitespace)
     {
         return None;
     }

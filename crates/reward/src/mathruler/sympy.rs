@@ -7,7 +7,7 @@
 use num_bigint::BigInt;
 use num_rational::BigRational;
 
-use super::float::Number;
+use super::float::{MAX_WORK, Number};
 use crate::expr::{Expr, Func};
 
 /// Deepest nesting of brackets and signs; Python gives up at about as many.
@@ -24,7 +24,7 @@ pub(super) enum Node {
 
 /// Parses the whole of `text`; `None` where Python or sympy raise an error, or where the result could never be zero.
 pub(super) fn parse(text: &str) -> Option<Node> {
-    let mut parser = Parser { text, at: 0, depth: 0, operands: 0 };
+    let mut parser = Parser { text, at: 0, depth: 0, operands: 0, work: MAX_WORK };
     let node = parser.sum()?;
     parser.skip_blanks();
     (parser.at == text.len()).then_some(node)
@@ -35,6 +35,8 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     operands: usize,
+    /// What arithmetic may still cost.
+    work: u64,
 }
 
 impl Node {
@@ -52,9 +54,9 @@ impl Node {
         }
     }
 
-    fn add(self, other: Self) -> Option<Self> {
+    fn add(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.add(&b)?),
+            (Self::Number(a), Self::Number(b)) => Self::Number(a.add(&b, work)?),
             (Self::Symbol(Expr::Add(mut terms)), b) => {
                 terms.push(b.expr());
                 Self::Symbol(Expr::Add(terms))
@@ -63,9 +65,9 @@ impl Node {
         })
     }
 
-    fn mul(self, other: Self) -> Option<Self> {
+    fn mul(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.mul(&b)?),
+            (Self::Number(a), Self::Number(b)) => Self::Number(a.mul(&b, work)?),
             (Self::Symbol(Expr::Mul(mut factors)), b) => {
                 factors.push(b.expr());
                 Self::Symbol(Expr::Mul(factors))
@@ -74,18 +76,18 @@ impl Node {
         })
     }
 
-    fn div(self, other: Self) -> Option<Self> {
+    fn div(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.div(&b)?),
-            (a, b) => a.mul(Self::Symbol(b.expr().recip()))?,
+            (Self::Number(a), Self::Number(b)) => Self::Number(a.div(&b, work)?),
+            (a, b) => a.mul(Self::Symbol(b.expr().recip()), work)?,
         })
     }
 
-    fn pow(self, exponent: Self) -> Option<Self> {
+    fn pow(self, exponent: Self, work: &mut u64) -> Option<Self> {
         if let (Self::Number(base), Self::Number(n)) = (&self, &exponent) {
             let roots = matches!((base, n), (Number::Exact(_), Number::Exact(n)) if !n.is_integer());
             if !roots {
-                return base.pow(n).map(Self::Number);
+                return base.pow(n, work).map(Self::Number);
             }
         }
         Some(Self::Symbol(self.expr().pow(exponent.expr())))
@@ -124,9 +126,11 @@ impl Parser<'_> {
         let mut left = self.product()?;
         loop {
             if self.eat("+") {
-                left = left.add(self.product()?)?;
+                let right = self.product()?;
+                left = left.add(right, &mut self.work)?;
             } else if self.eat("-") {
-                left = left.add(self.product()?.neg())?;
+                let right = self.product()?.neg();
+                left = left.add(right, &mut self.work)?;
             } else {
                 return Some(left);
             }
@@ -141,18 +145,21 @@ impl Parser<'_> {
                 // `//` is a floor division.
                 Some('/') if !self.rest().starts_with("//") => {
                     self.at += 1;
-                    left = left.div(self.signed()?)?;
+                    let right = self.signed()?;
+                    left = left.div(right, &mut self.work)?;
                 }
                 Some('*') => {
                     self.at += 1;
-                    left = left.mul(self.signed()?)?;
+                    let right = self.signed()?;
+                    left = left.mul(right, &mut self.work)?;
                 }
                 Some(c) if c == '(' || c == '.' || c == '_' || c.is_alphanumeric() => {
                     if self.text[lines..self.at].contains('\n') {
                         // sympy does not see neighbours across a line break, and Python then finds no operator.
                         return None;
                     }
-                    left = left.mul(self.power()?)?;
+                    let right = self.power()?;
+                    left = left.mul(right, &mut self.work)?;
                 }
                 _ => return Some(left),
             }
@@ -188,13 +195,16 @@ impl Parser<'_> {
             if signs > 8 {
                 return None;
             }
-            base = Node::Symbol(Expr::call(Func::Factorial, base.expr()));
+            base = match &base {
+                Node::Number(number) => Node::Number(number.factorial(&mut self.work)?),
+                Node::Symbol(_) => Node::Symbol(Expr::call(Func::Factorial, base.expr())),
+            };
         }
         if self.eat("**") {
             let exponent = self.signed()?;
-            base = base.pow(exponent)?;
+            base = base.pow(exponent, &mut self.work)?;
         }
-        before.into_iter().rev().try_fold(base, |all, factor| factor.mul(all))
+        before.into_iter().rev().try_fold(base, |all, factor| factor.mul(all, &mut self.work))
     }
 
     /// A number, a name or a bracket; for a name that is split, the earlier factors come first.
@@ -301,7 +311,7 @@ impl Parser<'_> {
                 // A root of a decimal is a decimal.
                 if let ("sqrt", Node::Number(number @ Number::Float(_))) = (name.as_str(), &argument) {
                     let half = Number::Exact(BigRational::new(1.into(), 2.into()));
-                    return Some((Vec::new(), Node::Number(number.pow(&half)?)));
+                    return Some((Vec::new(), Node::Number(number.pow(&half, &mut self.work)?)));
                 }
                 let argument = argument.expr();
                 return single(match name.as_str() {
@@ -313,8 +323,8 @@ impl Parser<'_> {
                 });
             }
             // Infinities cancel to nan, the other functions have no use in an answer; the last are Python's own words.
-            "oo" | "zoo" | "nan" | "gff" | "rf" | "ff" | "frac" | "li" | "jn" | "yn" | "hn1" | "hn2" | "fft" | "ntt"
-            | "fu" | "eye" | "all" | "id" | "as" | "if" | "in" | "is" | "or" => return None,
+            "oo" | "zoo" | "nan" | "gff" | "rf" | "ff" | "frac" | "li" | "jn" | "yn" | "hn1" | "hn2" | "fft"
+            | "ntt" | "fu" | "eye" | "all" | "id" | "as" | "if" | "in" | "is" | "or" => return None,
             _ => {}
         }
         if name.contains('_') || is_greek_name(&name) {
@@ -347,8 +357,8 @@ fn is_other_digit(c: char) -> bool {
 /// Names that Unicode knows as a small Greek letter; sympy leaves them whole.
 fn is_greek_name(name: &str) -> bool {
     const NAMES: [&str; 25] = [
-        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lamda", "lambda", "mu", "nu",
-        "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+        "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lamda", "lambda", "mu",
+        "nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
     ];
     NAMES.contains(&name)
 }
@@ -368,10 +378,32 @@ mod tests {
     #[test]
     fn python_syntax() {
         for (text, value) in [
-            ("007", "0"), ("1_000", "1000"), ("2**-1", "1/2"), ("--5", "5"), ("1/2(3)", "3/2"), ("2!3", "-"),
-            ("1.5.2", "3/10"), ("-2**2", "-4"), ("2**3**2", "512"), ("5-", "-"), ("1,2", "-"), ("1:2", "-"), ("", "-"),
-            ("(1", "-"), ("1)", "-"), ("()", "-"), ("1//2", "-"), ("1/0", "-"), ("2e3", "2000"), ("3.", "3"), ("oo", "-"),
-            ("x=1", "-"), ("sqrt", "-"), ("∠a", "-"), ("10**10**10", "-"), ("1e99999", "-"),
+            ("007", "0"),
+            ("1_000", "1000"),
+            ("2**-1", "1/2"),
+            ("--5", "5"),
+            ("1/2(3)", "3/2"),
+            ("2!3", "-"),
+            ("1.5.2", "3/10"),
+            ("-2**2", "-4"),
+            ("2**3**2", "512"),
+            ("5-", "-"),
+            ("1,2", "-"),
+            ("1:2", "-"),
+            ("", "-"),
+            ("(1", "-"),
+            ("1)", "-"),
+            ("()", "-"),
+            ("1//2", "-"),
+            ("1/0", "-"),
+            ("2e3", "2000"),
+            ("3.", "3"),
+            ("oo", "-"),
+            ("x=1", "-"),
+            ("sqrt", "-"),
+            ("∠a", "-"),
+            ("10**10**10", "-"),
+            ("1e99999", "-"),
         ] {
             let shown = shows(text);
             assert!(shown == value || (text == "2!3" && shown != "-"), "{text}: {shown}");

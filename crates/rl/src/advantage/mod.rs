@@ -43,14 +43,8 @@ pub enum Estimator {
 
 impl Estimator {
     /// Every estimator, in the order of the table above.
-    pub const ALL: [Self; 6] = [
-        Self::Grpo,
-        Self::DrGrpo,
-        Self::Rloo,
-        Self::Remax,
-        Self::ReinforcePlusPlus,
-        Self::GrpoPassk,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Grpo, Self::DrGrpo, Self::Rloo, Self::Remax, Self::ReinforcePlusPlus, Self::GrpoPassk];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -76,10 +70,7 @@ impl Estimator {
 
     /// Whether responses are compared with others of their group, so that a group of one teaches nothing.
     pub fn needs_group(self) -> bool {
-        matches!(
-            self,
-            Self::Grpo | Self::DrGrpo | Self::Rloo | Self::GrpoPassk
-        )
+        matches!(self, Self::Grpo | Self::DrGrpo | Self::Rloo | Self::GrpoPassk)
     }
 }
 
@@ -97,11 +88,7 @@ pub struct AdvantageConfig {
 
 impl Default for AdvantageConfig {
     fn default() -> Self {
-        Self {
-            adv_estimator: Estimator::Grpo,
-            discount: 1.0,
-            eps: 1e-6,
-        }
+        Self { adv_estimator: Estimator::Grpo, discount: 1.0, eps: 1e-6 }
     }
 }
 
@@ -111,8 +98,7 @@ impl AdvantageConfig {
     /// # Errors
     /// [`AdvantageError::Config`] names the key, its value and the fix.
     pub fn validate(&self, n: usize) -> Result<(), AdvantageError> {
-        let refuse =
-            |key, value: String, reason| Err(AdvantageError::Config { key, value, reason });
+        let refuse = |key, value: String, reason| Err(AdvantageError::Config { key, value, reason });
         if self.adv_estimator.needs_group() && n < 2 {
             return refuse(
                 "adv_estimator",
@@ -121,11 +107,7 @@ impl AdvantageConfig {
             );
         }
         if !(self.discount > 0.0 && self.discount <= 1.0) {
-            return refuse(
-                "discount",
-                self.discount.to_string(),
-                "must lie in (0, 1]; 1 is no discount",
-            );
+            return refuse("discount", self.discount.to_string(), "must lie in (0, 1]; 1 is no discount");
         }
         if !(self.eps.is_finite() && self.eps > 0.0) {
             return refuse(
@@ -210,9 +192,7 @@ pub enum AdvantageError {
         expected: usize,
     },
     /// A reward is NaN or infinite.
-    #[error(
-        "advantage: the {what} of response {response} is {value}; a reward must be a finite number"
-    )]
+    #[error("advantage: the {what} of response {response} is {value}; a reward must be a finite number")]
     NotFinite {
         /// Which reward.
         what: &'static str,
@@ -247,22 +227,14 @@ pub enum AdvantageError {
 /// let Advantages::PerResponse(a) = estimate(&AdvantageConfig::default(), &inputs).unwrap() else { unreachable!() };
 /// assert!((a[0] - 0.70710578).abs() < 1e-5 && (a[0] + a[1]).abs() < 1e-6);
 /// ```
-pub fn estimate(
-    config: &AdvantageConfig,
-    inputs: &AdvantageInputs,
-) -> Result<Advantages, AdvantageError> {
+pub fn estimate(config: &AdvantageConfig, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
     check(inputs)?;
     if config.adv_estimator == Estimator::ReinforcePlusPlus {
-        return Ok(Advantages::PerToken(reinforce_plus_plus::advantages(
-            inputs,
-            config.discount,
-        )));
+        return Ok(Advantages::PerToken(reinforce_plus_plus::advantages(inputs, config.discount)));
     }
     let rewards = total_rewards(inputs);
     if config.adv_estimator == Estimator::Remax {
-        let greedy = inputs
-            .greedy_rewards
-            .ok_or(AdvantageError::NoGreedyRewards)?;
+        let greedy = inputs.greedy_rewards.ok_or(AdvantageError::NoGreedyRewards)?;
         return Ok(Advantages::PerResponse(remax::advantages(&rewards, greedy)));
     }
     let of_group: &dyn Fn(&[f64]) -> Vec<f64> = match config.adv_estimator {
@@ -271,11 +243,7 @@ pub fn estimate(
         Estimator::GrpoPassk => &|group| grpo_passk::advantages(group, config.eps),
         _ => &|group| grpo::advantages(group, config.eps),
     };
-    Ok(Advantages::PerResponse(by_group(
-        &rewards,
-        inputs.groups,
-        of_group,
-    )))
+    Ok(Advantages::PerResponse(by_group(&rewards, inputs.groups, of_group)))
 }
 
 /// Reward of each response plus the sum of its token rewards.
@@ -327,11 +295,7 @@ fn check(inputs: &AdvantageInputs) -> Result<(), AdvantageError> {
     let expected = inputs.rewards.len();
     let shape = |what: &str, found| match found == expected {
         true => Ok(()),
-        false => Err(AdvantageError::Shape {
-            what: what.to_string(),
-            found,
-            expected,
-        }),
+        false => Err(AdvantageError::Shape { what: what.to_string(), found, expected }),
     };
     shape("groups", inputs.groups.len())?;
     shape("lengths", inputs.lengths.len())?;
@@ -351,11 +315,7 @@ fn check(inputs: &AdvantageInputs) -> Result<(), AdvantageError> {
                 });
             }
             if let Some(&value) = tokens.iter().find(|r| !r.is_finite()) {
-                return Err(AdvantageError::NotFinite {
-                    what: "token reward",
-                    response,
-                    value,
-                });
+                return Err(AdvantageError::NotFinite { what: "token reward", response, value });
             }
         }
     }
@@ -364,11 +324,7 @@ fn check(inputs: &AdvantageInputs) -> Result<(), AdvantageError> {
 
 fn finite(what: &'static str, rewards: &[f32]) -> Result<(), AdvantageError> {
     match rewards.iter().position(|r| !r.is_finite()) {
-        Some(response) => Err(AdvantageError::NotFinite {
-            what,
-            response,
-            value: rewards[response],
-        }),
+        Some(response) => Err(AdvantageError::NotFinite { what, response, value: rewards[response] }),
         None => Ok(()),
     }
 }

@@ -25,8 +25,5 @@ pub fn advantages(inputs: &AdvantageInputs, discount: f64) -> Vec<Vec<f32>> {
     let all: Vec<f64> = returns.iter().flatten().copied().collect();
     let (mean, std) = (super::mean(&all), super::std(&all));
     let scale = (std * std + WHITEN_EPS).sqrt();
-    returns
-        .iter()
-        .map(|r| r.iter().map(|g| ((g - mean) / scale) as f32).collect())
-        .collect()
+    returns.iter().map(|r| r.iter().map(|g| ((g - mean) / scale) as f32).collect()).collect()
 }

@@ -4,18 +4,9 @@ use super::*;
 use proptest::prelude::*;
 
 fn run(estimator: Estimator, rewards: &[f32], groups: &[usize]) -> Vec<f32> {
-    let config = AdvantageConfig {
-        adv_estimator: estimator,
-        ..AdvantageConfig::default()
-    };
+    let config = AdvantageConfig { adv_estimator: estimator, ..AdvantageConfig::default() };
     let lengths = vec![1; rewards.len()];
-    let inputs = AdvantageInputs {
-        rewards,
-        groups,
-        lengths: &lengths,
-        greedy_rewards: None,
-        token_rewards: None,
-    };
+    let inputs = AdvantageInputs { rewards, groups, lengths: &lengths, greedy_rewards: None, token_rewards: None };
     match estimate(&config, &inputs).unwrap() {
         Advantages::PerResponse(values) => values,
         Advantages::PerToken(rows) => rows.concat(),
@@ -54,18 +45,12 @@ fn passk_reinforces_the_best_alone() {
     // (1 - .5) / std; std of (1, .5, 0) is .5
     let found = run(Estimator::GrpoPassk, &[0.5, 1.0, 0.0], &[1; 3]);
     close(&found, &[0.0, 1.0, 0.0]);
-    assert_eq!(
-        run(Estimator::GrpoPassk, &[1.0, 1.0, 0.0], &[1; 3]),
-        [0.0; 3]
-    );
+    assert_eq!(run(Estimator::GrpoPassk, &[1.0, 1.0, 0.0], &[1; 3]), [0.0; 3]);
 }
 
 #[test]
 fn remax_subtracts_the_greedy_reward() {
-    let config = AdvantageConfig {
-        adv_estimator: Estimator::Remax,
-        ..AdvantageConfig::default()
-    };
+    let config = AdvantageConfig { adv_estimator: Estimator::Remax, ..AdvantageConfig::default() };
     let mut inputs = AdvantageInputs {
         rewards: &[1.0, 0.0],
         groups: &[0, 1],
@@ -76,19 +61,13 @@ fn remax_subtracts_the_greedy_reward() {
     let found = estimate(&config, &inputs).unwrap();
     assert_eq!(found, Advantages::PerResponse(vec![0.75, -1.0]));
     inputs.greedy_rewards = None;
-    assert_eq!(
-        estimate(&config, &inputs),
-        Err(AdvantageError::NoGreedyRewards)
-    );
+    assert_eq!(estimate(&config, &inputs), Err(AdvantageError::NoGreedyRewards));
 }
 
 #[test]
 fn reinforce_plus_plus_whitens_discounted_returns() {
-    let config = AdvantageConfig {
-        adv_estimator: Estimator::ReinforcePlusPlus,
-        discount: 0.5,
-        ..AdvantageConfig::default()
-    };
+    let config =
+        AdvantageConfig { adv_estimator: Estimator::ReinforcePlusPlus, discount: 0.5, ..AdvantageConfig::default() };
     let inputs = AdvantageInputs {
         rewards: &[4.0, 0.0],
         groups: &[0, 1],
@@ -105,10 +84,7 @@ fn reinforce_plus_plus_whitens_discounted_returns() {
     close(&found[1], &[-1.75 / std]);
     // A token reward arrives at its token: returns (1 + .5 - 2, 2 - 1 ... ) with -2 at t = 2.
     let tokens = [vec![0.0, -2.0, 0.0], vec![0.0]];
-    let inputs = AdvantageInputs {
-        token_rewards: Some(&tokens),
-        ..inputs
-    };
+    let inputs = AdvantageInputs { token_rewards: Some(&tokens), ..inputs };
     let Advantages::PerToken(found) = estimate(&config, &inputs).unwrap() else {
         panic!("one number a token");
     };
@@ -126,10 +102,7 @@ fn token_rewards_count_towards_the_response() {
         greedy_rewards: None,
         token_rewards: Some(&tokens),
     };
-    let config = AdvantageConfig {
-        adv_estimator: Estimator::DrGrpo,
-        ..AdvantageConfig::default()
-    };
+    let config = AdvantageConfig { adv_estimator: Estimator::DrGrpo, ..AdvantageConfig::default() };
     let found = estimate(&config, &inputs).unwrap();
     assert_eq!(found, Advantages::PerResponse(vec![0.25, -0.25]));
 }
@@ -149,17 +122,11 @@ fn equal_rewards_give_exact_zeros() {
 fn a_group_of_one_gives_zero_and_is_refused_beforehand() {
     for estimator in Estimator::ALL.into_iter().filter(|e| e.needs_group()) {
         assert_eq!(run(estimator, &[1.0], &[0]), [0.0], "{}", estimator.name());
-        let config = AdvantageConfig {
-            adv_estimator: estimator,
-            ..AdvantageConfig::default()
-        };
+        let config = AdvantageConfig { adv_estimator: estimator, ..AdvantageConfig::default() };
         assert!(config.validate(1).is_err());
         assert!(config.validate(2).is_ok());
     }
-    let message = AdvantageConfig::default()
-        .validate(1)
-        .unwrap_err()
-        .to_string();
+    let message = AdvantageConfig::default().validate(1).unwrap_err().to_string();
     assert_eq!(
         message,
         "algorithm.adv_estimator = grpo with rollout.n = 1: compares the responses of a group, so it needs rollout.n of 2 or more; \
@@ -191,21 +158,10 @@ fn bad_inputs_are_named() {
         estimate(&config, &inputs).unwrap_err().to_string(),
         "advantage: the reward of response 1 is NaN; a reward must be a finite number"
     );
-    let inputs = AdvantageInputs {
-        rewards: &[1.0],
-        ..inputs
-    };
-    assert_eq!(
-        estimate(&config, &inputs).unwrap_err().to_string(),
-        "advantage: groups has 2 entries, expected 1"
-    );
+    let inputs = AdvantageInputs { rewards: &[1.0], ..inputs };
+    assert_eq!(estimate(&config, &inputs).unwrap_err().to_string(), "advantage: groups has 2 entries, expected 1");
     let tokens = [vec![0.0; 2]];
-    let inputs = AdvantageInputs {
-        groups: &[0],
-        lengths: &[1],
-        token_rewards: Some(&tokens),
-        ..inputs
-    };
+    let inputs = AdvantageInputs { groups: &[0], lengths: &[1], token_rewards: Some(&tokens), ..inputs };
     assert_eq!(
         estimate(&config, &inputs).unwrap_err().to_string(),
         "advantage: token_rewards of response 0 has 2 entries, expected 1"
@@ -214,21 +170,9 @@ fn bad_inputs_are_named() {
 
 #[test]
 fn settings_out_of_range_are_refused() {
-    let config = AdvantageConfig {
-        discount: 0.0,
-        ..AdvantageConfig::default()
-    };
-    assert!(
-        config
-            .validate(8)
-            .unwrap_err()
-            .to_string()
-            .contains("discount = 0")
-    );
-    let config = AdvantageConfig {
-        eps: 0.0,
-        ..AdvantageConfig::default()
-    };
+    let config = AdvantageConfig { discount: 0.0, ..AdvantageConfig::default() };
+    assert!(config.validate(8).unwrap_err().to_string().contains("discount = 0"));
+    let config = AdvantageConfig { eps: 0.0, ..AdvantageConfig::default() };
     assert!(config.validate(8).is_err());
 }
 

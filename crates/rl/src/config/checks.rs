@@ -13,10 +13,7 @@ pub struct Problem {
 
 impl Problem {
     pub(super) fn list(problems: &[Self]) -> String {
-        problems
-            .iter()
-            .map(|problem| format!("\n  {problem}"))
-            .collect()
+        problems.iter().map(|problem| format!("\n  {problem}")).collect()
     }
 }
 
@@ -34,10 +31,7 @@ impl Checks {
     /// A problem of `keys` unless `good`.
     pub fn need(&mut self, good: bool, keys: &[&str], reason: impl Into<String>) {
         if !good {
-            self.0.push(Problem {
-                keys: keys.iter().map(|key| key.to_string()).collect(),
-                reason: reason.into(),
-            });
+            self.0.push(Problem { keys: keys.iter().map(|key| key.to_string()).collect(), reason: reason.into() });
         }
     }
 
@@ -50,55 +44,32 @@ impl Checks {
     }
 
     pub fn not_negative(&mut self, value: f64, key: &str) {
-        self.need(
-            value >= 0.0,
-            &[key],
-            format!("must be 0 or more, is {value}"),
-        );
+        self.need(value >= 0.0, &[key], format!("must be 0 or more, is {value}"));
     }
 
     /// `0 <= value <= 1`.
     pub fn share(&mut self, value: f64, key: &str) {
-        self.need(
-            (0.0..=1.0).contains(&value),
-            &[key],
-            format!("must lie in 0..=1, is {value}"),
-        );
+        self.need((0.0..=1.0).contains(&value), &[key], format!("must lie in 0..=1, is {value}"));
     }
 
     /// `0 < value <= 1`.
     pub fn positive_share(&mut self, value: f64, key: &str) {
-        self.need(
-            value > 0.0 && value <= 1.0,
-            &[key],
-            format!("must be above 0 and at most 1, is {value}"),
-        );
+        self.need(value > 0.0 && value <= 1.0, &[key], format!("must be above 0 and at most 1, is {value}"));
     }
 
     /// `0 <= value < 1`.
     pub fn proper_share(&mut self, value: f64, key: &str) {
-        self.need(
-            (0.0..1.0).contains(&value),
-            &[key],
-            format!("must be 0 or more and below 1, is {value}"),
-        );
+        self.need((0.0..1.0).contains(&value), &[key], format!("must be 0 or more and below 1, is {value}"));
     }
 
     pub fn files(&mut self, files: &[DataSpec], key: &str) {
         for (index, file) in files.iter().enumerate() {
             let key = format!("{key}.{index}");
-            self.need(
-                !file.path().trim().is_empty(),
-                &[&key],
-                "names no file; an empty path reads nothing",
-            );
+            self.need(!file.path().trim().is_empty(), &[&key], "names no file; an empty path reads nothing");
             self.need(
                 file.weight() > 0.0,
                 &[&key],
-                format!(
-                    "has weight {}; a weight must be above 0, or leave the file out",
-                    file.weight()
-                ),
+                format!("has weight {}; a weight must be above 0, or leave the file out", file.weight()),
             );
         }
     }

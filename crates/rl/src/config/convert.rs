@@ -45,20 +45,9 @@ impl Config {
                 beta_min: a.vppo.beta_min,
                 mask_probability: a.vppo.mask_probability,
             },
-            pgpo: PgpoConfig {
-                tau: a.pgpo.tau,
-                beta: a.pgpo.beta,
-                mask_probability: a.pgpo.mask_probability,
-            },
-            pepo: PepoConfig {
-                gate_alpha: a.pepo.gate_alpha,
-                gate_temperature: a.pepo.gate_temperature,
-            },
-            srpo: SrpoConfig {
-                lambda: a.srpo.lambda,
-                bound: a.srpo.bound,
-                mask_probability: a.srpo.mask_probability,
-            },
+            pgpo: PgpoConfig { tau: a.pgpo.tau, beta: a.pgpo.beta, mask_probability: a.pgpo.mask_probability },
+            pepo: PepoConfig { gate_alpha: a.pepo.gate_alpha, gate_temperature: a.pepo.gate_temperature },
+            srpo: SrpoConfig { lambda: a.srpo.lambda, bound: a.srpo.bound, mask_probability: a.srpo.mask_probability },
         }
     }
 
@@ -66,9 +55,8 @@ impl Config {
     pub fn to_loss_config(&self) -> LossConfig {
         let (algorithm, actor) = (&self.algorithm, &self.actor);
         let papo = &algorithm.papo;
-        let papo_is_on = papo.kl_prcp_coef > 0.0
-            || papo.ori_entropy_loss_coef > 0.0
-            || papo.aug_entropy_loss_coef > 0.0;
+        let papo_is_on =
+            papo.kl_prcp_coef > 0.0 || papo.ori_entropy_loss_coef > 0.0 || papo.aug_entropy_loss_coef > 0.0;
         LossConfig {
             loss_type: actor.loss_type,
             loss_avg_mode: actor.loss_avg_mode,
@@ -94,10 +82,7 @@ impl Config {
                 aug_entropy_loss_coef: papo.aug_entropy_loss_coef,
                 mask_probability: papo.mask_probability,
             }),
-            rollout_correction: CorrectionConfig {
-                mode: actor.rollout_correction,
-                cap: actor.rollout_correction_cap,
-            },
+            rollout_correction: CorrectionConfig { mode: actor.rollout_correction, cap: actor.rollout_correction_cap },
         }
     }
 

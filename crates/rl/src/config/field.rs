@@ -71,9 +71,7 @@ impl Field for bool {
         "boolean".into()
     }
     fn from_value(value: &Value) -> Result<Self, String> {
-        value
-            .as_bool()
-            .ok_or_else(|| mismatch("true or false", value))
+        value.as_bool().ok_or_else(|| mismatch("true or false", value))
     }
     fn to_text(&self) -> String {
         self.to_string()
@@ -83,9 +81,7 @@ impl Field for bool {
         match text {
             "true" | "True" => Ok(true),
             "false" | "False" => Ok(false),
-            other => Self::from_value(
-                &parse_value(other).unwrap_or_else(|| Value::String(other.to_string())),
-            ),
+            other => Self::from_value(&parse_value(other).unwrap_or_else(|| Value::String(other.to_string()))),
         }
     }
 }
@@ -121,11 +117,7 @@ impl Field for f64 {
             Value::Integer(number) => *number as f64,
             other => return Err(mismatch("a number", other)),
         };
-        if number.is_finite() {
-            Ok(number)
-        } else {
-            Err(mismatch("a finite number", value))
-        }
+        if number.is_finite() { Ok(number) } else { Err(mismatch("a finite number", value)) }
     }
     fn to_text(&self) -> String {
         // Debug keeps a decimal point or an exponent and reads back to the same bits.
@@ -140,10 +132,9 @@ impl Field for [f64; 2] {
     fn from_value(value: &Value) -> Result<Self, String> {
         let wrong = || mismatch("a list of two numbers", value);
         match value.as_array().map(Vec::as_slice) {
-            Some([first, second]) => Ok([
-                f64::from_value(first).map_err(|_| wrong())?,
-                f64::from_value(second).map_err(|_| wrong())?,
-            ]),
+            Some([first, second]) => {
+                Ok([f64::from_value(first).map_err(|_| wrong())?, f64::from_value(second).map_err(|_| wrong())?])
+            }
             _ => Err(wrong()),
         }
     }
@@ -157,10 +148,7 @@ impl Field for String {
         "string".into()
     }
     fn from_value(value: &Value) -> Result<Self, String> {
-        value
-            .as_str()
-            .map(str::to_string)
-            .ok_or_else(|| mismatch("a string", value))
+        value.as_str().map(str::to_string).ok_or_else(|| mismatch("a string", value))
     }
     fn to_text(&self) -> String {
         quote(self)
@@ -182,15 +170,9 @@ fn list_elements(text: &str) -> Vec<Value> {
         None => {}
     }
     let text = text.trim();
-    let inner = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let parts: Vec<&str> = match inner {
-        Some(inner) => inner
-            .split(',')
-            .map(str::trim)
-            .filter(|part| !part.is_empty())
-            .collect(),
+        Some(inner) => inner.split(',').map(str::trim).filter(|part| !part.is_empty()).collect(),
         None if text.is_empty() => Vec::new(),
         None => vec![text],
     };
@@ -213,10 +195,7 @@ impl Field for Vec<String> {
             Value::Array(elements) => elements
                 .iter()
                 .map(|element| {
-                    element
-                        .as_str()
-                        .map(str::to_string)
-                        .ok_or_else(|| mismatch("a list of strings", element))
+                    element.as_str().map(str::to_string).ok_or_else(|| mismatch("a list of strings", element))
                 })
                 .collect(),
             other => Err(mismatch("a list of strings", other)),
@@ -228,14 +207,10 @@ impl Field for Vec<String> {
     }
     fn from_text(text: &str) -> Result<Self, String> {
         // A bare number is a string here: `reward.command=[sleep,1]`.
-        let elements = list_elements(text)
-            .into_iter()
-            .map(|element| match element {
-                Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
-                    Value::String(element.to_string())
-                }
-                other => other,
-            });
+        let elements = list_elements(text).into_iter().map(|element| match element {
+            Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => Value::String(element.to_string()),
+            other => other,
+        });
         Self::from_value(&Value::Array(elements.collect()))
     }
 }
@@ -246,10 +221,7 @@ fn data_spec(value: &Value) -> Result<DataSpec, String> {
     match value {
         Value::String(path) => Ok(DataSpec::Path(path.clone())),
         Value::Table(table) => {
-            let mut spec = WeightedSpec {
-                path: String::new(),
-                weight: 1.0,
-            };
+            let mut spec = WeightedSpec { path: String::new(), weight: 1.0 };
             for (key, value) in table {
                 match key.as_str() {
                     "path" => spec.path = String::from_value(value)?,
@@ -282,11 +254,7 @@ impl Field for Vec<DataSpec> {
             .map(|spec| match spec {
                 DataSpec::Path(path) => quote(path),
                 DataSpec::Weighted(spec) => {
-                    format!(
-                        "{{ path = {}, weight = {:?} }}",
-                        quote(&spec.path),
-                        spec.weight
-                    )
+                    format!("{{ path = {}, weight = {:?} }}", quote(&spec.path), spec.weight)
                 }
             })
             .collect();
@@ -315,10 +283,7 @@ impl<C: Choice> Field for C {
         let Some(text) = value.as_str() else {
             return Err(mismatch(&format!("one of {}", quoted_list(&names)), value));
         };
-        let found = C::ALL
-            .iter()
-            .copied()
-            .find(|choice| choice.as_str() == text);
+        let found = C::ALL.iter().copied().find(|choice| choice.as_str() == text);
         found.ok_or_else(|| not_a_choice(text, &names))
     }
     fn to_text(&self) -> String {
@@ -386,19 +351,12 @@ pub(crate) fn not_a_choice(text: &str, names: &[&str]) -> String {
         Some(name) => format!("; did you mean {}?", quote(name)),
         None => String::new(),
     };
-    format!(
-        "expected one of {}, found the string {}{hint}",
-        quoted_list(names),
-        quote(text)
-    )
+    format!("expected one of {}, found the string {}{hint}", quoted_list(names), quote(text))
 }
 
 /// The candidate that a typo most likely meant: one with at most a third of its letters wrong (or two), or one
 /// that the word abbreviates or extends.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let normal = word.to_lowercase().replace('-', "_");
     candidates
         .filter_map(|candidate| {
@@ -409,11 +367,8 @@ pub(crate) fn nearest<'a>(
             let shorter = normal.len().min(candidate.len());
             let related = candidate.ends_with(&format!("_{normal}"))
                 || normal.ends_with(&format!("_{candidate}"))
-                || (shorter >= 4
-                    && (candidate.starts_with(&normal) || normal.starts_with(candidate)));
-            let allowed = (candidate.chars().count() / 3)
-                .max(2)
-                .min(candidate.chars().count() - 1);
+                || (shorter >= 4 && (candidate.starts_with(&normal) || normal.starts_with(candidate)));
+            let allowed = (candidate.chars().count() / 3).max(2).min(candidate.chars().count() - 1);
             (distance <= allowed || related).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)

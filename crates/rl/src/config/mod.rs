@@ -63,16 +63,8 @@ pub struct Config {
 }
 
 impl Config {
-    const SECTIONS: &'static [&'static str] = &[
-        "model",
-        "data",
-        "rollout",
-        "algorithm",
-        "actor",
-        "reward",
-        "trainer",
-        "stages",
-    ];
+    const SECTIONS: &'static [&'static str] =
+        &["model", "data", "rollout", "algorithm", "actor", "reward", "trainer", "stages"];
 
     /// The resolved file: every key with its value under its documentation. Reads back to an equal value.
     pub fn to_toml(&self) -> String {
@@ -90,11 +82,7 @@ impl Config {
 
     /// The stages to run: those written, or one RL stage as long as `trainer` says.
     pub fn stages(&self) -> Vec<Stage> {
-        if self.stages.is_empty() {
-            vec![Stage::Rl(RlStage::default())]
-        } else {
-            self.stages.clone()
-        }
+        if self.stages.is_empty() { vec![Stage::Rl(RlStage::default())] } else { self.stages.clone() }
     }
 
     /// The training data of a stage: its own, or `data.train_files`.
@@ -107,9 +95,7 @@ impl Config {
 
     /// Prompts in one optimizer step: `actor.global_batch_size`, at most `data.rollout_batch_size`.
     pub fn update_batch_size(&self) -> usize {
-        self.actor
-            .global_batch_size
-            .min(self.data.rollout_batch_size)
+        self.actor.global_batch_size.min(self.data.rollout_batch_size)
     }
 
     /// The section that `name` names.
@@ -144,22 +130,14 @@ impl<N: Node> NodeMut for N {
 }
 
 fn unknown_section(path: &str) -> KeyError {
-    KeyError::unknown(
-        path.to_string(),
-        Config::SECTIONS
-            .iter()
-            .map(|name| name.to_string())
-            .collect(),
-    )
+    KeyError::unknown(path.to_string(), Config::SECTIONS.iter().map(|name| name.to_string()).collect())
 }
 
 impl Node for Config {
     fn apply(&mut self, _path: &str, value: &Value) -> Result<(), KeyError> {
         if let Value::Table(table) = value {
             for (name, value) in table {
-                self.node(name)
-                    .ok_or_else(|| unknown_section(name))?
-                    .apply_value(name, value)?;
+                self.node(name).ok_or_else(|| unknown_section(name))?.apply_value(name, value)?;
             }
         }
         Ok(())
@@ -167,9 +145,7 @@ impl Node for Config {
 
     fn apply_text(&mut self, _path: &str, rest: &[&str], text: &str) -> Result<(), KeyError> {
         let (name, below) = rest.split_first().ok_or_else(|| unknown_section(""))?;
-        self.node(name)
-            .ok_or_else(|| unknown_section(&rest.join(".")))?
-            .apply_override(name, below, text)
+        self.node(name).ok_or_else(|| unknown_section(&rest.join(".")))?.apply_override(name, below, text)
     }
 
     fn write(&self, _path: &str, out: &mut String) {

@@ -32,17 +32,8 @@ pub fn reference() -> String {
         out.push_str(&format!("\n## `{}`\n\n{}\n\n", section.header, section.doc));
         out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
         for key in &section.keys {
-            let default = if key.default.is_empty() {
-                String::new()
-            } else {
-                format!("`{}`", key.default)
-            };
-            out.push_str(&format!(
-                "| `{}` | {} | {default} | {} |\n",
-                key.name,
-                cell(&key.kind),
-                cell(&key.doc)
-            ));
+            let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
+            out.push_str(&format!("| `{}` | {} | {default} | {} |\n", key.name, cell(&key.kind), cell(&key.doc)));
         }
     }
     out
@@ -53,13 +44,7 @@ fn cell(text: &str) -> String {
     let parts: Vec<String> = text
         .split('`')
         .enumerate()
-        .map(|(index, part)| {
-            if index % 2 == 0 {
-                part.replace('<', "&lt;")
-            } else {
-                part.to_string()
-            }
-        })
+        .map(|(index, part)| if index % 2 == 0 { part.replace('<', "&lt;") } else { part.to_string() })
         .collect();
     parts.join("`").replace('|', "\\|")
 }

@@ -21,10 +21,7 @@ pub struct Source {
 impl Source {
     /// A source that is already in memory.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            text: text.into(),
-        }
+        Self { name: name.into(), text: text.into() }
     }
 
     /// Reads a file.
@@ -35,10 +32,7 @@ impl Source {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Ok(Self { name, text }),
-            Err(error) => Err(ConfigError::Unreadable {
-                name,
-                reason: error.to_string(),
-            }),
+            Err(error) => Err(ConfigError::Unreadable { name, reason: error.to_string() }),
         }
     }
 }
@@ -64,23 +58,16 @@ pub fn resolve(files: &[Source], overrides: &[String]) -> Result<Config, ConfigE
         })?;
     }
     for text in overrides {
-        let wrong = |reason: &str| ConfigError::Override {
-            text: text.clone(),
-            reason: reason.to_string(),
-        };
+        let wrong = |reason: &str| ConfigError::Override { text: text.clone(), reason: reason.to_string() };
         if text.starts_with('-') {
             return Err(wrong("write section.key=value, without dashes"));
         }
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| wrong("has no `=`; write section.key=value"))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("has no `=`; write section.key=value"))?;
         let parts: Vec<&str> = key.trim().split('.').collect();
         if parts.iter().any(|part| part.is_empty()) {
             return Err(wrong("has an empty key; write section.key=value"));
         }
-        config
-            .apply_text("", &parts, value.trim())
-            .map_err(|error| place(error, format!("override `{text}`")))?;
+        config.apply_text("", &parts, value.trim()).map_err(|error| place(error, format!("override `{text}`")))?;
     }
     config.validate()?;
     Ok(config)
@@ -98,12 +85,7 @@ fn parse(file: &Source) -> Result<toml::Table, ConfigError> {
 
 /// The line, from 1, of a byte offset.
 fn line_at(text: &str, offset: usize) -> usize {
-    text.as_bytes()
-        .iter()
-        .take(offset)
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// The line on which the key at a dotted path stands; of the nearest enclosing one where it stands nowhere.
@@ -121,10 +103,7 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
         table = match (value.get_ref(), rest.last()) {
             (DeValue::Table(below), _) => below,
             (DeValue::Array(elements), Some(index)) => {
-                let element = index
-                    .parse::<usize>()
-                    .ok()
-                    .and_then(|index| elements.get(index));
+                let element = index.parse::<usize>().ok().and_then(|index| elements.get(index));
                 match element {
                     Some(element) => {
                         line = Some(line_at(text, element.span().start));
@@ -146,18 +125,10 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
 /// Adds the place to a key's error, and the nearest key to an unknown one.
 fn place(error: KeyError, at: String) -> ConfigError {
     match error.problem {
-        KeyProblem::Wrong(reason) => ConfigError::WrongValue {
-            at,
-            key: error.path,
-            reason,
-        },
+        KeyProblem::Wrong(reason) => ConfigError::WrongValue { at, key: error.path, reason },
         KeyProblem::Unknown { siblings } => {
             let hint = hint(&error.path, &siblings);
-            ConfigError::UnknownKey {
-                at,
-                key: error.path,
-                hint,
-            }
+            ConfigError::UnknownKey { at, key: error.path, hint }
         }
     }
 }
@@ -172,18 +143,14 @@ fn hint(path: &str, siblings: &[String]) -> String {
         return format!("EasyR1's prefix `worker.` is dropped here: write `{rest}`");
     }
     if path == "worker" {
-        return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`"
-            .to_string();
+        return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`".to_string();
     }
     let keys: Vec<String> = Config::sections()
         .iter()
         .filter(|section| !section.header.starts_with("[["))
         .flat_map(|section| {
             let header = section.header.trim_matches(['[', ']']).to_string();
-            section
-                .keys
-                .iter()
-                .map(move |key| format!("{header}.{}", key.name))
+            section.keys.iter().map(move |key| format!("{header}.{}", key.name))
         })
         .collect();
     let near = |word: &str| nearest(word, siblings.iter().map(String::as_str));
@@ -194,28 +161,17 @@ fn hint(path: &str, siblings: &[String]) -> String {
     {
         return format!("did you mean `{section}.{tail}`?");
     }
-    let elsewhere: Vec<String> = keys
-        .iter()
-        .filter(|key| key.rsplit('.').next() == Some(name))
-        .map(|key| format!("`{key}`"))
-        .collect();
+    let elsewhere: Vec<String> =
+        keys.iter().filter(|key| key.rsplit('.').next() == Some(name)).map(|key| format!("`{key}`")).collect();
     if !elsewhere.is_empty() {
         return format!("did you mean {}?", elsewhere.join(" or "));
     }
     let at_root = siblings.iter().any(|key| key == "model");
-    let word = if at_root {
-        path.split('.').next().unwrap_or(path)
-    } else {
-        name
-    };
+    let word = if at_root { path.split('.').next().unwrap_or(path) } else { name };
     match near(word) {
         Some(key) if at_root => format!("did you mean `{key}`?"),
         Some(key) => format!("did you mean `{parent}{key}`?"),
         None if at_root => format!("the sections are {}", siblings.join(", ")),
-        None => format!(
-            "the keys of [{}] are {}",
-            parent.trim_end_matches('.'),
-            siblings.join(", ")
-        ),
+        None => format!("the keys of [{}] are {}", parent.trim_end_matches('.'), siblings.join(", ")),
     }
 }

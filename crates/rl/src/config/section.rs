@@ -44,16 +44,10 @@ pub(crate) enum KeyProblem {
 
 impl KeyError {
     pub fn wrong(path: &str, reason: impl Into<String>) -> Self {
-        Self {
-            path: path.to_string(),
-            problem: KeyProblem::Wrong(reason.into()),
-        }
+        Self { path: path.to_string(), problem: KeyProblem::Wrong(reason.into()) }
     }
     pub fn unknown(path: String, siblings: Vec<String>) -> Self {
-        Self {
-            path,
-            problem: KeyProblem::Unknown { siblings },
-        }
+        Self { path, problem: KeyProblem::Unknown { siblings } }
     }
 }
 
@@ -71,11 +65,7 @@ pub(crate) trait Node {
 
 /// `path.key`, or `key` at the root.
 pub(crate) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() {
-        key.to_string()
-    } else {
-        format!("{path}.{key}")
-    }
+    if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 /// The lines of a doc comment as one paragraph.

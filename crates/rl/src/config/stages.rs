@@ -78,12 +78,9 @@ impl Stage {
             return Err(KeyError::wrong(path, mismatch("a table [[stages]]", value)));
         };
         let place = join(path, KIND);
-        let kind = table.get(KIND).ok_or_else(|| {
-            KeyError::wrong(
-                &place,
-                "is missing; write stage = \"sft\" or stage = \"rl\"",
-            )
-        })?;
+        let kind = table
+            .get(KIND)
+            .ok_or_else(|| KeyError::wrong(&place, "is missing; write stage = \"sft\" or stage = \"rl\""))?;
         let kind = String::from_value(kind).map_err(|reason| KeyError::wrong(&place, reason))?;
         let mut stage = match kind.as_str() {
             "sft" => Self::Sft(SftStage::default()),
@@ -104,10 +101,7 @@ impl Node for Vec<Stage> {
     /// Replaces the list: stages of two files are not mixed.
     fn apply(&mut self, path: &str, value: &Value) -> Result<(), KeyError> {
         let Value::Array(stages) = value else {
-            return Err(KeyError::wrong(
-                path,
-                mismatch("a list of tables [[stages]]", value),
-            ));
+            return Err(KeyError::wrong(path, mismatch("a list of tables [[stages]]", value)));
         };
         *self = stages
             .iter()
@@ -120,26 +114,21 @@ impl Node for Vec<Stage> {
     fn apply_text(&mut self, path: &str, rest: &[&str], text: &str) -> Result<(), KeyError> {
         let Some((index, below)) = rest.split_first() else {
             // `stages=[]` drops the stages of a file.
-            let value =
-                super::field::parse_value(text).unwrap_or_else(|| Value::String(text.to_string()));
+            let value = super::field::parse_value(text).unwrap_or_else(|| Value::String(text.to_string()));
             return self.apply(path, &value);
         };
         let count = self.len();
         let place = join(path, index);
-        let stage = index
-            .parse::<usize>()
-            .ok()
-            .and_then(|index| self.get_mut(index))
-            .ok_or_else(|| {
-                KeyError::wrong(
-                    &place,
-                    match count {
-                        0 => "names a stage, but there are no stages".to_string(),
-                        1 => "is no stage; there is one, 0".to_string(),
-                        count => format!("is no stage; there are {count}, 0 to {}", count - 1),
-                    },
-                )
-            })?;
+        let stage = index.parse::<usize>().ok().and_then(|index| self.get_mut(index)).ok_or_else(|| {
+            KeyError::wrong(
+                &place,
+                match count {
+                    0 => "names a stage, but there are no stages".to_string(),
+                    1 => "is no stage; there is one, 0".to_string(),
+                    count => format!("is no stage; there are {count}, 0 to {}", count - 1),
+                },
+            )
+        })?;
         if below == [KIND] {
             return Err(KeyError::wrong(
                 &join(&place, KIND),
@@ -171,10 +160,9 @@ impl Node for Vec<Stage> {
     }
 
     fn describe(path: &str, out: &mut Vec<SectionDoc>) {
-        for (kind, doc, keys) in [
-            ("sft", SftStage::DOC, SftStage::key_docs()),
-            ("rl", RlStage::DOC, RlStage::key_docs()),
-        ] {
+        for (kind, doc, keys) in
+            [("sft", SftStage::DOC, SftStage::key_docs()), ("rl", RlStage::DOC, RlStage::key_docs())]
+        {
             let mut all = vec![KeyDoc {
                 name: KIND,
                 kind: format!("\"{kind}\""),
@@ -182,11 +170,7 @@ impl Node for Vec<Stage> {
                 doc: KIND_DOC.to_string(),
             }];
             all.extend(keys);
-            out.push(SectionDoc {
-                header: format!("[[{path}]]"),
-                doc: paragraph(doc),
-                keys: all,
-            });
+            out.push(SectionDoc { header: format!("[[{path}]]"), doc: paragraph(doc), keys: all });
         }
     }
 }

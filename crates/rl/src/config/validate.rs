@@ -33,11 +33,7 @@ impl Config {
             // The parts check themselves as well, with a range that was tightened there but not here.
             self.check_parts(&mut checks);
         }
-        if checks.0.is_empty() {
-            Ok(())
-        } else {
-            Err(ConfigError::Invalid(checks.0))
-        }
+        if checks.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(checks.0)) }
     }
 
     /// Settings that can be used but that are known to disappoint.
@@ -47,10 +43,7 @@ impl Config {
         checks.need(
             papo.kl_prcp_coef < 0.04,
             &["algorithm.papo.kl_prcp_coef"],
-            format!(
-                "is {}; the paper reports that training collapses from 0.04 on",
-                papo.kl_prcp_coef
-            ),
+            format!("is {}; the paper reports that training collapses from 0.04 on", papo.kl_prcp_coef),
         );
         checks.need(
             !self.actor.loss_type.is_sequence() || self.actor.loss_avg_mode == LossAvgMode::Seq,
@@ -68,28 +61,10 @@ impl Config {
     fn check_parts(&self, checks: &mut Checks) {
         let n = self.rollout.n;
         let results = [
-            (
-                "algorithm",
-                self.to_advantage_config()
-                    .validate(n)
-                    .map_err(|e| e.to_string()),
-            ),
-            (
-                "algorithm",
-                self.to_shaping_config()
-                    .validate(n)
-                    .map_err(|e| e.to_string()),
-            ),
-            (
-                "actor",
-                self.to_loss_config().validate().map_err(|e| e.to_string()),
-            ),
-            (
-                "reward",
-                self.to_reward_config()
-                    .validate()
-                    .map_err(|e| e.to_string()),
-            ),
+            ("algorithm", self.to_advantage_config().validate(n).map_err(|e| e.to_string())),
+            ("algorithm", self.to_shaping_config().validate(n).map_err(|e| e.to_string())),
+            ("actor", self.to_loss_config().validate().map_err(|e| e.to_string())),
+            ("reward", self.to_reward_config().validate().map_err(|e| e.to_string())),
         ];
         for (section, result) in results {
             if let Err(reason) = result {
@@ -100,16 +75,9 @@ impl Config {
 
     fn check_model_and_data(&self, checks: &mut Checks) {
         let data = &self.data;
-        checks.need(
-            !self.model.path.trim().is_empty(),
-            &["model.path"],
-            "is empty; name a model folder, or \"toy\"",
-        );
-        let all_stages_have_data = !self.stages.is_empty()
-            && self
-                .stages
-                .iter()
-                .all(|stage| !stage.train_files().is_empty());
+        checks.need(!self.model.path.trim().is_empty(), &["model.path"], "is empty; name a model folder, or \"toy\"");
+        let all_stages_have_data =
+            !self.stages.is_empty() && self.stages.iter().all(|stage| !stage.train_files().is_empty());
         checks.need(
             !data.train_files.is_empty() || all_stages_have_data,
             &["data.train_files"],
@@ -132,10 +100,7 @@ impl Config {
         checks.need(
             data.max_pixels == 0 || data.min_pixels <= data.max_pixels,
             &["data.min_pixels", "data.max_pixels"],
-            format!(
-                "min_pixels ({}) is above max_pixels ({})",
-                data.min_pixels, data.max_pixels
-            ),
+            format!("min_pixels ({}) is above max_pixels ({})", data.min_pixels, data.max_pixels),
         );
     }
 
@@ -206,18 +171,11 @@ impl Config {
                 &["algorithm.online_filtering", "rollout.n"],
                 "one response to a prompt is always all right or all wrong; set rollout.n to 2 or more",
             );
-            checks.need(
-                !algorithm.filter_key.is_empty(),
-                &["algorithm.filter_key"],
-                "is empty",
-            );
+            checks.need(!algorithm.filter_key.is_empty(), &["algorithm.filter_key"], "is empty");
             checks.need(
                 algorithm.filter_low < algorithm.filter_high,
                 &["algorithm.filter_low", "algorithm.filter_high"],
-                format!(
-                    "no mean lies above {} and below {}",
-                    algorithm.filter_low, algorithm.filter_high
-                ),
+                format!("no mean lies above {} and below {}", algorithm.filter_low, algorithm.filter_high),
             );
         }
     }
@@ -228,13 +186,8 @@ impl Config {
         checks.positive_share(vppo.keep_share, "algorithm.vppo.keep_share");
         checks.share(vppo.beta_min, "algorithm.vppo.beta_min");
         checks.need(
-            self.algorithm.shaping != ShapingKind::Vppo
-                || vppo.token_filtering
-                || vppo.trajectory_shaping,
-            &[
-                "algorithm.vppo.token_filtering",
-                "algorithm.vppo.trajectory_shaping",
-            ],
+            self.algorithm.shaping != ShapingKind::Vppo || vppo.token_filtering || vppo.trajectory_shaping,
+            &["algorithm.vppo.token_filtering", "algorithm.vppo.trajectory_shaping"],
             "with both off VPPO changes nothing; write algorithm.shaping = \"none\"",
         );
         let pgpo = &self.algorithm.pgpo;
@@ -249,22 +202,13 @@ impl Config {
         checks.need(
             srpo.bound > 1.0,
             &["algorithm.srpo.bound"],
-            format!(
-                "must be above 1, is {}; the smallest weight is its inverse",
-                srpo.bound
-            ),
+            format!("must be above 1, is {}; the smallest weight is its inverse", srpo.bound),
         );
         checks.positive_share(srpo.mask_probability, "algorithm.srpo.mask_probability");
         let papo = &self.algorithm.papo;
         checks.not_negative(papo.kl_prcp_coef, "algorithm.papo.kl_prcp_coef");
-        checks.not_negative(
-            papo.ori_entropy_loss_coef,
-            "algorithm.papo.ori_entropy_loss_coef",
-        );
-        checks.not_negative(
-            papo.aug_entropy_loss_coef,
-            "algorithm.papo.aug_entropy_loss_coef",
-        );
+        checks.not_negative(papo.ori_entropy_loss_coef, "algorithm.papo.ori_entropy_loss_coef");
+        checks.not_negative(papo.aug_entropy_loss_coef, "algorithm.papo.aug_entropy_loss_coef");
         checks.positive_share(papo.mask_probability, "algorithm.papo.mask_probability");
     }
 
@@ -293,10 +237,9 @@ impl Config {
                 actor.clip_ratio_dual
             ),
         );
-        for (value, key) in [
-            (actor.clip_ratio_low, "actor.clip_ratio_low"),
-            (actor.clip_ratio_high, "actor.clip_ratio_high"),
-        ] {
+        for (value, key) in
+            [(actor.clip_ratio_low, "actor.clip_ratio_low"), (actor.clip_ratio_high, "actor.clip_ratio_high")]
+        {
             checks.need(
                 !self.actor.loss_type.is_sequence() || value <= LARGEST_SEQUENCE_CLIP,
                 &[key, "actor.loss_type"],
@@ -311,8 +254,7 @@ impl Config {
         checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
         checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
         checks.need(
-            actor.rollout_correction == CorrectionMode::None
-                || actor.old_log_probs == OldLogProbs::Recompute,
+            actor.rollout_correction == CorrectionMode::None || actor.old_log_probs == OldLogProbs::Recompute,
             &["actor.rollout_correction", "actor.old_log_probs"],
             "the correction compares the sampler's log-probabilities with recomputed ones; set \
              old_log_probs = \"recompute\" or rollout_correction = \"none\"",
@@ -351,10 +293,7 @@ impl Config {
             "with both 0 every response earns the same",
         );
         checks.not_negative(reward.numeric_tolerance, "reward.numeric_tolerance");
-        checks.not_negative(
-            reward.overlong_penalty_factor,
-            "reward.overlong_penalty_factor",
-        );
+        checks.not_negative(reward.overlong_penalty_factor, "reward.overlong_penalty_factor");
         checks.need(
             reward.overlong_buffer_length <= self.data.max_response_length,
             &["reward.overlong_buffer_length", "data.max_response_length"],
@@ -375,10 +314,7 @@ impl Config {
         checks.need(
             reward.command_timeout_s > 0.0 && reward.command_timeout_s <= LONGEST_TIMEOUT_S,
             &["reward.command_timeout_s"],
-            format!(
-                "must be above 0 and at most a year, is {}",
-                reward.command_timeout_s
-            ),
+            format!("must be above 0 and at most a year, is {}", reward.command_timeout_s),
         );
         if reward.command.is_empty() {
             self.check_prompt_against_reward(checks);
@@ -419,18 +355,12 @@ impl Config {
 
     fn check_trainer(&self, checks: &mut Checks) {
         let trainer = &self.trainer;
-        checks.need(
-            !trainer.output_dir.is_empty(),
-            &["trainer.output_dir"],
-            "is empty; name a folder",
-        );
+        checks.need(!trainer.output_dir.is_empty(), &["trainer.output_dir"], "is empty; name a folder");
         let name = trainer.experiment_name.as_str();
         checks.need(
             !name.contains(['/', '\\']) && name != "." && name != "..",
             &["trainer.experiment_name"],
-            format!(
-                "\"{name}\" is a path; the name of a folder is needed, and output_dir says where"
-            ),
+            format!("\"{name}\" is a path; the name of a folder is needed, and output_dir says where"),
         );
         checks.need(
             trainer.total_epochs >= 1 || trainer.max_steps >= 1,
@@ -479,10 +409,7 @@ impl Config {
             checks.need(
                 names.insert(stage.name()) || stage.name() == "sft" || stage.name() == "rl",
                 &[&key("name")],
-                format!(
-                    "\"{}\" is the name of an earlier stage; logs could not tell them apart",
-                    stage.name()
-                ),
+                format!("\"{}\" is the name of an earlier stage; logs could not tell them apart", stage.name()),
             );
         }
     }

@@ -15,10 +15,7 @@ pub struct Denominators {
 impl Denominators {
     /// Of the responses with these lengths.
     pub fn of(lengths: &[usize]) -> Self {
-        Self {
-            tokens: lengths.iter().sum::<usize>() as f64,
-            responses: lengths.len() as f64,
-        }
+        Self { tokens: lengths.iter().sum::<usize>() as f64, responses: lengths.len() as f64 }
     }
 
     pub(super) fn check(&self, mode: LossAvgMode) -> Result<(), LossError> {

@@ -16,13 +16,6 @@ pub fn terms<B: Backend>(
 ) -> Terms<B> {
     let ratio = ratio.detach();
     let (low, high) = (1.0 - config.clip_ratio_low, 1.0 + config.clip_ratio_high);
-    let clips = Clips {
-        low: ratio.clone().lower_elem(low),
-        high: ratio.clone().greater_elem(high),
-        dual: None,
-    };
-    Terms {
-        loss: (log_probs * advantages * ratio.clamp(low, high)).neg(),
-        clips: Some(clips),
-    }
+    let clips = Clips { low: ratio.clone().lower_elem(low), high: ratio.clone().greater_elem(high), dual: None };
+    Terms { loss: (log_probs * advantages * ratio.clamp(low, high)).neg(), clips: Some(clips) }
 }

@@ -24,13 +24,7 @@ pub enum LossType {
 
 impl LossType {
     /// Every loss.
-    pub const ALL: [Self; 5] = [
-        Self::Ppo,
-        Self::Gspo,
-        Self::GspoToken,
-        Self::Cispo,
-        Self::Sapo,
-    ];
+    pub const ALL: [Self; 5] = [Self::Ppo, Self::Gspo, Self::GspoToken, Self::Cispo, Self::Sapo];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -125,11 +119,7 @@ impl KlConfig {
         positive("kl_target", self.kl_target, false)?;
         positive("kl_horizon", self.kl_horizon, false)?;
         if self.disable_kl && self.use_kl_loss {
-            return refuse(
-                "use_kl_loss",
-                "true",
-                "contradicts disable_kl = true; set one of the two to false",
-            );
+            return refuse("use_kl_loss", "true", "contradicts disable_kl = true; set one of the two to false");
         }
         if self.in_loss() && self.kl_type == KlType::Adaptive {
             return refuse(
@@ -197,17 +187,9 @@ const LARGEST_SEQUENCE_CLIP: f64 = 0.1;
 impl LossConfig {
     /// The clip and the averaging that a loss was published with, all else default.
     pub fn published(loss_type: LossType) -> Self {
-        let config = Self {
-            loss_type,
-            ..Self::default()
-        };
+        let config = Self { loss_type, ..Self::default() };
         match loss_type.is_sequence() {
-            true => Self {
-                clip_ratio_low: 3e-4,
-                clip_ratio_high: 4e-4,
-                loss_avg_mode: LossAvgMode::Seq,
-                ..config
-            },
+            true => Self { clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, loss_avg_mode: LossAvgMode::Seq, ..config },
             false => config,
         }
     }
@@ -219,10 +201,7 @@ impl LossConfig {
             streams.push(Stream::RefLogProbs);
         }
         if let Some(papo) = &self.papo {
-            streams.push(Stream::PerturbedLogProbs {
-                draw: Draw::Prompt,
-                probability: papo.mask_probability,
-            });
+            streams.push(Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: papo.mask_probability });
         }
         streams
     }
@@ -253,10 +232,7 @@ impl LossConfig {
                 "must be at least 1 + clip_ratio_high: it bounds what the first clip leaves unbounded",
             );
         }
-        for (key, clip) in [
-            ("clip_ratio_low", self.clip_ratio_low),
-            ("clip_ratio_high", self.clip_ratio_high),
-        ] {
+        for (key, clip) in [("clip_ratio_low", self.clip_ratio_low), ("clip_ratio_high", self.clip_ratio_high)] {
             if self.loss_type.is_sequence() && clip > LARGEST_SEQUENCE_CLIP {
                 return refuse(
                     key,
@@ -268,11 +244,7 @@ impl LossConfig {
         positive("tau_positive", self.tau_positive, false)?;
         positive("tau_negative", self.tau_negative, false)?;
         if !self.entropy_coef.is_finite() {
-            return refuse(
-                "entropy_coef",
-                self.entropy_coef,
-                "must be a finite number; 0 leaves the entropy out",
-            );
+            return refuse("entropy_coef", self.entropy_coef, "must be a finite number; 0 leaves the entropy out");
         }
         self.kl.validate()?;
         self.rollout_correction.validate()?;
@@ -297,9 +269,7 @@ pub enum LossError {
         reason: &'static str,
     },
     /// A stream that a setting needs was not computed.
-    #[error(
-        "loss: {by} needs {stream}, which this batch does not carry; declare the stream or switch {by} off"
-    )]
+    #[error("loss: {by} needs {stream}, which this batch does not carry; declare the stream or switch {by} off")]
     Missing {
         /// The missing stream.
         stream: &'static str,
@@ -316,16 +286,8 @@ pub enum LossError {
     },
 }
 
-pub(crate) fn refuse<T>(
-    key: &'static str,
-    value: impl ToString,
-    reason: &'static str,
-) -> Result<T, LossError> {
-    Err(LossError::Config {
-        key,
-        value: value.to_string(),
-        reason,
-    })
+pub(crate) fn refuse<T>(key: &'static str, value: impl ToString, reason: &'static str) -> Result<T, LossError> {
+    Err(LossError::Config { key, value: value.to_string(), reason })
 }
 
 /// Refuses what is not finite, negative, or (unless `or_zero`) zero.

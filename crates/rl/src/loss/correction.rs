@@ -34,10 +34,7 @@ pub struct CorrectionConfig {
 
 impl Default for CorrectionConfig {
     fn default() -> Self {
-        Self {
-            mode: CorrectionMode::None,
-            cap: 2.0,
-        }
+        Self { mode: CorrectionMode::None, cap: 2.0 }
     }
 }
 
@@ -59,9 +56,7 @@ pub fn weights<B: Backend>(gap: Tensor<B, 2>, config: &CorrectionConfig) -> Tens
     let gap = match config.mode {
         CorrectionMode::None => return gap.ones_like(),
         CorrectionMode::TokenTruncate | CorrectionMode::TokenMask => gap,
-        CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => {
-            gap.sum_dim(1).expand(dims)
-        }
+        CorrectionMode::SequenceTruncate | CorrectionMode::SequenceMask => gap.sum_dim(1).expand(dims),
     };
     let ratio = gap.clamp(-20.0, 20.0).exp();
     match config.mode {

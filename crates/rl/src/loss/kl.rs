@@ -55,9 +55,7 @@ pub fn divergence<B: Backend>(
 /// k3 of the log-ratio `k`: `clamp(exp(k) - k - 1, -10, 10)` with `k` clamped to `[-20, 20]`. `[R, T]`
 pub(super) fn k3<B: Backend>(k: Tensor<B, 2>) -> Tensor<B, 2> {
     let k = k.clamp(-LOG_BOUND, LOG_BOUND);
-    (k.clone().exp() - k)
-        .sub_scalar(1.0)
-        .clamp(-KL_BOUND, KL_BOUND)
+    (k.clone().exp() - k).sub_scalar(1.0).clamp(-KL_BOUND, KL_BOUND)
 }
 
 /// The divergence of one token, on the host.
@@ -108,12 +106,7 @@ pub struct KlController {
 impl KlController {
     /// Starts at `kl_coef`.
     pub fn new(config: &KlConfig) -> Self {
-        Self {
-            coef: config.kl_coef,
-            kind: config.kl_type,
-            target: config.kl_target,
-            horizon: config.kl_horizon,
-        }
+        Self { coef: config.kl_coef, kind: config.kl_type, target: config.kl_target, horizon: config.kl_horizon }
     }
 
     /// After a batch of `responses` with mean divergence `kl`: `coef *= 1 + clip(kl / target - 1, -.2, .2) responses / horizon`.

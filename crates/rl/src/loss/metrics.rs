@@ -9,14 +9,8 @@ use std::collections::BTreeMap;
 pub const TOKENS: &str = "tokens";
 
 /// Metrics that are shares of the step's loss rather than sums over tokens.
-const TOTALS: [&str; 6] = [
-    TOKENS,
-    "actor/loss",
-    "actor/pg_loss",
-    "actor/kl_loss",
-    "actor/entropy_loss",
-    "actor/papo_loss",
-];
+const TOTALS: [&str; 6] =
+    [TOKENS, "actor/loss", "actor/pg_loss", "actor/kl_loss", "actor/entropy_loss", "actor/papo_loss"];
 
 /// Collects the metrics of one micro-batch, outside the graph.
 pub(super) struct Recorder<B: Backend> {
@@ -27,16 +21,12 @@ pub(super) struct Recorder<B: Backend> {
 impl<B: Backend> Recorder<B> {
     pub fn new(mask: &Tensor<B, 2>) -> Self {
         let mask = mask.clone().detach();
-        Self {
-            metrics: vec![(TOKENS, mask.clone().sum())],
-            mask,
-        }
+        Self { metrics: vec![(TOKENS, mask.clone().sum())], mask }
     }
 
     /// The sum of `x` over tokens.
     pub fn token_sum(&mut self, name: &'static str, x: Tensor<B, 2>) {
-        self.metrics
-            .push((name, (x.detach() * self.mask.clone()).sum()));
+        self.metrics.push((name, (x.detach() * self.mask.clone()).sum()));
     }
 
     /// A number that is already a share of the step's.
@@ -93,17 +83,11 @@ impl MetricSums {
     ///
     /// # Errors
     /// The device's own, when it cannot be read.
-    pub fn add<B: Backend>(
-        &mut self,
-        metrics: &[(&'static str, Tensor<B, 1>)],
-    ) -> Result<(), String> {
+    pub fn add<B: Backend>(&mut self, metrics: &[(&'static str, Tensor<B, 1>)]) -> Result<(), String> {
         if metrics.is_empty() {
             return Ok(());
         }
-        let values = metrics
-            .iter()
-            .map(|(_, value)| value.clone().cast(DType::F32))
-            .collect();
+        let values = metrics.iter().map(|(_, value)| value.clone().cast(DType::F32)).collect();
         let values: Vec<f32> = Tensor::cat(values, 0)
             .try_into_data()
             .map_err(|error| format!("{error:?}"))?

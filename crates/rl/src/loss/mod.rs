@@ -111,26 +111,15 @@ pub fn policy_loss<B: Backend>(
     let terms = match config.loss_type {
         LossType::Ppo => ppo::terms(ratio::ratio(log_ratio), advantages, config),
         LossType::Gspo => gspo::sequence_terms(log_ratio, &mask, advantages, config),
-        LossType::GspoToken => {
-            gspo::token_terms(log_ratio, log_probs.clone(), &mask, advantages, config)
-        }
-        LossType::Cispo => cispo::terms(
-            ratio::ratio(log_ratio),
-            log_probs.clone(),
-            advantages,
-            config,
-        ),
+        LossType::GspoToken => gspo::token_terms(log_ratio, log_probs.clone(), &mask, advantages, config),
+        LossType::Cispo => cispo::terms(ratio::ratio(log_ratio), log_probs.clone(), advantages, config),
         LossType::Sapo => sapo::terms(ratio::ratio(log_ratio), advantages, config),
     };
     record.clips(terms.clips);
     let mut policy = terms.loss;
     let rollout = match config.rollout_correction.mode {
         CorrectionMode::None => inputs.rollout_log_probs.as_ref().map(clean),
-        _ => Some(need(
-            &inputs.rollout_log_probs,
-            "rollout_log_probs",
-            "rollout_correction",
-        )?),
+        _ => Some(need(&inputs.rollout_log_probs, "rollout_log_probs", "rollout_correction")?),
     };
     if let Some(rollout) = rollout {
         let gap = (clean(&inputs.old_log_probs) - rollout).detach();
@@ -177,8 +166,5 @@ pub fn policy_loss<B: Backend>(
         loss = loss + term;
     }
     record.total("actor/loss", loss.clone());
-    Ok(LossOutput {
-        loss,
-        metrics: record.finish(),
-    })
+    Ok(LossOutput { loss, metrics: record.finish() })
 }

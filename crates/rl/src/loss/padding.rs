@@ -8,11 +8,7 @@ pub fn width(lengths: &[usize]) -> usize {
 }
 
 /// Ragged lists as a tensor `[R, width]` in f32, 0 in the padding; what is longer than `width` is cut.
-pub fn pad<B: Backend, R: AsRef<[f32]>>(
-    rows: &[R],
-    width: usize,
-    device: &B::Device,
-) -> Tensor<B, 2> {
+pub fn pad<B: Backend, R: AsRef<[f32]>>(rows: &[R], width: usize, device: &B::Device) -> Tensor<B, 2> {
     let mut values = vec![0_f32; rows.len() * width];
     if width > 0 {
         for (row, cells) in rows.iter().zip(values.chunks_exact_mut(width)) {
@@ -26,10 +22,8 @@ pub fn pad<B: Backend, R: AsRef<[f32]>>(
 
 /// `[R, width]` in f32: 1 on tokens, 0 in the padding.
 pub fn mask<B: Backend>(lengths: &[usize], width: usize, device: &B::Device) -> Tensor<B, 2> {
-    let values = lengths
-        .iter()
-        .flat_map(|&length| (0..width).map(move |t| if t < length { 1.0 } else { 0.0 }))
-        .collect();
+    let values =
+        lengths.iter().flat_map(|&length| (0..width).map(move |t| if t < length { 1.0 } else { 0.0 })).collect();
     from_host(values, [lengths.len(), width], device)
 }
 
@@ -45,11 +39,7 @@ pub fn unpad<B: Backend>(tensor: Tensor<B, 2>, lengths: &[usize]) -> Result<Vec<
         .map_err(|error| format!("{error:?}"))?
         .into_vec()
         .map_err(|error| format!("{error:?}"))?;
-    Ok(lengths
-        .iter()
-        .enumerate()
-        .map(|(row, &length)| values[row * width..][..length.min(width)].to_vec())
-        .collect())
+    Ok(lengths.iter().enumerate().map(|(row, &length)| values[row * width..][..length.min(width)].to_vec()).collect())
 }
 
 fn from_host<B: Backend>(values: Vec<f32>, shape: [usize; 2], device: &B::Device) -> Tensor<B, 2> {

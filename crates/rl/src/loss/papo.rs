@@ -25,12 +25,7 @@ pub struct PapoConfig {
 
 impl Default for PapoConfig {
     fn default() -> Self {
-        Self {
-            kl_prcp_coef: 0.02,
-            ori_entropy_loss_coef: 0.0,
-            aug_entropy_loss_coef: 0.0,
-            mask_probability: 0.6,
-        }
+        Self { kl_prcp_coef: 0.02, ori_entropy_loss_coef: 0.0, aug_entropy_loss_coef: 0.0, mask_probability: 0.6 }
     }
 }
 
@@ -41,16 +36,8 @@ impl PapoConfig {
     /// [`LossError::Config`].
     pub fn validate(&self) -> Result<(), LossError> {
         positive("papo.kl_prcp_coef", self.kl_prcp_coef, true)?;
-        positive(
-            "papo.ori_entropy_loss_coef",
-            self.ori_entropy_loss_coef,
-            true,
-        )?;
-        positive(
-            "papo.aug_entropy_loss_coef",
-            self.aug_entropy_loss_coef,
-            true,
-        )?;
+        positive("papo.ori_entropy_loss_coef", self.ori_entropy_loss_coef, true)?;
+        positive("papo.aug_entropy_loss_coef", self.aug_entropy_loss_coef, true)?;
         match self.mask_probability > 0.0 && self.mask_probability <= 1.0 {
             true => Ok(()),
             false => refuse(
@@ -73,21 +60,11 @@ pub struct PapoTerms<B: Backend> {
 }
 
 /// PAPO's terms of each token, all `[R, T]`.
-pub fn terms<B: Backend>(
-    log_probs: Tensor<B, 2>,
-    masked_log_probs: Tensor<B, 2>,
-    config: &PapoConfig,
-) -> PapoTerms<B> {
+pub fn terms<B: Backend>(log_probs: Tensor<B, 2>, masked_log_probs: Tensor<B, 2>, config: &PapoConfig) -> PapoTerms<B> {
     let kl_prcp = kl::k3(masked_log_probs.clone() - log_probs.clone());
     let masked_entropy = entropy::sampled(masked_log_probs);
     let loss = entropy::sampled(log_probs).mul_scalar(config.ori_entropy_loss_coef)
-        + masked_entropy
-            .clone()
-            .mul_scalar(config.aug_entropy_loss_coef)
+        + masked_entropy.clone().mul_scalar(config.aug_entropy_loss_coef)
         - kl_prcp.clone().mul_scalar(config.kl_prcp_coef);
-    PapoTerms {
-        loss,
-        kl_prcp,
-        masked_entropy,
-    }
+    PapoTerms { loss, kl_prcp, masked_entropy }
 }

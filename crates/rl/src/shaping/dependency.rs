@@ -9,9 +9,7 @@ pub fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
 
 /// Dependency of each token of a response.
 pub fn dependencies(log_probs: &[f32], perturbed_log_probs: &[f32]) -> Vec<f64> {
-    std::iter::zip(log_probs, perturbed_log_probs)
-        .map(|(&l, &masked)| token_dependency(l, masked))
-        .collect()
+    std::iter::zip(log_probs, perturbed_log_probs).map(|(&l, &masked)| token_dependency(l, masked)).collect()
 }
 
 /// Mean; 0 of nothing.
@@ -23,10 +21,7 @@ pub(crate) fn mean(values: &[f64]) -> f64 {
 pub(crate) fn min_max(values: &[f64], eps: f64) -> Vec<f64> {
     let low = values.iter().copied().fold(f64::INFINITY, f64::min);
     let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    values
-        .iter()
-        .map(|v| (v - low) / (high - low + eps))
-        .collect()
+    values.iter().map(|v| (v - low) / (high - low + eps)).collect()
 }
 
 /// Whether all of a response's stream values are numbers. A NaN would spread over the batch, so such a response keeps its

@@ -70,17 +70,11 @@ impl ShapingBatch<'_> {
     /// Checks that every list has one entry a response, and token advantages one a token.
     pub(crate) fn check(&self) -> Result<(), ShapingError> {
         let expected = self.lengths.len();
-        for (what, found) in [
-            ("advantages", self.advantages.len()),
-            ("groups", self.groups.len()),
-            ("has_image", self.has_image.len()),
-        ] {
+        for (what, found) in
+            [("advantages", self.advantages.len()), ("groups", self.groups.len()), ("has_image", self.has_image.len())]
+        {
             if found != expected {
-                return Err(ShapingError::Responses {
-                    what,
-                    found,
-                    expected,
-                });
+                return Err(ShapingError::Responses { what, found, expected });
             }
         }
         match self.advantages {
@@ -91,11 +85,7 @@ impl ShapingBatch<'_> {
 
     /// The advantages of each token before shaping.
     pub(crate) fn plain(&self) -> Vec<Vec<f32>> {
-        self.lengths
-            .iter()
-            .enumerate()
-            .map(|(response, &length)| self.advantages.tokens(response, length))
-            .collect()
+        self.lengths.iter().enumerate().map(|(response, &length)| self.advantages.tokens(response, length)).collect()
     }
 }
 
@@ -116,11 +106,7 @@ impl Shaped {
     pub fn policy_mask_values(&self) -> Option<Vec<Vec<f32>>> {
         let rows = self.policy_mask.as_ref()?;
         let value = |&kept: &bool| if kept { 1.0 } else { 0.0 };
-        Some(
-            rows.iter()
-                .map(|row| row.iter().map(value).collect())
-                .collect(),
-        )
+        Some(rows.iter().map(|row| row.iter().map(value).collect()).collect())
     }
 }
 
@@ -145,14 +131,7 @@ pub enum ShapingKind {
 
 impl ShapingKind {
     /// Every shaping.
-    pub const ALL: [Self; 6] = [
-        Self::None,
-        Self::Vgpo,
-        Self::Vppo,
-        Self::Pgpo,
-        Self::Pepo,
-        Self::Srpo,
-    ];
+    pub const ALL: [Self; 6] = [Self::None, Self::Vgpo, Self::Vppo, Self::Pgpo, Self::Pepo, Self::Srpo];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -283,16 +262,8 @@ pub enum ShapingError {
     Device(String),
 }
 
-pub(crate) fn refuse<T>(
-    key: &'static str,
-    value: impl ToString,
-    reason: &'static str,
-) -> Result<T, ShapingError> {
-    Err(ShapingError::Config {
-        key,
-        value: value.to_string(),
-        reason,
-    })
+pub(crate) fn refuse<T>(key: &'static str, value: impl ToString, reason: &'static str) -> Result<T, ShapingError> {
+    Err(ShapingError::Config { key, value: value.to_string(), reason })
 }
 
 /// Refuses what does not lie in `(low, high]`.

@@ -18,9 +18,6 @@ impl<B: Backend> AdvantageShaping<B> for NoShaping {
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         batch.check()?;
-        Ok(Shaped {
-            advantages: batch.plain(),
-            ..Shaped::default()
-        })
+        Ok(Shaped { advantages: batch.plain(), ..Shaped::default() })
     }
 }

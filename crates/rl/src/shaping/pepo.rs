@@ -32,10 +32,7 @@ pub struct PepoConfig {
 
 impl Default for PepoConfig {
     fn default() -> Self {
-        Self {
-            gate_alpha: 0.05,
-            gate_temperature: 1.0,
-        }
+        Self { gate_alpha: 0.05, gate_temperature: 1.0 }
     }
 }
 
@@ -69,14 +66,10 @@ const EPS: f64 = 1e-6;
 ///
 /// - `focus`: `[T]` visual focus in `[0, 1]`; `entropy`: `[T]` entropy of the full vocabulary.
 pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec<f64> {
-    let similarity: Vec<f64> = focus
-        .iter()
-        .map(|&rho| 2.0 * f64::from(rho) - 1.0)
-        .collect();
+    let similarity: Vec<f64> = focus.iter().map(|&rho| 2.0 * f64::from(rho) - 1.0).collect();
     let entropy: Vec<f64> = entropy.iter().map(|&h| f64::from(h)).collect();
-    let mixed: Vec<f64> = std::iter::zip(min_max(&similarity, EPS), min_max(&entropy, EPS))
-        .map(|(v, h)| v + h)
-        .collect();
+    let mixed: Vec<f64> =
+        std::iter::zip(min_max(&similarity, EPS), min_max(&entropy, EPS)).map(|(v, h)| v + h).collect();
     let centre = mean(&mixed);
     let logits: Vec<f64> = std::iter::zip(&similarity, &mixed)
         .map(|(v, m)| {
@@ -100,12 +93,7 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![
-            Stream::VisualFocus {
-                prototype: ::vgpo::PrototypeMode::Mean,
-            },
-            Stream::Entropy,
-        ]
+        vec![Stream::VisualFocus { prototype: ::vgpo::PrototypeMode::Mean }, Stream::Entropy]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
@@ -129,10 +117,7 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
         Ok(Shaped {
             advantages,
             policy_mask: None,
-            metrics: vec![
-                ("pepo/token_weight_min", smallest),
-                ("pepo/token_weight_max", largest),
-            ],
+            metrics: vec![("pepo/token_weight_min", smallest), ("pepo/token_weight_max", largest)],
         })
     }
 }

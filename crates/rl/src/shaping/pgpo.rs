@@ -27,11 +27,7 @@ pub struct PgpoConfig {
 
 impl Default for PgpoConfig {
     fn default() -> Self {
-        Self {
-            tau: 0.4,
-            beta: 2.0,
-            mask_probability: 1.0,
-        }
+        Self { tau: 0.4, beta: 2.0, mask_probability: 1.0 }
     }
 }
 
@@ -90,10 +86,7 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            Stream::PerturbedLogProbs {
-                draw: Draw::Response,
-                probability: self.0.mask_probability,
-            },
+            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
         ]
     }
 
@@ -101,11 +94,7 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
         self.0.validate()?;
         batch.check()?;
         let own = stream::need("old_log_probs", &batch.streams.old_log_probs, batch.lengths)?;
-        let perturbed = stream::need(
-            "perturbed_log_probs",
-            &batch.streams.perturbed_log_probs,
-            batch.lengths,
-        )?;
+        let perturbed = stream::need("perturbed_log_probs", &batch.streams.perturbed_log_probs, batch.lengths)?;
         let mut advantages = batch.plain();
         let (mut largest, mut total, mut tokens) = (1.0_f64, 0.0, 0);
         for (i, row) in advantages.iter_mut().enumerate() {
@@ -123,10 +112,7 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
         Ok(Shaped {
             advantages,
             policy_mask: None,
-            metrics: vec![
-                ("pgpo/dependency_mean", total / tokens.max(1) as f64),
-                ("pgpo/token_weight_max", largest),
-            ],
+            metrics: vec![("pgpo/dependency_mean", total / tokens.max(1) as f64), ("pgpo/token_weight_max", largest)],
         })
     }
 }

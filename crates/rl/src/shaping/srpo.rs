@@ -33,11 +33,7 @@ pub struct SrpoConfig {
 
 impl Default for SrpoConfig {
     fn default() -> Self {
-        Self {
-            lambda: 1.0,
-            bound: 2.0,
-            mask_probability: 0.5,
-        }
+        Self { lambda: 1.0, bound: 2.0, mask_probability: 0.5 }
     }
 }
 
@@ -47,20 +43,8 @@ impl SrpoConfig {
     /// # Errors
     /// [`ShapingError::Config`].
     pub fn validate(&self) -> Result<(), ShapingError> {
-        within(
-            "srpo.lambda",
-            self.lambda,
-            0.0,
-            f64::MAX,
-            "must be above 0: without weights write shaping = \"none\"",
-        )?;
-        within(
-            "srpo.bound",
-            self.bound,
-            1.0,
-            f64::MAX,
-            "must be above 1: it is the largest weight",
-        )?;
+        within("srpo.lambda", self.lambda, 0.0, f64::MAX, "must be above 0: without weights write shaping = \"none\"")?;
+        within("srpo.bound", self.bound, 1.0, f64::MAX, "must be above 1: it is the largest weight")?;
         within(
             "srpo.mask_probability",
             self.mask_probability,
@@ -92,11 +76,7 @@ pub fn token_weights(scores: &[f64], config: &SrpoConfig) -> Vec<f64> {
     let baseline = mean(scores);
     scores
         .iter()
-        .map(|score| {
-            (config.lambda * (score - baseline))
-                .exp()
-                .clamp(1.0 / config.bound, config.bound)
-        })
+        .map(|score| (config.lambda * (score - baseline)).exp().clamp(1.0 / config.bound, config.bound))
         .collect()
 }
 
@@ -113,10 +93,7 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            Stream::PerturbedLogProbs {
-                draw: Draw::Response,
-                probability: self.0.mask_probability,
-            },
+            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
             Stream::PerceptionSpans,
             Stream::UnperceivedLogProbs,
         ]
@@ -128,17 +105,8 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
         let (streams, lengths) = (batch.streams, batch.lengths);
         let own = stream::need("old_log_probs", &streams.old_log_probs, lengths)?;
         let perturbed = stream::need("perturbed_log_probs", &streams.perturbed_log_probs, lengths)?;
-        let unperceived = stream::need(
-            "unperceived_log_probs",
-            &streams.unperceived_log_probs,
-            lengths,
-        )?;
-        let spans = streams
-            .perception_spans
-            .as_ref()
-            .ok_or(ShapingError::Missing {
-                stream: "perception_spans",
-            })?;
+        let unperceived = stream::need("unperceived_log_probs", &streams.unperceived_log_probs, lengths)?;
+        let spans = streams.perception_spans.as_ref().ok_or(ShapingError::Missing { stream: "perception_spans" })?;
         if spans.len() != lengths.len() {
             return Err(ShapingError::Responses {
                 what: "perception_spans",
@@ -149,9 +117,7 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
         let mut advantages = batch.plain();
         let mut shaped = 0;
         for (i, row) in advantages.iter_mut().enumerate() {
-            let span = spans[i]
-                .as_ref()
-                .filter(|span| !span.is_empty() && span.end <= lengths[i]);
+            let span = spans[i].as_ref().filter(|span| !span.is_empty() && span.end <= lengths[i]);
             let Some(span) = span.filter(|_| batch.has_image[i]) else {
                 continue;
             };
@@ -169,10 +135,7 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
         Ok(Shaped {
             advantages,
             policy_mask: None,
-            metrics: vec![(
-                "srpo/shaped_responses",
-                f64::from(shaped) / lengths.len().max(1) as f64,
-            )],
+            metrics: vec![("srpo/shaped_responses", f64::from(shaped) / lengths.len().max(1) as f64)],
         })
     }
 }

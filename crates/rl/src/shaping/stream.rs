@@ -81,10 +81,7 @@ pub fn merge(wanted: &[Stream]) -> Result<Vec<Stream>, ShapingError> {
             None => merged.push(stream),
             Some(&held) if held == stream => {}
             Some(&held) => {
-                return Err(ShapingError::Conflict {
-                    first: held,
-                    second: stream,
-                });
+                return Err(ShapingError::Conflict { first: held, second: stream });
             }
         }
     }
@@ -97,34 +94,21 @@ pub(crate) fn need<'a>(
     rows: &'a Option<Vec<Vec<f32>>>,
     lengths: &[usize],
 ) -> Result<&'a [Vec<f32>], ShapingError> {
-    let rows = rows
-        .as_ref()
-        .ok_or(ShapingError::Missing { stream: what })?;
+    let rows = rows.as_ref().ok_or(ShapingError::Missing { stream: what })?;
     check(what, rows, lengths)?;
     Ok(rows)
 }
 
 /// One list a response, one entry a token.
-pub(crate) fn check(
-    what: &'static str,
-    rows: &[Vec<f32>],
-    lengths: &[usize],
-) -> Result<(), ShapingError> {
+pub(crate) fn check(what: &'static str, rows: &[Vec<f32>], lengths: &[usize]) -> Result<(), ShapingError> {
     if rows.len() != lengths.len() {
-        return Err(ShapingError::Responses {
-            what,
-            found: rows.len(),
-            expected: lengths.len(),
-        });
+        return Err(ShapingError::Responses { what, found: rows.len(), expected: lengths.len() });
     }
     let wrong = std::iter::zip(rows, lengths).position(|(row, &length)| row.len() != length);
     match wrong {
-        Some(response) => Err(ShapingError::Tokens {
-            what,
-            response,
-            found: rows[response].len(),
-            expected: lengths[response],
-        }),
+        Some(response) => {
+            Err(ShapingError::Tokens { what, response, found: rows[response].len(), expected: lengths[response] })
+        }
         None => Ok(()),
     }
 }
@@ -132,17 +116,9 @@ pub(crate) fn check(
 /// The visual focus of each token. A response without an image has none, whatever its list holds: it gets zeros.
 pub(crate) fn visual_focus(batch: &ShapingBatch) -> Result<Vec<Vec<f32>>, ShapingError> {
     let what = "visual_focus";
-    let rows = batch
-        .streams
-        .visual_focus
-        .as_ref()
-        .ok_or(ShapingError::Missing { stream: what })?;
+    let rows = batch.streams.visual_focus.as_ref().ok_or(ShapingError::Missing { stream: what })?;
     if rows.len() != batch.lengths.len() {
-        return Err(ShapingError::Responses {
-            what,
-            found: rows.len(),
-            expected: batch.lengths.len(),
-        });
+        return Err(ShapingError::Responses { what, found: rows.len(), expected: batch.lengths.len() });
     }
     let focus: Vec<Vec<f32>> = rows
         .iter()

@@ -12,18 +12,11 @@ fn run(config: &ShapingConfig, batch: &ShapingBatch) -> Result<Shaped, ShapingEr
 }
 
 fn config(shaping: ShapingKind) -> ShapingConfig {
-    ShapingConfig {
-        shaping,
-        ..ShapingConfig::default()
-    }
+    ShapingConfig { shaping, ..ShapingConfig::default() }
 }
 
 fn close(found: &[f32], expected: &[f32]) {
-    assert_eq!(
-        found.len(),
-        expected.len(),
-        "{found:?} against {expected:?}"
-    );
+    assert_eq!(found.len(), expected.len(), "{found:?} against {expected:?}");
     for (a, b) in found.iter().zip(expected) {
         assert!((a - b).abs() < 1e-5, "{found:?} against {expected:?}");
     }
@@ -44,13 +37,7 @@ fn streams() -> Streams {
 }
 
 fn batch<'a>(advantages: &'a Advantages, streams: &'a Streams) -> ShapingBatch<'a> {
-    ShapingBatch {
-        advantages,
-        lengths: &[2, 3],
-        groups: &[9, 9],
-        has_image: &[true, true],
-        streams,
-    }
+    ShapingBatch { advantages, lengths: &[2, 3], groups: &[9, 9], has_image: &[true, true], streams }
 }
 
 fn one_each() -> Advantages {
@@ -60,19 +47,11 @@ fn one_each() -> Advantages {
 #[test]
 fn none_repeats_the_advantage() {
     let advantages = one_each();
-    let shaped = run(
-        &config(ShapingKind::None),
-        &batch(&advantages, &Streams::default()),
-    )
-    .unwrap();
+    let shaped = run(&config(ShapingKind::None), &batch(&advantages, &Streams::default())).unwrap();
     assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
     assert_eq!(shaped.policy_mask, None);
     let tokens = Advantages::PerToken(vec![vec![0.1, 0.2], vec![0.3, 0.4, 0.5]]);
-    let shaped = run(
-        &config(ShapingKind::None),
-        &batch(&tokens, &Streams::default()),
-    )
-    .unwrap();
+    let shaped = run(&config(ShapingKind::None), &batch(&tokens, &Streams::default())).unwrap();
     assert_eq!(Advantages::PerToken(shaped.advantages), tokens);
 }
 
@@ -111,11 +90,7 @@ fn vgpo_multiplies_by_its_factors_and_reports_them() {
         ("vgpo/top_tokens_early", 0.0),
         ("vgpo/non_finite_responses", 0.0),
     ] {
-        assert!(
-            (metric(name) - expected).abs() < 1e-5,
-            "{name}: {}",
-            metric(name)
-        );
+        assert!((metric(name) - expected).abs() < 1e-5, "{name}: {}", metric(name));
     }
 }
 
@@ -159,20 +134,14 @@ fn vppo_switches_are_independent() {
     // dependency (.37, 0) and (0, 1.14, .11): ceil(.8) = 1 and ceil(1.2) = 2 tokens learn
     let mask = vec![vec![true, false], vec![false, true, true]];
     assert_eq!(both.policy_mask, Some(mask.clone()));
-    assert_eq!(
-        both.policy_mask_values(),
-        Some(vec![vec![1.0, 0.0], vec![0.0, 1.0, 1.0]])
-    );
+    assert_eq!(both.policy_mask_values(), Some(vec![vec![1.0, 0.0], vec![0.0, 1.0, 1.0]]));
     // two responses: s = (0, 1), mean .5, weights .9 and 1.1
     close(&both.advantages.concat(), &[0.9, 0.9, -2.2, -2.2, -2.2]);
     config.vppo.trajectory_shaping = false;
     let filter = run(&config, &batch(&advantages, &streams)).unwrap();
     assert_eq!(filter.policy_mask, Some(mask));
     assert_eq!(filter.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
-    config.vppo = VppoConfig {
-        token_filtering: false,
-        ..VppoConfig::default()
-    };
+    config.vppo = VppoConfig { token_filtering: false, ..VppoConfig::default() };
     let weigh = run(&config, &batch(&advantages, &streams)).unwrap();
     assert_eq!(weigh.policy_mask, None);
     assert_eq!(weigh.advantages, both.advantages);
@@ -191,10 +160,7 @@ fn pgpo_moves_weight_to_dependent_tokens_and_keeps_the_sum() {
 
 #[test]
 fn pepo_is_a_gated_softmax() {
-    let config = PepoConfig {
-        gate_alpha: 0.5,
-        gate_temperature: 2.0,
-    };
+    let config = PepoConfig { gate_alpha: 0.5, gate_temperature: 2.0 };
     // similarities (0, 1); v^ = (0, 1), H^ = (1, 0): mixed (1, 1), so the gate is 1
     let weights = pepo::token_weights(&[0.5, 1.0], &[0.9, 0.1], &config);
     let e = 0.5_f64.exp();
@@ -209,18 +175,11 @@ fn pepo_is_a_gated_softmax() {
 #[test]
 fn srpo_scores_each_role_on_what_it_rests_on() {
     // an opening tag, two perception tokens, two reasoning tokens
-    let scores = srpo::role_scores(
-        &[9.0, 0.0, 4.0, 9.0, 9.0],
-        &[9.0, 9.0, 9.0, 2.0, 1.0],
-        &(1..3),
-    );
+    let scores = srpo::role_scores(&[9.0, 0.0, 4.0, 9.0, 9.0], &[9.0, 9.0, 9.0, 2.0, 1.0], &(1..3));
     for (found, expected) in scores.iter().zip([0.5, 0.0, 1.0, 1.0, 0.0]) {
         assert!((found - expected).abs() < 1e-6, "{scores:?}");
     }
-    let config = SrpoConfig {
-        bound: 1.5,
-        ..SrpoConfig::default()
-    };
+    let config = SrpoConfig { bound: 1.5, ..SrpoConfig::default() };
     let weights = srpo::token_weights(&scores, &config);
     for (found, expected) in weights.iter().zip([1.0, 2.0 / 3.0, 1.5, 1.5, 2.0 / 3.0]) {
         assert!((found - expected).abs() < 1e-6, "{weights:?}");
@@ -260,10 +219,7 @@ fn every_shaping_declares_exactly_what_it_reads() {
         }
         let device = Default::default();
         let with = shaping.shape(&batch(&advantages, &given), &device);
-        assert_eq!(
-            with.unwrap(),
-            shaping.shape(&batch(&advantages, &full), &device).unwrap()
-        );
+        assert_eq!(with.unwrap(), shaping.shape(&batch(&advantages, &full), &device).unwrap());
         if kind != ShapingKind::None {
             let without = shaping.shape(&batch(&advantages, &Streams::default()), &device);
             assert!(matches!(without, Err(ShapingError::Missing { .. })));
@@ -287,26 +243,11 @@ fn text_only_and_broken_responses_keep_their_plain_advantage() {
     }
     let whole = streams();
     for kind in ShapingKind::ALL {
-        let text = ShapingBatch {
-            has_image: &[false, false],
-            ..batch(&advantages, &whole)
-        };
+        let text = ShapingBatch { has_image: &[false, false], ..batch(&advantages, &whole) };
         for batch in [text, batch(&advantages, &broken)] {
             let shaped = run(&config(kind), &batch).unwrap();
-            assert_eq!(
-                shaped.advantages,
-                [vec![1.0; 2], vec![-2.0; 3]],
-                "{}",
-                kind.name()
-            );
-            assert!(
-                shaped
-                    .policy_mask
-                    .iter()
-                    .flatten()
-                    .flatten()
-                    .all(|kept| *kept)
-            );
+            assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]], "{}", kind.name());
+            assert!(shaped.policy_mask.iter().flatten().flatten().all(|kept| *kept));
             assert!(shaped.metrics.iter().all(|(_, value)| value.is_finite()));
         }
     }
@@ -328,13 +269,8 @@ fn an_empty_batch_is_no_error() {
         unperceived_log_probs: empty(),
     };
     for kind in ShapingKind::ALL {
-        let batch = ShapingBatch {
-            advantages: &advantages,
-            lengths: &[],
-            groups: &[],
-            has_image: &[],
-            streams: &streams,
-        };
+        let batch =
+            ShapingBatch { advantages: &advantages, lengths: &[], groups: &[], has_image: &[], streams: &streams };
         assert!(run(&config(kind), &batch).unwrap().advantages.is_empty());
     }
 }
@@ -346,30 +282,22 @@ fn what_does_not_fit_is_named() {
     let vppo = config(ShapingKind::Vppo);
     streams.perturbed_log_probs = Some(vec![vec![-2.0], vec![-0.5; 3]]);
     assert_eq!(
-        run(&vppo, &batch(&advantages, &streams))
-            .unwrap_err()
-            .to_string(),
+        run(&vppo, &batch(&advantages, &streams)).unwrap_err().to_string(),
         "shaping: perturbed_log_probs of response 0 has 1 entries for 2 tokens"
     );
     streams.perturbed_log_probs = Some(vec![]);
     assert_eq!(
-        run(&vppo, &batch(&advantages, &streams))
-            .unwrap_err()
-            .to_string(),
+        run(&vppo, &batch(&advantages, &streams)).unwrap_err().to_string(),
         "shaping: perturbed_log_probs has 0 entries for 2 responses"
     );
     streams.perturbed_log_probs = None;
     assert_eq!(
-        run(&vppo, &batch(&advantages, &streams))
-            .unwrap_err()
-            .to_string(),
+        run(&vppo, &batch(&advantages, &streams)).unwrap_err().to_string(),
         "shaping: the batch carries no perturbed_log_probs; the shaping declares that it needs it"
     );
     let short = Advantages::PerResponse(vec![1.0]);
     assert_eq!(
-        run(&vppo, &batch(&short, &streams))
-            .unwrap_err()
-            .to_string(),
+        run(&vppo, &batch(&short, &streams)).unwrap_err().to_string(),
         "shaping: advantages has 1 entries for 2 responses"
     );
     for focus in [vec![vec![0.5; 2]], vec![vec![0.5; 2], vec![0.5; 2]]] {
@@ -403,22 +331,15 @@ fn settings_out_of_range_are_refused_with_the_reason() {
     };
     assert!(bad(&neither, ShapingKind::Vppo).contains("leaves nothing of VPPO"));
     assert!(bad(&|c| c.pgpo.tau = -1.0, ShapingKind::Pgpo).contains("pgpo.tau = -1"));
-    assert!(
-        bad(&|c| c.pepo.gate_temperature = 0.0, ShapingKind::Pepo)
-            .contains("pepo.gate_temperature")
-    );
+    assert!(bad(&|c| c.pepo.gate_temperature = 0.0, ShapingKind::Pepo).contains("pepo.gate_temperature"));
     assert!(bad(&|c| c.srpo.bound = 1.0, ShapingKind::Srpo).contains("srpo.bound = 1"));
-    let alone = config(ShapingKind::Vgpo)
-        .validate(1)
-        .unwrap_err()
-        .to_string();
+    let alone = config(ShapingKind::Vgpo).validate(1).unwrap_err().to_string();
     assert!(alone.contains("needs rollout.n of 2 or more"));
 }
 
 #[test]
 fn the_configuration_reads_and_refuses_unknown_keys() {
-    let config: ShapingConfig =
-        toml::from_str("shaping = \"vppo\"\n[vppo]\nkeep_share = 0.3\n").unwrap();
+    let config: ShapingConfig = toml::from_str("shaping = \"vppo\"\n[vppo]\nkeep_share = 0.3\n").unwrap();
     assert_eq!(config.shaping, ShapingKind::Vppo);
     assert_eq!(config.vppo.keep_share, 0.3);
     assert!(toml::from_str::<ShapingConfig>("[vppo]\nkeep = 0.3\n").is_err());

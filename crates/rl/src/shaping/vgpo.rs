@@ -1,8 +1,6 @@
 //! VGPO (arXiv 2604.09349): the factors of the `vgpo` crate, with the metrics that the paper reads.
 
-use super::{
-    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, stream,
-};
+use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, stream};
 use crate::loss::padding;
 use ::vgpo::{FocusMetrics, Rows, VgpoConfig, factors_of, metrics::Spread};
 use burn::tensor::backend::Backend;
@@ -17,37 +15,25 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![Stream::VisualFocus {
-            prototype: self.0.prototype,
-        }]
+        vec![Stream::VisualFocus { prototype: self.0.prototype }]
     }
 
     fn shape(&self, batch: &ShapingBatch, device: &B::Device) -> Result<Shaped, ShapingError> {
         batch.check()?;
         let rho = stream::visual_focus(batch)?;
-        let looks: Vec<bool> = std::iter::zip(&rho, batch.has_image)
-            .map(|(row, &image)| image && is_finite(&[row]))
-            .collect();
-        let broken = std::iter::zip(&looks, batch.has_image)
-            .filter(|(looks, image)| **image && !**looks)
-            .count();
+        let looks: Vec<bool> =
+            std::iter::zip(&rho, batch.has_image).map(|(row, &image)| image && is_finite(&[row])).collect();
+        let broken = std::iter::zip(&looks, batch.has_image).filter(|(looks, image)| **image && !**looks).count();
 
         let width = padding::width(batch.lengths);
-        let rows = Rows {
-            lengths: batch.lengths,
-            groups: batch.groups,
-            has_image: &looks,
-        };
+        let rows = Rows { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
         let factors = factors_of::<B>(padding::pad(&rho, width, device), &rows, &self.0)?;
         let read = |tensor| padding::unpad(tensor, batch.lengths).map_err(ShapingError::Device);
         let weights = read(factors.combined())?;
         let token = read(factors.token.clone())?;
         let gate = read(factors.gate.clone())?;
-        let trajectory = padding::unpad(
-            factors.trajectory.clone().unsqueeze_dim(1),
-            &vec![1; batch.lengths.len()],
-        )
-        .map_err(ShapingError::Device)?;
+        let trajectory = padding::unpad(factors.trajectory.clone().unsqueeze_dim(1), &vec![1; batch.lengths.len()])
+            .map_err(ShapingError::Device)?;
 
         let mut advantages = batch.plain();
         for (row, weights) in advantages.iter_mut().zip(&weights) {
@@ -56,14 +42,10 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
             }
         }
         let seen = |rows: &[Vec<f32>]| -> Vec<f32> {
-            std::iter::zip(rows, &looks)
-                .filter(|(_, looks)| **looks)
-                .flat_map(|(row, _)| row.iter().copied())
-                .collect()
+            std::iter::zip(rows, &looks).filter(|(_, looks)| **looks).flat_map(|(row, _)| row.iter().copied()).collect()
         };
-        let focus: Vec<&Vec<f32>> = std::iter::zip(&rho, &looks)
-            .filter_map(|(row, looks)| looks.then_some(row))
-            .collect();
+        let focus: Vec<&Vec<f32>> =
+            std::iter::zip(&rho, &looks).filter_map(|(row, looks)| looks.then_some(row)).collect();
         let focus = FocusMetrics::new(&focus);
         let (token, trajectory) = (Spread::new(seen(&token)), Spread::new(seen(&trajectory)));
         let mut metrics = vec![
@@ -83,10 +65,6 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
         // A batch in which nothing looks (text only, one-token responses) has no figures to log.
         metrics.retain(|(_, value)| value.is_finite());
         metrics.push(("vgpo/non_finite_responses", broken as f64));
-        Ok(Shaped {
-            advantages,
-            policy_mask: None,
-            metrics,
-        })
+        Ok(Shaped { advantages, policy_mask: None, metrics })
     }
 }

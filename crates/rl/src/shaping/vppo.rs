@@ -27,13 +27,7 @@ pub struct VppoConfig {
 
 impl Default for VppoConfig {
     fn default() -> Self {
-        Self {
-            token_filtering: true,
-            keep_share: 0.4,
-            trajectory_shaping: true,
-            beta_min: 0.9,
-            mask_probability: 0.5,
-        }
+        Self { token_filtering: true, keep_share: 0.4, trajectory_shaping: true, beta_min: 0.9, mask_probability: 0.5 }
     }
 }
 
@@ -100,9 +94,7 @@ pub fn trajectory_weights(dependency: &[f64], beta_min: f64) -> Vec<f64> {
         return vec![1.0; dependency.len()];
     }
     let beta_max = beta_min + (1.0 - beta_min) / (mean_s + 1e-8);
-    s.iter()
-        .map(|s| beta_min + s * (beta_max - beta_min))
-        .collect()
+    s.iter().map(|s| beta_min + s * (beta_max - beta_min)).collect()
 }
 
 /// Both mechanisms, each with its switch.
@@ -117,10 +109,7 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            Stream::PerturbedLogProbs {
-                draw: Draw::Response,
-                probability: self.0.mask_probability,
-            },
+            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
         ]
     }
 
@@ -128,21 +117,12 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
         self.0.validate()?;
         batch.check()?;
         let own = stream::need("old_log_probs", &batch.streams.old_log_probs, batch.lengths)?;
-        let perturbed = stream::need(
-            "perturbed_log_probs",
-            &batch.streams.perturbed_log_probs,
-            batch.lengths,
-        )?;
+        let perturbed = stream::need("perturbed_log_probs", &batch.streams.perturbed_log_probs, batch.lengths)?;
         // Responses that can be judged: with an image to hide, at least one token, and numbers.
         let judged: Vec<usize> = (0..batch.lengths.len())
-            .filter(|&i| {
-                batch.has_image[i] && batch.lengths[i] > 0 && is_finite(&[&own[i], &perturbed[i]])
-            })
+            .filter(|&i| batch.has_image[i] && batch.lengths[i] > 0 && is_finite(&[&own[i], &perturbed[i]]))
             .collect();
-        let tokens: Vec<Vec<f64>> = judged
-            .iter()
-            .map(|&i| dependencies(&own[i], &perturbed[i]))
-            .collect();
+        let tokens: Vec<Vec<f64>> = judged.iter().map(|&i| dependencies(&own[i], &perturbed[i])).collect();
         let responses: Vec<f64> = tokens.iter().map(|s| mean(s)).collect();
 
         let mut advantages = batch.plain();
@@ -169,10 +149,6 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
             let kept = mask.iter().flatten().filter(|kept| **kept).count();
             metrics.push(("vppo/kept_tokens", kept as f64 / all.max(1) as f64));
         }
-        Ok(Shaped {
-            advantages,
-            policy_mask,
-            metrics,
-        })
+        Ok(Shaped { advantages, policy_mask, metrics })
     }
 }

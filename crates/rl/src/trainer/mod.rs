@@ -137,7 +137,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             Some(state) if state.stage >= stages.len() => {
                 return Err(TrainError::Checkpoint {
                     path: from.unwrap_or_default(),
-                    reason: format!("it stands in stage {}, the configuration has {} stages", state.stage + 1, stages.len()),
+                    reason: format!(
+                        "it stands in stage {}, the configuration has {} stages",
+                        state.stage + 1,
+                        stages.len()
+                    ),
                 });
             }
             Some(state) => state,
@@ -198,7 +202,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             Err(TrainError::Interrupted) => {
                 let path = self.save()?;
                 self.setup.progress.finish();
-                self.setup.progress.note(&format!("interrupted: checkpoint of step {} in {}", self.state.step, path.display()));
+                self.setup.progress.note(&format!(
+                    "interrupted: checkpoint of step {} in {}",
+                    self.state.step,
+                    path.display()
+                ));
                 return Err(TrainError::Interrupted);
             }
             Err(error) => {
@@ -259,7 +267,13 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if let Some(path) = &self.saved
             && checkpoint::read_state(path).is_ok_and(|s| {
                 (s.step, s.stage, &s.validation, &s.before, &s.unvalidated)
-                    == (self.state.step, self.state.stage, &self.state.validation, &self.state.before, &self.state.unvalidated)
+                    == (
+                        self.state.step,
+                        self.state.stage,
+                        &self.state.validation,
+                        &self.state.before,
+                        &self.state.unvalidated,
+                    )
             })
         {
             return Ok(path.clone());
@@ -288,7 +302,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if matches!(found, Err(TrainError::Interrupted)) {
             self.state.step += 1;
             self.state.stage_step += 1;
-            self.state.unvalidated = Some(metrics.iter().map(|(k, v)| (k.clone(), v.is_finite().then_some(*v))).collect());
+            self.state.unvalidated =
+                Some(metrics.iter().map(|(k, v)| (k.clone(), v.is_finite().then_some(*v))).collect());
         }
         found
     }
@@ -308,7 +323,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut line = Map::new();
         line.insert("stage".into(), stage.into());
         line.insert("data/set_aside".into(), self.aside.count().into());
-        line.extend(metrics.into_iter().map(|(k, v)| (k, serde_json::Number::from_f64(v).map_or(Value::Null, Value::Number))));
+        line.extend(
+            metrics.into_iter().map(|(k, v)| (k, serde_json::Number::from_f64(v).map_or(Value::Null, Value::Number))),
+        );
         self.log.append(self.state.step, &line)?;
         let freq = self.setup.config.trainer.save_freq as u64;
         if freq > 0 && self.state.step.is_multiple_of(freq) {
@@ -322,7 +339,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let config = &self.setup.config;
         let processor = &self.setup.processor;
         let mut suppress = self.policy.vision_token_ids();
-        suppress.extend([processor.vision_start_id(), processor.vision_end_id(), processor.image_pad_id(), processor.video_pad_id()]);
+        suppress.extend([
+            processor.vision_start_id(),
+            processor.vision_end_id(),
+            processor.image_pad_id(),
+            processor.video_pad_id(),
+        ]);
         suppress.extend(processor.token_id("<|vision_pad|>"));
         suppress.sort_unstable();
         suppress.dedup();

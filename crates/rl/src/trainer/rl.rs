@@ -23,7 +23,12 @@ use crate::update::{Schedule, update};
 
 /// A kept group in a checkpoint.
 pub(super) fn carry(group: &Group) -> Carried {
-    Carried { row: group.item.row, responses: group.responses.clone(), scores: group.scores.iter().map(Into::into).collect(), greedy: group.greedy }
+    Carried {
+        row: group.item.row,
+        responses: group.responses.clone(),
+        scores: group.scores.iter().map(Into::into).collect(),
+        greedy: group.greedy,
+    }
 }
 
 /// The prompts of a step and what it took to find them.
@@ -59,7 +64,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut before = Metrics::new();
         if self.state.stage_step == 0 && config.trainer.val_before_train && self.validation.is_some() {
             before = self.validate(self.state.step)?;
-            self.setup.progress.note(&format!("before {}: validation accuracy {:.1}%", stage.name, 100.0 * before.get("val/accuracy").copied().unwrap_or(0.0)));
+            self.setup.progress.note(&format!(
+                "before {}: validation accuracy {:.1}%",
+                stage.name,
+                100.0 * before.get("val/accuracy").copied().unwrap_or(0.0)
+            ));
         }
         while self.state.unvalidated.is_some() || self.state.stage_step < steps as u64 {
             if self.interrupted() {
@@ -83,7 +92,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let due = config.trainer.val_freq > 0 && next.is_multiple_of(config.trainer.val_freq as u64);
             if self.validation.is_some() && (due || last) {
                 let found = self.validate_step(&metrics)?;
-                self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * found.get("val/accuracy").copied().unwrap_or(0.0)));
+                self.setup.progress.note(&format!(
+                    "{} {next}: validation accuracy {:.1}%",
+                    stage.name,
+                    100.0 * found.get("val/accuracy").copied().unwrap_or(0.0)
+                ));
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
             }
@@ -91,7 +104,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             metrics.insert("time/step_s".into(), time.as_secs_f64());
             metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());
             let result = self.finish_step(metrics, &stage.name);
-            self.setup.progress.step(StepReport { step: self.state.stage_step, score: ("reward", reward), tokens, time });
+            self.setup.progress.step(StepReport {
+                step: self.state.stage_step,
+                score: ("reward", reward),
+                tokens,
+                time,
+            });
             result?;
         }
         Ok(())
@@ -101,7 +119,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     fn collect(&mut self, prompts: &Prompts, shaping: &dyn AdvantageShaping<B>) -> Result<Batch, TrainError> {
         let config = self.setup.config.clone();
         let (algorithm, size) = (&config.algorithm, config.data.rollout_batch_size);
-        let sampling = Sampling { temperature: config.rollout.temperature, top_p: config.rollout.top_p, seed: config.trainer.seed };
+        let sampling = Sampling {
+            temperature: config.rollout.temperature,
+            top_p: config.rollout.top_p,
+            seed: config.trainer.seed,
+        };
         let mut rollout = self.rollout_config(config.rollout.n, sampling);
         if config.actor.old_log_probs == OldLogProbs::Rollout {
             rollout.focus = shaping.streams().iter().find_map(|s| match s {
@@ -121,18 +143,26 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             kept: 0,
         };
         while batch.groups.len() < size {
-            if batch.rounds > 0 && config.trainer.max_try_make_batch > 0 && batch.rounds >= config.trainer.max_try_make_batch {
+            if batch.rounds > 0
+                && config.trainer.max_try_make_batch > 0
+                && batch.rounds >= config.trainer.max_try_make_batch
+            {
                 if batch.groups.is_empty() {
                     return Err(TrainError::Input(format!(
                         "no prompt had a mean {} between {} and {} in {} rounds; the task is too hard or too easy for this model, or trainer.max_try_make_batch is too small",
                         algorithm.filter_key, algorithm.filter_low, algorithm.filter_high, batch.rounds
                     )));
                 }
-                self.setup.progress.note(&format!("warning: only {} of {size} prompts were kept in {} rounds (trainer.max_try_make_batch)", batch.groups.len(), batch.rounds));
+                self.setup.progress.note(&format!(
+                    "warning: only {} of {size} prompts were kept in {} rounds (trainer.max_try_make_batch)",
+                    batch.groups.len(),
+                    batch.rounds
+                ));
                 break;
             }
             let progress = &mut self.setup.progress;
-            let items = prompts.next(&mut batch.cursor, size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
+            let items = prompts
+                .next(&mut batch.cursor, size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
             let clock = Instant::now();
             let jobs: Vec<Job> = items
                 .iter()
@@ -140,7 +170,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 .map(|(i, item)| {
                     // A row that comes twice in one batch gets two streams of random numbers.
                     let twin = items[..i].iter().filter(|other| other.row == item.row).count() as u64;
-                    let key = (self.state.step << 24) ^ ((batch.rounds as u64) << 16) ^ (twin << 56) ^ ((item.row as u64) << 32).rotate_left(7) ^ item.row as u64;
+                    let key = (self.state.step << 24)
+                        ^ ((batch.rounds as u64) << 16)
+                        ^ (twin << 56)
+                        ^ ((item.row as u64) << 32).rotate_left(7)
+                        ^ item.row as u64;
                     Job { prompt: &item.prompt, key }
                 })
                 .collect();
@@ -148,22 +182,35 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let eos = &rollout.eos;
             let max = rollout.max_new_tokens;
             let mut lengths = std::collections::HashMap::new();
-            let (responses, stats) = generate(&self.policy, &jobs, &rollout, &self.setup.interrupt, |job, response, id| {
-                let length: &mut usize = lengths.entry((job, response)).or_default();
-                *length += 1;
-                if eos.contains(&id) || *length == max {
-                    progress.advance(1);
-                }
-            })?;
+            let (responses, stats) =
+                generate(&self.policy, &jobs, &rollout, &self.setup.interrupt, |job, response, id| {
+                    let length: &mut usize = lengths.entry((job, response)).or_default();
+                    *length += 1;
+                    if eos.contains(&id) || *length == max {
+                        progress.advance(1);
+                    }
+                })?;
             let greedy = match algorithm.adv_estimator.needs_greedy() {
-                true => Some(generate(&self.policy, &jobs, &self.rollout_config(1, Sampling::greedy()), &self.setup.interrupt, |_, _, _| {})?.0),
+                true => Some(
+                    generate(
+                        &self.policy,
+                        &jobs,
+                        &self.rollout_config(1, Sampling::greedy()),
+                        &self.setup.interrupt,
+                        |_, _, _| {},
+                    )?
+                    .0,
+                ),
                 false => None,
             };
             batch.rollout_s += clock.elapsed().as_secs_f64();
             add(&mut batch.stats, &stats);
             let clock = Instant::now();
             let greedy = match greedy {
-                Some(greedy) => grade(items.clone(), greedy, &self.setup.processor, &mut self.reward)?.iter().map(|g| Some(g.mean("overall"))).collect(),
+                Some(greedy) => grade(items.clone(), greedy, &self.setup.processor, &mut self.reward)?
+                    .iter()
+                    .map(|g| Some(g.mean("overall")))
+                    .collect(),
                 None => vec![None; items.len()],
             };
             let mut groups = grade(items, responses, &self.setup.processor, &mut self.reward)?;
@@ -177,7 +224,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                     mean > algorithm.filter_low && mean < algorithm.filter_high
                 });
                 if groups.is_empty() {
-                    self.setup.progress.note(&format!("warning: round {} kept no prompt (algorithm.online_filtering)", batch.rounds));
+                    self.setup
+                        .progress
+                        .note(&format!("warning: round {} kept no prompt (algorithm.online_filtering)", batch.rounds));
                 }
             }
             batch.kept += groups.len();
@@ -187,12 +236,25 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         Ok(batch)
     }
 
-    fn rl_step(&mut self, prompts: &Prompts, shaping: &dyn AdvantageShaping<B>, loss: &LossConfig, steps: usize) -> Result<(Metrics, f64, u64), TrainError> {
+    fn rl_step(
+        &mut self,
+        prompts: &Prompts,
+        shaping: &dyn AdvantageShaping<B>,
+        loss: &LossConfig,
+        steps: usize,
+    ) -> Result<(Metrics, f64, u64), TrainError> {
         let config = self.setup.config.clone();
         let batch = self.collect(prompts, shaping)?;
         let Batch { groups, surplus, cursor, stats, rollout_s, reward_s, rounds, sampled, kept } = batch;
         self.setup.progress.phase(Phase::Score, groups.len() as u64);
-        let recipe = Recipe { config: &config, loss, shaping, processor: &self.setup.processor, kl_coef: self.state.kl_coef, step: self.state.step };
+        let recipe = Recipe {
+            config: &config,
+            loss,
+            shaping,
+            processor: &self.setup.processor,
+            kl_coef: self.state.kl_coef,
+            step: self.state.step,
+        };
         let (experience, times) = make(&self.policy, self.reference.as_ref(), groups, &recipe)?;
         if self.interrupted() {
             return Err(TrainError::Interrupted);
@@ -210,7 +272,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         };
         let updates = experience.groups.len().div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
         let mut schedule = Schedule { done: self.state.optimizer_steps, total: steps * updates };
-        let (updated, update_times) = update(&mut self.policy, &mut self.optimizer, &experience, &config, loss, &options, &mut schedule)?;
+        let (updated, update_times) =
+            update(&mut self.policy, &mut self.optimizer, &experience, &config, loss, &options, &mut schedule)?;
 
         // From here on the step is complete.
         self.state.optimizer_steps = schedule.done;
@@ -243,7 +306,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 ("time/gradients_s", update_times.gradients_s),
                 ("time/optimizer_s", update_times.optimizer_s),
                 ("perf/rollout_tokens_per_s", stats.response_tokens as f64 / rollout_s.max(1e-9)),
-                ("perf/update_tokens_per_s", update_times.tokens as f64 / (update_times.gradients_s + update_times.optimizer_s).max(1e-9)),
+                (
+                    "perf/update_tokens_per_s",
+                    update_times.tokens as f64 / (update_times.gradients_s + update_times.optimizer_s).max(1e-9),
+                ),
             ]
             .map(|(k, v)| (k.to_string(), v)),
         );
@@ -272,7 +338,13 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                     ("accuracy", json!(score.accuracy)),
                     ("format", json!(score.format)),
                     ("tokens", json!(response.ids.len())),
-                    ("finish", json!(match response.finish { FinishReason::Stop => "stop", FinishReason::Length => "length" })),
+                    (
+                        "finish",
+                        json!(match response.finish {
+                            FinishReason::Stop => "stop",
+                            FinishReason::Length => "length",
+                        }),
+                    ),
                     ("advantage_mean", json!(tokens.iter().sum::<f32>() / tokens.len().max(1) as f32)),
                 ] {
                     line.insert(key.into(), value);
@@ -306,10 +378,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         for carried in std::mem::take(&mut self.state.carried) {
             let item = match prompts.load(carried.row, &self.policy)? {
                 Ok(item) => item,
-                Err(bad) => return Err(TrainError::Input(format!("a row that the checkpoint holds responses to cannot be used any more: {bad}"))),
+                Err(bad) => {
+                    return Err(TrainError::Input(format!(
+                        "a row that the checkpoint holds responses to cannot be used any more: {bad}"
+                    )));
+                }
             };
-            let texts = carried.responses.iter().map(|r| self.setup.processor.decode(&r.ids, true)).collect::<Result<_, _>>()?;
-            self.carried.push(Group { item, responses: carried.responses, texts, scores: carried.scores.into_iter().map(Into::into).collect(), greedy: carried.greedy });
+            let texts = carried
+                .responses
+                .iter()
+                .map(|r| self.setup.processor.decode(&r.ids, true))
+                .collect::<Result<_, _>>()?;
+            self.carried.push(Group {
+                item,
+                responses: carried.responses,
+                texts,
+                scores: carried.scores.into_iter().map(Into::into).collect(),
+                greedy: carried.greedy,
+            });
         }
         Ok(())
     }

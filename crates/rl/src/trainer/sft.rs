@@ -40,7 +40,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             if stage.until_accuracy > 0.0 && stage.check_freq > 0 && next.is_multiple_of(stage.check_freq as u64) {
                 let found = self.validate_step(&metrics)?;
                 let accuracy = found.get("val/accuracy").copied().unwrap_or(0.0);
-                self.setup.progress.note(&format!("{} {next}: validation accuracy {:.1}%", stage.name, 100.0 * accuracy));
+                self.setup.progress.note(&format!(
+                    "{} {next}: validation accuracy {:.1}%",
+                    stage.name,
+                    100.0 * accuracy
+                ));
                 self.state.stage_over = accuracy >= stage.until_accuracy;
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
@@ -59,7 +63,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     fn sft_step(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(Metrics, u64), TrainError> {
         let mut cursor = self.state.cursor.clone();
         let progress = &mut self.setup.progress;
-        let items = prompts.next(&mut cursor, stage.batch_size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
+        let items = prompts
+            .next(&mut cursor, stage.batch_size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
         let end = self.setup.eos.first().copied();
         let targets = items
             .iter()
@@ -75,7 +80,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 Ok(ids)
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let groups: Vec<GroupRef> = items.iter().zip(&targets).map(|(item, ids)| GroupRef { prompt: &item.prompt, responses: vec![ids] }).collect();
+        let groups: Vec<GroupRef> = items
+            .iter()
+            .zip(&targets)
+            .map(|(item, ids)| GroupRef { prompt: &item.prompt, responses: vec![ids] })
+            .collect();
         let count: usize = targets.iter().map(Vec::len).sum();
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
@@ -89,7 +98,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut grads = Gradients::default();
         let mut total = 0f64;
         accumulate(&self.policy, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
-            let sum = micro.log_probs.clone().sum().into_data().convert::<f32>().to_vec::<f32>().map_err(|e| TrainError::Device(format!("{e:?}")))?;
+            let sum = micro
+                .log_probs
+                .clone()
+                .sum()
+                .into_data()
+                .convert::<f32>()
+                .to_vec::<f32>()
+                .map_err(|e| TrainError::Device(format!("{e:?}")))?;
             total += f64::from(sum.first().copied().unwrap_or(0.0));
             // loss = -mean log p over all tokens of the step
             let gradient = Tensor::full(micro.log_probs.dims(), -1.0 / count as f64, &micro.log_probs.device());
@@ -97,7 +113,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         })?;
         let optim = sft_optim(&self.setup.config, stage);
         let lr = learning_rate(&optim, self.state.optimizer_steps + 1, stage.steps);
-        let outcome = self.optimizer.step(&mut self.policy, grads, lr, optim.weight_decay, self.setup.config.actor.max_grad_norm);
+        let outcome =
+            self.optimizer.step(&mut self.policy, grads, lr, optim.weight_decay, self.setup.config.actor.max_grad_norm);
         self.state.cursor = cursor;
         self.state.optimizer_steps += 1;
         let metrics = Metrics::from([

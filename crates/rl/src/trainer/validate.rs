@@ -31,7 +31,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut greedy = self.rollout_config(1, Sampling::greedy());
         greedy.focus = Some(PrototypeMode::Mean);
         let sampled = (config.rollout.val_temperature > 0.0).then(|| {
-            let sampling = Sampling { temperature: config.rollout.val_temperature, top_p: config.rollout.val_top_p, seed: config.trainer.seed ^ SALT };
+            let sampling = Sampling {
+                temperature: config.rollout.val_temperature,
+                top_p: config.rollout.val_top_p,
+                seed: config.trainer.seed ^ SALT,
+            };
             self.rollout_config(config.rollout.val_n, sampling)
         });
         self.setup.progress.phase(Phase::Validate, limit as u64);
@@ -124,7 +128,8 @@ impl Tally {
         }
         let focus: Vec<&Vec<f32>> = self.focus.iter().collect();
         let focus = FocusMetrics::new(&focus);
-        for (name, value) in [("val/focus_mean", focus.focus_mean), ("val/late_early_halves", focus.late_early_halves)] {
+        for (name, value) in [("val/focus_mean", focus.focus_mean), ("val/late_early_halves", focus.late_early_halves)]
+        {
             if value.is_finite() {
                 metrics.insert(name.into(), value);
             }

@@ -96,18 +96,56 @@ fn sized(v: &mut Vec<f32>, len: usize) -> &mut [f32] {
 
 /// `out [rows, prefix + own] = q k^T` over the prefix's keys and the segment's own.
 #[allow(clippy::too_many_arguments)]
-fn products(out: &mut [f32], q: &[f32], keys: &[f32], heads: Heads, rows: usize, prefix: &Range<usize>, own: Range<usize>, j: usize) {
+fn products(
+    out: &mut [f32],
+    q: &[f32],
+    keys: &[f32],
+    heads: Heads,
+    rows: usize,
+    prefix: &Range<usize>,
+    own: Range<usize>,
+    j: usize,
+) {
     let (p, t, hd) = (prefix.len(), own.len(), heads.hd);
     let width = p + t;
     if p > 0 {
-        matmul(out, width, false, Matrix::rows(q, hd), heads.keys(keys, prefix.start, j).transposed(), rows, p, hd, false);
+        matmul(
+            out,
+            width,
+            false,
+            Matrix::rows(q, hd),
+            heads.keys(keys, prefix.start, j).transposed(),
+            rows,
+            p,
+            hd,
+            false,
+        );
     }
-    matmul(&mut out[p..], width, false, Matrix::rows(q, hd), heads.keys(keys, own.start, j).transposed(), rows, t, hd, false);
+    matmul(
+        &mut out[p..],
+        width,
+        false,
+        Matrix::rows(q, hd),
+        heads.keys(keys, own.start, j).transposed(),
+        rows,
+        t,
+        hd,
+        false,
+    );
 }
 
 /// `out [rows, hd] = s v` over both.
 #[allow(clippy::too_many_arguments)]
-fn mix(out: &mut [f32], s: &[f32], values: &[f32], heads: Heads, rows: usize, prefix: &Range<usize>, own: Range<usize>, j: usize) {
+fn mix(
+    out: &mut [f32],
+    s: &[f32],
+    values: &[f32],
+    heads: Heads,
+    rows: usize,
+    prefix: &Range<usize>,
+    own: Range<usize>,
+    j: usize,
+) {
     let (p, t, hd) = (prefix.len(), own.len(), heads.hd);
     let width = p + t;
     if p > 0 {
@@ -127,10 +165,17 @@ fn each<T: Send, R: Send>(tasks: Vec<T>, work: usize, f: impl Fn(&mut Scratch, T
 
 /// Scores of a whole plan, times the head size: a measure of its work.
 fn work(plan: &AttentionPlan<F>, heads: Heads) -> usize {
-    plan.segments.iter().map(|(r, p)| r.len() * (r.len() + p.as_ref().map_or(0, |p| p.len()))).sum::<usize>() * heads.h * heads.hd
+    plan.segments.iter().map(|(r, p)| r.len() * (r.len() + p.as_ref().map_or(0, |p| p.len()))).sum::<usize>()
+        * heads.h
+        * heads.hd
 }
 
-pub(super) fn forward(q: Tensor<F, 3>, k: Tensor<F, 3>, v: Tensor<F, 3>, plan: &AttentionPlan<F>) -> (Tensor<F, 3>, AttentionSaved<F>) {
+pub(super) fn forward(
+    q: Tensor<F, 3>,
+    k: Tensor<F, 3>,
+    v: Tensor<F, 3>,
+    plan: &AttentionPlan<F>,
+) -> (Tensor<F, 3>, AttentionSaved<F>) {
     let heads = Heads::new(&q, &k, plan.causal);
     let dims = q.dims();
     let (q, k, v) = (Host::new(&q), Host::new(&k), Host::new(&v));
@@ -213,14 +258,27 @@ fn units(plan: &AttentionPlan<F>, kv: usize) -> Vec<Unit> {
     let mut units: Vec<(Range<usize>, Vec<Range<usize>>)> = Vec::new();
     for (rows, prefix) in &plan.segments {
         match (prefix, units.last_mut()) {
-            (Some(p), Some((prefix, segments))) if prefix == p && segments.len() < MEMBERS => segments.push(rows.clone()),
+            (Some(p), Some((prefix, segments))) if prefix == p && segments.len() < MEMBERS => {
+                segments.push(rows.clone())
+            }
             _ => units.push((prefix.clone().unwrap_or(0..0), vec![rows.clone()])),
         }
     }
-    units.into_iter().flat_map(|(prefix, segments)| (0..kv).map(move |j| Unit { prefix: prefix.clone(), segments: segments.clone(), j })).collect()
+    units
+        .into_iter()
+        .flat_map(|(prefix, segments)| {
+            (0..kv).map(move |j| Unit { prefix: prefix.clone(), segments: segments.clone(), j })
+        })
+        .collect()
 }
 
-pub(super) fn backward([q, k, v]: [Tensor<F, 3>; 3], o: Tensor<F, 3>, saved: &AttentionSaved<F>, d_o: Tensor<F, 3>, plan: &AttentionPlan<F>) -> [Tensor<F, 3>; 3] {
+pub(super) fn backward(
+    [q, k, v]: [Tensor<F, 3>; 3],
+    o: Tensor<F, 3>,
+    saved: &AttentionSaved<F>,
+    d_o: Tensor<F, 3>,
+    plan: &AttentionPlan<F>,
+) -> [Tensor<F, 3>; 3] {
     let heads = Heads::new(&q, &k, plan.causal);
     let (dims, kv_dims) = (q.dims(), k.dims());
     let (q, k, v, o, d_o) = (Host::new(&q), Host::new(&k), Host::new(&v), Host::new(&o), Host::new(&d_o));
@@ -254,7 +312,14 @@ pub(super) fn backward([q, k, v]: [Tensor<F, 3>; 3], o: Tensor<F, 3>, saved: &At
                     let lse = lse[(first + r / g) * heads.h + j * g + r % g];
                     let (row, head) = (r * width..(r + 1) * width, r * hd..(r + 1) * hd);
                     let valid = visible(heads, p, own.len(), t0 + r / g);
-                    row_backward(&mut s[row.clone()], &mut ds[row], valid, lse, &scratch.d_o[head.clone()], &scratch.o[head]);
+                    row_backward(
+                        &mut s[row.clone()],
+                        &mut ds[row],
+                        valid,
+                        lse,
+                        &scratch.d_o[head.clone()],
+                        &scratch.o[head],
+                    );
                 }
                 let out = sized(&mut scratch.out, rows * hd);
                 mix(out, ds, k, heads, rows, &prefix, own.clone(), j);

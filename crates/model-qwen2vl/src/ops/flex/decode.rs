@@ -50,7 +50,17 @@ pub(super) fn attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
     let task = |s: &mut Vec<f32>, (a, out): (usize, &mut [f32])| {
         let q: Vec<f32> = q[a * rows * hd..][..rows * hd].iter().map(|x| x * scale).collect();
         s.resize(rows * width, 0.0);
-        matmul(s, width, false, Matrix::rows(&q, hd), Matrix::rows(&pk[a * p * hd..], hd).transposed(), rows, p, hd, false);
+        matmul(
+            s,
+            width,
+            false,
+            Matrix::rows(&q, hd),
+            Matrix::rows(&pk[a * p * hd..], hd).transposed(),
+            rows,
+            p,
+            hd,
+            false,
+        );
         for i in 0..n {
             let own = &k[(a * n + i) * capacity * hd..][..len * hd];
             own_scores(&mut s[i * g * width + p..], width, &q[i * g * hd..][..g * hd], own, len, hd);

@@ -19,9 +19,9 @@ vectorised! {
 }
 
 vectorised! {
-    /// `sum p z` of a row.
+    /// `sum p z` of a row. Dividing by the sum of `p` as computed cancels the rounding of `lse`, which all `p` share.
     fn mean_logit(z: &[f32], lse: f32) -> f32 {
-        sum(z.len(), |i| exp(z[i] - lse) * z[i])
+        sum(z.len(), |i| exp(z[i] - lse) * z[i]) / sum(z.len(), |i| exp(z[i] - lse))
     }
 }
 
@@ -46,17 +46,33 @@ fn targets_of(targets: Tensor<F, 1, Int>) -> Vec<usize> {
 }
 
 /// Log-probs and entropies of one chunk whose logits `z` are.
-fn read(z: &mut [f32], targets: &[usize], vocab: usize, inverse: f32, with_entropy: bool, out: &mut [f32], entropy: &mut [f32]) {
-    z.par_chunks_exact_mut(vocab).zip(out.par_iter_mut()).zip(entropy.par_iter_mut()).zip(targets).for_each(|(((z, out), entropy), &t)| {
-        let lse = log_sum_exp(z, inverse);
-        *out = z[t] - lse;
-        if with_entropy {
-            *entropy = lse - mean_logit(z, lse);
-        }
-    });
+fn read(
+    z: &mut [f32],
+    targets: &[usize],
+    vocab: usize,
+    inverse: f32,
+    with_entropy: bool,
+    out: &mut [f32],
+    entropy: &mut [f32],
+) {
+    z.par_chunks_exact_mut(vocab).zip(out.par_iter_mut()).zip(entropy.par_iter_mut()).zip(targets).for_each(
+        |(((z, out), entropy), &t)| {
+            let lse = log_sum_exp(z, inverse);
+            *out = z[t] - lse;
+            if with_entropy {
+                *entropy = lse - mean_logit(z, lse);
+            }
+        },
+    );
 }
 
-pub(super) fn log_probs(hidden: Tensor<F, 2>, weight: &Tensor<F, 2>, targets: Tensor<F, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<F> {
+pub(super) fn log_probs(
+    hidden: Tensor<F, 2>,
+    weight: &Tensor<F, 2>,
+    targets: Tensor<F, 1, Int>,
+    temperature: f64,
+    with_entropy: bool,
+) -> HeadOutput<F> {
     let ([m, d], vocab) = (hidden.dims(), weight.dims()[0]);
     let targets = targets_of(targets);
     let (h, w) = (Host::new(&hidden), Host::new(weight));
@@ -65,8 +81,26 @@ pub(super) fn log_probs(hidden: Tensor<F, 2>, weight: &Tensor<F, 2>, targets: Te
     let mut z = Vec::new();
     for (a, b) in chunks(m, vocab) {
         z.resize((b - a) * vocab, 0.0);
-        matmul(&mut z, vocab, false, Matrix::rows(&h[a * d..b * d], d), Matrix::rows(w, d).transposed(), b - a, vocab, d, true);
-        read(&mut z, &targets[a..b], vocab, (1.0 / temperature) as f32, with_entropy, &mut out[a..b], &mut entropy[a..b]);
+        matmul(
+            &mut z,
+            vocab,
+            false,
+            Matrix::rows(&h[a * d..b * d], d),
+            Matrix::rows(w, d).transposed(),
+            b - a,
+            vocab,
+            d,
+            true,
+        );
+        read(
+            &mut z,
+            &targets[a..b],
+            vocab,
+            (1.0 / temperature) as f32,
+            with_entropy,
+            &mut out[a..b],
+            &mut entropy[a..b],
+        );
     }
     HeadOutput { log_probs: tensor(out, [m]), entropy: with_entropy.then(|| tensor(entropy, [m])) }
 }

@@ -75,7 +75,10 @@ pub(super) fn for_rows2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(u
         return f(0, a, b);
     }
     let rows = rows_per_task(width);
-    a.par_chunks_mut(rows * width).zip(b.par_chunks_mut(rows * width)).enumerate().for_each(|(i, (a, b))| f(i * rows, a, b));
+    a.par_chunks_mut(rows * width)
+        .zip(b.par_chunks_mut(rows * width))
+        .enumerate()
+        .for_each(|(i, (a, b))| f(i * rows, a, b));
 }
 
 /// A pointer that tasks share; each writes places of its own.
@@ -131,11 +134,24 @@ impl<'a> Matrix<'a> {
 
 /// `out [m, n] (row stride) = [out +] a [m, k] b [k, n]`, on this thread or on all.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn matmul(out: &mut [f32], out_row: usize, add: bool, a: Matrix, b: Matrix, m: usize, n: usize, k: usize, threads: bool) {
+pub(super) fn matmul(
+    out: &mut [f32],
+    out_row: usize,
+    add: bool,
+    a: Matrix,
+    b: Matrix,
+    m: usize,
+    n: usize,
+    k: usize,
+    threads: bool,
+) {
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.fits(m, k) && b.fits(k, n) && (m - 1) * out_row + n <= out.len(), "matmul: a matrix does not lie inside its slice");
+    assert!(
+        a.fits(m, k) && b.fits(k, n) && (m - 1) * out_row + n <= out.len(),
+        "matmul: a matrix does not lie inside its slice"
+    );
     let parallelism = if threads { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
     // SAFETY: the three matrices lie inside their slices, as just checked, and `out` is borrowed alone.
     unsafe {

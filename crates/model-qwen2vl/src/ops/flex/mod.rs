@@ -30,8 +30,17 @@ impl Kernels for F {
         if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }
 
-    fn rms_norm_backward(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 1>) {
-        if f32s(&x) && f32s(&weight) && f32s(&dy) { rows::rms_norm_backward(x, weight, eps, dy) } else { plain::rms_norm_backward(x, weight, eps, dy) }
+    fn rms_norm_backward(
+        x: Tensor<F, 2>,
+        weight: Tensor<F, 1>,
+        eps: f64,
+        dy: Tensor<F, 2>,
+    ) -> (Tensor<F, 2>, Tensor<F, 1>) {
+        if f32s(&x) && f32s(&weight) && f32s(&dy) {
+            rows::rms_norm_backward(x, weight, eps, dy)
+        } else {
+            plain::rms_norm_backward(x, weight, eps, dy)
+        }
     }
 
     fn rotate(x: Tensor<F, 3>, rotary: &Rotary<F>) -> Tensor<F, 3> {
@@ -50,20 +59,45 @@ impl Kernels for F {
         if f32s(&gate) { rows::swiglu_backward(gate, up, dy) } else { plain::swiglu_backward(gate, up, dy) }
     }
 
-    fn packed_attention(q: Tensor<F, 3>, k: Tensor<F, 3>, v: Tensor<F, 3>, plan: &AttentionPlan<F>) -> (Tensor<F, 3>, AttentionSaved<F>) {
+    fn packed_attention(
+        q: Tensor<F, 3>,
+        k: Tensor<F, 3>,
+        v: Tensor<F, 3>,
+        plan: &AttentionPlan<F>,
+    ) -> (Tensor<F, 3>, AttentionSaved<F>) {
         if f32s(&q) { attention::forward(q, k, v, plan) } else { crate::attention::forward(q, k, v, plan) }
     }
 
-    fn packed_attention_backward(qkv: [Tensor<F, 3>; 3], o: Tensor<F, 3>, saved: &AttentionSaved<F>, d_o: Tensor<F, 3>, plan: &AttentionPlan<F>) -> [Tensor<F, 3>; 3] {
-        if f32s(&o) { attention::backward(qkv, o, saved, d_o, plan) } else { crate::attention::backward(qkv, o, saved, d_o, plan) }
+    fn packed_attention_backward(
+        qkv: [Tensor<F, 3>; 3],
+        o: Tensor<F, 3>,
+        saved: &AttentionSaved<F>,
+        d_o: Tensor<F, 3>,
+        plan: &AttentionPlan<F>,
+    ) -> [Tensor<F, 3>; 3] {
+        if f32s(&o) {
+            attention::backward(qkv, o, saved, d_o, plan)
+        } else {
+            crate::attention::backward(qkv, o, saved, d_o, plan)
+        }
     }
 
     fn decode_attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
         if f32s(&q) { decode::attention(q, kv) } else { decode_attention(q, kv) }
     }
 
-    fn log_probs(hidden: Tensor<F, 2>, weight: &Tensor<F, 2>, targets: Tensor<F, 1, Int>, temperature: f64, with_entropy: bool) -> HeadOutput<F> {
-        if f32s(&hidden) { head::log_probs(hidden, weight, targets, temperature, with_entropy) } else { plain_log_probs(hidden, weight, targets, temperature, with_entropy) }
+    fn log_probs(
+        hidden: Tensor<F, 2>,
+        weight: &Tensor<F, 2>,
+        targets: Tensor<F, 1, Int>,
+        temperature: f64,
+        with_entropy: bool,
+    ) -> HeadOutput<F> {
+        if f32s(&hidden) {
+            head::log_probs(hidden, weight, targets, temperature, with_entropy)
+        } else {
+            plain_log_probs(hidden, weight, targets, temperature, with_entropy)
+        }
     }
 
     fn log_probs_backward(
@@ -81,7 +115,13 @@ impl Kernels for F {
         }
     }
 
-    fn adamw(param: Tensor<F, 1>, grad: Tensor<F, 1>, m: Tensor<F, 1>, v: Tensor<F, 1>, h: &AdamWStep) -> [Tensor<F, 1>; 3] {
+    fn adamw(
+        param: Tensor<F, 1>,
+        grad: Tensor<F, 1>,
+        m: Tensor<F, 1>,
+        v: Tensor<F, 1>,
+        h: &AdamWStep,
+    ) -> [Tensor<F, 1>; 3] {
         if f32s(&param) && f32s(&grad) { rows::adamw(param, grad, m, v, h) } else { plain::adamw(param, grad, m, v, h) }
     }
 }

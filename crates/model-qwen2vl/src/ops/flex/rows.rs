@@ -47,7 +47,12 @@ vectorised! {
 /// Rows whose weight gradients are added up before the sums of all runs are added in order.
 const RUN: usize = 64;
 
-pub(super) fn rms_norm_backward(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 1>) {
+pub(super) fn rms_norm_backward(
+    x: Tensor<F, 2>,
+    weight: Tensor<F, 1>,
+    eps: f64,
+    dy: Tensor<F, 2>,
+) -> (Tensor<F, 2>, Tensor<F, 1>) {
     let dims = x.dims();
     let d = dims[1];
     let (x, w, dy) = (Host::new(&x), Host::new(&weight), Host::new(&dy));
@@ -176,7 +181,13 @@ vectorised! {
     }
 }
 
-pub(super) fn adamw(param: Tensor<F, 1>, grad: Tensor<F, 1>, m: Tensor<F, 1>, v: Tensor<F, 1>, h: &AdamWStep) -> [Tensor<F, 1>; 3] {
+pub(super) fn adamw(
+    param: Tensor<F, 1>,
+    grad: Tensor<F, 1>,
+    m: Tensor<F, 1>,
+    v: Tensor<F, 1>,
+    h: &AdamWStep,
+) -> [Tensor<F, 1>; 3] {
     let (mut param, mut m, mut v) = (Owned::new(param), Owned::new(m), Owned::new(v));
     let grad = Host::new(&grad);
     let step = Step {

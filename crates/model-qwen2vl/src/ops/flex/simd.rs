@@ -106,13 +106,13 @@ pub(super) fn exp(x: f32) -> f32 {
     let shifted = y * std::f32::consts::LOG2_E + MAGIC;
     let n = shifted - MAGIC;
     // ln 2 in two parts, the first exact in few bits.
-    let r = (y - n * 0.693_359_375) - n * -2.121_944_4e-4;
+    let r = (y - n * 0.693_359_4) - n * -2.121_944_4e-4;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_2e-3;
     let p = p * r + 8.333_452e-3;
     let p = p * r + 4.166_579_6e-2;
     let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5.000_000_1e-1;
+    let p = p * r + 0.5;
     let value = p * (r * r) + r + 1.0;
     let power = (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32);
     let scale = f32::from_bits((power.wrapping_add(127) << 23) as u32);

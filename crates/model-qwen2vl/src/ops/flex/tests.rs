@@ -26,12 +26,16 @@ fn rows_are_the_defaults() {
         let (x, dy, up) = (random([n, d]), random([n, d]), random([n, d]));
         let w = random([d]);
         close(rows::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), "rms_norm");
-        let (a, b) = (rows::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone()), plain::rms_norm_backward(x.clone(), w, 1e-6, dy.clone()));
+        let (a, b) = (
+            rows::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone()),
+            plain::rms_norm_backward(x.clone(), w, 1e-6, dy.clone()),
+        );
         close(a.0, b.0, "rms_norm dx");
         close(a.1, b.1, "rms_norm dw");
         let gate = x.clone().mul_scalar(4.0);
         close(rows::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "swiglu");
-        let (a, b) = (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
+        let (a, b) =
+            (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
         close(a.0, b.0, "swiglu dgate");
         close(a.1, b.1, "swiglu dup");
         // A view is read where it lies.
@@ -84,7 +88,10 @@ fn plans() -> Vec<(&'static str, AttentionPlan<F>)> {
     vec![
         ("prompt alone", group(&[7], &[])),
         ("even groups", group(&[20, 20], &[(0, 9), (0, 9), (1, 9), (1, 9)])),
-        ("ragged groups", group(&[3, 41, 1], &[(0, 1), (0, 30), (1, 17), (1, 2), (1, 5), (1, 8), (1, 33), (1, 1), (2, 150)])),
+        (
+            "ragged groups",
+            group(&[3, 41, 1], &[(0, 1), (0, 30), (1, 17), (1, 2), (1, 5), (1, 8), (1, 33), (1, 1), (2, 150)]),
+        ),
         ("windows", AttentionPlan::bidirectional(&[16, 16, 4, 16, 8], &device)),
         ("one window", AttentionPlan::bidirectional(&[300], &device)),
     ]
@@ -100,7 +107,8 @@ fn attention_is_the_default() {
             let (b, saved) = plain_attention::forward(q.clone(), k.clone(), v.clone(), &plan);
             close(a.clone(), b.clone(), name);
             let d_o = random([n, h, hd]);
-            let fused = attention::backward([q.clone(), k.clone(), v.clone()], a.clone(), &fused_saved, d_o.clone(), &plan);
+            let fused =
+                attention::backward([q.clone(), k.clone(), v.clone()], a.clone(), &fused_saved, d_o.clone(), &plan);
             let again = attention::backward([q.clone(), k.clone(), v.clone()], a, &fused_saved, d_o.clone(), &plan);
             let default = plain_attention::backward([q, k, v], b, &saved, d_o, &plan);
             for ((x, y), (z, part)) in fused.into_iter().zip(default).zip(again.into_iter().zip(["dq", "dk", "dv"])) {
@@ -153,10 +161,22 @@ fn head_is_the_default() {
         let a = head::log_probs(h.clone(), &w, targets.clone(), temperature, true);
         let b = plain_log_probs(h.clone(), &w, targets.clone(), temperature, true);
         close(a.log_probs, b.log_probs, "log_probs");
-        close(a.entropy.unwrap(), b.entropy.unwrap(), "entropy");
+        // Entropy is a difference of large numbers, in which the default itself loses digits: compare with f64.
+        let rows = |t: &Tensor<F, 2>| t.to_data().to_vec::<f32>().unwrap();
+        let (hv, wv) = (rows(&h), rows(&w));
+        let got = [a.entropy.unwrap(), b.entropy.unwrap()].map(|t| t.to_data().to_vec::<f32>().unwrap());
+        for r in 0..m {
+            let z: Vec<f64> = wv.chunks(d).map(|w| w.iter().zip(&hv[r * d..]).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / temperature).collect();
+            let top = z.iter().copied().fold(f64::MIN, f64::max);
+            let total: f64 = z.iter().map(|z| (z - top).exp()).sum();
+            let exact = total.ln() + top - z.iter().map(|z| (z - top).exp() * z).sum::<f64>() / total;
+            let [fused, default] = [&got[0], &got[1]].map(|v| (v[r] as f64 - exact).abs());
+            assert!(fused <= default.max(1e-5 * (1.0 + top.abs())), "entropy of row {r}: off by {fused}, the default by {default}");
+        }
         for d_entropy in [None, Some(random([m]))] {
             let dl = random([m]);
-            let a = head::log_probs_backward(h.clone(), &w, targets.clone(), temperature, dl.clone(), d_entropy.clone());
+            let a =
+                head::log_probs_backward(h.clone(), &w, targets.clone(), temperature, dl.clone(), d_entropy.clone());
             let b = plain_log_probs_backward(h.clone(), &w, targets.clone(), temperature, dl, d_entropy);
             close(a.0, b.0, "head dh");
             close(a.1, b.1, "head dw");

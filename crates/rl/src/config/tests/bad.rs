@@ -29,19 +29,13 @@ fn an_unknown_key_names_the_nearest() {
 
 #[test]
 fn a_key_of_another_section_is_found_there() {
-    refused(
-        "[actor]\nlr = 1e-6\n",
-        "run.toml:2: unknown key `actor.lr`; did you mean `actor.optim.lr`?",
-    );
+    refused("[actor]\nlr = 1e-6\n", "run.toml:2: unknown key `actor.lr`; did you mean `actor.optim.lr`?");
     refused(
         "[trainer]\nmask_probability = 0.5\n",
         "run.toml:2: unknown key `trainer.mask_probability`; did you mean `algorithm.vppo.mask_probability` or \
          `algorithm.pgpo.mask_probability` or `algorithm.srpo.mask_probability` or `algorithm.papo.mask_probability`?",
     );
-    refused(
-        "seed = 3\n",
-        "run.toml:1: unknown key `seed`; did you mean `data.seed` or `trainer.seed`?",
-    );
+    refused("seed = 3\n", "run.toml:1: unknown key `seed`; did you mean `data.seed` or `trainer.seed`?");
 }
 
 #[test]
@@ -59,18 +53,9 @@ fn a_key_like_no_other_gets_the_list() {
 
 #[test]
 fn an_unknown_section_names_the_nearest() {
-    refused(
-        "[algoritm]\nbeta = 0.1\n",
-        "run.toml:1: unknown key `algoritm`; did you mean `algorithm`?",
-    );
-    refused(
-        "[actor.optimizer]\nlr = 1.0\n",
-        "run.toml:1: unknown key `actor.optimizer`; did you mean `actor.optim`?",
-    );
-    refused(
-        "[stage]\nsteps = 1\n",
-        "run.toml:1: unknown key `stage`; did you mean `stages`?",
-    );
+    refused("[algoritm]\nbeta = 0.1\n", "run.toml:1: unknown key `algoritm`; did you mean `algorithm`?");
+    refused("[actor.optimizer]\nlr = 1.0\n", "run.toml:1: unknown key `actor.optimizer`; did you mean `actor.optim`?");
+    refused("[stage]\nsteps = 1\n", "run.toml:1: unknown key `stage`; did you mean `stages`?");
 }
 
 #[test]
@@ -80,9 +65,7 @@ fn easyr1s_prefix_is_explained() {
         "run.toml:1: unknown key `worker`; EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`",
     );
     assert_eq!(
-        overridden(&["worker.actor.ppo_epochs=2"])
-            .unwrap_err()
-            .to_string(),
+        overridden(&["worker.actor.ppo_epochs=2"]).unwrap_err().to_string(),
         "override `worker.actor.ppo_epochs=2`: unknown key `worker.actor.ppo_epochs`; EasyR1's prefix `worker.` is dropped \
          here: write `actor.ppo_epochs`"
     );
@@ -94,34 +77,16 @@ fn a_wrong_type_names_key_and_types() {
         "[rollout]\nn = \"eight\"\n",
         "run.toml:2: `rollout.n`: expected an integer, 0 or more, found the string \"eight\"",
     );
-    refused(
-        "[rollout]\nn = 2.5\n",
-        "run.toml:2: `rollout.n`: expected an integer, 0 or more, found the number 2.5",
-    );
-    refused(
-        "[rollout]\nn = -1\n",
-        "run.toml:2: `rollout.n`: expected an integer, 0 or more, found the integer -1",
-    );
-    refused(
-        "[algorithm]\nbeta = true\n",
-        "run.toml:2: `algorithm.beta`: expected a number, found the boolean true",
-    );
+    refused("[rollout]\nn = 2.5\n", "run.toml:2: `rollout.n`: expected an integer, 0 or more, found the number 2.5");
+    refused("[rollout]\nn = -1\n", "run.toml:2: `rollout.n`: expected an integer, 0 or more, found the integer -1");
+    refused("[algorithm]\nbeta = true\n", "run.toml:2: `algorithm.beta`: expected a number, found the boolean true");
     refused(
         "[algorithm]\nbeta = inf\n",
         "run.toml:2: `algorithm.beta`: expected a finite number, found the number inf",
     );
-    refused(
-        "[algorithm]\nintra = 1\n",
-        "run.toml:2: `algorithm.intra`: expected true or false, found the integer 1",
-    );
-    refused(
-        "[model]\npath = 7\n",
-        "run.toml:2: `model.path`: expected a string, found the integer 7",
-    );
-    refused(
-        "[model]\npath = []\n",
-        "run.toml:2: `model.path`: expected a string, found a list",
-    );
+    refused("[algorithm]\nintra = 1\n", "run.toml:2: `algorithm.intra`: expected true or false, found the integer 1");
+    refused("[model]\npath = 7\n", "run.toml:2: `model.path`: expected a string, found the integer 7");
+    refused("[model]\npath = []\n", "run.toml:2: `model.path`: expected a string, found a list");
     refused(
         "[actor.optim]\nbetas = [0.9]\n",
         "run.toml:2: `actor.optim.betas`: expected a list of two numbers, found a list",
@@ -134,10 +99,7 @@ fn a_wrong_type_names_key_and_types() {
         "[trainer]\nseed = 2026-01-01\n",
         "run.toml:2: `trainer.seed`: expected an integer, 0 or more, found the date 2026-01-01",
     );
-    refused(
-        "actor = 3\n",
-        "run.toml:1: `actor`: expected a section [actor], found the integer 3",
-    );
+    refused("actor = 3\n", "run.toml:1: `actor`: expected a section [actor], found the integer 3");
 }
 
 #[test]
@@ -166,9 +128,7 @@ fn a_bad_file_entry_is_described() {
     ] {
         refused(
             &format!("[data]\ntrain_files = {value}\n"),
-            &format!(
-                "run.toml:2: `data.train_files`: expected a string or a table {{path, weight}}, {reason}"
-            ),
+            &format!("run.toml:2: `data.train_files`: expected a string or a table {{path, weight}}, {reason}"),
         );
     }
 }
@@ -206,19 +166,12 @@ fn a_bad_stage_names_its_place() {
 fn what_is_no_toml_names_the_line() {
     let error = with("[actor]\nppo_epochs = \n").unwrap_err().to_string();
     assert!(error.starts_with("run.toml:2: not valid TOML: "), "{error}");
-    let error = with("[actor]\nppo_epochs = 1\nppo_epochs = 2\n")
-        .unwrap_err()
-        .to_string();
+    let error = with("[actor]\nppo_epochs = 1\nppo_epochs = 2\n").unwrap_err().to_string();
     assert_eq!(error, "run.toml:3: not valid TOML: duplicate key");
 }
 
 #[test]
 fn an_unreadable_file_is_named() {
-    let error = Source::read(std::path::Path::new("no/such/file.toml"))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.starts_with("no/such/file.toml: cannot read the configuration: "),
-        "{error}"
-    );
+    let error = Source::read(std::path::Path::new("no/such/file.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("no/such/file.toml: cannot read the configuration: "), "{error}");
 }

@@ -6,9 +6,7 @@ use super::*;
 #[track_caller]
 fn problems(overrides: &[&str]) -> Vec<String> {
     match overridden(overrides) {
-        Err(ConfigError::Invalid(problems)) => {
-            problems.iter().map(|problem| problem.to_string()).collect()
-        }
+        Err(ConfigError::Invalid(problems)) => problems.iter().map(|problem| problem.to_string()).collect(),
         other => panic!("{overrides:?} gave {other:?}"),
     }
 }
@@ -16,39 +14,21 @@ fn problems(overrides: &[&str]) -> Vec<String> {
 #[test]
 fn each_contradiction_has_its_reason() {
     let cases: &[(&[&str], &str)] = &[
-        (
-            &["data.train_files=[]"],
-            "data.train_files: is empty; name the training data",
-        ),
+        (&["data.train_files=[]"], "data.train_files: is empty; name the training data"),
         (
             &["data.val_files=[{path=\"a\",weight=0}]"],
             "data.val_files.0: has weight 0; a weight must be above 0, or leave the file out",
         ),
-        (
-            &["data.train_files=[\"\"]"],
-            "data.train_files.0: names no file; an empty path reads nothing",
-        ),
-        (
-            &["model.path="],
-            "model.path: is empty; name a model folder, or \"toy\"",
-        ),
+        (&["data.train_files=[\"\"]"], "data.train_files.0: names no file; an empty path reads nothing"),
+        (&["model.path="], "model.path: is empty; name a model folder, or \"toy\""),
         (&["data.answer_key="], "data.answer_key: is empty"),
         (
             &["data.min_pixels=5000", "data.max_pixels=4000"],
             "data.min_pixels, data.max_pixels: min_pixels (5000) is above max_pixels (4000)",
         ),
-        (
-            &["data.max_response_length=0"],
-            "data.max_response_length: must be at least 1, is 0",
-        ),
-        (
-            &["rollout.temperature=0"],
-            "rollout.temperature: must be above 0, is 0",
-        ),
-        (
-            &["rollout.top_p=1.5"],
-            "rollout.top_p: must be above 0 and at most 1, is 1.5",
-        ),
+        (&["data.max_response_length=0"], "data.max_response_length: must be at least 1, is 0"),
+        (&["rollout.temperature=0"], "rollout.temperature: must be above 0, is 0"),
+        (&["rollout.top_p=1.5"], "rollout.top_p: must be above 0 and at most 1, is 1.5"),
         (
             &["rollout.val_n=4"],
             "rollout.val_n, rollout.val_temperature: 4 greedy responses to one prompt would all be the same; set \
@@ -60,32 +40,15 @@ fn each_contradiction_has_its_reason() {
              advantage; set rollout.n to 2 or more, or use \"remax\" or \"reinforce_plus_plus\"",
         ),
         (
-            &[
-                "rollout.n=1",
-                "algorithm.adv_estimator=remax",
-                "algorithm.online_filtering=true",
-            ],
+            &["rollout.n=1", "algorithm.adv_estimator=remax", "algorithm.online_filtering=true"],
             "algorithm.online_filtering, rollout.n: one response to a prompt is always all right or all wrong; set rollout.n \
              to 2 or more",
         ),
+        (&["algorithm.beta=-0.1"], "algorithm.beta: must be 0 or more, is -0.1"),
+        (&["algorithm.gamma=0"], "algorithm.gamma: must be above 0 and at most 1, is 0"),
+        (&["algorithm.kappa=0"], "algorithm.kappa: must be above 0 and at most 1, is 0"),
         (
-            &["algorithm.beta=-0.1"],
-            "algorithm.beta: must be 0 or more, is -0.1",
-        ),
-        (
-            &["algorithm.gamma=0"],
-            "algorithm.gamma: must be above 0 and at most 1, is 0",
-        ),
-        (
-            &["algorithm.kappa=0"],
-            "algorithm.kappa: must be above 0 and at most 1, is 0",
-        ),
-        (
-            &[
-                "algorithm.shaping=vgpo",
-                "algorithm.intra=false",
-                "algorithm.inter=false",
-            ],
+            &["algorithm.shaping=vgpo", "algorithm.intra=false", "algorithm.inter=false"],
             "algorithm.intra, algorithm.inter, algorithm.shaping: with both off VGPO changes nothing; write shaping = \"none\"",
         ),
         (
@@ -98,25 +61,15 @@ fn each_contradiction_has_its_reason() {
             "algorithm.kl_type, algorithm.disable_kl: an adaptive KL weight needs the KL term; set disable_kl = false",
         ),
         (
-            &[
-                "algorithm.kl_type=adaptive",
-                "algorithm.disable_kl=false",
-                "algorithm.use_kl_loss=true",
-            ],
+            &["algorithm.kl_type=adaptive", "algorithm.disable_kl=false", "algorithm.use_kl_loss=true"],
             "algorithm.kl_type, algorithm.use_kl_loss: the adaptive weight is that of the KL term in the reward; set \
              use_kl_loss = false or kl_type = \"fixed\"",
         ),
         (
-            &[
-                "algorithm.online_filtering=true",
-                "algorithm.filter_low=0.99",
-            ],
+            &["algorithm.online_filtering=true", "algorithm.filter_low=0.99"],
             "algorithm.filter_low, algorithm.filter_high: no mean lies above 0.99 and below 0.99",
         ),
-        (
-            &["algorithm.vppo.keep_share=0"],
-            "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0",
-        ),
+        (&["algorithm.vppo.keep_share=0"], "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0"),
         (
             &[
                 "algorithm.shaping=vppo",
@@ -126,19 +79,13 @@ fn each_contradiction_has_its_reason() {
             "algorithm.vppo.token_filtering, algorithm.vppo.trajectory_shaping: with both off VPPO changes nothing; write \
              algorithm.shaping = \"none\"",
         ),
-        (
-            &["algorithm.papo.kl_prcp_coef=-1"],
-            "algorithm.papo.kl_prcp_coef: must be 0 or more, is -1",
-        ),
+        (&["algorithm.papo.kl_prcp_coef=-1"], "algorithm.papo.kl_prcp_coef: must be 0 or more, is -1"),
         (
             &["actor.global_batch_size=100"],
             "actor.global_batch_size, data.rollout_batch_size: 512 prompts cannot be cut into optimizer steps of 100; make one \
              a multiple of the other",
         ),
-        (
-            &["actor.clip_ratio_low=1"],
-            "actor.clip_ratio_low: must be 0 or more and below 1, is 1",
-        ),
+        (&["actor.clip_ratio_low=1"], "actor.clip_ratio_low: must be 0 or more and below 1, is 1"),
         (
             &["actor.clip_ratio_dual=1.2", "actor.clip_ratio_high=0.5"],
             "actor.clip_ratio_dual, actor.clip_ratio_high: must be at least 1 + clip_ratio_high = 1.5, is 1.2; it bounds what \
@@ -150,26 +97,14 @@ fn each_contradiction_has_its_reason() {
              with 3e-4 (low) and 4e-4 (high)",
         ),
         (
-            &[
-                "actor.old_log_probs=rollout",
-                "actor.rollout_correction=token_mask",
-            ],
+            &["actor.old_log_probs=rollout", "actor.rollout_correction=token_mask"],
             "actor.rollout_correction, actor.old_log_probs: the correction compares the sampler's log-probabilities with \
              recomputed ones; set old_log_probs = \"recompute\" or rollout_correction = \"none\"",
         ),
+        (&["actor.optim.lr=0"], "actor.optim.lr: must be above 0, is 0"),
+        (&["actor.optim.betas=[0.9,1.0]"], "actor.optim.betas: must be 0 or more and below 1, is 1"),
         (
-            &["actor.optim.lr=0"],
-            "actor.optim.lr: must be above 0, is 0",
-        ),
-        (
-            &["actor.optim.betas=[0.9,1.0]"],
-            "actor.optim.betas: must be 0 or more and below 1, is 1",
-        ),
-        (
-            &[
-                "actor.optim.lr_warmup_steps=10",
-                "actor.optim.lr_warmup_ratio=0.1",
-            ],
+            &["actor.optim.lr_warmup_steps=10", "actor.optim.lr_warmup_ratio=0.1"],
             "actor.optim.lr_warmup_steps, actor.optim.lr_warmup_ratio: both say how long the warm-up is; set one of them to 0",
         ),
         (
@@ -182,11 +117,7 @@ fn each_contradiction_has_its_reason() {
             "reward.accuracy_weight, reward.format_weight: with both 0 every response earns the same",
         ),
         (
-            &[
-                "reward.reward_type=dapo",
-                "data.format_prompt=dapo",
-                "reward.overlong_buffer_length=4096",
-            ],
+            &["reward.reward_type=dapo", "data.format_prompt=dapo", "reward.overlong_buffer_length=4096"],
             "reward.overlong_buffer_length, data.max_response_length: a buffer of 4096 tokens does not fit into responses of \
              2048",
         ),
@@ -200,14 +131,8 @@ fn each_contradiction_has_its_reason() {
             "data.format_prompt, reward.reward_type: the prompt \"r1v\" asks for <answer> tags, but the reward \"math\" reads \
              \\boxed{}",
         ),
-        (
-            &["reward.command=[\"\"]"],
-            "reward.command: names no program; the first element is the program",
-        ),
-        (
-            &["reward.command_timeout_s=0"],
-            "reward.command_timeout_s: must be above 0 and at most a year, is 0",
-        ),
+        (&["reward.command=[\"\"]"], "reward.command: names no program; the first element is the program"),
+        (&["reward.command_timeout_s=0"], "reward.command_timeout_s: must be above 0 and at most a year, is 0"),
         (
             &["trainer.experiment_name=a/b"],
             "trainer.experiment_name: \"a/b\" is a path; the name of a folder is needed, and output_dir says where",
@@ -229,15 +154,10 @@ fn each_contradiction_has_its_reason() {
 #[test]
 fn stages_are_checked() {
     let check = |stages: &str| match with(stages) {
-        Err(ConfigError::Invalid(problems)) => {
-            problems.iter().map(|p| p.to_string()).collect::<Vec<_>>()
-        }
+        Err(ConfigError::Invalid(problems)) => problems.iter().map(|p| p.to_string()).collect::<Vec<_>>(),
         other => panic!("{stages} gave {other:?}"),
     };
-    assert_eq!(
-        check("[[stages]]\nstage = \"sft\"\n"),
-        ["stages.0.steps: must be at least 1, is 0"]
-    );
+    assert_eq!(check("[[stages]]\nstage = \"sft\"\n"), ["stages.0.steps: must be at least 1, is 0"]);
     assert_eq!(
         check("[[stages]]\nstage = \"sft\"\nsteps = 1\nuntil_accuracy = 0.5\n"),
         [
@@ -247,14 +167,10 @@ fn stages_are_checked() {
     );
     assert_eq!(
         check("[[stages]]\nstage = \"rl\"\n[[stages]]\nstage = \"rl\"\nname = \"again\"\n"),
-        [
-            "stages.0.steps: is 0, which means to the end of training; only the last stage can do that"
-        ]
+        ["stages.0.steps: is 0, which means to the end of training; only the last stage can do that"]
     );
     assert_eq!(
-        check(
-            "[[stages]]\nstage = \"rl\"\nname = \"a\"\nsteps = 1\n[[stages]]\nstage = \"rl\"\nname = \"a\"\n"
-        ),
+        check("[[stages]]\nstage = \"rl\"\nname = \"a\"\nsteps = 1\n[[stages]]\nstage = \"rl\"\nname = \"a\"\n"),
         ["stages.1.name: \"a\" is the name of an earlier stage; logs could not tell them apart"]
     );
     // A stage's own data stand in for data.train_files.
@@ -264,9 +180,7 @@ fn stages_are_checked() {
 
 #[test]
 fn all_problems_are_told_at_once() {
-    let error = overridden(&["rollout.temperature=-1", "actor.ppo_epochs=0"])
-        .unwrap_err()
-        .to_string();
+    let error = overridden(&["rollout.temperature=-1", "actor.ppo_epochs=0"]).unwrap_err().to_string();
     assert_eq!(
         error,
         "the configuration cannot be used:\n  rollout.temperature: must be above 0, is -1\n  actor.ppo_epochs: must be at \
@@ -276,43 +190,22 @@ fn all_problems_are_told_at_once() {
 
 #[test]
 fn a_command_may_read_any_form_of_answer() {
-    overridden(&[
-        "data.format_prompt=r1v",
-        "reward.command=[python3,my_reward.py]",
-    ])
-    .unwrap();
-    overridden(&[
-        "data.format_prompt=prompts/mine.jinja",
-        "reward.reward_type=r1v",
-    ])
-    .unwrap();
+    overridden(&["data.format_prompt=r1v", "reward.command=[python3,my_reward.py]"]).unwrap();
+    overridden(&["data.format_prompt=prompts/mine.jinja", "reward.reward_type=r1v"]).unwrap();
 }
 
 #[test]
 fn what_disappoints_is_a_warning() {
     let warnings = |overrides: &[&str]| -> Vec<String> {
-        overridden(overrides)
-            .unwrap()
-            .warnings()
-            .iter()
-            .map(|problem| problem.to_string())
-            .collect()
+        overridden(overrides).unwrap().warnings().iter().map(|problem| problem.to_string()).collect()
     };
     assert!(warnings(&[]).is_empty());
     assert_eq!(
         warnings(&["algorithm.papo.kl_prcp_coef=0.04"]),
-        [
-            "algorithm.papo.kl_prcp_coef: is 0.04; the paper reports that training collapses from 0.04 on"
-        ]
+        ["algorithm.papo.kl_prcp_coef: is 0.04; the paper reports that training collapses from 0.04 on"]
     );
     assert_eq!(
-        warnings(&[
-            "actor.loss_type=gspo",
-            "actor.clip_ratio_low=3e-4",
-            "actor.clip_ratio_high=4e-4"
-        ]),
-        [
-            "actor.loss_avg_mode, actor.loss_type: is \"token\"; GSPO was published with averaging by sequence (\"seq\")"
-        ]
+        warnings(&["actor.loss_type=gspo", "actor.clip_ratio_low=3e-4", "actor.clip_ratio_high=4e-4"]),
+        ["actor.loss_avg_mode, actor.loss_type: is \"token\"; GSPO was published with averaging by sequence (\"seq\")"]
     );
 }

@@ -14,13 +14,7 @@ const SMALL: &str = "[data]\ntrain_files = [\"toy:sum\"]\n";
 
 /// Resolves one file named `run.toml` after the smallest valid one.
 fn with(text: &str) -> Result<Config, ConfigError> {
-    resolve(
-        &[
-            Source::new("small.toml", SMALL),
-            Source::new("run.toml", text),
-        ],
-        &[],
-    )
+    resolve(&[Source::new("small.toml", SMALL), Source::new("run.toml", text)], &[])
 }
 
 /// Resolves the smallest valid file with overrides.

@@ -43,39 +43,22 @@ fn every_kind_of_value_can_be_overridden() {
 
 #[test]
 fn lists_may_be_bare() {
-    let files = |text: &str| {
-        overridden(&[&format!("data.val_files={text}")])
-            .unwrap()
-            .data
-            .val_files
-    };
+    let files = |text: &str| overridden(&[&format!("data.val_files={text}")]).unwrap().data.val_files;
     let two = [DataSpec::from("a.parquet"), DataSpec::from("b@test")];
     assert_eq!(files("[a.parquet,b@test]"), two);
     assert_eq!(files("[a.parquet, \"b@test\"]"), two);
     assert_eq!(files("[\"a.parquet\", \"b@test\"]"), two);
     assert_eq!(files("a.parquet"), two[..1]);
-    assert_eq!(
-        files("toy:sum?rows=2&cols=2"),
-        [DataSpec::from("toy:sum?rows=2&cols=2")]
-    );
+    assert_eq!(files("toy:sum?rows=2&cols=2"), [DataSpec::from("toy:sum?rows=2&cols=2")]);
     assert_eq!(files(""), []);
     assert_eq!(files("[]"), []);
     let weighted = files("[{ path = \"a\", weight = 2 }, \"b\"]");
     assert_eq!(
         weighted,
-        [
-            DataSpec::Weighted(WeightedSpec {
-                path: "a".to_string(),
-                weight: 2.0
-            }),
-            DataSpec::from("b")
-        ]
+        [DataSpec::Weighted(WeightedSpec { path: "a".to_string(), weight: 2.0 }), DataSpec::from("b")]
     );
     // Also in a file, one string is a list of one.
-    assert_eq!(
-        with("[data]\nval_files = \"a\"\n").unwrap().data.val_files,
-        [DataSpec::from("a")]
-    );
+    assert_eq!(with("[data]\nval_files = \"a\"\n").unwrap().data.val_files, [DataSpec::from("a")]);
 }
 
 #[test]
@@ -93,37 +76,16 @@ fn a_stage_is_named_by_its_place() {
     };
     assert_eq!((first.steps, second.steps), (100, 5));
     let config = resolve("stages.1.train_files=toy:read").unwrap();
-    assert_eq!(
-        config.train_files(&config.stages[1]),
-        [DataSpec::from("toy:read")]
-    );
-    assert_eq!(
-        config.train_files(&config.stages[0]),
-        [DataSpec::from("toy:sum")]
-    );
+    assert_eq!(config.train_files(&config.stages[1]), [DataSpec::from("toy:read")]);
+    assert_eq!(config.train_files(&config.stages[0]), [DataSpec::from("toy:sum")]);
     assert!(resolve("stages=[]").unwrap().stages.is_empty());
     for (text, message) in [
-        (
-            "stages.2.steps=1",
-            "`stages.2`: is no stage; there are 2, 0 to 1",
-        ),
-        (
-            "stages.first.steps=1",
-            "`stages.first`: is no stage; there are 2, 0 to 1",
-        ),
-        (
-            "stages.0.stage=rl",
-            "`stages.0.stage`: cannot be changed by an override; write the stage in a file",
-        ),
-        (
-            "stages.0.stps=1",
-            "unknown key `stages.0.stps`; did you mean `stages.0.steps`?",
-        ),
+        ("stages.2.steps=1", "`stages.2`: is no stage; there are 2, 0 to 1"),
+        ("stages.first.steps=1", "`stages.first`: is no stage; there are 2, 0 to 1"),
+        ("stages.0.stage=rl", "`stages.0.stage`: cannot be changed by an override; write the stage in a file"),
+        ("stages.0.stps=1", "unknown key `stages.0.stps`; did you mean `stages.0.steps`?"),
     ] {
-        assert_eq!(
-            resolve(text).unwrap_err().to_string(),
-            format!("override `{text}`: {message}")
-        );
+        assert_eq!(resolve(text).unwrap_err().to_string(), format!("override `{text}`: {message}"));
     }
     assert_eq!(
         overridden(&["stages.0.steps=1"]).unwrap_err().to_string(),
@@ -135,7 +97,10 @@ fn a_stage_is_named_by_its_place() {
 fn later_files_and_overrides_win_key_by_key() {
     let config = resolve(
         &[
-            Source::new("a.toml", "[data]\ntrain_files = [\"a\", \"b\"]\nseed = 1\n[actor.optim]\nlr = 1e-3\neps = 1e-5\n"),
+            Source::new(
+                "a.toml",
+                "[data]\ntrain_files = [\"a\", \"b\"]\nseed = 1\n[actor.optim]\nlr = 1e-3\neps = 1e-5\n",
+            ),
             Source::new("b.toml", "[data]\ntrain_files = [\"c\"]\n[actor.optim]\nlr = 1e-4\n"),
         ],
         &["data.seed=2".to_string(), "data.seed=3".to_string()],
@@ -143,51 +108,24 @@ fn later_files_and_overrides_win_key_by_key() {
     .unwrap();
     assert_eq!(config.data.train_files, [DataSpec::from("c")]);
     assert_eq!(config.data.seed, 3);
-    assert_eq!(
-        (config.actor.optim.lr, config.actor.optim.eps),
-        (1e-4, 1e-5)
-    );
+    assert_eq!((config.actor.optim.lr, config.actor.optim.eps), (1e-4, 1e-5));
 }
 
 #[test]
 fn an_override_that_is_none_is_explained() {
     for (text, message) in [
-        (
-            "algorithm.beta",
-            "override `algorithm.beta`: has no `=`; write section.key=value",
-        ),
-        (
-            "=3",
-            "override `=3`: has an empty key; write section.key=value",
-        ),
-        (
-            "algorithm..beta=3",
-            "override `algorithm..beta=3`: has an empty key; write section.key=value",
-        ),
-        (
-            "--algorithm.beta=3",
-            "override `--algorithm.beta=3`: write section.key=value, without dashes",
-        ),
-        (
-            "algorithm.bta=3",
-            "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.beta`?",
-        ),
-        (
-            "algoritm.beta=3",
-            "override `algoritm.beta=3`: unknown key `algoritm.beta`; did you mean `algorithm.beta`?",
-        ),
-        (
-            "beta=3",
-            "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta` or `algorithm.pgpo.beta`?",
-        ),
+        ("algorithm.beta", "override `algorithm.beta`: has no `=`; write section.key=value"),
+        ("=3", "override `=3`: has an empty key; write section.key=value"),
+        ("algorithm..beta=3", "override `algorithm..beta=3`: has an empty key; write section.key=value"),
+        ("--algorithm.beta=3", "override `--algorithm.beta=3`: write section.key=value, without dashes"),
+        ("algorithm.bta=3", "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.beta`?"),
+        ("algoritm.beta=3", "override `algoritm.beta=3`: unknown key `algoritm.beta`; did you mean `algorithm.beta`?"),
+        ("beta=3", "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta` or `algorithm.pgpo.beta`?"),
         (
             "algorithm.beta=x",
             "override `algorithm.beta=x`: `algorithm.beta`: expected a number, found the string \"x\"",
         ),
-        (
-            "algorithm.beta.x=1",
-            "override `algorithm.beta.x=1`: `algorithm.beta`: is a key and has none below it",
-        ),
+        ("algorithm.beta.x=1", "override `algorithm.beta.x=1`: `algorithm.beta`: is a key and has none below it"),
         (
             "model=toy",
             "override `model=toy`: `model`: is a section; set one of its keys: path, init, init_seed, freeze_vision_tower",

@@ -46,36 +46,21 @@ fn a_key_reaches_its_part() {
     ])
     .unwrap();
     let advantage = config.to_advantage_config();
-    assert_eq!(
-        (advantage.adv_estimator, advantage.discount),
-        (Estimator::Rloo, 0.9)
-    );
+    assert_eq!((advantage.adv_estimator, advantage.discount), (Estimator::Rloo, 0.9));
     let shaping = config.to_shaping_config();
     assert_eq!(shaping.shaping, ShapingKind::Vgpo);
     assert_eq!((shaping.vgpo.kappa, shaping.vgpo.inter), (0.4, false));
     assert_eq!((shaping.vppo.keep_share, shaping.pgpo.tau), (0.3, 0.6));
-    assert_eq!(
-        (shaping.pepo.gate_temperature, shaping.srpo.bound),
-        (1.8, 3.0)
-    );
+    assert_eq!((shaping.pepo.gate_temperature, shaping.srpo.bound), (1.8, 3.0));
     let loss = config.to_loss_config();
     assert_eq!((loss.loss_type, loss.entropy_coef), (LossType::Cispo, 0.06));
     assert!(loss.kl.in_loss());
     assert_eq!(loss.kl.kl_penalty, KlPenalty::Mse);
     assert_eq!(loss.papo.map(|papo| papo.kl_prcp_coef), Some(0.01));
     let correction = &loss.rollout_correction;
-    assert_eq!(
-        (correction.mode, correction.cap),
-        (CorrectionMode::SequenceMask, 3.0)
-    );
+    assert_eq!((correction.mode, correction.cap), (CorrectionMode::SequenceMask, 3.0));
     let overlong = config.to_reward_config().overlong;
-    assert_eq!(
-        (
-            overlong.max_response_length,
-            overlong.overlong_buffer_length
-        ),
-        (1024, 128)
-    );
+    assert_eq!((overlong.max_response_length, overlong.overlong_buffer_length), (1024, 128));
     assert_eq!(config.to_keys().answer_key, "ground_truth");
 }
 

@@ -9,18 +9,13 @@ use crate::shaping::ShapingKind;
 
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
 
 fn preset(name: &str) -> Config {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../configs")
-        .join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
     resolve(&[Source::read(&path).unwrap()], &[]).unwrap()
 }
 
@@ -30,20 +25,11 @@ fn every_file_resolves_without_a_warning() {
     assert!(files.len() >= 16, "{files:?}");
     for path in files {
         let source = Source::read(&path).unwrap();
-        assert!(
-            source.text.starts_with("# "),
-            "{} says nothing about itself",
-            path.display()
-        );
+        assert!(source.text.starts_with("# "), "{} says nothing about itself", path.display());
         let config = resolve(&[source], &[]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(config.warnings(), [], "{}", path.display());
         let printed = Source::new("printed", config.to_toml());
-        assert_eq!(
-            resolve(&[printed], &[]).unwrap(),
-            config,
-            "{}",
-            path.display()
-        );
+        assert_eq!(resolve(&[printed], &[]).unwrap(), config, "{}", path.display());
     }
 }
 
@@ -52,14 +38,8 @@ fn all_algorithms_come_in_all_sizes() {
     for algorithm in ["grpo", "dapo", "vgpo", "vppo", "papo"] {
         for (size, folder) in [("3b", "3B"), ("7b", "7B"), ("32b", "32B")] {
             let config = preset(&format!("{algorithm}_{size}.toml"));
-            assert_eq!(
-                config.model.path,
-                format!("Qwen/Qwen2.5-VL-{folder}-Instruct")
-            );
-            assert_eq!(
-                config.trainer.output_dir,
-                format!("runs/{algorithm}_{size}")
-            );
+            assert_eq!(config.model.path, format!("Qwen/Qwen2.5-VL-{folder}-Instruct"));
+            assert_eq!(config.trainer.output_dir, format!("runs/{algorithm}_{size}"));
             assert_eq!(config.algorithm.adv_estimator, Estimator::Grpo);
             assert_eq!(config.actor.optim.lr, 1e-6);
             assert_eq!(config.update_batch_size(), 128);
@@ -72,50 +52,22 @@ fn vgpo_has_the_papers_settings() {
     let config = preset("vgpo_7b.toml");
     let algorithm = &config.algorithm;
     assert_eq!(algorithm.shaping, ShapingKind::Vgpo);
-    assert_eq!(
-        (algorithm.beta, algorithm.gamma, algorithm.kappa),
-        (0.3, 0.5, 0.2)
-    );
+    assert_eq!((algorithm.beta, algorithm.gamma, algorithm.kappa), (0.3, 0.5, 0.2));
     assert!(algorithm.disable_kl);
     assert_eq!((config.data.rollout_batch_size, config.rollout.n), (512, 8));
-    assert_eq!(
-        (
-            config.data.max_prompt_length,
-            config.data.max_response_length
-        ),
-        (4096, 2048)
-    );
-    assert_eq!(
-        (config.rollout.temperature, config.rollout.top_p),
-        (1.0, 0.99)
-    );
-    assert_eq!(
-        (config.actor.clip_ratio_low, config.actor.clip_ratio_high),
-        (0.2, 0.28)
-    );
-    assert_eq!(
-        (config.actor.optim.weight_decay, config.actor.max_grad_norm),
-        (0.01, 1.0)
-    );
-    assert_eq!(
-        (config.data.min_pixels, config.data.max_pixels),
-        (262_144, 4_194_304)
-    );
+    assert_eq!((config.data.max_prompt_length, config.data.max_response_length), (4096, 2048));
+    assert_eq!((config.rollout.temperature, config.rollout.top_p), (1.0, 0.99));
+    assert_eq!((config.actor.clip_ratio_low, config.actor.clip_ratio_high), (0.2, 0.28));
+    assert_eq!((config.actor.optim.weight_decay, config.actor.max_grad_norm), (0.01, 1.0));
+    assert_eq!((config.data.min_pixels, config.data.max_pixels), (262_144, 4_194_304));
     assert!(!config.model.freeze_vision_tower);
-    assert_eq!(
-        (config.rollout.val_temperature, config.rollout.val_n),
-        (0.0, 1)
-    );
+    assert_eq!((config.rollout.val_temperature, config.rollout.val_n), (0.0, 1));
 }
 
 #[test]
 fn the_toy_run_warms_up_and_then_learns_by_reward() {
     let config = preset("toy.toml");
-    let kinds: Vec<bool> = config
-        .stages()
-        .iter()
-        .map(|stage| matches!(stage, Stage::Rl(_)))
-        .collect();
+    let kinds: Vec<bool> = config.stages().iter().map(|stage| matches!(stage, Stage::Rl(_))).collect();
     assert_eq!(kinds, [false, false, false, false, true]);
     assert_eq!(config.update_batch_size(), config.data.rollout_batch_size);
 }
@@ -124,8 +76,5 @@ fn the_toy_run_warms_up_and_then_learns_by_reward() {
 fn without_stages_there_is_one_of_rl() {
     let config = preset("grpo_3b.toml");
     assert_eq!(config.stages(), [Stage::Rl(Default::default())]);
-    assert_eq!(
-        config.train_files(&config.stages()[0]),
-        config.data.train_files
-    );
+    assert_eq!(config.train_files(&config.stages()[0]), config.data.train_files);
 }

@@ -26,23 +26,13 @@ fn the_printed_file_reads_back() {
     assert_eq!(read(&config.to_toml()), config);
     config.data.train_files = vec![
         DataSpec::from("a \"quoted\" \\ path"),
-        DataSpec::Weighted(WeightedSpec {
-            path: "b".to_string(),
-            weight: 0.5,
-        }),
+        DataSpec::Weighted(WeightedSpec { path: "b".to_string(), weight: 0.5 }),
     ];
     config.data.system_prompt = "two\nlines\tand a bell \u{7}".to_string();
     config.actor.optim.lr = 1e-7;
     config.stages = vec![
-        Stage::Sft(SftStage {
-            steps: 3,
-            until_accuracy: 0.25,
-            ..SftStage::default()
-        }),
-        Stage::Rl(RlStage {
-            train_files: vec![DataSpec::from("toy:sum")],
-            ..RlStage::default()
-        }),
+        Stage::Sft(SftStage { steps: 3, until_accuracy: 0.25, ..SftStage::default() }),
+        Stage::Rl(RlStage { train_files: vec![DataSpec::from("toy:sum")], ..RlStage::default() }),
     ];
     assert_eq!(read(&config.to_toml()), config);
     assert_eq!(read(&config.to_toml()).to_toml(), config.to_toml());
@@ -53,31 +43,17 @@ fn every_key_is_printed_under_its_meaning() {
     let text = Config::default().to_toml();
     for section in Config::sections() {
         for key in &section.keys {
-            assert!(
-                !key.doc.is_empty(),
-                "{} {} has no documentation",
-                section.header,
-                key.name
-            );
+            assert!(!key.doc.is_empty(), "{} {} has no documentation", section.header, key.name);
             if section.header != "[[stages]]" {
-                assert!(
-                    text.contains(&format!("\n{} = {}\n", key.name, key.default)),
-                    "{}",
-                    key.name
-                );
+                assert!(text.contains(&format!("\n{} = {}\n", key.name, key.default)), "{}", key.name);
             }
         }
     }
     assert!(
-        text.contains(
-            "# VGPO, equation (5): strength of the compensation of late tokens.\nbeta = 0.3\n"
-        ),
+        text.contains("# VGPO, equation (5): strength of the compensation of late tokens.\nbeta = 0.3\n"),
         "{text}"
     );
-    assert!(
-        text.lines().all(|line| line.chars().count() <= 100),
-        "{text}"
-    );
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
 #[test]

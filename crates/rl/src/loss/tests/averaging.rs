@@ -5,15 +5,7 @@ use proptest::prelude::*;
 
 fn token() -> impl Strategy<Value = [f64; 7]> {
     // old, new - old, advantage, reference - old, masked - old, rollout - old, filtered
-    [
-        -4.0..-0.1_f64,
-        -1.5..1.5,
-        -2.0..2.0,
-        -1.0..1.0,
-        -1.0..1.0,
-        -1.0..1.0,
-        0.0..1.0,
-    ]
+    [-4.0..-0.1_f64, -1.5..1.5, -2.0..2.0, -1.0..1.0, -1.0..1.0, -1.0..1.0, 0.0..1.0]
 }
 
 fn batches() -> impl Strategy<Value = Batch> {
@@ -101,10 +93,7 @@ fn token_and_sequence_averages_differ_where_lengths_do() {
         ..Batch::default()
     };
     let loss = |loss_avg_mode| {
-        let config = LossConfig {
-            loss_avg_mode,
-            ..LossConfig::default()
-        };
+        let config = LossConfig { loss_avg_mode, ..LossConfig::default() };
         whole(&config, &batch).loss
     };
     close(loss(LossAvgMode::Token), -(3.0 - 1.0) / 4.0);

@@ -15,9 +15,7 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
     let device = Default::default();
     let mut random = SmallRng::seed_from_u64(7);
     let mut logits = Tensor::<B, 1>::zeros([ARMS], &device);
-    let table = |logits: Tensor<B, 1>| -> Vec<f64> {
-        log_softmax(logits, 0).into_data().into_vec().unwrap()
-    };
+    let table = |logits: Tensor<B, 1>| -> Vec<f64> { log_softmax(logits, 0).into_data().into_vec().unwrap() };
     for _ in 0..60 {
         let old_table = table(logits.clone());
         let lengths: Vec<usize> = (0..RESPONSES).map(|i| 1 + i % 3).collect();
@@ -37,10 +35,8 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
                 (0..length).map(pull).collect()
             })
             .collect();
-        let rewards: Vec<f32> = pulls
-            .iter()
-            .map(|p| p.iter().filter(|arm| **arm == REWARDED).count() as f32 / p.len() as f32)
-            .collect();
+        let rewards: Vec<f32> =
+            pulls.iter().map(|p| p.iter().filter(|arm| **arm == REWARDED).count() as f32 / p.len() as f32).collect();
         let inputs = AdvantageInputs {
             rewards: &rewards,
             groups: &[0; RESPONSES],
@@ -53,26 +49,17 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
             panic!("one number a response");
         };
         let ragged = |f: &dyn Fn(usize, usize) -> f64| -> Tensor<A, 2> {
-            let rows: Vec<Vec<f64>> = pulls
-                .iter()
-                .enumerate()
-                .map(|(i, row)| row.iter().map(|&arm| f(i, arm)).collect())
-                .collect();
+            let rows: Vec<Vec<f64>> =
+                pulls.iter().enumerate().map(|(i, row)| row.iter().map(|&arm| f(i, arm)).collect()).collect();
             tensor(&rows, 0, 0.0)
         };
         let old = ragged(&|_, arm| old_table[arm]);
         let shape = old.dims();
-        let arms: Vec<i64> = ragged(&|_, arm| arm as f64)
-            .into_data()
-            .iter::<f64>()
-            .map(|arm| arm as i64)
-            .collect();
+        let arms: Vec<i64> = ragged(&|_, arm| arm as f64).into_data().iter::<f64>().map(|arm| arm as i64).collect();
         let arms = Tensor::<A, 1, Int>::from_data(arms.as_slice(), &device);
         for _ in 0..2 {
             let leaf = Tensor::<A, 1>::from_inner(logits.clone()).require_grad();
-            let log_probs = log_softmax(leaf.clone(), 0)
-                .select(0, arms.clone())
-                .reshape(shape);
+            let log_probs = log_softmax(leaf.clone(), 0).select(0, arms.clone()).reshape(shape);
             let inputs = LossInputs {
                 log_probs,
                 old_log_probs: old.clone(),
@@ -97,16 +84,9 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
 fn is_learned_by_every_loss_and_average() {
     for loss_type in LossType::ALL {
         for loss_avg_mode in [LossAvgMode::Token, LossAvgMode::Seq] {
-            let config = LossConfig {
-                loss_avg_mode,
-                ..LossConfig::published(loss_type)
-            };
+            let config = LossConfig { loss_avg_mode, ..LossConfig::published(loss_type) };
             let found = train(&config, 1.0);
-            assert!(
-                found > 0.9,
-                "{} {loss_avg_mode:?}: {found}",
-                loss_type.name()
-            );
+            assert!(found > 0.9, "{} {loss_avg_mode:?}: {found}", loss_type.name());
         }
     }
 }

@@ -18,64 +18,25 @@ fn defaults_and_published_settings_are_valid() {
 fn bad_numbers_are_refused_with_the_reason() {
     let default = LossConfig::default;
     assert_eq!(
-        message(LossConfig {
-            clip_ratio_low: 1.0,
-            ..default()
-        }),
+        message(LossConfig { clip_ratio_low: 1.0, ..default() }),
         "clip_ratio_low = 1: must lie in [0, 1): the ratio may fall to 1 - clip_ratio_low"
     );
+    assert_eq!(message(LossConfig { clip_ratio_high: -0.1, ..default() }), "clip_ratio_high = -0.1: must be 0 or more");
     assert_eq!(
-        message(LossConfig {
-            clip_ratio_high: -0.1,
-            ..default()
-        }),
-        "clip_ratio_high = -0.1: must be 0 or more"
-    );
-    assert_eq!(
-        message(LossConfig {
-            clip_ratio_dual: 1.1,
-            ..default()
-        }),
+        message(LossConfig { clip_ratio_dual: 1.1, ..default() }),
         "clip_ratio_dual = 1.1: must be at least 1 + clip_ratio_high: it bounds what the first clip leaves unbounded"
     );
-    assert_eq!(
-        message(LossConfig {
-            tau_positive: 0.0,
-            ..default()
-        }),
-        "tau_positive = 0: must be above 0"
-    );
-    assert!(
-        message(LossConfig {
-            entropy_coef: f64::NAN,
-            ..default()
-        })
-        .starts_with("entropy_coef")
-    );
-    let rollout_correction = CorrectionConfig {
-        mode: CorrectionMode::TokenMask,
-        cap: 0.0,
-    };
-    assert!(
-        message(LossConfig {
-            rollout_correction,
-            ..default()
-        })
-        .contains("cap = 0")
-    );
-    let papo = Some(PapoConfig {
-        mask_probability: 0.0,
-        ..PapoConfig::default()
-    });
+    assert_eq!(message(LossConfig { tau_positive: 0.0, ..default() }), "tau_positive = 0: must be above 0");
+    assert!(message(LossConfig { entropy_coef: f64::NAN, ..default() }).starts_with("entropy_coef"));
+    let rollout_correction = CorrectionConfig { mode: CorrectionMode::TokenMask, cap: 0.0 };
+    assert!(message(LossConfig { rollout_correction, ..default() }).contains("cap = 0"));
+    let papo = Some(PapoConfig { mask_probability: 0.0, ..PapoConfig::default() });
     assert!(message(LossConfig { papo, ..default() }).starts_with("papo.mask_probability = 0"));
 }
 
 #[test]
 fn a_token_clip_on_a_sequence_ratio_is_refused() {
-    let config = LossConfig {
-        loss_type: LossType::Gspo,
-        ..LossConfig::default()
-    };
+    let config = LossConfig { loss_type: LossType::Gspo, ..LossConfig::default() };
     assert_eq!(
         message(config),
         "clip_ratio_low = 0.2: would never act on the ratio of a whole sequence; GSPO was published with 3e-4 (low) and 4e-4 (high)"
@@ -84,47 +45,24 @@ fn a_token_clip_on_a_sequence_ratio_is_refused() {
 
 #[test]
 fn contradictions_about_the_kl_are_refused() {
-    let kl = |kl: KlConfig| {
-        message(LossConfig {
-            kl,
-            ..LossConfig::default()
-        })
-    };
+    let kl = |kl: KlConfig| message(LossConfig { kl, ..LossConfig::default() });
     assert_eq!(
-        kl(KlConfig {
-            disable_kl: true,
-            use_kl_loss: true,
-            ..KlConfig::default()
-        }),
+        kl(KlConfig { disable_kl: true, use_kl_loss: true, ..KlConfig::default() }),
         "use_kl_loss = true: contradicts disable_kl = true; set one of the two to false"
     );
-    let adaptive = KlConfig {
-        disable_kl: false,
-        use_kl_loss: true,
-        kl_type: KlType::Adaptive,
-        ..KlConfig::default()
-    };
+    let adaptive = KlConfig { disable_kl: false, use_kl_loss: true, kl_type: KlType::Adaptive, ..KlConfig::default() };
     assert!(kl(adaptive).starts_with("kl_type = adaptive"));
 }
 
 #[test]
 fn streams_are_declared() {
     assert!(LossConfig::default().streams().is_empty());
-    let mut config = LossConfig {
-        papo: Some(PapoConfig::default()),
-        ..LossConfig::default()
-    };
+    let mut config = LossConfig { papo: Some(PapoConfig::default()), ..LossConfig::default() };
     config.kl.disable_kl = false;
     config.kl.use_kl_loss = true;
     assert_eq!(
         config.streams(),
-        [
-            Stream::RefLogProbs,
-            Stream::PerturbedLogProbs {
-                draw: Draw::Prompt,
-                probability: 0.6
-            }
-        ]
+        [Stream::RefLogProbs, Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: 0.6 }]
     );
 }
 
@@ -142,16 +80,9 @@ fn a_missing_stream_and_an_empty_step_are_named() {
         entropy: None,
         rollout_log_probs: None,
     };
-    let over = Denominators {
-        tokens: 1.0,
-        responses: 1.0,
-    };
-    let error =
-        |config: &LossConfig, over| policy_loss(config, &inputs, over).unwrap_err().to_string();
-    let papo = LossConfig {
-        papo: Some(PapoConfig::default()),
-        ..LossConfig::default()
-    };
+    let over = Denominators { tokens: 1.0, responses: 1.0 };
+    let error = |config: &LossConfig, over| policy_loss(config, &inputs, over).unwrap_err().to_string();
+    let papo = LossConfig { papo: Some(PapoConfig::default()), ..LossConfig::default() };
     assert_eq!(
         error(&papo, over),
         "loss: papo needs masked_log_probs, which this batch does not carry; declare the stream or switch papo off"
@@ -160,29 +91,13 @@ fn a_missing_stream_and_an_empty_step_are_named() {
     kl.kl.disable_kl = false;
     kl.kl.use_kl_loss = true;
     assert!(error(&kl, over).contains("use_kl_loss needs ref_log_probs"));
-    let full = LossConfig {
-        entropy_coef: 0.1,
-        entropy_type: EntropyType::Full,
-        ..LossConfig::default()
-    };
+    let full = LossConfig { entropy_coef: 0.1, entropy_type: EntropyType::Full, ..LossConfig::default() };
     assert!(error(&full, over).contains("needs entropy"));
-    let correction = CorrectionConfig {
-        mode: CorrectionMode::TokenMask,
-        cap: 2.0,
-    };
-    let corrected = LossConfig {
-        rollout_correction: correction,
-        ..LossConfig::default()
-    };
+    let correction = CorrectionConfig { mode: CorrectionMode::TokenMask, cap: 2.0 };
+    let corrected = LossConfig { rollout_correction: correction, ..LossConfig::default() };
     assert!(error(&corrected, over).contains("rollout_correction needs rollout_log_probs"));
     assert_eq!(
-        error(
-            &LossConfig::default(),
-            Denominators {
-                tokens: 0.0,
-                responses: 1.0
-            }
-        ),
+        error(&LossConfig::default(), Denominators { tokens: 0.0, responses: 1.0 }),
         "loss: the optimizer step holds 0 tokens; averaging needs at least one"
     );
 }

@@ -7,9 +7,7 @@ use super::*;
 fn batch() -> Batch {
     let old = vec![vec![-1.0, -2.0, -0.5], vec![-0.7], vec![-1.5, -0.3]];
     let shift = |by: &[&[f64]]| -> Vec<Vec<f64>> {
-        std::iter::zip(&old, by)
-            .map(|(row, by)| std::iter::zip(row, *by).map(|(a, b)| a + b).collect())
-            .collect()
+        std::iter::zip(&old, by).map(|(row, by)| std::iter::zip(row, *by).map(|(a, b)| a + b).collect()).collect()
     };
     Batch {
         log_probs: shift(&[&[0.05, -0.4, 0.5], &[-0.1], &[1.5, 0.02]]),
@@ -48,10 +46,7 @@ fn check(name: &str, config: &LossConfig) {
 fn of_the_policy_losses() {
     for loss_type in [LossType::Ppo, LossType::Gspo, LossType::Sapo] {
         for loss_avg_mode in [LossAvgMode::Token, LossAvgMode::Seq] {
-            let config = LossConfig {
-                loss_avg_mode,
-                ..LossConfig::published(loss_type)
-            };
+            let config = LossConfig { loss_avg_mode, ..LossConfig::published(loss_type) };
             check(loss_type.name(), &config);
         }
     }
@@ -59,33 +54,16 @@ fn of_the_policy_losses() {
 
 #[test]
 fn of_the_kl_in_the_loss() {
-    for kl_penalty in [
-        KlPenalty::Kl,
-        KlPenalty::Abs,
-        KlPenalty::Mse,
-        KlPenalty::LowVarKl,
-    ] {
-        let kl = KlConfig {
-            disable_kl: false,
-            use_kl_loss: true,
-            kl_penalty,
-            kl_coef: 0.7,
-            ..KlConfig::default()
-        };
-        let config = LossConfig {
-            kl,
-            ..LossConfig::default()
-        };
+    for kl_penalty in [KlPenalty::Kl, KlPenalty::Abs, KlPenalty::Mse, KlPenalty::LowVarKl] {
+        let kl = KlConfig { disable_kl: false, use_kl_loss: true, kl_penalty, kl_coef: 0.7, ..KlConfig::default() };
+        let config = LossConfig { kl, ..LossConfig::default() };
         check(&format!("{kl_penalty:?}"), &config);
     }
 }
 
 #[test]
 fn of_the_entropy_papo_and_the_correction() {
-    let entropy = LossConfig {
-        entropy_coef: 0.06,
-        ..LossConfig::default()
-    };
+    let entropy = LossConfig { entropy_coef: 0.06, ..LossConfig::default() };
     check("entropy", &entropy);
     let papo = LossConfig {
         papo: Some(PapoConfig {
@@ -103,10 +81,7 @@ fn of_the_entropy_papo_and_the_correction() {
         CorrectionMode::SequenceTruncate,
         CorrectionMode::SequenceMask,
     ] {
-        let config = LossConfig {
-            rollout_correction: CorrectionConfig { mode, cap: 1.15 },
-            ..LossConfig::default()
-        };
+        let config = LossConfig { rollout_correction: CorrectionConfig { mode, cap: 1.15 }, ..LossConfig::default() };
         check(&format!("{mode:?}"), &config);
     }
 }
@@ -115,11 +90,7 @@ fn of_the_entropy_papo_and_the_correction() {
 fn of_the_full_entropy_reach_the_entropy() {
     let mut batch = batch();
     batch.entropy = Some(vec![vec![1.0, 0.5, 0.2], vec![0.9], vec![0.1, 0.4]]);
-    let config = LossConfig {
-        entropy_type: EntropyType::Full,
-        entropy_coef: 0.06,
-        ..LossConfig::default()
-    };
+    let config = LossConfig { entropy_type: EntropyType::Full, entropy_coef: 0.06, ..LossConfig::default() };
     let run = whole(&config, &batch);
     for gradient in run.entropy_gradient.unwrap().concat() {
         close(gradient, 0.06 / 6.0);
@@ -133,11 +104,7 @@ fn of_the_full_entropy_reach_the_entropy() {
 fn reach_the_masked_log_probs_only_where_they_are_not_constant() {
     let leaf = tensor::<A>(&[vec![-1.0, -2.0]], 0, 0.0);
     let masked = tensor::<A>(&[vec![-1.5, -1.0]], 0, 0.0).require_grad();
-    let config = PapoConfig {
-        kl_prcp_coef: 0.0,
-        aug_entropy_loss_coef: 0.4,
-        ..PapoConfig::default()
-    };
+    let config = PapoConfig { kl_prcp_coef: 0.0, aug_entropy_loss_coef: 0.4, ..PapoConfig::default() };
     let terms = papo::terms(leaf, masked.clone(), &config);
     let grads = terms.loss.sum().backward();
     let gradient: Vec<f64> = masked.grad(&grads).unwrap().into_data().into_vec().unwrap();

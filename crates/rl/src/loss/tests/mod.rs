@@ -61,10 +61,7 @@ pub fn tensor<T: Backend>(rows: &[Vec<f64>], extra: usize, filler: f64) -> Tenso
     for (row, cells) in rows.iter().zip(values.chunks_exact_mut(width)) {
         cells[..row.len()].copy_from_slice(row);
     }
-    Tensor::from_data(
-        TensorData::new(values, [rows.len(), width]),
-        &Default::default(),
-    )
+    Tensor::from_data(TensorData::new(values, [rows.len(), width]), &Default::default())
 }
 
 /// What a run of the loss gives.
@@ -104,17 +101,13 @@ pub fn run(config: &LossConfig, batch: &Batch, extra: usize, over: Denominators)
             assert!(padding.iter().all(|g| *g == 0.0), "gradient in the padding");
         }
         let rows = lengths.iter().enumerate();
-        rows.map(|(row, &t)| values[row * width..][..t].to_vec())
-            .collect::<Vec<_>>()
+        rows.map(|(row, &t)| values[row * width..][..t].to_vec()).collect::<Vec<_>>()
     };
     let mut metrics = MetricSums::default();
     metrics.add(&output.metrics).unwrap();
     Run {
         loss: output.loss.into_scalar(),
-        gradient: leaf
-            .grad(&grads)
-            .map(ragged)
-            .unwrap_or_else(|| lengths.iter().map(|&t| vec![0.0; t]).collect()),
+        gradient: leaf.grad(&grads).map(ragged).unwrap_or_else(|| lengths.iter().map(|&t| vec![0.0; t]).collect()),
         entropy_gradient: entropy.and_then(|e| e.grad(&grads)).map(ragged),
         metrics,
     }
@@ -137,8 +130,5 @@ pub fn single(log_probs: &[f64], old: &[f64], advantages: &[f64]) -> Batch {
 
 pub fn close(found: f64, expected: f64) {
     let bound = 1e-9 * expected.abs().max(1.0);
-    assert!(
-        (found - expected).abs() < bound,
-        "{found} against {expected}"
-    );
+    assert!((found - expected).abs() < bound, "{found} against {expected}");
 }

@@ -18,19 +18,13 @@ fn kl_estimates() {
         (KlPenalty::Kl, [0.5, -1.0]),
         (KlPenalty::Abs, [0.5, 1.0]),
         (KlPenalty::Mse, [0.125, 0.5]),
-        (
-            KlPenalty::LowVarKl,
-            [(-0.5_f64).exp() + 0.5 - 1.0, 1.0_f64.exp() - 1.0 - 1.0],
-        ),
+        (KlPenalty::LowVarKl, [(-0.5_f64).exp() + 0.5 - 1.0, 1.0_f64.exp() - 1.0 - 1.0]),
     ];
     for (penalty, expected) in cases {
         let found = host(kl::divergence(row(&own), row(&reference), penalty));
         for i in 0..2 {
             close(found[i], expected[i]);
-            close(
-                kl::divergence_of(own[i], reference[i], penalty),
-                expected[i],
-            );
+            close(kl::divergence_of(own[i], reference[i], penalty), expected[i]);
         }
     }
     // k3 is bounded at 10, whatever the gap
@@ -41,13 +35,7 @@ fn kl_estimates() {
 #[test]
 fn kl_in_the_loss() {
     let mut config = LossConfig::default();
-    config.kl = KlConfig {
-        disable_kl: false,
-        use_kl_loss: true,
-        kl_penalty: KlPenalty::Kl,
-        kl_coef: 0.1,
-        ..config.kl
-    };
+    config.kl = KlConfig { disable_kl: false, use_kl_loss: true, kl_penalty: KlPenalty::Kl, kl_coef: 0.1, ..config.kl };
     let mut batch = single(&[-1.0, -2.0], &[-1.0, -2.0], &[0.0, 0.0]);
     batch.reference = Some(vec![vec![-1.5, -1.0]]);
     let run = whole(&config, &batch);
@@ -64,10 +52,7 @@ fn kl_in_the_reward() {
     let (rewards, mean) = kl::reward_penalty(&own, &reference, KlPenalty::Kl, 0.1);
     assert_eq!(rewards, [vec![-0.05, 0.1], vec![-0.2]]);
     close(mean, (-0.25 + 2.0) / 2.0);
-    assert_eq!(
-        kl::reward_penalty(&[], &[], KlPenalty::Kl, 0.1),
-        (vec![], 0.0)
-    );
+    assert_eq!(kl::reward_penalty(&[], &[], KlPenalty::Kl, 0.1), (vec![], 0.0));
 }
 
 #[test]
@@ -94,18 +79,12 @@ fn the_adaptive_coefficient_follows_its_target() {
     assert_eq!(fixed.coef, KlConfig::default().kl_coef);
     // a checkpoint restores it
     let saved = serde_json::to_string(&controller).unwrap();
-    assert_eq!(
-        serde_json::from_str::<KlController>(&saved).unwrap(),
-        controller
-    );
+    assert_eq!(serde_json::from_str::<KlController>(&saved).unwrap(), controller);
 }
 
 #[test]
 fn a_positive_entropy_coefficient_punishes_entropy() {
-    let config = LossConfig {
-        entropy_coef: 0.06,
-        ..LossConfig::default()
-    };
+    let config = LossConfig { entropy_coef: 0.06, ..LossConfig::default() };
     let run = whole(&config, &single(&[-1.0, -3.0], &[-1.0, -3.0], &[0.0, 0.0]));
     close(run.loss, 0.06 * 2.0);
     // descending raises the log-probs: less entropy

@@ -10,12 +10,8 @@ fn token(ratio: f64, advantage: f64, config: &LossConfig) -> Run {
 
 #[test]
 fn ppo_clips_asymmetrically_and_twice() {
-    let config = LossConfig {
-        clip_ratio_low: 0.2,
-        clip_ratio_high: 0.28,
-        clip_ratio_dual: 3.0,
-        ..LossConfig::default()
-    };
+    let config =
+        LossConfig { clip_ratio_low: 0.2, clip_ratio_high: 0.28, clip_ratio_dual: 3.0, ..LossConfig::default() };
     // (ratio, advantage) -> (loss, gradient): the gradient of -A r is -A r
     let cases = [
         (1.0, 2.0, -2.0, -2.0),
@@ -39,11 +35,7 @@ fn ppo_clips_asymmetrically_and_twice() {
 fn ppo_counts_its_clips() {
     let config = LossConfig::default();
     let ratios = [0.5, 1.0, 1.5, 5.0, 5.0];
-    let batch = single(
-        &ratios.map(|r: f64| -1.0 + r.ln()),
-        &[-1.0; 5],
-        &[-1.0, 1.0, 1.0, -1.0, 1.0],
-    );
+    let batch = single(&ratios.map(|r: f64| -1.0 + r.ln()), &[-1.0; 5], &[-1.0, 1.0, 1.0, -1.0, 1.0]);
     let means = whole(&config, &batch).metrics.means();
     close(means["actor/clip_fraction_low"], 0.2);
     close(means["actor/clip_fraction_high"], 0.4);
@@ -56,10 +48,7 @@ fn ppo_counts_its_clips() {
 
 /// Metrics cross to the host in f32.
 fn close_f32(found: f64, expected: f64) {
-    assert!(
-        (found - expected).abs() < 1e-5,
-        "{found} against {expected}"
-    );
+    assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
 }
 
 #[test]
@@ -79,11 +68,7 @@ fn a_huge_log_ratio_stays_finite_and_has_no_gradient() {
 
 #[test]
 fn gspo_clips_the_mean_of_the_sequence() {
-    let config = LossConfig {
-        clip_ratio_low: 0.01,
-        clip_ratio_high: 0.01,
-        ..LossConfig::published(LossType::Gspo)
-    };
+    let config = LossConfig { clip_ratio_low: 0.01, clip_ratio_high: 0.01, ..LossConfig::published(LossType::Gspo) };
     // Log-ratios .1 and -.09: the tokens are far outside the clip, their mean .005 is not.
     let batch = single(&[-0.9, -1.09], &[-1.0, -1.0], &[1.0, 3.0]);
     let run = whole(&config, &batch);
@@ -102,11 +87,8 @@ fn gspo_clips_the_mean_of_the_sequence() {
 
 #[test]
 fn gspo_token_has_the_sequence_value_and_token_gradients() {
-    let config = LossConfig {
-        clip_ratio_low: 0.01,
-        clip_ratio_high: 0.01,
-        ..LossConfig::published(LossType::GspoToken)
-    };
+    let config =
+        LossConfig { clip_ratio_low: 0.01, clip_ratio_high: 0.01, ..LossConfig::published(LossType::GspoToken) };
     let batch = single(&[-0.9, -1.09], &[-1.0, -1.0], &[1.0, 3.0]);
     let run = whole(&config, &batch);
     let ratio = 0.005_f64.exp();
@@ -118,12 +100,7 @@ fn gspo_token_has_the_sequence_value_and_token_gradients() {
 #[test]
 fn cispo_bounds_the_weight_and_keeps_the_gradient() {
     let config = LossConfig::published(LossType::Cispo);
-    for (ratio, advantage, weight) in [
-        (1.1, 2.0, 1.1),
-        (5.0, 2.0, 1.3),
-        (0.1, -2.0, 0.8),
-        (5.0, -2.0, 1.3),
-    ] {
+    for (ratio, advantage, weight) in [(1.1, 2.0, 1.1), (5.0, 2.0, 1.3), (0.1, -2.0, 0.8), (5.0, -2.0, 1.3)] {
         let run = token(ratio, advantage, &config);
         let log_prob = -1.0 + f64::ln(ratio);
         close(run.loss, -advantage * log_prob * weight);
@@ -137,10 +114,7 @@ fn sapo_gates_softly() {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     // tau 1 for gains, 1.05 for losses
     close(token(1.5, 2.0, &config).loss, -2.0 * 4.0 * sigmoid(0.5));
-    close(
-        token(1.5, -2.0, &config).loss,
-        2.0 * 4.0 / 1.05 * sigmoid(1.05 * 0.5),
-    );
+    close(token(1.5, -2.0, &config).loss, 2.0 * 4.0 / 1.05 * sigmoid(1.05 * 0.5));
     // on policy it is the plain surrogate: gradient -A
     close(token(1.0, 2.0, &config).gradient[0][0], -2.0);
     close(token(1.0, -2.0, &config).gradient[0][0], 2.0);
