@@ -105,13 +105,16 @@ impl<B: Kernels> DecodeCache<B> {
                 .iter()
                 .map(|&g| kept(g).chain((0..n).filter(|i| !rows[g * n + i])).take(new_n).collect())
                 .collect();
+            // A lane that keeps its size is not touched: its rows stay in their order, finished ones among them.
+            if groups.len() == b && new_n == n {
+                left.extend(start..start + b * n);
+                start += b * n;
+                continue;
+            }
             for (g, slots) in groups.iter().zip(&slots) {
                 left.extend(slots.iter().map(|i| start + g * n + i));
             }
             start += b * n;
-            if groups.len() == b && new_n == n {
-                continue;
-            }
             lane.select(&groups, &slots, self.kv_heads);
         }
         self.lanes.retain(|l| l.b * l.n > 0);

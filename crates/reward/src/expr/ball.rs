@@ -232,19 +232,19 @@ impl Ball {
         let mut sum = BigInt::one() << scale;
         let mut term = sum.clone();
         for n in 1u32..1000 {
-            term = (term * &small >> scale) / n;
+            term = ((term * &small) >> scale) / n;
             if term.is_zero() || term == BigInt::from(-1) {
                 break;
             }
             sum += &term;
         }
         for _ in 0..HALVINGS {
-            sum = &sum * &sum >> scale;
+            sum = (&sum * &sum) >> scale;
         }
         // Series and squarings: under 2^(12+12) units; reduction: |k| units, carried by exp(reduced) <= 2.
         let error = (BigInt::one() << (2 * HALVINGS + 2)) + BigInt::from(k.unsigned_abs()) * 4;
         // |e^(x+d) - e^x| <= e^x * 2|d| for |d| <= 1.
-        let spread = (&sum * (rad * 2 + 2) >> scale) + 1;
+        let spread = ((&sum * (rad * 2 + 2)) >> scale) + 1;
         Self { mid: sum, rad: error + spread, exp: k - scale as i64 }.rounded(precision)
     }
 
@@ -293,7 +293,7 @@ impl Ball {
             let mut sum = term.clone();
             let mut n = first;
             while n < 2000 {
-                term = (term * &square >> scale) / (n * (n + 1));
+                term = ((term * &square) >> scale) / (n * (n + 1));
                 if term.is_zero() || term == BigInt::from(-1) {
                     break;
                 }
@@ -332,7 +332,7 @@ impl Ball {
         let square: BigInt = -(&x * &x) >> scale;
         let (mut sum, mut power) = (x.clone(), x);
         for n in (3u32..4000).step_by(2) {
-            power = power * &square >> scale;
+            power = (power * &square) >> scale;
             if power.is_zero() || power == BigInt::from(-1) {
                 break;
             }
@@ -344,10 +344,10 @@ impl Ball {
 
 /// z + z^3/3 + z^5/5 ... in units of 2^-scale, for |z| <= 1/2.
 fn atanh_series(z: &BigInt, scale: u64) -> BigInt {
-    let square: BigInt = z * z >> scale;
+    let square: BigInt = (z * z) >> scale;
     let (mut sum, mut power) = (z.clone(), z.clone());
     for n in (3u32..4000).step_by(2) {
-        power = power * &square >> scale;
+        power = (power * &square) >> scale;
         if power.is_zero() || power == BigInt::from(-1) {
             break;
         }

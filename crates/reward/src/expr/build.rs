@@ -157,7 +157,7 @@ impl Ctx {
                 result = self.mul(&result, &under)?;
             }
         }
-        let outside = self.from_raw(BigRational::one(), raw)?;
+        let outside = self.frac_of_raw(BigRational::one(), raw)?;
         self.mul(&result, &outside)
     }
 
@@ -179,7 +179,7 @@ impl Ctx {
         let inverse = content.recip();
         let primitive = Poly(poly.0.iter().map(|(mono, c)| (mono.clone(), c * &inverse)).collect());
         let raw = times(&self.prime_powers(&content.abs())?, power)?;
-        let outside = self.from_raw(BigRational::one(), raw)?;
+        let outside = self.frac_of_raw(BigRational::one(), raw)?;
         let under = self.atom_power(Atom::Base(primitive), power)?;
         let result = self.mul(&result, &outside)?;
         self.mul(&result, &under)

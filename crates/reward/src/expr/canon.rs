@@ -279,7 +279,7 @@ impl Ctx {
     /// One atom to a power that needs no reduction.
     pub(crate) fn atom_power(&mut self, atom: Atom, exponent: Exp) -> Res<Frac> {
         let at = self.intern(atom)?;
-        self.from_raw(BigRational::one(), vec![(at, exponent)])
+        self.frac_of_raw(BigRational::one(), vec![(at, exponent)])
     }
 
     /// A prime, or what is taken for one.
@@ -358,7 +358,7 @@ impl Ctx {
     }
 
     /// A term with any exponents as a canonical quotient.
-    pub(crate) fn from_raw(&mut self, coefficient: BigRational, raw: Mono) -> Res<Frac> {
+    pub(crate) fn frac_of_raw(&mut self, coefficient: BigRational, raw: Mono) -> Res<Frac> {
         let (factor, mono, sums) = self.reduce(raw)?;
         let mut num = Poly::default();
         num.add_term(mono, number::mul(&coefficient, &factor));
@@ -524,7 +524,7 @@ impl Ctx {
             let value = number::power(value, exponent);
             if let Some(value) = value {
                 let raw = times(mono, Exp::from_integer(exponent))?;
-                return self.from_raw(value, raw);
+                return self.frac_of_raw(value, raw);
             }
         }
         if base.is_zero() {

@@ -79,7 +79,7 @@ impl Ctx {
                     None => self.atom_power(Atom::Call(func.clone(), arguments), Exp::one()),
                 }
             }
-            (Func::Conjugate | Func::Re | Func::Im, [x]) if x.den.is_one() => self.complex_part(func, &x.num.clone()),
+            (Func::Re | Func::Im, [x]) if x.den.is_one() => self.complex_part(func, &x.num.clone()),
             _ => self.atom_power(Atom::Call(func.clone(), arguments), Exp::one()),
         }
     }
@@ -233,7 +233,7 @@ impl Ctx {
                 power.into()
             } else {
                 let logarithm = self.ln_atom(at)?;
-                self.from_raw(BigRational::one(), vec![(logarithm, Exp::one())])?
+                self.frac_of_raw(BigRational::one(), vec![(logarithm, Exp::one())])?
             };
             let term = self.mul(&factor, &term)?;
             sum = self.add(&sum, &term)?;
@@ -268,7 +268,7 @@ impl Ctx {
         for (at, exponent) in mono {
             let squared = self.domain == Domain::Real && exponent.is_integer() && exponent.numer().is_even();
             let factor = if squared || self.positive(at) || matches!(self.atom(at), Atom::Base(_)) {
-                self.from_raw(BigRational::one(), vec![(at, exponent)])?
+                self.frac_of_raw(BigRational::one(), vec![(at, exponent)])?
             } else {
                 let mut one = Poly::default();
                 one.0.insert(vec![(at, Exp::one())], BigRational::one());
@@ -295,18 +295,12 @@ impl Ctx {
         self.atom_power(Atom::Call(func.clone(), vec![x]), Exp::one())
     }
 
-    /// Conjugate, real or imaginary part of a sum whose atoms other than i are real.
+    /// Real or imaginary part of a sum whose atoms other than i are real.
     fn complex_part(&mut self, func: &Func, x: &Poly) -> Res<Frac> {
         let (real, imaginary) = self.split_complex(x).ok_or(Halt::TooBig)?;
         match func {
             Func::Re => Ok(real.into()),
-            Func::Im => Ok(imaginary.into()),
-            _ => {
-                let i = self.atom_power(Atom::MinusOne, Exp::new_raw(1, 2))?;
-                let minus_i = self.neg(&i);
-                let turned = self.mul(&minus_i, &imaginary.into())?;
-                self.add(&real.into(), &turned)
-            }
+            _ => Ok(imaginary.into()),
         }
     }
 

@@ -53,8 +53,6 @@ pub(crate) enum Func {
     Lcm,
     Max,
     Min,
-    /// Complex conjugate.
-    Conjugate,
     Re,
     Im,
     /// An unknown function: two calls are the same when their names and arguments are.
@@ -79,10 +77,6 @@ impl Expr {
             Self::Num(value) => Self::Num(-value),
             other => Self::Mul(vec![Self::int(-1), other]),
         }
-    }
-
-    pub(crate) fn sub(self, other: Self) -> Self {
-        Self::Add(vec![self, other.neg()])
     }
 
     pub(crate) fn recip(self) -> Self {

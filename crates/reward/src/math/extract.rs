@@ -84,10 +84,10 @@ fn joins(gap: &str) -> bool {
         return false;
     }
     // Commands such as \quad and \text are no words, and neither are the names of what is equated.
-    let spoken = gap
+    let mut spoken = gap
         .split(|c: char| !c.is_ascii_alphabetic())
         .filter(|word| word.len() > 1 && !matches!(*word, "quad" | "qquad" | "text" | "mbox" | "left" | "right"));
-    matches!(spoken.last(), None | Some("and" | "or"))
+    matches!(spoken.next_back(), None | Some("and" | "or"))
 }
 
 /// What a sentence may give as its answer, best first.

@@ -287,9 +287,7 @@ impl<'a> Lexer<'a> {
             2
         } else if self.commas == Commas::Thousands && rest.starts_with(',') {
             1
-        } else if rest.starts_with(' ') || rest.starts_with('\u{a0}') || rest.starts_with('\u{202f}') {
-            rest.chars().next()?.len_utf8()
-        } else if rest.starts_with('\'') || rest.starts_with('’') {
+        } else if rest.starts_with([' ', '\u{a0}', '\u{202f}', '\'', '’']) {
             rest.chars().next()?.len_utf8()
         } else {
             return None;
@@ -613,7 +611,7 @@ impl<'a> Lexer<'a> {
             }
             (Some(c), "") if c.is_alphabetic() && (!words || greek_or_constant(c)) => Kind::Letter(c),
             _ if !words && function_name(content) => Kind::Command(content.to_owned()),
-            _ if !words && content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit()) && !words => {
+            _ if !words && (content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit())) => {
                 // \mathbf{12}, \boldsymbol{\alpha}: the font means nothing.
                 let inner = nested(content, self.commas, self.depth + 1)?;
                 self.out.extend(inner);

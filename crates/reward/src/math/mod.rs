@@ -67,12 +67,11 @@ pub fn equal(given: &str, truth: &str) -> bool {
         return true;
     }
     // A capital letter is a choice; anything else that is one letter is a variable.
-    if truth.plain.len() == 1 && truth.plain.starts_with(|c: char| c.is_ascii_uppercase() && c <= 'J')
-        || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')'])
+    if (truth.plain.len() == 1 && truth.plain.starts_with(|c: char| c.is_ascii_uppercase() && c <= 'J')
+        || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')']))
+        && let Some(letter) = simple::choice_letter(&given.body)
     {
-        if let Some(letter) = simple::choice_letter(&given.body) {
-            return truth.plain.contains(letter);
-        }
+        return truth.plain.contains(letter);
     }
     let mut comparer = Comparer::new();
     let readings = truth.readings();

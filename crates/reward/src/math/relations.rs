@@ -128,8 +128,8 @@ fn proportional(ctx: &mut Ctx, left: &Poly, right: &Poly, either_sign: bool) -> 
         return left.is_zero() && right.is_zero();
     }
     // Rational functions may differ by a monomial: 1/x = 2 is 2x = 1.
-    let candidates = left.0.iter().filter_map(|(mono, a)| right.0.get(mono).map(|b| (a.clone(), b.clone())));
-    let Some((a, b)) = candidates.last() else { return false };
+    let mut candidates = left.0.iter().filter_map(|(mono, a)| right.0.get(mono).map(|b| (a.clone(), b.clone())));
+    let Some((a, b)) = candidates.next_back() else { return false };
     if a.is_zero() || b.is_zero() || (!either_sign && a.is_negative() != b.is_negative()) {
         return false;
     }

@@ -397,7 +397,10 @@ impl Walker {
                         if here > cell_start {
                             push_cell(&mut rows, &mut cell);
                         }
-                        return Some(push_matrix(&rows, out));
+                        return {
+                            push_matrix(&rows, out);
+                            Some(())
+                        };
                     } else if name == "\\" {
                         self.arguments("[");
                         ends = Some(true);

@@ -166,12 +166,18 @@ fn head_is_the_default() {
         let (hv, wv) = (rows(&h), rows(&w));
         let got = [a.entropy.unwrap(), b.entropy.unwrap()].map(|t| t.to_data().to_vec::<f32>().unwrap());
         for r in 0..m {
-            let z: Vec<f64> = wv.chunks(d).map(|w| w.iter().zip(&hv[r * d..]).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / temperature).collect();
+            let z: Vec<f64> = wv
+                .chunks(d)
+                .map(|w| w.iter().zip(&hv[r * d..]).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / temperature)
+                .collect();
             let top = z.iter().copied().fold(f64::MIN, f64::max);
             let total: f64 = z.iter().map(|z| (z - top).exp()).sum();
             let exact = total.ln() + top - z.iter().map(|z| (z - top).exp() * z).sum::<f64>() / total;
             let [fused, default] = [&got[0], &got[1]].map(|v| (v[r] as f64 - exact).abs());
-            assert!(fused <= default.max(1e-5 * (1.0 + top.abs())), "entropy of row {r}: off by {fused}, the default by {default}");
+            assert!(
+                fused <= default.max(1e-5 * (1.0 + top.abs())),
+                "entropy of row {r}: off by {fused}, the default by {default}"
+            );
         }
         for d_entropy in [None, Some(random([m]))] {
             let dl = random([m]);
