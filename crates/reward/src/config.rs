@@ -106,7 +106,7 @@ pub struct RewardConfig {
     pub numeric_tolerance: f64,
     /// `dapo`: the overlong penalty; off by default.
     pub overlong: OverlongConfig,
-    /// A program of your own and its arguments, speaking JSON lines (see [`crate::command`]); none by default.
+    /// A program of your own and its arguments, speaking JSON lines; none by default. Refused when a reward is built.
     pub command: Vec<String>,
     /// Seconds that the command has for a batch of at most `command_batch_size` responses; 60 by default.
     pub command_timeout_s: f64,

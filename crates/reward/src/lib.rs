@@ -9,7 +9,6 @@
 //! | are two answers the same, mathematically | [`math`] |
 //! | the exact algebra below both | `expr` |
 //! | multiple choice, exact strings, numbers | [`simple`] |
-//! | a reward of your own, in any language | [`command`] |
 //!
 //! Nothing here knows a tensor. Every grade ends within a bound of time and memory, whatever the strings are.
 //!
@@ -23,7 +22,6 @@
 //! # Ok::<(), reward::RewardError>(())
 //! ```
 
-pub mod command;
 pub mod config;
 mod error;
 mod expr;

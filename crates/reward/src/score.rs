@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::Command;
 use crate::config::{Grader, OverlongConfig, RewardConfig, RewardType};
 use crate::{RewardError, extract, math, mathruler, simple};
 
@@ -17,7 +16,7 @@ pub struct Score {
     pub format: f64,
     /// The answer that was found in the response.
     pub extracted: Option<String>,
-    /// Further metrics by name: `overlong` of `dapo`, and whatever numbers a reward command returns.
+    /// Further metrics by name: `overlong` of `dapo`.
     pub extra: BTreeMap<String, f64>,
 }
 
@@ -30,7 +29,7 @@ pub struct Request<'a> {
     pub ground_truth: &'a str,
     /// Length of the response in tokens; 0 when unknown.
     pub response_length: usize,
-    /// The sample's id; only a reward command sees it.
+    /// The sample's id.
     pub id: &'a str,
 }
 
@@ -38,33 +37,35 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub struct Reward {
     config: RewardConfig,
-    command: Option<Command>,
 }
 
 impl Reward {
-    /// Builds the reward. A command is started at the first batch.
+    /// Builds the reward.
     ///
     /// # Errors
-    /// [`RewardError::Config`] when a value of `config` is out of range.
+    /// [`RewardError::Config`] when a value of `config` is out of range, or when it names a reward command: those are
+    /// planned and refused until they run.
     pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
         config.validate()?;
-        let command = (!config.command.is_empty())
-            .then(|| Command::new(&config.command, config.command_timeout_s, config.command_batch_size));
-        Ok(Self { config: config.clone(), command })
+        if !config.command.is_empty() {
+            return Err(RewardError::Config {
+                key: "command",
+                problem: "reward commands cannot be run by this version".into(),
+                fix: "remove the key and choose a reward.reward_type",
+            });
+        }
+        Ok(Self { config: config.clone() })
     }
 
     /// Scores a batch; the scores come in the order of `requests`.
     ///
     /// # Errors
-    /// Only a reward command can fail: see [`RewardError`]. The built-in rules always answer.
+    /// None: the built-in rules always answer. (A reward command, once it exists, can fail.)
     pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
-        match &mut self.command {
-            Some(command) => command.score(requests),
-            None => Ok(requests.iter().map(|request| self.score_one(request)).collect()),
-        }
+        Ok(requests.iter().map(|request| self.score_one(request)).collect())
     }
 
-    /// Scores one response by the configured built-in rule, whether or not a command is set.
+    /// Scores one response by the configured built-in rule.
     pub fn score_one(&self, request: &Request) -> Score {
         let truth = request.ground_truth;
         match self.config.reward_type {

@@ -35,6 +35,7 @@ section! {
         overlong_penalty_factor: f64 = 1.0,
         /// A program of yours and its arguments. It reads JSON lines on its standard input and answers each
         /// with one; `overall` is the reward, other numbers become metrics. Empty: the rules above.
+        /// Not available yet: a run that names one is refused.
         command: Vec<String> = Vec::new(),
         /// Seconds that program has for one batch.
         command_timeout_s: f64 = 60.0,

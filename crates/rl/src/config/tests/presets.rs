@@ -68,7 +68,7 @@ fn vgpo_has_the_papers_settings() {
 fn the_toy_run_warms_up_and_then_learns_by_reward() {
     let config = preset("toy.toml");
     let kinds: Vec<bool> = config.stages().iter().map(|stage| matches!(stage, Stage::Rl(_))).collect();
-    assert_eq!(kinds, [false, false, false, false, true]);
+    assert_eq!(kinds, [false, false, false, false, false, true]);
     assert_eq!(config.update_batch_size(), config.data.rollout_batch_size);
 }
 
