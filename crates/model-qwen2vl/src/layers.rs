@@ -19,16 +19,14 @@ pub struct Linear<B: Backend> {
     pub bias: Option<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Kernels> Linear<B> {
     /// `x [N, in]` to `[N, out]`.
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let y = x.matmul(self.weight.clone().transpose());
-        match &self.bias {
-            Some(bias) => y.add(bias.clone().unsqueeze()),
-            None => y,
-        }
+        B::affine(x, &self.weight, self.bias.as_ref())
     }
+}
 
+impl<B: Backend> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));

@@ -248,7 +248,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
 
     /// Logits `[M, V]` of hidden states `[M, d]`. For a few rows only: the training path uses [`crate::head`].
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        hidden.matmul(self.head().0.clone().transpose())
+        B::affine(hidden, self.head().0, None)
     }
 
     fn embed(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {

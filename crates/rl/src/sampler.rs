@@ -86,7 +86,7 @@ fn sample_chunk<B: Kernels>(
     forbidden: Option<Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
     let rows = uniforms.len();
-    let mut z = to_f32(hidden.matmul(weight.clone().transpose()));
+    let mut z = to_f32(B::affine(hidden, weight, None));
     if sampling.temperature > 0.0 && sampling.temperature != 1.0 {
         z = z.mul_scalar(1.0 / sampling.temperature);
     }

@@ -23,6 +23,8 @@ pub struct ToySpec {
     pub terms: RangeInclusive<usize>,
     /// Sentences with irrelevant numbers in a `multistep` question.
     pub distractors: RangeInclusive<usize>,
+    /// Of a hundred solutions, how many give the answer at once, without thinking.
+    pub direct: usize,
     /// Which digits are shown.
     pub split: Split,
     /// Problems.
@@ -46,8 +48,17 @@ impl ToySpec {
             return Err(format!("no toy task {name:?}; the tasks are {}", names.join(", ")));
         };
         let (rows, cols) = task.default_grid();
-        let mut spec =
-            Self { task, rows, cols, terms: 2..=3, distractors: 0..=1, split: Split::Train, size: 10_000, seed: 0 };
+        let mut spec = Self {
+            task,
+            rows,
+            cols,
+            terms: 2..=3,
+            distractors: 0..=1,
+            direct: 0,
+            split: Split::Train,
+            size: 10_000,
+            seed: 0,
+        };
         for pair in parameters.split('&').filter(|p| !p.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(format!("{pair:?} is not key=value"));
@@ -58,6 +69,12 @@ impl ToySpec {
                 "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
                 "distractors" if task == Task::Multistep => spec.distractors = range(key, value, 0..=4)?,
+                "direct" => {
+                    spec.direct = number(key, value)?;
+                    if spec.direct > 100 {
+                        return Err(format!("direct={value:?} is a percentage: 0 to 100"));
+                    }
+                }
                 "split" => {
                     spec.split = match value {
                         "train" => Split::Train,
@@ -73,7 +90,7 @@ impl ToySpec {
                         Task::Multistep => "rows, cols, terms, distractors",
                         _ => "rows, cols",
                     };
-                    return Err(format!("no parameter {key:?}; {name} has {own}, split, size, seed"));
+                    return Err(format!("no parameter {key:?}; {name} has {own}, direct, split, size, seed"));
                 }
             }
         }
@@ -107,6 +124,9 @@ impl ToySpec {
         let mut grid = format!("r{}c{}", range(&self.rows), range(&self.cols));
         if self.task == Task::Multistep {
             grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
+        }
+        if self.direct > 0 {
+            grid += &format!("a{}", self.direct);
         }
         format!("toy-{}-{grid}-{}-{}-{i}", self.task.name(), self.split.name(), self.seed)
     }

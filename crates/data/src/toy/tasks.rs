@@ -60,7 +60,7 @@ pub struct Problem {
     pub problem: String,
     /// Ground truth.
     pub answer: String,
-    /// A response to imitate, with `<think>` tags and `\boxed{}`.
+    /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct answers.
     pub solution: String,
     /// The picture.
     pub png: Vec<u8>,
@@ -79,14 +79,19 @@ impl Problem {
 }
 
 pub(super) fn make(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
-    match spec.task {
+    let mut problem = match spec.task {
         Task::Read => read(spec, rng),
         Task::Sum => sum(spec, rng),
         Task::Compare => compare(spec, rng),
         Task::Count => count(spec, rng),
         Task::Chart => chart(spec, rng),
         Task::Multistep => multistep(spec, rng),
+    };
+    // Drawn last: the same problems, whatever the share.
+    if spec.direct > 0 && rng.random_range(0..100) < spec.direct {
+        problem.solution = format!("\\boxed{{{}}}", problem.answer);
     }
+    problem
 }
 
 /// A grid of digits: which ones, and their values.

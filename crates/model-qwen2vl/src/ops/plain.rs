@@ -7,6 +7,15 @@ use super::AdamWStep;
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
 
+/// See [`Kernels::affine`](super::Kernels::affine).
+pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&Tensor<B, 1>>) -> Tensor<B, 2> {
+    let y = x.matmul(weight.clone().transpose());
+    match bias {
+        Some(bias) => y.add(bias.clone().unsqueeze()),
+        None => y,
+    }
+}
+
 /// See [`Kernels::rms_norm`](super::Kernels::rms_norm).
 pub fn rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
     let dtype = x.dtype();

@@ -5,6 +5,7 @@ mod attention;
 mod decode;
 mod head;
 mod host;
+mod linear;
 mod rows;
 mod simd;
 #[cfg(test)]
@@ -26,6 +27,10 @@ fn f32s<const D: usize>(x: &Tensor<F, D>) -> bool {
 }
 
 impl Kernels for F {
+    fn affine(x: Tensor<F, 2>, weight: &Tensor<F, 2>, bias: Option<&Tensor<F, 1>>) -> Tensor<F, 2> {
+        if f32s(&x) && f32s(weight) { linear::affine(x, weight, bias) } else { plain::affine(x, weight, bias) }
+    }
+
     fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tensor<F, 2> {
         if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 
-use super::{F, attention, decode, head, rows};
+use super::{F, attention, decode, head, linear, rows};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self as plain_attention, AttentionPlan, Response};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
@@ -42,6 +42,22 @@ fn rows_are_the_defaults() {
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
         close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+#[test]
+fn linear_is_the_default() {
+    for (m, k, n) in [(1, 8, 5), (7, 33, 19), (16, 384, 1024), (24, 64, 7), (49, 100, 30), (300, 128, 352)] {
+        let (x, w, b) = (random([m, k]), random([n, k]), random([n]));
+        for bias in [None, Some(&b)] {
+            close(linear::affine(x.clone(), &w, bias), plain::affine(x.clone(), &w, bias), "linear");
+        }
+        // A row's result does not depend on the rows that come with it, as long as the same kernel serves them.
+        if m > 1 && m <= 48 {
+            let alone = linear::affine(x.clone().slice([m - 1..m, 0..k]), &w, Some(&b));
+            let together = linear::affine(x, &w, Some(&b)).slice([m - 1..m, 0..n]);
+            assert_eq!(alone.to_data(), together.to_data());
+        }
     }
 }
 
