@@ -10,6 +10,8 @@ mod workload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use analysis::svg::axis::Axis;
+use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
 use common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
@@ -25,7 +27,8 @@ use workload::{Bench, Row, Sizes};
     after_help = "Examples:
   bench step --preset small --json
   bench step --model DIR --image 672 --rollouts 16 --steps 5
-  bench sweep --preset small response --values 64,128,256,512
+  bench sweep --preset small response --values 64,128,256,512 --plot response
+  bench sweep --preset toy model --values toy,small
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input."
 )]
@@ -44,14 +47,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Time steps while one size grows; a Markdown table.
+    /// Time steps while one size grows; a Markdown table, and a picture of it.
     Sweep {
-        /// What grows.
-        #[arg(value_parser = ["prompt", "response", "rollouts", "image"])]
+        /// What grows: words of the prompt, tokens of a response, responses a prompt, side of the picture, or the model.
+        #[arg(value_parser = ["prompt", "response", "rollouts", "image", "model"])]
         over: String,
-        /// Its values.
+        /// Its values: numbers, or presets and folders for `model`.
         #[arg(long, value_delimiter = ',', required = true)]
-        values: Vec<usize>,
+        values: Vec<String>,
+        /// Draw seconds and memory over the values (numbers only): FILE-seconds.svg and FILE-memory.svg.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
         #[command(flatten)]
         shared: Shared,
     },
@@ -155,6 +161,23 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The model and the settings of its steps.
+    fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed);
+        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
+        bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
+        bench.config.actor.old_log_probs =
+            if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.recompute = match self.recompute.as_str() {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        };
+        Ok(bench)
+    }
+}
+
 struct Job(Command);
 
 impl OnBackend for Job {
@@ -163,46 +186,125 @@ impl OnBackend for Job {
         let shared = match &self.0 {
             Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared.clone(),
         };
-        let mut bench = Bench::<B>::new(shared.model(dtype, &device)?, shared.seed);
-        bench.config.algorithm.shaping = if shared.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
-        bench.config.actor.clip_ratio_high = if shared.algorithm == "grpo" { 0.2 } else { 0.28 };
-        bench.config.actor.old_log_probs =
-            if shared.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
-        bench.recompute = match shared.recompute.as_str() {
-            "always" => Some(true),
-            "never" => Some(false),
-            _ => None,
-        };
         match self.0 {
             Command::Step { json, .. } => {
+                let mut bench = shared.bench::<B>(dtype, &device)?;
                 if !json {
                     println!("{}", Row::header());
+                    println!("{}|", "|---".repeat(Row::COLUMNS));
                 }
                 for step in 0..shared.steps {
                     let row = bench.step(&shared.sizes(), step as u64)?;
                     println!("{}", if json { row.json().to_string() } else { row.line() });
                 }
+                Ok(())
             }
-            Command::Sweep { over, values, .. } => {
-                println!("| {over} {}", Row::header());
-                println!("|---{}", "|---".repeat(Row::COLUMNS) + "|");
-                for value in values {
-                    let mut sizes = shared.sizes();
-                    match over.as_str() {
-                        "prompt" => sizes.text_tokens = value,
-                        "response" => sizes.response_tokens = value,
-                        "image" => sizes.image = value,
-                        _ => sizes.rollouts = value,
-                    }
-                    workload::reset_peak();
-                    let rows =
-                        (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
-                    println!("| {value} {}", Row::median(rows).line());
-                }
+            Command::Sweep { over, values, plot, .. } => sweep::<B>(&shared, &over, &values, plot, dtype, &device),
+        }
+    }
+}
+
+/// Medians of the steps at each value; one value after the other, so that the highest memory is that value's own.
+fn sweep<B: Kernels>(
+    shared: &Shared,
+    over: &str,
+    values: &[String],
+    plot: Option<PathBuf>,
+    dtype: DType,
+    device: &B::Device,
+) -> Result<(), Failure> {
+    let number = |value: &String| {
+        value
+            .parse::<usize>()
+            .ok()
+            .filter(|v| *v > 0 || over == "image")
+            .ok_or_else(|| Failure::input(format!("--values {value:?}: {over} takes whole numbers of 1 or more")))
+    };
+    let of_model = over == "model";
+    if of_model && plot.is_some() {
+        return Err(Failure::input("--plot needs numbers on its axis; models have none"));
+    }
+    if !of_model {
+        values.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    }
+    println!("| {over} {}", Row::header());
+    println!("|---{}|", "|---".repeat(Row::COLUMNS));
+    let mut points = Vec::new();
+    let mut bench = None;
+    for value in values {
+        let mut shared = shared.clone();
+        if of_model {
+            let folder = PathBuf::from(value);
+            (shared.model, shared.preset) = match folder.is_dir() {
+                true => (Some(folder), None),
+                false => (None, Some(value.clone())),
+            };
+            bench = None;
+        } else {
+            let value = number(value)?;
+            match over {
+                "prompt" => shared.text_tokens = value,
+                "response" => shared.response_tokens = value,
+                "image" => shared.image = value,
+                _ => shared.rollouts = value,
             }
         }
-        Ok(())
+        shared.check()?;
+        workload::reset_peak();
+        let bench = match &mut bench {
+            Some(bench) => bench,
+            none => none.insert(shared.bench::<B>(dtype, device)?),
+        };
+        let sizes = shared.sizes();
+        let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
+        let row = Row::median(rows);
+        println!("| {value} {}", row.line());
+        points.push((value.parse().unwrap_or(0.0), row));
     }
+    match plot {
+        Some(file) => draw(over, &points, &file),
+        None => Ok(()),
+    }
+}
+
+/// Seconds by phase and the highest memory over the values, as two pictures.
+fn draw(over: &str, points: &[(f64, Row)], file: &std::path::Path) -> Result<(), Failure> {
+    let series = |name: &str, value: &dyn Fn(&Row) -> f64| Series {
+        name: name.into(),
+        points: points.iter().map(|(x, row)| (*x, value(row))).collect(),
+        mark: Mark::Line { half: vec![] },
+    };
+    let label = match over {
+        "prompt" => "words of the prompt",
+        "response" => "tokens of a response",
+        "image" => "side of the picture, pixels",
+        _ => "responses a prompt",
+    };
+    let chart = |title: &str, y: &str, series: Vec<Series>| Chart {
+        title: title.into(),
+        note: String::new(),
+        x: Axis::new(label),
+        y: Axis::new(y),
+        series,
+    };
+    let seconds = chart(
+        "Seconds of a training step",
+        "seconds",
+        vec![
+            series("total", &|r| r.phases().total),
+            series("update", &|r| r.phases().update),
+            series("generate", &|r| r.phases().generate),
+            series("old log-probs", &|r| r.phases().old_log_probs),
+        ],
+    );
+    let memory =
+        chart("Highest resident memory", "GiB", vec![series("peak", &|r| r.phases().peak_gib.unwrap_or(f64::NAN))]);
+    for (name, chart) in [("seconds", seconds), ("memory", memory)] {
+        let path =
+            file.with_file_name(format!("{}-{name}.svg", file.file_stem().unwrap_or_default().to_string_lossy()));
+        std::fs::write(&path, chart.draw()).map_err(|e| Failure::other(format!("{}: {e}", path.display())))?;
+    }
+    Ok(())
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {

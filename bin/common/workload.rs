@@ -66,6 +66,20 @@ pub struct Row {
     peak_gib: Option<f64>,
 }
 
+/// Seconds of the parts of a step, and its highest memory.
+pub struct Phases {
+    /// Sampling.
+    pub generate: f64,
+    /// The scoring pass.
+    pub old_log_probs: f64,
+    /// Gradients and optimizer.
+    pub update: f64,
+    /// All of it.
+    pub total: f64,
+    /// GiB, where the system says.
+    pub peak_gib: Option<f64>,
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -88,6 +102,12 @@ impl Row {
             "| {generate:.3} | {old:.3} | {update:.3} | {total:.3} | {vision:.3} | {prefill:.3} | {focus:.4} | {optimizer:.3} | {:.1} | {gib} |",
             self.flops / total / 1e9
         )
+    }
+
+    /// The parts that are drawn.
+    pub fn phases(&self) -> Phases {
+        let [generate, old_log_probs, update, .., total] = self.seconds;
+        Phases { generate, old_log_probs, update, total, peak_gib: self.peak_gib }
     }
 
     /// The peer's keys and ours.

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use reward::RewardError;
+
+use crate::run_folder::RunFolderError;
+
 /// The end of a run that did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -16,10 +20,10 @@ pub enum TrainError {
     Model(#[from] model_qwen2vl::ModelError),
     /// A reward that cannot be computed.
     #[error(transparent)]
-    Reward(#[from] reward::RewardError),
+    Reward(#[from] RewardError),
     /// The run folder.
     #[error(transparent)]
-    RunFolder(#[from] crate::run_folder::RunFolderError),
+    RunFolder(#[from] RunFolderError),
     /// Settings of an estimator.
     #[error(transparent)]
     Advantage(#[from] crate::advantage::AdvantageError),
@@ -53,6 +57,8 @@ impl TrainError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
+            // A folder that holds another run is a matter of the command line; a full disk is not.
+            Self::RunFolder(RunFolderError::Occupied(_)) | Self::Reward(RewardError::Config { .. }) => 2,
             Self::Interrupted => 130,
             _ => 1,
         }

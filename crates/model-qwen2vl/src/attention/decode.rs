@@ -129,7 +129,7 @@ impl<B: Kernels> DecodeCache<B> {
     }
 }
 
-impl<B: Backend> Lane<B> {
+impl<B: Kernels> Lane<B> {
     fn select(&mut self, groups: &[usize], slots: &[Vec<usize>], hkv: usize) {
         let n = self.n;
         self.b = groups.len();
@@ -180,17 +180,12 @@ impl<B: Backend> Lane<B> {
         }
         let layer = &mut self.layers[index];
         if let Some((ks, vs)) = layer.own.take() {
-            let [rows, _, hd] = ks.dims();
-            let at = [0..rows, self.len..self.len + 1, 0..hd];
-            layer.own = Some((ks.slice_assign(at.clone(), k), vs.slice_assign(at, v)));
+            layer.own = Some((B::write_column(ks, self.len, k), B::write_column(vs, self.len, v)));
         }
     }
 
     /// Attention of `q [b Hkv n, G, hd]` to the prompt and to the columns written so far.
-    fn attend(&self, index: usize, q: Tensor<B, 3>) -> Tensor<B, 3>
-    where
-        B: Kernels,
-    {
+    fn attend(&self, index: usize, q: Tensor<B, 3>) -> Tensor<B, 3> {
         let layer = &self.layers[index];
         let Some(own) = layer.own.clone() else { return q };
         B::decode_attention(

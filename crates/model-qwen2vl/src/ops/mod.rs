@@ -88,6 +88,11 @@ pub trait Kernels: Backend {
         decode_attention(q, kv)
     }
 
+    /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
+    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        plain::write_column(cache, at, value)
+    }
+
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].
     fn log_probs(
         hidden: Tensor<Self, 2>,

@@ -16,6 +16,12 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
+/// See [`Kernels::write_column`](super::Kernels::write_column).
+pub fn write_column<B: Backend>(cache: Tensor<B, 3>, at: usize, value: Tensor<B, 3>) -> Tensor<B, 3> {
+    let [rows, _, hd] = cache.dims();
+    cache.slice_assign([0..rows, at..at + 1, 0..hd], value)
+}
+
 /// See [`Kernels::rms_norm`](super::Kernels::rms_norm).
 pub fn rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
     let dtype = x.dtype();

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, PARALLEL, matmul, tensor};
+use super::host::{F, Host, Matrix, Owned, PARALLEL, matmul, tensor};
 use super::rows::exp_row;
 use super::simd::{dot, vectorised};
 use crate::attention::decode::DecodeKv;
@@ -31,6 +31,18 @@ vectorised! {
             }
         }
     }
+}
+
+/// In place: Flex's own `slice_assign` copies the whole cache, whoever holds it.
+pub(super) fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
+    let [_, columns, hd] = cache.dims();
+    let value = Host::new(&value);
+    let mut cache = Owned::new(cache);
+    let rows = cache.values_mut().chunks_exact_mut(columns * hd);
+    for (row, value) in rows.zip(value.values().chunks_exact(hd)) {
+        row[at * hd..(at + 1) * hd].copy_from_slice(value);
+    }
+    cache.tensor()
 }
 
 pub(super) fn attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {

@@ -91,6 +91,10 @@ impl Kernels for F {
         if f32s(&q) { decode::attention(q, kv) } else { decode_attention(q, kv) }
     }
 
+    fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
+        if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    }
+
     fn log_probs(
         hidden: Tensor<F, 2>,
         weight: &Tensor<F, 2>,

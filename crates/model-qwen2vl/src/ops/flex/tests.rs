@@ -169,6 +169,20 @@ fn decoding_is_the_default() {
 }
 
 #[test]
+fn columns_are_written_in_place() {
+    let (cache, value) = (random([5, 7, 4]), random([5, 1, 4]));
+    let kept = cache.clone();
+    let before = kept.to_data();
+    let written = decode::write_column(cache.clone(), 3, value.clone());
+    close(written, plain::write_column(cache, 3, value.clone()), "write_column");
+    assert_eq!(before, kept.to_data(), "another holder keeps its values");
+    let alone = kept.mul_scalar(2.0);
+    let place = super::host::Host::new(&alone).values().as_ptr();
+    let written = decode::write_column(alone, 0, value);
+    assert_eq!(place, super::host::Host::new(&written).values().as_ptr());
+}
+
+#[test]
 fn head_is_the_default() {
     for (m, d, vocab, temperature) in [(1, 8, 5, 1.0), (37, 24, 61, 0.7), (700, 32, 9000, 1.0)] {
         let (h, w) = (random([m, d]), random([vocab, d]));
