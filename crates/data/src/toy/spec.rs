@@ -21,8 +21,11 @@ pub struct ToySpec {
     pub cols: RangeInclusive<usize>,
     /// Terms of a `multistep` question.
     pub terms: RangeInclusive<usize>,
-    /// Sentences with irrelevant numbers in a `multistep` question.
+    /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
+    /// Questions about one picture in a `sum` problem: the second one adds the largest digit to the sum, so that the
+    /// response has to read the picture again near its end.
+    pub questions: RangeInclusive<usize>,
     /// Which digits are shown.
     pub split: Split,
     /// Problems.
@@ -46,8 +49,17 @@ impl ToySpec {
             return Err(format!("no toy task {name:?}; the tasks are {}", names.join(", ")));
         };
         let (rows, cols) = task.default_grid();
-        let mut spec =
-            Self { task, rows, cols, terms: 2..=3, distractors: 0..=1, split: Split::Train, size: 10_000, seed: 0 };
+        let mut spec = Self {
+            task,
+            rows,
+            cols,
+            terms: 2..=3,
+            distractors: if task == Task::Multistep { 0..=1 } else { 0..=0 },
+            questions: 1..=1,
+            split: Split::Train,
+            size: 10_000,
+            seed: 0,
+        };
         for pair in parameters.split('&').filter(|p| !p.is_empty()) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(format!("{pair:?} is not key=value"));
@@ -57,7 +69,10 @@ impl ToySpec {
                 "cols" if task != Task::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
                 "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
-                "distractors" if task == Task::Multistep => spec.distractors = range(key, value, 0..=4)?,
+                "distractors" if matches!(task, Task::Sum | Task::Multistep) => {
+                    spec.distractors = range(key, value, 0..=4)?;
+                }
+                "questions" if task == Task::Sum => spec.questions = range(key, value, 1..=2)?,
                 "split" => {
                     spec.split = match value {
                         "train" => Split::Train,
@@ -71,6 +86,7 @@ impl ToySpec {
                     let own = match task {
                         Task::Chart => "bars",
                         Task::Multistep => "rows, cols, terms, distractors",
+                        Task::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
                     return Err(format!("no parameter {key:?}; {name} has {own}, split, size, seed"));
@@ -107,6 +123,10 @@ impl ToySpec {
         let mut grid = format!("r{}c{}", range(&self.rows), range(&self.cols));
         if self.task == Task::Multistep {
             grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
+        }
+        // The plain sum keeps the ids that it always had.
+        if self.task == Task::Sum && (*self.distractors.end() > 0 || *self.questions.end() > 1) {
+            grid += &format!("d{}q{}", range(&self.distractors), range(&self.questions));
         }
         format!("toy-{}-{grid}-{}-{}-{i}", self.task.name(), self.split.name(), self.seed)
     }
