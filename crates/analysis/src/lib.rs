@@ -3,11 +3,13 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | [`pilot`] | the pilot study of VGPO (arXiv 2604.09349): where generated tokens look, and what it says about their answer |
 //! | [`study`] | rows x seeds of training runs, paired tests, a report |
 //! | [`stats`] | intervals, tests, correlation, histograms |
 //! | [`svg`] | plots |
 
 
+pub mod pilot;
 pub mod stats;
 pub mod study;
 pub mod svg;
