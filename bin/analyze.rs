@@ -89,7 +89,8 @@ struct Args {
 }
 
 /// What differs from train's defaults: pictures as the model folder says, accuracy alone.
-const DEFAULTS: &str = "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
+const DEFAULTS: &str =
+    "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
 
 /// Settings of `[data]` that mean something here; all of `[reward]` do.
 const DATA_KEYS: [&str; 11] = [
@@ -128,18 +129,25 @@ impl Args {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        for (value, option) in
-            [(self.samples, "--samples"), (self.max_new_tokens, "--max-new-tokens"), (self.max_batch_rows, "--max-batch-rows")]
-        {
+        for (value, option) in [
+            (self.samples, "--samples"),
+            (self.max_new_tokens, "--max-new-tokens"),
+            (self.max_batch_rows, "--max-batch-rows"),
+        ] {
             if value == 0 {
                 return Err(Failure::input(format!("{option} is 0; at least 1 is needed")));
             }
         }
         if !(self.temperature == 0.0 || self.temperature.is_finite() && self.temperature >= 1e-5) {
-            return Err(Failure::input(format!("--temperature {} is neither 0 (greedy) nor a number from 1e-5 on", self.temperature)));
+            return Err(Failure::input(format!(
+                "--temperature {} is neither 0 (greedy) nor a number from 1e-5 on",
+                self.temperature
+            )));
         }
         if self.samples > 1 && self.temperature == 0.0 {
-            return Err(Failure::input("--samples above 1 needs --temperature above 0: greedy responses to one prompt are all the same"));
+            return Err(Failure::input(
+                "--samples above 1 needs --temperature above 0: greedy responses to one prompt are all the same",
+            ));
         }
         if std::fs::read_dir(&self.out).is_ok_and(|mut entries| entries.next().is_some()) {
             return Err(Failure::input(format!("--out {} is not empty; name a new folder", self.out.display())));
@@ -176,7 +184,13 @@ impl Subject {
             )));
         }
         let prompts = Prompts::open(&config.data.val_files, "--data", config, processor.clone())?;
-        Ok(Self { name: path.display().to_string(), path: path.to_path_buf(), prompts, processor, config: architecture })
+        Ok(Self {
+            name: path.display().to_string(),
+            path: path.to_path_buf(),
+            prompts,
+            processor,
+            config: architecture,
+        })
     }
 }
 
@@ -201,7 +215,10 @@ impl OnBackend for Analyze {
             let (found, aside) = self.measure(&model, subject, suffix)?;
             let summary = Summary::of(&found);
             if summary.with_image == 0 {
-                eprintln!("no row of {} has a picture: attention on images is 0, and there is no visual focus", self.args.data);
+                eprintln!(
+                    "no row of {} has a picture: attention on images is 0, and there is no visual focus",
+                    self.args.data
+                );
             }
             print!("{}", table(&subject.name, &summary));
             figures.push(json!({"model": subject.name, "rows_set_aside": aside, "summary": summary}));
@@ -278,7 +295,10 @@ impl Analyze {
         )?;
         lines.flush().map_err(fail)?;
         if records.is_empty() {
-            return Err(Failure::input(format!("--data {}: none of its rows can be used; the reasons are above", a.data)));
+            return Err(Failure::input(format!(
+                "--data {}: none of its rows can be used; the reasons are above",
+                a.data
+            )));
         }
         Ok((records, aside))
     }

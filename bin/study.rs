@@ -235,10 +235,14 @@ fn run(args: Args) -> Result<(), Failure> {
         eprintln!("the quick form: few rows, seeds and steps; it shows that everything runs, not which row is better");
     }
     let clock = Instant::now();
-    let outcome =
-        runner::run(&study, &out, jobs, &stop, |job| child(job, threads, &stop), |text| eprintln!("{text}"))?;
+    let outcome = runner::run(&study, &out, jobs, &stop, |job| child(job, threads, &stop), |text| eprintln!("{text}"))?;
     let session = Session {
-        command: std::env::args().map(|a| a.rsplit('/').next().unwrap_or(&a).to_string()).take(1).chain(std::env::args().skip(1)).collect::<Vec<_>>().join(" "),
+        command: std::env::args()
+            .map(|a| a.rsplit('/').next().unwrap_or(&a).to_string())
+            .take(1)
+            .chain(std::env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
         jobs,
         cores,
         finished: outcome.finished,

@@ -8,7 +8,6 @@
 //! | [`stats`] | intervals, tests, correlation, histograms |
 //! | [`svg`] | plots |
 
-
 pub mod pilot;
 pub mod stats;
 pub mod study;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
-use crate::attention::mass::{self, AttentionMass, Looker, Measure};
 use crate::attention::decode::{DecodeCache, Prefill, PromptKv};
+use crate::attention::mass::{self, AttentionMass, Looker, Measure};
 use crate::attention::{AttentionPlan, Response};
 use crate::config::Qwen2_5_VLConfig;
 use crate::decoder::{Decoder, DecoderSaved};

@@ -155,11 +155,7 @@ impl Pilot {
 }
 
 /// One forward over a group.
-fn measure<B: Kernels>(
-    model: &Qwen2_5_VL<B>,
-    group: &Group,
-    maps: &mut usize,
-) -> Result<Vec<Measured>, TrainError> {
+fn measure<B: Kernels>(model: &Qwen2_5_VL<B>, group: &Group, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
     let device = model.device();
     let prompt = &group.item.prompt;
     let ids: Vec<&[u32]> = group.responses.iter().map(|r| &r.ids[..]).collect();

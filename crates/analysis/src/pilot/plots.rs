@@ -54,7 +54,10 @@ pub fn all(models: &[Model]) -> Vec<(String, String)> {
         && a.summary.with_image > 0
         && b.summary.with_image > 0
     {
-        plots.push(("compare_image".into(), compare(a, b, "Attention on the image", "attention on image tokens", |s| Some(s.image))));
+        plots.push((
+            "compare_image".into(),
+            compare(a, b, "Attention on the image", "attention on image tokens", |s| Some(s.image)),
+        ));
         plots.push(("compare_focus".into(), compare(a, b, "Visual focus", "visual focus (equation 4)", |s| s.focus)));
     }
     plots
@@ -71,10 +74,7 @@ fn line(name: &str, steps: &[Step], of: impl Fn(&Step) -> Option<f64>) -> Series
 fn attention(steps: &[Step], x: Axis, title: String, summary: &Summary) -> String {
     Chart {
         title,
-        note: format!(
-            "last layer, mean over heads and {} responses; the three sum to 100%",
-            summary.responses
-        ),
+        note: format!("last layer, mean over heads and {} responses; the three sum to 100%", summary.responses),
         x,
         y: Axis::new("attention").percent().range(0.0, 1.0),
         series: vec![
@@ -138,7 +138,11 @@ fn scatter(model: &Model, name: &str) -> String {
         note: format!("Pearson over all tokens {pooled}, mean within responses {within}{shown}"),
         x: Axis::new("visual focus (equation 4)"),
         y: Axis::new("attention on image tokens").percent(),
-        series: vec![Series { name: "token".into(), points: all.into_iter().step_by(every).collect(), mark: Mark::Points }],
+        series: vec![Series {
+            name: "token".into(),
+            points: all.into_iter().step_by(every).collect(),
+            mark: Mark::Points,
+        }],
     }
     .draw()
 }
@@ -146,11 +150,7 @@ fn scatter(model: &Model, name: &str) -> String {
 fn compare(a: &Model, b: &Model, title: &str, label: &str, of: impl Fn(&Step) -> Option<f64> + Copy) -> String {
     Chart {
         title: format!("{title}, before and after"),
-        note: format!(
-            "accuracy {:.1}% and {:.1}%",
-            100.0 * a.summary.accuracy,
-            100.0 * b.summary.accuracy
-        ),
+        note: format!("accuracy {:.1}% and {:.1}%", 100.0 * a.summary.accuracy, 100.0 * b.summary.accuracy),
         x: Axis::new("share of the response generated").percent().range(0.0, 1.0),
         y: Axis::new(label),
         series: vec![line(a.name, &a.summary.relative, of), line(b.name, &b.summary.relative, of)],

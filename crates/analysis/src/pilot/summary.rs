@@ -199,10 +199,8 @@ pub(super) mod tests {
 
     #[test]
     fn steps_and_ratios_by_hand() {
-        let records = [
-            record(1.0, &[0.4, 0.4, 0.2, 0.2], &[0.9, 0.9, 0.6, 0.6]),
-            record(0.0, &[0.5, 0.125], &[0.5, 0.75]),
-        ];
+        let records =
+            [record(1.0, &[0.4, 0.4, 0.2, 0.2], &[0.9, 0.9, 0.6, 0.6]), record(0.0, &[0.5, 0.125], &[0.5, 0.75])];
         let s = Summary::of(&records);
         assert_eq!((s.responses, s.with_image, s.accuracy, s.tokens), (2, 2, 0.5, 3.0));
         // token 1: (.4 + .5) / 2; token 3: only the first response
@@ -210,7 +208,9 @@ pub(super) mod tests {
         assert_eq!((s.absolute.len(), s.relative.len()), (4, 20));
         assert!((s.relative[0].image - 0.45).abs() < 1e-6 && (s.relative[19].image - 0.1625).abs() < 1e-6);
         let mean = |i: Option<Interval>| i.unwrap().mean;
-        assert!((mean(s.accumulation.correct) - 0.5).abs() < 1e-6 && (mean(s.accumulation.incorrect) - 0.25).abs() < 1e-6);
+        assert!(
+            (mean(s.accumulation.correct) - 0.5).abs() < 1e-6 && (mean(s.accumulation.incorrect) - 0.25).abs() < 1e-6
+        );
         assert!((mean(s.focus.correct) - 2.0 / 3.0).abs() < 1e-6 && (mean(s.focus.incorrect) - 1.5).abs() < 1e-6);
         // Within the first response focus and attention fall together, within the second they part.
         assert!(mean(s.focus_and_attention.within).abs() < 1e-6);

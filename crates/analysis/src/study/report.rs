@@ -94,6 +94,13 @@ fn points(i: Interval) -> String {
     }
 }
 
+/// Seeds from which on intervals are drawn: that of two seeds is wider than any plot.
+const DRAWN: usize = 3;
+
+fn drawn(i: Interval) -> Interval {
+    Interval { half: if i.n < DRAWN { f64::NAN } else { i.half }, ..i }
+}
+
 fn number(v: f64, digits: usize) -> String {
     if v.is_finite() { format!("{v:.digits$}") } else { "-".into() }
 }
@@ -180,14 +187,15 @@ impl Report<'_> {
         Series {
             name: self.label(row),
             points: all.iter().map(|(step, i)| (*step, i.mean)).collect(),
-            mark: Mark::Line { half: all.iter().map(|(_, i)| i.half).collect() },
+            mark: Mark::Line { half: all.iter().map(|(_, i)| drawn(*i).half).collect() },
         }
     }
 
     fn plots(&self) -> Vec<(String, String)> {
         let mut plots = Vec::new();
         let seeds = self.study.rows.seeds;
-        let note = format!("mean of {seeds} seeds; band: 95% interval");
+        let band = if seeds < DRAWN { "" } else { "; band: 95% interval" };
+        let note = format!("mean of {seeds} seeds{band}");
         for table in &self.study.rows.tables {
             let rows = || table.rows.iter().filter(|r| !self.runs(r).is_empty());
             if rows().next().is_none() {
@@ -239,7 +247,7 @@ impl Report<'_> {
                 Series {
                     name: "VGPO".into(),
                     points: rows.iter().map(|(x, i)| (*x, i.mean)).collect(),
-                    mark: Mark::Line { half: rows.iter().map(|(_, i)| i.half).collect() },
+                    mark: Mark::Line { half: rows.iter().map(|(_, i)| drawn(*i).half).collect() },
                 },
                 Series { name: self.label(&self.study.rows.reference), points: ends, mark: Mark::Dashed },
             ],
@@ -259,12 +267,12 @@ impl Report<'_> {
             .map(|row| {
                 let (a, b) = self.pairs(&row.name, reference, RunResult::accuracy);
                 let values: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
-                ForestRow { label: row.label.clone(), value: Interval::of(&values), values }
+                ForestRow { label: row.label.clone(), value: drawn(Interval::of(&values)), values }
             })
             .collect();
         Forest {
             title: format!("Accuracy after training, minus {}'s on the same seed", self.label(reference)),
-            note: "large dot: mean; line: 95% interval; small dots: seeds".into(),
+            note: "large dot: mean; line: 95% interval (from three seeds on); small dots: seeds".into(),
             x: Axis::new("difference in greedy accuracy (percentage points)").percent(),
             rows,
             mark: Some(0.0),
@@ -281,7 +289,8 @@ impl Report<'_> {
                     seeds its differences say nothing about the algorithms.\n\n";
         }
         if finished < planned {
-            let _ = writeln!(out, "**Incomplete**: {finished} of {planned} runs are finished; the same command goes on.\n");
+            let _ =
+                writeln!(out, "**Incomplete**: {finished} of {planned} runs are finished; the same command goes on.\n");
         }
         let _ = writeln!(
             out,
@@ -292,15 +301,21 @@ impl Report<'_> {
             base.data.rollout_batch_size,
             base.rollout.n
         );
-        let files = |files: &[data::DataSpec]| files.iter().map(|f| format!("`{}`", f.path())).collect::<Vec<_>>().join(", ");
+        let files =
+            |files: &[data::DataSpec]| files.iter().map(|f| format!("`{}`", f.path())).collect::<Vec<_>>().join(", ");
         let _ = writeln!(out, "- trained on {}", files(&base.data.train_files));
         let _ = writeln!(
             out,
             "- accuracy: greedy, on {} rows of {}",
-            if base.data.val_max_samples == 0 { "all".into() } else { format!("the first {}", base.data.val_max_samples) },
+            if base.data.val_max_samples == 0 {
+                "all".into()
+            } else {
+                format!("the first {}", base.data.val_max_samples)
+            },
             files(&base.data.val_files)
         );
-        let rollouts: Vec<u64> = self.results.values().flat_map(BTreeMap::values).map(|r| r.rollouts).filter(|r| *r > 0).collect();
+        let rollouts: Vec<u64> =
+            self.results.values().flat_map(BTreeMap::values).map(|r| r.rollouts).filter(|r| *r > 0).collect();
         if let (Some(low), Some(high)) = (rollouts.iter().min(), rollouts.iter().max()) {
             let _ = match low == high {
                 true => writeln!(out, "- sampled responses of a run: {low}, the same in every row"),

@@ -101,7 +101,10 @@ mod tests {
     fn ticks_are_round() {
         let scale = Axis::new("x").resolve([0.503, 0.871].into_iter());
         assert_eq!((scale.low, scale.high), (0.5, 0.9));
-        assert_eq!(scale.ticks().iter().map(|t| scale.tick(*t)).collect::<Vec<_>>(), ["0.5", "0.6", "0.7", "0.8", "0.9"]);
+        assert_eq!(
+            scale.ticks().iter().map(|t| scale.tick(*t)).collect::<Vec<_>>(),
+            ["0.5", "0.6", "0.7", "0.8", "0.9"]
+        );
         let percent = Axis::new("x").percent().range(-0.05, 0.05).resolve(std::iter::empty());
         assert_eq!(
             percent.ticks().iter().map(|t| percent.tick(*t)).collect::<Vec<_>>(),

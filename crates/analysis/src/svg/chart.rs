@@ -58,8 +58,7 @@ const TEXT: f64 = 14.0;
 impl Chart {
     /// The chart as an SVG file.
     pub fn draw(&self) -> String {
-        let names: Vec<(usize, &Series)> =
-            self.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty()).collect();
+        let names: Vec<(usize, &Series)> = self.series.iter().enumerate().filter(|(_, s)| !s.name.is_empty()).collect();
         // The legend stands under the title, in as many lines as it needs.
         let mut legend = Vec::new();
         let (mut at, mut line) = (LEFT, 0);
@@ -223,7 +222,8 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_is_drawn() {
-        let chart = Chart { title: "t".into(), note: String::new(), x: Axis::new("x"), y: Axis::new("y"), series: vec![] };
+        let chart =
+            Chart { title: "t".into(), note: String::new(), x: Axis::new("x"), y: Axis::new("y"), series: vec![] };
         assert!(!chart.draw().contains("NaN"));
     }
 }

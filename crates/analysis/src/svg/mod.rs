@@ -14,8 +14,7 @@ pub mod forest;
 use std::fmt::Write;
 
 /// Colours that people with any colour vision tell apart (Okabe and Ito), darkest first.
-pub const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
+pub const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
 /// Text.
 pub const INK: &str = "#22222a";
 /// Text that stands back.

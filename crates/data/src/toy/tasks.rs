@@ -174,7 +174,8 @@ fn sum(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     if questions == 1 {
         return Problem::new(&format!("{text}sum?"), &thoughts, total, grid.png());
     }
-    let (digits, largest): (String, i64) = (values.iter().map(i64::to_string).collect(), values.iter().copied().max().unwrap_or(0));
+    let (digits, largest): (String, i64) =
+        (values.iter().map(i64::to_string).collect(), values.iter().copied().max().unwrap_or(0));
     let _ = write!(thoughts, ", largest of {digits} is {largest}, {total}+{largest}={}", total + largest);
     total += largest;
     Problem::new(&format!("{text}sum + largest?"), &thoughts, total, grid.png())
