@@ -1,6 +1,7 @@
 //! `analyze`: the pilot study of visual forgetting on a model folder and a data set, for one model or two.
 
 mod common;
+#[allow(dead_code)] // which tokens are drawn is settled where they are measured
 #[path = "common/focus_map.rs"]
 mod focus_map;
 #[path = "common/sheet.rs"]
