@@ -45,7 +45,7 @@ impl Axis {
             let room = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
             (low, high) = (low - room, high + room);
         }
-        let step = round_step((high - low) / 5.0);
+        let step = round_step((high - low) / 6.0);
         if self.range.is_none() {
             (low, high) = ((low / step + 1e-9).floor() * step, (high / step - 1e-9).ceil() * step);
         }
