@@ -118,7 +118,7 @@ impl Study {
         if let Some(row) = row {
             text += &self.run(row, seed, nowhere, Some(nowhere))?.to_toml();
         }
-        Ok(format!("{:016x}", fnv(text.as_bytes())))
+        Ok(format!("{:016x}", fnv(settings(&text).as_bytes())))
     }
 
     /// The value of a key such as `algorithm.beta` in a row, as a number.
@@ -169,6 +169,11 @@ fn place(config: &mut Config, row: &str, seed: u64, out: &Path) {
     config.trainer.output_dir = folder(out, row, seed).display().to_string();
     config.trainer.experiment_name.clear();
     config.trainer.resume = "auto".into();
+}
+
+/// A configuration file without its comments, which explain the keys and may change their words.
+pub(super) fn settings(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// FNV-1a: the same on every machine and with every compiler.
@@ -236,5 +241,6 @@ mod tests {
         assert_ne!(of(Some(dapo), 1), of(Some(dapo), 2));
         assert_ne!(of(Some(dapo), 1), of(Some(vgpo), 1));
         assert_ne!(of(None, 1), of(Some(vgpo), 1));
+        assert_eq!(settings("# old words\n\nbeta = 0.3\n"), settings("# new words\nbeta = 0.3\n"));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use rl::config::Config;
 
-use super::plan::{Study, WARM, folder};
+use super::plan::{Study, WARM, folder, settings};
 use super::result::{self, RunResult};
 use super::{StudyError, report};
 
@@ -218,7 +218,7 @@ fn one(
     let text = config.to_toml();
     // A half-finished run goes on only with the settings that it began with.
     let kept = folder.join("config.toml");
-    if std::fs::read_to_string(&kept).is_ok_and(|earlier| earlier != text) {
+    if std::fs::read_to_string(&kept).is_ok_and(|earlier| settings(&earlier) != settings(&text)) {
         return Err(StudyError::OtherSettings { path: folder });
     }
     let config_file = folder.join("study.toml");
