@@ -142,6 +142,43 @@ fn multistep_questions_are_answered() {
 }
 
 #[test]
+fn sums_with_distractors_and_a_second_question() {
+    let mixed = spec("sum?rows=2&cols=1-3&distractors=0-2&questions=1-2");
+    let (mut twice, mut sentences) = (0, HashSet::new());
+    for i in 0..200 {
+        let problem = mixed.problem(i);
+        arithmetic_holds(&problem.solution);
+        let (cells, cols) = read_cells(&problem.png, 0..digits::TRAIN);
+        assert!((1..=3).contains(&cols));
+        let values: Vec<u32> = cells.iter().map(|&d| digits::label(d).into()).collect();
+        let sum: u32 = values.iter().sum();
+        let largest = values.iter().max().unwrap();
+        let mut parts: Vec<&str> = problem.problem.trim_start_matches("<image>").split(". ").collect();
+        let question = parts.pop().unwrap();
+        assert!(parts.iter().all(|p| p.contains(" has ")), "{}", problem.problem);
+        sentences.insert(parts.len());
+        let expected = match question {
+            "sum?" => sum,
+            "sum + largest?" => {
+                twice += 1;
+                let all: String = values.iter().map(u32::to_string).collect();
+                assert!(problem.solution.contains(&format!("largest of {all} is {largest}, {sum}+{largest}=")));
+                sum + largest
+            }
+            other => panic!("{other}"),
+        };
+        assert_eq!(problem.answer, expected.to_string());
+    }
+    assert!((60..140).contains(&twice), "{twice}");
+    assert_eq!(sentences, HashSet::from([0, 1, 2]));
+    // The plain sum is as it was before these parameters, ids included.
+    let (plain, same) = (spec("sum?rows=2&cols=2"), spec("sum?rows=2&cols=2&distractors=0&questions=1"));
+    assert_eq!(plain.problem(3), same.problem(3));
+    assert_eq!(plain.id(3), "toy-sum-r2c2-train-0-3");
+    assert_eq!(mixed.id(3), "toy-sum-r2c1-3d0-2q1-2-train-0-3");
+}
+
+#[test]
 fn shapes_are_counted_as_they_are_drawn() {
     let mut counts = HashSet::new();
     for i in 0..200 {
@@ -211,7 +248,10 @@ fn bars_are_as_high_as_they_say() {
 fn specs_that_make_no_sense() {
     for (text, expected) in [
         ("add", "read, sum, compare"),
-        ("sum?row=2", "rows, cols, split"),
+        ("sum?row=2", "rows, cols, distractors, questions, split"),
+        ("sum?questions=3", "1-2"),
+        ("sum?distractors=5", "0-4"),
+        ("read?distractors=1", "no parameter"),
         ("sum?rows=0", "1-18"),
         ("sum?rows=3-2", "1-18"),
         ("sum?rows=two", "whole number"),

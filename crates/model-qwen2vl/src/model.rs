@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use crate::attention::decode::{DecodeCache, Prefill, PromptKv};
+use crate::attention::mass::{self, AttentionMass, Looker, Measure};
 use crate::attention::{AttentionPlan, Response};
 use crate::config::Qwen2_5_VLConfig;
 use crate::decoder::{Decoder, DecoderSaved};
@@ -262,6 +263,27 @@ impl<B: Kernels> Qwen2_5_VL<B> {
     /// Final-normed hidden states `[N, d]` of a packed batch.
     pub fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut Packed { plan: &batch.plan })
+    }
+
+    /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and generated text.
+    pub fn hidden_with_attention(
+        &self,
+        batch: &PackedBatch<B>,
+        image_embeds: Option<Tensor<B, 2>>,
+    ) -> (Tensor<B, 2>, Vec<AttentionMass>) {
+        let lookers = batch
+            .responses
+            .iter()
+            .map(|r| {
+                let prompt = batch.prompts[r.prompt].clone();
+                let images = batch.image_rows.iter().copied().filter(|i| prompt.contains(i)).collect();
+                Looker { rows: r.rows.clone(), prompt, images }
+            })
+            .collect();
+        let last = self.config.text.num_hidden_layers - 1;
+        let mut measure = Measure { plan: &batch.plan, last, lookers, masses: Vec::new() };
+        let hidden = self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut measure);
+        (hidden, mass::read(measure.masses))
     }
 
     /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.

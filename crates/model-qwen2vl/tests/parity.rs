@@ -64,6 +64,40 @@ fn forward_matches<B: Kernels>() {
     println!("{table}");
 }
 
+/// Sums of the last layer's attention against transformers' `output_attentions` (tools/make_attention_fixture.py), for a response
+/// alone and for three copies of it, of which one is cut short, behind one prompt.
+fn attention_masses_match<B: Kernels>() {
+    let path = common::fixtures().join("golden/attention.json");
+    let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut table = String::new();
+    for (case, expected) in all.as_object().unwrap() {
+        let model = load::<B>(case);
+        let golden = Golden::open(case);
+        let prompt = golden.prompt(&model);
+        let generated = golden.ids("generated_ids");
+        let short = generated.len() - 2;
+        let device = model.device();
+        for responses in [vec![&generated[..]], vec![&generated[..], &generated[..short], &generated[..]]] {
+            let batch = PackedBatch::new(&model.config, &[(&prompt, responses.clone())], &device);
+            let embeds = Images::new(&model.config, [&prompt], &device).map(|i| model.encode_images(&i));
+            let plain = values(model.hidden(&batch, embeds.clone()));
+            let (hidden, masses) = model.hidden_with_attention(&batch, embeds);
+            assert_eq!(values(hidden), plain, "{case}");
+            assert_eq!(masses.len(), responses.len());
+            for (mass, response) in masses.iter().zip(&responses) {
+                for (kind, got) in [("image", &mass.image), ("prompt", &mass.prompt), ("generated", &mass.generated)] {
+                    let want: Vec<f32> =
+                        expected[kind].as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+                    let gap = largest_difference(got, &want[..response.len()]);
+                    table.push_str(&format!("{case} {kind} {gap:.1e}\n"));
+                    assert!(gap < 1e-4, "{table}");
+                }
+            }
+        }
+    }
+    println!("{table}");
+}
+
 fn argmax(model_logits: &[f32], suppress: &[u32]) -> u32 {
     (0..model_logits.len() as u32)
         .filter(|i| !suppress.contains(i))
@@ -191,6 +225,10 @@ macro_rules! on {
             #[test]
             fn greedy_tokens_match() {
                 super::greedy_tokens_match::<$type>();
+            }
+            #[test]
+            fn attention_masses_match() {
+                super::attention_masses_match::<$type>();
             }
             #[test]
             fn batched_is_single() {

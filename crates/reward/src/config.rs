@@ -16,6 +16,9 @@ pub enum RewardType {
     Math,
     /// The boxed answer alone: `accuracy` (VGPO's reward).
     MathAccuracy,
+    /// As `math`, but the form asks for a second look at the picture: a `<back>` span within the thought (Look-Back, arXiv
+    /// 2507.03019; how strict the form is, is our reading).
+    LookBack,
     /// `<think>` and `<answer>` tags (EasyR1's `r1v`), weighted as `math` is.
     R1v,
     /// The last `Answer:` line, +1 or -1, plus the overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
@@ -64,6 +67,7 @@ macro_rules! named {
 named!(RewardType, "reward type",
     "math" => RewardType::Math,
     "math_accuracy" => RewardType::MathAccuracy,
+    "look_back" => RewardType::LookBack,
     "r1v" => RewardType::R1v,
     "dapo" => RewardType::Dapo,
     "multiple_choice" => RewardType::MultipleChoice,

@@ -95,6 +95,25 @@ pub fn math_format(response: &str) -> bool {
     rest[open..].contains('}')
 }
 
+/// Whether the response has [`math_format`] and its thought goes back to the picture: at least one `<back>...</back>` with text in it,
+/// none inside another, and thought after the last one (arXiv 2507.03019 asks for the span; these conditions are our reading).
+pub fn look_back_format(response: &str) -> bool {
+    if !math_format(response) {
+        return false;
+    }
+    let Some((thought, after)) = response.split_once("</think>") else { return false };
+    let (mut rest, mut spans) = (thought, 0);
+    while let Some((before, span)) = rest.split_once("<back>") {
+        let Some((inside, next)) = span.split_once("</back>") else { return false };
+        if before.contains("</back>") || inside.contains("<back>") || inside.trim().is_empty() {
+            return false;
+        }
+        (rest, spans) = (next, spans + 1);
+    }
+    let closed = !rest.contains("</back>") && !after.contains("<back>") && !after.contains("</back>");
+    spans > 0 && closed && !rest.trim().is_empty()
+}
+
 /// Whether the whole response is `<think>...</think><answer>...</answer>` with only blanks between the two.
 pub fn r1v_format(response: &str) -> bool {
     let Some(rest) = response.strip_prefix("<think>") else { return false };
@@ -134,6 +153,25 @@ mod tests {
         assert_eq!(extract_answer_line("Answer 7"), None);
         assert_eq!(extract_answer_line("ANSWER: 7\nAnswer:   "), Some("7"));
         assert_eq!(extract_answer_line(""), None);
+    }
+
+    #[test]
+    fn a_look_back_is_a_span_within_the_thought() {
+        for (response, good) in [
+            (r"<think>5+9=14 <back>the first digit is 5</back> so 14</think>\boxed{14}", true),
+            (r"<think><back>5</back> and <back>9</back> make 14</think> so \boxed{14}", true),
+            (r"<think>5+9=14</think>\boxed{14}", false),
+            (r"<think>14 <back>5</back></think>\boxed{14}", false),
+            (r"<think>14 <back> </back> yes</think>\boxed{14}", false),
+            (r"<think>14 <back>5 <back>9</back></back> yes</think>\boxed{14}", false),
+            (r"<think>14 <back>5 yes</think>\boxed{14}", false),
+            (r"<think>14 5</back> yes</think>\boxed{14}", false),
+            (r"<think>14</think><back>5</back> yes \boxed{14}", false),
+            (r"<think>14 <back>5</back> yes</think>14", false),
+            ("", false),
+        ] {
+            assert_eq!(look_back_format(response), good, "{response}");
+        }
     }
 
     #[test]

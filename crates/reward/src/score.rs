@@ -69,10 +69,14 @@ impl Reward {
     pub fn score_one(&self, request: &Request) -> Score {
         let truth = request.ground_truth;
         match self.config.reward_type {
-            RewardType::Math | RewardType::MathAccuracy => {
+            RewardType::Math | RewardType::MathAccuracy | RewardType::LookBack => {
                 let response = extract::tighten_tags(request.response);
                 let answer = extract::extract_boxed(&response);
-                self.weigh(answer, truth, extract::math_format(&response))
+                let format = match self.config.reward_type {
+                    RewardType::LookBack => extract::look_back_format(&response),
+                    _ => extract::math_format(&response),
+                };
+                self.weigh(answer, truth, format)
             }
             RewardType::R1v => {
                 let response = extract::tighten_tags(request.response);
@@ -104,7 +108,7 @@ impl Reward {
             RewardType::MultipleChoice => simple::multiple_choice(given, ground_truth),
             RewardType::Exact => simple::exact(given, ground_truth),
             RewardType::Numeric => simple::numeric(given, ground_truth, self.config.numeric_tolerance),
-            RewardType::Math | RewardType::MathAccuracy | RewardType::R1v | RewardType::Dapo => {
+            RewardType::Math | RewardType::MathAccuracy | RewardType::LookBack | RewardType::R1v | RewardType::Dapo => {
                 match self.config.grader {
                     Grader::Mathruler => mathruler::grade_answer(given, ground_truth),
                     Grader::Math => math::equal(given, ground_truth),
@@ -164,6 +168,14 @@ mod tests {
         assert_eq!(weights.overall, 2.5);
         // mathruler's extractor answers "None" for a missing box, which a ground truth "None" would make right.
         assert_eq!(score("{}", "no box", "None", 0).accuracy, 0.0);
+    }
+
+    #[test]
+    fn look_back_rewards_a_second_look() {
+        let config = r#"{"reward_type": "look_back"}"#;
+        assert_eq!(score(config, r"<think>1 <back>3</back> it is 3</think>\boxed{3}", "3", 0).overall, 1.0);
+        assert_eq!(score(config, r"<think>it is 3</think>\boxed{3}", "3", 0).overall, 0.9);
+        assert_eq!(score(config, r"<think>1 <back>3</back> it is 3</think>\boxed{4}", "3", 0).overall, 0.1);
     }
 
     #[test]

@@ -99,6 +99,12 @@ impl Prompts {
         self.dataset.is_empty()
     }
 
+    /// Whether any of up to `probes` rows, spread evenly over the data, has a picture.
+    pub fn have_pictures(&self, probes: usize) -> bool {
+        let step = self.len().div_ceil(probes.max(1)).max(1);
+        (0..self.len()).step_by(step).any(|row| self.dataset.get(row).is_ok_and(|sample| !sample.images.is_empty()))
+    }
+
     /// Rows drawn in one epoch, the weights of the files included.
     pub fn epoch_len(&self) -> usize {
         Cursor::epoch_len(&*self.dataset)

@@ -123,6 +123,7 @@ fn every_algorithm_runs<B: Kernels>() {
         &["actor.optim.moments_dtype=bf16", "actor.optim.lr_scheduler_type=cosine", "actor.optim.lr_warmup_steps=1"],
         &["rollout.temperature=0.7", "rollout.top_p=0.9"],
         &["reward.reward_type=math", "reward.overlong_buffer_length=0"],
+        &["reward.reward_type=look_back", "reward.overlong_buffer_length=0"],
         &["data.val_files=[toy:sum?rows=1&cols=2&split=test&size=2]", "rollout.val_temperature=1.0", "rollout.val_n=2"],
         &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
     ];
@@ -142,6 +143,25 @@ fn every_algorithm_runs<B: Kernels>() {
         }
     }
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), table.len(), failures.join("\n"));
+}
+
+/// An algorithm that needs pictures is refused before the first step on data without any.
+#[test]
+fn perturbed_pictures_need_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"problem\": \"2+2?\", \"answer\": \"4\"}\n").unwrap();
+    let data = format!("data.train_files=[{}]", rows.display());
+    for algorithm in ["algorithm.shaping=vppo", "algorithm.shaping=pgpo", "algorithm.papo.kl_prcp_coef=0.01"] {
+        let error = run::<burn_flex::Flex<f32, i32>>(&dir.path().join(algorithm), &[&data, algorithm]).unwrap_err();
+        assert!(error.contains("perturbed picture") && error.contains("data.image_key"), "{algorithm}: {error}");
+    }
+    // VGPO has nothing to weigh there and trains as its base.
+    let lines = run::<burn_flex::Flex<f32, i32>>(
+        &dir.path().join("vgpo"),
+        &[&data, "algorithm.shaping=vgpo", "trainer.max_steps=1"],
+    );
+    assert_eq!(lines.unwrap().len(), 1);
 }
 
 macro_rules! on {

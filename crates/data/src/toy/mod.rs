@@ -7,6 +7,7 @@
 //! |---|---|---|---|
 //! | `read` | grid of digits | `read?` | `<think>59, 88</think>\boxed{5988}` |
 //! | `sum` | grid of digits | `sum?` | `<think>5+9=14, 14+8=22, 22+8=30</think>\boxed{30}` |
+//! | `sum?questions=2` | grid of digits | `ann has 7 pens. sum + largest?` | `<think>5+9=14, ..., largest of 5988 is 9, 30+9=39</think>\boxed{39}` |
 //! | `compare` | grid of digits | `larger row?` | `<think>1: 5+9=14, 2: 8+8=16</think>\boxed{2}` |
 //! | `count` | grid of coloured shapes | `red circles?` | `<think>1: 2, 2: 0, 2+0=2</think>\boxed{2}` |
 //! | `chart` | bar chart | `red+blue?` | `<think>red 3, blue 5, 3+5=8</think>\boxed{8}` |

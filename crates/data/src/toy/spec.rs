@@ -21,10 +21,13 @@ pub struct ToySpec {
     pub cols: RangeInclusive<usize>,
     /// Terms of a `multistep` question.
     pub terms: RangeInclusive<usize>,
-    /// Sentences with irrelevant numbers in a `multistep` question.
+    /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
     /// Of a hundred solutions, how many give the answer at once, without thinking.
     pub direct: usize,
+    /// Questions about one picture in a `sum` problem: the second one adds the largest digit to the sum, so that the
+    /// response has to read the picture again near its end.
+    pub questions: RangeInclusive<usize>,
     /// Which digits are shown.
     pub split: Split,
     /// Problems.
@@ -53,8 +56,9 @@ impl ToySpec {
             rows,
             cols,
             terms: 2..=3,
-            distractors: 0..=1,
+            distractors: if task == Task::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
+            questions: 1..=1,
             split: Split::Train,
             size: 10_000,
             seed: 0,
@@ -68,7 +72,10 @@ impl ToySpec {
                 "cols" if task != Task::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
                 "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
-                "distractors" if task == Task::Multistep => spec.distractors = range(key, value, 0..=4)?,
+                "distractors" if matches!(task, Task::Sum | Task::Multistep) => {
+                    spec.distractors = range(key, value, 0..=4)?;
+                }
+                "questions" if task == Task::Sum => spec.questions = range(key, value, 1..=2)?,
                 "direct" => {
                     spec.direct = number(key, value)?;
                     if spec.direct > 100 {
@@ -88,6 +95,7 @@ impl ToySpec {
                     let own = match task {
                         Task::Chart => "bars",
                         Task::Multistep => "rows, cols, terms, distractors",
+                        Task::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
                     return Err(format!("no parameter {key:?}; {name} has {own}, direct, split, size, seed"));
@@ -127,6 +135,10 @@ impl ToySpec {
         }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
+        }
+        // The plain sum keeps the ids that it always had.
+        if self.task == Task::Sum && (*self.distractors.end() > 0 || *self.questions.end() > 1) {
+            grid += &format!("d{}q{}", range(&self.distractors), range(&self.questions));
         }
         format!("toy-{}-{grid}-{}-{}-{i}", self.task.name(), self.split.name(), self.seed)
     }

@@ -167,8 +167,23 @@ fn read(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
 
 fn sum(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let grid = Grid::new(spec, rng);
-    let (thoughts, total) = running_sum(&grid.values());
-    Problem::new("sum?", &thoughts, total, grid.png())
+    // A range of one value draws nothing, so that the plain sum keeps its problems.
+    let draw = |range: &RangeInclusive<usize>, rng: &mut _| match range.start() == range.end() {
+        true => *range.start(),
+        false => Rng::random_range(rng, range.clone()),
+    };
+    let (count, questions) = (draw(&spec.distractors, rng), draw(&spec.questions, rng));
+    let text: String = (0..count).map(|_| distractor(rng)).collect();
+    let values = grid.values();
+    let (mut thoughts, mut total) = running_sum(&values);
+    if questions == 1 {
+        return Problem::new(&format!("{text}sum?"), &thoughts, total, grid.png());
+    }
+    let (digits, largest): (String, i64) =
+        (values.iter().map(i64::to_string).collect(), values.iter().copied().max().unwrap_or(0));
+    let _ = write!(thoughts, ", largest of {digits} is {largest}, {total}+{largest}={}", total + largest);
+    total += largest;
+    Problem::new(&format!("{text}sum + largest?"), &thoughts, total, grid.png())
 }
 
 fn compare(spec: &ToySpec, rng: &mut impl Rng) -> Problem {

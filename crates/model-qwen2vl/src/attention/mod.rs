@@ -4,6 +4,7 @@
 mod backward;
 pub mod decode;
 mod forward;
+pub mod mass;
 mod plan;
 
 pub use backward::backward;

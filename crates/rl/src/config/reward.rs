@@ -8,6 +8,7 @@ use super::section::section;
 choices!(RewardType {
     Math = "math",
     MathAccuracy = "math_accuracy",
+    LookBack = "look_back",
     R1v = "r1v",
     Dapo = "dapo",
     MultipleChoice = "multiple_choice",
@@ -23,9 +24,9 @@ section! {
         reward_type: RewardType = RewardType::Math,
         /// What compares an answer with the reference.
         grader: Grader = Grader::Mathruler,
-        /// Weight of a right answer in "math" and "r1v".
+        /// Weight of a right answer in "math", "look_back" and "r1v".
         accuracy_weight: f64 = 0.9,
-        /// Weight of the right format in "math" and "r1v".
+        /// Weight of the right format in "math", "look_back" and "r1v".
         format_weight: f64 = 0.1,
         /// "numeric": largest difference, in shares of the reference answer (of 1 where that is smaller).
         numeric_tolerance: f64 = 1e-4,

@@ -337,7 +337,7 @@ impl Config {
             _ => return,
         };
         let read = match self.reward.reward_type {
-            RewardType::Math | RewardType::MathAccuracy => "\\boxed{}",
+            RewardType::Math | RewardType::MathAccuracy | RewardType::LookBack => "\\boxed{}",
             RewardType::R1v => "<answer> tags",
             RewardType::Dapo => "a last line \"Answer: ...\"",
             // These look for an answer in any of the forms.

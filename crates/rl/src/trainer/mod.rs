@@ -24,6 +24,7 @@ use reward::Reward;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{self, TrainerState};
+use crate::config::field::Choice;
 use crate::config::{Config, Resume, SftStage, Stage};
 use crate::error::TrainError;
 use crate::experience::Group;
@@ -34,9 +35,13 @@ use crate::prompts::{Prompts, SetAside};
 use crate::rollout::RolloutConfig;
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
+use crate::shaping::Stream;
 
 /// What one training step or validation measured.
 pub type Metrics = BTreeMap<String, f64>;
+
+/// Rows that are looked at for a picture before training starts.
+const PICTURE_PROBES: usize = 64;
 
 /// How a policy's weights are read from a Hugging Face folder.
 pub type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
@@ -227,7 +232,34 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         })
     }
 
+    /// An algorithm that compares with a perturbed picture needs pictures.
+    fn check_pictures(&self) -> Result<(), TrainError> {
+        let config = &self.setup.config;
+        let shaping = config.to_shaping_config().build::<B>();
+        let papo = &config.algorithm.papo;
+        let name = if shaping.streams().iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. })) {
+            format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
+        } else if papo.kl_prcp_coef > 0.0 || papo.aug_entropy_loss_coef > 0.0 {
+            "algorithm.papo".to_string()
+        } else {
+            return Ok(());
+        };
+        for stage in config.stages().iter().filter(|s| matches!(s, Stage::Rl(_))) {
+            let files = config.train_files(stage);
+            let prompts = Prompts::open(files, "data.train_files", config, self.setup.processor.clone())?;
+            if !prompts.have_pictures(PICTURE_PROBES) {
+                return Err(TrainError::Input(format!(
+                    "{name} compares with a perturbed picture, but no row of data.train_files was found to have one \
+                     (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data or another algorithm",
+                    config.data.image_key
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn stages(&mut self) -> Result<(), TrainError> {
+        self.check_pictures()?;
         let stages = self.setup.config.stages();
         loop {
             let index = self.state.stage;

@@ -10,6 +10,7 @@ use crate::shaping::ShapingKind;
 fn files() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| !path.ends_with("study_rows.toml")); // rows and tables, no configuration of a run
     files.sort();
     files
 }

@@ -1,0 +1,14 @@
+//! What the papers' figures and tables read: attention and visual focus of responses, before and after training, and a study that
+//! trains many rows and compares them.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`pilot`] | the pilot study of VGPO (arXiv 2604.09349): where generated tokens look, and what it says about their answer |
+//! | [`study`] | rows x seeds of training runs, paired tests, a report |
+//! | [`stats`] | intervals, tests, correlation, histograms |
+//! | [`svg`] | plots |
+
+pub mod pilot;
+pub mod stats;
+pub mod study;
+pub mod svg;

@@ -1,0 +1,94 @@
+//! A study: rows of settings, each trained from the same warm starts with the same budget of rollouts, and what can be said
+//! about their differences.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`rows`] | the file that names rows and tables |
+//! | [`plan`] | the configuration of every run |
+//! | [`result`] | what a finished run leaves: one JSON file |
+//! | [`runner`] | runs what is missing, several at a time |
+//! | [`report`] | tables, tests and plots as Markdown |
+//!
+//! A study's folder:
+//!
+//! ```text
+//! OUT/
+//!   study.md, study/*.svg       the report, written anew whenever a run ends
+//!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again
+//!   runs/ROW/seed_K/            run folders (docs/metrics.md) with the final weights, and log.txt
+//!   sessions.jsonl              one line a call of the program: jobs, runs, seconds
+//! ```
+
+pub mod plan;
+pub mod report;
+pub mod result;
+pub mod rows;
+pub mod runner;
+
+use std::path::PathBuf;
+
+pub use plan::{Study, WARM};
+pub use result::RunResult;
+pub use rows::RowsFile;
+pub use runner::{Ended, Job, Outcome};
+
+/// What can go wrong around the runs of a study.
+#[derive(Debug, thiserror::Error)]
+pub enum StudyError {
+    /// The rows file cannot be used.
+    #[error("{name}: {reason}")]
+    Rows {
+        /// The file.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// The settings of a row cannot be used.
+    #[error("row {row}: {source}")]
+    Row {
+        /// Its name.
+        row: String,
+        /// Why.
+        source: rl::config::ConfigError,
+    },
+    /// The base cannot be used.
+    #[error(transparent)]
+    Base(#[from] rl::config::ConfigError),
+    /// What lies in the folder was made with other settings.
+    #[error(
+        "{} was made with other settings than this study's; choose another --out, or delete it to run that row again",
+        .path.display()
+    )]
+    OtherSettings {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that the study wrote does not read.
+    #[error("{}: {reason}; delete it to run that row again", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The file system refuses.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Its answer.
+        source: std::io::Error,
+    },
+}
+
+impl StudyError {
+    /// 2 for what the user gave, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Io { .. }) { 1 } else { 2 }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}

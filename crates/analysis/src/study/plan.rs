@@ -1,0 +1,246 @@
+//! The configuration of every run of a study.
+
+use std::path::{Path, PathBuf};
+
+use rl::config::{Config, Init, Source, Stage, resolve};
+
+use super::StudyError;
+use super::rows::{Row, RowsFile};
+
+/// Name of the warm start among the results.
+pub const WARM: &str = "warm";
+
+/// A study whose every configuration has been checked.
+#[derive(Debug, Clone)]
+pub struct Study {
+    /// Rows and tables.
+    pub rows: RowsFile,
+    /// Whether this is the quick form.
+    pub quick: bool,
+    base: Vec<Source>,
+    overrides: Vec<String>,
+}
+
+impl Study {
+    /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form takes the
+    /// rows, seeds and settings that the rows file has for it.
+    ///
+    /// # Errors
+    /// A rows file without a quick form, and settings that cannot be used: all rows are resolved here, before any run.
+    pub fn new(
+        base: Vec<Source>,
+        mut rows: RowsFile,
+        overrides: &[String],
+        quick: bool,
+        seeds: Option<usize>,
+    ) -> Result<Self, StudyError> {
+        let fail = |reason: String| StudyError::Rows { name: "study".into(), reason };
+        let mut all = Vec::new();
+        if quick {
+            let form = rows.quick.clone().ok_or_else(|| fail("the rows file has no [quick] form".into()))?;
+            rows.keep(&form.rows).map_err(fail)?;
+            rows.seeds = form.seeds;
+            all.extend(form.set);
+        }
+        all.extend_from_slice(overrides);
+        if let Some(seeds) = seeds {
+            rows.seeds = seeds;
+        }
+        let study = Self { rows, quick, base, overrides: all };
+        study.base_config()?;
+        for row in &study.rows.rows {
+            study.resolved(row, 1)?;
+        }
+        Ok(study)
+    }
+
+    /// The base with the overrides, without any row's settings.
+    ///
+    /// # Errors
+    /// Settings that cannot be used.
+    pub fn base_config(&self) -> Result<Config, StudyError> {
+        Ok(resolve(&self.base, &self.overrides)?)
+    }
+
+    fn resolved(&self, row: &Row, seed: u64) -> Result<Config, StudyError> {
+        let overrides: Vec<String> = self.overrides.iter().chain(&row.set).cloned().collect();
+        let config =
+            resolve(&self.base, &overrides).map_err(|source| StudyError::Row { row: row.name.clone(), source })?;
+        Ok(seeded(config, seed))
+    }
+
+    /// Seeds of the warm starts, from 1.
+    pub fn seeds(&self) -> impl Iterator<Item = u64> {
+        1..=self.rows.seeds as u64
+    }
+
+    /// Whether the base has supervised stages, which are run once a seed.
+    ///
+    /// # Errors
+    /// As [`base_config`](Self::base_config).
+    pub fn has_warm_start(&self) -> Result<bool, StudyError> {
+        Ok(self.base_config()?.stages.iter().any(|s| matches!(s, Stage::Sft(_))))
+    }
+
+    /// The warm start of a seed, in the study's folder `out`.
+    ///
+    /// # Errors
+    /// As [`base_config`](Self::base_config).
+    pub fn warm(&self, seed: u64, out: &Path) -> Result<Config, StudyError> {
+        let mut config = seeded(self.base_config()?, seed);
+        config.stages.retain(|s| matches!(s, Stage::Sft(_)));
+        place(&mut config, WARM, seed, out);
+        Ok(config)
+    }
+
+    /// The reinforcement learning of a row and seed, from the weights in `model`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn run(&self, row: &Row, seed: u64, out: &Path, model: Option<&Path>) -> Result<Config, StudyError> {
+        let mut config = self.resolved(row, seed)?;
+        config.stages.retain(|s| matches!(s, Stage::Rl(_)));
+        if let Some(model) = model {
+            config.model.path = model.display().to_string();
+            config.model.init = Init::Pretrained;
+        }
+        place(&mut config, &row.name, seed, out);
+        Ok(config)
+    }
+
+    /// What a result is known by: the settings of its run and, through the base, of its warm start, wherever they lie.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn fingerprint(&self, row: Option<&Row>, seed: u64) -> Result<String, StudyError> {
+        let nowhere = Path::new("");
+        let mut text = self.warm(seed, nowhere)?.to_toml();
+        if let Some(row) = row {
+            text += &self.run(row, seed, nowhere, Some(nowhere))?.to_toml();
+        }
+        Ok(format!("{:016x}", fnv(settings(&text).as_bytes())))
+    }
+
+    /// The value of a key such as `algorithm.beta` in a row, as a number.
+    pub fn number(&self, row: &Row, key: &str) -> Option<f64> {
+        let config = self.resolved(row, 1).ok()?;
+        let mut value: toml::Value = toml::from_str(&config.to_toml()).ok()?;
+        for part in key.split('.') {
+            value = value.get(part)?.clone();
+        }
+        value.as_float().or_else(|| value.as_integer().map(|v| v as f64))
+    }
+
+    /// The rows by name.
+    pub fn row(&self, name: &str) -> Option<&Row> {
+        self.rows.rows.iter().find(|r| r.name == name)
+    }
+
+    /// Every run: warm starts by seed, then rows of that seed. Names and seeds.
+    ///
+    /// # Errors
+    /// As [`base_config`](Self::base_config).
+    pub fn grid(&self) -> Result<Vec<(String, u64)>, StudyError> {
+        let warm = self.has_warm_start()?;
+        Ok(self
+            .seeds()
+            .flat_map(|seed| {
+                let own = warm.then(|| (WARM.to_string(), seed));
+                own.into_iter().chain(self.rows.rows.iter().map(move |row| (row.name.clone(), seed)))
+            })
+            .collect())
+    }
+}
+
+/// One seed for everything that is random, so that the rows of a seed share weights, prompts and uniform numbers.
+fn seeded(mut config: Config, seed: u64) -> Config {
+    config.model.init_seed = seed;
+    config.data.seed = seed;
+    config.trainer.seed = seed;
+    config
+}
+
+/// The run folder of a row and seed.
+pub fn folder(out: &Path, row: &str, seed: u64) -> PathBuf {
+    out.join("runs").join(row).join(format!("seed_{seed}"))
+}
+
+fn place(config: &mut Config, row: &str, seed: u64, out: &Path) {
+    config.trainer.output_dir = folder(out, row, seed).display().to_string();
+    config.trainer.experiment_name.clear();
+    config.trainer.resume = "auto".into();
+}
+
+/// A configuration file without its comments, which explain the keys and may change their words.
+pub(super) fn settings(text: &str) -> String {
+    text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// FNV-1a: the same on every machine and with every compiler.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn study(quick: bool) -> Study {
+        let base = Source::new("study.toml", include_str!("../../../../configs/study.toml"));
+        let rows = RowsFile::parse("rows", include_str!("../../../../configs/study_rows.toml")).unwrap();
+        Study::new(vec![base], rows, &[], quick, None).unwrap()
+    }
+
+    #[test]
+    fn the_committed_study() {
+        let study = study(false);
+        assert!(study.rows.seeds >= 5);
+        assert_eq!(study.grid().unwrap().len(), study.rows.seeds * (1 + study.rows.rows.len()));
+        let out = Path::new("out");
+        let warm = study.warm(3, out).unwrap();
+        assert!(warm.stages.iter().all(|s| matches!(s, Stage::Sft(_))) && warm.model.init_seed == 3);
+        assert_eq!(warm.trainer.output_dir, "out/runs/warm/seed_3");
+        let dapo = study.run(study.row("dapo").unwrap(), 3, out, Some(Path::new("hf"))).unwrap();
+        assert_eq!((dapo.model.path.as_str(), dapo.stages.len(), dapo.trainer.seed), ("hf", 1, 3));
+        // The same budget of rollouts in every row.
+        for row in &study.rows.rows {
+            let config = study.run(row, 1, out, None).unwrap();
+            config.validate().unwrap();
+            assert_eq!(
+                (config.data.rollout_batch_size, config.rollout.n, config.trainer.max_try_make_batch, &config.stages),
+                (dapo.data.rollout_batch_size, dapo.rollout.n, 1, &dapo.stages),
+                "{}",
+                row.name
+            );
+        }
+        // Sweeps vary what they say.
+        for table in study.rows.tables.iter().filter(|t| t.key.is_some()) {
+            let values: Vec<f64> = table
+                .rows
+                .iter()
+                .map(|r| study.number(study.row(r).unwrap(), table.key.as_deref().unwrap()).unwrap())
+                .collect();
+            assert!(values.windows(2).all(|w| w[0] < w[1]), "{}: {values:?}", table.name);
+        }
+    }
+
+    #[test]
+    fn the_quick_form_is_smaller() {
+        let (whole, quick) = (study(false), study(true));
+        assert!(quick.grid().unwrap().len() * 5 < whole.grid().unwrap().len());
+        let (a, b) = (whole.base_config().unwrap(), quick.base_config().unwrap());
+        assert!(b.data.rollout_batch_size < a.data.rollout_batch_size);
+    }
+
+    #[test]
+    fn fingerprints_follow_settings_and_nothing_else() {
+        let study = study(false);
+        let (dapo, vgpo) = (study.row("dapo").unwrap(), study.row("vgpo").unwrap());
+        let of = |row, seed| study.fingerprint(row, seed).unwrap();
+        assert_eq!(of(Some(dapo), 1), of(Some(dapo), 1));
+        assert_ne!(of(Some(dapo), 1), of(Some(dapo), 2));
+        assert_ne!(of(Some(dapo), 1), of(Some(vgpo), 1));
+        assert_ne!(of(None, 1), of(Some(vgpo), 1));
+        assert_eq!(settings("# old words\n\nbeta = 0.3\n"), settings("# new words\nbeta = 0.3\n"));
+    }
+}

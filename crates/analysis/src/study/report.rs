@@ -1,0 +1,431 @@
+//! The report of a study: tables, paired tests and plots as one Markdown file.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Study, WARM};
+use super::result::{self, Point, RunResult};
+use super::rows::Table;
+use super::{Outcome, StudyError};
+use crate::stats::{Interval, Paired, mean};
+use crate::svg::axis::Axis;
+use crate::svg::chart::{Chart, Mark, Series};
+use crate::svg::forest::{Forest, Row as ForestRow};
+
+/// One call of the program, in `sessions.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// The command as it was typed.
+    pub command: String,
+    /// Runs at a time.
+    pub jobs: usize,
+    /// CPU cores of the machine.
+    pub cores: usize,
+    /// Runs that it finished.
+    pub finished: usize,
+    /// Seconds from start to end.
+    pub seconds: f64,
+}
+
+impl Session {
+    /// Adds a line to the file, and writes the report anew.
+    ///
+    /// # Errors
+    /// Anything the file system refuses.
+    pub fn append(&self, study: &Study, out: &Path) -> Result<(), StudyError> {
+        let path = out.join("sessions.jsonl");
+        let mut text = std::fs::read_to_string(&path).unwrap_or_default();
+        let _ = writeln!(text, "{}", serde_json::to_string(self).unwrap_or_default());
+        result::write(&path, &text)?;
+        write(study, out)
+    }
+
+    fn read(out: &Path) -> Vec<Self> {
+        let text = std::fs::read_to_string(out.join("sessions.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+}
+
+/// Finished runs by row, then seed.
+type Results = BTreeMap<String, BTreeMap<u64, RunResult>>;
+
+/// Reads every result and writes `study.md` and `study/*.svg`.
+///
+/// # Errors
+/// As [`RunResult::read`], and whatever the file system refuses.
+pub fn write(study: &Study, out: &Path) -> Result<(), StudyError> {
+    let mut results = Results::new();
+    let grid = study.grid()?;
+    for (row, seed) in &grid {
+        if let Some(found) = RunResult::read(out, row, *seed, &study.fingerprint(study.row(row), *seed)?)? {
+            results.entry(row.clone()).or_default().insert(*seed, found);
+        }
+    }
+    let report = Report { study, results: &results };
+    for (name, svg) in report.plots() {
+        result::write(&out.join("study").join(format!("{name}.svg")), &svg)?;
+    }
+    result::write(&out.join("study.md"), &report.markdown(grid.len(), &Session::read(out))?)
+}
+
+struct Report<'a> {
+    study: &'a Study,
+    results: &'a Results,
+}
+
+/// `62.9% ± 3.1`, or without the interval where there is none.
+fn percent(i: Interval) -> String {
+    match (i.mean.is_finite(), i.half.is_finite()) {
+        (false, _) => "-".into(),
+        (true, false) => format!("{:.1}%", 100.0 * i.mean),
+        (true, true) => format!("{:.1}% ± {:.1}", 100.0 * i.mean, 100.0 * i.half),
+    }
+}
+
+/// `+2.3 ± 1.1` points.
+fn points(i: Interval) -> String {
+    match (i.mean.is_finite(), i.half.is_finite()) {
+        (false, _) => "-".into(),
+        (true, false) => format!("{:+.1}", 100.0 * i.mean),
+        (true, true) => format!("{:+.1} ± {:.1}", 100.0 * i.mean, 100.0 * i.half),
+    }
+}
+
+/// Seeds from which on intervals are drawn: that of two seeds is wider than any plot.
+const DRAWN: usize = 3;
+
+fn drawn(i: Interval) -> Interval {
+    Interval { half: if i.n < DRAWN { f64::NAN } else { i.half }, ..i }
+}
+
+fn number(v: f64, digits: usize) -> String {
+    if v.is_finite() { format!("{v:.digits$}") } else { "-".into() }
+}
+
+impl Report<'_> {
+    fn runs(&self, row: &str) -> Vec<&RunResult> {
+        self.results.get(row).map(|seeds| seeds.values().collect()).unwrap_or_default()
+    }
+
+    fn values(&self, row: &str, of: impl Fn(&RunResult) -> Option<f64>) -> Vec<f64> {
+        self.runs(row).into_iter().filter_map(of).collect()
+    }
+
+    /// `of` of two rows on the seeds that both have.
+    fn pairs(&self, row: &str, other: &str, of: impl Fn(&RunResult) -> Option<f64>) -> (Vec<f64>, Vec<f64>) {
+        let (Some(a), Some(b)) = (self.results.get(row), self.results.get(other)) else { return (vec![], vec![]) };
+        a.iter().filter_map(|(seed, a)| Some((of(a)?, of(b.get(seed)?)?))).unzip()
+    }
+
+    /// Accuracy of the warm starts: that before the first step of any row of a seed, which is the same in all.
+    fn base(&self) -> BTreeMap<u64, Point> {
+        let mut base = BTreeMap::new();
+        for result in self.results.values().flat_map(BTreeMap::values) {
+            if let Some(first) = result.curve.first() {
+                base.entry(result.seed).or_insert(*first);
+            }
+        }
+        base
+    }
+
+    fn label(&self, row: &str) -> String {
+        self.study.row(row).map_or_else(|| row.to_string(), |r| r.label.clone())
+    }
+
+    fn table(&self, table: &Table) -> String {
+        let reference = &self.study.rows.reference;
+        let mut out = format!(
+            "| row | seeds | accuracy | gain | against {} | p (t) | p (sign flips) | mean of curve | late/early | s a run |\n|---|---|---|---|---|---|---|---|---|---|\n",
+            self.label(reference)
+        );
+        if table.name == "main" {
+            let base: Vec<Point> = self.base().into_values().collect();
+            let _ = writeln!(
+                out,
+                "| base (warm start) | {} | {} | | | | | | {} | |",
+                base.len(),
+                percent(Interval::of(&base.iter().map(|p| p.accuracy).collect::<Vec<_>>())),
+                number(mean(&base.iter().filter_map(|p| p.late_early).collect::<Vec<_>>()), 3),
+            );
+        }
+        for row in &table.rows {
+            let accuracy = self.values(row, RunResult::accuracy);
+            let gain = self.values(row, |r| Some(r.accuracy()? - r.curve.first()?.accuracy));
+            let (a, b) = self.pairs(row, reference, RunResult::accuracy);
+            let paired = (row != reference).then(|| Paired::of(&a, &b)).flatten();
+            let _ = writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                self.label(row),
+                accuracy.len(),
+                percent(Interval::of(&accuracy)),
+                points(Interval::of(&gain)),
+                paired.map_or(String::new(), |p| points(p.difference)),
+                paired.map_or(String::new(), |p| number(p.p_t, 3)),
+                paired.map_or(String::new(), |p| number(p.p_flip, 3)),
+                percent(Interval::of(&self.values(row, RunResult::mean_accuracy))),
+                number(mean(&self.values(row, |r| r.curve.last()?.late_early)), 3),
+                number(mean(&self.values(row, |r| Some(r.seconds))), 0),
+            );
+        }
+        out
+    }
+
+    /// Mean over seeds at each validation, with its interval.
+    fn curve(&self, row: &str, of: impl Fn(&Point) -> Option<f64>) -> Series {
+        let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+        for run in self.runs(row) {
+            for point in &run.curve {
+                by_step.entry(point.step).or_default().extend(of(point));
+            }
+        }
+        let all: Vec<(f64, Interval)> =
+            by_step.into_iter().map(|(step, values)| (step as f64, Interval::of(&values))).collect();
+        Series {
+            name: self.label(row),
+            points: all.iter().map(|(step, i)| (*step, i.mean)).collect(),
+            mark: Mark::Line { half: all.iter().map(|(_, i)| drawn(*i).half).collect() },
+        }
+    }
+
+    fn plots(&self) -> Vec<(String, String)> {
+        let mut plots = Vec::new();
+        let seeds = self.study.rows.seeds;
+        let band = if seeds < DRAWN { "" } else { "; band: 95% interval" };
+        let note = format!("mean of {seeds} seeds{band}");
+        for table in &self.study.rows.tables {
+            let rows = || table.rows.iter().filter(|r| !self.runs(r).is_empty());
+            if rows().next().is_none() {
+                continue;
+            }
+            if table.name == "main" || table.name == "parts" {
+                let curves = Chart {
+                    title: format!("{}: accuracy on held-out pictures", table.title),
+                    note: note.clone(),
+                    x: Axis::new("training steps"),
+                    y: Axis::new("greedy accuracy").percent(),
+                    series: rows().map(|r| self.curve(r, |p| Some(p.accuracy))).collect(),
+                };
+                plots.push((format!("{}_accuracy", table.name), curves.draw()));
+                let ratios = Chart {
+                    title: format!("{}: visual focus, late half over early half", table.title),
+                    note: note.clone(),
+                    x: Axis::new("training steps"),
+                    y: Axis::new("late/early ratio of visual focus"),
+                    series: rows().map(|r| self.curve(r, |p| p.late_early)).collect(),
+                };
+                plots.push((format!("{}_late_early", table.name), ratios.draw()));
+            }
+            if let Some(key) = &table.key {
+                plots.push((format!("{}_sweep", table.name), self.sweep(table, key)));
+            }
+        }
+        plots.push(("differences".into(), self.differences()));
+        plots
+    }
+
+    fn sweep(&self, table: &Table, key: &str) -> String {
+        let rows: Vec<(f64, Interval)> = table
+            .rows
+            .iter()
+            .filter_map(|name| {
+                let x = self.study.number(self.study.row(name)?, key)?;
+                Some((x, Interval::of(&self.values(name, RunResult::accuracy)))).filter(|(_, i)| i.n > 0)
+            })
+            .collect();
+        let reference = mean(&self.values(&self.study.rows.reference, RunResult::accuracy));
+        let ends = [rows.first(), rows.last()].into_iter().flatten().map(|r| (r.0, reference)).collect();
+        Chart {
+            title: table.title.clone(),
+            note: format!("mean of {} seeds; band: 95% interval", self.study.rows.seeds),
+            x: Axis::new(key),
+            y: Axis::new("greedy accuracy after training").percent(),
+            series: vec![
+                Series {
+                    name: "VGPO".into(),
+                    points: rows.iter().map(|(x, i)| (*x, i.mean)).collect(),
+                    mark: Mark::Line { half: rows.iter().map(|(_, i)| drawn(*i).half).collect() },
+                },
+                Series { name: self.label(&self.study.rows.reference), points: ends, mark: Mark::Dashed },
+            ],
+        }
+        .draw()
+    }
+
+    /// Every row against the reference, seed by seed.
+    fn differences(&self) -> String {
+        let reference = &self.study.rows.reference;
+        let rows = self
+            .study
+            .rows
+            .rows
+            .iter()
+            .filter(|r| r.name != *reference)
+            .map(|row| {
+                let (a, b) = self.pairs(&row.name, reference, RunResult::accuracy);
+                let values: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
+                ForestRow { label: row.label.clone(), value: drawn(Interval::of(&values)), values }
+            })
+            .collect();
+        Forest {
+            title: format!("Accuracy after training, minus {}'s on the same seed", self.label(reference)),
+            note: "large dot: mean; line: 95% interval (from three seeds on); small dots: seeds".into(),
+            x: Axis::new("difference in greedy accuracy (percentage points)").percent(),
+            rows,
+            mark: Some(0.0),
+        }
+        .draw()
+    }
+
+    fn markdown(&self, planned: usize, sessions: &[Session]) -> Result<String, StudyError> {
+        let finished: usize = self.results.values().map(BTreeMap::len).sum();
+        let base = self.study.base_config()?;
+        let mut out = String::from("# Study\n\n");
+        if self.study.quick {
+            out += "**This is the quick form**: few rows, seeds and steps on an easier task. It shows that everything runs; with so few \
+                    seeds its differences say nothing about the algorithms.\n\n";
+        }
+        if finished < planned {
+            let _ =
+                writeln!(out, "**Incomplete**: {finished} of {planned} runs are finished; the same command goes on.\n");
+        }
+        let _ = writeln!(
+            out,
+            "{} rows x {} seeds. The rows of a seed start from the same weights (a supervised warm start), see the same prompts and \
+             draw with the same random numbers; each trains on {} prompts x {} responses a step.\n",
+            self.study.rows.rows.len(),
+            self.study.rows.seeds,
+            base.data.rollout_batch_size,
+            base.rollout.n
+        );
+        let files =
+            |files: &[data::DataSpec]| files.iter().map(|f| format!("`{}`", f.path())).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "- trained on {}", files(&base.data.train_files));
+        let _ = writeln!(
+            out,
+            "- accuracy: greedy, on {} rows of {}",
+            if base.data.val_max_samples == 0 {
+                "all".into()
+            } else {
+                format!("the first {}", base.data.val_max_samples)
+            },
+            files(&base.data.val_files)
+        );
+        let rollouts: Vec<u64> =
+            self.results.values().flat_map(BTreeMap::values).map(|r| r.rollouts).filter(|r| *r > 0).collect();
+        if let (Some(low), Some(high)) = (rollouts.iter().min(), rollouts.iter().max()) {
+            let _ = match low == high {
+                true => writeln!(out, "- sampled responses of a run: {low}, the same in every row"),
+                false => writeln!(out, "- sampled responses of a run: {low} to {high}; **the budgets differ**"),
+            };
+        }
+        let steps: f64 = self.results.values().flat_map(BTreeMap::values).map(|r| r.seconds).sum();
+        let _ = writeln!(out, "- time: {steps:.0} s of training, all runs together");
+        for s in sessions {
+            let _ = writeln!(
+                out,
+                "- `{}`: {} runs in {:.0} s, {} at a time, on {} cores",
+                s.command, s.finished, s.seconds, s.jobs, s.cores
+            );
+        }
+        out += "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
+                the differences on the same seed, in percentage points, with the paired t test and the exact sign-flip test, both two-sided and \
+                not corrected for the number of rows.";
+        let _ = writeln!(
+            out,
+            " With {} seeds the sign-flip p cannot fall below {}. *mean of curve*: mean accuracy of all validations after the first. \
+             *late/early*: visual focus of the late half of the validation responses over that of the early half.\n",
+            self.study.rows.seeds,
+            number(2.0 / 2f64.powi(self.study.rows.seeds.min(60) as i32), 4)
+        );
+        for table in &self.study.rows.tables {
+            let _ = writeln!(out, "## {}\n\n{}", table.title, self.table(table));
+            for plot in ["accuracy", "late_early", "sweep"] {
+                let name = format!("{}_{plot}", table.name);
+                if self.plots().iter().any(|(n, _)| *n == name) {
+                    let _ = writeln!(out, "![{}: {}](study/{name}.svg)\n", table.title, plot.replace('_', "/"));
+                }
+            }
+        }
+        out += "## All rows\n\n![differences](study/differences.svg)\n\n";
+        out += &self.limits();
+        Ok(out)
+    }
+
+    /// What a reader may not conclude.
+    fn limits(&self) -> String {
+        let base: Vec<f64> = self.base().values().map(|p| p.accuracy).collect();
+        let mut out = String::from("## What this shows, and what not\n\n");
+        let reference = &self.study.rows.reference;
+        let mut sure = Vec::new();
+        for row in self.study.rows.rows.iter().filter(|r| r.name != *reference) {
+            let (a, b) = self.pairs(&row.name, reference, RunResult::accuracy);
+            if let Some(p) = Paired::of(&a, &b)
+                && p.difference.half.is_finite()
+                && p.difference.mean.abs() > p.difference.half
+            {
+                sure.push(format!("{} ({})", row.label, points(p.difference)));
+            }
+        }
+        let _ = writeln!(
+            out,
+            "- Rows whose 95% interval of the difference to {} leaves out 0: {}. Of {} such intervals one in twenty does so by chance.",
+            self.label(reference),
+            if sure.is_empty() { "none".into() } else { sure.join(", ") },
+            self.study.rows.rows.len().saturating_sub(1)
+        );
+        let _ = writeln!(
+            out,
+            "- One model size, one family of problems, one learning rate that was not tuned row by row. The base starts at {}.",
+            percent(Interval::of(&base))
+        );
+        out += "- Visual focus and its late/early ratio are read from the validation responses; for every row, also those that do not use it.\n";
+        let ratio: Vec<f64> = self.base().values().filter_map(|p| p.late_early).collect();
+        if !ratio.is_empty() {
+            let _ = writeln!(
+                out,
+                "- The late/early ratio of the warm starts is {}: where it is near 1 there is little visual forgetting for VGPO to undo.",
+                number(mean(&ratio), 3)
+            );
+        }
+        out
+    }
+}
+
+/// The grid as text: rows, settings, runs.
+///
+/// # Errors
+/// As [`Study::grid`].
+pub fn plan(study: &Study) -> Result<String, StudyError> {
+    let grid = study.grid()?;
+    let mut out = format!("{} runs: {} seeds x {} rows", grid.len(), study.rows.seeds, study.rows.rows.len());
+    if study.has_warm_start()? {
+        out += " and one warm start a seed";
+    }
+    out += "\n\n";
+    let width = study.rows.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(WARM.len());
+    for row in &study.rows.rows {
+        let _ = writeln!(out, "{:width$}  {}\n{:width$}  {}", row.name, row.label, "", row.set.join(" "));
+    }
+    out += "\n";
+    for table in &study.rows.tables {
+        let _ = writeln!(out, "table {}: {}", table.name, table.rows.join(", "));
+    }
+    Ok(out)
+}
+
+/// What a call did, in a few lines for a person.
+pub fn outcome(outcome: &Outcome, out: &Path) -> String {
+    let mut text = format!("{} runs finished", outcome.finished);
+    if outcome.skipped > 0 {
+        let _ = write!(text, ", {} were finished before", outcome.skipped);
+    }
+    for (run, reason) in &outcome.failed {
+        let _ = write!(text, "\nfailed: {run}: {reason}");
+    }
+    let _ = write!(text, "\nreport: {}\n", out.join("study.md").display());
+    text
+}

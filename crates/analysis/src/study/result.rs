@@ -1,0 +1,160 @@
+//! What a finished run leaves: one JSON file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::StudyError;
+
+/// Accuracy and visual focus at one validation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// RL steps done; 0 before the first.
+    pub step: u64,
+    /// Greedy accuracy on the validation data, 0 to 1.
+    pub accuracy: f64,
+    /// Visual focus of the late half of a response over that of the early half; none without images.
+    pub late_early: Option<f64>,
+    /// Mean visual focus; none without images.
+    pub focus: Option<f64>,
+}
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Its row.
+    pub row: String,
+    /// Its seed.
+    pub seed: u64,
+    /// What its settings are known by ([`Study::fingerprint`](super::Study::fingerprint)).
+    pub fingerprint: String,
+    /// Training steps.
+    pub steps: u64,
+    /// Seconds of its steps.
+    pub seconds: f64,
+    /// Responses that were sampled for training, those that dynamic sampling dropped included.
+    pub rollouts: u64,
+    /// Final weights, relative to the study's folder.
+    pub weights: String,
+    /// Validations in order, the one before training first; empty for a warm start.
+    pub curve: Vec<Point>,
+    /// Mean reward of each training step; empty for a warm start.
+    pub reward: Vec<f64>,
+}
+
+/// The file of a row and seed in the study's folder.
+pub fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
+    out.join("results").join(row).join(format!("seed_{seed}.json"))
+}
+
+impl RunResult {
+    /// The result of a run, if it is finished.
+    ///
+    /// # Errors
+    /// A file that does not read, or one that was made with other settings than `fingerprint` stands for.
+    pub fn read(out: &Path, row: &str, seed: u64, fingerprint: &str) -> Result<Option<Self>, StudyError> {
+        let path = path(out, row, seed);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(StudyError::io(path)(e)),
+        };
+        let result: Self = serde_json::from_str(&text)
+            .map_err(|e| StudyError::Damaged { path: path.clone(), reason: e.to_string() })?;
+        if result.fingerprint != fingerprint {
+            return Err(StudyError::OtherSettings { path });
+        }
+        Ok(Some(result))
+    }
+
+    /// Writes the file under a temporary name and renames it, so that it is whole or not there.
+    ///
+    /// # Errors
+    /// Anything the file system refuses.
+    pub fn write(&self, out: &Path) -> Result<(), StudyError> {
+        let path = path(out, &self.row, self.seed);
+        write(&path, &serde_json::to_string_pretty(self).unwrap_or_default())
+    }
+
+    /// Accuracy after training.
+    pub fn accuracy(&self) -> Option<f64> {
+        self.curve.last().map(|p| p.accuracy)
+    }
+
+    /// Mean accuracy of all validations after the first: less noisy than the last one alone, and higher for a row that
+    /// learns sooner.
+    pub fn mean_accuracy(&self) -> Option<f64> {
+        let later: Vec<f64> = self.curve.iter().skip(1).map(|p| p.accuracy).collect();
+        (!later.is_empty()).then(|| crate::stats::mean(&later))
+    }
+
+    /// Reads a finished run's folder.
+    ///
+    /// # Errors
+    /// A folder without metrics or without weights.
+    pub fn collect(
+        out: &Path,
+        folder: &Path,
+        row: &str,
+        seed: u64,
+        fingerprint: &str,
+        rollouts_a_round: u64,
+    ) -> Result<Self, StudyError> {
+        let path = folder.join("metrics.jsonl");
+        let damaged = |reason: String| StudyError::Damaged { path: path.clone(), reason };
+        let text = fs::read_to_string(&path).map_err(StudyError::io(&path))?;
+        let mut result = Self {
+            row: row.into(),
+            seed,
+            fingerprint: fingerprint.into(),
+            steps: 0,
+            seconds: 0.0,
+            rollouts: 0,
+            weights: String::new(),
+            curve: vec![],
+            reward: vec![],
+        };
+        for line in text.lines() {
+            let line: BTreeMap<String, Value> = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
+            let number = |key: &str| line.get(key).and_then(Value::as_f64);
+            let step = number("step").ok_or_else(|| damaged("a line has no step".into()))? as u64;
+            result.steps = step;
+            result.seconds += number("time/step_s").unwrap_or(0.0);
+            let Some(reward) = number("reward") else { continue }; // a supervised step
+            result.reward.push(reward);
+            result.rollouts += number("filter/rounds").unwrap_or(1.0) as u64 * rollouts_a_round;
+            for (prefix, at) in [("val_before", 0), ("val", step)] {
+                if let Some(accuracy) = number(&format!("{prefix}/accuracy")) {
+                    result.curve.push(Point {
+                        step: at,
+                        accuracy,
+                        late_early: number(&format!("{prefix}/late_early_halves")),
+                        focus: number(&format!("{prefix}/focus_mean")),
+                    });
+                }
+            }
+        }
+        let (_, checkpoint) = rl::checkpoint::list(&folder.join("checkpoints"))
+            .pop()
+            .ok_or_else(|| damaged("the run left no checkpoint".into()))?;
+        let weights = checkpoint.join("hf");
+        result.weights = weights.strip_prefix(out).unwrap_or(&weights).display().to_string();
+        Ok(result)
+    }
+}
+
+/// Writes a file as a whole, its folder included.
+///
+/// # Errors
+/// Anything the file system refuses.
+pub fn write(path: &Path, text: &str) -> Result<(), StudyError> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(StudyError::io(folder))?;
+    }
+    let temporary = path.with_extension("partial");
+    fs::write(&temporary, text).map_err(StudyError::io(&temporary))?;
+    fs::rename(&temporary, path).map_err(StudyError::io(path))
+}

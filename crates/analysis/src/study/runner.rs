@@ -1,0 +1,244 @@
+//! Runs what is missing of a study, several runs at a time. How a run is trained is the caller's: a child process, or a function.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use rl::config::Config;
+
+use super::plan::{Study, WARM, folder, settings};
+use super::result::{self, RunResult};
+use super::{StudyError, report};
+
+/// A run to train.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its row, or [`WARM`].
+    pub row: String,
+    /// Its seed.
+    pub seed: u64,
+    /// File of its configuration.
+    pub config_file: PathBuf,
+    /// Where what it prints belongs.
+    pub log: PathBuf,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// Trained to the end.
+    Done,
+    /// Interrupted; a later call goes on with it.
+    Interrupted,
+    /// Failed for this reason.
+    Failed(String),
+}
+
+/// What a call of the runner did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Outcome {
+    /// Runs finished by this call.
+    pub finished: usize,
+    /// Runs that earlier calls had finished.
+    pub skipped: usize,
+    /// Runs that failed, with the reason. Rows of a failed warm start are not tried.
+    pub failed: Vec<(String, String)>,
+    /// Whether it was stopped before all runs were finished.
+    pub interrupted: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Waiting,
+    Running,
+    Done,
+    Failed,
+}
+
+struct Tasks {
+    list: Vec<(String, u64, State)>,
+    outcome: Outcome,
+    /// A failure of the study itself, such as a full disk.
+    error: Option<StudyError>,
+}
+
+impl Tasks {
+    /// The next run whose warm start is finished; the flag says whether any could still become ready.
+    fn next(&mut self) -> (Option<(String, u64)>, bool) {
+        let warm = |seed: u64| self.list.iter().find(|t| t.0 == WARM && t.1 == seed).map_or(State::Done, |t| t.2);
+        let mut pending = false;
+        for index in 0..self.list.len() {
+            let (row, seed, state) = &self.list[index];
+            if *state != State::Waiting {
+                continue;
+            }
+            match if row == WARM { State::Done } else { warm(*seed) } {
+                State::Done => {
+                    let task = (row.clone(), *seed);
+                    self.list[index].2 = State::Running;
+                    return (Some(task), true);
+                }
+                State::Failed => {}
+                State::Waiting | State::Running => pending = true,
+            }
+        }
+        (None, pending)
+    }
+
+    fn set(&mut self, row: &str, seed: u64, state: State) {
+        if let Some(task) = self.list.iter_mut().find(|t| t.0 == row && t.1 == seed) {
+            task.2 = state;
+        }
+    }
+}
+
+/// Trains every run of the study that has no result in `out`, `jobs` at a time, and writes the report after each.
+///
+/// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no job is
+/// started any more; `train` has to see it as well.
+///
+/// # Errors
+/// Results in `out` that belong to other settings, and whatever the file system refuses. A run that fails is no error here but
+/// is named in the outcome; the others go on.
+pub fn run(
+    study: &Study,
+    out: &Path,
+    jobs: usize,
+    stop: &AtomicBool,
+    train: impl Fn(&Job) -> Ended + Sync,
+    note: impl Fn(&str) + Sync,
+) -> Result<Outcome, StudyError> {
+    let mut tasks = Tasks { list: vec![], outcome: Outcome::default(), error: None };
+    for (row, seed) in study.grid()? {
+        let fingerprint = study.fingerprint(study.row(&row), seed)?;
+        let state = match RunResult::read(out, &row, seed, &fingerprint)? {
+            Some(_) => State::Done,
+            None => State::Waiting,
+        };
+        tasks.outcome.skipped += usize::from(state == State::Done);
+        tasks.list.push((row, seed, state));
+    }
+    let total = tasks.list.len();
+    report::write(study, out)?;
+    let tasks = Mutex::new(tasks);
+    let changed = Condvar::new();
+    let lock = || tasks.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let mut guard = lock();
+                    let (row, seed) = loop {
+                        if stop.load(Ordering::Relaxed) || guard.error.is_some() {
+                            return;
+                        }
+                        match guard.next() {
+                            (Some(task), _) => break task,
+                            (None, true) => guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                            (None, false) => return,
+                        }
+                    };
+                    drop(guard);
+                    note(&format!("{row}, seed {seed}: started"));
+                    let ended = one(study, out, &row, seed, &train);
+                    let mut guard = lock();
+                    let state = match ended {
+                        Ok((Ended::Done, result)) => {
+                            guard.outcome.finished += 1;
+                            let done = guard.outcome.finished + guard.outcome.skipped;
+                            note(&format!("{row}, seed {seed}: {} ({done} of {total} runs)", summary(result.as_ref())));
+                            State::Done
+                        }
+                        Ok((Ended::Interrupted, _)) => State::Waiting,
+                        Ok((Ended::Failed(reason), _)) => {
+                            note(&format!("{row}, seed {seed}: failed: {reason}"));
+                            guard.outcome.failed.push((format!("{row}, seed {seed}"), reason));
+                            State::Failed
+                        }
+                        Err(error) => {
+                            guard.error.get_or_insert(error);
+                            State::Failed
+                        }
+                    };
+                    guard.set(&row, seed, state);
+                    if state == State::Done
+                        && let Err(error) = report::write(study, out)
+                    {
+                        guard.error.get_or_insert(error);
+                    }
+                    changed.notify_all();
+                    if state == State::Waiting {
+                        return; // interrupted: `stop` is set or is about to be
+                    }
+                }
+            });
+        }
+    });
+    let tasks = tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if let Some(error) = tasks.error {
+        return Err(error);
+    }
+    let mut outcome = tasks.outcome;
+    outcome.interrupted = tasks.list.iter().any(|t| t.2 == State::Waiting) && stop.load(Ordering::Relaxed);
+    Ok(outcome)
+}
+
+fn summary(result: Option<&RunResult>) -> String {
+    match result {
+        Some(r) if !r.curve.is_empty() => format!(
+            "accuracy {:.1}% -> {:.1}% in {:.0} s",
+            100.0 * r.curve[0].accuracy,
+            100.0 * r.accuracy().unwrap_or(f64::NAN),
+            r.seconds
+        ),
+        Some(r) => format!("{} steps in {:.0} s", r.steps, r.seconds),
+        None => "done".into(),
+    }
+}
+
+/// Trains one run and writes its result.
+fn one(
+    study: &Study,
+    out: &Path,
+    row: &str,
+    seed: u64,
+    train: &impl Fn(&Job) -> Ended,
+) -> Result<(Ended, Option<RunResult>), StudyError> {
+    let own = study.row(row);
+    let fingerprint = study.fingerprint(own, seed)?;
+    let config = match own {
+        None => study.warm(seed, out)?,
+        Some(own) => {
+            let warm = RunResult::read(out, WARM, seed, &study.fingerprint(None, seed)?)?;
+            study.run(own, seed, out, warm.map(|w| out.join(w.weights)).as_deref())?
+        }
+    };
+    let folder = folder(out, row, seed);
+    std::fs::create_dir_all(&folder).map_err(StudyError::io(&folder))?;
+    let text = config.to_toml();
+    // A half-finished run goes on only with the settings that it began with.
+    let kept = folder.join("config.toml");
+    if std::fs::read_to_string(&kept).is_ok_and(|earlier| settings(&earlier) != settings(&text)) {
+        return Err(StudyError::OtherSettings { path: folder });
+    }
+    let config_file = folder.join("study.toml");
+    result::write(&config_file, &text)?;
+    let job = Job { row: row.into(), seed, config_file, log: folder.join("log.txt") };
+    let ended = train(&job);
+    if ended != Ended::Done {
+        return Ok((ended, None));
+    }
+    let result = RunResult::collect(out, &folder, row, seed, &fingerprint, rollouts_a_round(&config))?;
+    // What is left to do with the run needs its weights, not the optimizer's state.
+    let moments = out.join(&result.weights).with_file_name("optimizer.safetensors");
+    match std::fs::remove_file(&moments) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StudyError::io(moments)(e)),
+        _ => {}
+    }
+    result.write(out)?;
+    Ok((Ended::Done, Some(result)))
+}
+
+fn rollouts_a_round(config: &Config) -> u64 {
+    (config.data.rollout_batch_size * config.rollout.n) as u64
+}

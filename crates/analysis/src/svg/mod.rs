@@ -1,0 +1,161 @@
+//! Plots as SVG: lines with bands, points, histograms and rows with intervals. No fonts and no system libraries are needed; every
+//! viewer and browser draws the files, and so does a Markdown page.
+//!
+//! | file | what |
+//! |---|---|
+//! | [`axis`] | ranges, round ticks, numbers as text |
+//! | [`chart`] | two axes with series and a legend |
+//! | [`forest`] | labelled rows, each with a mean and its interval |
+
+pub mod axis;
+pub mod chart;
+pub mod forest;
+
+use std::fmt::Write;
+
+/// Colours that people with any colour vision tell apart (Okabe and Ito), darkest first.
+pub const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
+/// Text.
+pub const INK: &str = "#22222a";
+/// Text that stands back.
+pub const FAINT: &str = "#66666e";
+/// Lines behind the data.
+pub const GRID: &str = "#e2e2e6";
+
+/// Colour of series `k`.
+pub fn colour(k: usize) -> &'static str {
+    COLOURS[k % COLOURS.len()]
+}
+
+/// Where a text stands relative to its point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// To its right.
+    Start,
+    /// Around it.
+    Middle,
+    /// To its left.
+    End,
+}
+
+/// A picture being written. Coordinates are pixels from the left upper corner.
+#[derive(Debug, Clone)]
+pub struct Svg {
+    width: f64,
+    height: f64,
+    body: String,
+}
+
+impl Svg {
+    /// An empty white picture.
+    pub fn new(width: f64, height: f64) -> Self {
+        let mut svg = Self { width, height, body: String::new() };
+        svg.rect(0.0, 0.0, width, height, "#ffffff", 1.0);
+        svg
+    }
+
+    /// A filled rectangle.
+    pub fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, opacity: f64) {
+        let _ = writeln!(
+            self.body,
+            r#"<rect x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}" fill="{fill}" fill-opacity="{opacity}"/>"#
+        );
+    }
+
+    /// A straight line.
+    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: &str, width: f64) {
+        let _ = writeln!(
+            self.body,
+            r#"<line x1="{:.2}" y1="{:.2}" x2="{:.2}" y2="{:.2}" stroke="{stroke}" stroke-width="{width}"/>"#,
+            from.0, from.1, to.0, to.1
+        );
+    }
+
+    /// A line through points; dashed where `dash` says how (`"6 4"`), solid for `""`.
+    pub fn path(&mut self, points: &[(f64, f64)], stroke: &str, width: f64, dash: &str) {
+        let _ = writeln!(
+            self.body,
+            r#"<polyline points="{}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round" stroke-dasharray="{}"/>"#,
+            coordinates(points),
+            if dash.is_empty() { "none" } else { dash }
+        );
+    }
+
+    /// A filled polygon.
+    pub fn polygon(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
+        let _ = writeln!(
+            self.body,
+            r#"<polygon points="{}" fill="{fill}" fill-opacity="{opacity}"/>"#,
+            coordinates(points)
+        );
+    }
+
+    /// A filled circle.
+    pub fn circle(&mut self, x: f64, y: f64, radius: f64, fill: &str, opacity: f64) {
+        let _ = writeln!(
+            self.body,
+            r#"<circle cx="{x:.2}" cy="{y:.2}" r="{radius:.2}" fill="{fill}" fill-opacity="{opacity}"/>"#
+        );
+    }
+
+    /// One line of text whose baseline is at `y`; `size` in pixels.
+    pub fn text(&mut self, x: f64, y: f64, size: f64, fill: &str, anchor: Anchor, text: &str) {
+        let anchor = match anchor {
+            Anchor::Start => "start",
+            Anchor::Middle => "middle",
+            Anchor::End => "end",
+        };
+        let _ = writeln!(
+            self.body,
+            r#"<text x="{x:.2}" y="{y:.2}" font-size="{size}" fill="{fill}" text-anchor="{anchor}">{}</text>"#,
+            escape(text)
+        );
+    }
+
+    /// Text that reads upwards, its middle at the point.
+    pub fn upright(&mut self, x: f64, y: f64, size: f64, fill: &str, text: &str) {
+        let _ = writeln!(
+            self.body,
+            r#"<text transform="translate({x:.2} {y:.2}) rotate(-90)" font-size="{size}" fill="{fill}" text-anchor="middle">{}</text>"#,
+            escape(text)
+        );
+    }
+
+    /// The file.
+    pub fn finish(self) -> String {
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w:.0} {h:.0}\" width=\"{w:.0}\" height=\"{h:.0}\" \
+             font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n{}</svg>\n",
+            self.body,
+            w = self.width,
+            h = self.height,
+        )
+    }
+}
+
+fn coordinates(points: &[(f64, f64)]) -> String {
+    points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect::<Vec<_>>().join(" ")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// About how wide a text is, in pixels: exact widths need a font.
+pub fn width_of(text: &str, size: f64) -> f64 {
+    text.chars().count() as f64 * size * 0.56
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped() {
+        let mut svg = Svg::new(10.0, 10.0);
+        svg.text(1.0, 2.0, 12.0, INK, Anchor::Start, "a<b & c");
+        let text = svg.finish();
+        assert!(text.contains("a&lt;b &amp; c"), "{text}");
+        assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
+    }
+}

@@ -1,0 +1,183 @@
+//! A tiny study by the real binary: it is interrupted, goes on, skips what is finished, and refuses what does not belong together.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const BASE: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["toy:read?rows=1&cols=1&split=train"]
+val_files = ["toy:read?rows=1&cols=1&split=test"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 8
+rollout_batch_size = 4
+val_max_samples = 8
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 3
+[actor]
+global_batch_size = 4
+old_log_probs = "rollout"
+[actor.optim]
+lr = 1e-3
+[reward]
+reward_type = "dapo"
+[trainer]
+max_try_make_batch = 1
+val_freq = 2
+save_freq = 1
+log_rollouts = false
+[[stages]]
+stage = "sft"
+name = "warm"
+steps = 3
+batch_size = 4
+[[stages]]
+stage = "rl"
+name = "rl"
+steps = 4
+"#;
+
+const ROWS: &str = r#"
+reference = "dapo"
+seeds = 2
+[[rows]]
+name = "dapo"
+label = "DAPO"
+[[rows]]
+name = "vgpo"
+label = "VGPO"
+set = ["algorithm.shaping=vgpo"]
+[[tables]]
+name = "main"
+title = "Algorithms"
+rows = ["dapo", "vgpo"]
+"#;
+
+fn command(dir: &Path, more: &[&str]) -> Command {
+    std::fs::write(dir.join("base.toml"), BASE).unwrap();
+    if !dir.join("rows.toml").exists() {
+        std::fs::write(dir.join("rows.toml"), ROWS).unwrap();
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_study"));
+    command.current_dir(dir).args(["--config", "base.toml", "--rows", "rows.toml", "--backend", "flex"]).args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn run(dir: &Path, more: &[&str]) -> Output {
+    command(dir, more).output().unwrap()
+}
+
+fn result(dir: &Path, row: &str, seed: u64) -> serde_json::Value {
+    let path = dir.join(format!("out/results/{row}/seed_{seed}.json"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_study_is_interrupted_goes_on_and_skips_what_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // Interrupted as soon as the first warm start is there.
+    let child = command(dir, &["--out", "out", "--jobs", "1"]).spawn().unwrap();
+    let clock = Instant::now();
+    while !dir.join("out/results/warm/seed_1.json").exists() && clock.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().unwrap();
+    assert!(sent.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    let report = std::fs::read_to_string(dir.join("out/study.md")).unwrap();
+    assert!(report.contains("**Incomplete**"), "{report}");
+
+    let output = run(dir, &["--out", "out", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("were finished before"), "{}", text(&output));
+    for seed in [1, 2] {
+        let (dapo, vgpo) = (result(dir, "dapo", seed), result(dir, "vgpo", seed));
+        // Paired: the same start, the same budget.
+        assert_eq!(dapo["curve"][0], vgpo["curve"][0]);
+        assert_eq!((&dapo["rollouts"], &vgpo["rollouts"]), (&48.into(), &48.into()));
+        let steps: Vec<u64> = dapo["curve"].as_array().unwrap().iter().map(|p| p["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [0, 2, 4]);
+        assert_eq!(dapo["reward"].as_array().unwrap().len(), 4);
+        let weights = dir.join("out").join(dapo["weights"].as_str().unwrap());
+        assert!(
+            weights.join("model.safetensors").exists() && !weights.with_file_name("optimizer.safetensors").exists()
+        );
+    }
+    assert_ne!(result(dir, "warm", 1)["fingerprint"], result(dir, "warm", 2)["fingerprint"]);
+    let report = std::fs::read_to_string(dir.join("docs/study.md")).unwrap();
+    assert!(!report.contains("**Incomplete**") && report.contains("| VGPO | 2 |"), "{report}");
+    assert!(report.contains("sampled responses of a run: 48, the same in every row"), "{report}");
+    for line in report.lines().filter(|l| l.starts_with("![")) {
+        let file = line.split(['(', ')']).nth(1).unwrap();
+        assert!(dir.join("docs").join(file).exists(), "{file}");
+    }
+
+    // Everything is there: nothing is run, and the results stay as they are.
+    let before = std::fs::read(dir.join("out/results/vgpo/seed_2.json")).unwrap();
+    let output = run(dir, &["--out", "out"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("0 runs finished, 6 were finished before"), "{}", text(&output));
+    assert_eq!(std::fs::read(dir.join("out/results/vgpo/seed_2.json")).unwrap(), before);
+
+    // Other settings do not mix with these results.
+    let output = run(dir, &["--out", "out", "rollout.n=4"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("made with other settings") && text(&output).contains("--out"), "{}", text(&output));
+
+    // A damaged result is named.
+    std::fs::write(dir.join("out/results/vgpo/seed_2.json"), "{").unwrap();
+    let output = run(dir, &["--out", "out"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("seed_2.json") && text(&output).contains("delete it"), "{}", text(&output));
+}
+
+#[test]
+fn a_failing_row_does_not_stop_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let set = "set = [\"algorithm.online_filtering=true\", \"algorithm.filter_low=5\", \"algorithm.filter_high=6\"]";
+    std::fs::write(dir.join("rows.toml"), ROWS.replace("set = [\"algorithm.shaping=vgpo\"]", set)).unwrap();
+    let output = run(dir, &["--out", "out", "--seeds", "1"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("failed: vgpo, seed 1") && text(&output).contains("log.txt"), "{}", text(&output));
+    assert!(dir.join("out/results/dapo/seed_1.json").exists());
+}
+
+#[test]
+fn bad_usage() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for (args, expected) in [
+        (vec!["--jobs", "0"], "--jobs 0"),
+        (vec!["--seeds", "0"], "--seeds 0"),
+        (vec!["--quick"], "no [quick] form"),
+        (vec!["--rows-only", "vgpo"], "\"dapo\""),
+        (vec!["--rows-only", "dapo,grpo"], "no row \"grpo\"; there are dapo, vgpo"),
+        (vec!["algorithm.kappa=2"], "algorithm.kappa"),
+        (vec!["data.val_files=[]"], "data.val_files"),
+        (vec!["rollout.m=2"], "rollout.m"),
+    ] {
+        let output = run(dir, &args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", text(&output));
+        assert!(text(&output).contains(expected), "{args:?}: {}", text(&output));
+        assert!(!dir.join("runs").exists(), "{args:?} began something");
+    }
+    let output = run(dir, &["--plan"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output).starts_with("6 runs: 2 seeds x 2 rows"), "{}", text(&output));
+    // The committed study.
+    let output = Command::new(env!("CARGO_BIN_EXE_study")).args(["--plan", "--quick"]).output().unwrap();
+    assert!(text(&output).contains("vgpo"), "{}", text(&output));
+}
