@@ -218,11 +218,11 @@ mod tests {
         assert_eq!(
             first,
             [
-                "| benchmark       | questions | answers | accuracy % | ± SE | tokens | cut off % | no answer % |",
-                "| --------------- | --------: | ------: | ---------: | ---: | -----: | --------: | ----------: |",
-                "| Geometry3K      |         4 |       4 |       50.0 | 28.9 |     10 |         - |         0.0 |",
-                "| - task a/b      |         2 |       2 |       50.0 | 50.0 |        |           |             |",
-                "| - task c,\"d\"    |         2 |       2 |       50.0 | 50.0 |        |           |             |",
+                "| benchmark    | questions | answers | accuracy % | ± SE | tokens | cut off % | no answer % |",
+                "| ------------ | --------: | ------: | ---------: | ---: | -----: | --------: | ----------: |",
+                "| Geometry3K   |         4 |       4 |       50.0 | 28.9 |     10 |         - |         0.0 |",
+                "| - task a/b   |         2 |       2 |       50.0 | 50.0 |        |           |             |",
+                "| - task c,\"d\" |         2 |       2 |       50.0 | 50.0 |        |           |             |",
             ]
         );
         assert!(text.contains("| published: 7B VGPO    |     66.6 |       63.3 |"), "{text}");
