@@ -184,6 +184,11 @@ impl Dataset {
         out.into_iter().zip(indices).map(|(row, &i)| row.unwrap_or_else(|| self.get(i))).collect()
     }
 
+    /// The file or generator of row `index`, and the row there: the same row of the same file in every data set.
+    pub fn place(&self, index: usize) -> Option<(String, usize)> {
+        self.locate(index).map(|(part, row)| (part.source.name(), row))
+    }
+
     fn locate(&self, index: usize) -> Option<(&Part, usize)> {
         if index >= self.total {
             return None;
