@@ -185,9 +185,10 @@ impl OnBackend for Evaluate {
         match results.benchmarks.iter().find(|b| b.score.answers == 0) {
             None => Ok(()),
             Some(empty) => {
-                let first = empty.set_aside.first().map_or("all rows belong to other benchmarks".to_owned(), |s| {
-                    format!("{}: {}", s.place, s.reason)
-                });
+                let first = empty
+                    .set_aside
+                    .first()
+                    .map_or("all rows belong to other benchmarks".to_owned(), |s| format!("{}: {}", s.place, s.reason));
                 Err(Failure::input(format!("{}: no row can be used: {first}", empty.name)))
             }
         }

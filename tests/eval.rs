@@ -114,7 +114,8 @@ fn interrupt(command: &mut Command, file: &Path, count: usize, signal: &str) -> 
 #[test]
 fn a_killed_run_goes_on_to_the_same_result() {
     let dir = tempdir().unwrap();
-    let options = "--benchmark sums=toy:sum?rows=1-2&cols=1-3&split=test&size=60 --samples 2 --temperature 1 --batch-size 2";
+    let options =
+        "--benchmark sums=toy:sum?rows=1-2&cols=1-3&split=test&size=60 --samples 2 --temperature 1 --batch-size 2";
     let whole = dir.path().join("whole");
     ok(&mut call(&whole, options));
     let cut = dir.path().join("cut");
@@ -197,7 +198,8 @@ fn rows_that_cannot_be_used_are_counted_and_named() {
         ("id \"null\"", "missing or null"),
         ("row 12", "not JSON"),
     ] {
-        let hit = |s: &&Value| s["place"].as_str().unwrap().contains(place) && s["reason"].as_str().unwrap().contains(reason);
+        let hit =
+            |s: &&Value| s["place"].as_str().unwrap().contains(place) && s["reason"].as_str().unwrap().contains(reason);
         assert!(said.iter().any(|s| hit(&s)), "{place}: {reason}: {said:?}");
     }
     assert!(table.contains("MathVerse: 7 set aside") && table.contains("and 2 more"), "{table}");

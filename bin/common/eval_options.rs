@@ -176,9 +176,31 @@ const MIN_TEMPERATURE: f64 = 1e-5;
 macro_rules! each_field {
     ($do:ident) => {
         $do!(
-            model, from, out, samples, temperature, top_p, max_new_tokens, max_prompt_length, batch_size, limit, seed,
-            format_prompt, system_prompt, grader, extract, prompt_key, answer_key, image_key, id_key, task_key, image_dir,
-            min_pixels, max_pixels, backend, dtype
+            model,
+            from,
+            out,
+            samples,
+            temperature,
+            top_p,
+            max_new_tokens,
+            max_prompt_length,
+            batch_size,
+            limit,
+            seed,
+            format_prompt,
+            system_prompt,
+            grader,
+            extract,
+            prompt_key,
+            answer_key,
+            image_key,
+            id_key,
+            task_key,
+            image_dir,
+            min_pixels,
+            max_pixels,
+            backend,
+            dtype
         )
     };
 }
@@ -216,9 +238,13 @@ impl Options {
         }
         each_field!(note);
         if !useless.is_empty() {
-            return Err(Failure::input(format!("{} say how answers are made; --from only grades them", useless.join(", "))));
+            return Err(Failure::input(format!(
+                "{} say how answers are made; --from only grades them",
+                useless.join(", ")
+            )));
         }
-        let names: Vec<String> = self.benchmark.iter().cloned().chain(self.benchmarks.iter().map(Entry::text)).collect();
+        let names: Vec<String> =
+            self.benchmark.iter().cloned().chain(self.benchmarks.iter().map(Entry::text)).collect();
         let benchmark = match names.as_slice() {
             [] => None,
             [name] if name.contains('=') => {
@@ -227,7 +253,9 @@ impl Options {
                 )));
             }
             [name] => Some(Benchmark::find(name)?),
-            _ => return Err(Failure::input("--from takes one --benchmark; rows may also name theirs under `benchmark`")),
+            _ => {
+                return Err(Failure::input("--from takes one --benchmark; rows may also name theirs under `benchmark`"));
+            }
         };
         let grading = Grading {
             benchmark,

@@ -192,8 +192,9 @@ fn read_lines(path: &Path, bytes: &[u8]) -> Result<(Records, bool), EvalError> {
 
 /// Whether the answers in a folder were made with the settings of this run.
 fn same_settings(path: &Path, text: &str, now: &Map<String, Value>) -> Result<(), EvalError> {
-    let then: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|e| EvalError::Input(format!("{}: not a settings file ({e}); choose another --out", path.display())))?;
+    let then: Map<String, Value> = serde_json::from_str(text).map_err(|e| {
+        EvalError::Input(format!("{}: not a settings file ({e}); choose another --out", path.display()))
+    })?;
     let keys: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
     let show = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
     let differences: Vec<String> = keys

@@ -51,8 +51,8 @@ pub struct Graded {
 /// # Errors
 /// A file that cannot be read, or without any line that can be used.
 pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalError> {
-    let bytes = std::fs::read(path)
-        .map_err(|e| EvalError::Input(format!("--from {}: cannot be read: {e}", path.display())))?;
+    let bytes =
+        std::fs::read(path).map_err(|e| EvalError::Input(format!("--from {}: cannot be read: {e}", path.display())))?;
     let rows = rows(&bytes).map_err(|reason| EvalError::Input(format!("--from {}: {reason}", path.display())))?;
     let mut files: BTreeMap<String, Collected> = BTreeMap::new();
     let mut unknown = Vec::new();
@@ -211,7 +211,10 @@ impl Collected {
             std::collections::hash_map::Entry::Occupied(found) => {
                 let found = found.into_mut();
                 if found.truth != truth {
-                    return Err(format!("the truth {truth:?} differs from {:?} of an earlier line with id {id:?}", found.truth));
+                    return Err(format!(
+                        "the truth {truth:?} differs from {:?} of an earlier line with id {id:?}",
+                        found.truth
+                    ));
                 }
                 found
             }
@@ -253,7 +256,9 @@ impl Collected {
         let most = self.questions.values().map(|q| q.answers).max().unwrap_or(0);
         let least = self.questions.values().map(|q| q.answers).min().unwrap_or(0);
         if most != least {
-            result.notes.push(format!("{questions} questions have between {least} and {most} answers each ({answers} in all)"));
+            result
+                .notes
+                .push(format!("{questions} questions have between {least} and {most} answers each ({answers} in all)"));
         }
         Graded { name, result, records: self.records }
     }
@@ -320,7 +325,9 @@ mod tests {
         ] {
             assert!(said.contains(needle), "{needle}\n{said}");
         }
-        for (text, needle) in [(&b""[..], "has no lines"), (b"x\ny", "no line can be graded; line 1"), (b"[1", "JSON list")] {
+        for (text, needle) in
+            [(&b""[..], "has no lines"), (b"x\ny", "no line can be graded; line 1"), (b"[1", "JSON list")]
+        {
             let error = grade(text, &Grading::default()).unwrap_err();
             assert!(error.to_string().contains(needle) && error.exit_code() == 2, "{error}");
         }
@@ -338,7 +345,8 @@ mod tests {
         let benchmark = Benchmark::find("mmk12").unwrap();
         let grading = Grading { benchmark: Some(benchmark), ..Grading::default() };
         assert_eq!(names(grade(text, &grading).unwrap()), ["mmk12"]);
-        let error = grade(b"{\"benchmark\": \"../x\", \"response\": 1, \"answer\": 1}", &Grading::default()).unwrap_err();
+        let error =
+            grade(b"{\"benchmark\": \"../x\", \"response\": 1, \"answer\": 1}", &Grading::default()).unwrap_err();
         assert!(error.to_string().contains("neither known nor a name"), "{error}");
     }
 }

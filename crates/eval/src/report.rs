@@ -94,7 +94,9 @@ pub fn markdown(results: &Results) -> String {
     if !results.averages.is_empty() {
         out.push('\n');
         let ours = |title: &str| match results.averages.iter().find(|a| a.title == title) {
-            Some(a) => Accuracy { accuracy: a.accuracy, standard_error: a.standard_error, ..Accuracy::default() }.percent(),
+            Some(a) => {
+                Accuracy { accuracy: a.accuracy, standard_error: a.standard_error, ..Accuracy::default() }.percent()
+            }
             None => "-".into(),
         };
         let mut rows = vec![vec!["this run".to_owned(), ours("Avg-Math"), ours("Avg-Vision")]];

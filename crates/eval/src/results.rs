@@ -177,10 +177,8 @@ impl Results {
             && let Ok(part) = Benchmark::find("mathverse-v")
             && let Some((column, value)) = part.only
             && let Some(at) = benchmarks.iter().position(|b| b.benchmark == "mathverse")
-            && let Some(group) = benchmarks[at]
-                .groups
-                .iter()
-                .find(|g| g.column == column && normal(&g.value) == normal(value))
+            && let Some(group) =
+                benchmarks[at].groups.iter().find(|g| g.column == column && normal(&g.value) == normal(value))
         {
             let derived = BenchmarkResult {
                 name: part.name.into(),
@@ -220,7 +218,11 @@ fn average(which: Average, benchmarks: &[BenchmarkResult]) -> AverageResult {
         title: which.title(),
         accuracy: all(|s| s.accuracy).map(|v| v.iter().sum::<f64>() / n),
         standard_error: all(|s| s.standard_error).map(|v| v.iter().map(|e| e * e).sum::<f64>().sqrt() / n),
-        missing: found.iter().filter(|(_, s)| s.is_none_or(|s| s.accuracy.is_none())).map(|(title, _)| *title).collect(),
+        missing: found
+            .iter()
+            .filter(|(_, s)| s.is_none_or(|s| s.accuracy.is_none()))
+            .map(|(title, _)| *title)
+            .collect(),
     }
 }
 
@@ -280,10 +282,12 @@ mod tests {
         let pro = Benchmark::find("MMMU-Pro").unwrap();
         let mut records = answers(4, 2, &[("options", r#"["a","b","c","d"]"#)]);
         let ten: Vec<String> = (0..10).map(|k| format!("text {k}")).collect();
-        records.extend(answers(6, 2, &[("options", &serde_json::to_string(&ten).unwrap())]).into_iter().map(|mut r| {
-            r.row += 4;
-            r
-        }));
+        records.extend(answers(6, 2, &[("options", &serde_json::to_string(&ten).unwrap())]).into_iter().map(
+            |mut r| {
+                r.row += 4;
+                r
+            },
+        ));
         let result = BenchmarkResult::new("mmmu-pro", pro, &records);
         let seen: Vec<(&str, usize)> = result.groups.iter().map(|g| (g.value.as_str(), g.score.questions)).collect();
         assert_eq!(seen, [("4", 4), ("10", 6)]);

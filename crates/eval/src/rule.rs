@@ -240,12 +240,19 @@ mod tests {
     #[test]
     fn either_takes_what_any_of_its_parts_takes() {
         let none = columns(&[]);
-        for (given, truth) in
-            [("1/2", "\\frac{1}{2}"), ("B", "(B)"), ("(b) west", "B"), ("x=3", "3"), ("3", "\\boxed{3}"), ("12 cm", "12")]
-        {
+        for (given, truth) in [
+            ("1/2", "\\frac{1}{2}"),
+            ("B", "(B)"),
+            ("(b) west", "B"),
+            ("x=3", "3"),
+            ("3", "\\boxed{3}"),
+            ("12 cm", "12"),
+        ] {
             assert!(Rule::Either.is_right(given, truth, &none), "{given} {truth}");
         }
-        for (given, truth) in [("None", "N"), ("None", "O"), ("None", "E"), ("no answer", "A"), ("A cat", "A"), ("3", "4")] {
+        for (given, truth) in
+            [("None", "N"), ("None", "O"), ("None", "E"), ("no answer", "A"), ("A cat", "A"), ("3", "4")]
+        {
             assert!(!Rule::Either.is_right(given, truth, &none), "{given} {truth}");
         }
         assert!(!Rule::Mathruler.is_right("(b) west", "B", &none));

@@ -266,7 +266,8 @@ pub fn fingerprint(folder: &Path) -> Result<String, EvalError> {
         }
     };
     let entries = std::fs::read_dir(folder).map_err(EvalError::io(folder))?;
-    let mut files = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(EvalError::io(folder))?;
+    let mut files =
+        entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(EvalError::io(folder))?;
     files.sort();
     for path in files.iter().filter(|p| p.is_file()) {
         let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();

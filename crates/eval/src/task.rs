@@ -43,7 +43,8 @@ impl TaskSpec {
     /// # Errors
     /// No `=`, an unknown benchmark, a name that is no file name.
     pub fn parse(text: &str) -> Result<Self, EvalError> {
-        let Some((name, path)) = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty()) else {
+        let Some((name, path)) = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty())
+        else {
             return Err(EvalError::Input(format!("--benchmark {text:?} is not NAME=PATH")));
         };
         Self::new(name, path)
@@ -220,7 +221,10 @@ impl Asker {
         if let Some(most) = self.max_prompt_length {
             let tokens = count_prompt_tokens(sample, &self.format, &self.processor, system)?;
             if tokens > most {
-                return Err(bad(sample, &format!("the prompt has {tokens} tokens, more than --max-prompt-length {most}")));
+                return Err(bad(
+                    sample,
+                    &format!("the prompt has {tokens} tokens, more than --max-prompt-length {most}"),
+                ));
             }
         }
         build_prompt(sample, &self.format, &self.processor, system)

@@ -157,7 +157,8 @@ mod tests {
     fn where_it_is_not_defined() {
         let plain = Record::default();
         assert!(diagnose([&plain]).unwrap_err().contains("`ID` and `key`"));
-        let odd = [record(0, "a", "steps", true), record(1, "a", "2steps_3", true), record(2, "a", "2steps_multi", true)];
+        let odd =
+            [record(0, "a", "steps", true), record(1, "a", "2steps_3", true), record(2, "a", "2steps_multi", true)];
         assert!(diagnose(&odd).unwrap_err().contains("no composite problem"));
     }
 }

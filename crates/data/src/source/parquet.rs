@@ -148,7 +148,9 @@ impl ParquetSource {
             wanted.push(k);
         }
         // What cannot be text is of no use to anybody who asks for it.
-        wanted.extend(keys.extra.iter().filter_map(|key| find(key)).filter(|&k| cell::can_hold_text(fields[k].data_type())));
+        wanted.extend(
+            keys.extra.iter().filter_map(|key| find(key)).filter(|&k| cell::can_hold_text(fields[k].data_type())),
+        );
         let columns = fields.iter().enumerate().map(|(k, f)| Column {
             name: f.name().clone(),
             kind: f.data_type().to_string(),
