@@ -74,6 +74,7 @@ impl Sources {
             solution_key: self.solution_key.clone(),
             id_key: self.id_key.clone(),
             task_key: self.task_key.clone(),
+            extra: Vec::new(),
         };
         let specs: Vec<DataSpec> = self.sources.iter().map(|s| s.as_str().into()).collect();
         let dataset = Arc::new(Dataset::open(&specs, &keys, self.image_dir.as_deref())?);

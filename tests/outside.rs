@@ -39,6 +39,7 @@ fn write_data(path: &Path) {
                 images,
                 task: None,
                 solution: None,
+                extra: Default::default(),
             })
             .unwrap();
     }

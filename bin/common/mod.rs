@@ -27,6 +27,10 @@ impl Failure {
     pub fn input(message: impl std::fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
+    /// With an exit code of its own.
+    pub fn with_code(code: u8, message: impl std::fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
     /// Anything else.
     pub fn other(message: impl std::fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }

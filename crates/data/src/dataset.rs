@@ -68,6 +68,12 @@ impl From<String> for DataSpec {
     }
 }
 
+/// Ids that name more than one row, and how many rows they name.
+struct Repeated {
+    ids: HashSet<String>,
+    rows: usize,
+}
+
 struct Part {
     source: Arc<dyn Source>,
     start: usize,
@@ -79,7 +85,7 @@ pub struct Dataset {
     epoch: Vec<EpochPart>,
     total: usize,
     keys: Keys,
-    repeated_ids: OnceLock<HashSet<String>>,
+    repeated_ids: OnceLock<Repeated>,
 }
 
 impl std::fmt::Debug for Dataset {
@@ -178,6 +184,11 @@ impl Dataset {
         out.into_iter().zip(indices).map(|(row, &i)| row.unwrap_or_else(|| self.get(i))).collect()
     }
 
+    /// The file or generator of row `index`, and the row there: the same row of the same file in every data set.
+    pub fn place(&self, index: usize) -> Option<(String, usize)> {
+        self.locate(index).map(|(part, row)| (part.source.name(), row))
+    }
+
     fn locate(&self, index: usize) -> Option<(&Part, usize)> {
         if index >= self.total {
             return None;
@@ -190,7 +201,7 @@ impl Dataset {
         let bad =
             |id: Option<String>, reason: String| BadRow { id: id.unwrap_or_else(|| index.to_string()), index, reason };
         let row = row.map_err(|reason| bad(None, reason))?;
-        let id = row.id.filter(|id| !self.repeated_ids().contains(id));
+        let id = row.id.filter(|id| !self.repeated().ids.contains(id));
         let Some(problem) = row.problem else {
             return Err(bad(id, format!("`{}` is missing or null", self.keys.prompt_key)));
         };
@@ -209,20 +220,28 @@ impl Dataset {
             images,
             task: row.task,
             solution: row.solution,
+            extra: row.extra,
         })
     }
 
+    /// Rows whose id names another row as well. They are named by their row index instead. Reads the id column once.
+    pub fn rows_with_repeated_ids(&self) -> usize {
+        self.repeated().rows
+    }
+
     /// Ids that name more than one row. Reads the id column once, when the first row is read.
-    fn repeated_ids(&self) -> &HashSet<String> {
+    fn repeated(&self) -> &Repeated {
         self.repeated_ids.get_or_init(|| {
             let mut seen = HashSet::new();
-            let mut repeated = HashSet::new();
+            let mut repeated = Repeated { ids: HashSet::new(), rows: 0 };
             for id in self.parts.iter().flat_map(|p| p.source.ids()).flatten() {
-                if repeated.contains(&id) {
+                if repeated.ids.contains(&id) {
+                    repeated.rows += 1;
                     continue;
                 }
                 if let Some(id) = seen.replace(id) {
-                    repeated.insert(id);
+                    repeated.ids.insert(id);
+                    repeated.rows += 2;
                 }
             }
             repeated

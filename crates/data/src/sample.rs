@@ -1,6 +1,7 @@
 //! One problem with its pictures, as every source delivers it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Sample {
     pub task: Option<String>,
     /// A full response to imitate, for supervised warm starts.
     pub solution: Option<String>,
+    /// The columns of [`Keys::extra`] that the row has, as text; lists as JSON.
+    pub extra: BTreeMap<String, String>,
 }
 
 /// An encoded image, in memory or in a file that is read when it is needed.
@@ -99,6 +102,8 @@ pub struct Keys {
     pub id_key: String,
     /// Column with the task name; optional.
     pub task_key: String,
+    /// Further columns that are handed on as text where a source has them: what a benchmark groups its rows by.
+    pub extra: Vec<String>,
 }
 
 impl Default for Keys {
@@ -110,6 +115,7 @@ impl Default for Keys {
             solution_key: "solution".into(),
             id_key: "id".into(),
             task_key: "task".into(),
+            extra: Vec::new(),
         }
     }
 }

@@ -44,7 +44,16 @@ fn png(w: u32, h: u32) -> ImageSource {
 }
 
 fn sample(problem: &str, images: Vec<ImageSource>) -> Sample {
-    Sample { id: "a".into(), index: 3, problem: problem.into(), answer: "1".into(), images, task: None, solution: None }
+    Sample {
+        id: "a".into(),
+        index: 3,
+        problem: problem.into(),
+        answer: "1".into(),
+        images,
+        task: None,
+        solution: None,
+        extra: Default::default(),
+    }
 }
 
 #[test]

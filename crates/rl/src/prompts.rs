@@ -1,9 +1,12 @@
 //! From rows of a data set to prompts of the policy. A row that cannot be used is set aside: named once, counted always.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use data::{BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, Processor, build_prompt, count_prompt_tokens};
+use data::{
+    BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, Prefetcher, Processor, Sample, build_prompt,
+    count_prompt_tokens,
+};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
 use rayon::prelude::*;
@@ -36,6 +39,29 @@ pub struct Item {
 #[derive(Debug, Clone)]
 pub struct Prompts {
     dataset: Arc<Dataset>,
+    encoder: Arc<Encoder>,
+    ahead: Arc<Mutex<Option<Ahead>>>,
+}
+
+/// Rows that are read, decoded and encoded while the trainer is busy.
+struct Ahead {
+    rows: Prefetcher<Loaded>,
+    /// Where the next of `rows` stands: rows that were made ahead and not taken are made again after a resume.
+    next: Cursor,
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ahead").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+/// Rows made ahead: bounds the memory of decoded pictures.
+const MOST_AHEAD: usize = 64;
+
+/// What turns samples into token ids and patches, on any thread.
+#[derive(Debug)]
+struct Encoder {
     processor: Arc<Processor>,
     format: Arc<FormatPrompt>,
     system: Option<String>,
@@ -45,7 +71,19 @@ pub struct Prompts {
     name: &'static str,
 }
 
-/// Rows set aside so far in a run.
+/// A sample with everything that needs no model.
+struct Encoded {
+    sample: Sample,
+    input_ids: Vec<u32>,
+    /// `[N * 1176]`, all pictures after one another.
+    pixels: Vec<f32>,
+    grids: Vec<[usize; 3]>,
+}
+
+/// A row, encoded; or set aside; or the end of the run.
+type Loaded = Result<Result<Box<Encoded>, BadRow>, TrainError>;
+
+/// Rows set aside so far in a run, each by its file and its row there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SetAside {
@@ -78,15 +116,15 @@ impl Prompts {
         if dataset.is_empty() {
             return Err(TrainError::Input(format!("{name}: the data has no rows")));
         }
-        Ok(Self {
-            dataset: Arc::new(dataset),
+        let encoder = Encoder {
             processor,
             format: Arc::new(FormatPrompt::new(&config.data.format_prompt)?),
             system: (!config.data.system_prompt.is_empty()).then(|| config.data.system_prompt.clone()),
             max_prompt_length: config.data.max_prompt_length,
             filter_overlong: config.data.filter_overlong_prompts,
             name,
-        })
+        };
+        Ok(Self { dataset: Arc::new(dataset), encoder: Arc::new(encoder), ahead: Arc::default() })
     }
 
     /// Rows.
@@ -112,7 +150,7 @@ impl Prompts {
 
     /// The tokenizer and image processor.
     pub fn processor(&self) -> &Processor {
-        &self.processor
+        &self.encoder.processor
     }
 
     /// The weights of the files, for a cursor.
@@ -125,46 +163,9 @@ impl Prompts {
     /// # Errors
     /// An over-long prompt while `data.filter_overlong_prompts` is off.
     pub fn load<B: Kernels, P: Policy<B>>(&self, row: usize, policy: &P) -> Result<Result<Item, BadRow>, TrainError> {
-        let sample = match self.dataset.get(row) {
-            Ok(sample) => sample,
-            Err(bad) => return Ok(Err(bad)),
-        };
-        let bad = |reason: String| BadRow { id: sample.id.clone(), index: row, reason };
-        let system = self.system.as_deref();
-        match count_prompt_tokens(&sample, &self.format, &self.processor, system) {
-            Ok(tokens) if tokens > self.max_prompt_length => {
-                let reason = format!(
-                    "the prompt has {tokens} tokens, more than data.max_prompt_length = {}",
-                    self.max_prompt_length
-                );
-                if self.filter_overlong {
-                    return Ok(Err(bad(reason)));
-                }
-                return Err(TrainError::Input(format!(
-                    "{}: row {row}: {reason}; raise it, or set data.filter_overlong_prompts = true",
-                    self.name
-                )));
-            }
-            Ok(_) => {}
-            Err(row) => return Ok(Err(row)),
-        }
-        let encoded = match build_prompt(&sample, &self.format, &self.processor, system) {
-            Ok(encoded) => encoded,
-            Err(row) => return Ok(Err(row)),
-        };
-        let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
-        let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
-        Ok(match policy.prompt(encoded.input_ids, pixels, grids) {
-            Ok(prompt) => Ok(Item {
-                row,
-                id: sample.id,
-                problem: sample.problem,
-                answer: sample.answer,
-                solution: sample.solution,
-                task: sample.task,
-                prompt,
-            }),
-            Err(error) => Err(bad(error.to_string())),
+        Ok(match self.encoder.encode(self.dataset.get(row))? {
+            Ok(encoded) => encoded.item(policy),
+            Err(bad) => Err(bad),
         })
     }
 
@@ -184,20 +185,25 @@ impl Prompts {
         for result in loaded {
             match result? {
                 Ok(item) => items.push(item),
-                Err(bad) => {
-                    if aside.rows.insert((self.name.to_string(), bad.index)) {
-                        match aside.count() {
-                            n if n <= NAMED => note(format!("set aside: {}: {bad}", self.name)),
-                            n if n == NAMED + 1 => {
-                                note("further rows that are set aside are only counted (metric data/set_aside)".into())
-                            }
-                            _ => {}
-                        }
-                    }
-                }
+                Err(bad) => self.set_aside(&bad, aside, note),
             }
         }
         Ok(items)
+    }
+
+    /// Counts a row once in a run, though it may stand in the training and in the validation data.
+    fn set_aside(&self, bad: &BadRow, aside: &mut SetAside, note: &mut dyn FnMut(String)) {
+        let name = self.encoder.name;
+        let place = self.dataset.place(bad.index).unwrap_or_else(|| (name.to_owned(), bad.index));
+        if aside.rows.insert(place) {
+            match aside.count() {
+                n if n <= NAMED => note(format!("set aside: {name}: {bad}")),
+                n if n == NAMED + 1 => {
+                    note("further rows that are set aside are only counted (metric data/set_aside)".into())
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The next `n` usable rows of `cursor`.
@@ -212,24 +218,102 @@ impl Prompts {
         aside: &mut SetAside,
         note: &mut dyn FnMut(String),
     ) -> Result<Vec<Item>, TrainError> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows = match ahead.take() {
+            Some(ahead) if ahead.next == *cursor => ahead.rows,
+            _ => self.read_ahead(cursor.clone(), n),
+        };
         let mut items = Vec::with_capacity(n);
         let mut barren = 0;
         while items.len() < n {
-            let rows = cursor.next(&*self.dataset, n - items.len());
-            if rows.is_empty() {
-                return Err(TrainError::Input(format!("{}: no rows have a weight above 0", self.name)));
+            let Some((_, loaded)) = rows.next() else {
+                return Err(TrainError::Input(format!("{}: no rows have a weight above 0", self.encoder.name)));
+            };
+            // The cursor moves with what is taken, not with what is made ahead.
+            cursor.next(&*self.dataset, 1);
+            let item = match loaded? {
+                Ok(encoded) => encoded.item(policy),
+                Err(bad) => Err(bad),
+            };
+            match item {
+                Ok(item) => {
+                    items.push(item);
+                    barren = 0;
+                }
+                Err(bad) => {
+                    self.set_aside(&bad, aside, note);
+                    barren += 1;
+                }
             }
-            let more = self.load_many(&rows, policy, aside, note)?;
-            barren = if more.is_empty() { barren + rows.len() } else { 0 };
             if barren >= self.epoch_len() {
                 return Err(TrainError::Input(format!(
                     "{}: none of its {} rows can be used; the reasons are above",
-                    self.name,
+                    self.encoder.name,
                     self.len()
                 )));
             }
-            items.extend(more);
         }
+        *ahead = Some(Ahead { rows, next: cursor.clone() });
         Ok(items)
+    }
+
+    /// Starts to read from `cursor` on, for batches of `n`.
+    fn read_ahead(&self, mut cursor: Cursor, n: usize) -> Prefetcher<Loaded> {
+        let (dataset, encoder) = (self.dataset.clone(), self.encoder.clone());
+        let rows = std::iter::from_fn(move || cursor.next(&*dataset, 1).pop());
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Prefetcher::new(self.dataset.clone(), rows, workers, n.clamp(1, MOST_AHEAD), move |row| encoder.encode(row))
+    }
+}
+
+impl Encoder {
+    /// The outer error ends the run, the inner one sets the row aside.
+    fn encode(&self, row: Result<Sample, BadRow>) -> Loaded {
+        let sample = match row {
+            Ok(sample) => sample,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let row = sample.index;
+        let system = self.system.as_deref();
+        match count_prompt_tokens(&sample, &self.format, &self.processor, system) {
+            Ok(tokens) if tokens > self.max_prompt_length => {
+                let reason = format!(
+                    "the prompt has {tokens} tokens, more than data.max_prompt_length = {}",
+                    self.max_prompt_length
+                );
+                if self.filter_overlong {
+                    return Ok(Err(BadRow { id: sample.id, index: row, reason }));
+                }
+                return Err(TrainError::Input(format!(
+                    "{}: row {row}: {reason}; raise it, or set data.filter_overlong_prompts = true",
+                    self.name
+                )));
+            }
+            Ok(_) => {}
+            Err(bad) => return Ok(Err(bad)),
+        }
+        Ok(build_prompt(&sample, &self.format, &self.processor, system).map(|encoded| {
+            let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
+            let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
+            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids })
+        }))
+    }
+}
+
+impl Encoded {
+    fn item<B: Kernels, P: Policy<B>>(self, policy: &P) -> Result<Item, BadRow> {
+        let sample = self.sample;
+        match policy.prompt(self.input_ids, self.pixels, self.grids) {
+            Ok(prompt) => Ok(Item {
+                row: sample.index,
+                id: sample.id,
+                problem: sample.problem,
+                answer: sample.answer,
+                solution: sample.solution,
+                task: sample.task,
+                prompt,
+            }),
+            Err(error) => Err(BadRow { id: sample.id, index: sample.index, reason: error.to_string() }),
+        }
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Column, RawRow, Source, json};
 use crate::error::DataError;
+use crate::sample::Keys;
 
 pub(super) struct AnnotationSource {
     name: String,
@@ -18,6 +19,7 @@ pub(super) struct AnnotationSource {
     form: Form,
     images_key: String,
     id_key: String,
+    extra: Vec<String>,
 }
 
 enum Form {
@@ -36,7 +38,12 @@ fn read(info: &Path) -> Result<Map<String, Value>, DataError> {
 }
 
 /// Opens the entry `name`, or the only one.
-pub(super) fn open(info: &Path, name: Option<&str>, image_dir: Option<&Path>) -> Result<AnnotationSource, DataError> {
+pub(super) fn open(
+    info: &Path,
+    name: Option<&str>,
+    keys: &Keys,
+    image_dir: Option<&Path>,
+) -> Result<AnnotationSource, DataError> {
     let entries = read(info)?;
     let names = || entries.keys().cloned().collect::<Vec<_>>().join(", ");
     let (name, entry) = match name {
@@ -90,6 +97,7 @@ pub(super) fn open(info: &Path, name: Option<&str>, image_dir: Option<&Path>) ->
         form,
         images_key: text("columns", "images", "images"),
         id_key: text("columns", "id", "id"),
+        extra: keys.extra.clone(),
     })
 }
 
@@ -168,6 +176,7 @@ impl Source for AnnotationSource {
             images: json::images(object.get(&self.images_key), &self.root),
             task: None,
             solution: response,
+            extra: json::extra(&object, &self.extra),
         })
     }
 
@@ -182,6 +191,7 @@ impl Source for AnnotationSource {
         let used = |name: &str| {
             name == self.images_key
                 || name == self.id_key
+                || self.extra.iter().any(|key| key == name)
                 || match &self.form {
                     Form::ShareGpt { messages, .. } => name == messages,
                     Form::Alpaca { prompt, query, response } => [prompt, query, response].iter().any(|k| *k == name),

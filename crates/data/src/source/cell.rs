@@ -60,6 +60,20 @@ pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String
     Ok(Some(text))
 }
 
+/// As [`text`], but a list of several texts as a JSON list; `None` for null and for what cannot be text.
+pub(super) fn text_or_list(array: &dyn Array, i: usize) -> Option<String> {
+    if array.is_null(i) {
+        return None;
+    }
+    match list(array, i) {
+        Some(items) if items.len() != 1 => {
+            let items = (0..items.len()).map(|k| text(&items, k).ok().flatten());
+            serde_json::to_string(&items.collect::<Vec<_>>()).ok()
+        }
+        _ => text(array, i).ok().flatten(),
+    }
+}
+
 fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     Some(match array.data_type() {
         DataType::List(_) => array.as_list::<i32>().value(i),

@@ -1,6 +1,6 @@
 //! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -191,6 +191,16 @@ pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
     }))
 }
 
+/// The values of `keys` that a row has: text as [`text`] reads it, longer lists and objects as JSON.
+pub(super) fn extra(row: &Map<String, Value>, keys: &[String]) -> BTreeMap<String, String> {
+    let read = |key: &String| {
+        let value = row.get(key)?;
+        let text = text(Some(value)).unwrap_or_else(|_| Some(value.to_string()))?;
+        Some((key.clone(), text))
+    };
+    keys.iter().filter_map(read).collect()
+}
+
 /// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these.
 pub(super) fn images(value: Option<&Value>, root: &Path) -> RowImages {
     match value {
@@ -269,6 +279,7 @@ impl Source for JsonSource {
             solution: field(&self.keys.solution_key)?,
             task: field(&self.keys.task_key)?,
             images: images(object.get(&self.keys.image_key), &self.root),
+            extra: extra(&object, &self.keys.extra),
         })
     }
 
@@ -278,9 +289,9 @@ impl Source for JsonSource {
 
     fn columns(&self) -> Vec<Column> {
         let keys = &self.keys;
-        let used: BTreeSet<&String> =
-            [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.solution_key, &keys.task_key, &keys.image_key]
-                .into();
+        let named =
+            [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.solution_key, &keys.task_key, &keys.image_key];
+        let used: BTreeSet<&String> = named.into_iter().chain(&keys.extra).collect();
         let Ok(first) = self.object(0) else {
             return Vec::new();
         };

@@ -9,6 +9,7 @@ mod pages;
 mod parquet;
 mod resolve;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ pub(crate) struct RawRow {
     pub images: RowImages,
     pub task: Option<String>,
     pub solution: Option<String>,
+    /// The columns of `Keys::extra` that are there.
+    pub extra: BTreeMap<String, String>,
 }
 
 /// The pictures of a row, or why its image cell makes no sense.
@@ -69,7 +72,7 @@ pub(crate) fn open(spec: &str, keys: &Keys, image_dir: Option<&Path>) -> Result<
     let files = match resolve::resolve(spec)? {
         resolve::Resolved::Files(files) => files,
         resolve::Resolved::Annotations { info, name } => {
-            return Ok(vec![Arc::new(annotations::open(&info, name.as_deref(), image_dir)?)]);
+            return Ok(vec![Arc::new(annotations::open(&info, name.as_deref(), keys, image_dir)?)]);
         }
     };
     files.iter().map(|file| open_file(file, keys, image_dir)).collect()

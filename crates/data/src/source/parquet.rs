@@ -147,6 +147,10 @@ impl ParquetSource {
             }
             wanted.push(k);
         }
+        // What cannot be text is of no use to anybody who asks for it.
+        wanted.extend(
+            keys.extra.iter().filter_map(|key| find(key)).filter(|&k| cell::can_hold_text(fields[k].data_type())),
+        );
         let columns = fields.iter().enumerate().map(|(k, f)| Column {
             name: f.name().clone(),
             kind: f.data_type().to_string(),
@@ -302,6 +306,10 @@ impl ParquetSource {
             images: match batch.column_by_name(&self.keys.image_key) {
                 Some(column) => cell::images(column, i, &self.root),
                 None => Ok(Vec::new()),
+            },
+            extra: {
+                let read = |key: &String| Some((key.clone(), cell::text_or_list(batch.column_by_name(key)?, i)?));
+                self.keys.extra.iter().filter_map(read).collect()
             },
         })
     }

@@ -196,6 +196,7 @@ impl Source for ToySource {
             images: Ok(vec![ImageSource::from(problem.png)]),
             task: Some(self.spec.task.name().to_owned()),
             solution: Some(problem.solution),
+            extra: Default::default(),
         })
     }
 

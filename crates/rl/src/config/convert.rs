@@ -120,6 +120,7 @@ impl Config {
             solution_key: data.solution_key.clone(),
             id_key: data.id_key.clone(),
             task_key: data.task_key.clone(),
+            extra: Vec::new(),
         }
     }
 }

@@ -1,0 +1,295 @@
+//! The registry: every benchmark that VGPO and VPPO report, and `custom` for everything else.
+//!
+//! A benchmark is a name, an answer rule, the columns that its rows are grouped by, and the average that it belongs to. Its
+//! prompt is the one that VGPO trains and tests with, `math_perception`, unless a run says otherwise.
+
+use crate::error::EvalError;
+use crate::rule::Rule;
+
+/// Which of VGPO's two averages a benchmark counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Average {
+    /// Avg-Math: MathVista, MathVerse, WeMath, MMK12, GeoMath, Geometry3K.
+    Math,
+    /// Avg-Vision: LogicVista, SuperCLEVR-Counting, MMMU-Pro, MathVerse-V.
+    Vision,
+}
+
+impl Average {
+    /// The name in the table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Math => "Avg-Math",
+            Self::Vision => "Avg-Vision",
+        }
+    }
+
+    /// Its benchmarks, in the order of the paper.
+    pub fn members(self) -> impl Iterator<Item = &'static Benchmark> {
+        BENCHMARKS.iter().filter(move |b| b.average == Some(self))
+    }
+}
+
+/// What is fixed about a benchmark.
+#[derive(Debug, PartialEq)]
+pub struct Benchmark {
+    /// Its name on the command line and in file names.
+    pub name: &'static str,
+    /// Its name in the table.
+    pub title: &'static str,
+    /// Other spellings, EasyR1's and PAPO-Eval's among them; letter case and `-`, `_`, blanks never matter.
+    pub aliases: &'static [&'static str],
+    /// Paper or repository that it comes from.
+    pub source: &'static str,
+    /// When an answer is right.
+    pub rule: Rule,
+    /// Columns whose values make groups in the table, where a file has them.
+    pub groups: &'static [&'static str],
+    /// Column that says which rows ask the same question; rows of one question are one cluster of the standard error.
+    pub question: Option<&'static str>,
+    /// Only rows with this value in this column belong to it, where a file has the column.
+    pub only: Option<(&'static str, &'static str)>,
+    /// Whether its rows have choices in a column of [`CHOICE_COLUMNS`]: they are written below a problem that does not name
+    /// them, and an answer may be the letter or the text of one.
+    pub choices: bool,
+    /// The average that it counts in.
+    pub average: Option<Average>,
+}
+
+/// The built-in prompt of every benchmark: VGPO's.
+pub const FORMAT_PROMPT: &str = "math_perception";
+
+const PLAIN: Benchmark = Benchmark {
+    name: "custom",
+    title: "custom",
+    aliases: &[],
+    source: "any file with a problem and an answer",
+    rule: Rule::Either,
+    groups: &["task"],
+    question: None,
+    only: None,
+    choices: false,
+    average: None,
+};
+
+/// All benchmarks: those of Avg-Math, those of Avg-Vision, the rest, and `custom` as the last.
+pub const BENCHMARKS: [Benchmark; 13] = [
+    Benchmark {
+        name: "mathvista",
+        title: "MathVista",
+        aliases: &["mathvista_testmini", "math_vista"],
+        source: "arXiv 2310.02255",
+        groups: &["answer_type", "question_type", "task"],
+        choices: true,
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "mathverse",
+        title: "MathVerse",
+        aliases: &["mathverse_testmini", "math_verse"],
+        source: "arXiv 2403.14624",
+        groups: &["problem_version", "question_type"],
+        question: Some("problem_index"),
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "wemath",
+        title: "WeMath",
+        aliases: &["we_math", "wemath_testmini"],
+        source: "arXiv 2407.01284",
+        groups: &["key"],
+        question: Some("ID"),
+        choices: true,
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "mmk12",
+        title: "MMK12",
+        aliases: &["mm_k12", "mmk12_test", "papo_mmk12", "papo_mmk12_test"],
+        source: "arXiv 2503.07365",
+        groups: &["subject"],
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "geomath",
+        title: "GeoMath",
+        aliases: &["geo_math"],
+        source: "VGPO's evaluation (arXiv 2604.09349)",
+        groups: &["task"],
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "geometry3k",
+        title: "Geometry3K",
+        aliases: &["geo3k", "geometry_3k", "geo3k_test"],
+        source: "arXiv 2105.04165",
+        groups: &["task"],
+        average: Some(Average::Math),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "logicvista",
+        title: "LogicVista",
+        aliases: &["logic_vista"],
+        source: "arXiv 2407.04973",
+        groups: &["skill", "capability"],
+        choices: true,
+        average: Some(Average::Vision),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "superclevr-counting",
+        title: "SuperCLEVR-Counting",
+        aliases: &["superclevr", "super_clevr_counting", "clevr_count", "clevr_counting", "counting"],
+        source: "arXiv 2212.00259",
+        groups: &["task"],
+        average: Some(Average::Vision),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "mmmu-pro",
+        title: "MMMU-Pro",
+        aliases: &["mmmu_pro", "mmmupro"],
+        source: "arXiv 2409.02813",
+        groups: &["choices", "subject"],
+        choices: true,
+        average: Some(Average::Vision),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "mathverse-v",
+        title: "MathVerse-V",
+        aliases: &["mathverse_v", "mathverse_vision_only", "mathverse_vision"],
+        source: "arXiv 2403.14624, the version Vision Only",
+        groups: &["question_type"],
+        only: Some(("problem_version", "Vision Only")),
+        average: Some(Average::Vision),
+        ..PLAIN
+    },
+    Benchmark {
+        name: "mathvision",
+        title: "MathVision",
+        aliases: &["math_vision", "math_v", "mathvision_test"],
+        source: "arXiv 2402.14804",
+        groups: &["level", "subject"],
+        ..PLAIN
+    },
+    Benchmark {
+        name: "dynamath",
+        title: "DynaMath",
+        aliases: &["dyna_math"],
+        source: "arXiv 2411.00836",
+        groups: &["subject", "knowledge_level", "level"],
+        // Ten variants of each seed question.
+        question: Some("question_id"),
+        ..PLAIN
+    },
+    PLAIN,
+];
+
+/// The column under which rows are grouped by their number of choices; computed, not read.
+pub const CHOICES_GROUP: &str = "choices";
+
+/// The columns with the choices of a multiple-choice row, in order of preference.
+pub const CHOICE_COLUMNS: [&str; 3] = ["choices", "options", "option"];
+
+/// Columns that the rules and scores look at, besides the groups.
+const RULE_COLUMNS: [&str; 2] = ["precision", "answer_type"];
+
+impl Benchmark {
+    /// `custom`.
+    pub fn custom() -> &'static Self {
+        &BENCHMARKS[BENCHMARKS.len() - 1]
+    }
+
+    /// Finds a benchmark by name or alias.
+    ///
+    /// # Errors
+    /// An unknown name; the error has the nearest one and all of them.
+    pub fn find(name: &str) -> Result<&'static Self, EvalError> {
+        let wanted = normal(name);
+        let spellings = |b: &'static Self| std::iter::once(b.name).chain(b.aliases.iter().copied());
+        if let Some(found) = BENCHMARKS.iter().find(|b| spellings(b).any(|s| normal(s) == wanted)) {
+            return Ok(found);
+        }
+        let all = BENCHMARKS.iter().flat_map(|b| spellings(b).map(move |s| (b, s)));
+        let nearest = all.map(|(b, s)| (strsim::damerau_levenshtein(&wanted, &normal(s)), b.name)).min();
+        let hint = match nearest {
+            Some((distance, name)) if distance <= 3 && distance < wanted.len() => format!("did you mean {name}? "),
+            _ => String::new(),
+        };
+        let names: Vec<&str> = BENCHMARKS.iter().map(|b| b.name).collect();
+        Err(EvalError::Input(format!(
+            "there is no benchmark {name:?}; {hint}There are {}; any other file is custom:NAME=PATH",
+            names.join(", ")
+        )))
+    }
+
+    /// Columns to read besides problem, answer, pictures, id and task.
+    pub fn columns(&self) -> Vec<String> {
+        let mut all: Vec<&str> = self.groups.to_vec();
+        all.extend(self.question);
+        all.extend(self.only.map(|(column, _)| column));
+        all.extend(CHOICE_COLUMNS.iter().filter(|_| self.choices));
+        all.extend(RULE_COLUMNS);
+        let mut columns: Vec<String> = Vec::new();
+        for column in all {
+            // The task has a key of its own.
+            if column != "task" && (column != CHOICES_GROUP || self.choices) && !columns.iter().any(|c| c == column) {
+                columns.push(column.to_owned());
+            }
+        }
+        columns
+    }
+}
+
+/// Letters and digits in lower case: `Super-CLEVR counting` is `superclevrcounting`.
+pub fn normal(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_finds_its_benchmark_and_no_other() {
+        let mut seen = std::collections::HashMap::new();
+        for b in &BENCHMARKS {
+            for spelling in std::iter::once(b.name).chain([b.title]).chain(b.aliases.iter().copied()) {
+                assert_eq!(Benchmark::find(spelling).unwrap().name, b.name, "{spelling}");
+                assert_eq!(Benchmark::find(&spelling.to_uppercase()).unwrap().name, b.name);
+                assert_eq!(*seen.entry(normal(spelling)).or_insert(b.name), b.name, "{spelling} is two benchmarks");
+            }
+        }
+        assert_eq!(Benchmark::find("Geo3K").unwrap().title, "Geometry3K");
+        assert_eq!(Benchmark::find("clevr_count").unwrap().title, "SuperCLEVR-Counting");
+    }
+
+    #[test]
+    fn unknown_names_get_a_list_and_the_nearest() {
+        let error = Benchmark::find("mathvists").unwrap_err().to_string();
+        assert!(error.contains("did you mean mathvista?") && error.contains("superclevr-counting"), "{error}");
+        let error = Benchmark::find("imagenet").unwrap_err().to_string();
+        assert!(!error.contains("did you mean") && error.contains("custom:NAME=PATH"), "{error}");
+    }
+
+    #[test]
+    fn averages_have_the_members_of_the_paper() {
+        let names = |a: Average| a.members().map(|b| b.title).collect::<Vec<_>>();
+        assert_eq!(names(Average::Math), ["MathVista", "MathVerse", "WeMath", "MMK12", "GeoMath", "Geometry3K"]);
+        assert_eq!(names(Average::Vision), ["LogicVista", "SuperCLEVR-Counting", "MMMU-Pro", "MathVerse-V"]);
+    }
+
+    #[test]
+    fn columns_are_asked_for_once() {
+        let columns = Benchmark::find("mathvista").unwrap().columns();
+        assert_eq!(columns.iter().filter(|c| *c == "answer_type").count(), 1);
+        assert!(!columns.contains(&"task".to_owned()) && columns.contains(&"precision".to_owned()));
+    }
+}

@@ -1,0 +1,43 @@
+//! What ends an evaluation, and with which exit code.
+
+use std::path::{Path, PathBuf};
+
+/// The end of an evaluation that did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// A data file, model folder or template that cannot be used.
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    /// The model folder.
+    #[error(transparent)]
+    Model(#[from] model_qwen2vl::ModelError),
+    /// Settings or files that cannot be used; one line that says what to do.
+    #[error("{0}")]
+    Input(String),
+    /// The output folder.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// SIGINT or SIGTERM; every finished answer is in its file.
+    #[error("interrupted; the same command goes on where it was")]
+    Interrupted,
+}
+
+impl EvalError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        |source| Self::Io { path: path.to_path_buf(), source }
+    }
+
+    /// 2 for what the user gave, 130 for an interrupt, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Data(_) | Self::Model(_) | Self::Input(_) => 2,
+            Self::Interrupted => 130,
+            Self::Io { .. } => 1,
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Evaluation: benchmarks, how their answers are judged, how a model answers them, and the table at the end.
+//!
+//! | question | file |
+//! |---|---|
+//! | which benchmarks are there, and what is special about each | [`benchmark`] |
+//! | is this answer right | [`rule`] |
+//! | how does a model answer a file | [`run`], [`task`] |
+//! | what is written, and how does a run go on | [`log`], [`record`] |
+//! | accuracy and its standard error | [`stats`] |
+//! | We-Math's strict and loose scores | [`wemath`] |
+//! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
+//! | answers that were made elsewhere | [`predictions`] |
+//!
+//! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
+
+pub mod benchmark;
+pub mod error;
+pub mod log;
+pub mod predictions;
+pub mod published;
+pub mod record;
+pub mod report;
+pub mod results;
+pub mod rule;
+pub mod run;
+pub mod stats;
+pub mod task;
+pub mod wemath;
+
+pub use benchmark::Benchmark;
+pub use error::EvalError;
+pub use record::Record;
+pub use results::Results;
+pub use rule::{Extract, Rule};

@@ -1,0 +1,352 @@
+//! Answers that were made elsewhere: JSON lines (or one JSON list) of answers with their truths.
+//!
+//! | form | answer | truth | question |
+//! |---|---|---|---|
+//! | PAPO-Eval | `predict` | `label` | `id` |
+//! | EasyR1, verl | `response` (or a list, or `responses`) | `ground_truth` | `id` or `uid` |
+//! | this program | `response` | `answer` | `benchmark` and `row` |
+//!
+//! Answers with the same question are several samples of it; they must agree on the truth.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::benchmark::Benchmark;
+use crate::error::EvalError;
+use crate::record::Record;
+use crate::results::{BenchmarkResult, SetAside};
+use crate::rule::{Extract, Rule};
+
+/// How a file of predictions is graded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Grading {
+    /// All rows are of this benchmark; otherwise each row's own `benchmark`, else `custom`.
+    pub benchmark: Option<&'static Benchmark>,
+    /// In place of the benchmark's rule.
+    pub rule: Option<Rule>,
+    /// Where an answer stands; anywhere by default, as answers made elsewhere may be bare.
+    pub extract: Extract,
+}
+
+const ANSWERS: [&str; 5] = ["predict", "prediction", "response", "responses", "model_response"];
+const TRUTHS: [&str; 4] = ["label", "ground_truth", "answer", "gt"];
+const PROBLEMS: [&str; 4] = ["prompt", "problem", "question", "query"];
+const QUESTIONS: [&str; 5] = ["id", "uid", "question_id", "row", "idx"];
+
+/// The answers of one benchmark in a file.
+#[derive(Debug)]
+pub struct Graded {
+    /// Name in files.
+    pub name: String,
+    /// The numbers.
+    pub result: BenchmarkResult,
+    /// The lines, graded.
+    pub records: Vec<Record>,
+}
+
+/// Reads and grades a file.
+///
+/// # Errors
+/// A file that cannot be read, or without any line that can be used.
+pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalError> {
+    let bytes =
+        std::fs::read(path).map_err(|e| EvalError::Input(format!("--from {}: cannot be read: {e}", path.display())))?;
+    let rows = rows(&bytes).map_err(|reason| EvalError::Input(format!("--from {}: {reason}", path.display())))?;
+    let mut files: BTreeMap<String, Collected> = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for (place, row) in rows {
+        let row = match row {
+            Ok(row) => row,
+            Err(reason) => {
+                unknown.push(SetAside { place, reason });
+                continue;
+            }
+        };
+        match named(&row, grading) {
+            Ok((name, benchmark)) => {
+                let file = files.entry(name).or_insert_with(|| Collected::new(benchmark));
+                if let Err(reason) = file.add(&row, grading) {
+                    file.set_aside.push(SetAside { place, reason });
+                }
+            }
+            Err(reason) => unknown.push(SetAside { place, reason }),
+        }
+    }
+    // Lines that do not even say what they belong to are shown with the first benchmark.
+    let mut unknown = Some(unknown);
+    let mut out = Vec::new();
+    for (name, mut file) in files {
+        if let Some(lines) = unknown.take() {
+            file.set_aside.splice(0..0, lines);
+        }
+        if file.records.is_empty() {
+            let Some(first) = file.set_aside.first() else { continue };
+            return Err(no_line(path, first));
+        }
+        out.push(file.finish(name));
+    }
+    match (out.is_empty(), unknown.unwrap_or_default().first()) {
+        (true, Some(first)) => Err(no_line(path, first)),
+        (true, None) => Err(EvalError::Input(format!("--from {}: has no lines", path.display()))),
+        _ => Ok(out),
+    }
+}
+
+fn no_line(path: &Path, first: &SetAside) -> EvalError {
+    EvalError::Input(format!("--from {}: no line can be graded; {}: {}", path.display(), first.place, first.reason))
+}
+
+type Line = (String, Result<Map<String, Value>, String>);
+
+/// The rows of the file with their places.
+fn rows(bytes: &[u8]) -> Result<Vec<Line>, String> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let object = |value: Value| match value {
+        Value::Object(map) => Ok(map),
+        _ => Err("JSON, but not an object".to_owned()),
+    };
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        let list: Vec<Value> =
+            serde_json::from_slice(bytes).map_err(|e| format!("begins as a JSON list but is none: {e}"))?;
+        return Ok(list.into_iter().enumerate().map(|(k, v)| (format!("entry {}", k + 1), object(v))).collect());
+    }
+    let line = |(k, line): (usize, &[u8])| {
+        let parsed = match std::str::from_utf8(line) {
+            Err(_) => Err("not UTF-8".to_owned()),
+            Ok(text) => serde_json::from_str(text).map_err(|e| format!("not JSON: {e}")).and_then(object),
+        };
+        (format!("line {}", k + 1), parsed)
+    };
+    let lines = bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
+    Ok(lines.map(line).collect())
+}
+
+fn named(row: &Map<String, Value>, grading: &Grading) -> Result<(String, &'static Benchmark), String> {
+    if let Some(benchmark) = grading.benchmark {
+        return Ok((benchmark.name.to_owned(), benchmark));
+    }
+    match row.get("benchmark") {
+        None | Some(Value::Null) => Ok(("custom".to_owned(), Benchmark::custom())),
+        // A name of a user's own, as this program writes for custom benchmarks.
+        Some(Value::String(name)) => match Benchmark::find(name) {
+            Ok(found) => Ok((found.name.to_owned(), found)),
+            Err(_) => {
+                let safe = !name.is_empty()
+                    && !name.starts_with('.')
+                    && name != "results"
+                    && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+                match safe {
+                    true => Ok((name.clone(), Benchmark::custom())),
+                    false => Err(format!("`benchmark` {name:?} is neither known nor a name for a file")),
+                }
+            }
+        },
+        Some(_) => Err("`benchmark` is not text".to_owned()),
+    }
+}
+
+/// A value as text: numbers written out, a list of one as that one.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(s) => Some(s.clone()),
+        Value::Number(n) => Some(match n.as_f64() {
+            // 3.0 and 3 are one answer.
+            Some(f) if !n.is_i64() && !n.is_u64() => f.to_string(),
+            _ => n.to_string(),
+        }),
+        Value::Bool(b) => Some(if *b { "True" } else { "False" }.to_owned()),
+        Value::Array(items) if items.len() == 1 => text(&items[0]),
+        _ => None,
+    }
+}
+
+fn first<'a>(row: &'a Map<String, Value>, keys: &[&str]) -> Option<(&'a String, &'a Value)> {
+    keys.iter().find_map(|key| row.get_key_value(*key)).filter(|(_, v)| !v.is_null())
+}
+
+struct Question {
+    row: usize,
+    truth: String,
+    answers: usize,
+}
+
+/// What is known of one benchmark so far.
+struct Collected {
+    benchmark: &'static Benchmark,
+    questions: HashMap<String, Question>,
+    records: Vec<Record>,
+    set_aside: Vec<SetAside>,
+}
+
+impl Collected {
+    fn new(benchmark: &'static Benchmark) -> Self {
+        Self { benchmark, questions: HashMap::new(), records: Vec::new(), set_aside: Vec::new() }
+    }
+
+    fn add(&mut self, row: &Map<String, Value>, grading: &Grading) -> Result<(), String> {
+        let missing = |what: &str, keys: &[&str]| format!("no {what}: none of {} is there", keys.join(", "));
+        let (key, answer) = first(row, &ANSWERS).ok_or_else(|| missing("answer", &ANSWERS))?;
+        let answers: Vec<String> = match answer {
+            Value::Array(items) if !items.is_empty() => items
+                .iter()
+                .map(|item| text(item).ok_or_else(|| format!("`{key}` holds something that is not text")))
+                .collect::<Result<_, _>>()?,
+            value => vec![text(value).ok_or_else(|| format!("`{key}` is not text"))?],
+        };
+        let (key, truth) = first(row, &TRUTHS).ok_or_else(|| missing("truth", &TRUTHS))?;
+        let truth = text(truth).ok_or_else(|| format!("`{key}` is not text"))?;
+        if truth.trim().is_empty() {
+            return Err(format!("`{key}` is empty"));
+        }
+        let next = self.questions.len();
+        let id = match first(row, &QUESTIONS) {
+            Some((key, value)) => text(value).ok_or_else(|| format!("`{key}` is not text"))?,
+            None => next.to_string(),
+        };
+        // Without an id of any kind every line is a question of its own.
+        let name = if first(row, &QUESTIONS).is_some() { id.clone() } else { format!("\0{next}") };
+        let question = match self.questions.entry(name) {
+            std::collections::hash_map::Entry::Occupied(found) => {
+                let found = found.into_mut();
+                if found.truth != truth {
+                    return Err(format!(
+                        "the truth {truth:?} differs from {:?} of an earlier line with id {id:?}",
+                        found.truth
+                    ));
+                }
+                found
+            }
+            std::collections::hash_map::Entry::Vacant(new) => {
+                new.insert(Question { row: next, truth: truth.clone(), answers: 0 })
+            }
+        };
+        let columns = columns(row, self.benchmark);
+        let rule = grading.rule.unwrap_or(self.benchmark.rule);
+        let problem = first(row, &PROBLEMS).and_then(|(_, v)| text(v)).unwrap_or_default();
+        for response in answers {
+            let extracted = grading.extract.answer(&response);
+            let right = extracted.as_deref().is_some_and(|given| rule.is_right(given, &truth, &columns));
+            self.records.push(Record {
+                benchmark: self.benchmark.name.to_owned(),
+                row: question.row,
+                id: id.clone(),
+                sample: question.answers,
+                problem: problem.clone(),
+                answer: truth.clone(),
+                response,
+                extracted,
+                accuracy: f64::from(u8::from(right)),
+                tokens: row.get("tokens").and_then(Value::as_u64).map(|n| n as usize),
+                finish: row.get("finish").and_then(|f| serde_json::from_value(f.clone()).ok()),
+                columns: columns.clone(),
+            });
+            question.answers += 1;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, name: String) -> Graded {
+        self.records.sort_by_key(|r| (r.row, r.sample));
+        self.records.iter_mut().for_each(|r| r.benchmark.clone_from(&name));
+        let mut result = BenchmarkResult::new(&name, self.benchmark, &self.records);
+        result.set_aside = self.set_aside;
+        let (questions, answers) = (result.score.questions, result.score.answers);
+        let most = self.questions.values().map(|q| q.answers).max().unwrap_or(0);
+        let least = self.questions.values().map(|q| q.answers).min().unwrap_or(0);
+        if most != least {
+            result
+                .notes
+                .push(format!("{questions} questions have between {least} and {most} answers each ({answers} in all)"));
+        }
+        Graded { name, result, records: self.records }
+    }
+}
+
+/// The columns that the benchmark needs: of the row itself, or of its `columns`.
+fn columns(row: &Map<String, Value>, benchmark: &Benchmark) -> BTreeMap<String, String> {
+    let inner = row.get("columns").and_then(Value::as_object);
+    let mut wanted = benchmark.columns();
+    wanted.push("task".to_owned());
+    let find = |column: &String| {
+        let value = row.get(column).or_else(|| inner?.get(column)).filter(|v| !v.is_null())?;
+        Some((column.clone(), text(value).unwrap_or_else(|| value.to_string())))
+    };
+    wanted.iter().filter_map(find).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grade(text: &[u8], grading: &Grading) -> Result<Vec<Graded>, EvalError> {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("p.jsonl");
+        std::fs::write(&path, text).unwrap();
+        grade_file(&path, grading)
+    }
+
+    #[test]
+    fn the_forms_of_others() {
+        let text = br#"
+            {"idx": 0, "id": "a", "prompt": "q", "predict": "<think>x</think>\\boxed{3}", "label": "\\boxed{3}"}
+            {"idx": 1, "id": "b", "prompt": "q", "predict": "\\boxed{3}", "label": 4.0}
+            {"id": "c", "response": ["1", "\\boxed{2}"], "ground_truth": "2"}
+            {"id": "c", "response": "Answer: 2", "answer": ["2"]}
+        "#;
+        let graded = grade(text, &Grading::default()).unwrap();
+        assert_eq!(graded.len(), 1);
+        let score = graded[0].result.score;
+        assert_eq!((score.questions, score.answers, score.accuracy), (3, 5, Some(0.6)));
+        assert!(graded[0].result.notes[0].contains("between 1 and 3 answers"));
+        let list = br#"[{"predict": "1", "label": "1"}, {"predict": "2", "label": "1"}]"#;
+        assert_eq!(grade(list, &Grading::default()).unwrap()[0].result.score.accuracy, Some(0.5));
+    }
+
+    #[test]
+    fn bad_lines_are_counted_and_named() {
+        let mut text = b"{\"predict\": \"1\", \"label\": \"1\", \"id\": 7}\nbroken\n[1]\n{\"predict\": \"1\"}\n{\"label\": \"1\"}\n".to_vec();
+        text.extend(b"{\"predict\": {}, \"label\": 1}\n{\"predict\": \"2\", \"label\": \"2\", \"id\": 7}\n\xFF\xFE\n{\"predict\": \"1\", \"label\": \" \"}\n");
+        let graded = grade(&text, &Grading::default()).unwrap();
+        assert_eq!(graded[0].result.score.questions, 1);
+        let said: Vec<String> =
+            graded[0].result.set_aside.iter().map(|s| format!("{}: {}", s.place, s.reason)).collect();
+        let said = said.join("\n");
+        for needle in [
+            "line 2: not JSON",
+            "line 3: JSON, but not an object",
+            "line 4: no truth: none of label",
+            "line 5: no answer: none of predict",
+            "line 6: `predict` is not text",
+            "line 7: the truth \"2\" differs",
+            "line 8: not UTF-8",
+            "line 9: `label` is empty",
+        ] {
+            assert!(said.contains(needle), "{needle}\n{said}");
+        }
+        for (text, needle) in
+            [(&b""[..], "has no lines"), (b"x\ny", "no line can be graded; line 1"), (b"[1", "JSON list")]
+        {
+            let error = grade(text, &Grading::default()).unwrap_err();
+            assert!(error.to_string().contains(needle) && error.exit_code() == 2, "{error}");
+        }
+    }
+
+    #[test]
+    fn rows_name_their_benchmark_or_are_told() {
+        let text = br#"
+            {"benchmark": "geo3k", "id": 1, "response": "2", "answer": "2"}
+            {"benchmark": "mine", "id": 1, "response": "2", "answer": "2"}
+            {"benchmark": "MathVerse", "id": 1, "response": "2", "answer": "2", "columns": {"problem_version": "Vision Only"}}
+        "#;
+        let names = |g: Vec<Graded>| g.into_iter().map(|g| g.name).collect::<Vec<_>>();
+        assert_eq!(names(grade(text, &Grading::default()).unwrap()), ["geometry3k", "mathverse", "mine"]);
+        let benchmark = Benchmark::find("mmk12").unwrap();
+        let grading = Grading { benchmark: Some(benchmark), ..Grading::default() };
+        assert_eq!(names(grade(text, &grading).unwrap()), ["mmk12"]);
+        let error =
+            grade(b"{\"benchmark\": \"../x\", \"response\": 1, \"answer\": 1}", &Grading::default()).unwrap_err();
+        assert!(error.to_string().contains("neither known nor a name"), "{error}");
+    }
+}

@@ -1,0 +1,308 @@
+//! From graded answers to the numbers of the table.
+
+use std::collections::BTreeMap;
+
+use rl::rollout::FinishReason;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::benchmark::{Average, Benchmark, CHOICES_GROUP, normal};
+use crate::record::Record;
+use crate::rule::choices;
+use crate::stats::{Accuracy, Answer};
+use crate::wemath::{self, WeMath};
+
+/// The accuracy of the rows that have one value in one column.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Group {
+    /// The column.
+    pub column: String,
+    /// Its value.
+    pub value: String,
+    /// Of these rows.
+    #[serde(flatten)]
+    pub score: Accuracy,
+}
+
+/// A row or line that was not used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SetAside {
+    /// `row 3 (id "x")` or `line 12`.
+    pub place: String,
+    /// Why, in one line.
+    pub reason: String,
+}
+
+impl From<&data::BadRow> for SetAside {
+    fn from(row: &data::BadRow) -> Self {
+        // The row writes itself as `place: reason`.
+        let text = row.to_string();
+        let reason = row.reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        let place = text.strip_suffix(&reason).and_then(|t| t.strip_suffix(": ")).unwrap_or("row").to_owned();
+        Self { place, reason }
+    }
+}
+
+/// What came out of one benchmark.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BenchmarkResult {
+    /// Name in files.
+    pub name: String,
+    /// Name in the table.
+    pub title: String,
+    /// The benchmark's name in the registry.
+    pub benchmark: &'static str,
+    /// All rows.
+    #[serde(flatten)]
+    pub score: Accuracy,
+    /// By the values of the benchmark's columns.
+    pub groups: Vec<Group>,
+    /// We-Math's diagnosis, where it is defined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wemath: Option<WeMath>,
+    /// Mean length of an answer in tokens, where it is known.
+    pub mean_tokens: Option<f64>,
+    /// Share of answers that ran into the length limit, where it is known.
+    pub cut_off: Option<f64>,
+    /// Share of answers in which no answer was found.
+    pub without_answer: Option<f64>,
+    /// Rows that were not used.
+    pub set_aside: Vec<SetAside>,
+    /// Rows of the file that are not part of the benchmark.
+    pub other_rows: usize,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// One of VGPO's averages.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AverageResult {
+    /// Its name.
+    pub title: &'static str,
+    /// Mean of its benchmarks' accuracies, from 0 to 1; none while one is missing.
+    pub accuracy: Option<f64>,
+    /// Standard error, the benchmarks taken as independent.
+    pub standard_error: Option<f64>,
+    /// Benchmarks that were not evaluated.
+    pub missing: Vec<&'static str>,
+}
+
+/// Everything that the report shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Results {
+    /// Model and sampling.
+    pub settings: Map<String, Value>,
+    /// In the order of the command line.
+    pub benchmarks: Vec<BenchmarkResult>,
+    /// Where a benchmark of theirs was evaluated.
+    pub averages: Vec<AverageResult>,
+}
+
+impl BenchmarkResult {
+    /// From the answers to a benchmark, in order of rows.
+    pub fn new(name: &str, benchmark: &'static Benchmark, records: &[Record]) -> Self {
+        let all: Vec<&Record> = records.iter().collect();
+        let title = if benchmark == Benchmark::custom() { name } else { benchmark.title };
+        let mut result = Self {
+            name: name.to_owned(),
+            title: title.to_owned(),
+            benchmark: benchmark.name,
+            score: score(benchmark, all.iter().copied()),
+            groups: Vec::new(),
+            wemath: None,
+            mean_tokens: mean(all.iter().map(|r| r.tokens.map(|t| t as f64))),
+            cut_off: mean(all.iter().map(|r| r.finish.map(|f| f64::from(u8::from(f == FinishReason::Length))))),
+            without_answer: mean(all.iter().map(|r| Some(f64::from(u8::from(r.extracted.is_none()))))),
+            set_aside: Vec::new(),
+            other_rows: 0,
+            notes: Vec::new(),
+        };
+        for column in benchmark.groups {
+            result.groups.extend(groups(benchmark, column, &all));
+        }
+        if benchmark.name == "wemath" && !records.is_empty() {
+            match wemath::diagnose(records) {
+                Ok(found) => result.wemath = Some(found),
+                Err(why) => result.notes.push(why),
+            }
+        }
+        result
+    }
+}
+
+fn score<'a>(benchmark: &Benchmark, records: impl IntoIterator<Item = &'a Record>) -> Accuracy {
+    Accuracy::of(records.into_iter().map(|r| Answer {
+        row: r.row,
+        cluster: benchmark.question.and_then(|column| r.columns.get(column)).map(String::as_str),
+        right: r.accuracy,
+    }))
+}
+
+/// Mean of what is known; nothing if anything is not.
+fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let values: Option<Vec<f64>> = values.collect();
+    values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64)
+}
+
+/// More values than this make a list of the rows, not groups.
+const MOST_GROUPS: usize = 40;
+
+fn groups(benchmark: &Benchmark, column: &str, records: &[&Record]) -> Vec<Group> {
+    let mut by_value: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
+    for record in records {
+        let value = match column {
+            CHOICES_GROUP => choices(&record.columns).map(|c| format!("{:2}", c.len())),
+            column => record.columns.get(column).cloned(),
+        };
+        if let Some(value) = value {
+            by_value.entry(value).or_default().push(record);
+        }
+    }
+    if by_value.len() > MOST_GROUPS {
+        return Vec::new();
+    }
+    let group = |(value, records): (String, Vec<&Record>)| Group {
+        column: column.to_owned(),
+        value: value.trim().to_owned(),
+        score: score(benchmark, records),
+    };
+    by_value.into_iter().map(group).collect()
+}
+
+impl Results {
+    /// Adds what follows from the benchmarks together: MathVerse-V as a part of MathVerse, and the averages.
+    pub fn new(settings: Map<String, Value>, mut benchmarks: Vec<BenchmarkResult>) -> Self {
+        let has = |all: &[BenchmarkResult], name: &str| all.iter().any(|b| b.benchmark == name);
+        if !has(&benchmarks, "mathverse-v")
+            && let Ok(part) = Benchmark::find("mathverse-v")
+            && let Some((column, value)) = part.only
+            && let Some(at) = benchmarks.iter().position(|b| b.benchmark == "mathverse")
+            && let Some(group) =
+                benchmarks[at].groups.iter().find(|g| g.column == column && normal(&g.value) == normal(value))
+        {
+            let derived = BenchmarkResult {
+                name: part.name.into(),
+                title: part.title.into(),
+                benchmark: part.name,
+                score: group.score,
+                groups: Vec::new(),
+                wemath: None,
+                mean_tokens: None,
+                cut_off: None,
+                without_answer: None,
+                set_aside: Vec::new(),
+                other_rows: 0,
+                notes: vec![format!("the rows of MathVerse with {column} = {}", group.value)],
+            };
+            benchmarks.insert(at + 1, derived);
+        }
+        let averages = [Average::Math, Average::Vision]
+            .into_iter()
+            .filter(|a| a.members().any(|m| has(&benchmarks, m.name)))
+            .map(|a| average(a, &benchmarks))
+            .collect();
+        Self { settings, benchmarks, averages }
+    }
+}
+
+fn average(which: Average, benchmarks: &[BenchmarkResult]) -> AverageResult {
+    let found: Vec<(&'static str, Option<Accuracy>)> = which
+        .members()
+        .map(|m| (m.title, benchmarks.iter().find(|b| b.benchmark == m.name).map(|b| b.score)))
+        .collect();
+    let n = found.len() as f64;
+    let all = |value: fn(&Accuracy) -> Option<f64>| -> Option<Vec<f64>> {
+        found.iter().map(|(_, score)| score.as_ref().and_then(value)).collect()
+    };
+    AverageResult {
+        title: which.title(),
+        accuracy: all(|s| s.accuracy).map(|v| v.iter().sum::<f64>() / n),
+        standard_error: all(|s| s.standard_error).map(|v| v.iter().map(|e| e * e).sum::<f64>().sqrt() / n),
+        missing: found
+            .iter()
+            .filter(|(_, s)| s.is_none_or(|s| s.accuracy.is_none()))
+            .map(|(title, _)| *title)
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub fn answers(n: usize, right: usize, columns: &[(&str, &str)]) -> Vec<Record> {
+        let columns: BTreeMap<String, String> =
+            columns.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let record = |row| Record {
+            row,
+            accuracy: f64::from(u8::from(row < right)),
+            extracted: Some("x".into()),
+            columns: columns.clone(),
+            ..Record::default()
+        };
+        (0..n).map(record).collect()
+    }
+
+    #[test]
+    fn mathverse_gives_its_vision_only_part() {
+        let benchmark = Benchmark::find("mathverse").unwrap();
+        let mut records = answers(10, 5, &[("problem_version", "Text Lite")]);
+        for mut record in answers(10, 1, &[("problem_version", "Vision Only")]) {
+            record.row += 10;
+            records.push(record);
+        }
+        let result = BenchmarkResult::new("mathverse", benchmark, &records);
+        assert_eq!(result.score.accuracy, Some(0.3));
+        assert_eq!(result.groups.len(), 2);
+        let results = Results::new(Map::new(), vec![result]);
+        assert_eq!(results.benchmarks[1].title, "MathVerse-V");
+        assert_eq!(results.benchmarks[1].score.accuracy, Some(0.1));
+        assert_eq!(results.averages.len(), 2);
+        assert_eq!(results.averages[1].missing, ["LogicVista", "SuperCLEVR-Counting", "MMMU-Pro"]);
+    }
+
+    #[test]
+    fn averages_by_hand() {
+        let mut results = Vec::new();
+        for (k, member) in Average::Vision.members().enumerate() {
+            results.push(BenchmarkResult::new(member.name, member, &answers(10, 2 * k, &[])));
+        }
+        let results = Results::new(Map::new(), results);
+        let vision = &results.averages[0];
+        assert!((vision.accuracy.unwrap() - 0.3).abs() < 1e-12 && vision.missing.is_empty());
+        // Standard errors of 0, 2, 4, 6 of 10: sqrt(p (1 - p) / 9).
+        let squares: f64 = [0.0, 0.16, 0.24, 0.24].iter().map(|v| v / 9.0).sum();
+        assert!((vision.standard_error.unwrap() - squares.sqrt() / 4.0).abs() < 1e-12);
+        let toy = BenchmarkResult::new("sums", Benchmark::custom(), &answers(3, 1, &[]));
+        assert!(Results::new(Map::new(), vec![toy]).averages.is_empty());
+    }
+
+    #[test]
+    fn groups_by_number_of_choices_and_none_by_names_of_rows() {
+        let pro = Benchmark::find("MMMU-Pro").unwrap();
+        let mut records = answers(4, 2, &[("options", r#"["a","b","c","d"]"#)]);
+        let ten: Vec<String> = (0..10).map(|k| format!("text {k}")).collect();
+        records.extend(answers(6, 2, &[("options", &serde_json::to_string(&ten).unwrap())]).into_iter().map(
+            |mut r| {
+                r.row += 4;
+                r
+            },
+        ));
+        let result = BenchmarkResult::new("mmmu-pro", pro, &records);
+        let seen: Vec<(&str, usize)> = result.groups.iter().map(|g| (g.value.as_str(), g.score.questions)).collect();
+        assert_eq!(seen, [("4", 4), ("10", 6)]);
+        for (k, record) in records.iter_mut().enumerate() {
+            record.columns.insert("subject".into(), format!("row {k}"));
+        }
+        let many: Vec<Record> = (0..50)
+            .map(|row| Record { row, columns: [("subject".into(), row.to_string())].into(), ..Record::default() })
+            .collect();
+        assert!(BenchmarkResult::new("mmmu-pro", pro, &many).groups.is_empty());
+    }
+
+    #[test]
+    fn set_aside_rows_have_a_place_and_a_reason() {
+        let row = data::BadRow { id: "x".into(), index: 3, reason: "no\n  picture".into() };
+        assert_eq!(SetAside::from(&row), SetAside { place: "row 3 (id \"x\")".into(), reason: "no picture".into() });
+    }
+}

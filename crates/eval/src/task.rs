@@ -1,0 +1,314 @@
+//! One benchmark of a run: its file, its prompt, its rule; and how a row of it becomes a question.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use data::{
+    BadRow, DataSpec, Dataset, Encoded, FormatPrompt, Keys, Processor, Sample, build_prompt, count_prompt_tokens,
+};
+use serde_json::{Map, Value, json};
+
+use crate::benchmark::{Benchmark, FORMAT_PROMPT, normal};
+use crate::error::EvalError;
+use crate::rule::{Extract, Rule, choices};
+
+/// What a user says about a benchmark; what is left out is the benchmark's own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskSpec {
+    /// Name in files and in the table.
+    pub name: String,
+    /// What is known about it.
+    pub benchmark: &'static Benchmark,
+    /// A data source: file, folder, glob, `path@split`, `toy:NAME?key=value`.
+    pub path: String,
+    /// Column names.
+    pub keys: Keys,
+    /// Folder that picture paths are relative to.
+    pub image_dir: Option<PathBuf>,
+    /// Built-in prompt or `.jinja` file.
+    pub format_prompt: Option<String>,
+    /// System message.
+    pub system_prompt: Option<String>,
+    /// When an answer is right.
+    pub grader: Option<Rule>,
+    /// Where an answer stands.
+    pub extract: Option<Extract>,
+    /// Only the first rows.
+    pub limit: Option<usize>,
+}
+
+impl TaskSpec {
+    /// From `NAME=PATH`, `custom:NAME=PATH`, or any name with a toy source.
+    ///
+    /// # Errors
+    /// No `=`, an unknown benchmark, a name that is no file name.
+    pub fn parse(text: &str) -> Result<Self, EvalError> {
+        let Some((name, path)) = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty())
+        else {
+            return Err(EvalError::Input(format!("--benchmark {text:?} is not NAME=PATH")));
+        };
+        Self::new(name, path)
+    }
+
+    /// As [`parse`](Self::parse), from the two halves.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn new(name: &str, path: &str) -> Result<Self, EvalError> {
+        let toy = path.starts_with("toy:");
+        let (name, benchmark) = match name.strip_prefix("custom:") {
+            Some(own) => (own.to_owned(), Benchmark::custom()),
+            None => match Benchmark::find(name) {
+                Ok(found) => (found.name.to_owned(), found),
+                // A toy task is no benchmark that anybody knows; it may be called anything.
+                Err(_) if toy => (name.to_owned(), Benchmark::custom()),
+                Err(error) => return Err(error),
+            },
+        };
+        let fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.starts_with('.') || name == "results" || !name.chars().all(fit) {
+            return Err(EvalError::Input(format!(
+                "benchmark name {name:?}: it names files; use letters, digits, - and _ (and not \"results\")"
+            )));
+        }
+        let keys = Keys { extra: benchmark.columns(), ..Keys::default() };
+        Ok(Self {
+            name,
+            benchmark,
+            path: path.to_owned(),
+            keys,
+            image_dir: None,
+            // The toy model is trained on the bare problem.
+            format_prompt: toy.then(|| "none".to_owned()),
+            system_prompt: None,
+            grader: None,
+            extract: None,
+            limit: None,
+        })
+    }
+}
+
+/// A benchmark, opened.
+#[derive(Debug)]
+pub struct Task {
+    /// Name in files and in the table.
+    pub name: String,
+    /// What is known about it.
+    pub benchmark: &'static Benchmark,
+    /// When an answer is right.
+    pub rule: Rule,
+    /// Where an answer stands.
+    pub extract: Extract,
+    /// Rows that may be asked: all of the file, or the first of them.
+    pub rows: usize,
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) asker: Arc<Asker>,
+    spec: TaskSpec,
+}
+
+/// Turns samples into prompts, on any thread.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    benchmark: &'static Benchmark,
+    processor: Arc<Processor>,
+    format: FormatPrompt,
+    system: Option<String>,
+    max_prompt_length: Option<usize>,
+}
+
+/// A row, looked at.
+pub(crate) enum Asked {
+    /// Ready for the model.
+    Question(Box<(Sample, Encoded)>),
+    /// Not part of the benchmark.
+    Other,
+    /// Set aside.
+    Bad(BadRow),
+}
+
+impl Task {
+    /// Opens the file and the prompt.
+    ///
+    /// # Errors
+    /// A file that cannot be read or has no rows, a bad template.
+    pub fn open(
+        spec: TaskSpec,
+        processor: &Arc<Processor>,
+        max_prompt_length: Option<usize>,
+    ) -> Result<Self, EvalError> {
+        let dataset = Dataset::open(&[DataSpec::from(spec.path.as_str())], &spec.keys, spec.image_dir.as_deref())?;
+        let format_prompt = spec.format_prompt.as_deref().unwrap_or(FORMAT_PROMPT);
+        let asker = Asker {
+            benchmark: spec.benchmark,
+            processor: processor.clone(),
+            format: FormatPrompt::new(format_prompt)?,
+            system: spec.system_prompt.clone(),
+            max_prompt_length,
+        };
+        Ok(Self {
+            name: spec.name.clone(),
+            benchmark: spec.benchmark,
+            rule: spec.grader.unwrap_or(spec.benchmark.rule),
+            extract: spec.extract.unwrap_or_else(|| Extract::of_prompt(format_prompt)),
+            rows: spec.limit.unwrap_or(usize::MAX).min(dataset.len()),
+            dataset: Arc::new(dataset),
+            asker: Arc::new(asker),
+            spec,
+        })
+    }
+
+    /// What the answers depend on, besides the model and the sampling.
+    pub fn settings(&self) -> Map<String, Value> {
+        // The size tells a file that was exchanged from the one that the answers belong to.
+        let bytes = std::fs::metadata(&self.spec.path).ok().filter(|m| m.is_file()).map(|m| m.len());
+        let keys = &self.spec.keys;
+        let settings = json!({
+            "benchmark": self.benchmark.name,
+            "path": self.spec.path,
+            "path_rows": self.dataset.len(),
+            "path_bytes": bytes,
+            "prompt_key": keys.prompt_key,
+            "answer_key": keys.answer_key,
+            "image_key": keys.image_key,
+            "id_key": keys.id_key,
+            "image_dir": self.spec.image_dir,
+            "format_prompt": self.asker.format.name(),
+            // A template file may change under its name.
+            "format_prompt_text": self.asker.format.render("{problem}").unwrap_or_default(),
+            "system_prompt": self.spec.system_prompt,
+            "max_prompt_length": self.asker.max_prompt_length,
+            "grader": self.rule,
+            "extract": self.extract,
+        });
+        match settings {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+
+    /// Rows of the file whose id is not theirs alone.
+    pub fn rows_with_repeated_ids(&self) -> usize {
+        self.dataset.rows_with_repeated_ids()
+    }
+}
+
+impl Asker {
+    pub(crate) fn ask(&self, row: Result<Sample, BadRow>) -> Asked {
+        let mut sample = match row {
+            Ok(sample) => sample,
+            Err(bad) => return Asked::Bad(bad),
+        };
+        if !belongs(self.benchmark, &sample) {
+            return Asked::Other;
+        }
+        if let Some(task) = sample.task.clone() {
+            sample.extra.insert("task".into(), task);
+        }
+        if self.benchmark.choices {
+            add_choices(&mut sample);
+        }
+        match self.build(&sample) {
+            Ok(encoded) => Asked::Question(Box::new((sample, encoded))),
+            Err(bad) => Asked::Bad(bad),
+        }
+    }
+
+    fn build(&self, sample: &Sample) -> Result<Encoded, BadRow> {
+        let system = self.system.as_deref();
+        if sample.answer.trim().is_empty() {
+            return Err(bad(sample, "the answer is empty"));
+        }
+        if let Some(most) = self.max_prompt_length {
+            let tokens = count_prompt_tokens(sample, &self.format, &self.processor, system)?;
+            if tokens > most {
+                return Err(bad(
+                    sample,
+                    &format!("the prompt has {tokens} tokens, more than --max-prompt-length {most}"),
+                ));
+            }
+        }
+        build_prompt(sample, &self.format, &self.processor, system)
+    }
+}
+
+pub(crate) fn bad(sample: &Sample, reason: &str) -> BadRow {
+    BadRow { id: sample.id.clone(), index: sample.index, reason: reason.to_owned() }
+}
+
+/// Whether a row is part of the benchmark; every row is, where the file has no column to tell.
+fn belongs(benchmark: &Benchmark, sample: &Sample) -> bool {
+    match benchmark.only.and_then(|(column, value)| Some((sample.extra.get(column)?, value))) {
+        Some((found, wanted)) => normal(found) == normal(wanted),
+        None => true,
+    }
+}
+
+/// Writes the choices of a row below a problem that does not name them.
+fn add_choices(sample: &mut Sample) {
+    let Some(choices) = choices(&sample.extra) else { return };
+    if choices.iter().all(|choice| sample.problem.contains(choice.trim())) {
+        return;
+    }
+    sample.problem.push_str("\nChoices:");
+    for (letter, choice) in ('A'..='Z').zip(choices) {
+        sample.problem.push_str(&format!("\n({letter}) {}", choice.trim()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(problem: &str, extra: &[(&str, &str)]) -> Sample {
+        Sample {
+            id: "a".into(),
+            index: 0,
+            problem: problem.into(),
+            answer: "B".into(),
+            images: vec![],
+            task: None,
+            solution: None,
+            extra: extra.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn names_paths_and_their_mistakes() {
+        let spec = TaskSpec::parse("Geo3K=a=b.parquet").unwrap();
+        assert_eq!((spec.name.as_str(), spec.path.as_str()), ("geometry3k", "a=b.parquet"));
+        assert_eq!(TaskSpec::parse("custom:mine=x.jsonl").unwrap().name, "mine");
+        let toy = TaskSpec::parse("sums=toy:sum?rows=2").unwrap();
+        assert_eq!((toy.name.as_str(), toy.format_prompt.as_deref()), ("sums", Some("none")));
+        for (text, needle) in [
+            ("geo3k", "not NAME=PATH"),
+            ("=x", "not NAME=PATH"),
+            ("mathvist=x.parquet", "did you mean mathvista?"),
+            ("custom:a/b=x", "it names files"),
+            ("custom:=x", "it names files"),
+            ("custom:results=x", "it names files"),
+        ] {
+            let error = TaskSpec::parse(text).unwrap_err().to_string();
+            assert!(error.contains(needle), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn choices_are_written_where_the_problem_lacks_them() {
+        let mut row = sample("Which?", &[("options", "['3 cm', '5 cm']")]);
+        add_choices(&mut row);
+        assert_eq!(row.problem, "Which?\nChoices:\n(A) 3 cm\n(B) 5 cm");
+        let again = row.clone();
+        add_choices(&mut row);
+        assert_eq!(row, again);
+    }
+
+    #[test]
+    fn the_vision_only_part() {
+        let v = Benchmark::find("mathverse_v").unwrap();
+        assert!(belongs(v, &sample("x", &[("problem_version", "Vision Only")])));
+        assert!(belongs(v, &sample("x", &[("problem_version", "vision_only")])));
+        assert!(!belongs(v, &sample("x", &[("problem_version", "Text Lite")])));
+        assert!(belongs(v, &sample("x", &[])));
+        assert!(belongs(Benchmark::custom(), &sample("x", &[("problem_version", "Text Lite")])));
+    }
+}
