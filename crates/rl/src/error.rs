@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use reward::RewardError;
+
 /// The end of a run that did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -16,7 +18,7 @@ pub enum TrainError {
     Model(#[from] model_qwen2vl::ModelError),
     /// A reward that cannot be computed.
     #[error(transparent)]
-    Reward(#[from] reward::RewardError),
+    Reward(#[from] RewardError),
     /// The run folder.
     #[error(transparent)]
     RunFolder(#[from] crate::run_folder::RunFolderError),
@@ -53,6 +55,7 @@ impl TrainError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
+            Self::Reward(RewardError::Config { .. } | RewardError::CommandStart { .. }) => 2,
             Self::Interrupted => 130,
             _ => 1,
         }
