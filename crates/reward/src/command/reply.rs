@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn bad_replies_say_what_is_wrong() {
         for (line, problem) in [
-            (&b"{\"overall\":1,\"x\":\"\xff\"}"[..], "it is not UTF-8 (byte 18)"),
+            (&b"{\"overall\":1,\"x\":\"\xff\"}"[..], "it is not UTF-8 (byte 19)"),
             (b"", "it is empty"),
             (b"loading...", "it is not JSON"),
             (b"3", "it is a number, not a JSON object"),
