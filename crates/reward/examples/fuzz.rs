@@ -55,6 +55,7 @@ const PATTERNS: &[(&str, &str, &str)] = &[
     (r"\begin{pmatrix}", "1", r"\end{pmatrix}"), ("1&", "1", ""), (r"1\\", "1", ""), ("9", "9", ""), ("9*", "9", ""), ("a", "a", ""), ("ab", "", ""), ("x_", "1", ""), ("x_{", "1", "}"), ("x'", "", ""), ("$", "1", "$"), (r"\left(", "1", r"\right)"),
     (r"\sqrt{1+", "x", "}"), (r"\sqrt{2+", "2", "}"), (r"\sqrt{2}+", "1", ""), ("2^{x+", "1", "}"), ("x^2y^3", "", ""), ("1/", "x", ""), ("1/(1+", "x", ")"), (r"\sqrt[3]{", "2", "}"), (r"\vec{", "a", "}"), (r"\overline{", "3", "}"), ("0.", "3", ""), ("1,000", "", ""), (",000", "", ""),
     (" and ", "1", ""), ("answer", ":", ""), ("<answer>", "", ""), ("\n", "", ""), (" ", "", ""), ("\\", "", ""), (r"\\", "", ""), ("^", "", ""), ("_", "", ""), ("°", "", ""), ("²", "", ""), ("degree", "", ""), ("es", "", ""), ("^\\circ", "", ""), (r"\begin{cases}", "1", ""), ("f(", "x", ")"), (r"\sum", "x", ""), ("1 ", "1", ""), ("3:", "4", ""), ("5!+", "1", ""), (r"\binom{5}{2}+", "1", ""), ("1.5.", "", ""), ("e^{", "x", "}"), (r"e^{\pi}+", "1", ""), (r"\log_{2}", "3", ""), ("\\text{ ", "", ""), ("=", "", ""), (r"\max(", "1,2", ")"), ("sin", "x", ""), ("sqrt(", "2", ")"), ("(((x+1)^40)^40)^40", "", ""), ("(x+y+z)^40", "", ""), ("100000!+", "1", ""), ("2^{10000}+", "1", ""), (r"\sqrt{10007}+\sqrt{10009}+", "1", ""), (r"\sin(1)\cos(2)e^{3}\ln(5)+", "1", ""),
+    (r"\begin{", "", ""), (r"\begin{array}", "1", ""), (r"\sqrt[", "2", "]{3}"), (r"\frac{1}{2+", "1", "}"), (r"\frac{1", "", ""), (r"\xleftarrow[", "", ""), (r"\hspace{\frac{", "", ""), ("1.5*", "2", ""), ("1.5.1.5", "1", ""), ("9**", "9", ""), ("1/3+", "1", ""), ("1/7-x+", "1", ""), (r"\frac{9}{7}+", "1", ""), ("0.123456789012345+", "1", ""), ("1e-300*", "1", ""), ("x*y*", "1", ""), ("((x+1)/", "x", ")"), ("(1+1/", "3", ")"), ("1.1/(1.1+", "1.1", ")"), ("5!*", "1", ""), ("400!*", "1", ""), ("sqrt(1+", "x", ")"), ("x/(x+1)+", "1", ""), ("sqrt(2)*", "1", ""), ("sqrt(x)+", "1", ""), ("(1.5)^9*", "1", ""), ("(x+1)^9*", "1", ""), ("^\\circ ^", "", ""), ("million", "", ""), (" or ", "1", ""), ("1 2 ", "3", ""), ("\\hat", "a", ""), (r"\mathbb", "R", ""), (r"\not{", "a", "}"), (r"\end{", "", ""), ("& ", "1", ""), (r"\text{a} ", "", ""), (r"\{1,2\}\cup", "", ""), ("x<", "1", ""), ("1<x and ", "2", ""), (r"\pm\sqrt{2},", "1", ""), ("10 cm ", "", ""), ("the answer is ", "5", ""), (r"$1$, ", "", ""), ("A) 1 B) 2 ", "", ""), ("1e9^", "9", ""), ("x^9^", "9", ""), ("ln(", "x", ")"), (r"\log_{x}{", "2", "}"), (r"\boxed{1} ", "", ""), ("1..", "2", ""), ("1'", "", ""), ("|x|", "", ""), (r"\lfloor ", "x", r"\rfloor"),
 ];
 
 fn soup(random: &mut Random, most: usize) -> String {
@@ -110,19 +111,42 @@ fn relative(random: &mut Random, first: &str) -> String {
     }
 }
 
-fn grade(given: &str, truth: &str, all: bool) {
-    math::equal(given, truth);
-    mathruler::grade_answer(given, truth);
-    if all {
-        simple::multiple_choice(given, truth);
-        simple::numeric(given, truth, 1e-4);
-        simple::exact(given, truth);
-        extract::extract_boxed(given);
-        for reward_type in [RewardType::Math, RewardType::R1v, RewardType::Dapo] {
-            let config = RewardConfig { reward_type, grader: Grader::Math, ..RewardConfig::default() };
-            let reward = Reward::new(&config).expect("the default configuration is valid");
-            reward.score_one(&Request { response: given, ground_truth: truth, response_length: 0, id: "" });
-        }
+/// The other graders, and the rules that take a response apart.
+fn grade_otherwise(given: &str, truth: &str) {
+    simple::multiple_choice(given, truth);
+    simple::numeric(given, truth, 1e-4);
+    simple::exact(given, truth);
+    extract::extract_boxed(given);
+    for reward_type in [RewardType::Math, RewardType::R1v, RewardType::Dapo] {
+        let config = RewardConfig { reward_type, grader: Grader::Math, ..RewardConfig::default() };
+        let reward = Reward::new(&config).expect("the default configuration is valid");
+        reward.score_one(&Request { response: given, ground_truth: truth, response_length: 0, id: "" });
+    }
+}
+
+/// Counts of times, eight bins to a factor of two.
+struct Times([AtomicU64; 320]);
+
+impl Times {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn add(&self, time: Duration) {
+        let bin = 8.0 * (time.as_nanos().max(1) as f64).log2();
+        self.0[(bin as usize).min(319)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The time, in microseconds, that this share of all grades stays below.
+    fn quantile(&self, share: f64) -> f64 {
+        let counts: Vec<u64> = self.0.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let wanted = counts.iter().sum::<u64>() as f64 * share;
+        let mut below = 0;
+        let reached = counts.iter().position(|count| {
+            below += count;
+            below as f64 >= wanted
+        });
+        2f64.powf((reached.unwrap_or(0) + 1) as f64 / 8.0) / 1000.0
     }
 }
 
@@ -139,6 +163,7 @@ fn main() -> ExitCode {
     let next = AtomicU64::new(first);
     let found = AtomicU64::new(0);
     let slowest = AtomicU64::new(0);
+    let (math_times, mathruler_times) = (Times::new(), Times::new());
     let start = Instant::now();
     std::panic::set_hook(Box::new(|_| {}));
     let worker = || loop {
@@ -161,7 +186,16 @@ fn main() -> ExitCode {
             );
         };
         let begun = Instant::now();
-        if catch_unwind(AssertUnwindSafe(|| grade(&given, &truth, true))).is_err() {
+        let all = || {
+            math_times.add(timed(|| {
+                math::equal(&given, &truth);
+            }));
+            mathruler_times.add(timed(|| {
+                mathruler::grade_answer(&given, &truth);
+            }));
+            grade_otherwise(&given, &truth);
+        };
+        if catch_unwind(AssertUnwindSafe(all)).is_err() {
             report("panic");
             continue;
         }
@@ -201,5 +235,9 @@ fn main() -> ExitCode {
         start.elapsed(),
         slowest.into_inner() as f64 / 1000.0
     );
+    for (name, times) in [("math", math_times), ("mathruler", mathruler_times)] {
+        let [half, most, nearly_all] = [0.5, 0.99, 0.9999].map(|share| times.quantile(share));
+        println!("{name}: median {half:.1} us, 99% below {most:.0} us, 99.99% below {nearly_all:.0} us");
+    }
     if found == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -23,8 +23,11 @@ pub enum RewardError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The reward command ended, or closed its output, before it had answered.
-    #[error("reward.command: `{command}` {how} after {answered} of {expected} replies{stderr}")]
+    /// The reward command ended, or closed its output, before it had answered a batch; it had failed on it before, and been
+    /// started again.
+    #[error(
+        "reward.command: `{command}` {how} after {answered} of {expected} replies, as it had failed before a restart{stderr}"
+    )]
     CommandDied {
         /// The command line.
         command: String,
@@ -34,12 +37,12 @@ pub enum RewardError {
         answered: usize,
         /// Replies that the batch needs.
         expected: usize,
-        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        /// The last lines of the command's stderr, ready to be appended.
         stderr: String,
     },
-    /// The reward command did not answer in time. It was killed and will be started anew for the next batch.
+    /// The reward command did not answer a batch in time and was killed; it had failed on it before, and been started again.
     #[error(
-        "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed; raise reward.command_timeout_s or make it faster{stderr}"
+        "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed, as it had failed before a restart; raise reward.command_timeout_s, lower reward.command_batch_size, or make it faster (does it flush what it prints?){stderr}"
     )]
     CommandTimeout {
         /// The command line.
@@ -50,7 +53,21 @@ pub enum RewardError {
         answered: usize,
         /// Replies that the batch needs.
         expected: usize,
-        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        /// The last lines of the command's stderr, ready to be appended.
+        stderr: String,
+    },
+    /// The reward command wrote a line that nothing had asked for.
+    #[error(
+        "reward.command: `{command}` wrote a line too many {when}; write one line a response, and notes to stderr; the line was: {line}{stderr}"
+    )]
+    CommandSurplus {
+        /// The command line.
+        command: String,
+        /// When the line came, in words.
+        when: String,
+        /// The line, cut to a readable length.
+        line: String,
+        /// The last lines of the command's stderr, ready to be appended.
         stderr: String,
     },
     /// The reward command wrote something that is not a reply.
@@ -66,7 +83,7 @@ pub enum RewardError {
         problem: String,
         /// The line, cut to a readable length.
         line: String,
-        /// The last lines of the command's stderr, ready to be appended, or nothing.
+        /// The last lines of the command's stderr, ready to be appended.
         stderr: String,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::command::CommandReward;
 use crate::config::{Grader, OverlongConfig, RewardConfig, RewardType};
 use crate::{RewardError, extract, math, mathruler, simple};
 
@@ -10,13 +11,13 @@ use crate::{RewardError, extract, math, mathruler, simple};
 pub struct Score {
     /// The reward.
     pub overall: f64,
-    /// 1 when the answer is right, else 0 (for every rule, `dapo` too).
+    /// 1 when the answer is right, else 0 (for every rule, `dapo` too); what a reward command says.
     pub accuracy: f64,
-    /// 1 when the response has the asked form, else 0.
+    /// 1 when the response has the asked form, else 0; what a reward command says.
     pub format: f64,
     /// The answer that was found in the response.
     pub extracted: Option<String>,
-    /// Further metrics by name: `overlong` of `dapo`.
+    /// Further metrics by name: `overlong` of `dapo`, those of a reward command.
     pub extra: BTreeMap<String, f64>,
 }
 
@@ -37,35 +38,33 @@ pub struct Request<'a> {
 #[derive(Debug)]
 pub struct Reward {
     config: RewardConfig,
+    command: Option<CommandReward>,
 }
 
 impl Reward {
-    /// Builds the reward.
+    /// Builds the reward. A reward command is started by the first [`Self::score`], not here.
     ///
     /// # Errors
-    /// [`RewardError::Config`] when a value of `config` is out of range, or when it names a reward command: those are
-    /// planned and refused until they run.
+    /// [`RewardError::Config`] when a value of `config` is out of range.
     pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
         config.validate()?;
-        if !config.command.is_empty() {
-            return Err(RewardError::Config {
-                key: "command",
-                problem: "reward commands cannot be run by this version".into(),
-                fix: "remove the key and choose a reward.reward_type",
-            });
-        }
-        Ok(Self { config: config.clone() })
+        let command = (!config.command.is_empty()).then(|| CommandReward::new(config));
+        Ok(Self { config: config.clone(), command })
     }
 
     /// Scores a batch; the scores come in the order of `requests`.
     ///
     /// # Errors
-    /// None: the built-in rules always answer. (A reward command, once it exists, can fail.)
+    /// Those of the reward command: it cannot be started, ends, hangs or writes what is no reply. The built-in rules always
+    /// answer.
     pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
-        Ok(requests.iter().map(|request| self.score_one(request)).collect())
+        match &mut self.command {
+            Some(command) => command.score(requests),
+            None => Ok(requests.iter().map(|request| self.score_one(request)).collect()),
+        }
     }
 
-    /// Scores one response by the configured built-in rule.
+    /// Scores one response by the configured built-in rule, whether or not there is a reward command.
     pub fn score_one(&self, request: &Request) -> Score {
         let truth = request.ground_truth;
         match self.config.reward_type {

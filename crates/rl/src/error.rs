@@ -57,8 +57,9 @@ impl TrainError {
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
+            Self::Reward(RewardError::Config { .. } | RewardError::CommandStart { .. }) => 2,
             // A folder that holds another run is a matter of the command line; a full disk is not.
-            Self::RunFolder(RunFolderError::Occupied(_)) | Self::Reward(RewardError::Config { .. }) => 2,
+            Self::RunFolder(RunFolderError::Occupied(_)) => 2,
             Self::Interrupted => 130,
             _ => 1,
         }

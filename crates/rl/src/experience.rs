@@ -395,7 +395,10 @@ fn summary(groups: &[Group], metrics: &mut BTreeMap<String, f64>) {
     let names: std::collections::BTreeSet<&String> =
         groups.iter().flat_map(|g| g.scores.iter().flat_map(|s| s.extra.keys())).collect();
     for name in names {
-        metrics.insert(format!("reward/{name}"), all(&|s| s.extra.get(name).copied().unwrap_or(0.0)));
+        // A reward command may leave a metric out where it means nothing: the mean is over those that have it.
+        let values: Vec<f64> =
+            groups.iter().flat_map(|g| g.scores.iter()).filter_map(|s| s.extra.get(name).copied()).collect();
+        metrics.insert(format!("reward/{name}"), values.iter().sum::<f64>() / values.len().max(1) as f64);
     }
     let lengths: Vec<usize> = groups.iter().flat_map(|g| g.responses.iter().map(|r| r.ids.len())).collect();
     metrics.insert("response_length/mean".into(), lengths.iter().sum::<usize>() as f64 / count);

@@ -5,7 +5,8 @@ use num_integer::Integer;
 use num_rational::BigRational;
 use num_traits::{One, Signed, ToPrimitive, Zero};
 
-use super::canon::{Atom, Ctx, Domain, Frac, Halt, Mono, Poly, Res, merge, product, times};
+use super::canon::{Atom, Ctx, Domain, Frac, Halt, Poly, Res};
+use super::mono::{Mono, merge, product, times};
 use super::number::{self, Exp};
 use super::tree::{Expr, Func};
 

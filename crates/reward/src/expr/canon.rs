@@ -21,8 +21,9 @@ use std::rc::Rc;
 
 use num_bigint::{BigInt, BigUint};
 use num_rational::BigRational;
-use num_traits::{CheckedAdd, CheckedMul, One, Signed, Zero};
+use num_traits::{One, Signed, Zero};
 
+use super::mono::{FractFloor as _, Mono, merge, product, push, times};
 use super::number::{self, Exp, MAX_BITS};
 use super::tree::Func;
 
@@ -45,9 +46,6 @@ pub(crate) enum Domain {
     /// Complex numbers with principal values, as sympy takes symbols without assumptions.
     Complex,
 }
-
-/// Atoms by number, ascending, each once, with an exponent that is not zero.
-pub(crate) type Mono = Vec<(u32, Exp)>;
 
 /// Monomials and their coefficients, none zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,7 +99,7 @@ pub(crate) struct Ctx {
 
 /// What one comparison may cost: term products weighed by coefficient length, evaluated functions weighed by precision. A
 /// unit is roughly a quarter of a microsecond.
-pub(crate) const MAX_WORK: u64 = 10_000;
+pub(crate) const MAX_WORK: u64 = 8_000;
 /// Atoms in one comparison; they are found by linear search.
 const MAX_ATOMS: usize = 200;
 /// Highest power that a sum is expanded to.
@@ -424,8 +422,11 @@ impl Ctx {
 
     fn poly_add(&mut self, a: &Poly, b: &Poly) -> Res<Poly> {
         let (mut sum, other) = if a.0.len() >= b.0.len() { (a.clone(), b) } else { (b.clone(), a) };
+        self.spend(sum.0.len() as u64 / 16)?; // the copy
         for (mono, value) in &other.0 {
-            self.spend(1 + number::cost(value, value))?;
+            // What it is added to may be far longer than itself.
+            let place = sum.0.get(mono).unwrap_or(value);
+            self.spend(1 + number::cost(value, place))?;
             sum.add_term(mono.clone(), value.clone());
         }
         Ok(sum)
@@ -551,61 +552,5 @@ impl Ctx {
         let left = self.poly_mul(&a.num, &b.den)?;
         let right = self.poly_mul(&b.num, &a.den)?;
         self.poly_add(&left, &right)
-    }
-}
-
-trait FractFloor {
-    /// The part above the floor, in [0, 1).
-    fn fract_floor(self) -> Self;
-}
-
-impl FractFloor for Exp {
-    fn fract_floor(self) -> Self {
-        self - self.floor()
-    }
-}
-
-fn push(mono: &mut Mono, at: u32, exponent: Exp) {
-    if !exponent.is_zero() {
-        mono.push((at, exponent));
-    }
-}
-
-/// Adds to the exponent of one atom.
-pub(crate) fn merge(mono: &mut Mono, at: u32, exponent: Exp) -> Res<()> {
-    match mono.binary_search_by_key(&at, |&(atom, _)| atom) {
-        Ok(place) => {
-            let sum = bounded(mono[place].1.checked_add(&exponent))?;
-            if sum.is_zero() {
-                mono.remove(place);
-            } else {
-                mono[place].1 = sum;
-            }
-        }
-        Err(_) if exponent.is_zero() => {}
-        Err(place) => mono.insert(place, (at, exponent)),
-    }
-    Ok(())
-}
-
-/// The product of two monomials, before reduction.
-pub(crate) fn product(a: &Mono, b: &Mono) -> Res<Mono> {
-    let mut out = a.clone();
-    for &(at, exponent) in b {
-        merge(&mut out, at, exponent)?;
-    }
-    Ok(out)
-}
-
-/// A monomial to a power, before reduction.
-pub(crate) fn times(mono: &Mono, power: Exp) -> Res<Mono> {
-    mono.iter().map(|&(at, exponent)| Ok((at, bounded(exponent.checked_mul(&power))?))).collect()
-}
-
-/// Exponents far from overflow, so that what is done with one of them need not be checked.
-fn bounded(exponent: Option<Exp>) -> Res<Exp> {
-    match exponent {
-        Some(value) if value.numer().abs() < 1 << 45 && *value.denom() < 1 << 45 => Ok(value),
-        _ => Err(Halt::TooBig),
     }
 }

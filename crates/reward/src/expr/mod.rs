@@ -7,6 +7,7 @@ pub(crate) mod ball;
 mod build;
 pub(crate) mod canon;
 mod functions;
+mod mono;
 pub(crate) mod number;
 pub(crate) mod probe;
 pub(crate) mod tree;

@@ -17,11 +17,36 @@ pub(crate) fn bits(value: &BigRational) -> u64 {
 }
 
 /// What a product or sum of the two costs, in units of [`super::canon::MAX_WORK`]: fractions are reduced, and a greatest
-/// common divisor costs a shift for each bit.
+/// common divisor costs a shift of the whole for each bit of the longer number.
 pub(crate) fn cost(a: &BigRational, b: &BigRational) -> u64 {
     let words = |value: &BigRational| bits(value) / 64 + 1;
-    let product = words(a) * words(b);
-    if a.denom().is_one() && b.denom().is_one() { product / 64 } else { 4 + product }
+    let (a_words, b_words) = (words(a), words(b));
+    if a.denom().is_one() && b.denom().is_one() {
+        a_words * b_words / 64
+    } else {
+        let longer = a_words.max(b_words);
+        8 + (a_words * b_words).max(longer * longer / 32)
+    }
+}
+
+/// digits / 10^places in lowest terms. Only twos and fives can be common, so no greatest common divisor is needed.
+pub(crate) fn decimal(mut digits: BigInt, places: u64) -> BigRational {
+    if digits.is_zero() {
+        return BigRational::zero();
+    }
+    let twos = digits.trailing_zeros().unwrap_or(0).min(places);
+    digits >>= twos;
+    let mut fives = 0;
+    while fives < places {
+        let (quotient, rest) = digits.div_rem(&BigInt::from(5));
+        if !rest.is_zero() {
+            break;
+        }
+        digits = quotient;
+        fives += 1;
+    }
+    let denominator: BigInt = Pow::pow(&BigInt::from(5), places - fives) << (places - twos);
+    Ratio::new_raw(digits, denominator)
 }
 
 /// a * b. Whole numbers, nearly all there are, need no greatest common divisor.
@@ -237,6 +262,16 @@ mod tests {
 
     fn ratio(a: i64, b: i64) -> BigRational {
         BigRational::new(a.into(), b.into())
+    }
+
+    #[test]
+    fn decimals_are_reduced() {
+        for (digits, places) in [(0i64, 3u64), (125, 3), (125, 2), (-1000, 3), (7, 0), (1 << 20, 5), (300, 1), (15, 1)]
+        {
+            let exact = BigRational::new(digits.into(), BigInt::from(10).pow(places as u32));
+            let found = decimal(digits.into(), places);
+            assert_eq!((found.numer(), found.denom()), (exact.numer(), exact.denom()), "{digits} {places}");
+        }
     }
 
     #[test]

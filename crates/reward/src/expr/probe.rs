@@ -7,7 +7,8 @@ use num_bigint::{BigInt, Sign};
 use num_rational::BigRational;
 
 use super::ball::{Ball, MAX_PRECISION, NoValue};
-use super::canon::{Atom, Ctx, Domain, Frac, Mono, Poly};
+use super::canon::{Atom, Ctx, Domain, Frac, Poly};
+use super::mono::Mono;
 use super::number::Exp;
 use super::tree::Func;
 

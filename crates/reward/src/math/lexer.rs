@@ -1,9 +1,11 @@
 //! From an answer, in LaTeX or plain text, to tokens.
 
 use num_bigint::BigInt;
-use num_rational::{BigRational, Ratio};
-use num_traits::{One, Pow};
+use num_rational::BigRational;
+use num_traits::Pow;
 
+use super::names::{function_name, greek, greek_or_constant};
+use super::numerals::superscript;
 use super::token::{Kind, Rel, Token};
 
 /// How a comma between two digits is read where it may be either.
@@ -19,8 +21,6 @@ pub(super) enum Commas {
 
 /// Most tokens in one answer.
 const MAX_TOKENS: usize = 4000;
-/// Longest number, in digits, and largest decimal exponent.
-const MAX_DIGITS: usize = 4000;
 
 /// The tokens of `text`; `None` when there are too many, or when a character has no place in an answer.
 pub(super) fn tokens(text: &str, commas: Commas) -> Option<Vec<Token>> {
@@ -45,12 +45,12 @@ fn nested(text: &str, commas: Commas, depth: usize) -> Option<Vec<Token>> {
     Some(lexer.out)
 }
 
-struct Lexer<'a> {
-    text: &'a str,
-    at: usize,
+pub(super) struct Lexer<'a> {
+    pub(super) text: &'a str,
+    pub(super) at: usize,
     out: Vec<Token>,
     spaced: bool,
-    commas: Commas,
+    pub(super) commas: Commas,
     /// Inside a text with tables `\\x` is a row break and x; elsewhere it is a command with one backslash too many.
     tabular: bool,
     depth: usize,
@@ -61,7 +61,7 @@ impl<'a> Lexer<'a> {
         &self.text[self.at..]
     }
 
-    fn push(&mut self, kind: Kind) {
+    pub(super) fn push(&mut self, kind: Kind) {
         self.out.push(Token { kind, spaced: self.spaced });
         self.spaced = false;
     }
@@ -263,100 +263,6 @@ impl<'a> Lexer<'a> {
             1 => self.push(Kind::Letter(char::from(word.as_bytes()[0]))),
             _ => self.push(Kind::Word(word.to_owned())),
         }
-    }
-
-    fn digits_from(&self, at: usize) -> &'a str {
-        let rest = &self.text[at..];
-        &rest[..rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())]
-    }
-
-    /// The length of a separator of thousands at `at`, when exactly three digits follow it.
-    fn thousands(&self, at: usize, first: &str) -> Option<usize> {
-        if first.is_empty() || first.len() > 3 || first.starts_with('0') {
-            return None;
-        }
-        let rest = &self.text[at..];
-        // Blanks may stand after the separators of TeX, whose own blanks mean nothing.
-        let length = if let Some(after) = rest.strip_prefix(r",\!").or_else(|| rest.strip_prefix(r"\!,\!")) {
-            rest.len() - after.trim_start_matches(' ').len()
-        } else if let Some(after) = rest.strip_prefix("{,}").or_else(|| rest.strip_prefix("{,\\!}")) {
-            rest.len() - after.trim_start_matches(' ').len()
-        } else if rest.starts_with(" {, }") || rest.starts_with(" {,}") {
-            rest.find('}')? + 1
-        } else if rest.starts_with(r"\,") || rest.starts_with(r"\ ") {
-            2
-        } else if self.commas == Commas::Thousands && rest.starts_with(',') {
-            1
-        } else if rest.starts_with([' ', '\u{a0}', '\u{202f}', '\'', '’']) {
-            rest.chars().next()?.len_utf8()
-        } else {
-            return None;
-        };
-        (self.digits_from(at + length).len() == 3).then_some(length)
-    }
-
-    fn number(&mut self) -> Option<()> {
-        let mut whole = self.digits_from(self.at).to_owned();
-        let mut at = self.at + whole.len();
-        let mut plain = true;
-        // The first separator found is the one that must go on.
-        let mut separator: Option<&str> = None;
-        while let Some(length) = self.thousands(at, if separator.is_none() { &whole } else { "1" }) {
-            let this = &self.text[at..at + length];
-            if separator.is_some_and(|first| first.trim() != this.trim()) {
-                break;
-            }
-            separator = Some(this);
-            whole.push_str(self.digits_from(at + length));
-            at += length + 3;
-            plain = false;
-        }
-        let mut fraction = "";
-        let rest = &self.text[at..];
-        let dots = continental(&self.text[self.at..]);
-        if let (true, Some((length, digits, tail))) = (plain, dots) {
-            // 1.234.567 and 1.234,56
-            whole = digits;
-            at = self.at + length;
-            plain = false;
-            if let Some(tail) = tail {
-                fraction = self.digits_from(at + 1);
-                at += 1 + tail;
-            }
-        } else if rest.starts_with('.') || (rest.starts_with("{.}")) {
-            let length = if rest.starts_with('{') { 3 } else { 1 };
-            fraction = self.digits_from(at + length);
-            if !fraction.is_empty() || !rest[length..].starts_with(|c: char| c.is_alphabetic()) {
-                at += length + fraction.len();
-                plain = false;
-            }
-        } else if self.commas == Commas::Decimal && rest.starts_with(',') {
-            let digits = self.digits_from(at + 1);
-            if !digits.is_empty() {
-                fraction = digits;
-                at += 1 + digits.len();
-                plain = false;
-            }
-        }
-        // 6.02e23, but not 2e^x nor 3em.
-        let mut exponent = 0i64;
-        let rest = &self.text[at..];
-        if let Some(after) = rest.strip_prefix(['e', 'E']) {
-            let unsigned = after.strip_prefix(['+', '-']).unwrap_or(after);
-            let digits = self.digits_from(self.text.len() - unsigned.len());
-            if (1..=5).contains(&digits.len()) {
-                exponent = digits.parse().ok()?;
-                if after.starts_with('-') {
-                    exponent = -exponent;
-                }
-                at = self.text.len() - unsigned.len() + digits.len();
-                plain = false;
-            }
-        }
-        self.at = at;
-        let value = decimal(&whole, fraction, exponent)?;
-        self.push(Kind::Number(value, plain.then_some(whole)));
-        Some(())
     }
 
     /// The content of the brace group at the cursor, which moves behind it; without a group the next character.
@@ -670,139 +576,4 @@ fn degree_sign(rest: &str) -> Option<usize> {
     }
     let after = if braced.is_some() { after.trim_start().strip_prefix('}')? } else { after };
     Some(rest.len() - after.len())
-}
-
-/// `1.234.567` or `1.234,56`: the length and digits of the whole part, and the number of digits after the comma.
-fn continental(text: &str) -> Option<(usize, String, Option<usize>)> {
-    let mut groups = 0;
-    let mut at = text.find(|c: char| !c.is_ascii_digit())?;
-    if at == 0 || at > 3 || text.starts_with('0') {
-        return None;
-    }
-    let digits = |at: usize| text[at..].bytes().take_while(u8::is_ascii_digit).count();
-    while text[at..].starts_with('.') && digits(at + 1) == 3 {
-        at += 4;
-        groups += 1;
-    }
-    let whole: String = text[..at].chars().filter(char::is_ascii_digit).collect();
-    let decimals = if text[at..].starts_with(',') { digits(at + 1) } else { 0 };
-    let tail = (decimals > 0 && decimals != 3).then_some(decimals);
-    (groups > 1 || (groups == 1 && tail.is_some())).then_some((at, whole, tail))
-}
-
-/// An exact decimal.
-fn decimal(whole: &str, fraction: &str, exponent: i64) -> Option<BigRational> {
-    if whole.len() + fraction.len() > MAX_DIGITS || exponent.unsigned_abs() as usize > MAX_DIGITS {
-        return None;
-    }
-    let digits: BigInt = format!("0{whole}{fraction}").parse().ok()?;
-    let scale = exponent - fraction.len() as i64;
-    let power = Pow::pow(&BigInt::from(10), scale.unsigned_abs());
-    Some(if scale >= 0 {
-        BigRational::from_integer(digits * power)
-    } else if power.is_one() {
-        BigRational::from_integer(digits)
-    } else {
-        Ratio::new(digits, power)
-    })
-}
-
-fn superscript(c: char) -> Option<char> {
-    Some(match c {
-        '⁰' => '0',
-        '¹' => '1',
-        '²' => '2',
-        '³' => '3',
-        '⁴'..='⁹' => char::from(b'4' + (c as u32 - '⁴' as u32) as u8),
-        _ => return None,
-    })
-}
-
-fn greek_or_constant(c: char) -> bool {
-    matches!(c, 'e' | 'i') || !c.is_ascii()
-}
-
-pub(super) fn function_name(name: &str) -> bool {
-    matches!(
-        name,
-        "sin"
-            | "cos"
-            | "tan"
-            | "cot"
-            | "sec"
-            | "csc"
-            | "arcsin"
-            | "arccos"
-            | "arctan"
-            | "asin"
-            | "acos"
-            | "atan"
-            | "sinh"
-            | "cosh"
-            | "tanh"
-            | "ln"
-            | "log"
-            | "lg"
-            | "exp"
-            | "sqrt"
-            | "cbrt"
-            | "abs"
-            | "gcd"
-            | "lcm"
-            | "max"
-            | "min"
-            | "det"
-            | "arcsec"
-            | "arccsc"
-            | "arccot"
-            | "floor"
-            | "ceil"
-            | "Re"
-            | "Im"
-            | "tg"
-            | "ctg"
-            | "arctg"
-    )
-}
-
-fn greek(name: &str) -> Option<char> {
-    Some(match name {
-        "alpha" => 'α',
-        "beta" => 'β',
-        "gamma" => 'γ',
-        "delta" => 'δ',
-        "epsilon" | "varepsilon" => 'ε',
-        "zeta" => 'ζ',
-        "eta" => 'η',
-        "theta" | "vartheta" => 'θ',
-        "iota" => 'ι',
-        "kappa" => 'κ',
-        "lambda" => 'λ',
-        "mu" => 'μ',
-        "nu" => 'ν',
-        "xi" => 'ξ',
-        "rho" | "varrho" => 'ρ',
-        "sigma" | "varsigma" => 'σ',
-        "tau" => 'τ',
-        "upsilon" => 'υ',
-        "phi" | "varphi" => 'φ',
-        "chi" => 'χ',
-        "psi" => 'ψ',
-        "omega" => 'ω',
-        "Gamma" => 'Γ',
-        "Delta" => 'Δ',
-        "Theta" => 'Θ',
-        "Lambda" => 'Λ',
-        "Xi" => 'Ξ',
-        "Pi" => 'Π',
-        "Sigma" => 'Σ',
-        "Phi" => 'Φ',
-        "Psi" => 'Ψ',
-        "Omega" => 'Ω',
-        "ell" => 'ℓ',
-        "hbar" => 'ħ',
-        "nabla" => '∇',
-        "partial" => '∂',
-        _ => return None,
-    })
 }

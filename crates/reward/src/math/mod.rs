@@ -24,7 +24,11 @@
 mod arithmetic;
 mod compare;
 mod extract;
+mod functions;
 mod lexer;
+mod names;
+mod numerals;
+mod operations;
 mod parser;
 mod relations;
 mod sets;

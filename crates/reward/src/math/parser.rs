@@ -181,7 +181,7 @@ impl Parser<'_> {
         while let Some(token) = self.tokens.get(end) {
             match &token.kind {
                 Kind::Word(word) => {
-                    wordy |= !super::lexer::function_name(word) && !constant_word(word);
+                    wordy |= !super::names::function_name(word) && !constant_word(word);
                     words.push(word.clone());
                 }
                 Kind::Text(text) => {

@@ -55,16 +55,33 @@ impl Number {
     }
 
     /// A literal with a point or an exponent: digits before and after the point, and the power of ten.
-    pub(super) fn literal(whole: &str, fraction: &str, exponent: i64) -> Option<Self> {
+    pub(super) fn literal(whole: &str, fraction: &str, exponent: i64, work: &mut u64) -> Option<Self> {
+        let written = whole.trim_start_matches('0').len() + fraction.len();
+        let leading = if whole.trim_start_matches('0').is_empty() {
+            fraction.len() - fraction.trim_start_matches('0').len()
+        } else {
+            0
+        };
+        // sympy: at least 15 digits, and as many as are written.
+        let places = (written - leading).max(15) as f64;
+        let precision = ((places + 1.0) * std::f64::consts::LOG2_10).round() as u64;
+        // Reading digits costs the square of their number.
+        if written as u64 > MAX_BITS / 2 || exponent.unsigned_abs() > MAX_BITS {
+            return None;
+        }
+        *work = work.checked_sub(4 + (written as u64 / 20).pow(2))?;
         let digits = format!("{whole}{fraction}");
         let digits = digits.trim_start_matches('0');
-        let integer = if digits.is_empty() { BigInt::zero() } else { digits.parse().ok()? };
+        let integer: BigInt = if digits.is_empty() { BigInt::zero() } else { digits.parse().ok()? };
         let scale = exponent.checked_sub(fraction.len() as i64)?;
-        let ten = BigRational::from_integer(10.into());
-        let decimal = BigRational::from_integer(integer) * power(&ten, scale)?;
-        // sympy: at least 15 digits, and as many as are written.
-        let places = digits.len().max(15) as f64;
-        let precision = ((places + 1.0) * std::f64::consts::LOG2_10).round() as u64;
+        let decimal = if scale < 0 {
+            number::decimal(integer, scale.unsigned_abs())
+        } else {
+            BigRational::from_integer(integer) * power(&BigRational::from_integer(10.into()), scale)?
+        };
+        if bits(&decimal) > MAX_BITS {
+            return None;
+        }
         Some(Self::Float(Float { rounded: round(&decimal, precision), precision, decimal })).filter(Self::short)
     }
 
@@ -223,7 +240,7 @@ mod tests {
 
     #[test]
     fn decimals_compute_as_in_sympy() {
-        let float = |whole, fraction| Number::literal(whole, fraction, 0).unwrap();
+        let float = |whole, fraction| Number::literal(whole, fraction, 0, &mut 100).unwrap();
         let mut work = MAX_WORK;
         let sum = float("0", "1").add(&float("0", "2"), &mut work).unwrap();
         assert!(!sum.add(&float("0", "3").neg(), &mut work).unwrap().is_zero());
@@ -231,7 +248,7 @@ mod tests {
         assert!(float("1", "811").add(&exact.neg(), &mut work).unwrap().is_zero());
         let third = Number::Exact(BigRational::new(1.into(), 3.into()));
         assert!(!float("0", "3333333333333333").add(&third.neg(), &mut work).unwrap().is_zero());
-        assert!(Number::literal("1", "", 1 << 20).is_none());
+        assert!(Number::literal("1", "", 1 << 20, &mut work).is_none());
         assert!(Number::Exact(BigRational::one()).div(&float("0", "0"), &mut work).is_none());
     }
 }

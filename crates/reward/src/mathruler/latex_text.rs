@@ -9,12 +9,21 @@ use super::symbols::symbol;
 /// Deepest nesting of groups, arguments and environments that is followed.
 const MAX_DEPTH: usize = 100;
 
+/// Deepest nesting of macros and environments within each other; Python's stack ends before.
+const MAX_MACROS: usize = 200;
+
+/// What reading may cost beyond one look at each character. A macro whose arguments are cut off by the end is read again
+/// as if it had none, and each of those within it: without a bound that doubles with every level.
+const FREE_WORK: usize = 5_000;
+
 /// Longest text, in bytes, that an accent is put on.
 const MAX_ACCENTED: usize = 4096;
 
 /// The text of `latex`, or `None` where the converter would raise an error.
 pub(super) fn latex_to_text(latex: &str) -> Option<String> {
-    let mut walker = Walker { chars: latex.chars().collect(), at: 0, depth: 0, in_math: false };
+    let chars: Vec<char> = latex.chars().collect();
+    let work = FREE_WORK + chars.len();
+    let mut walker = Walker { chars, at: 0, depth: 0, in_math: false, macros: 0, work };
     let mut out = String::with_capacity(latex.len());
     while walker.at < walker.chars.len() {
         out.push_str(&walker.run(Stop::Brace)?);
@@ -41,6 +50,10 @@ struct Walker {
     at: usize,
     depth: usize,
     in_math: bool,
+    /// How many macros are being read within each other.
+    macros: usize,
+    /// What reading may still cost; nothing more is read when it is used up.
+    work: usize,
 }
 
 /// What is done with the arguments of a macro.
@@ -143,6 +156,12 @@ impl Walker {
         self.chars.get(self.at + ahead).copied()
     }
 
+    fn spend(&mut self, work: usize) -> Option<()> {
+        let left = self.work.checked_sub(work);
+        self.work = left.unwrap_or(0);
+        left.map(|_| ())
+    }
+
     fn skip_blanks(&mut self) {
         while self.peek(0).is_some_and(char::is_whitespace) {
             self.at += 1;
@@ -157,6 +176,7 @@ impl Walker {
         }
         let mut out = String::new();
         while let Some(c) = self.peek(0) {
+            self.spend(1)?;
             match c {
                 '}' => break,
                 ']' if stop == Stop::Bracket => break,
@@ -232,6 +252,16 @@ impl Walker {
     }
 
     fn macro_text(&mut self, name: &str, out: &mut String) -> Option<()> {
+        if self.macros == MAX_MACROS {
+            return None;
+        }
+        self.macros += 1;
+        let done = self.macro_text_within(name, out);
+        self.macros -= 1;
+        done
+    }
+
+    fn macro_text_within(&mut self, name: &str, out: &mut String) -> Option<()> {
         match name {
             "(" | "[" => {
                 let outside = std::mem::replace(&mut self.in_math, true);
@@ -330,7 +360,9 @@ impl Walker {
         if self.peek(0) != Some('{') {
             return None;
         }
-        let length = self.chars[self.at..].iter().position(|&c| c == '}')?;
+        let length = self.chars[self.at..].iter().position(|&c| c == '}');
+        self.spend(length.unwrap_or(self.chars.len() - self.at) / 16)?;
+        let length = length?;
         let name = self.chars[self.at + 1..self.at + length].iter().collect();
         self.at += length + 1;
         Some(name)
@@ -378,6 +410,7 @@ impl Walker {
         loop {
             let here = self.at;
             let Some(c) = self.peek(0) else { break };
+            self.spend(1)?;
             let mut ends = None;
             match c {
                 '}' => {

@@ -271,7 +271,7 @@ impl Parser<'_> {
             }
         }
         if point || has_exponent {
-            return Number::literal(&whole, &fraction, exponent).map(Node::Number);
+            return Number::literal(&whole, &fraction, exponent, &mut self.work).map(Node::Number);
         }
         // An integer that begins with 0 is only its zeros: Python reads 007 as 00 and 7.
         if whole.starts_with('0') && whole.bytes().any(|b| b != b'0') {

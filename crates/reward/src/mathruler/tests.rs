@@ -28,3 +28,29 @@ fn each_step_decides() {
         assert_eq!(grade_answer(given, truth), right, "{given} | {truth}");
     }
 }
+
+/// Unclosed arguments were read again at every level, twice as often each; macros without braces went as deep as the stack.
+#[test]
+fn nesting_ends_within_bounds() {
+    for piece in [
+        r"\frac{",
+        r"\frac{1",
+        r"\xleftarrow[",
+        r"\hspace{\frac{",
+        r"\overline{\frac{",
+        r"\begin{array}{\frac{",
+        r"\vspace",
+        r"\begin{pmatrix}",
+        r"\begin{",
+        r"\[",
+        "{",
+    ] {
+        for times in [20, 60, 200, (1 << 16) / piece.len() - 1] {
+            let text = piece.repeat(times);
+            let start = std::time::Instant::now();
+            assert!(!grade_answer(&text, "1"), "{piece}");
+            // Far above the bound, for slow machines; it was minutes.
+            assert!(start.elapsed().as_secs() < 2, "{piece} {times}: {:?}", start.elapsed());
+        }
+    }
+}

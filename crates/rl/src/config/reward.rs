@@ -35,10 +35,9 @@ section! {
         /// Weight of that penalty.
         overlong_penalty_factor: f64 = 1.0,
         /// A program of yours and its arguments. It reads JSON lines on its standard input and answers each
-        /// with one; `overall` is the reward, other numbers become metrics. Empty: the rules above.
-        /// Not available yet: a run that names one is refused.
+        /// with one; `overall` is the reward, other numbers become metrics (docs/grading.md). Empty: the rules above.
         command: Vec<String> = Vec::new(),
-        /// Seconds that program has for one batch.
+        /// Seconds that program has for one batch, its start included; then it is killed, and started again once.
         command_timeout_s: f64 = 60.0,
         /// Responses sent to that program before its answers are awaited.
         command_batch_size: usize = 256,

@@ -350,7 +350,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                     line.insert(key.into(), value);
                 }
                 for (key, value) in &score.extra {
-                    line.insert(key.clone(), Value::from(*value));
+                    // Named as in metrics.jsonl: a reward command may call a metric `id` or `tokens`.
+                    line.insert(format!("reward/{key}"), Value::from(*value));
                 }
                 log.append(&line)?;
             }
