@@ -416,7 +416,7 @@ mod tests {
         }
         assert_eq!(shows("x2"), shows("x*2"));
         assert_eq!(shows("xy**2"), shows("x*(y**2)"));
-        assert_eq!(shows("pix"), shows("p*(i*x)"));
+        assert_eq!(shows("pix"), shows("p*i*x"));
         assert!(shows("theta").contains("theta") && shows("x_1").contains("x_1"));
         assert_eq!(shows(&"(".repeat(1000)), "-");
         assert_eq!(shows(&"-".repeat(1000)), "-");
