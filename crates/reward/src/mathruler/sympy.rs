@@ -204,7 +204,10 @@ impl Parser<'_> {
             let exponent = self.signed()?;
             base = base.pow(exponent, &mut self.work)?;
         }
-        before.into_iter().rev().try_fold(base, |all, factor| factor.mul(all, &mut self.work))
+        // From the left, so that the factors of a long name lie side by side and not within each other.
+        let mut factors = before.into_iter().chain([base]);
+        let first = factors.next()?;
+        factors.try_fold(first, |all, factor| all.mul(factor, &mut self.work))
     }
 
     /// A number, a name or a bracket; for a name that is split, the earlier factors come first.
@@ -343,6 +346,9 @@ impl Parser<'_> {
                 factors.push(Node::Symbol(Expr::var(c.encode_utf8(&mut [0; 4]))));
             }
             self.operands += 1;
+            if self.operands > MAX_OPERANDS {
+                return None;
+            }
         }
         let last = factors.pop()?;
         Some((factors, last))
@@ -410,7 +416,7 @@ mod tests {
         }
         assert_eq!(shows("x2"), shows("x*2"));
         assert_eq!(shows("xy**2"), shows("x*(y**2)"));
-        assert_eq!(shows("pix"), shows("p*(i*x)"));
+        assert_eq!(shows("pix"), shows("p*i*x"));
         assert!(shows("theta").contains("theta") && shows("x_1").contains("x_1"));
         assert_eq!(shows(&"(".repeat(1000)), "-");
         assert_eq!(shows(&"-".repeat(1000)), "-");

@@ -44,6 +44,8 @@ fn nesting_ends_within_bounds() {
         r"\begin{",
         r"\[",
         "{",
+        "a",
+        "ab",
     ] {
         for times in [20, 60, 200, (1 << 16) / piece.len() - 1] {
             let text = piece.repeat(times);
