@@ -254,7 +254,9 @@ impl Options {
             }
             [name] => Some(Benchmark::find(name)?),
             _ => {
-                return Err(Failure::input("--from takes one --benchmark; rows may also name theirs under `benchmark`"));
+                return Err(Failure::input(
+                    "--from takes one --benchmark; rows may also name theirs under `benchmark`",
+                ));
             }
         };
         let grading = Grading {

@@ -429,3 +429,34 @@ fn mixtures_with_weights() {
     assert!(Dataset::open(&[weight], &Keys::default(), None).unwrap_err().to_string().contains("weight -1"));
     assert!(Dataset::open(&[], &Keys::default(), None).is_err());
 }
+
+#[test]
+fn further_columns_repeated_ids_and_places() {
+    let (_tmp, dir) = folder();
+    let parquet = dir.join("x.parquet");
+    let columns = vec![
+        ("problem", texts(["p"; 3])),
+        ("answer", texts(["1"; 3])),
+        ("id", texts(["a", "b", "a"])),
+        ("level", texts(["easy", "hard", "easy"])),
+    ];
+    write(&parquet, columns, 2, false);
+    let json = dir.join("x.jsonl");
+    let rows = [
+        r#"{"problem": "p", "answer": 1, "id": "b", "level": 3, "options": ["x", "y"]}"#,
+        r#"{"problem": "p", "answer": 1, "id": "c", "level": null, "options": {"A": 1}}"#,
+    ];
+    std::fs::write(&json, rows.join("\n")).unwrap();
+    let keys = Keys { extra: vec!["level".into(), "options".into(), "absent".into()], ..Keys::default() };
+    let specs: Vec<data::DataSpec> = [&parquet, &json].map(|p| p.display().to_string().into()).to_vec();
+    let dataset = Dataset::open(&specs, &keys, None).unwrap();
+    let extra = |i: usize| dataset.get(i).unwrap().extra.into_iter().collect::<Vec<_>>();
+    let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    assert_eq!(extra(1), [pair("level", "hard")]);
+    assert_eq!(extra(3), [pair("level", "3"), pair("options", r#"["x","y"]"#)]);
+    assert_eq!(extra(4), [pair("options", r#"{"A":1}"#)]);
+    // a twice in one file, b in both.
+    assert_eq!(dataset.rows_with_repeated_ids(), 4);
+    assert_eq!(dataset.place(3), Some((json.display().to_string(), 0)));
+    assert_eq!(dataset.place(5), None);
+}

@@ -200,7 +200,7 @@ mod tests {
     fn results() -> Results {
         let record = |row: usize| Record {
             row,
-            accuracy: f64::from(u8::from(row % 2 == 0)),
+            accuracy: f64::from(u8::from(row.is_multiple_of(2))),
             tokens: Some(10),
             extracted: Some("1".into()),
             columns: [("task".to_owned(), if row < 2 { "a|b".to_owned() } else { "c,\"d\"".to_owned() })].into(),

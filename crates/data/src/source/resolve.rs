@@ -200,9 +200,20 @@ pub fn hub_cache_folder(id: &str) -> Option<PathBuf> {
 #[cfg(feature = "hub")]
 fn hub_folder(id: &str, split: Option<&str>) -> Result<PathBuf, String> {
     let cache = hub_cache().ok_or("no folder for the Hugging Face cache; set HF_HOME")?;
+    if offline(std::env::var("HF_HUB_OFFLINE").ok().as_deref()) {
+        return hub_cache_folder(id).ok_or_else(|| {
+            format!("is no file or folder, {id} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it")
+        });
+    }
     // Without a network what is in the cache has to do.
     super::hub::download(id, split, None, &cache)
         .or_else(|reason| hub_cache_folder(id).ok_or_else(|| format!("is no file or folder, and {id} {reason}")))
+}
+
+/// What huggingface_hub takes for yes in `HF_HUB_OFFLINE`.
+#[cfg(feature = "hub")]
+fn offline(value: Option<&str>) -> bool {
+    value.is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_ascii_lowercase().as_str()))
 }
 
 /// The folder of a hub data set that has been downloaded before.
@@ -297,6 +308,13 @@ mod tests {
         assert_eq!(names(resolve(&format!("{}@train", one.display())).unwrap()), ["a.jsonl"]);
         let error = resolve(&format!("{}@test", one.display())).unwrap_err().to_string();
         assert!(error.contains("only the split"), "{error}");
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn offline_as_huggingface_hub_reads_it() {
+        assert!(["1", "ON", "yes", "True"].into_iter().all(|v| offline(Some(v))));
+        assert!(["", "0", "no", "false"].into_iter().all(|v| !offline(Some(v))) && !offline(None));
     }
 
     #[test]
