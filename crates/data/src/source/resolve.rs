@@ -202,7 +202,9 @@ fn hub_folder(id: &str, split: Option<&str>) -> Result<PathBuf, String> {
     let cache = hub_cache().ok_or("no folder for the Hugging Face cache; set HF_HOME")?;
     if offline(std::env::var("HF_HUB_OFFLINE").ok().as_deref()) {
         return hub_cache_folder(id).ok_or_else(|| {
-            format!("is no file or folder, {id} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it")
+            format!(
+                "is no file or folder, {id} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it"
+            )
         });
     }
     // Without a network what is in the cache has to do.
