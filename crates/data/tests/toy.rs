@@ -50,6 +50,16 @@ fn the_recipe_s_example() {
 }
 
 #[test]
+fn direct_is_the_share_of_solutions_without_thought() {
+    let count = |text: &str| (0..1000).filter(|&i| !spec(text).problem(i).solution.contains("<think>")).count();
+    assert_eq!(count("sum?rows=2&cols=2"), 0);
+    assert_eq!(count("sum?rows=2&cols=2&direct=100"), 1000);
+    assert!(count("sum?rows=2&cols=2&direct=75").abs_diff(750) < 60);
+    let problem = spec("sum?rows=2&cols=2&direct=100").problem(3);
+    assert_eq!(problem.solution, format!("\\boxed{{{}}}", problem.answer));
+}
+
+#[test]
 fn rows_are_a_function_of_spec_and_index() {
     for task in TASKS {
         let a = spec(&format!("{}?seed=5", task.name()));
@@ -248,7 +258,7 @@ fn bars_are_as_high_as_they_say() {
 fn specs_that_make_no_sense() {
     for (text, expected) in [
         ("add", "read, sum, compare"),
-        ("sum?row=2", "rows, cols, distractors, questions, split"),
+        ("sum?row=2", "rows, cols, distractors, questions, direct, split"),
         ("sum?questions=3", "1-2"),
         ("sum?distractors=5", "0-4"),
         ("read?distractors=1", "no parameter"),

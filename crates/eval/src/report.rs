@@ -227,7 +227,7 @@ mod tests {
                 "| - task c,\"d\" |         2 |       2 |       50.0 | 50.0 |        |           |             |",
             ]
         );
-        assert!(text.contains("| published: 7B VGPO    |     66.6 |       63.3 |"), "{text}");
+        assert!(text.contains("| published: 7B VGPO   |     66.6 |       63.3 |"), "{text}");
         assert!(text.contains("- Geometry3K: 7 set aside\n  - row 0: the answer is empty\n"), "{text}");
         assert!(text.contains("  - and 2 more\n") && text.contains("- Avg-Math needs MathVista, MathVerse"), "{text}");
     }
