@@ -22,6 +22,8 @@ type Result<T> = std::result::Result<T, NoValue>;
 
 /// Largest number of bits that a ball is computed with.
 pub(crate) const MAX_PRECISION: u64 = 1024;
+/// Roots up to this degree are computed digit by digit; higher ones, whose digits cost n times as many, by logarithms.
+const ROOT_BY_DIGITS: u32 = 8;
 /// Additional bits inside the series.
 const GUARD: u64 = 64;
 /// Magnitudes beyond 2 to this power, or below its inverse, are given up.
@@ -169,6 +171,12 @@ impl Ball {
         if power < 0 { Self::integer(1).div(&result, precision) } else { Ok(result) }
     }
 
+    /// What [`root`](Self::root) costs in the units of `canon::MAX_WORK`.
+    pub(crate) fn root_cost(n: u32, precision: u64) -> u64 {
+        let words = precision / 64;
+        if n > ROOT_BY_DIGITS { 40 + 8 * words * words } else { words * u64::from(n * n) }
+    }
+
     /// The real n-th root, n >= 1; of a negative number only when n is odd.
     pub(crate) fn root(&self, n: u32, precision: u64) -> Result<Self> {
         let (mut low, high) = (&self.mid - &self.rad, &self.mid + &self.rad);
@@ -181,8 +189,12 @@ impl Ball {
             }
             low = BigInt::zero();
         }
-        if n > 4096 {
-            return Err(NoValue::Lost);
+        if n > ROOT_BY_DIGITS {
+            if high.is_zero() {
+                return Ok(Self::zero());
+            }
+            let logarithm = self.ln(precision + GUARD)?;
+            return logarithm.div(&Self::integer(n.into()), precision + GUARD)?.exp(precision);
         }
         let n_i64 = i64::from(n);
         // Enough bits below the point for the root to have `precision` of them, and an exponent that n divides.

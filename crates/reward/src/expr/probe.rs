@@ -107,6 +107,7 @@ impl Ctx {
     }
 
     fn term(&self, mono: &Mono, value: &BigRational, point: Point, precision: u64) -> Result<Ball, NoValue> {
+        self.spend(super::number::bits(value) / 256).map_err(|_| NoValue::Lost)?;
         let mut result = Ball::rational(value, precision)?;
         for &(at, exponent) in mono {
             let factor = self.atom_value(at, exponent, point, precision)?;
@@ -154,7 +155,11 @@ impl Ctx {
         };
         let root = match exponent.denom() {
             1 => base,
-            &n => base.root(u32::try_from(n).map_err(|_| NoValue::Lost)?, precision)?,
+            &n => {
+                let n = u32::try_from(n).map_err(|_| NoValue::Lost)?;
+                self.spend(Ball::root_cost(n, precision)).map_err(|_| NoValue::Lost)?;
+                base.root(n, precision)?
+            }
         };
         root.powi(*exponent.numer(), precision)
     }

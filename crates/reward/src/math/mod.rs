@@ -159,15 +159,19 @@ fn readings(text: &str, depth: usize) -> Vec<Value> {
     }
     // `3.5 m/s`: letters that read as variables, but are a unit.
     if depth == 0
-        && let Some(number) = before_unit(text)
+        && let Some((number, unit)) = before_unit(text)
     {
-        found.extend(readings(number, 1));
+        let unit = units::phrase(unit);
+        found.extend(readings(number, 1).into_iter().map(|value| match value {
+            Value::Quantity(quantity) => Value::Quantity(value::Quantity { unit: unit.clone(), ..quantity }),
+            other => other,
+        }));
     }
     found
 }
 
-/// The number before a plain unit of one or two letters, which a blank or a power keeps apart from a variable: `5 m`, `5m²`.
-fn before_unit(text: &str) -> Option<&str> {
+/// A number and a plain unit of one or two letters, which a blank or a power keeps apart from a variable: `5 m`, `5m²`.
+fn before_unit(text: &str) -> Option<(&str, &str)> {
     let text = text.trim().trim_end_matches('.').trim_matches('$');
     let start = text.find(|c: char| c.is_ascii_alphabetic())?;
     let (number, unit) = text.split_at(start);
@@ -176,7 +180,7 @@ fn before_unit(text: &str) -> Option<&str> {
     let digits = number.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.' | '+'))
         && number.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ' | '/' | '-' | '+' | '~'));
     let known = names().all(|name| units::is_unit_word(name) || matches!(name, "2" | "3"));
-    (apart && digits && known).then(|| number.trim_end_matches([' ', '~']))
+    (apart && digits && known).then(|| (number.trim_end_matches([' ', '~']), unit))
 }
 
 /// How the commas between digits may be meant.
