@@ -16,7 +16,7 @@ use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
 use common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
-use rl::config::OldLogProbs;
+use rl::config::{MomentsDtype, OldLogProbs};
 use rl::shaping::ShapingKind;
 use workload::{Bench, Row, Sizes};
 
@@ -101,6 +101,9 @@ struct Shared {
     /// Log-probs of the sampling policy: recompute (as the peer does) or rollout.
     #[arg(long, default_value = "recompute", value_parser = ["recompute", "rollout"])]
     old_log_probs: String,
+    /// Number format of the optimizer's moments: f32 or bf16 (as PyTorch keeps them for a bf16 model).
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    moments_dtype: String,
     /// Compute each layer again in its backward: auto, always or never.
     #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
     recompute: String,
@@ -164,7 +167,8 @@ impl Shared {
 impl Shared {
     /// The model and the settings of its steps.
     fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
-        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed);
+        let moments = if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 };
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed, moments);
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =

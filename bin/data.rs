@@ -90,7 +90,7 @@ struct Inspect {
     /// Model folder whose tokenizer counts the prompts' tokens.
     #[arg(long, value_name = "FOLDER")]
     model: Option<PathBuf>,
-    /// Built-in format prompt (math, math_perception, r1v, dapo, none) or a .jinja file.
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file.
     #[arg(long, default_value = "math", requires = "model")]
     format_prompt: String,
     /// System message.

@@ -76,3 +76,40 @@ fn a_dry_run_prints_a_configuration_that_reads_back() {
     assert_eq!(text, String::from_utf8(second.stdout).unwrap());
     assert!(!dir.path().join("runs").exists());
 }
+
+/// The files of `configs/` for real models, and each of `configs/algorithms/` on the base that its head names.
+#[test]
+fn every_configuration_resolves() {
+    let configs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+    let toml_files = |folder: &std::path::Path| {
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+        files.sort();
+        files
+    };
+    let resolves = |args: &[&str]| {
+        let output = train(&configs, &[args, &["--dry-run"]].concat());
+        assert!(output.status.success(), "{args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut count = 0;
+    for path in toml_files(&configs) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name != "study_rows.toml" {
+            resolves(&["--config", name]);
+            count += 1;
+        }
+    }
+    for path in toml_files(&configs.join("algorithms")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let said =
+            text.lines().find_map(|line| line.split_once("train --config configs/")).expect("a command in the head").1;
+        let (base, own) = said.split_once(" --config configs/").unwrap();
+        let own = own.trim();
+        assert!(path.ends_with(own), "{own} is not {}", path.display());
+        // It changes something of its base.
+        assert_ne!(resolves(&["--config", base]), resolves(&["--config", base, "--config", own]), "{own}");
+        count += 1;
+    }
+    assert!(count > 30, "{count}");
+}

@@ -56,7 +56,7 @@ pub struct Options {
     /// Root of the random numbers. Default: 0.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Built-in format prompt (math, math_perception, r1v, dapo, none) or a .jinja file. Default: math_perception, none for toy tasks.
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file. Default: math_perception, none for toy tasks.
     #[arg(long, value_name = "NAME")]
     pub format_prompt: Option<String>,
     /// System message. Default: the chat template's own.

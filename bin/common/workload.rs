@@ -3,12 +3,13 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use rl::TrainError;
 use rl::advantage::Advantages;
-use rl::config::{Config, OldLogProbs};
+use rl::config::{Config, MomentsDtype, OldLogProbs};
 use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
 use rl::experience::{Experience, Group};
 use rl::focus;
@@ -62,7 +63,9 @@ pub struct Row {
     /// `[generate, old log-probs, update, vision, prefill, focus and factors, optimizer, total]` in seconds.
     seconds: [f64; 8],
     flops: f64,
+    update_flops: f64,
     peak_flops: f64,
+    decode_bytes: f64,
     peak_gib: Option<f64>,
 }
 
@@ -125,6 +128,8 @@ impl Row {
             "rollouts_per_s": round(b / total),
             "vision_s": round(vision), "prefill_s": round(prefill), "focus_s": round(focus), "optimizer_s": round(optimizer),
             "model_flops": self.flops, "matmul_flops_per_s": self.peak_flops.round(), "share_of_peak": round(self.flops / total / self.peak_flops),
+            "update_share_of_peak": round(self.update_flops / update / self.peak_flops),
+            "decode_bytes": self.decode_bytes, "decode_bytes_per_s": (self.decode_bytes / (generate - vision - prefill).max(1e-9)).round(),
         });
         if let (Some(gib), Some(map)) = (self.peak_gib, row.as_object_mut()) {
             map.insert("peak_gib".into(), json!(round(gib)));
@@ -148,8 +153,11 @@ pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The highest resident memory so far; none where /proc does not say.
-fn peak_gib() -> Option<f64> {
+/// The highest resident memory so far; none where /proc does not say, and none on a GPU, whose memory it is not.
+fn peak_gib<B: Backend>(device: &B::Device) -> Option<f64> {
+    if B::name(device).contains("cube") {
+        return None;
+    }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
@@ -191,19 +199,11 @@ fn prompt(config: &Qwen2_5_VLConfig, sizes: &Sizes, seed: u64, index: u64) -> Re
 
 impl<B: Kernels> Bench<B> {
     /// Measures the device's matmul and sets up an optimizer.
-    pub fn new(model: Qwen2_5_VL<B>, seed: u64) -> Self {
+    pub fn new(model: Qwen2_5_VL<B>, seed: u64, moments: MomentsDtype) -> Self {
         let mut config = Config::default();
         config.actor.optim.lr = 1e-6;
-        let device = model.device();
-        let x = Tensor::<B, 2>::random([1024, 1024], Distribution::Default, (&device, model.head().0.dtype()));
-        let times = (0..6).map(|_| {
-            let clock = Instant::now();
-            let y = x.clone().matmul(x.clone());
-            let _ = B::sync(&device);
-            drop(y);
-            clock.elapsed().as_secs_f64()
-        });
-        let peak_flops = 2.0 * 1024f64.powi(3) / times.fold(f64::MAX, f64::min);
+        config.actor.optim.moments_dtype = moments;
+        let peak_flops = matmul_flops(&model);
         Self { optimizer: AdamW::new(&config.actor.optim), model, config, recompute: None, seed, peak_flops }
     }
 
@@ -330,6 +330,7 @@ impl<B: Kernels> Bench<B> {
         // Focus is computed inside the scoring pass; here once more by itself, outside of the total.
         let focus_s = shaping_s + mode.map_or(0.0, |mode| self.focus_seconds(&prompts, sizes, mode));
         let flops = flops(config, &prompts, sizes, from_rollout);
+        let width = self.model.head().0.dtype().size();
         Ok(Row {
             step,
             prompt_tokens: prompts[0].len(),
@@ -346,8 +347,10 @@ impl<B: Kernels> Bench<B> {
                 total_s,
             ],
             flops,
+            update_flops: flops * if from_rollout { 3.0 / 4.0 } else { 3.0 / 5.0 },
             peak_flops: self.peak_flops,
-            peak_gib: peak_gib(),
+            decode_bytes: decode_bytes(config, &prompts, sizes, width),
+            peak_gib: peak_gib::<B>(&self.model.device()),
         })
     }
 
@@ -371,6 +374,41 @@ impl<B: Kernels> Bench<B> {
         }
         seconds
     }
+}
+
+/// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is over
+/// too soon to be measured.
+fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> f64 {
+    let device = model.device();
+    let mut n = 1024;
+    loop {
+        let x = Tensor::<B, 2>::random([n, n], Distribution::Default, (&device, model.head().0.dtype()));
+        let times = (0..6).map(|_| {
+            let _ = B::sync(&device);
+            let clock = Instant::now();
+            let y = x.clone().matmul(x.clone());
+            let _ = B::sync(&device);
+            drop(y);
+            clock.elapsed().as_secs_f64()
+        });
+        let best = times.fold(f64::MAX, f64::min);
+        if best > 5e-3 || n == 8192 {
+            return 2.0 * (n as f64).powi(3) / best;
+        }
+        n *= 2;
+    }
+}
+
+/// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the keys and
+/// values of each prompt once a group, and each row's own.
+fn decode_bytes(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
+    let t = &config.text;
+    let kv = t.num_key_value_heads * t.head_dim();
+    let layer = t.hidden_size * (2 * t.hidden_size + 2 * kv + 3 * t.intermediate_size);
+    let weights = t.num_hidden_layers * layer + t.vocab_size * t.hidden_size;
+    let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
+    let cached: f64 = prompts.iter().map(|p| r * p.len() as f64 + n * r * (r + 1.0) / 2.0).sum();
+    width as f64 * (r * weights as f64 + 2.0 * (t.num_hidden_layers * kv) as f64 * cached)
 }
 
 /// Packed tokens of a step.

@@ -12,7 +12,7 @@ use crate::sample::Sample;
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
 
 /// Names of the built-in format prompts.
-pub const BUILT_IN: [&str; 5] = ["math", "math_perception", "r1v", "dapo", "none"];
+pub const BUILT_IN: [&str; 7] = ["math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none"];
 
 const MATH: &str = "{{ content | trim }} Think about the problem step by step first, inside <think> </think> tags. \
                     After that, give the final answer inside \\boxed{}.";
@@ -23,6 +23,13 @@ const R1V: &str = "{{ content | trim }} Think about the problem first, inside <t
                    answer inside <answer> </answer> tags.";
 const DAPO: &str = "Work out the problem below step by step. The last line of your response must read Answer: $ANSWER, where \
                     $ANSWER stands for the answer itself.\n\n{{ content | trim }}\n\nThe last line begins with \"Answer:\".";
+/// Asks for the span that the reward of Look-Back wants.
+const LOOK_BACK: &str = "{{ content | trim }} Think about the problem first, inside <think> </think> tags. While you think, look at \
+                         the picture again at least once and write what you see there inside <back> </back> tags, then think on. \
+                         After that, give the final answer inside \\boxed{}.";
+/// Asks for the span that SRPO weighs apart.
+const SRPO: &str = "{{ content | trim }} First write all that you see in the picture and need inside <perception> </perception> tags, \
+                    then reason from it inside <think> </think> tags. After that, give the final answer inside \\boxed{}.";
 
 /// A Jinja template around the problem, which it sees as `content`.
 #[derive(Debug)]
@@ -32,7 +39,7 @@ pub struct FormatPrompt {
 }
 
 impl FormatPrompt {
-    /// A built-in one (`math`, `math_perception`, `r1v`, `dapo`, `none`), or a file that ends in `.jinja`.
+    /// A built-in one ([`BUILT_IN`]), or a file that ends in `.jinja`.
     ///
     /// # Errors
     /// An unknown name, an unreadable file, a template that is not Jinja or that leaves `content` out.
@@ -42,6 +49,8 @@ impl FormatPrompt {
             "math_perception" => MATH_PERCEPTION.to_owned(),
             "r1v" => R1V.to_owned(),
             "dapo" => DAPO.to_owned(),
+            "look_back" => LOOK_BACK.to_owned(),
+            "srpo" => SRPO.to_owned(),
             "none" => "{{ content }}".to_owned(),
             file if file.ends_with(".jinja") => {
                 std::fs::read_to_string(Path::new(file)).map_err(|e| DataError::io(file, e))?

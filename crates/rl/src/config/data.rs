@@ -26,7 +26,7 @@ section! {
         task_key: String = String::from("task"),
         /// Folder that relative image paths start from. Empty: the folder of the data file.
         image_dir: String = String::new(),
-        /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "none", or a Jinja
+        /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none", or a Jinja
         /// file that uses `content`.
         format_prompt: String = String::from("math"),
         /// System message in front of each prompt. Empty: the chat template's own.
