@@ -250,5 +250,3 @@ macro_rules! on {
 on!(flex, burn_flex::Flex<f32, i32>);
 #[cfg(feature = "ndarray")]
 on!(ndarray, burn_ndarray::NdArray<f32>);
-#[cfg(feature = "wgpu")]
-on!(wgpu, burn_wgpu::Wgpu<f32, i32>);

@@ -212,5 +212,3 @@ macro_rules! on {
 }
 on!(flex, burn_flex::Flex<f32, i32>: the_reward_rises every_algorithm_learns every_algorithm_runs);
 on!(ndarray, burn_ndarray::NdArray<f32>: the_reward_rises);
-#[cfg(feature = "wgpu")]
-on!(wgpu, burn_wgpu::Wgpu<f32, i32>: the_reward_rises every_algorithm_runs);

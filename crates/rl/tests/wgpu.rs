@@ -1,0 +1,66 @@
+//! VGPO through the whole trainer on wgpu, beside the same steps on the CPU.
+#![cfg(feature = "wgpu")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::DType;
+use model_qwen2vl::Kernels;
+use rl::config::{Source, resolve};
+use rl::launch::train;
+use rl::progress::Progress;
+use rl::run_folder::read_metrics;
+use serde_json::{Map, Value};
+
+const CONFIG: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["toy:read?rows=1&cols=1&size=1"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 4
+rollout_batch_size = 1
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 4
+[algorithm]
+shaping = "vgpo"
+[actor.optim]
+lr = 2e-3
+[reward]
+reward_type = "dapo"
+overlong_buffer_length = 4
+[trainer]
+max_steps = 2
+"#;
+
+fn run<B: Kernels>(dir: &Path) -> Vec<Map<String, Value>> {
+    let config = resolve(&[Source::new("test", CONFIG)], &[format!("trainer.output_dir={}", dir.display())]).unwrap();
+    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false))).unwrap();
+    read_metrics(&dir.join("metrics.jsonl")).unwrap()
+}
+
+#[test]
+fn two_steps_as_on_the_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let gpu = run::<burn_wgpu::Wgpu<f32, i32>>(&dir.path().join("wgpu"));
+    let cpu = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("flex"));
+    assert_eq!((gpu.len(), cpu.len()), (2, 2));
+    for (gpu, cpu) in gpu.iter().zip(&cpu) {
+        for key in [
+            "reward",
+            "response_length/mean",
+            "actor/loss",
+            "actor/grad_norm",
+            "vgpo/focus_mean",
+            "vgpo/token_factor_mean",
+        ] {
+            let (a, b) = (gpu[key].as_f64().unwrap(), cpu[key].as_f64().unwrap());
+            println!("step {} {key}: wgpu {a:.6}, cpu {b:.6}", gpu["step"]);
+            assert!((a - b).abs() < 1e-3 * b.abs().max(1.0), "{key}: {a} on wgpu, {b} on the CPU");
+        }
+    }
+}
