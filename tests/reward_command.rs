@@ -26,7 +26,7 @@ save_freq = 1
 
 /// `reward.command` that runs this shell script, which finds each request in `$line`.
 fn command(each: &str) -> String {
-    format!("reward.command=[sh, -c, {:?}]", format!("while read -r line; do {each}; done"))
+    format!(r#"reward.command=["sh", "-c", {:?}]"#, format!("while read -r line; do {each}; done"))
 }
 
 #[test]
