@@ -6,6 +6,7 @@ use burn::tensor::{DType, Distribution, Tensor};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::ops::plain;
 use model_qwen2vl::params::cast_to;
+use model_qwen2vl::rope::Rotary;
 
 type Cpu = burn_ndarray::NdArray<f32>;
 
@@ -82,6 +83,80 @@ fn rms_norm<B: Kernels>() {
     }
 }
 
+fn swiglu<B: Kernels>() {
+    for (n, m) in [(1, 1), (3, 17), (70, 128), (33, 1000), (0, 8)] {
+        let what = format!("swiglu {n} x {m}");
+        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| random([n, m]));
+        if n == 0 {
+            assert_eq!(B::swiglu(gate.clone(), up.clone()).dims(), [0, m]);
+            assert_eq!(B::swiglu_backward(gate, up, dy).1.dims(), [0, m]);
+            continue;
+        }
+        let gate = gate.mul_scalar(3.0);
+        close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), &what);
+        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
+        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
+        close(dgate, pgate, &what);
+        close(dup, pup, &what);
+    }
+    // The halves of one matrix, one of them turned; gates at which a careless sigmoid overflows.
+    let both = random::<B, 2>([31, 62]);
+    let (gate, up) = (both.clone().slice([0..31, 0..31]).transpose(), both.slice([0..31, 31..62]));
+    close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "views");
+    let dy = gate.clone();
+    close(B::swiglu_backward(gate.clone(), up.clone(), dy.clone()).0, plain::swiglu_backward(gate, up, dy).0, "views");
+    let far = Tensor::<B, 2>::from_data([[-200.0, 200.0, 0.0]], &Default::default());
+    let one = Tensor::<B, 2>::ones([1, 3], &Default::default());
+    assert_eq!(values(B::swiglu(far.clone(), one.clone()))[1..], [200.0, 0.0]);
+    assert!(values(B::swiglu_backward(far, one.clone(), one).0).iter().all(|x| x.is_finite()));
+    if let Some(half) = half::<B>() {
+        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| cast_to(random([9, 40]), half));
+        within(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), 2e-3, "half");
+        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
+        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
+        within(dgate, pgate, 1e-3, "half, dgate");
+        within(dup, pup, 1e-3, "half, dup");
+    }
+}
+
+fn rotate<B: Kernels>() {
+    for (n, h, hd) in [(1, 1, 16), (5, 3, 32), (70, 4, 64), (9, 7, 128), (3, 2, 80), (0, 2, 16)] {
+        let what = format!("rotate {n} x {h} x {hd}");
+        let rotary = Rotary::<B> { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
+        let x = random::<B, 3>([n, h, hd]);
+        if n == 0 {
+            assert_eq!(B::rotate(x, &rotary).dims(), [0, h, hd]);
+            continue;
+        }
+        close(B::rotate(x.clone(), &rotary), plain::rotate(x.clone(), &rotary), &what);
+        close(B::rotate_backward(x.clone(), &rotary), plain::rotate_backward(x, &rotary), &what);
+        // Every order of strides.
+        let y = random::<B, 3>([hd, h, n]).swap_dims(0, 2);
+        close(B::rotate(y.clone(), &rotary), plain::rotate(y, &rotary), &what);
+        let z = random::<B, 3>([h, n, hd]).swap_dims(0, 1);
+        close(B::rotate_backward(z.clone(), &rotary), plain::rotate_backward(z.clone(), &rotary), &what);
+        if let Some(half) = half::<B>() {
+            let z = cast_to(z, half);
+            within(B::rotate(z.clone(), &rotary), plain::rotate(z, &rotary), 1e-3, &what);
+        }
+    }
+}
+
+/// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
+fn chain<B: Kernels>() {
+    let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
+    let run = |norm: fn(Tensor<B, 2>, Tensor<B, 1>, f64) -> Tensor<B, 2>,
+               mix: fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>| {
+        let mut y = x.clone();
+        for i in 0..4 {
+            let z = norm(y.clone().add_scalar(0.5), w.clone(), 1e-6);
+            y = y.add(mix(z.clone().mul_scalar(1.5), z.exp().clamp_max(4.0))).div_scalar(1.0 + i as f32);
+        }
+        y
+    };
+    close(run(B::rms_norm, B::swiglu), run(plain::rms_norm, plain::swiglu), "chain");
+}
+
 /// More rows than one dimension of a grid may have cubes.
 fn many_rows<B: Kernels>() {
     let (x, w) = (random::<B, 2>([70_001, 4]), random::<B, 1>([4]));
@@ -101,7 +176,7 @@ macro_rules! on {
 mod wgpu {
     macro_rules! all {
         ($module:ident, $backend:ty) => {
-            on!($module, $backend, [rms_norm, many_rows]);
+            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, chain]);
         };
     }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);

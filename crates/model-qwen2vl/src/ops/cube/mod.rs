@@ -2,6 +2,7 @@
 //! They compute in f32 whatever type the tensors have (f32, bf16 or f16, looked up at run time), give the same numbers on
 //! every run, and leave what they do not cover to the defaults.
 
+mod elements;
 mod launch;
 mod norm;
 mod reduce;
@@ -11,6 +12,7 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use burn_fusion::Fusion;
 
 use super::Kernels;
+use crate::rope::Rotary;
 
 /// The same for the bare backend and for the one that fuses its operations.
 macro_rules! kernels {
@@ -27,6 +29,26 @@ macro_rules! kernels {
                 dy: Tensor<Self, 2>,
             ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
                 norm::rms_norm_backward(x, weight, eps, dy)
+            }
+
+            fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+                elements::rotate(x, rotary, 1.0)
+            }
+
+            fn rotate_backward(dy: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+                elements::rotate(dy, rotary, -1.0)
+            }
+
+            fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+                elements::swiglu(gate, up)
+            }
+
+            fn swiglu_backward(
+                gate: Tensor<Self, 2>,
+                up: Tensor<Self, 2>,
+                dy: Tensor<Self, 2>,
+            ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+                elements::swiglu_backward(gate, up, dy)
             }
         }
     };
