@@ -4,7 +4,7 @@
 
 use burn::tensor::{DType, Distribution, Tensor};
 use model_qwen2vl::Kernels;
-use model_qwen2vl::ops::plain;
+use model_qwen2vl::ops::{AdamWStep, plain};
 use model_qwen2vl::params::cast_to;
 use model_qwen2vl::rope::Rotary;
 
@@ -142,6 +142,42 @@ fn rotate<B: Kernels>() {
     }
 }
 
+fn adamw<B: Kernels>() {
+    let step =
+        |step| AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
+    let check = |a: [Tensor<B, 1>; 3], b: [Tensor<B, 1>; 3], tolerance: f32, what: &str| {
+        for (a, b) in a.into_iter().zip(b) {
+            within(a, b, tolerance, what);
+        }
+    };
+    let none = || random::<B, 1>([0]);
+    assert_eq!(B::adamw(none(), none(), none(), none(), &step(1)).map(|t| t.dims()), [[0]; 3]);
+    for n in [1, 257, 70_000] {
+        let (p, g, m, v) = (random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]).abs());
+        let before = [p.clone(), m.clone(), v.clone()].map(values);
+        let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3));
+        check(ours, plain::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3)), 1e-5, "adamw");
+        // Tensors that something else holds keep their values.
+        assert_eq!(before, [p.clone(), m.clone(), v.clone()].map(values));
+        // Two steps in place, of tensors that nothing else holds.
+        let plus = |x: &Tensor<B, 1>| x.clone().add_scalar(0.25);
+        let [a, b, c] = B::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
+        let ours = B::adamw(a, g.clone(), b, c, &step(2));
+        let [a, b, c] = plain::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
+        check(ours, plain::adamw(a, g.clone(), b, c, &step(2)), 1e-5, "adamw in place");
+        if let Some(half) = half::<B>() {
+            let p = cast_to(p, half);
+            let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(1));
+            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3, "adamw of a half-precision parameter");
+        }
+    }
+    // The same tensor twice, and one column of a matrix.
+    let g = random::<B, 2>([300, 3]).slice([0..300, 1..2]).reshape([300]);
+    let v = g.clone().abs();
+    let ours = B::adamw(g.clone(), g.clone(), g.clone(), v.clone(), &step(1));
+    check(ours, plain::adamw(g.clone(), g.clone(), g, v, &step(1)), 1e-5, "adamw of one tensor");
+}
+
 /// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
@@ -176,7 +212,7 @@ macro_rules! on {
 mod wgpu {
     macro_rules! all {
         ($module:ident, $backend:ty) => {
-            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, chain]);
+            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, chain]);
         };
     }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);

@@ -2,6 +2,7 @@
 //! They compute in f32 whatever type the tensors have (f32, bf16 or f16, looked up at run time), give the same numbers on
 //! every run, and leave what they do not cover to the defaults.
 
+mod adamw;
 mod elements;
 mod launch;
 mod norm;
@@ -11,7 +12,7 @@ use burn::tensor::Tensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use burn_fusion::Fusion;
 
-use super::Kernels;
+use super::{AdamWStep, Kernels};
 use crate::rope::Rotary;
 
 /// The same for the bare backend and for the one that fuses its operations.
@@ -49,6 +50,16 @@ macro_rules! kernels {
                 dy: Tensor<Self, 2>,
             ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
                 elements::swiglu_backward(gate, up, dy)
+            }
+
+            fn adamw(
+                param: Tensor<Self, 1>,
+                grad: Tensor<Self, 1>,
+                m: Tensor<Self, 1>,
+                v: Tensor<Self, 1>,
+                h: &AdamWStep,
+            ) -> [Tensor<Self, 1>; 3] {
+                adamw::adamw(param, grad, m, v, h)
             }
         }
     };
