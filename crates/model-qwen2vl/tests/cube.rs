@@ -2,8 +2,9 @@
 //! multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
 #![cfg(all(feature = "wgpu", feature = "ndarray"))]
 
-use burn::tensor::{DType, Distribution, Tensor};
+use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use model_qwen2vl::Kernels;
+use model_qwen2vl::head::{plain_log_probs, plain_log_probs_backward};
 use model_qwen2vl::ops::{AdamWStep, plain};
 use model_qwen2vl::params::cast_to;
 use model_qwen2vl::rope::Rotary;
@@ -178,6 +179,42 @@ fn adamw<B: Kernels>() {
     check(ours, plain::adamw(g.clone(), g.clone(), g, v, &step(1)), 1e-5, "adamw of one tensor");
 }
 
+fn head<B: Kernels>() {
+    let device = Default::default();
+    for (m, d, v) in [(1, 8, 3), (5, 16, 300), (3, 64, 20_000), (1, 64, 151_936), (900, 64, 5000), (0, 8, 10)] {
+        // Logits of a few units: where one token has all the probability the default's entropy is its rounding error.
+        let (hidden, weight) = (random::<B, 2>([m, d]), random::<B, 2>([v, d]).mul_scalar(0.3));
+        let targets: Vec<i32> = (0..m).map(|i| ((i * 7919 + v - 1) % v) as i32).collect();
+        let targets: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(targets, [m]), &device);
+        for (temperature, with_entropy) in [(1.0, false), (0.7, true)] {
+            let what = format!("head of {m} x {d} x {v}, temperature {temperature}");
+            let ours = B::log_probs(hidden.clone(), &weight, targets.clone(), temperature, with_entropy);
+            assert_eq!((ours.log_probs.dims(), ours.entropy.is_some()), ([m], with_entropy), "{what}");
+            let dl = random::<B, 1>([m]);
+            let de = with_entropy.then(|| random::<B, 1>([m]));
+            let (h, t) = (hidden.clone(), targets.clone());
+            let (dh, dw) = B::log_probs_backward(h, &weight, t, temperature, dl.clone(), de.clone());
+            assert_eq!((dh.dims(), dw.dims()), ([m, d], [v, d]), "{what}");
+            if m == 0 {
+                continue;
+            }
+            let (h, w, t) = (host(&hidden), host(&weight), Tensor::from_data(targets.to_data(), &Default::default()));
+            let plain = plain_log_probs(h.clone(), &w, t, temperature, with_entropy);
+            as_host(ours.log_probs, plain.log_probs, &what);
+            if let (Some(ours), Some(plain)) = (ours.entropy, plain.entropy) {
+                // The default subtracts two numbers of the size of the logits.
+                within(host(&ours), plain, 1e-4, &what);
+            }
+            let (dl, de, t) =
+                (host(&dl), de.as_ref().map(host), Tensor::from_data(targets.to_data(), &Default::default()));
+            let (ph, pw) = plain_log_probs_backward(h, &w, t, temperature, dl, de);
+            // Sums over the vocabulary in the order of some matmul, of exponentials that differ in the last bits.
+            within(host(&dh), ph, 1e-4, &what);
+            within(host(&dw), pw, 1e-4, &what);
+        }
+    }
+}
+
 /// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
@@ -212,7 +249,7 @@ macro_rules! on {
 mod wgpu {
     macro_rules! all {
         ($module:ident, $backend:ty) => {
-            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, chain]);
+            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, head, chain]);
         };
     }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);

@@ -4,15 +4,17 @@
 
 mod adamw;
 mod elements;
+mod head;
 mod launch;
 mod norm;
 mod reduce;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use burn_fusion::Fusion;
 
 use super::{AdamWStep, Kernels};
+use crate::head::HeadOutput;
 use crate::rope::Rotary;
 
 /// The same for the bare backend and for the one that fuses its operations.
@@ -50,6 +52,27 @@ macro_rules! kernels {
                 dy: Tensor<Self, 2>,
             ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
                 elements::swiglu_backward(gate, up, dy)
+            }
+
+            fn log_probs(
+                hidden: Tensor<Self, 2>,
+                weight: &Tensor<Self, 2>,
+                targets: Tensor<Self, 1, Int>,
+                temperature: f64,
+                with_entropy: bool,
+            ) -> HeadOutput<Self> {
+                head::log_probs(hidden, weight, targets, temperature, with_entropy)
+            }
+
+            fn log_probs_backward(
+                hidden: Tensor<Self, 2>,
+                weight: &Tensor<Self, 2>,
+                targets: Tensor<Self, 1, Int>,
+                temperature: f64,
+                d_log_probs: Tensor<Self, 1>,
+                d_entropy: Option<Tensor<Self, 1>>,
+            ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+                head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
             }
 
             fn adamw(
