@@ -4,6 +4,7 @@
 
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use model_qwen2vl::Kernels;
+use model_qwen2vl::attention::decode::{DecodeKv, decode_attention};
 use model_qwen2vl::head::{plain_log_probs, plain_log_probs_backward};
 use model_qwen2vl::ops::{AdamWStep, plain};
 use model_qwen2vl::params::cast_to;
@@ -215,6 +216,72 @@ fn head<B: Kernels>() {
     }
 }
 
+fn host_kv<B: Kernels>(kv: &DecodeKv<B>) -> DecodeKv<Cpu> {
+    DecodeKv {
+        prefix: (host(&kv.prefix.0), host(&kv.prefix.1)),
+        prefix_mask: kv.prefix_mask.as_ref().map(host),
+        own: (host(&kv.own.0), host(&kv.own.1)),
+        n: kv.n,
+        len: kv.len,
+    }
+}
+
+fn decode<B: Kernels>() {
+    // matrices (groups x K/V heads), responses, query heads a K/V head, head size, prompt, capacity, written columns
+    for (a, n, g, hd, p, capacity, len) in [
+        (1, 1, 1, 16, 1, 1, 1),
+        (2, 3, 2, 32, 33, 8, 5),
+        (3, 2, 7, 64, 100, 64, 64),
+        (2, 4, 8, 128, 70, 40, 33),
+        (2, 2, 3, 80, 32, 128, 97),
+        (1, 1, 1, 160, 2, 2, 1), // larger heads than the kernel takes
+    ] {
+        for masked in [false, true] {
+            let what = format!("decode {a} x {n} x {g} x {hd}, {p} + {len}, masked {masked}");
+            let q = random::<B, 3>([a * n, g, hd]).mul_scalar(2.0);
+            let mask = masked.then(|| {
+                let m: Vec<f32> = (0..a * p).map(|i| if i % p > i / p { -1e30 } else { 0.0 }).collect();
+                Tensor::from_data(TensorData::new(m, [a, 1, p]), &Default::default())
+            });
+            let kv = DecodeKv {
+                prefix: (random::<B, 3>([a, p, hd]), random([a, p, hd])),
+                prefix_mask: mask,
+                own: (random([a * n, capacity, hd]), random([a * n, capacity, hd])),
+                n,
+                len,
+            };
+            let expected = decode_attention(host(&q), host_kv(&kv));
+            as_host(B::decode_attention(q, kv), expected, &what);
+        }
+    }
+    let none = || (random::<B, 3>([0, 3, 16]), random::<B, 3>([0, 3, 16]));
+    let kv = DecodeKv { prefix: none(), prefix_mask: None, own: none(), n: 1, len: 2 };
+    assert_eq!(B::decode_attention(random([0, 2, 16]), kv).dims(), [0, 2, 16]);
+    // Views: keys and values of one tensor, heads before tokens.
+    let (q, own) = (random::<B, 3>([2, 16, 4]).swap_dims(1, 2), random::<B, 3>([2, 12, 16]));
+    let prefix = random::<B, 3>([20, 3, 16]).swap_dims(0, 1).slice([1..3, 0..20, 0..16]);
+    let values = random::<B, 3>([16, 20, 2]).swap_dims(0, 2);
+    let kv = DecodeKv { prefix: (prefix, values), prefix_mask: None, own: (own.clone(), own), n: 1, len: 7 };
+    let expected = decode_attention(host(&q), host_kv(&kv));
+    as_host(B::decode_attention(q, kv), expected, "views");
+}
+
+fn write_column<B: Kernels>() {
+    assert_eq!(B::write_column(random([0, 4, 8]), 1, random([0, 1, 8])).dims(), [0, 4, 8]);
+    for (rows, columns, hd, at) in [(1, 1, 1, 0), (6, 64, 16, 63), (3, 5, 80, 2)] {
+        let (cache, value) = (random::<B, 3>([rows, columns, hd]), random::<B, 3>([rows, 1, hd]));
+        let expected = plain::write_column(cache.clone(), at, value.clone());
+        let before = values(cache.clone());
+        close(B::write_column(cache.clone(), at, value.clone()), expected.clone(), "shared cache");
+        assert_eq!(values(cache.clone()), before, "a cache that something else holds is not written");
+        let own = cache.add_scalar(0.0);
+        close(B::write_column(own, at, value), expected, "own cache");
+    }
+    let (cache, value) = (random::<B, 3>([4, 8, 3]).swap_dims(0, 2), random::<B, 3>([1, 4, 3]).swap_dims(0, 2));
+    let value = value.swap_dims(1, 2).reshape([3, 1, 4]);
+    close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
+}
+
 /// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
@@ -249,7 +316,7 @@ macro_rules! on {
 mod wgpu {
     macro_rules! all {
         ($module:ident, $backend:ty) => {
-            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, head, chain]);
+            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, head, decode, write_column, chain]);
         };
     }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);

@@ -3,6 +3,7 @@
 //! every run, and leave what they do not cover to the defaults.
 
 mod adamw;
+mod decode;
 mod elements;
 mod head;
 mod launch;
@@ -14,6 +15,7 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use burn_fusion::Fusion;
 
 use super::{AdamWStep, Kernels};
+use crate::attention::decode::DecodeKv;
 use crate::head::HeadOutput;
 use crate::rope::Rotary;
 
@@ -52,6 +54,14 @@ macro_rules! kernels {
                 dy: Tensor<Self, 2>,
             ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
                 elements::swiglu_backward(gate, up, dy)
+            }
+
+            fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
+                decode::attention(q, kv)
+            }
+
+            fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
+                decode::write_column(cache, at, value)
             }
 
             fn log_probs(
