@@ -1,7 +1,7 @@
 //! The log-prob head (design decision 5): log-probabilities and entropies of chosen tokens, and their gradients, without
 //! ever holding `[tokens, vocabulary]`: rows are taken in chunks and the softmax is computed again in the backward.
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
 use crate::ops::Kernels;
 use crate::params::{Gradients, cast_to, to_f32};
@@ -24,8 +24,8 @@ pub(crate) fn chunks(m: usize, vocab: usize) -> impl DoubleEndedIterator<Item = 
 }
 
 /// Scaled logits in f32 and their log-sum-exp: `([c, V], [c, 1])`.
-fn logits<B: Backend>(hidden: Tensor<B, 2>, weight: &Tensor<B, 2>, temperature: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let mut z = to_f32(hidden.matmul(weight.clone().transpose()));
+fn scaled<B: Backend>(logits: Tensor<B, 2>, temperature: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let mut z = to_f32(logits);
     if temperature != 1.0 {
         z = z.mul_scalar(1.0 / temperature);
     }
@@ -63,6 +63,62 @@ pub fn log_probs_backward<B: Kernels>(
     dh
 }
 
+/// The head chunk by chunk: `read` makes log-probs and, if asked for, entropies `[c]` of logits `[c, V]`, as the matmul leaves
+/// them, and targets `[c]`.
+pub(crate) fn log_probs_by<B: Backend>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    with_entropy: bool,
+    read: impl Fn(Tensor<B, 2>, Tensor<B, 1, Int>) -> HeadOutput<B>,
+) -> HeadOutput<B> {
+    let [m, d] = hidden.dims();
+    if m == 0 {
+        let none = Tensor::zeros([0], (&hidden.device(), DType::F32));
+        return HeadOutput { entropy: with_entropy.then(|| none.clone()), log_probs: none };
+    }
+    let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
+    for (a, b) in chunks(m, weight.dims()[0]) {
+        let logits = hidden.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
+        let part = read(logits, targets.clone().slice(a..b));
+        log_probs.push(part.log_probs);
+        entropies.extend(part.entropy);
+    }
+    HeadOutput { log_probs: Tensor::cat(log_probs, 0), entropy: with_entropy.then(|| Tensor::cat(entropies, 0)) }
+}
+
+/// The head's gradients chunk by chunk: `gradient` turns logits `[c, V]`, as the matmul leaves them, targets `[c]` and the
+/// gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
+pub(crate) fn log_probs_backward_by<B: Backend>(
+    hidden: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    targets: Tensor<B, 1, Int>,
+    d_log_probs: Tensor<B, 1>,
+    d_entropy: Option<Tensor<B, 1>>,
+    gradient: impl Fn(Tensor<B, 2>, Tensor<B, 1, Int>, Tensor<B, 1>, Option<Tensor<B, 1>>) -> Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let [m, d] = hidden.dims();
+    let mut parts = Vec::new();
+    let mut dw: Option<Tensor<B, 2>> = None;
+    for (a, b) in chunks(m, weight.dims()[0]) {
+        let h = hidden.clone().slice([a..b, 0..d]);
+        let logits = h.clone().matmul(weight.clone().transpose());
+        let dl = d_log_probs.clone().slice(a..b);
+        let de = d_entropy.as_ref().map(|de| de.clone().slice(a..b));
+        let dz = gradient(logits, targets.clone().slice(a..b), dl, de);
+        let part = to_f32(dz.clone().transpose().matmul(h));
+        dw = Some(match dw {
+            None => part,
+            Some(sum) => sum.add(part),
+        });
+        parts.push(dz.matmul(weight.clone()));
+    }
+    match dw {
+        Some(dw) => (Tensor::cat(parts, 0), dw),
+        None => (hidden, Tensor::zeros(weight.dims(), (&weight.device(), DType::F32))), // no rows, no gradient
+    }
+}
+
 /// See [`Kernels::log_probs`](crate::Kernels::log_probs).
 pub fn plain_log_probs<B: Backend>(
     hidden: Tensor<B, 2>,
@@ -71,19 +127,17 @@ pub fn plain_log_probs<B: Backend>(
     temperature: f64,
     with_entropy: bool,
 ) -> HeadOutput<B> {
-    let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
-    let (mut lps, mut ents) = (Vec::new(), Vec::new());
-    for (a, b) in chunks(m, weight.dims()[0]) {
-        let (z, lse) = logits(hidden.clone().slice([a..b, 0..d]), weight, temperature);
-        let t = targets.clone().slice(a..b).reshape([b - a, 1]);
-        lps.push(z.clone().gather(1, t).sub(lse.clone()).reshape([b - a]));
-        if with_entropy {
+    log_probs_by(hidden, weight, targets, with_entropy, |logits, targets| {
+        let c = logits.dims()[0];
+        let (z, lse) = scaled(logits, temperature);
+        let log_probs = z.clone().gather(1, targets.reshape([c, 1])).sub(lse.clone()).reshape([c]);
+        let entropy = with_entropy.then(|| {
             // H = lse - sum p z
             let p = z.clone().sub(lse.clone()).exp();
-            ents.push(lse.sub(p.mul(z).sum_dim(1)).reshape([b - a]));
-        }
-    }
-    HeadOutput { log_probs: Tensor::cat(lps, 0), entropy: with_entropy.then(|| Tensor::cat(ents, 0)) }
+            lse.sub(p.mul(z).sum_dim(1)).reshape([c])
+        });
+        HeadOutput { log_probs, entropy }
+    })
 }
 
 /// See [`Kernels::log_probs_backward`](crate::Kernels::log_probs_backward).
@@ -95,37 +149,23 @@ pub fn plain_log_probs_backward<B: Backend>(
     d_log_probs: Tensor<B, 1>,
     d_entropy: Option<Tensor<B, 1>>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let (m, d) = (hidden.dims()[0], hidden.dims()[1]);
     let dtype = hidden.dtype();
-    let mut parts = Vec::new();
-    let mut dw: Option<Tensor<B, 2>> = None;
-    for (a, b) in chunks(m, weight.dims()[0]) {
-        let c = b - a;
-        let h = hidden.clone().slice([a..b, 0..d]);
-        let (z, lse) = logits(h.clone(), weight, temperature);
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, |logits, targets, dl, de| {
+        let c = logits.dims()[0];
+        let (z, lse) = scaled(logits, temperature);
         let log_p = z.sub(lse);
         let p = log_p.clone().exp();
-        let t = targets.clone().slice(a..b).reshape([c, 1]);
-        let dl = d_log_probs.clone().slice(a..b).reshape([c, 1]);
+        let dl = dl.reshape([c, 1]);
         // d logp_target / dz = onehot - p ; dH / dz = -p (log p + H)
         let mut dz = p.clone().mul(dl.clone().neg());
-        if let Some(de) = &d_entropy {
-            let de = de.clone().slice(a..b).reshape([c, 1]);
+        if let Some(de) = de {
             let h_neg = p.clone().mul(log_p.clone()).sum_dim(1); // -H
-            dz = dz.sub(p.mul(log_p.sub(h_neg)).mul(de));
+            dz = dz.sub(p.mul(log_p.sub(h_neg)).mul(de.reshape([c, 1])));
         }
-        let mut dz = dz.scatter(1, t, dl, burn::tensor::IndexingUpdateOp::Add);
+        let mut dz = dz.scatter(1, targets.reshape([c, 1]), dl, burn::tensor::IndexingUpdateOp::Add);
         if temperature != 1.0 {
             dz = dz.mul_scalar(1.0 / temperature);
         }
-        let dz = cast_to(dz, dtype);
-        let part = to_f32(dz.clone().transpose().matmul(h));
-        dw = Some(match dw {
-            None => part,
-            Some(sum) => sum.add(part),
-        });
-        parts.push(dz.matmul(weight.clone()));
-    }
-    let dw = dw.unwrap_or_else(|| Tensor::zeros(weight.dims(), &weight.device()));
-    (Tensor::cat(parts, 0), dw)
+        cast_to(dz, dtype)
+    })
 }

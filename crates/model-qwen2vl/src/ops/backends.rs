@@ -10,9 +10,3 @@ impl<B: Kernels, C: CheckpointStrategy> Kernels for Autodiff<B, C> {}
 
 #[cfg(feature = "ndarray")]
 impl Kernels for burn_ndarray::NdArray<f32> {}
-
-#[cfg(feature = "wgpu")]
-impl Kernels for burn_wgpu::Wgpu<f32, i32> {}
-
-#[cfg(feature = "cuda")]
-impl Kernels for burn_cuda::Cuda<f32, i32> {}

@@ -4,6 +4,8 @@
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
 mod backends;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod plain;

@@ -1,0 +1,203 @@
+//! Element-wise operations: one unit an element, or a pair of elements that turn together.
+
+use burn::tensor::{DType, Shape, Tensor};
+use burn_cubecl::CubeRuntime;
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::calculate_cube_count_elemwise;
+use cubecl::prelude::{Tensor as Strided, *};
+
+use super::launch::{Launch, countable, empty, float, held, tensor};
+use crate::ops::plain;
+use crate::rope::Rotary;
+
+/// Without overflow: the exponential is taken of negative numbers only.
+#[cube]
+fn sigmoid(x: f32) -> f32 {
+    let e = (-x.abs()).exp();
+    select(x < 0.0f32, e, 1.0f32) / (1.0f32 + e)
+}
+
+/// `silu(gate)`, rounded to the type of the tensors, times `up`; all `[len]`.
+#[cube(launch)]
+fn swiglu_forward<F: Float>(
+    gate: &Array<F>,
+    up: &Array<F>,
+    y: &mut Array<F>,
+    len: usize,
+    #[define(F)] _dtype: StorageType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    let g = f32::cast_from(gate[i]);
+    y[i] = F::cast_from(g * sigmoid(g)) * up[i];
+}
+
+/// `gate, up, dy` to `dgate, dup`, all `[len]`.
+#[cube(launch)]
+fn swiglu_gradient<F: Float>(
+    gate: &Array<F>,
+    up: &Array<F>,
+    dy: &Array<F>,
+    dgate: &mut Array<F>,
+    dup: &mut Array<F>,
+    len: usize,
+    #[define(F)] _dtype: StorageType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    let (g, dy) = (f32::cast_from(gate[i]), f32::cast_from(dy[i]));
+    let s = sigmoid(g);
+    let silu = g * s;
+    // d silu / d gate = s (1 + g (1 - s)) = s + silu (1 - s)
+    dgate[i] = F::cast_from(dy * f32::cast_from(up[i]) * (s + silu * (1.0f32 - s)));
+    dup[i] = F::cast_from(dy * silu);
+}
+
+/// Turns the pairs `(x[j], x[j + half])` of `x [n, h, 2 half]` by the angles of `cos, sin [n, 2 half]`, the sines times `sign`.
+#[cube(launch)]
+fn turn<F: Float>(
+    x: &Strided<F>,
+    cos: &Array<f32>,
+    sin: &Array<f32>,
+    y: &mut Array<F>,
+    pairs: usize,
+    h: usize,
+    half: usize,
+    sign: f32,
+    #[define(F)] _dtype: StorageType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= pairs {
+        terminate!();
+    }
+    let (j, vector) = (i % half, i / half);
+    let (token, head) = (vector / h, vector % h);
+    let from = token * x.stride(0) + head * x.stride(1) + j * x.stride(2);
+    let (x1, x2) = (f32::cast_from(x[from]), f32::cast_from(x[from + half * x.stride(2)]));
+    let angle = token * half * 2 + j;
+    let to = vector * half * 2 + j;
+    y[to] = F::cast_from(x1 * cos[angle] - x2 * (sin[angle] * sign));
+    y[to + half] = F::cast_from(x2 * cos[angle + half] + x1 * (sin[angle + half] * sign));
+}
+
+fn launch_swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
+    let (gate, up) = (into_contiguous(gate), into_contiguous(up));
+    let (client, dtype, len) = (gate.client.clone(), gate.dtype, gate.meta.num_elements());
+    let y = empty(&gate, gate.meta.shape().clone(), dtype);
+    if len == 0 {
+        return y;
+    }
+    let cube = CubeDim::new(&client, len);
+    swiglu_forward::launch::<R>(
+        &client,
+        calculate_cube_count_elemwise(&client, len, cube),
+        cube,
+        gate.into_array_arg(),
+        up.into_array_arg(),
+        y.clone().into_array_arg(),
+        len,
+        dtype.into(),
+    );
+    y
+}
+
+fn launch_swiglu_gradient<R: CubeRuntime>([gate, up, dy]: [CubeTensor<R>; 3]) -> [CubeTensor<R>; 2] {
+    let (gate, up, dy) = (into_contiguous(gate), into_contiguous(up), into_contiguous(dy));
+    let (client, dtype, len) = (gate.client.clone(), gate.dtype, gate.meta.num_elements());
+    let shape = gate.meta.shape().clone();
+    let (dgate, dup) = (empty(&gate, shape.clone(), dtype), empty(&gate, shape, dtype));
+    if len == 0 {
+        return [dgate, dup];
+    }
+    let cube = CubeDim::new(&client, len);
+    swiglu_gradient::launch::<R>(
+        &client,
+        calculate_cube_count_elemwise(&client, len, cube),
+        cube,
+        gate.into_array_arg(),
+        up.into_array_arg(),
+        dy.into_array_arg(),
+        dgate.clone().into_array_arg(),
+        dup.clone().into_array_arg(),
+        len,
+        dtype.into(),
+    );
+    [dgate, dup]
+}
+
+fn launch_turn<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], sign: f32) -> CubeTensor<R> {
+    let (cos, sin) = (into_contiguous(cos), into_contiguous(sin));
+    let (client, dtype) = (x.client.clone(), x.dtype);
+    let shape = x.meta.shape().clone();
+    let (n, h, half) = (shape[0], shape[1], shape[2] / 2);
+    let y = empty(&x, shape, dtype);
+    let pairs = n * h * half;
+    if pairs == 0 {
+        return y;
+    }
+    let cube = CubeDim::new(&client, pairs);
+    turn::launch::<R>(
+        &client,
+        calculate_cube_count_elemwise(&client, pairs, cube),
+        cube,
+        x.into_tensor_arg(),
+        cos.into_array_arg(),
+        sin.into_array_arg(),
+        y.clone().into_array_arg(),
+        pairs,
+        h,
+        half,
+        sign,
+        dtype.into(),
+    );
+    y
+}
+
+/// See [`Kernels::swiglu`](crate::Kernels::swiglu). The default where types differ.
+pub(super) fn swiglu<B: Launch>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+    let (shape, dtype) = (gate.shape(), gate.dtype());
+    if !float(dtype) || up.dtype() != dtype || !same([gate.dims(), up.dims()]) || !countable([shape.clone()]) {
+        return plain::swiglu(gate, up);
+    }
+    let [y] = B::launch("swiglu", [held(gate), held(up)], [(shape, dtype)], |[gate, up]| [launch_swiglu(gate, up)]);
+    tensor(y)
+}
+
+/// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). The default where types differ.
+pub(super) fn swiglu_backward<B: Launch>(
+    gate: Tensor<B, 2>,
+    up: Tensor<B, 2>,
+    dy: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let (shape, dtype) = (gate.shape(), gate.dtype());
+    let typed = float(dtype) && up.dtype() == dtype && dy.dtype() == dtype;
+    if !typed || !same([gate.dims(), up.dims(), dy.dims()]) || !countable([shape.clone()]) {
+        return plain::swiglu_backward(gate, up, dy);
+    }
+    let outputs = [(shape.clone(), dtype), (shape, dtype)];
+    let [dgate, dup] = B::launch("swiglu_backward", [held(gate), held(up), held(dy)], outputs, launch_swiglu_gradient);
+    (tensor(dgate), tensor(dup))
+}
+
+/// See [`Kernels::rotate`](crate::Kernels::rotate); with `sign` -1 the way back. The default where the angles are not f32.
+pub(super) fn rotate<B: Launch>(x: Tensor<B, 3>, rotary: &Rotary<B>, sign: f32) -> Tensor<B, 3> {
+    let (shape, dtype): (Shape, _) = (x.shape(), x.dtype());
+    let [n, _, hd] = x.dims();
+    let tables = [&rotary.cos, &rotary.sin].map(|t| t.dims() == [n, 1, hd] && t.dtype() == DType::F32);
+    if !float(dtype) || tables != [true, true] || hd % 2 != 0 || !countable([shape.clone()]) {
+        return if sign < 0.0 { plain::rotate_backward(x, rotary) } else { plain::rotate(x, rotary) };
+    }
+    let inputs = [held(x), held(rotary.cos.clone()), held(rotary.sin.clone())];
+    let [y] = B::launch("rotate", inputs, [(shape, dtype)], move |tensors| [launch_turn(tensors, sign)]);
+    tensor(y)
+}
+
+/// Kernels do not broadcast.
+fn same<const D: usize, const N: usize>(dims: [[usize; D]; N]) -> bool {
+    dims.iter().all(|d| *d == dims[0])
+}
