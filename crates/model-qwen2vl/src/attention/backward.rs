@@ -3,15 +3,16 @@
 //!
 //! With `p = exp(s - lse)`, `o = p v`, `D = rowsum(do o)`: `dv = p^T do`, `ds = p (do v^T - D) scale`, `dq = ds k`, `dk = ds^T q`.
 
-use burn::tensor::{IndexingUpdateOp, Tensor, backend::Backend};
+use burn::tensor::{IndexingUpdateOp, Tensor};
 
 use super::AttentionSaved;
 use super::forward::{BlockRun, concat, fold_queries, in_order, unfold_queries};
 use super::plan::{AttentionPlan, Gather};
+use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
 /// See [`Kernels::packed_attention_backward`](crate::Kernels::packed_attention_backward).
-pub fn backward<B: Backend>(
+pub fn backward<B: Kernels>(
     [q, k, v]: [Tensor<B, 3>; 3],
     o: Tensor<B, 3>,
     saved: &AttentionSaved<B>,
@@ -41,11 +42,11 @@ pub fn backward<B: Backend>(
             let (dot, lse) = (run.rows(&dot, t0, t1), run.rows(lse, t0, t1));
             let s = run.scores(&qc, t0, t1);
             let p = s.own.sub(lse.clone()).exp();
-            let dp = to_f32(dc.clone().matmul(run.keys(&run.folded.v, t1).transpose()));
+            let dp = to_f32(B::product(dc.clone(), run.keys(&run.folded.v, t1).transpose()));
             let ds = cast_to(dp.sub(dot.clone()).mul(p.clone()).mul_scalar(run.scale), dtype);
-            let mut dq_chunk = ds.clone().matmul(run.keys(&run.folded.k, t1));
-            let dv = to_f32(cast_to(p, dtype).transpose().matmul(dc.clone()));
-            let dk = to_f32(ds.transpose().matmul(qc.clone()));
+            let mut dq_chunk = B::product(ds.clone(), run.keys(&run.folded.k, t1));
+            let dv = to_f32(B::product(cast_to(p, dtype).transpose(), dc.clone()));
+            let dk = to_f32(B::product(ds.transpose(), qc.clone()));
             own = Some(match own {
                 None => (dk, dv),
                 Some((k_sum, v_sum)) => (add_front(k_sum, dk), add_front(v_sum, dv)),
@@ -53,11 +54,11 @@ pub fn backward<B: Backend>(
             if let (Some(sp), Some((kp, vp))) = (s.prefix, &run.folded.prefix) {
                 let p = run.fold_prefix(sp.sub(lse).exp());
                 let (qc, dc) = (run.fold_prefix(qc), run.fold_prefix(dc));
-                let dp = to_f32(dc.clone().matmul(vp.clone().transpose()));
+                let dp = to_f32(B::product(dc.clone(), vp.clone().transpose()));
                 let ds = cast_to(dp.sub(run.fold_prefix(dot)).mul(p.clone()).mul_scalar(run.scale), dtype);
-                dq_chunk = dq_chunk.add(run.unfold_prefix(ds.clone().matmul(kp.clone())));
-                let dv = to_f32(cast_to(p, dtype).transpose().matmul(dc));
-                let dk = to_f32(ds.transpose().matmul(qc));
+                dq_chunk = dq_chunk.add(run.unfold_prefix(B::product(ds.clone(), kp.clone())));
+                let dv = to_f32(B::product(cast_to(p, dtype).transpose(), dc));
+                let dk = to_f32(B::product(ds.transpose(), qc));
                 pre = Some(match pre {
                     None => (dk, dv),
                     Some((k_sum, v_sum)) => (k_sum.add(dk), v_sum.add(dv)),
@@ -85,7 +86,7 @@ pub fn backward<B: Backend>(
 }
 
 /// Adds `part [a, t1, hd]` to the first `t1` rows of `sum [a, t, hd]`.
-fn add_front<B: Backend>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> {
+fn add_front<B: Kernels>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> {
     let [a, t1, hd] = part.dims();
     if sum.dims()[1] == t1 {
         return sum.add(part);
@@ -95,7 +96,7 @@ fn add_front<B: Backend>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> 
 }
 
 /// Adds the rows of a block back to the packed rows they came from. Padded rows carry zeros.
-fn add_rows<B: Backend>(sum: Tensor<B, 3>, gather: &Gather<B>, part: Tensor<B, 3>) -> Tensor<B, 3> {
+fn add_rows<B: Kernels>(sum: Tensor<B, 3>, gather: &Gather<B>, part: Tensor<B, 3>) -> Tensor<B, 3> {
     match gather {
         Gather::Range(r) => {
             let [_, h, hd] = part.dims();

@@ -4,6 +4,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 
 use super::AttentionSaved;
 use super::plan::{AttentionPlan, Block};
+use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
 /// Scores held at one time, in elements: above it the queries of a block are taken in chunks.
@@ -18,20 +19,20 @@ pub(crate) struct Folded<B: Backend> {
 }
 
 /// `[b n t, Hkv G, hd]` to `[b Hkv n, t G, hd]`: the query heads of one K/V head become rows of one matmul.
-pub(crate) fn fold_queries<B: Backend>(x: Tensor<B, 3>, b: usize, n: usize, hkv: usize) -> Tensor<B, 3> {
+pub(crate) fn fold_queries<B: Kernels>(x: Tensor<B, 3>, b: usize, n: usize, hkv: usize) -> Tensor<B, 3> {
     let [rows, h, hd] = x.dims();
     let (nt, g) = (rows / b, h / hkv);
     x.reshape([b, nt, hkv, g * hd]).swap_dims(1, 2).reshape([b * hkv * n, nt / n * g, hd])
 }
 
 /// The inverse of [`fold_queries`].
-pub(crate) fn unfold_queries<B: Backend>(x: Tensor<B, 3>, b: usize, n: usize, hkv: usize, g: usize) -> Tensor<B, 3> {
+pub(crate) fn unfold_queries<B: Kernels>(x: Tensor<B, 3>, b: usize, n: usize, hkv: usize, g: usize) -> Tensor<B, 3> {
     let [_, tg, hd] = x.dims();
     let nt = n * tg / g;
     x.reshape([b, hkv, nt, g * hd]).swap_dims(1, 2).reshape([b * nt, hkv * g, hd])
 }
 
-pub(crate) fn fold<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &Block<B>) -> Folded<B> {
+pub(crate) fn fold<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &Block<B>) -> Folded<B> {
     let hkv = k.dims()[1];
     let own = |x: &Tensor<B, 3>| fold_queries(block.rows.take(x), block.b, block.n, hkv);
     Folded {
@@ -46,14 +47,14 @@ pub(crate) fn fold<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B,
 }
 
 /// Repeats a per-group mask `[b x, 1, len]` for each K/V head, `[b Hkv x, 1, len]`.
-pub(crate) fn mask_for_heads<B: Backend>(mask: &Tensor<B, 3>, b: usize, hkv: usize) -> Tensor<B, 3> {
+pub(crate) fn mask_for_heads<B: Kernels>(mask: &Tensor<B, 3>, b: usize, hkv: usize) -> Tensor<B, 3> {
     let [rows, _, len] = mask.dims();
     let x = rows / b;
     mask.clone().reshape([b, 1, x, len]).expand([b, hkv, x, len]).reshape([b * hkv * x, 1, len])
 }
 
 /// -1e30 above the diagonal, for query positions `t0..t1` (each `g` rows) against keys `0..t1`. `[1, (t1 - t0) g, t1]`
-pub(crate) fn causal_mask<B: Backend>(t0: usize, t1: usize, g: usize, device: &B::Device) -> Tensor<B, 3> {
+pub(crate) fn causal_mask<B: Kernels>(t0: usize, t1: usize, g: usize, device: &B::Device) -> Tensor<B, 3> {
     let rows =
         Tensor::<B, 1, Int>::arange(t0 as i64..t1 as i64, device).reshape([t1 - t0, 1, 1]).expand([t1 - t0, g, 1]);
     let rows = rows.reshape([(t1 - t0) * g, 1]).expand([(t1 - t0) * g, t1]);
@@ -78,7 +79,7 @@ pub(crate) struct BlockRun<'a, B: Backend> {
     pub scale: f64,
 }
 
-impl<'a, B: Backend> BlockRun<'a, B> {
+impl<'a, B: Kernels> BlockRun<'a, B> {
     pub fn new(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &'a Block<B>, causal: bool) -> Self {
         let [_, h, hd] = q.dims();
         let hkv = k.dims()[1];
@@ -128,14 +129,14 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     pub fn scores(&self, q: &Tensor<B, 3>, t0: usize, t1: usize) -> Scores<B> {
         let device = q.device();
         let k = self.keys(&self.folded.k, t1);
-        let mut own = to_f32(q.clone().matmul(k.transpose())).mul_scalar(self.scale);
+        let mut own = to_f32(B::product(q.clone(), k.transpose())).mul_scalar(self.scale);
         if self.causal && self.block.t > 1 {
             own = own.add(causal_mask(t0, t1, self.g, &device));
         } else if let Some(mask) = &self.own_mask {
             own = own.add(mask.clone());
         }
         let prefix = self.folded.prefix.as_ref().map(|(k, _)| {
-            let mut s = to_f32(self.fold_prefix(q.clone()).matmul(k.clone().transpose())).mul_scalar(self.scale);
+            let mut s = to_f32(B::product(self.fold_prefix(q.clone()), k.clone().transpose())).mul_scalar(self.scale);
             if let Some(mask) = &self.prefix_mask {
                 s = s.add(mask.clone());
             }
@@ -146,7 +147,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
 }
 
 /// See [`Kernels::packed_attention`](crate::Kernels::packed_attention).
-pub fn forward<B: Backend>(
+pub fn forward<B: Kernels>(
     q: Tensor<B, 3>,
     k: Tensor<B, 3>,
     v: Tensor<B, 3>,
@@ -168,11 +169,11 @@ pub fn forward<B: Backend>(
             }
             let e_own = s.own.sub(max.clone()).exp();
             let mut sum = e_own.clone().sum_dim(2);
-            let mut out = cast_to(e_own, dtype).matmul(run.keys(&run.folded.v, t1));
+            let mut out = B::product(cast_to(e_own, dtype), run.keys(&run.folded.v, t1));
             if let (Some(p), Some((_, v))) = (s.prefix, &run.folded.prefix) {
                 let e = p.sub(max.clone()).exp();
                 sum = sum.add(e.clone().sum_dim(2));
-                out = out.add(run.unfold_prefix(run.fold_prefix(cast_to(e, dtype)).matmul(v.clone())));
+                out = out.add(run.unfold_prefix(B::product(run.fold_prefix(cast_to(e, dtype)), v.clone())));
             }
             parts.push(cast_to(to_f32(out).div(sum.clone()), dtype));
             lses.push(max.add(sum.log()));
@@ -184,12 +185,12 @@ pub fn forward<B: Backend>(
     (in_order(outputs, plan), saved)
 }
 
-pub(crate) fn concat<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
+pub(crate) fn concat<B: Kernels, const D: usize>(mut parts: Vec<Tensor<B, D>>, dim: usize) -> Tensor<B, D> {
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
 }
 
 /// Block outputs back to packed order.
-pub(crate) fn in_order<B: Backend>(outputs: Vec<Tensor<B, 3>>, plan: &AttentionPlan<B>) -> Tensor<B, 3> {
+pub(crate) fn in_order<B: Kernels>(outputs: Vec<Tensor<B, 3>>, plan: &AttentionPlan<B>) -> Tensor<B, 3> {
     let all = concat(outputs, 0);
     match &plan.inverse {
         Some(index) => all.select(0, index.clone()),
