@@ -10,7 +10,7 @@ mod launch;
 mod norm;
 mod reduce;
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use burn_fusion::Fusion;
 
@@ -23,10 +23,6 @@ use crate::rope::Rotary;
 macro_rules! kernels {
     ($backend:ty) => {
         impl<R: CubeRuntime, BT: BoolElement> Kernels for $backend {
-            fn product<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
-                product(lhs, rhs)
-            }
-
             fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
                 norm::rms_norm(x, weight, eps)
             }
@@ -101,25 +97,5 @@ macro_rules! kernels {
         }
     };
 }
-
-/// Shortest sum that Burn's matmul is trusted with.
-const LEAST_SUM: usize = 16;
-
-/// Burn's matmul, with zeros behind sums of fewer than [`LEAST_SUM`] terms: one of the kernels that autotune may choose
-/// (`matmul_double_unit`) gives wrong numbers for 8 terms (docs/architecture.md).
-fn product<B: Backend, const D: usize>(lhs: Tensor<B, D>, rhs: Tensor<B, D>) -> Tensor<B, D> {
-    let k = lhs.dims()[D - 1];
-    if k == 0 || k >= LEAST_SUM {
-        return lhs.matmul(rhs);
-    }
-    let zeros = |like: &Tensor<B, D>, dim: usize| {
-        let mut shape = like.dims();
-        shape[dim] = LEAST_SUM - k;
-        Tensor::zeros(shape, (&like.device(), like.dtype()))
-    };
-    let (right, below) = (zeros(&lhs, D - 1), zeros(&rhs, D - 2));
-    Tensor::cat(vec![lhs, right], D - 1).matmul(Tensor::cat(vec![rhs, below], D - 2))
-}
-
 kernels!(CubeBackend<R, f32, i32, BT>);
 kernels!(Fusion<CubeBackend<R, f32, i32, BT>>);
