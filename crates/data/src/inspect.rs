@@ -115,6 +115,8 @@ pub struct Inspection {
     pub picture_sides: Histogram,
     /// Bytes of each encoded picture.
     pub picture_bytes: Histogram,
+    /// Rows of the data set that share their id with another, and are named by their number instead.
+    pub repeated_ids: usize,
     /// Rows that would be set aside, and why.
     pub set_aside: Vec<BadRow>,
 }
@@ -139,7 +141,7 @@ pub fn inspect(
     mut progress: impl FnMut(usize),
 ) -> Inspection {
     let rows = rows.min(dataset.len());
-    let mut out = Inspection::default();
+    let mut out = Inspection { repeated_ids: dataset.rows_with_repeated_ids(), ..Inspection::default() };
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let look = move |row: Result<Sample, BadRow>| row.map(|sample| look(&sample, settings.as_deref()));
     for (_, row) in Prefetcher::new(dataset.clone(), 0..rows, workers, workers * 8, look) {
@@ -228,6 +230,9 @@ impl fmt::Display for Inspection {
             if histogram.count() > 0 {
                 write!(f, "{name}: {histogram}")?;
             }
+        }
+        if self.repeated_ids > 0 {
+            writeln!(f, "rows that share their id, named by number instead: {}", self.repeated_ids)?;
         }
         writeln!(f, "set aside: {} of {}", self.set_aside.len(), self.rows)?;
         const SHOWN: usize = 20;

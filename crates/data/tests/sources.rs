@@ -460,3 +460,16 @@ fn further_columns_repeated_ids_and_places() {
     assert_eq!(dataset.place(3), Some((json.display().to_string(), 0)));
     assert_eq!(dataset.place(5), None);
 }
+
+#[test]
+fn ids_on_several_rows_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("rows.jsonl");
+    let row = |id: &str, n: usize| format!("{{\"id\": \"{id}\", \"problem\": \"{n}+{n}?\", \"answer\": {}}}\n", 2 * n);
+    std::fs::write(&path, [row("a", 1), row("b", 2), row("a", 3)].concat()).unwrap();
+    let dataset = Arc::new(Dataset::open(&[path.display().to_string().into()], &Keys::default(), None).unwrap());
+    let found = data::inspect::inspect(&dataset, usize::MAX, None, |_| {});
+    assert_eq!(found.repeated_ids, 2);
+    let said = found.to_string();
+    assert!(said.contains("named by number instead: 2") && said.contains("set aside: 0 of 3"), "{said}");
+}

@@ -225,7 +225,7 @@ impl Benchmark {
         };
         let names: Vec<&str> = BENCHMARKS.iter().map(|b| b.name).collect();
         Err(EvalError::Input(format!(
-            "there is no benchmark {name:?}; {hint}There are {}; any other file is custom:NAME=PATH",
+            "there is no benchmark {name:?}; {hint}there are {}; any other file is custom:NAME=PATH",
             names.join(", ")
         )))
     }
