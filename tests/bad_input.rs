@@ -7,25 +7,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
-use support::{Bench, checkpoints, json_row, metrics, stderr, succeeded, toy_rows, wait, write_rows};
-
-const CONFIG: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["toy:read?rows=1&cols=1&size=4"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 4
-rollout_batch_size = 2
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 2
-[trainer]
-output_dir = "run"
-max_steps = 1
-"#;
+use support::{Bench, SMALLEST, checkpoints, json_row, metrics, stderr, succeeded, toy_rows, wait, write_rows};
 
 /// Runs, expects exit code 2 and exactly one message; checks that it contains all of `words`. Returns the message.
 fn refused(bench: &Bench, overrides: &[&str], words: &[&str]) -> String {
@@ -50,7 +32,7 @@ fn refused_in_a_line(bench: &Bench, overrides: &[&str], words: &[&str]) {
 
 #[test]
 fn configuration() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     refused_in_a_line(&bench, &["algorithm.betta=0.2"], &["algorithm.betta", "did you mean `algorithm.beta`"]);
     refused_in_a_line(&bench, &["rollout.n=many"], &["rollout.n", "integer", "many"]);
     refused(&bench, &["rollout.n=0"], &["rollout.n"]);
@@ -108,7 +90,7 @@ fn edit_weights(dir: &Path, edit: impl FnOnce(&mut Tensors)) {
 
 #[test]
 fn model_folder() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     refused_in_a_line(&bench, &["model.path=nowhere"], &["nowhere", "no such model folder", "config.json"]);
 
     let dir = model(&bench, "no_weights");
@@ -144,7 +126,7 @@ fn model_folder() {
 
 #[test]
 fn weights_that_do_not_fit_are_listed_together() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     let dir = model(&bench, "contradiction");
     let path = dir.join("config.json");
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
@@ -186,7 +168,7 @@ fn weights_that_do_not_fit_are_listed_together() {
 
 #[test]
 fn data_files() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     refused_in_a_line(&bench, &["data.train_files=nowhere.parquet"], &["nowhere.parquet", "no such file"]);
     refused_in_a_line(&bench, &["data.val_files=[nowhere.parquet]"], &["nowhere.parquet", "no such file"]);
     refused_in_a_line(&bench, &["data.train_files=config.toml"], &["config.toml", "unknown file type", ".parquet"]);
@@ -275,7 +257,7 @@ fn bad_rows() -> Vec<(Value, &'static [&'static str])> {
 
 #[test]
 fn bad_rows_are_set_aside_and_the_run_goes_on() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     let bad = bad_rows();
     let mut rows: Vec<Value> = bad.iter().map(|(row, _)| row.clone()).collect();
     rows.insert(3, json_row(&toy_rows("toy:read?rows=1&cols=1&size=1")[0]));
@@ -307,7 +289,7 @@ fn bad_rows_are_set_aside_and_the_run_goes_on() {
 
 #[test]
 fn a_file_of_bad_rows_only() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     let rows: Vec<Value> = bad_rows().into_iter().map(|(row, _)| row).collect();
     write_rows(&bench.path("rows.jsonl"), &rows);
     refused(&bench, &["data.train_files=rows.jsonl"], &["data.train_files", "none of its 8 rows can be used"]);
@@ -322,7 +304,7 @@ fn a_file_of_bad_rows_only() {
 
 #[test]
 fn an_occupied_run_folder() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     succeeded(&bench.train::<&str>(&[]));
     let before = std::fs::read(bench.path("run/metrics.jsonl")).unwrap();
     let output = bench.train(&["trainer.resume=none"]);
@@ -387,7 +369,7 @@ fn full_disk(bench: &Bench, limit: &str, overrides: &[&str], make_room: impl FnO
 #[cfg(unix)]
 #[test]
 fn a_file_that_may_not_grow_leaves_the_last_checkpoint() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     succeeded(&bench.train(&["trainer.output_dir=disk/run", "trainer.max_steps=2", "trainer.save_freq=2"]));
     full_disk(&bench, "ulimit -f 2000;", &[], || (), "File too large");
 }
@@ -402,7 +384,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
             let _ = std::process::Command::new("umount").arg(&self.0).status();
         }
     }
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(SMALLEST);
     let disk = bench.path("disk");
     std::fs::create_dir(&disk).unwrap();
     // Room for one checkpoint of the toy model (12 MB), not for two.

@@ -3,26 +3,12 @@
 
 mod support;
 
-use support::{Bench, checkpoints, metrics, stderr, succeeded};
+use support::{Bench, SMALLEST, checkpoints, metrics, stderr, succeeded};
 
-const CONFIG: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["toy:read?rows=1&cols=1&size=4"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 4
-rollout_batch_size = 2
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 2
-[trainer]
-output_dir = "run"
-max_steps = 3
-save_freq = 1
-"#;
+/// Three steps, a checkpoint after each.
+fn three_steps() -> String {
+    SMALLEST.replace("max_steps = 1", "max_steps = 3\nsave_freq = 1")
+}
 
 /// `reward.command` that runs this shell script, which finds each request in `$line`.
 fn command(each: &str) -> String {
@@ -31,7 +17,7 @@ fn command(each: &str) -> String {
 
 #[test]
 fn its_rewards_are_trained_on() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(&three_steps());
     // Rewards 0, 1, 2, ... so that no group is without differences, and a metric of its own.
     let each = r#"k=$((k+1)); echo "{\"overall\": $k, \"accuracy\": 1, \"seen\": 7}""#;
     let output = bench.train(&[command(each)]);
@@ -48,7 +34,7 @@ fn its_rewards_are_trained_on() {
 
 #[test]
 fn one_that_fails_ends_the_run_and_keeps_the_checkpoints() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(&three_steps());
     // Dies in the second step, twice: the second life finds the mark of the first.
     let each = r#"k=$((k+1)); if [ $k -gt 4 ] || [ -e gone ]; then touch gone; echo "no such grader" >&2; exit 3; fi; echo "{\"overall\": $k}""#;
     let output = bench.train(&[command(each)]);
@@ -65,7 +51,7 @@ fn one_that_fails_ends_the_run_and_keeps_the_checkpoints() {
 
 #[test]
 fn one_that_does_not_exist_is_bad_input() {
-    let bench = Bench::new(CONFIG);
+    let bench = Bench::new(&three_steps());
     let output = bench.train(&["reward.command=[no-such-grader-program]"]);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");

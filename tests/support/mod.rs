@@ -11,6 +11,25 @@ use serde_json::{Map, Value};
 /// Longest that any run of these tests may take, in seconds.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// The smallest run there is: a step takes milliseconds, and nothing is learned.
+pub const SMALLEST: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["toy:read?rows=1&cols=1&size=4"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 4
+rollout_batch_size = 2
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 2
+[trainer]
+output_dir = "run"
+max_steps = 1
+"#;
+
 /// A folder with a configuration, in which runs are started.
 pub struct Bench {
     dir: tempfile::TempDir,

@@ -66,8 +66,8 @@ fn swiglu(bencher: Bencher, ours: bool) {
     });
 }
 
-/// A linear layer while decoding (16 rows) and while training; the default is Burn's matmul.
-#[divan::bench(args = [(16, true), (16, false), (ROWS, true), (ROWS, false)])]
+/// A linear layer while decoding (some rows) and while training; the default is Burn's matmul.
+#[divan::bench(args = [16, 32, 48, 64, 96, ROWS].into_iter().flat_map(|rows| OURS.map(|ours| (rows, ours))))]
 fn affine(bencher: Bencher, (rows, ours): (usize, bool)) {
     let (x, w) = (random([rows, D]), random([M, D]));
     bencher.bench_local(|| {

@@ -65,7 +65,7 @@ pub fn log_probs_backward<B: Kernels>(
 
 /// The head chunk by chunk: `read` makes log-probs and, if asked for, entropies `[c]` of logits `[c, V]`, as the matmul leaves
 /// them, and targets `[c]`.
-pub(crate) fn log_probs_by<B: Kernels>(
+pub(crate) fn log_probs_by<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -79,7 +79,7 @@ pub(crate) fn log_probs_by<B: Kernels>(
     }
     let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
     for (a, b) in chunks(m, weight.dims()[0]) {
-        let logits = B::product(hidden.clone().slice([a..b, 0..d]), weight.clone().transpose());
+        let logits = hidden.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
         let part = read(logits, targets.clone().slice(a..b));
         log_probs.push(part.log_probs);
         entropies.extend(part.entropy);
@@ -89,7 +89,7 @@ pub(crate) fn log_probs_by<B: Kernels>(
 
 /// The head's gradients chunk by chunk: `gradient` turns logits `[c, V]`, as the matmul leaves them, targets `[c]` and the
 /// gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
-pub(crate) fn log_probs_backward_by<B: Kernels>(
+pub(crate) fn log_probs_backward_by<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -102,16 +102,16 @@ pub(crate) fn log_probs_backward_by<B: Kernels>(
     let mut dw: Option<Tensor<B, 2>> = None;
     for (a, b) in chunks(m, weight.dims()[0]) {
         let h = hidden.clone().slice([a..b, 0..d]);
-        let logits = B::product(h.clone(), weight.clone().transpose());
+        let logits = h.clone().matmul(weight.clone().transpose());
         let dl = d_log_probs.clone().slice(a..b);
         let de = d_entropy.as_ref().map(|de| de.clone().slice(a..b));
         let dz = gradient(logits, targets.clone().slice(a..b), dl, de);
-        let part = to_f32(B::product(dz.clone().transpose(), h));
+        let part = to_f32(dz.clone().transpose().matmul(h));
         dw = Some(match dw {
             None => part,
             Some(sum) => sum.add(part),
         });
-        parts.push(B::product(dz, weight.clone()));
+        parts.push(dz.matmul(weight.clone()));
     }
     match dw {
         Some(dw) => (Tensor::cat(parts, 0), dw),
@@ -120,7 +120,7 @@ pub(crate) fn log_probs_backward_by<B: Kernels>(
 }
 
 /// See [`Kernels::log_probs`](crate::Kernels::log_probs).
-pub fn plain_log_probs<B: Kernels>(
+pub fn plain_log_probs<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -141,7 +141,7 @@ pub fn plain_log_probs<B: Kernels>(
 }
 
 /// See [`Kernels::log_probs_backward`](crate::Kernels::log_probs_backward).
-pub fn plain_log_probs_backward<B: Kernels>(
+pub fn plain_log_probs_backward<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,

@@ -26,14 +26,14 @@ impl<B: Kernels> Linear<B> {
     }
 }
 
-impl<B: Kernels> Linear<B> {
+impl<B: Backend> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        grads.add(&format!("{name}.weight"), B::product(dy.clone().transpose(), x));
+        grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));
         if self.bias.is_some() {
             grads.add(&format!("{name}.bias"), to_f32(dy.clone()).sum_dim(0));
         }
-        B::product(dy, self.weight.clone())
+        dy.matmul(self.weight.clone())
     }
 
     pub(crate) fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {

@@ -130,7 +130,7 @@ impl<B: Kernels> VisionTower<B> {
             let Some(saved) = blocks.pop() else { break };
             dx = block.backward(saved, &plan.rotary, self.plan_of(i, plan), dx, &format!("visual.blocks.{i}"), grads);
         }
-        grads.add("visual.patch_embed.proj.weight", B::product(dx.transpose(), patches));
+        grads.add("visual.patch_embed.proj.weight", dx.transpose().matmul(patches));
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

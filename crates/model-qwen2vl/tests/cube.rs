@@ -5,6 +5,7 @@
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::attention::decode::{DecodeKv, decode_attention};
+use model_qwen2vl::attention::{AttentionPlan, Response, backward, forward};
 use model_qwen2vl::head::{plain_log_probs, plain_log_probs_backward};
 use model_qwen2vl::ops::{AdamWStep, plain};
 use model_qwen2vl::params::cast_to;
@@ -216,6 +217,67 @@ fn head<B: Kernels>() {
     }
 }
 
+/// Attention inside image windows, if there are any, or over prompts and their responses.
+fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -> AttentionPlan<B> {
+    let device = Default::default();
+    if !windows.is_empty() {
+        return AttentionPlan::bidirectional(windows, &device);
+    }
+    let (mut prompts, mut responses, mut at) = (vec![], vec![], 0);
+    let mut rows = |len: usize| {
+        at += len;
+        at - len..at
+    };
+    for (prompt, (len, lens)) in groups.iter().enumerate() {
+        prompts.push(rows(*len));
+        responses.extend(lens.iter().map(|len| Response { rows: rows(*len), prompt }));
+    }
+    AttentionPlan::causal(&prompts, &responses, &device)
+}
+
+fn attention<B: Kernels>() {
+    // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a segment
+    // so long that its queries are taken in chunks.
+    type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
+    let cases: [Case; 6] = [
+        (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),
+        (6, 1, 32, &[], &[(33, &[20, 20, 20]), (30, &[20, 20, 20])]),
+        (2, 2, 64, &[64, 64, 16, 4, 64], &[]),
+        (3, 3, 80, &[5, 5, 5], &[]),
+        (1, 1, 16, &[], &[(300, &[1])]),
+        (1, 1, 8, &[], &[(4200, &[])]),
+    ];
+    for (h, hkv, hd, windows, groups) in cases {
+        let what = format!("attention of {h}/{hkv} heads of {hd}, {windows:?} {groups:?}");
+        let (plan, host_plan) = (attention_plan::<B>(windows, groups), attention_plan::<Cpu>(windows, groups));
+        let n = plan.tokens;
+        let [q, k, v, d_o] = [h, hkv, hkv, h].map(|heads| random::<B, 3>([n, heads, hd]));
+        let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
+        let qkv = [q.clone(), k.clone(), v.clone()];
+        let ours = B::packed_attention_backward(qkv, o.clone(), &saved, d_o.clone(), &plan);
+        let [q, k, v, d_o] = [q, k, v, d_o].map(|t| host(&t));
+        let (po, saved) = forward(q.clone(), k.clone(), v.clone(), &host_plan);
+        as_host(o, po.clone(), &what);
+        let plain = backward([q, k, v], po, &saved, d_o, &host_plan);
+        for (name, (ours, plain)) in ["dq", "dk", "dv"].iter().zip(ours.into_iter().zip(plain)) {
+            as_host(ours, plain, &format!("{what}: {name}"));
+        }
+    }
+    if let Some(half) = half::<B>() {
+        let plan = attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
+        let [q, k, v, d_o] = [4, 2, 2, 4].map(|heads| cast_to(random::<B, 3>([plan.tokens, heads, 32]), half));
+        let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
+        let (po, plain_saved) = forward(q.clone(), k.clone(), v.clone(), &plan);
+        let qkv = [q, k, v];
+        let ours = B::packed_attention_backward(qkv.clone(), o.clone(), &saved, d_o.clone(), &plan);
+        let plain = backward(qkv, po.clone(), &plain_saved, d_o, &plan);
+        within(o, po, 3e-3, "attention, half");
+        for (ours, plain) in ours.into_iter().zip(plain) {
+            within(ours, plain, 1e-2, "attention's gradients, half");
+        }
+    }
+}
+
 fn host_kv<B: Kernels>(kv: &DecodeKv<B>) -> DecodeKv<Cpu> {
     DecodeKv {
         prefix: (host(&kv.prefix.0), host(&kv.prefix.1)),
@@ -316,7 +378,11 @@ macro_rules! on {
 mod wgpu {
     macro_rules! all {
         ($module:ident, $backend:ty) => {
-            on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, adamw, head, decode, write_column, chain]);
+            on!(
+                $module,
+                $backend,
+                [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
+            );
         };
     }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);

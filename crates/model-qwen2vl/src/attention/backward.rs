@@ -3,16 +3,27 @@
 //!
 //! With `p = exp(s - lse)`, `o = p v`, `D = rowsum(do o)`: `dv = p^T do`, `ds = p (do v^T - D) scale`, `dq = ds k`, `dk = ds^T q`.
 
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{IndexingUpdateOp, Tensor, backend::Backend};
 
 use super::AttentionSaved;
 use super::forward::{BlockRun, concat, fold_queries, in_order, unfold_queries};
 use super::plan::{AttentionPlan, Gather};
-use crate::ops::Kernels;
+use super::scores::{Between, Plain};
 use crate::params::{cast_to, to_f32};
 
 /// See [`Kernels::packed_attention_backward`](crate::Kernels::packed_attention_backward).
-pub fn backward<B: Kernels>(
+pub fn backward<B: Backend>(
+    [q, k, v]: [Tensor<B, 3>; 3],
+    o: Tensor<B, 3>,
+    saved: &AttentionSaved<B>,
+    d_o: Tensor<B, 3>,
+    plan: &AttentionPlan<B>,
+) -> [Tensor<B, 3>; 3] {
+    backward_by::<B, Plain>([q, k, v], o, saved, d_o, plan)
+}
+
+/// The backward pass with `S` between its matrix products.
+pub(crate) fn backward_by<B: Backend, S: Between<B>>(
     [q, k, v]: [Tensor<B, 3>; 3],
     o: Tensor<B, 3>,
     saved: &AttentionSaved<B>,
@@ -36,29 +47,28 @@ pub fn backward<B: Kernels>(
         let mut own: Option<(Tensor<B, 3>, Tensor<B, 3>)> = None;
         let mut pre: Option<(Tensor<B, 3>, Tensor<B, 3>)> = None;
         // The last chunk sees all keys, so going backwards lets the sums start at full size.
-        for (t0, t1) in run.chunks().into_iter().rev() {
+        for (t0, t1) in run.chunks(S::SCORES).into_iter().rev() {
             let qc = run.rows(&run.folded.q, t0, t1);
             let dc = run.rows(&d_out, t0, t1);
             let (dot, lse) = (run.rows(&dot, t0, t1), run.rows(lse, t0, t1));
-            let s = run.scores(&qc, t0, t1);
-            let p = s.own.sub(lse.clone()).exp();
-            let dp = to_f32(B::product(dc.clone(), run.keys(&run.folded.v, t1).transpose()));
-            let ds = cast_to(dp.sub(dot.clone()).mul(p.clone()).mul_scalar(run.scale), dtype);
-            let mut dq_chunk = B::product(ds.clone(), run.keys(&run.folded.k, t1));
-            let dv = to_f32(B::product(cast_to(p, dtype).transpose(), dc.clone()));
-            let dk = to_f32(B::product(ds.transpose(), qc.clone()));
+            let own_mask = run.own_mask(t0);
+            let dp = dc.clone().matmul(run.keys(&run.folded.v, t1).transpose());
+            let own_products = run.own(&qc, t1, &own_mask);
+            let [p, ds] = S::gradient(own_products, dp, lse.clone(), dot.clone(), run.scale);
+            let mut dq_chunk = ds.clone().matmul(run.keys(&run.folded.k, t1));
+            let dv = to_f32(p.transpose().matmul(dc.clone()));
+            let dk = to_f32(ds.transpose().matmul(qc.clone()));
             own = Some(match own {
                 None => (dk, dv),
                 Some((k_sum, v_sum)) => (add_front(k_sum, dk), add_front(v_sum, dv)),
             });
-            if let (Some(sp), Some((kp, vp))) = (s.prefix, &run.folded.prefix) {
-                let p = run.fold_prefix(sp.sub(lse).exp());
-                let (qc, dc) = (run.fold_prefix(qc), run.fold_prefix(dc));
-                let dp = to_f32(B::product(dc.clone(), vp.clone().transpose()));
-                let ds = cast_to(dp.sub(run.fold_prefix(dot)).mul(p.clone()).mul_scalar(run.scale), dtype);
-                dq_chunk = dq_chunk.add(run.unfold_prefix(B::product(ds.clone(), kp.clone())));
-                let dv = to_f32(B::product(cast_to(p, dtype).transpose(), dc));
-                let dk = to_f32(B::product(ds.transpose(), qc));
+            if let (Some(products), Some((kp, vp))) = (run.prefix(&qc), &run.folded.prefix) {
+                let [qc, dc, lse, dot] = [qc, dc, lse, dot].map(|x| run.fold_prefix(x));
+                let dp = dc.clone().matmul(vp.clone().transpose());
+                let [p, ds] = S::gradient(products, dp, lse, dot, run.scale);
+                dq_chunk = dq_chunk.add(run.unfold_prefix(ds.clone().matmul(kp.clone())));
+                let dv = to_f32(p.transpose().matmul(dc));
+                let dk = to_f32(ds.transpose().matmul(qc));
                 pre = Some(match pre {
                     None => (dk, dv),
                     Some((k_sum, v_sum)) => (k_sum.add(dk), v_sum.add(dv)),
@@ -86,7 +96,7 @@ pub fn backward<B: Kernels>(
 }
 
 /// Adds `part [a, t1, hd]` to the first `t1` rows of `sum [a, t, hd]`.
-fn add_front<B: Kernels>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> {
+fn add_front<B: Backend>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> {
     let [a, t1, hd] = part.dims();
     if sum.dims()[1] == t1 {
         return sum.add(part);
@@ -96,7 +106,7 @@ fn add_front<B: Kernels>(sum: Tensor<B, 3>, part: Tensor<B, 3>) -> Tensor<B, 3> 
 }
 
 /// Adds the rows of a block back to the packed rows they came from. Padded rows carry zeros.
-fn add_rows<B: Kernels>(sum: Tensor<B, 3>, gather: &Gather<B>, part: Tensor<B, 3>) -> Tensor<B, 3> {
+fn add_rows<B: Backend>(sum: Tensor<B, 3>, gather: &Gather<B>, part: Tensor<B, 3>) -> Tensor<B, 3> {
     match gather {
         Gather::Range(r) => {
             let [_, h, hd] = part.dims();

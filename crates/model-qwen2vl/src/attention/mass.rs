@@ -7,8 +7,9 @@ use std::ops::Range;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use super::forward::{SCORE_BUDGET, causal_mask, fold_queries};
+use super::forward::fold_queries;
 use super::plan::AttentionPlan;
+use super::scores::{PLAIN_SCORES, causal_mask};
 use crate::layers::Attend;
 use crate::ops::Kernels;
 use crate::params::to_f32;
@@ -50,7 +51,7 @@ impl<B: Kernels> Attend<B> for Measure<'_, B> {
 }
 
 /// `q [N, H, hd]`, `k [N, Hkv, hd]` to the masses `[T, 3]` of one response on image, prompt, generated.
-fn masses<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
+fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
     let device = q.device();
     let [_, heads, hd] = q.dims();
     let hkv = k.dims()[1];
@@ -73,7 +74,7 @@ fn masses<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Te
         kinds[key * 3 + kind] = 1.0;
     }
     let kinds = Tensor::<B, 2>::from_data(TensorData::new(kinds, [p + t, 3]), &device);
-    let step = (SCORE_BUDGET / (heads * (p + t))).clamp(1, t.max(1));
+    let step = (PLAIN_SCORES / (heads * (p + t))).clamp(1, t.max(1));
     let scale = 1.0 / (hd as f64).sqrt();
     let parts = (0..t)
         .step_by(step)
@@ -83,19 +84,19 @@ fn masses<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Te
             let own = rows(q, looker.rows.start + t0..looker.rows.start + t1);
             let own = to_f32(fold_queries(own, 1, 1, hkv)); // [Hkv, c G, hd]
             let seen = p + t1;
-            let scores = B::product(own, keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
+            let scores = own.matmul(keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
             let open = Tensor::zeros([1, c * g, p], &device);
-            let scores = scores.add(Tensor::cat(vec![open, causal_mask(t0, t1, g, &device)], 2));
+            let scores = scores.add(Tensor::cat(vec![open, causal_mask(t0, t1, g, t1, &device)], 2));
             let mass = softmax(scores, 2).reshape([hkv, c, g * seen]).mean_dim(0); // mean over K/V heads
             let mass: Tensor<B, 2> = mass.reshape([c, g, seen]).mean_dim(1).reshape([c, seen]); // and their query heads
-            B::product(mass, kinds.clone().slice([0..seen, 0..3]))
+            mass.matmul(kinds.clone().slice([0..seen, 0..3]))
         })
         .collect();
     Tensor::cat(parts, 0)
 }
 
 /// Reads the masses from the device.
-pub(crate) fn read<B: Kernels>(masses: Vec<Tensor<B, 2>>) -> Vec<AttentionMass> {
+pub(crate) fn read<B: Backend>(masses: Vec<Tensor<B, 2>>) -> Vec<AttentionMass> {
     masses
         .into_iter()
         .map(|m| {

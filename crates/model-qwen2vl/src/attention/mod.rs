@@ -6,9 +6,14 @@ pub mod decode;
 mod forward;
 pub mod mass;
 mod plan;
+pub(crate) mod scores;
 
 pub use backward::backward;
+#[cfg(feature = "cube")]
+pub(crate) use backward::backward_by;
 pub use forward::forward;
+#[cfg(feature = "cube")]
+pub(crate) use forward::forward_by;
 pub use plan::{AttentionPlan, Response};
 
 use burn::tensor::{Tensor, backend::Backend};

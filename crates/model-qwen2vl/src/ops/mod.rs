@@ -19,11 +19,6 @@ use crate::rope::Rotary;
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
-    /// The matrix product over the last two dimensions, `[.., m, k]` and `[.., k, n]` to `[.., m, n]`: what the model multiplies with.
-    fn product<const D: usize>(lhs: Tensor<Self, D>, rhs: Tensor<Self, D>) -> Tensor<Self, D> {
-        lhs.matmul(rhs)
-    }
-
     /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.
     fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::affine(x, weight, bias)

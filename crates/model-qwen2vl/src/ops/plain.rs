@@ -3,13 +3,13 @@
 
 use burn::tensor::{Tensor, activation, backend::Backend};
 
-use super::{AdamWStep, Kernels};
+use super::AdamWStep;
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
 
 /// See [`Kernels::affine`](super::Kernels::affine).
-pub fn affine<B: Kernels>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&Tensor<B, 1>>) -> Tensor<B, 2> {
-    let y = B::product(x, weight.clone().transpose());
+pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&Tensor<B, 1>>) -> Tensor<B, 2> {
+    let y = x.matmul(weight.clone().transpose());
     match bias {
         Some(bias) => y.add(bias.clone().unsqueeze()),
         None => y,

@@ -13,14 +13,12 @@ use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 
-use crate::ops::Kernels;
-
 /// A tensor of either kind as the backend holds it.
 pub(super) type Held<B> = <B as BackendTypes>::FloatTensorPrimitive;
 
 /// A backend whose tensors are, at the bottom, buffers of a CubeCL runtime.
 pub(super) trait Launch:
-    Kernels + BackendTypes<IntTensorPrimitive = <Self as BackendTypes>::FloatTensorPrimitive>
+    Backend + BackendTypes<IntTensorPrimitive = <Self as BackendTypes>::FloatTensorPrimitive>
 {
     /// Where kernels run.
     type Runtime: CubeRuntime;

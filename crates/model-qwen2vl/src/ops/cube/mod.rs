@@ -3,6 +3,7 @@
 //! every run, and leave what they do not cover to the defaults.
 
 mod adamw;
+mod attention;
 mod decode;
 mod elements;
 mod head;
@@ -16,6 +17,7 @@ use burn_fusion::Fusion;
 
 use super::{AdamWStep, Kernels};
 use crate::attention::decode::DecodeKv;
+use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
 use crate::head::HeadOutput;
 use crate::rope::Rotary;
 
@@ -54,6 +56,25 @@ macro_rules! kernels {
                 dy: Tensor<Self, 2>,
             ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
                 elements::swiglu_backward(gate, up, dy)
+            }
+
+            fn packed_attention(
+                q: Tensor<Self, 3>,
+                k: Tensor<Self, 3>,
+                v: Tensor<Self, 3>,
+                plan: &AttentionPlan<Self>,
+            ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
+                forward_by::<Self, attention::Kernel>(q, k, v, plan)
+            }
+
+            fn packed_attention_backward(
+                qkv: [Tensor<Self, 3>; 3],
+                o: Tensor<Self, 3>,
+                saved: &AttentionSaved<Self>,
+                d_o: Tensor<Self, 3>,
+                plan: &AttentionPlan<Self>,
+            ) -> [Tensor<Self, 3>; 3] {
+                backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
             }
 
             fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {

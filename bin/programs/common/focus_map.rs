@@ -1,7 +1,7 @@
 //! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest visual
 //! focus, and all generated tokens coloured by their focus.
 
-use crate::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
+use super::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
 use data::{ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};

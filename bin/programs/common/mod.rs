@@ -1,5 +1,7 @@
 //! What the programs share: the choice of a backend and the way errors end a program.
-#![allow(dead_code)] // each program uses a part
+
+pub mod focus_map;
+mod sheet;
 
 use std::process::ExitCode;
 
@@ -106,17 +108,27 @@ pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
         .ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
 }
 
-/// Whether a first computation on the device succeeds. Drivers that are missing end in a panic inside the libraries: it is
-/// caught, and its text is not shown.
-fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
+/// Drivers that are missing end in a panic inside the libraries: it is caught, and its text is not shown.
+fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let device = device.clone();
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        Tensor::<B, 1>::ones([2], &device).sum().try_into_data().is_ok()
-    }));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     std::panic::set_hook(hook);
-    result.unwrap_or(false)
+    result.ok()
+}
+
+/// Whether a first computation on the device succeeds.
+fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
+    quietly(|| Tensor::<B, 1>::ones([2], device).sum().try_into_data().is_ok()).unwrap_or(false)
+}
+
+/// What a wgpu program would compute on is a driver that pretends to be a graphics card on the CPU. Sets the device up, so it may
+/// be asked once only. None without any device.
+#[cfg(feature = "wgpu")]
+fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
+    let setup = quietly(|| burn_wgpu::init_setup::<burn_wgpu::graphics::AutoGraphicsApi>(device, Default::default()))?;
+    // Its type is an enum of a crate that Burn does not re-export.
+    Some(format!("{:?}", setup.adapter.get_info().device_type) == "Cpu")
 }
 
 /// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
@@ -131,6 +143,13 @@ pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Resul
     Err(Failure::input("no backend finds a device; build with --features flex or ndarray for the CPU"))
 }
 
+fn no_device(backend: Backend) -> Failure {
+    Failure::input(format!(
+        "backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU",
+        backend.as_str()
+    ))
+}
+
 /// `None` if `optional` and the backend has no device.
 fn attempt<J: OnBackend>(
     backend: Backend,
@@ -143,13 +162,7 @@ fn attempt<J: OnBackend>(
         ($type:ty, $bf16:expr) => {{
             let device = <$type as burn::tensor::backend::BackendTypes>::Device::default();
             if !works::<$type>(&device) {
-                if optional {
-                    return Ok(None);
-                }
-                return Err(Failure::input(format!(
-                    "backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU",
-                    backend.as_str()
-                )));
+                return if optional { Ok(None) } else { Err(no_device(backend)) };
             }
             let dtype = match dtype {
                 Dtype::Bf16 => DType::BF16,
@@ -176,10 +189,21 @@ fn attempt<J: OnBackend>(
         Backend::Flex => run!(burn_flex::Flex<f32, i32>, false),
         #[cfg(feature = "ndarray")]
         Backend::Ndarray => run!(burn_ndarray::NdArray<f32>, false),
-        #[cfg(all(feature = "wgpu", not(feature = "vulkan")))]
-        Backend::Wgpu => run!(burn_wgpu::Wgpu<f32, i32>, false),
-        #[cfg(feature = "vulkan")]
-        Backend::Vulkan | Backend::Wgpu => run!(burn_wgpu::Wgpu<f32, i32>, false),
+        #[cfg(feature = "wgpu")]
+        Backend::Wgpu | Backend::Vulkan if backend == Backend::Wgpu || cfg!(feature = "vulkan") => {
+            match software_adapter(&Default::default()) {
+                // A CPU backend is faster, and its matmuls are right.
+                None | Some(true) if optional => return Ok(None),
+                None => return Err(no_device(backend)),
+                Some(true) => eprintln!(
+                    "warning: backend {} found no graphics card, only a software device: slow, and its matmuls may be wrong \
+                     (docs/architecture.md); --backend flex runs on the CPU",
+                    backend.as_str()
+                ),
+                Some(false) => {}
+            }
+            run!(burn_wgpu::Wgpu<f32, i32>, false)
+        }
         #[cfg(feature = "cuda")]
         Backend::Cuda => run!(burn_cuda::Cuda<f32, i32>, true),
         other => Err(Failure::input(format!(

@@ -1,0 +1,324 @@
+//! `bench`: what a training step costs, phase by phase, on random prompts of given sizes.
+//!
+//! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response exactly
+//! as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
+
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use analysis::svg::axis::Axis;
+use analysis::svg::chart::{Chart, Mark, Series};
+use burn::tensor::DType;
+use clap::{Args, Parser, Subcommand};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use rl::config::{MomentsDtype, OldLogProbs};
+use rl::shaping::ShapingKind;
+use workload::{Bench, Row, Sizes};
+
+/// Measure a training step.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  bench step --preset small --json
+  bench step --model DIR --image 672 --rollouts 16 --steps 5
+  bench sweep --preset small response --values 64,128,256,512 --plot response
+  bench sweep --preset toy model --values toy,small
+
+Exit codes: 0 done, 1 failed, 2 bad usage or input."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Time whole steps: generate, old log-probs, update.
+    Step {
+        #[command(flatten)]
+        shared: Shared,
+        /// One JSON object a step instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Time steps while one size grows; a Markdown table, and a picture of it.
+    Sweep {
+        /// What grows: words of the prompt, tokens of a response, responses a prompt, side of the picture, or the model.
+        #[arg(value_parser = ["prompt", "response", "rollouts", "image", "model"])]
+        over: String,
+        /// Its values: numbers, or presets and folders for `model`.
+        #[arg(long, value_delimiter = ',', required = true)]
+        values: Vec<String>,
+        /// Draw seconds and memory over the values (numbers only): FILE-seconds.svg and FILE-memory.svg.
+        #[arg(long, value_name = "FILE")]
+        plot: Option<PathBuf>,
+        #[command(flatten)]
+        shared: Shared,
+    },
+}
+
+#[derive(Args, Clone)]
+struct Shared {
+    /// Model folder in the Hugging Face layout; only config.json and the weights are read.
+    #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
+    model: Option<PathBuf>,
+    /// Random weights of a built-in size: toy, small, 3b, 7b or 32b.
+    #[arg(long)]
+    preset: Option<String>,
+    /// Prompts a step.
+    #[arg(long, default_value_t = 2)]
+    prompts: usize,
+    /// Responses a prompt.
+    #[arg(long, default_value_t = 8)]
+    rollouts: usize,
+    /// Side of the picture in pixels; 0 leaves it out.
+    #[arg(long, default_value_t = 336)]
+    image: usize,
+    /// Words of the prompt around the picture.
+    #[arg(long, default_value_t = 48)]
+    text_tokens: usize,
+    /// Length of every response.
+    #[arg(long, default_value_t = 96)]
+    response_tokens: usize,
+    /// Responses in one forward and backward pass, their prompts not counted. Default: as many as train takes.
+    #[arg(long, value_name = "K")]
+    micro_batch: Option<usize>,
+    /// Steps to time.
+    #[arg(long, default_value_t = 3)]
+    steps: usize,
+    /// Root of the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// vgpo, dapo or grpo.
+    #[arg(long, default_value = "dapo", value_parser = ["vgpo", "dapo", "grpo"])]
+    algorithm: String,
+    /// Log-probs of the sampling policy: recompute (as the peer does) or rollout.
+    #[arg(long, default_value = "recompute", value_parser = ["recompute", "rollout"])]
+    old_log_probs: String,
+    /// Number format of the optimizer's moments: f32 or bf16 (as PyTorch keeps them for a bf16 model).
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    moments_dtype: String,
+    /// Compute each layer again in its backward: auto, always or never.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
+    recompute: String,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
+    backend: rl::config::Backend,
+    /// auto, f32 or bf16.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
+    dtype: rl::config::Dtype,
+}
+
+impl Shared {
+    fn sizes(&self) -> Sizes {
+        Sizes {
+            prompts: self.prompts,
+            rollouts: self.rollouts,
+            image: self.image,
+            text_tokens: self.text_tokens,
+            response_tokens: self.response_tokens,
+            micro_batch: self.micro_batch,
+        }
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        for (name, value) in [
+            ("--prompts", self.prompts),
+            ("--rollouts", self.rollouts),
+            ("--text-tokens", self.text_tokens),
+            ("--response-tokens", self.response_tokens),
+            ("--steps", self.steps),
+            ("--micro-batch", self.micro_batch.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Failure::input(format!("{name} is 0; give 1 or more")));
+            }
+        }
+        if self.image > 0 && self.image < 28 {
+            return Err(Failure::input(format!(
+                "--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none",
+                self.image
+            )));
+        }
+        if self.algorithm == "vgpo" && self.rollouts < 2 {
+            return Err(Failure::input("vgpo compares the responses of a group: --rollouts 2 or more"));
+        }
+        Ok(())
+    }
+
+    fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Qwen2_5_VL<B>, Failure> {
+        if let Some(dir) = &self.model {
+            return Ok(Qwen2_5_VL::load(dir, dtype, device)?);
+        }
+        let name = self.preset.as_deref().unwrap_or_default();
+        let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| {
+            Failure::input(format!("there is no preset {name:?}; there are toy, small, 3b, 7b and 32b"))
+        })?;
+        Ok(Qwen2_5_VL::random(config, self.seed, dtype, device))
+    }
+}
+
+impl Shared {
+    /// The model and the settings of its steps.
+    fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
+        let moments = if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 };
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed, moments);
+        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
+        bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
+        bench.config.actor.old_log_probs =
+            if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.recompute = match self.recompute.as_str() {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        };
+        Ok(bench)
+    }
+}
+
+struct Job(Command);
+
+impl OnBackend for Job {
+    type Output = Result<(), Failure>;
+    fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        let shared = match &self.0 {
+            Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared.clone(),
+        };
+        match self.0 {
+            Command::Step { json, .. } => {
+                let mut bench = shared.bench::<B>(dtype, &device)?;
+                if !json {
+                    println!("{}", Row::header());
+                    println!("{}|", "|---".repeat(Row::COLUMNS));
+                }
+                for step in 0..shared.steps {
+                    let row = bench.step(&shared.sizes(), step as u64)?;
+                    println!("{}", if json { row.json().to_string() } else { row.line() });
+                }
+                Ok(())
+            }
+            Command::Sweep { over, values, plot, .. } => sweep::<B>(&shared, &over, &values, plot, dtype, &device),
+        }
+    }
+}
+
+/// Medians of the steps at each value; one value after the other, so that the highest memory is that value's own.
+fn sweep<B: Kernels>(
+    shared: &Shared,
+    over: &str,
+    values: &[String],
+    plot: Option<PathBuf>,
+    dtype: DType,
+    device: &B::Device,
+) -> Result<(), Failure> {
+    let number = |value: &String| {
+        value
+            .parse::<usize>()
+            .ok()
+            .filter(|v| *v > 0 || over == "image")
+            .ok_or_else(|| Failure::input(format!("--values {value:?}: {over} takes whole numbers of 1 or more")))
+    };
+    let of_model = over == "model";
+    if of_model && plot.is_some() {
+        return Err(Failure::input("--plot needs numbers on its axis; models have none"));
+    }
+    if !of_model {
+        values.iter().map(number).collect::<Result<Vec<_>, _>>()?;
+    }
+    println!("| {over} {}", Row::header());
+    println!("|---{}|", "|---".repeat(Row::COLUMNS));
+    let mut points = Vec::new();
+    let mut bench = None;
+    for value in values {
+        let mut shared = shared.clone();
+        if of_model {
+            let folder = PathBuf::from(value);
+            (shared.model, shared.preset) = match folder.is_dir() {
+                true => (Some(folder), None),
+                false => (None, Some(value.clone())),
+            };
+            bench = None;
+        } else {
+            let value = number(value)?;
+            match over {
+                "prompt" => shared.text_tokens = value,
+                "response" => shared.response_tokens = value,
+                "image" => shared.image = value,
+                _ => shared.rollouts = value,
+            }
+        }
+        shared.check()?;
+        workload::reset_peak();
+        let bench = match &mut bench {
+            Some(bench) => bench,
+            none => none.insert(shared.bench::<B>(dtype, device)?),
+        };
+        let sizes = shared.sizes();
+        let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
+        let row = Row::median(rows);
+        println!("| {value} {}", row.line());
+        points.push((value.parse().unwrap_or(0.0), row));
+    }
+    match plot {
+        Some(file) => draw(over, &points, &file),
+        None => Ok(()),
+    }
+}
+
+/// Seconds by phase and the highest memory over the values, as two pictures.
+fn draw(over: &str, points: &[(f64, Row)], file: &std::path::Path) -> Result<(), Failure> {
+    let series = |name: &str, value: &dyn Fn(&Row) -> f64| Series {
+        name: name.into(),
+        points: points.iter().map(|(x, row)| (*x, value(row))).collect(),
+        mark: Mark::Line { half: vec![] },
+    };
+    let label = match over {
+        "prompt" => "words of the prompt",
+        "response" => "tokens of a response",
+        "image" => "side of the picture, pixels",
+        _ => "responses a prompt",
+    };
+    let chart = |title: &str, y: &str, series: Vec<Series>| Chart {
+        title: title.into(),
+        note: String::new(),
+        x: Axis::new(label),
+        y: Axis::new(y),
+        series,
+    };
+    let seconds = chart(
+        "Seconds of a training step",
+        "seconds",
+        vec![
+            series("total", &|r| r.phases().total),
+            series("update", &|r| r.phases().update),
+            series("generate", &|r| r.phases().generate),
+            series("old log-probs", &|r| r.phases().old_log_probs),
+        ],
+    );
+    let memory =
+        chart("Highest resident memory", "GiB", vec![series("peak", &|r| r.phases().peak_gib.unwrap_or(f64::NAN))]);
+    for (name, chart) in [("seconds", seconds), ("memory", memory)] {
+        let path =
+            file.with_file_name(format!("{}-{name}.svg", file.file_stem().unwrap_or_default().to_string_lossy()));
+        std::fs::write(&path, chart.draw()).map_err(|e| Failure::other(format!("{}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let shared = match &cli.command {
+        Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared,
+    };
+    shared.check()?;
+    let (backend, dtype) = (shared.backend, shared.dtype);
+    on_backend(backend, dtype, Job(cli.command))?
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    crate::common::exit(run(Cli::parse()))
+}

@@ -1,0 +1,314 @@
+//! `data`: look at data sets, check them, convert them, make toy ones.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use data::inspect::{PromptSettings, inspect};
+use data::write::{JsonImages, SampleWriter};
+use data::{BadRow, DataError, DataSpec, Dataset, FormatPrompt, Keys, Prefetcher, Processor, Sample, image, prompt};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reward::{Request, Reward, RewardConfig};
+
+/// Look at data sets, check them, convert them, make toy ones.
+///
+/// A SOURCE is a .parquet, .jsonl or .json file, a folder, a glob, any of these with @split, or toy:NAME?key=value.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print columns, lengths, picture sizes, and the rows that would be set aside. Decodes no picture.
+    Inspect(Inspect),
+    /// Decode every picture, count placeholders, and grade every answer against itself. Exit code 1 if a row fails.
+    Check(Check),
+    /// Write sources as one parquet or JSON lines file.
+    Convert(Convert),
+    /// Write a toy task as a file: `data toy 'sum?rows=2&cols=2&size=1000' -o sum.parquet`.
+    Toy(Toy),
+}
+
+#[derive(Args)]
+struct Sources {
+    /// Files, folders, globs, path@split, toy:NAME?key=value.
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<String>,
+    /// Column of the problem text.
+    #[arg(long, default_value = "problem")]
+    prompt_key: String,
+    /// Column of the ground truth.
+    #[arg(long, default_value = "answer")]
+    answer_key: String,
+    /// Column of the pictures.
+    #[arg(long, default_value = "images")]
+    image_key: String,
+    /// Column of a response to imitate.
+    #[arg(long, default_value = "solution")]
+    solution_key: String,
+    /// Column of the id.
+    #[arg(long, default_value = "id")]
+    id_key: String,
+    /// Column of the task name.
+    #[arg(long, default_value = "task")]
+    task_key: String,
+    /// Folder that picture paths are relative to; by default that of the file.
+    #[arg(long)]
+    image_dir: Option<PathBuf>,
+    /// Only the first rows.
+    #[arg(long, value_name = "ROWS")]
+    limit: Option<usize>,
+}
+
+impl Sources {
+    fn open(&self) -> Result<(Arc<Dataset>, usize), DataError> {
+        let keys = Keys {
+            prompt_key: self.prompt_key.clone(),
+            answer_key: self.answer_key.clone(),
+            image_key: self.image_key.clone(),
+            solution_key: self.solution_key.clone(),
+            id_key: self.id_key.clone(),
+            task_key: self.task_key.clone(),
+            extra: Vec::new(),
+        };
+        let specs: Vec<DataSpec> = self.sources.iter().map(|s| s.as_str().into()).collect();
+        let dataset = Arc::new(Dataset::open(&specs, &keys, self.image_dir.as_deref())?);
+        let rows = self.limit.unwrap_or(usize::MAX).min(dataset.len());
+        Ok((dataset, rows))
+    }
+}
+
+#[derive(Args)]
+struct Inspect {
+    #[command(flatten)]
+    sources: Sources,
+    /// Model folder whose tokenizer counts the prompts' tokens.
+    #[arg(long, value_name = "FOLDER")]
+    model: Option<PathBuf>,
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file.
+    #[arg(long, default_value = "math", requires = "model")]
+    format_prompt: String,
+    /// System message.
+    #[arg(long, requires = "model")]
+    system_prompt: Option<String>,
+    /// Prompts with more tokens are set aside.
+    #[arg(long, requires = "model")]
+    max_prompt_length: Option<usize>,
+    /// Fewest pixels of a resized picture; with --max-pixels.
+    #[arg(long, requires_all = ["model", "max_pixels"])]
+    min_pixels: Option<u64>,
+    /// Most pixels of a resized picture; with --min-pixels.
+    #[arg(long, requires_all = ["model", "min_pixels"])]
+    max_pixels: Option<u64>,
+}
+
+#[derive(Args)]
+struct Check {
+    #[command(flatten)]
+    sources: Sources,
+    /// Grader of the answers: mathruler or math.
+    #[arg(long, default_value = "mathruler")]
+    grader: reward::Grader,
+    /// Read only the headers of pictures.
+    #[arg(long)]
+    headers_only: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Pictures {
+    /// Files in a folder beside the JSON lines file.
+    Files,
+    /// Base64 in the rows.
+    Base64,
+}
+
+#[derive(Args)]
+struct Convert {
+    #[command(flatten)]
+    sources: Sources,
+    /// File to write: .parquet or .jsonl.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// Where a .jsonl file keeps its pictures.
+    #[arg(long, value_enum, default_value = "files")]
+    pictures: Pictures,
+}
+
+#[derive(Args)]
+struct Toy {
+    /// read, sum, compare, count, chart or multistep, with parameters after a question mark.
+    task: String,
+    /// File to write: .parquet or .jsonl.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Inspect(args) => run_inspect(&args),
+        Command::Check(args) => run_check(&args),
+        Command::Convert(args) => {
+            let images = match args.pictures {
+                Pictures::Files => JsonImages::Files,
+                Pictures::Base64 => JsonImages::Base64,
+            };
+            args.sources.open().and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
+        }
+        Command::Toy(args) => {
+            let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
+            Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
+                .and_then(|d| convert(&Arc::new(d), usize::MAX, &args.output, JsonImages::Files))
+        }
+    };
+    match done {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Standard output may be a pipe that is closed early, which is no error.
+fn print(text: &str) -> Result<(), DataError> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(DataError::Io { path: "standard output".into(), source: e }),
+        _ => Ok(()),
+    }
+}
+
+fn progress(rows: usize) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let bar = ProgressBar::with_draw_target(Some(rows as u64), target);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} rows, {eta} left") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
+    let (dataset, rows) = args.sources.open()?;
+    let mut text = String::new();
+    for (name, rows, columns) in dataset.sources() {
+        text += &format!("{name}: {rows} rows\n");
+        for column in columns {
+            let note = if column.used { "" } else { " (not read)" };
+            text += &format!("  {}: {}{note}\n", column.name, column.kind);
+        }
+    }
+    let settings = match &args.model {
+        None => None,
+        Some(folder) => {
+            let mut processor = Processor::from_folder(folder)?;
+            if let (Some(min), Some(max)) = (args.min_pixels, args.max_pixels) {
+                processor = processor.with_limits(min, max)?;
+            }
+            Some(Arc::new(PromptSettings {
+                processor,
+                format: FormatPrompt::new(&args.format_prompt)?,
+                system: args.system_prompt.clone(),
+                max_prompt_length: args.max_prompt_length,
+            }))
+        }
+    };
+    let bar = progress(rows);
+    let found = inspect(&dataset, rows, settings, |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    print(&(text + &found.to_string()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first thing wrong with a row.
+fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), BadRow> {
+    let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
+    prompt::check_row(sample)?;
+    for (k, picture) in sample.images.iter().enumerate() {
+        let readable = match headers_only {
+            true => picture.header_size().map(|_| ()),
+            false => picture.load().and_then(|bytes| image::decode(&bytes).map(|_| ())),
+        };
+        readable.map_err(|e| bad(format!("image {}: {e}", k + 1)))?;
+    }
+    let answer = sample.answer.trim();
+    if answer.is_empty() {
+        return Ok(());
+    }
+    let grade = |response: &str| {
+        let request = Request { response, ground_truth: &sample.answer, response_length: 0, id: &sample.id };
+        reward.score_one(&request).accuracy == 1.0
+    };
+    // The way a right response takes: through the box and the grader.
+    if !grade(&format!("<think></think>\\boxed{{{answer}}}")) {
+        return Err(bad(format!("the answer {answer:?} is graded wrong against itself")));
+    }
+    match &sample.solution {
+        Some(solution) if solution.contains("\\boxed{") && !grade(solution) => {
+            Err(bad(format!("the solution is graded wrong against the answer {answer:?}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn run_check(args: &Check) -> Result<ExitCode, DataError> {
+    let (dataset, rows) = args.sources.open()?;
+    let config = RewardConfig { grader: args.grader, ..RewardConfig::default() };
+    let reward = Reward::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
+    let headers_only = args.headers_only;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let check = move |row: Result<Sample, BadRow>| row.and_then(|sample| fault(&sample, &reward, headers_only));
+    let bar = progress(rows);
+    let mut faults = 0;
+    for (_, row) in Prefetcher::new(dataset, 0..rows, workers, workers * 8, check) {
+        bar.inc(1);
+        if let Err(bad) = row {
+            faults += 1;
+            bar.suspend(|| print(&format!("{bad}\n")))?;
+        }
+    }
+    bar.finish_and_clear();
+    print(&format!("{} of {rows} rows are good\n", rows - faults))?;
+    Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn convert(
+    dataset: &Arc<Dataset>,
+    rows: usize,
+    output: &std::path::Path,
+    images: JsonImages,
+) -> Result<ExitCode, DataError> {
+    let rows = rows.min(dataset.len());
+    let mut writer = SampleWriter::create(output, dataset.keys(), images)?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let bar = progress(rows);
+    let mut left_out = 0;
+    for (_, row) in Prefetcher::new(dataset.clone(), 0..rows, workers, workers * 8, |row| row) {
+        bar.inc(1);
+        let bad = match row {
+            Ok(sample) => match writer.write(&sample) {
+                Ok(()) => continue,
+                // A picture that is gone costs its row; a disk that is full costs the file.
+                Err(e @ DataError::Image { .. }) => {
+                    BadRow { id: sample.id, index: sample.index, reason: e.to_string() }
+                }
+                Err(e) => return Err(e),
+            },
+            Err(bad) => bad,
+        };
+        left_out += 1;
+        bar.suspend(|| eprintln!("left out: {bad}"));
+    }
+    bar.finish_and_clear();
+    let written = writer.finish()?;
+    print(&format!("{}: {written} rows, {left_out} left out\n", output.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

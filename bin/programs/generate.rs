@@ -1,0 +1,340 @@
+//! `generate`: one response of a Qwen2.5-VL folder to pictures and a question, streamed; its numbers and its visual focus on request.
+
+mod dump;
+mod output;
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::focus_map::{FocusMap, Panel, Picture, highest};
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use burn::tensor::DType;
+use clap::Parser;
+use data::prompt::{IMAGE_PLACEHOLDER, split_at_images};
+use data::{Content, Encoded, ImageSource, Processor};
+use dump::{States, values};
+use model_qwen2vl::load::eos_token_ids;
+use model_qwen2vl::model::{Prompt, int_tensor};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use output::Output;
+use rl::rollout::{Job, Response, RolloutConfig, generate};
+use rl::sampler::Sampling;
+
+/// Answer a question about pictures with a Qwen2.5-VL model; the text is written as it is generated.
+///
+/// Pictures come before the prompt, unless the prompt says with <image> where each one stands.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  generate --model DIR --image chart.png --prompt 'Which bar is the tallest?'
+  generate --model DIR --image a.png --image b.png --prompt 'Is <image> larger than <image>?' --temperature 1 --seed 7
+  generate --model DIR --image a.png --prompt 'Sum?' --focus-map focus.png --dump numbers.safetensors
+
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
+)]
+struct Args {
+    /// Model folder in the Hugging Face layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// A picture (PNG, JPEG, WebP, GIF, BMP, TIFF); give it again for more.
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// The question.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    prompt: String,
+    /// System message. Default: the chat template's own.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system: Option<String>,
+    /// Length limit of the response.
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    max_new_tokens: usize,
+    /// The response does not end before this many tokens.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    min_new_tokens: usize,
+    /// 0 takes the likeliest token, always.
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
+    temperature: f64,
+    /// Samples among the likeliest tokens that together have this probability; 1 among all.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
+    top_p: f64,
+    /// Root of the random numbers; the same seed gives the same response.
+    #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
+    seed: u64,
+    /// Fewest pixels of a resized picture, as data.min_pixels of train. Default: the model folder's.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_pixels: Option<u64>,
+    /// Most pixels of a resized picture, as data.max_pixels of train. Default: the model folder's.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_pixels: Option<u64>,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
+    backend: rl::config::Backend,
+    /// auto, f32 or bf16.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
+    dtype: rl::config::Dtype,
+    /// Write inputs, hidden states, logits, tokens, log-probs and visual focus to this file.
+    #[arg(long, value_name = "FILE.safetensors")]
+    dump: Option<PathBuf>,
+    /// Draw where the response looked: heat over the pictures, and the tokens coloured by visual focus.
+    #[arg(long, value_name = "FILE.png")]
+    focus_map: Option<PathBuf>,
+}
+
+/// Below this the scaled logits leave the range of f32.
+const MIN_TEMPERATURE: f64 = 1e-5;
+
+impl Args {
+    /// What can be said against the arguments without opening a file.
+    fn check(&self) -> Result<(), Failure> {
+        let fail = |text: String| Err(Failure::input(text));
+        if self.prompt.trim().is_empty() {
+            return fail("--prompt is empty; ask something".into());
+        }
+        if !(self.temperature == 0.0 || self.temperature.is_finite() && self.temperature >= MIN_TEMPERATURE) {
+            return fail(format!(
+                "--temperature {} is neither 0 (greedy) nor a number from {MIN_TEMPERATURE} on",
+                self.temperature
+            ));
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return fail(format!("--top-p {} is not above 0 and at most 1", self.top_p));
+        }
+        if self.min_new_tokens > self.max_new_tokens {
+            return fail(format!(
+                "--min-new-tokens {} is more than --max-new-tokens {}",
+                self.min_new_tokens, self.max_new_tokens
+            ));
+        }
+        if self.focus_map.is_some() && self.image.is_empty() {
+            return fail("--focus-map draws where a response looks at a picture; give one with --image".into());
+        }
+        if self.focus_map.is_some() && self.max_new_tokens == 0 {
+            return fail("--focus-map needs at least one generated token; raise --max-new-tokens".into());
+        }
+        Ok(())
+    }
+
+    /// The user's message: pictures first, or where the prompt says.
+    fn content(&self) -> Result<Vec<Content>, Failure> {
+        let placeholders = self.prompt.matches(IMAGE_PLACEHOLDER).count();
+        if placeholders == 0 {
+            let text = Content::Text(self.prompt.clone());
+            return Ok((0..self.image.len()).map(Content::Image).chain([text]).collect());
+        }
+        if placeholders != self.image.len() {
+            return Err(Failure::input(format!(
+                "the prompt has {placeholders} {IMAGE_PLACEHOLDER} but {} pictures are given with --image",
+                self.image.len()
+            )));
+        }
+        Ok(split_at_images(&self.prompt))
+    }
+
+    /// Tokenizer and image processor, with this call's pixel limits.
+    fn processor(&self) -> Result<Processor, Failure> {
+        let processor = Processor::from_folder(&self.model)?;
+        if self.min_pixels.is_none() && self.max_pixels.is_none() {
+            return Ok(processor);
+        }
+        let min = self.min_pixels.unwrap_or(processor.limits().min_pixels);
+        let max = self.max_pixels.unwrap_or(processor.limits().max_pixels);
+        Ok(processor.with_limits(min, max)?)
+    }
+}
+
+/// Everything that is settled before the weights are read.
+struct Generate {
+    args: Args,
+    processor: Processor,
+    config: Qwen2_5_VLConfig,
+    encoded: Encoded,
+    prompt: Prompt,
+    dump: Option<Output>,
+    focus_map: Option<Output>,
+}
+
+impl Generate {
+    fn new(args: Args) -> Result<Self, Failure> {
+        args.check()?;
+        let content = args.content()?;
+        let processor = args.processor()?;
+        let config = Qwen2_5_VLConfig::from_folder(&args.model)?;
+        for (token, id, key, wanted) in [
+            ("<|image_pad|>", processor.image_pad_id(), "image_token_id", config.image_token_id),
+            ("<|video_pad|>", processor.video_pad_id(), "video_token_id", config.video_token_id),
+        ] {
+            if id != wanted {
+                return Err(Failure::input(format!(
+                    "model folder {}: {token} is token {id} of tokenizer.json, but config.json has {key} = {wanted}; the files belong to two models",
+                    args.model.display()
+                )));
+            }
+        }
+        let images: Vec<ImageSource> = args.image.iter().cloned().map(ImageSource::Path).collect();
+        let encoded = processor.encode(args.system.as_deref(), &content, &images)?;
+        let pixels: Vec<f32> = encoded.images.iter().flat_map(|i| i.values.iter().copied()).collect();
+        let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
+        let prompt = Prompt::new(&config, encoded.input_ids.clone(), pixels, grids)?;
+        let most = config.text.max_position_embeddings;
+        let first = prompt.next_position() as usize;
+        if first.saturating_add(args.max_new_tokens) > most {
+            return Err(Failure::input(format!(
+                "the prompt takes {first} positions; with --max-new-tokens {} that is more than the model's max_position_embeddings of {most}; \
+                 lower --max-new-tokens or --max-pixels",
+                args.max_new_tokens
+            )));
+        }
+        let open = |option, path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(option, p)).transpose();
+        let (dump, focus_map) = (open("--dump", &args.dump)?, open("--focus-map", &args.focus_map)?);
+        if let (Some(a), Some(b)) = (&dump, &focus_map)
+            && a.path == b.path
+        {
+            return Err(Failure::input(format!("--dump and --focus-map both name {}", a.path.display())));
+        }
+        Ok(Self { args, processor, config, encoded, prompt, dump, focus_map })
+    }
+
+    /// Vision tokens of the config and of the tokenizer: one without its picture would break the sequence.
+    fn suppressed(&self) -> Vec<u32> {
+        let p = &self.processor;
+        let mut ids = self.config.vision_token_ids();
+        ids.extend([p.vision_start_id(), p.vision_end_id(), p.image_pad_id(), p.video_pad_id()]);
+        ids.extend(p.token_id("<|vision_pad|>"));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked for.
+    fn respond<B: Kernels>(&self, model: &Qwen2_5_VL<B>) -> Result<Option<Response>, Failure> {
+        let wants_files = self.dump.is_some() || self.focus_map.is_some();
+        let config = RolloutConfig {
+            n: 1,
+            sampling: Sampling { temperature: self.args.temperature, top_p: self.args.top_p, seed: self.args.seed },
+            max_new_tokens: self.args.max_new_tokens,
+            min_new_tokens: self.args.min_new_tokens,
+            eos: eos_token_ids(&self.args.model, &self.config)?,
+            suppress: self.suppressed(),
+            focus: wants_files.then_some(vgpo::PrototypeMode::Mean),
+            max_batch_rows: 1,
+            prefill_token_budget: usize::MAX,
+        };
+        let stop = AtomicBool::new(false);
+        let mut decoder = self.processor.stream();
+        let mut failure = None;
+        // A closed pipe is no error, but the end unless a file is still to be written.
+        let mut show = |text: Result<String, data::DataError>| {
+            let shown = text.map_err(Failure::from).and_then(|text| print(&text));
+            match shown {
+                Ok(Reader::Listening) => {}
+                Ok(Reader::Gone) => stop.store(!wants_files, Ordering::Relaxed),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        let job = Job { prompt: &self.prompt, key: 0 };
+        let result = generate(model, &[job], &config, &stop, |_, _, id| show(decoder.push(id)));
+        show(decoder.finish().map(|rest| rest + "\n"));
+        match (failure, result) {
+            (Some(failure), _) => Err(failure),
+            (None, Ok((mut responses, _))) => Ok(responses.pop().and_then(|mut group| group.pop())),
+            (None, Err(_)) => Ok(None),
+        }
+    }
+}
+
+/// Whether somebody still reads standard output.
+enum Reader {
+    Listening,
+    Gone,
+}
+
+fn print(text: &str) -> Result<Reader, Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::Listening),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(e) => Err(Failure::other(format!("standard output: {e}"))),
+    }
+}
+
+impl OnBackend for Generate {
+    type Output = Result<(), Failure>;
+    fn run<B: Kernels>(mut self, device: B::Device, dtype: DType) -> Self::Output {
+        let model = Qwen2_5_VL::<B>::load(&self.args.model, dtype, &device)?;
+        let Some(response) = self.respond(&model)? else {
+            return Ok(());
+        };
+        let (dump, map) = (self.dump.take(), self.focus_map.take());
+        if dump.is_none() && map.is_none() {
+            return Ok(());
+        }
+        let states = States::new(&model, &self.prompt, &response);
+        if let Some(file) = dump {
+            file.finish(&dump::to_bytes(&model, &self.prompt, &states, &response)?)?;
+        }
+        if let Some(file) = map {
+            file.finish(&self.draw(&states, &response)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Generate {
+    /// The PNG of `--focus-map`.
+    fn draw<B: Kernels>(&self, states: &States<B>, response: &Response) -> Result<Vec<u8>, Failure> {
+        let focus = response.visual_focus.as_deref().unwrap_or_default();
+        let chosen = highest(focus);
+        let device = states.hidden.device();
+        let rows = |rows: Vec<usize>| {
+            let x = states.hidden.clone().select(0, int_tensor(rows, &device));
+            let x = model_qwen2vl::params::to_f32(x);
+            let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().add_scalar(rl::focus::EPS);
+            x.div(norm)
+        };
+        let tokens = rows(chosen.iter().map(|t| self.prompt.len() + t).collect());
+        let images = rows(self.prompt.image_rows(&self.config));
+        let cosines = values(tokens.matmul(images.transpose()))?; // [chosen, M]
+        let count = cosines.len() / chosen.len().max(1);
+        let panels: Vec<Panel> = chosen
+            .iter()
+            .zip(cosines.chunks_exact(count.max(1)))
+            .map(|(&token, cosines)| Panel { token, cosines: cosines.to_vec() })
+            .collect();
+        let texts =
+            response.ids.iter().map(|&id| self.processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
+        let pictures: Vec<Picture> =
+            self.encoded.images.iter().map(|p| Picture::from_patches(p, self.processor.limits())).collect();
+        let map = FocusMap { prompt: &self.args.prompt, pictures: &pictures, texts: &texts, focus, panels: &panels };
+        let mut png = std::io::Cursor::new(Vec::new());
+        map.draw()
+            .write_to(&mut png, image::ImageFormat::Png)
+            .map_err(|e| Failure::other(format!("--focus-map: {e}")))?;
+        Ok(png.into_inner())
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let (backend, dtype) = (args.backend, args.dtype);
+    let job = Generate::new(args)?;
+    let unfinished: Vec<PathBuf> =
+        [&job.dump, &job.focus_map].into_iter().flatten().filter_map(|o| o.temporary.clone()).collect();
+    ctrlc::set_handler(move || {
+        for path in &unfinished {
+            let _ = std::fs::remove_file(path); // it may be complete already
+        }
+        std::process::exit(130);
+    })
+    .map_err(Failure::other)?;
+    on_backend(backend, dtype, job)?
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    crate::common::exit(run(Args::parse()))
+}

@@ -1,0 +1,143 @@
+//! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::common::{Failure, OnBackend, on_backend};
+use burn::tensor::DType;
+use clap::Parser;
+use rl::TrainError;
+use rl::config::{Config, Source, resolve};
+use rl::progress::Progress;
+use rl::trainer::Summary;
+
+/// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
+///
+/// Without arguments it runs the embedded toy world: a supervised warm start, then VGPO, in minutes on a laptop's CPU.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  train                                                   the toy world
+  train stages.4.steps=50 trainer.output_dir=runs/mine    the same with other settings
+  train --config configs/vgpo_3b.toml model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
+  train --config configs/vgpo_3b.toml --dry-run           print every key with its meaning and value
+
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
+)]
+struct Args {
+    /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Vec<PathBuf>,
+    /// Settings that come last, for example algorithm.beta=0.3 or data.train_files=[a.parquet,b.parquet].
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Where to start: auto (the newest checkpoint of the run folder), none, or a checkpoint's folder. Same as trainer.resume.
+    #[arg(long, value_name = "auto|none|DIR")]
+    resume: Option<String>,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Same as trainer.backend.
+    #[arg(long)]
+    backend: Option<String>,
+    /// auto, f32 or bf16. Same as trainer.dtype.
+    #[arg(long)]
+    dtype: Option<String>,
+    /// Print the resolved configuration and stop.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+struct Train {
+    config: Config,
+    interrupt: Arc<AtomicBool>,
+}
+
+impl OnBackend for Train {
+    type Output = Result<Summary, TrainError>;
+    fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        rl::launch::train::<B>(self.config, dtype, &device, Progress::new(), self.interrupt)
+    }
+}
+
+fn configuration(args: &Args) -> Result<Config, Failure> {
+    let sources = if args.config.is_empty() {
+        vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
+    } else {
+        args.config.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?
+    };
+    let mut overrides = args.overrides.clone();
+    for (key, value) in [("resume", &args.resume), ("backend", &args.backend), ("dtype", &args.dtype)] {
+        overrides.extend(value.as_ref().map(|v| format!("trainer.{key}={v}")));
+    }
+    Ok(resolve(&sources, &overrides)?)
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let config = configuration(&args)?;
+    if args.dry_run {
+        print!("{}", config.to_toml());
+        return Ok(());
+    }
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = interrupt.clone();
+    ctrlc::set_handler(move || {
+        // A second signal does not wait for the checkpoint.
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping: a checkpoint is written first (again to stop at once)");
+    })
+    .map_err(Failure::other)?;
+    let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
+    let summary = on_backend(backend, dtype, Train { config, interrupt })??;
+    print!("{}", table(&summary));
+    Ok(())
+}
+
+/// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.
+fn table(summary: &Summary) -> String {
+    let mut out = String::new();
+    let width =
+        summary.after.keys().filter_map(|k| k.strip_prefix("val/accuracy/")).map(str::len).max().unwrap_or(0).max(22);
+    let percent = |m: &rl::trainer::Metrics, key: &str| m.get(key).map_or("-".into(), |v| format!("{:.1}%", 100.0 * v));
+    let number = |m: &rl::trainer::Metrics, key: &str| m.get(key).map_or("-".into(), |v| format!("{v:.3}"));
+    if !summary.after.is_empty() {
+        out += &format!("\n{:width$}  {:>10}  {:>9}\n", "held-out validation", "before RL", "after RL");
+        let mut rows = vec![("accuracy, greedy".to_string(), "val/accuracy".to_string())];
+        rows.extend(
+            summary.after.keys().filter_map(|k| Some((format!("  {}", k.strip_prefix("val/accuracy/")?), k.clone()))),
+        );
+        if summary.after.contains_key("val/sampled_accuracy") {
+            rows.push(("accuracy, sampled".into(), "val/sampled_accuracy".into()));
+        }
+        for (name, key) in rows {
+            out += &format!(
+                "{name:width$}  {:>10}  {:>9}\n",
+                percent(&summary.before, &key),
+                percent(&summary.after, &key)
+            );
+        }
+        let key = "val/late_early_halves";
+        out += &format!(
+            "{:width$}  {:>10}  {:>9}\n",
+            "visual late/early ratio",
+            number(&summary.before, key),
+            number(&summary.after, key)
+        );
+    }
+    out += &format!("\n{} steps in {:.0} s", summary.steps, summary.seconds);
+    if summary.set_aside > 0 {
+        out += &format!(", {} rows set aside", summary.set_aside);
+    }
+    out += &format!("\nrun folder: {}\n", summary.folder.display());
+    if let Some(checkpoint) = &summary.checkpoint {
+        out += &format!("model:      {}\n", checkpoint.join("hf").display());
+    }
+    out
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    crate::common::exit(run(Args::parse()))
+}
