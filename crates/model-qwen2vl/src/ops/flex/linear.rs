@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::host::{F, Host, Matrix, PARALLEL, Shared, matmul, tensor};
 
 /// Rows of `x` up to which dot products beat a packed product (measured, docs/performance.md).
-const FEW: usize = 96;
+const FEW: usize = 48;
 /// Rows of `W` that are read together.
 const OUT: usize = 4;
 /// Rows of `x` that are read together at most.
