@@ -23,8 +23,9 @@ def watch(stop, highest):
         highest[0] = max(highest[0], float(used or 0) / 1024)
 
 
-def run(command, cuda):
-    """The step's JSON objects, and the highest memory in GiB: of the process on a CPU, of the GPU otherwise."""
+def run(command, cuda, must=True):
+    """The step's JSON objects, and the highest memory in GiB: of the process on a CPU, of the GPU otherwise. Without objects if the
+    program failed and need not succeed."""
     if not cuda and os.path.exists("/usr/bin/time"):
         command = ["/usr/bin/time", "-f", "max_rss_kb %M", *command]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -37,7 +38,11 @@ def run(command, cuda):
     if watcher:
         watcher.join()
     if process.returncode:
-        sys.exit(f"{' '.join(command)}\n{err[-3000:]}")
+        said = f"{' '.join(command)}\n{err[-3000:]}"
+        if must:
+            sys.exit(said)
+        print(said, file=sys.stderr)
+        return [], highest[0]
     for line in err.splitlines():
         if line.startswith("max_rss_kb"):
             highest[0] = float(line.split()[1]) / 1024**2
@@ -54,15 +59,20 @@ def main():
     p.add_argument("--bench", default=os.path.join(HERE, "..", "target", "release", "bench"))
     p.add_argument("--raw", help="append all lines to this file")
     p.add_argument("--only-ours", action="store_true")
+    p.add_argument("--peer-micro-batch", type=int, nargs="*", default=[4, 2, 1],
+                   help="responses that the peer takes at once: the next of these where one runs out of memory")
     a, sizes = p.parse_known_args()
     cuda = a.device == "cuda"
     model = os.path.join(a.models, a.preset)
     peer = [sys.executable, os.path.join(HERE, "torch_step.py"), "--model", model, "--init-preset", a.preset,
             "--device", a.device, "--dtype", "bfloat16" if cuda else "float32"]
-    backend = ["--backend", "cuda", "--dtype", "bf16", "--moments-dtype", "bf16"] if cuda else []
+    # As PyTorch trains a bf16 model with its own AdamW: weights, gradients and moments in bf16.
+    backend = ["--backend", "cuda", "--dtype", "bf16", "--moments-dtype", "bf16", "--grads-dtype", "bf16",
+               "--master-weights", "false"] if cuda else []
     if not os.path.exists(os.path.join(model, "config.json")):
         os.makedirs(model, exist_ok=True)
         run([*peer, "--steps", "1", "--prompts", "1", "--rollouts", "1", "--image", "56", "--response-tokens", "2"], cuda)
+    micro = a.peer_micro_batch
     rows, memory = {"ours": [], "peer": []}, {"ours": 0.0, "peer": 0.0}
     for seed in range(a.rounds):
         same = ["--steps", str(a.steps + cuda), "--seed", str(seed), *sizes]
@@ -70,7 +80,18 @@ def main():
         if not a.only_ours:
             sides.append(("peer", peer + same))
         for side, command in sides:
-            lines, peak = run(command, cuda)
+            ways = [command]
+            if side == "peer" and "--micro-batch" not in sizes:
+                ways = [command + ["--micro-batch", str(k)] for k in micro]
+            for k, way in enumerate(ways):
+                lines, peak = run(way, cuda, must=side == "ours")
+                if lines:
+                    micro = micro[k:]  # what did not fit once will not fit later
+                    break
+            if not lines:
+                print(f"the peer failed in round {seed}; the rest of this table is ours alone\n")
+                a.only_ours = True
+                continue
             memory[side] = max(memory[side], peak)
             rows[side] += lines[1:] if cuda else lines
             if a.raw:

@@ -29,7 +29,7 @@ fn step(args: &[&str]) -> Value {
 fn a_step_has_the_keys_of_the_peer_and_ours() {
     for options in [
         &[][..],
-        &["--algorithm", "vgpo", "--moments-dtype", "bf16"],
+        &["--algorithm", "vgpo", "--moments-dtype", "bf16", "--grads-dtype", "bf16", "--master-weights", "false"],
         &["--old-log-probs", "rollout", "--recompute", "always", "--micro-batch", "1"],
     ] {
         let row = step(options);
@@ -77,7 +77,6 @@ fn bad_usage_is_one_message() {
         (&["step", "--preset", "toy", "--steps", "0"], "--steps is 0"),
         (&["step", "--preset", "toy", "--image", "10"], "28"),
         (&["step", "--preset", "toy", "--algorithm", "vgpo", "--rollouts", "1"], "--rollouts 2"),
-        (&["step", "--preset", "toy", "--dtype", "bf16"], "bf16"),
         (&["step"], "--model"),
         (&["sweep", "--preset", "toy", "response", "--values", "0"], "1 or more"),
         (&["sweep", "--preset", "toy", "model", "--values", "toy", "--plot", "x"], "--plot"),

@@ -190,7 +190,6 @@ fn bad_usage_is_refused_with_the_reason() {
         (&["--grader", "math", "--reward-type", "exact"], "--grader means nothing to the rule `exact`"),
         (&["--grader", "exact", "--numeric-tolerance", "1"], "--numeric-tolerance means nothing to the rule `exact`"),
         (&["--grader", "dapo", "--format-weight", "1"], "--format-weight means nothing to the rule `dapo`"),
-        (&["--max-response-length", "5", "--overlong-buffer-length", "1"], "--max-response-length means nothing"),
         (&["--accuracy-weight=-1"], "reward.accuracy_weight: -1 is not allowed"),
         (&["--accuracy-weight", "x"], "invalid value 'x'"),
         (&["--grader", "dapo", "--max-response-length", "5"], "--overlong-buffer-length"),

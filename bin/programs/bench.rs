@@ -14,7 +14,8 @@ use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
-use rl::config::{MomentsDtype, OldLogProbs};
+use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
+use rl::optimizer::check_formats;
 use rl::shaping::ShapingKind;
 use workload::{Bench, Row, Sizes};
 
@@ -102,6 +103,12 @@ struct Shared {
     /// Number format of the optimizer's moments: f32 or bf16 (as PyTorch keeps them for a bf16 model).
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
     moments_dtype: String,
+    /// Number format that gradients are kept in: f32 or bf16 (as PyTorch keeps them for a bf16 model).
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    grads_dtype: String,
+    /// Keep f32 weights beside a bf16 model: true or false (as in PyTorch's AdamW over bf16 weights).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    master_weights: bool,
     /// Compute each layer again in its backward: auto, always or never.
     #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
     recompute: String,
@@ -165,8 +172,15 @@ impl Shared {
 impl Shared {
     /// The model and the settings of its steps.
     fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
-        let moments = if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 };
-        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed, moments);
+        let optim = Optim {
+            lr: 1e-6,
+            moments_dtype: if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 },
+            grads_dtype: if self.grads_dtype == "bf16" { GradsDtype::Bf16 } else { GradsDtype::F32 },
+            master_weights: self.master_weights,
+            ..Optim::default()
+        };
+        check_formats::<B>(&optim, device)?;
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed, optim);
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =

@@ -63,13 +63,13 @@ struct Cli {
     /// numeric: largest |given - truth| / max(1, |truth|); 1e-4 by default.
     #[arg(long, value_name = "NUMBER")]
     numeric_tolerance: Option<f64>,
-    /// dapo: length in tokens from which the whole overlong penalty counts; needs `response_length` in each line.
+    /// Length in tokens from which the whole overlong penalty counts; needs `response_length` in each line.
     #[arg(long, value_name = "TOKENS", requires = "overlong_buffer_length")]
     max_response_length: Option<usize>,
-    /// dapo: tokens before that over which the penalty grows.
+    /// Tokens before that over which the penalty grows.
     #[arg(long, value_name = "TOKENS", requires = "max_response_length")]
     overlong_buffer_length: Option<usize>,
-    /// dapo: weight of the penalty; 1 by default.
+    /// Weight of the penalty; 1 by default.
     #[arg(long, value_name = "NUMBER", requires = "max_response_length")]
     overlong_penalty_factor: Option<f64>,
     /// A reward command (docs/grading.md) and its arguments; the last option, or end it with `--`.
@@ -136,7 +136,6 @@ impl Cli {
             (self.accuracy_weight.is_some(), weighed, "--accuracy-weight"),
             (self.format_weight.is_some(), weighed, "--format-weight"),
             (self.numeric_tolerance.is_some(), rule == RewardType::Numeric, "--numeric-tolerance"),
-            (self.max_response_length.is_some(), rule == RewardType::Dapo, "--max-response-length"),
         ] {
             if given && !means_something {
                 return Err(bad(format!(
@@ -268,14 +267,10 @@ fn given_score(reward: &Reward, config: &RewardConfig, request: &Request) -> Sco
     let mut score = Score { accuracy, format: 1.0, extracted: Some(request.response.to_owned()), ..Score::default() };
     score.overall = match config.reward_type {
         RewardType::MathAccuracy => accuracy,
-        RewardType::Dapo => {
-            let overlong = reward::score::overlong_penalty(request.response_length, &config.overlong);
-            score.extra.insert("overlong".into(), overlong);
-            2.0 * accuracy - 1.0 + config.overlong.overlong_penalty_factor * overlong
-        }
+        RewardType::Dapo => 2.0 * accuracy - 1.0,
         _ => config.accuracy_weight * accuracy + config.format_weight,
     };
-    score
+    reward.punish_length(score, request.response_length)
 }
 
 /// A line of the input and its number, from 1.

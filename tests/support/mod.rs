@@ -182,7 +182,7 @@ pub fn write_rows(path: &Path, rows: &[Value]) {
 /// No overrides.
 pub const NOTHING: &[&str] = &[];
 
-/// A warm start in two stages, then RL with everything that has state: dynamic sampling with groups that are carried to the
+/// A warm start in two stages, then RL in two stages, each with a reference of its own, with everything that has state: dynamic sampling with groups that are carried to the
 /// next batch, an adaptive KL term against a reference, two epochs of two mini-batches, validation, rows that are set aside.
 /// The reward grows as responses get shorter, so that an untrained model has something to learn.
 const STATEFUL: &str = r#"
@@ -236,7 +236,11 @@ batch_size = 3
 [[stages]]
 stage = "rl"
 name = "rl"
-steps = 8
+steps = 5
+[[stages]]
+stage = "rl"
+name = "more"
+steps = 3
 "#;
 
 /// Steps of that run.

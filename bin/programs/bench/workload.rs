@@ -9,7 +9,7 @@ use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use rl::TrainError;
 use rl::advantage::Advantages;
-use rl::config::{Config, MomentsDtype, OldLogProbs};
+use rl::config::{Config, OldLogProbs, Optim};
 use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
 use rl::experience::{Experience, Group};
 use rl::focus;
@@ -199,10 +199,9 @@ fn prompt(config: &Qwen2_5_VLConfig, sizes: &Sizes, seed: u64, index: u64) -> Re
 
 impl<B: Kernels> Bench<B> {
     /// Measures the device's matmul and sets up an optimizer.
-    pub fn new(model: Qwen2_5_VL<B>, seed: u64, moments: MomentsDtype) -> Self {
+    pub fn new(model: Qwen2_5_VL<B>, seed: u64, optim: Optim) -> Self {
         let mut config = Config::default();
-        config.actor.optim.lr = 1e-6;
-        config.actor.optim.moments_dtype = moments;
+        config.actor.optim = optim;
         let peak_flops = matmul_flops(&model);
         Self { optimizer: AdamW::new(&config.actor.optim), model, config, recompute: None, seed, peak_flops }
     }
@@ -292,14 +291,17 @@ impl<B: Kernels> Bench<B> {
                 solution: None,
                 task: None,
                 prompt: prompt.clone(),
+                images: vec![],
             },
             texts: vec![],
             scores: vec![],
             greedy: None,
+            carried: false,
             responses,
         });
         let experience = Experience {
             groups: groups.collect(),
+            has_image: vec![sizes.image > 0; lengths.len()],
             lengths,
             old_log_probs,
             rollout_log_probs,

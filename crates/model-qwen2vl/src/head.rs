@@ -6,8 +6,8 @@ use burn::tensor::{DType, Int, Tensor, backend::Backend};
 use crate::ops::Kernels;
 use crate::params::{Gradients, cast_to, to_f32};
 
-/// Logits held at one time, in elements.
-const LOGIT_BUDGET: usize = 1 << 22;
+/// Logits held at one time, in elements: what fits a CPU's cache.
+pub(crate) const CPU_LOGITS: usize = 1 << 22;
 
 /// Log-probabilities of the targets and, if asked for, entropies of the full distributions; both `[M]` in f32.
 #[derive(Debug, Clone)]
@@ -18,8 +18,9 @@ pub struct HeadOutput<B: Backend> {
     pub entropy: Option<Tensor<B, 1>>,
 }
 
-pub(crate) fn chunks(m: usize, vocab: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> {
-    let step = (LOGIT_BUDGET / vocab.max(1)).clamp(1, m.max(1));
+/// Rows `a..b` of each chunk of `m` rows, if `most` logits may be held at one time.
+pub(crate) fn chunks(m: usize, vocab: usize, most: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+    let step = (most / vocab.max(1)).clamp(1, m.max(1));
     (0..m).step_by(step).map(move |a| (a, (a + step).min(m)))
 }
 
@@ -63,13 +64,14 @@ pub fn log_probs_backward<B: Kernels>(
     dh
 }
 
-/// The head chunk by chunk: `read` makes log-probs and, if asked for, entropies `[c]` of logits `[c, V]`, as the matmul leaves
-/// them, and targets `[c]`.
+/// The head in chunks of at most `most` logits: `read` makes log-probs and, if asked for, entropies `[c]` of logits `[c, V]`, as
+/// the matmul leaves them, and targets `[c]`.
 pub(crate) fn log_probs_by<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
     with_entropy: bool,
+    most: usize,
     read: impl Fn(Tensor<B, 2>, Tensor<B, 1, Int>) -> HeadOutput<B>,
 ) -> HeadOutput<B> {
     let [m, d] = hidden.dims();
@@ -78,7 +80,7 @@ pub(crate) fn log_probs_by<B: Backend>(
         return HeadOutput { entropy: with_entropy.then(|| none.clone()), log_probs: none };
     }
     let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
-    for (a, b) in chunks(m, weight.dims()[0]) {
+    for (a, b) in chunks(m, weight.dims()[0], most) {
         let logits = hidden.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
         let part = read(logits, targets.clone().slice(a..b));
         log_probs.push(part.log_probs);
@@ -87,7 +89,7 @@ pub(crate) fn log_probs_by<B: Backend>(
     HeadOutput { log_probs: Tensor::cat(log_probs, 0), entropy: with_entropy.then(|| Tensor::cat(entropies, 0)) }
 }
 
-/// The head's gradients chunk by chunk: `gradient` turns logits `[c, V]`, as the matmul leaves them, targets `[c]` and the
+/// The head's gradients in chunks of at most `most` logits: `gradient` turns logits `[c, V]`, as the matmul leaves them, targets `[c]` and the
 /// gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
 pub(crate) fn log_probs_backward_by<B: Backend>(
     hidden: Tensor<B, 2>,
@@ -95,12 +97,13 @@ pub(crate) fn log_probs_backward_by<B: Backend>(
     targets: Tensor<B, 1, Int>,
     d_log_probs: Tensor<B, 1>,
     d_entropy: Option<Tensor<B, 1>>,
+    most: usize,
     gradient: impl Fn(Tensor<B, 2>, Tensor<B, 1, Int>, Tensor<B, 1>, Option<Tensor<B, 1>>) -> Tensor<B, 2>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let [m, d] = hidden.dims();
     let mut parts = Vec::new();
     let mut dw: Option<Tensor<B, 2>> = None;
-    for (a, b) in chunks(m, weight.dims()[0]) {
+    for (a, b) in chunks(m, weight.dims()[0], most) {
         let h = hidden.clone().slice([a..b, 0..d]);
         let logits = h.clone().matmul(weight.clone().transpose());
         let dl = d_log_probs.clone().slice(a..b);
@@ -127,7 +130,7 @@ pub fn plain_log_probs<B: Backend>(
     temperature: f64,
     with_entropy: bool,
 ) -> HeadOutput<B> {
-    log_probs_by(hidden, weight, targets, with_entropy, |logits, targets| {
+    log_probs_by(hidden, weight, targets, with_entropy, CPU_LOGITS, |logits, targets| {
         let c = logits.dims()[0];
         let (z, lse) = scaled(logits, temperature);
         let log_probs = z.clone().gather(1, targets.reshape([c, 1])).sub(lse.clone()).reshape([c]);
@@ -150,7 +153,7 @@ pub fn plain_log_probs_backward<B: Backend>(
     d_entropy: Option<Tensor<B, 1>>,
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let dtype = hidden.dtype();
-    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, |logits, targets, dl, de| {
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, CPU_LOGITS, |logits, targets, dl, de| {
         let c = logits.dims()[0];
         let (z, lse) = scaled(logits, temperature);
         let log_p = z.sub(lse);

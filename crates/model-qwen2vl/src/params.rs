@@ -13,32 +13,38 @@ pub trait ParamVisitor<B: Backend> {
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>);
 }
 
-/// Gradients in f32, flattened, keyed by parameter name; adding twice accumulates.
+/// Gradients, flattened, keyed by parameter name; adding twice accumulates. Sums are taken in f32.
 #[derive(Debug, Clone)]
 pub struct Gradients<B: Backend> {
     map: BTreeMap<String, Tensor<B, 1>>,
+    dtype: DType,
 }
 
 impl<B: Backend> Default for Gradients<B> {
     fn default() -> Self {
-        Self { map: BTreeMap::new() }
+        Self::kept_in(DType::F32)
     }
 }
 
 impl<B: Backend> Gradients<B> {
+    /// None yet; between additions they are kept in `dtype`.
+    pub fn kept_in(dtype: DType) -> Self {
+        Self { map: BTreeMap::new(), dtype }
+    }
+
     /// Adds `grad` to what is held under `name`.
     pub fn add<const D: usize>(&mut self, name: &str, grad: Tensor<B, D>) {
         let len = grad.shape().num_elements();
         let grad = to_f32(grad.reshape([len]));
         // Taking the old value out of the map leaves it uniquely owned, so the addition can run in place.
         let sum = match self.map.remove(name) {
-            Some(old) => old.add(grad),
+            Some(old) => to_f32(old).add(grad),
             None => grad,
         };
-        self.map.insert(name.to_string(), sum);
+        self.map.insert(name.to_string(), cast_to(sum, self.dtype));
     }
 
-    /// The gradient of one parameter, flattened.
+    /// The gradient of one parameter, flattened, in the type that they are kept in.
     pub fn get(&self, name: &str) -> Option<&Tensor<B, 1>> {
         self.map.get(name)
     }
@@ -60,7 +66,7 @@ impl<B: Backend> Gradients<B> {
 
     /// Sum of squares over all parameters, `[1]` on the device (its root is the global norm).
     pub fn squared_norm(&self, device: &B::Device) -> Tensor<B, 1> {
-        let parts: Vec<_> = self.map.values().map(|g| g.clone().powi_scalar(2).sum()).collect();
+        let parts: Vec<_> = self.map.values().map(|g| to_f32(g.clone()).powi_scalar(2).sum()).collect();
         if parts.is_empty() { Tensor::zeros([1], device) } else { Tensor::cat(parts, 0).sum() }
     }
 }

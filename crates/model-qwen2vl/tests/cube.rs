@@ -1,6 +1,6 @@
-//! Every GPU kernel against its default in plain tensor operations, on wgpu with Burn's fusion and without. Where the default
+//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without. Where the default
 //! multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
-#![cfg(all(feature = "wgpu", feature = "ndarray"))]
+#![cfg(all(any(feature = "wgpu", feature = "cuda"), feature = "ndarray"))]
 
 use burn::tensor::{DType, Distribution, Int, Tensor, TensorData};
 use model_qwen2vl::Kernels;
@@ -45,9 +45,10 @@ fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what:
     close(host(&a), b, what);
 }
 
-/// Half precision where the device has it.
-fn half<B: Kernels>() -> Option<DType> {
-    B::supports_dtype(&Default::default(), DType::F16).then_some(DType::F16)
+/// The 16-bit types that the device has, each with how much coarser than f16 it is.
+fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
+    let has = |(dtype, _): &(DType, f32)| B::supports_dtype(&Default::default(), *dtype);
+    [(DType::F16, 1.0), (DType::BF16, 8.0)].into_iter().filter(has)
 }
 
 fn rms_norm<B: Kernels>() {
@@ -75,13 +76,18 @@ fn rms_norm<B: Kernels>() {
     let (px, pw) = plain::rms_norm_backward(x, w, 1e-5, dy);
     close(dx, px, "view, dx");
     close(dw, pw, "view, dweight");
-    if let Some(half) = half::<B>() {
+    for (half, loose) in halves::<B>() {
         let (x, dy, w) = (random::<B, 2>([5, 96]), random::<B, 2>([5, 96]), random::<B, 1>([96]));
         let (x, dy, w) = (cast_to(x, half), cast_to(dy, half), cast_to(w, half));
-        within(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), 1e-3, "half");
+        within(
+            B::rms_norm(x.clone(), w.clone(), 1e-6),
+            plain::rms_norm(x.clone(), w.clone(), 1e-6),
+            1e-3 * loose,
+            "half",
+        );
         let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
         let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
-        within(dx, px, 1e-3, "half, dx");
+        within(dx, px, 1e-3 * loose, "half, dx");
         close(dw, pw, "half, dweight");
     }
 }
@@ -112,13 +118,13 @@ fn swiglu<B: Kernels>() {
     let one = Tensor::<B, 2>::ones([1, 3], &Default::default());
     assert_eq!(values(B::swiglu(far.clone(), one.clone()))[1..], [200.0, 0.0]);
     assert!(values(B::swiglu_backward(far, one.clone(), one).0).iter().all(|x| x.is_finite()));
-    if let Some(half) = half::<B>() {
+    for (half, loose) in halves::<B>() {
         let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| cast_to(random([9, 40]), half));
-        within(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), 2e-3, "half");
+        within(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), 2e-3 * loose, "half");
         let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
         let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
-        within(dgate, pgate, 1e-3, "half, dgate");
-        within(dup, pup, 1e-3, "half, dup");
+        within(dgate, pgate, 1e-3 * loose, "half, dgate");
+        within(dup, pup, 1e-3 * loose, "half, dup");
     }
 }
 
@@ -138,9 +144,9 @@ fn rotate<B: Kernels>() {
         close(B::rotate(y.clone(), &rotary), plain::rotate(y, &rotary), &what);
         let z = random::<B, 3>([h, n, hd]).swap_dims(0, 1);
         close(B::rotate_backward(z.clone(), &rotary), plain::rotate_backward(z.clone(), &rotary), &what);
-        if let Some(half) = half::<B>() {
-            let z = cast_to(z, half);
-            within(B::rotate(z.clone(), &rotary), plain::rotate(z, &rotary), 1e-3, &what);
+        for (half, loose) in halves::<B>() {
+            let z = cast_to(z.clone(), half);
+            within(B::rotate(z.clone(), &rotary), plain::rotate(z, &rotary), 1e-3 * loose, &what);
         }
     }
 }
@@ -168,10 +174,10 @@ fn adamw<B: Kernels>() {
         let ours = B::adamw(a, g.clone(), b, c, &step(2));
         let [a, b, c] = plain::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
         check(ours, plain::adamw(a, g.clone(), b, c, &step(2)), 1e-5, "adamw in place");
-        if let Some(half) = half::<B>() {
-            let p = cast_to(p, half);
+        for (half, loose) in halves::<B>() {
+            let (p, g, m, v) = (cast_to(p.clone(), half), g.clone(), m.clone(), v.clone());
             let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(1));
-            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3, "adamw of a half-precision parameter");
+            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3 * loose, "adamw of a half-precision parameter");
         }
     }
     // The same tensor twice, and one column of a matrix.
@@ -263,7 +269,7 @@ fn attention<B: Kernels>() {
             as_host(ours, plain, &format!("{what}: {name}"));
         }
     }
-    if let Some(half) = half::<B>() {
+    for (half, loose) in halves::<B>() {
         let plan = attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
         let [q, k, v, d_o] = [4, 2, 2, 4].map(|heads| cast_to(random::<B, 3>([plan.tokens, heads, 32]), half));
         let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
@@ -271,9 +277,9 @@ fn attention<B: Kernels>() {
         let qkv = [q, k, v];
         let ours = B::packed_attention_backward(qkv.clone(), o.clone(), &saved, d_o.clone(), &plan);
         let plain = backward(qkv, po.clone(), &plain_saved, d_o, &plan);
-        within(o, po, 3e-3, "attention, half");
+        within(o, po, 3e-3 * loose, "attention, half");
         for (ours, plain) in ours.into_iter().zip(plain) {
-            within(ours, plain, 1e-2, "attention's gradients, half");
+            within(ours, plain, 1e-2 * loose, "attention's gradients, half");
         }
     }
 }
@@ -375,16 +381,22 @@ macro_rules! on {
         }
     };
 }
+macro_rules! all {
+    ($module:ident, $backend:ty) => {
+        on!(
+            $module,
+            $backend,
+            [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
+        );
+    };
+}
+#[cfg(feature = "cuda")]
+mod cuda {
+    all!(fused, burn_cuda::Cuda<f32, i32>);
+    all!(bare, burn_cubecl::CubeBackend<cubecl::cuda::CudaRuntime, f32, i32, u8>);
+}
+#[cfg(feature = "wgpu")]
 mod wgpu {
-    macro_rules! all {
-        ($module:ident, $backend:ty) => {
-            on!(
-                $module,
-                $backend,
-                [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
-            );
-        };
-    }
     all!(fused, burn_wgpu::Wgpu<f32, i32>);
     all!(bare, burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>);
 }

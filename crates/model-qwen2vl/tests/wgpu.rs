@@ -4,7 +4,7 @@
 
 mod common;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData, backend::Backend};
 use common::{Golden, largest_difference, load, values};
 use model_qwen2vl::{
     Kernels,

@@ -108,7 +108,7 @@ pub struct RewardConfig {
     pub format_weight: f64,
     /// `numeric`: largest accepted |given - truth| / max(1, |truth|); 1e-4 by default.
     pub numeric_tolerance: f64,
-    /// `dapo`: the overlong penalty; off by default.
+    /// The overlong penalty, with any rule; off by default.
     pub overlong: OverlongConfig,
     /// A program of your own and its arguments, speaking JSON lines (docs/grading.md); none by default.
     pub command: Vec<String>,

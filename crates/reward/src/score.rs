@@ -17,7 +17,7 @@ pub struct Score {
     pub format: f64,
     /// The answer that was found in the response.
     pub extracted: Option<String>,
-    /// Further metrics by name: `overlong` of `dapo`, those of a reward command.
+    /// Further metrics by name: `overlong` of `dapo` and wherever that penalty is on, those of a reward command.
     pub extra: BTreeMap<String, f64>,
 }
 
@@ -66,6 +66,22 @@ impl Reward {
 
     /// Scores one response by the configured built-in rule, whether or not there is a reward command.
     pub fn score_one(&self, request: &Request) -> Score {
+        self.punish_length(self.score_answer(request), request.response_length)
+    }
+
+    /// `score` with the overlong penalty, where it is on; `dapo` always reports it.
+    pub fn punish_length(&self, mut score: Score, response_length: usize) -> Score {
+        let overlong = &self.config.overlong;
+        if overlong.max_response_length > 0 || self.config.reward_type == RewardType::Dapo {
+            let penalty = overlong_penalty(response_length, overlong);
+            score.overall += overlong.overlong_penalty_factor * penalty;
+            score.extra.insert("overlong".into(), penalty);
+        }
+        score
+    }
+
+    /// The score without the penalty for length.
+    fn score_answer(&self, request: &Request) -> Score {
         let truth = request.ground_truth;
         match self.config.reward_type {
             RewardType::Math | RewardType::MathAccuracy | RewardType::LookBack => {
@@ -86,9 +102,7 @@ impl Reward {
             RewardType::Dapo => {
                 let answer = extract::extract_answer_line(request.response);
                 let mut score = self.weigh(answer, truth, answer.is_some());
-                let overlong = overlong_penalty(request.response_length, &self.config.overlong);
-                score.overall = 2.0 * score.accuracy - 1.0 + self.config.overlong.overlong_penalty_factor * overlong;
-                score.extra.insert("overlong".into(), overlong);
+                score.overall = 2.0 * score.accuracy - 1.0;
                 score
             }
             RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric => {
@@ -201,6 +215,18 @@ mod tests {
         assert_eq!(score(config, "so\nAnswer: 4", "3", 100).overall, -1.5);
         assert_eq!(score(config, "3", "3", 1000).overall, -1.5);
         assert_eq!(score(r#"{"reward_type": "dapo"}"#, "Answer: 3", "3", 1000).overall, 1.0);
+    }
+
+    #[test]
+    fn every_rule_can_punish_length() {
+        let overlong = r#""overlong": {"max_response_length": 100, "overlong_buffer_length": 20}"#;
+        for rule in ["math", "math_accuracy", "exact", "numeric", "multiple_choice", "look_back", "r1v"] {
+            let config = format!(r#"{{"reward_type": "{rule}", {overlong}}}"#);
+            let (short, long) = (score(&config, r"\boxed{3}", "3", 80), score(&config, r"\boxed{3}", "3", 95));
+            assert_eq!((long.extra["overlong"], long.accuracy), (-0.75, short.accuracy), "{rule}");
+            assert_eq!(long.overall, short.overall - 0.75, "{rule}");
+        }
+        assert!(score("{}", r"\boxed{3}", "3", 95).extra.is_empty());
     }
 
     #[test]

@@ -91,6 +91,10 @@ impl From<CarriedScore> for Score {
 }
 
 const PREFIX: &str = "global_step_";
+/// A checkpoint that is being replaced by one of the same step.
+const OLD: &str = ".old_";
+/// A checkpoint that is being removed.
+const REMOVED: &str = ".removed_";
 
 /// Checkpoints of a folder by step, oldest first. Folders without a readable `trainer.json` are not checkpoints.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
@@ -106,6 +110,24 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
         .collect();
     found.sort();
     found
+}
+
+/// Puts right what a process left that was killed while it replaced or removed a checkpoint.
+pub fn recover(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(step) = name.strip_prefix(OLD) {
+            let target = dir.join(format!("{PREFIX}{step}"));
+            if !target.exists() {
+                let _ = fs::rename(entry.path(), target);
+                continue;
+            }
+        }
+        if name.starts_with(OLD) || name.starts_with(REMOVED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Renames checkpoints after `step` to `superseded_...`: a run that goes on from an earlier one must not be resumed from them
@@ -160,11 +182,18 @@ pub fn save<B: Kernels, P: Policy<B>>(
         for folder in [temporary.join("hf"), temporary.clone()] {
             sync_dir(&folder).map_err(io(&folder))?;
         }
+        // The same step again, with a newer validation: the old folder stays whole until the new one stands in its place.
+        let old = dir.join(format!("{OLD}{}", state.step));
         if target.exists() {
-            fs::remove_dir_all(&target).map_err(io(&target))?;
+            fs::rename(&target, &old).map_err(io(&target))?;
         }
-        fs::rename(&temporary, &target).map_err(io(&target))?;
-        sync_dir(dir).map_err(io(dir))
+        if let Err(error) = fs::rename(&temporary, &target) {
+            let _ = fs::rename(&old, &target);
+            return Err(io(&target)(error));
+        }
+        sync_dir(dir).map_err(io(dir))?;
+        let _ = fs::remove_dir_all(&old);
+        Ok(())
     };
     if let Err(error) = write() {
         let _ = fs::remove_dir_all(&temporary);
@@ -179,8 +208,11 @@ pub fn save<B: Kernels, P: Policy<B>>(
     let all = list(dir);
     if limit > 0 && all.len() > limit {
         for (_, old) in &all[..all.len() - limit] {
-            // A checkpoint that cannot be removed costs room, not the run.
-            let _ = fs::remove_dir_all(old);
+            // A checkpoint that cannot be removed costs room, not the run. One that is half removed must not be found.
+            let removed = old.file_name().map(|name| dir.join(format!("{REMOVED}{}", name.display())));
+            if let Some(removed) = removed.filter(|removed| fs::rename(old, removed).is_ok()) {
+                let _ = fs::remove_dir_all(removed);
+            }
         }
     }
     Ok(target)

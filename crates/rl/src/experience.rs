@@ -12,7 +12,7 @@ use crate::config::{Config, OldLogProbs};
 use crate::engine::{GroupRef, ResponseScores, ScoreRequest, score};
 use crate::error::TrainError;
 use crate::loss::{KlConfig, LossConfig, kl};
-use crate::perturb::blackout;
+use crate::perturb::{Perturbation, Perturber};
 use crate::policy::Policy;
 use crate::prompts::Item;
 use crate::rollout::{FinishReason, Response};
@@ -32,18 +32,31 @@ pub struct Group {
     pub scores: Vec<Score>,
     /// Score of the greedy response, for estimators that need it.
     pub greedy: Option<f64>,
+    /// Whether dynamic sampling kept it from an earlier step: an older policy sampled it.
+    pub carried: bool,
 }
 
 impl Group {
-    /// Mean over the group of `key`: `overall`, `accuracy`, `format` or a metric of the reward command.
-    pub fn mean(&self, key: &str) -> f64 {
+    /// Mean reward.
+    pub fn reward(&self) -> f64 {
+        self.mean("overall").unwrap_or(0.0)
+    }
+
+    /// Mean accuracy.
+    pub fn accuracy(&self) -> f64 {
+        self.mean("accuracy").unwrap_or(0.0)
+    }
+
+    /// Mean of `key` over the responses that have it: `overall`, `accuracy`, `format` or a further metric of the reward.
+    pub fn mean(&self, key: &str) -> Option<f64> {
         let value = |s: &Score| match key {
-            "overall" => s.overall,
-            "accuracy" => s.accuracy,
-            "format" => s.format,
-            other => s.extra.get(other).copied().unwrap_or(0.0),
+            "overall" => Some(s.overall),
+            "accuracy" => Some(s.accuracy),
+            "format" => Some(s.format),
+            other => s.extra.get(other).copied(),
         };
-        self.scores.iter().map(value).sum::<f64>() / self.scores.len().max(1) as f64
+        let values: Vec<f64> = self.scores.iter().filter_map(value).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
     /// Whether all rewards are equal: such a group teaches nothing.
@@ -69,7 +82,7 @@ pub fn grade(
     let mut groups: Vec<Group> = Vec::with_capacity(items.len());
     for (item, responses) in items.into_iter().zip(responses) {
         let texts = responses.iter().map(|r| processor.decode(&r.ids, true)).collect::<Result<_, _>>()?;
-        groups.push(Group { item, responses, texts, scores: vec![], greedy: None });
+        groups.push(Group { item, responses, texts, scores: vec![], greedy: None, carried: false });
     }
     let requests: Vec<Request> = groups
         .iter()
@@ -104,8 +117,10 @@ pub struct Experience {
     pub shaped: Shaped,
     /// Log-probs under the reference, for a KL in the loss.
     pub ref_log_probs: Option<Vec<Vec<f32>>>,
-    /// Log-probs with a masked image, for PAPO.
+    /// Log-probs with a perturbed image, for PAPO.
     pub masked_log_probs: Option<Vec<Vec<f32>>>,
+    /// Whether the prompt of each response has an image.
+    pub has_image: Vec<bool>,
     /// What was measured.
     pub metrics: BTreeMap<String, f64>,
 }
@@ -203,8 +218,13 @@ pub fn make<B: Kernels, P: Policy<B>>(
         if entropy {
             streams.entropy = Some(scores.iter().map(|s| s.entropy.clone().unwrap_or_default()).collect());
         }
-        let recomputed: Vec<Vec<f32>> = scores.into_iter().map(|s| s.log_probs).collect();
-        mismatch(&recomputed, &rollout_log_probs, &mut metrics);
+        let mut recomputed: Vec<Vec<f32>> = scores.into_iter().map(|s| s.log_probs).collect();
+        let carried = groups.iter().flat_map(|g| std::iter::repeat_n(g.carried, g.responses.len()));
+        for ((row, sampled), _) in recomputed.iter_mut().zip(&rollout_log_probs).zip(carried).filter(|(_, c)| *c) {
+            // The policy has moved since it sampled these: what it would say now is not what they were drawn from.
+            row.clone_from(sampled);
+        }
+        mismatch(&recomputed, &rollout_log_probs, &groups, &mut metrics);
         match config.actor.old_log_probs {
             OldLogProbs::Rollout => rollout_log_probs.clone(),
             OldLogProbs::Recompute => recomputed,
@@ -221,12 +241,11 @@ pub fn make<B: Kernels, P: Policy<B>>(
         }
         (false, _) => None,
     };
-    let perturbed =
-        |draw: Draw, probability: f64| perturbed_log_probs(policy, &groups, &plain, recipe, draw, probability);
+    let perturbed = |draw: Draw, how: Perturbation| perturbed_log_probs(policy, &groups, &plain, recipe, draw, how);
     for stream in &declared {
         match *stream {
-            Stream::PerturbedLogProbs { draw, probability } => {
-                streams.perturbed_log_probs = Some(perturbed(draw, probability))
+            Stream::PerturbedLogProbs { draw, perturbation } => {
+                streams.perturbed_log_probs = Some(perturbed(draw, perturbation)?)
             }
             Stream::OldLogProbs => streams.old_log_probs = Some(old_log_probs.clone()),
             Stream::RefLogProbs => streams.ref_log_probs.clone_from(&ref_log_probs),
@@ -242,10 +261,11 @@ pub fn make<B: Kernels, P: Policy<B>>(
             _ => {}
         }
     }
-    let masked_log_probs = recipe.loss.streams().iter().find_map(|s| match *s {
-        Stream::PerturbedLogProbs { draw, probability } => Some(perturbed(draw, probability)),
+    let masked = recipe.loss.streams().iter().find_map(|s| match *s {
+        Stream::PerturbedLogProbs { draw, perturbation } => Some(perturbed(draw, perturbation)),
         _ => None,
     });
+    let masked_log_probs = masked.transpose()?;
     times.streams_s = clock.elapsed().as_secs_f64();
 
     let clock = std::time::Instant::now();
@@ -294,16 +314,19 @@ pub fn make<B: Kernels, P: Policy<B>>(
             shaped,
             ref_log_probs,
             masked_log_probs,
+            has_image,
             metrics,
         },
         times,
     ))
 }
 
-/// The gap between trainer and sampler, token by token.
-fn mismatch(recomputed: &[Vec<f32>], rollout: &[Vec<f32>], metrics: &mut BTreeMap<String, f64>) {
+/// The gap between trainer and sampler, token by token, of what this policy sampled.
+fn mismatch(recomputed: &[Vec<f32>], rollout: &[Vec<f32>], groups: &[Group], metrics: &mut BTreeMap<String, f64>) {
     let (mut count, mut sum, mut largest, mut kl) = (0usize, 0f64, 0f64, 0f64);
-    for (a, b) in recomputed.iter().flatten().zip(rollout.iter().flatten()) {
+    let carried = groups.iter().flat_map(|g| std::iter::repeat_n(g.carried, g.responses.len()));
+    let fresh = recomputed.iter().zip(rollout).zip(carried).filter(|(_, carried)| !carried);
+    for (a, b) in fresh.flat_map(|((a, b), _)| a.iter().zip(b)) {
         let d = f64::from(a - b);
         count += 1;
         sum += d.abs();
@@ -317,30 +340,34 @@ fn mismatch(recomputed: &[Vec<f32>], rollout: &[Vec<f32>], metrics: &mut BTreeMa
     }
 }
 
-/// Log-probs of all responses with perturbed images, one draw a response or a prompt.
+/// Log-probs of all responses with perturbed images, one draw a response or a prompt; zeros for prompts without an image, where
+/// there is nothing to compare.
 fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
     policy: &P,
     groups: &[Group],
     request: &ScoreRequest,
     recipe: &Recipe<B>,
     draw: Draw,
-    probability: f64,
-) -> Vec<Vec<f32>> {
-    let limits = recipe.processor.limits();
+    perturbation: Perturbation,
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let seed = recipe.config.trainer.seed ^ 0x0070_6572_7475_7262 ^ recipe.step;
     let mut out = Vec::new();
     // Group by group: a draw a response needs a copy of the pixels for each.
     for group in groups {
-        let key = group.item.row as u64;
+        let item = &group.item;
+        if item.prompt.image_grid_thw.is_empty() {
+            out.extend(group.responses.iter().map(|r| vec![0.0; r.ids.len()]));
+            continue;
+        }
+        let draws = Perturber::new(&item.prompt, &item.images, recipe.processor, perturbation, seed, item.row as u64)?;
         let scores = match draw {
             Draw::Prompt => {
-                let prompt = blackout(&group.item.prompt, limits, probability, seed, key, 0);
+                let prompt = draws.draw(0)?;
                 score(policy, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
             }
             Draw::Response => {
-                let prompts: Vec<_> = (0..group.responses.len())
-                    .map(|r| blackout(&group.item.prompt, limits, probability, seed, key, r as u64 + 1))
-                    .collect();
+                let count = group.responses.len() as u64;
+                let prompts = (1..=count).map(|r| draws.draw(r)).collect::<Result<Vec<_>, _>>()?;
                 let refs: Vec<GroupRef> = prompts
                     .iter()
                     .zip(&group.responses)
@@ -351,7 +378,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
         };
         out.extend(log_probs_of(scores));
     }
-    out
+    Ok(out)
 }
 
 /// The KL penalty of each token, where it is taken in the reward.

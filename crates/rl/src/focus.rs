@@ -43,35 +43,49 @@ pub fn prototype<B: Kernels>(
     prototype_of(hidden.clone(), &image_ranges(image_rows, prompt, grids), mode).ok().flatten()
 }
 
-/// Focus of each row of `states [S, d]` to its own prototypes; `None` for rows without an image. One read from the device.
-pub fn of_rows<B: Kernels>(states: &Tensor<B, 2>, prototypes: &[Option<&Rows<B>>]) -> Option<Vec<Option<f32>>> {
-    let images = prototypes.iter().flatten().map(|p| p.means.dims()[0]).max()?;
-    let [rows, d] = states.dims();
-    let device = states.device();
-    // Prompts with fewer images repeat their first: a maximum does not mind.
-    let stacked: Vec<Tensor<B, 3>> = prototypes
-        .iter()
-        .map(|p| match p {
-            Some(p) => {
-                let k = p.means.dims()[0];
-                let means = if k == images {
-                    p.means.clone()
-                } else {
-                    Tensor::cat(vec![p.means.clone(), p.means.clone().slice([0..1, 0..d]).repeat_dim(0, images - k)], 0)
-                };
-                means.unsqueeze()
-            }
-            None => Tensor::zeros([1, images, d], &device),
-        })
-        .collect();
-    let mu = Tensor::cat(stacked, 0); // [S, images, d]
-    let h: Tensor<B, 3> = to_f32(states.clone()).unsqueeze_dim(1);
-    let norm = |x: Tensor<B, 3>| x.powi_scalar(2).sum_dim(2).sqrt();
-    let dot = h.clone().mul(mu.clone()).sum_dim(2);
-    let cosine = dot.div(norm(h).mul(norm(mu)).add_scalar(EPS)); // (3) [S, images, 1]
-    let focus = cosine.max_dim(1).add_scalar(1.0).mul_scalar(0.5); // (4)
-    let values: Vec<f32> = focus.reshape([rows]).into_data().convert::<f32>().to_vec().ok()?;
-    Some(values.into_iter().zip(prototypes).map(|(v, p)| p.map(|_| v)).collect())
+/// The prototypes of rows that are decoded together; it is as good as the rows stay the same.
+pub struct Stack<B: Kernels> {
+    /// `[S, images, d]` in f32.
+    means: Tensor<B, 3>,
+    /// Their norms, `[S, images, 1]`.
+    norms: Tensor<B, 3>,
+}
+
+impl<B: Kernels> Stack<B> {
+    /// Of rows with these prototypes; none if no row has one.
+    pub fn new(prototypes: &[Option<&Rows<B>>]) -> Option<Self> {
+        let first = prototypes.iter().flatten().next()?;
+        let (d, device) = (first.means.dims()[1], first.means.device());
+        let images = prototypes.iter().flatten().map(|p| p.means.dims()[0]).max()?;
+        // Prompts with fewer images repeat their first: a maximum does not mind.
+        let stacked: Vec<Tensor<B, 3>> = prototypes
+            .iter()
+            .map(|p| match p {
+                Some(p) => {
+                    let k = p.means.dims()[0];
+                    let more = || p.means.clone().slice([0..1, 0..d]).repeat_dim(0, images - k);
+                    let means =
+                        if k == images { p.means.clone() } else { Tensor::cat(vec![p.means.clone(), more()], 0) };
+                    means.unsqueeze()
+                }
+                None => Tensor::zeros([1, images, d], &device),
+            })
+            .collect();
+        let means = Tensor::cat(stacked, 0);
+        Some(Self { norms: norms(means.clone()), means })
+    }
+
+    /// Focus of each row of `states [S, d]` to its own prototypes, `[S]` on the device; without meaning for rows without one.
+    pub fn focus(&self, states: &Tensor<B, 2>) -> Tensor<B, 1> {
+        let h: Tensor<B, 3> = to_f32(states.clone()).unsqueeze_dim(1);
+        let dot = h.clone().mul(self.means.clone()).sum_dim(2);
+        let cosine = dot.div(norms(h).mul(self.norms.clone()).add_scalar(EPS)); // (3) [S, images, 1]
+        cosine.max_dim(1).add_scalar(1.0).mul_scalar(0.5).reshape([states.dims()[0]]) // (4)
+    }
+}
+
+fn norms<B: Kernels>(x: Tensor<B, 3>) -> Tensor<B, 3> {
+    x.powi_scalar(2).sum_dim(2).sqrt()
 }
 
 /// Focus of the packed rows `rows` of `hidden [N, d]` to one prompt's prototypes, `[rows]` on the device.

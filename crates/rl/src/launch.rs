@@ -11,6 +11,7 @@ use model_qwen2vl::{Kernels, ModelError, Qwen2_5_VL, Qwen2_5_VLConfig};
 
 use crate::config::Config;
 use crate::error::TrainError;
+use crate::optimizer::check_formats;
 use crate::progress::Progress;
 use crate::trainer::{Setup, Summary, Trainer};
 
@@ -88,6 +89,7 @@ pub fn train<B: Kernels>(
     progress: Progress,
     interrupt: Arc<AtomicBool>,
 ) -> Result<Summary, TrainError> {
+    check_formats::<B>(&config.actor.optim, device)?;
     let is_toy = config.model.path == "toy";
     let source: PathBuf =
         if is_toy { config.trainer.run_dir().join("model") } else { PathBuf::from(&config.model.path) };

@@ -11,7 +11,8 @@ use model_qwen2vl::save::write_tensors;
 use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor};
 use safetensors::SafeTensors;
 
-use crate::config::{LrScheduler, MomentsDtype, Optim};
+use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
+use crate::error::TrainError;
 use crate::policy::Policy;
 
 /// Moments and master weight of one parameter, flat.
@@ -104,7 +105,10 @@ impl<B: Kernels> AdamW<B> {
     /// A missing or damaged file, or state that does not belong to `policy`.
     pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
-        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.into(), source })?;
+        let io = |source| ModelError::Io { path: path.into(), source };
+        let file = std::fs::File::open(path).map_err(io)?;
+        // SAFETY: a checkpoint is written under another name and renamed when it is complete; nothing writes to it after that.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
         let mut sizes = Sizes(BTreeMap::new());
         policy.visit_params(&mut sizes);
@@ -199,9 +203,13 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
             step: steps + 1,
             grad_scale: self.grad_scale,
         };
-        let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
+        let [weight, m, v] = B::adamw(weight, to_f32(grad), to_f32(m), to_f32(v), &step);
         let (param, master) =
             if keeps_master { (cast_to(weight.clone(), dtype), Some(weight)) } else { (weight, None) };
+        if o.bf16_moments {
+            // The same noise in every run, and in one that was resumed.
+            B::seed(&device, seed(name, steps));
+        }
         let moment = |t: Tensor<B, 1>| {
             if o.bf16_moments { stochastic_bf16(t) } else { t }
         };
@@ -209,6 +217,39 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         o.state.insert(name.into(), state);
         *tensor = param.reshape(dims);
     }
+}
+
+/// Names the random numbers of one update of one parameter (FNV-1a).
+fn seed(name: &str, step: usize) -> u64 {
+    let bytes = name.bytes().chain((step as u64).to_le_bytes());
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
+}
+
+/// Whether the device has the number formats that are kept between updates.
+///
+/// # Errors
+/// [`TrainError::Input`] names the key.
+pub fn check_formats<B: Backend>(config: &Optim, device: &B::Device) -> Result<(), TrainError> {
+    let wanted = [
+        (config.moments_dtype == MomentsDtype::Bf16, "moments_dtype"),
+        (config.grads_dtype == GradsDtype::Bf16, "grads_dtype"),
+    ];
+    for (_, key) in wanted.iter().filter(|(wanted, _)| *wanted) {
+        if !B::supports_dtype(device, DType::BF16) {
+            return Err(TrainError::Input(format!(
+                "actor.optim.{key}: this backend does not store bf16; write \"f32\", or take another backend"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Empty gradients in the format that the configuration wants.
+pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
+    Gradients::kept_in(match config.grads_dtype {
+        GradsDtype::F32 => DType::F32,
+        GradsDtype::Bf16 => DType::BF16,
+    })
 }
 
 /// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
@@ -347,6 +388,44 @@ mod tests {
             values(&mut model)
         };
         assert_eq!(run(false), run(true));
+    }
+
+    /// Noise of bf16 moments is named, not drawn: two runs are the same.
+    #[test]
+    fn bf16_state_repeats() {
+        let optim = Optim { moments_dtype: MomentsDtype::Bf16, grads_dtype: GradsDtype::Bf16, ..Optim::default() };
+        let run = |disturbance: u64| {
+            B::seed(&Default::default(), disturbance);
+            let mut model = model();
+            let mut adamw = AdamW::<B>::new(&optim);
+            for _ in 0..3 {
+                let mut grads = gradients(&optim);
+                model.visit(&mut Fill(&mut grads, 0.3));
+                model.visit(&mut Fill(&mut grads, 0.1));
+                assert!(grads.iter().all(|(_, g)| g.dtype() == DType::BF16));
+                assert!(adamw.step(&mut model, grads, 0.01, 0.01, 1.0).applied);
+            }
+            values(&mut model)
+        };
+        let (a, b) = (run(1), run(2));
+        assert_eq!(a, b);
+        // Sixteen bits move the weights as thirty-two do, nearly.
+        let mut exact = model();
+        let mut adamw = AdamW::<B>::new(&Optim::default());
+        for _ in 0..3 {
+            let mut grads = Gradients::default();
+            exact.visit(&mut Fill(&mut grads, 0.3));
+            exact.visit(&mut Fill(&mut grads, 0.1));
+            adamw.step(&mut exact, grads, 0.01, 0.01, 1.0);
+        }
+        let start = values(&mut model());
+        let distance = |a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]| {
+            let pairs = a.iter().zip(b).flat_map(|((_, a), (_, b))| a.iter().zip(b));
+            pairs.map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>().sqrt()
+        };
+        let exact = values(&mut exact);
+        let (gap, moved) = (distance(&a, &exact), distance(&start, &exact));
+        assert!(gap < 0.05 * moved, "{gap} off after moving {moved}");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use data::{
-    BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, Prefetcher, Processor, Sample, build_prompt,
-    count_prompt_tokens,
+    BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, ImageSource, Prefetcher, Processor, Sample,
+    build_prompt, count_prompt_tokens,
 };
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
@@ -33,6 +33,8 @@ pub struct Item {
     pub task: Option<String>,
     /// The prompt.
     pub prompt: Prompt,
+    /// Its pictures as they are stored, for perturbations that follow their pixels.
+    pub images: Vec<ImageSource>,
 }
 
 /// A data set with everything that turns its rows into prompts.
@@ -312,6 +314,7 @@ impl Encoded {
                 solution: sample.solution,
                 task: sample.task,
                 prompt,
+                images: sample.images,
             }),
             Err(error) => Err(BadRow { id: sample.id, index: sample.index, reason: error.to_string() }),
         }

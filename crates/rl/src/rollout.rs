@@ -97,6 +97,55 @@ struct Row<B: Kernels> {
     done: bool,
     /// Prototypes of its prompt, shared by its group.
     prototype: Option<focus::Rows<B>>,
+    /// Tokens whose focus was computed.
+    focused: usize,
+}
+
+/// Tokens after which numbers that decide nothing are read from the device.
+const READ_EVERY: usize = 64;
+
+/// Numbers of sampled tokens that wait on the device, so that a token costs one read and not three.
+struct Later<B: Kernels> {
+    log_probs: Waiting<B>,
+    focus: Waiting<B>,
+}
+
+/// One number a row and token, and the response `(job, index)` that it belongs to, if any.
+struct Waiting<B: Kernels> {
+    parts: Vec<Tensor<B, 1>>,
+    whose: Vec<Option<(usize, usize)>>,
+}
+
+impl<B: Kernels> Waiting<B> {
+    fn new() -> Self {
+        Self { parts: vec![], whose: vec![] }
+    }
+
+    fn push(&mut self, values: Tensor<B, 1>, whose: impl Iterator<Item = Option<(usize, usize)>>) {
+        self.parts.push(values);
+        self.whose.extend(whose);
+    }
+
+    /// Gives every number to its response, in the order of the tokens.
+    fn read(&mut self, mut give: impl FnMut(usize, usize, f32)) {
+        if self.parts.is_empty() {
+            return;
+        }
+        let values = Tensor::cat(std::mem::take(&mut self.parts), 0);
+        let values: Vec<f32> = values.into_data().convert::<f32>().to_vec().unwrap_or_default();
+        for (whose, value) in self.whose.drain(..).zip(values) {
+            if let Some((job, index)) = whose {
+                give(job, index, value);
+            }
+        }
+    }
+}
+
+impl<B: Kernels> Later<B> {
+    fn read(&mut self, out: &mut [Vec<Response>]) {
+        self.log_probs.read(|job, index, value| out[job][index].log_probs.push(value));
+        self.focus.read(|job, index, value| out[job][index].visual_focus.get_or_insert_default().push(value));
+    }
 }
 
 /// Runs the jobs; the responses of each, in order. `on_token(job, response, id)` sees each token as it is sampled.
@@ -116,6 +165,10 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     let suppress = suppression::<B>(&config.suppress, vocab, &device);
     let no_end: Vec<u32> = config.suppress.iter().chain(&config.eos).copied().collect();
     let no_end = suppression::<B>(&no_end, vocab, &device);
+    // For batches in which some rows may end and others not yet: `[2, V]`.
+    let either = no_end.clone().filter(|_| config.min_new_tokens > 0).map(|no_end| {
+        Tensor::cat(vec![suppress.clone().unwrap_or_else(|| Tensor::zeros([1, vocab], &device)), no_end], 0)
+    });
     let mut stats = RolloutStats::default();
     let blank = || Response { ids: vec![], log_probs: vec![], finish: FinishReason::Length, visual_focus: None };
     let mut out: Vec<Vec<Response>> = jobs.iter().map(|_| (0..config.n).map(|_| blank()).collect()).collect();
@@ -124,6 +177,8 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     queue.sort_by_key(|&j| jobs[j].prompt.len());
     let mut cache = policy.cache(config.max_new_tokens);
     let mut rows: Vec<Row<B>> = Vec::new();
+    let mut stack: Option<focus::Stack<B>> = None;
+    let mut later = Later { log_probs: Waiting::new(), focus: Waiting::new() };
     let mut hidden: Option<Tensor<B, 2>> = None; // [rows, d], the state that predicts each row's next token
     if config.max_new_tokens == 0 || config.n == 0 {
         return Ok((out, stats));
@@ -140,6 +195,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             let mut wave: Vec<usize> = queue.split_off(queue.len() - count);
             wave.reverse();
             for part in prefill_parts(&wave, jobs, config.prefill_token_budget) {
+                stack = None;
                 let last = admit(policy, &mut cache, jobs, part, config, &mut rows, &mut stats);
                 hidden = Some(match hidden.take() {
                     Some(h) => Tensor::cat(vec![h, last], 0),
@@ -148,6 +204,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             }
         }
         let Some(states) = hidden.take() else {
+            later.read(&mut out);
             return Ok((out, stats));
         };
 
@@ -158,31 +215,23 @@ pub fn generate<B: Kernels, P: Policy<B>>(
                 uniform(config.sampling.seed, jobs[r.job].key, r.index as u64, out[r.job][r.index].ids.len() as u64)
             })
             .collect();
-        let early =
-            config.min_new_tokens > 0 && rows.iter().any(|r| out[r.job][r.index].ids.len() < config.min_new_tokens);
-        let mask = match (early, &suppress, &no_end) {
-            (false, Some(s), _) => Some(s.clone()),
-            (true, s, Some(no_end)) => Some(Tensor::cat(
-                rows.iter()
-                    .map(|r| match out[r.job][r.index].ids.len() < config.min_new_tokens {
-                        true => no_end.clone(),
-                        false => s.clone().unwrap_or_else(|| Tensor::zeros([1, vocab], &device)),
-                    })
-                    .collect(),
-                0,
-            )),
-            _ => None,
+        let early: Vec<usize> =
+            rows.iter().map(|r| usize::from(out[r.job][r.index].ids.len() < config.min_new_tokens)).collect();
+        let mask = match (early.contains(&1), early.contains(&0)) {
+            (false, _) => suppress.clone(),
+            (true, false) => no_end.clone(),
+            (true, true) => either.as_ref().map(|either| either.clone().select(0, int_tensor(early, &device))),
         };
         let (ids, log_probs) = sample(states, weight, &config.sampling, &uniforms, mask.as_ref());
+        // The one read a token: what is sampled decides what is computed next.
         let sampled: Vec<i32> = ids.clone().into_data().convert::<i32>().to_vec().unwrap_or_default();
-        let log_probs: Vec<f32> = log_probs.into_data().convert::<f32>().to_vec().unwrap_or_default();
-        for ((row, &id), log_prob) in rows.iter_mut().zip(&sampled).zip(log_probs) {
+        later.log_probs.push(log_probs, rows.iter().map(|r| (!r.done).then_some((r.job, r.index))));
+        for (row, &id) in rows.iter_mut().zip(&sampled) {
             if row.done {
                 continue;
             }
             let response = &mut out[row.job][row.index];
             response.ids.push(id as u32);
-            response.log_probs.push(log_prob);
             stats.response_tokens += 1;
             on_token(row.job, row.index, id as u32);
             if config.eos.contains(&(id as u32)) {
@@ -196,7 +245,8 @@ pub fn generate<B: Kernels, P: Policy<B>>(
         let wants_focus = config.focus.is_some();
         let all_done = rows.iter().all(|r| r.done);
         if all_done && !wants_focus {
-            (rows, cache) = (Vec::new(), policy.cache(config.max_new_tokens));
+            (rows, cache, stack) = (Vec::new(), policy.cache(config.max_new_tokens), None);
+            later.read(&mut out);
             stats.decode_s += clock.elapsed().as_secs_f64();
             continue;
         }
@@ -206,28 +256,32 @@ pub fn generate<B: Kernels, P: Policy<B>>(
         stats.decode_steps += 1;
         debug_assert!(keep.is_none_or(|k| k == rows.len()));
         if wants_focus {
-            let prototypes: Vec<Option<&focus::Rows<B>>> = rows.iter().map(|r| r.prototype.as_ref()).collect();
-            if let Some(values) = focus::of_rows(&states, &prototypes) {
-                for (row, value) in rows.iter().zip(values) {
-                    let response = &mut out[row.job][row.index];
-                    let len = response.ids.len();
-                    if let Some(list) = value.map(|v| (v, response.visual_focus.get_or_insert_default()))
-                        && list.1.len() < len
-                    {
-                        list.1.push(list.0);
-                    }
-                }
+            if stack.is_none() {
+                let prototypes: Vec<Option<&focus::Rows<B>>> = rows.iter().map(|r| r.prototype.as_ref()).collect();
+                stack = focus::Stack::new(&prototypes);
+            }
+            if let Some(stack) = &stack {
+                let whose = rows.iter_mut().map(|row| {
+                    let owes = row.prototype.is_some() && row.focused < out[row.job][row.index].ids.len();
+                    row.focused += usize::from(owes);
+                    owes.then_some((row.job, row.index))
+                });
+                later.focus.push(stack.focus(&states), whose);
             }
             let d = states.dims()[1];
             let before: Vec<usize> = (0..rows.len()).collect();
             let index = compact(policy, &mut cache, &mut rows);
             if index != before {
+                stack = None;
                 states = if index.is_empty() {
                     Tensor::zeros([0, d], &device)
                 } else {
                     states.select(0, int_tensor(index, &device))
                 };
             }
+        }
+        if later.log_probs.parts.len() >= READ_EVERY {
+            later.read(&mut out);
         }
         hidden = (!rows.is_empty()).then_some(states);
         stats.decode_s += clock.elapsed().as_secs_f64();
@@ -263,6 +317,8 @@ fn admit<B: Kernels, P: Policy<B>>(
     let prompts: Vec<&Prompt> = part.iter().map(|&j| jobs[j].prompt).collect();
     let clock = std::time::Instant::now();
     let images = policy.images(&prompts).map(|i| policy.encode_images(&i));
+    // What is queued belongs to the part that queued it.
+    let _ = B::sync(&policy.device());
     stats.vision_s += clock.elapsed().as_secs_f64();
     let clock = std::time::Instant::now();
     let groups: Vec<_> = prompts.iter().map(|p| (*p, vec![])).collect();
@@ -273,11 +329,18 @@ fn admit<B: Kernels, P: Policy<B>>(
         let prototype = config.focus.and_then(|mode| {
             focus::prototype(&hidden, &batch.image_rows, range, mode, &jobs[job].prompt.image_grid_thw)
         });
-        rows.extend((0..config.n).map(|index| Row { job, index, done: false, prototype: prototype.clone() }));
+        rows.extend((0..config.n).map(|index| Row {
+            job,
+            index,
+            done: false,
+            prototype: prototype.clone(),
+            focused: 0,
+        }));
     }
     stats.prompt_tokens += batch.tokens;
     let ends = batch.prompts.iter().flat_map(|r| std::iter::repeat_n(r.end - 1, config.n));
     let last = hidden.select(0, int_tensor(ends, &policy.device()));
+    let _ = B::sync(&policy.device());
     stats.prefill_s += clock.elapsed().as_secs_f64();
     last
 }

@@ -112,6 +112,15 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Puts right what a process left in `checkpoints/` that was killed there, unless one is at work.
+    pub fn recover(root: &Path) {
+        if root.join("checkpoints").is_dir()
+            && let Ok(folder) = Self::lock(root)
+        {
+            crate::checkpoint::recover(&folder.checkpoints());
+        }
+    }
+
     fn lock(root: &Path) -> Result<Self, RunFolderError> {
         for folder in [root, &root.join("rollouts"), &root.join("checkpoints")] {
             fs::create_dir_all(folder).map_err(at(folder))?;

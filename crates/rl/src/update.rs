@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
-use model_qwen2vl::{Gradients, Kernels};
+use model_qwen2vl::Kernels;
 
 use crate::config::Config;
 use crate::engine::{GradientOptions, MicroGradients, MicroScores, Ragged, accumulate};
 use crate::error::TrainError;
 use crate::experience::Experience;
 use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, gradients};
 use crate::policy::Policy;
 
 /// Seconds of an update.
@@ -53,6 +53,11 @@ impl LossOf<'_> {
         let log_probs = leaf(micro.log_probs);
         let entropy = micro.entropy.map(leaf);
         let policy_mask = e.shaped.policy_mask_values();
+        let pictured = e.masked_log_probs.as_ref().filter(|_| !e.has_image.iter().all(|has| *has)).map(|_| {
+            std::iter::zip(&e.has_image, &e.lengths)
+                .map(|(&has, &n)| vec![f32::from(u8::from(has)); n])
+                .collect::<Vec<_>>()
+        });
         let inputs = LossInputs {
             log_probs: log_probs.clone(),
             old_log_probs: padded(&e.old_log_probs),
@@ -61,6 +66,7 @@ impl LossOf<'_> {
             policy_mask: policy_mask.as_deref().map(padded),
             ref_log_probs: e.ref_log_probs.as_deref().map(padded),
             masked_log_probs: e.masked_log_probs.as_deref().map(padded),
+            pictured: pictured.as_deref().map(padded),
             entropy: entropy.clone(),
             rollout_log_probs: Some(padded(&e.rollout_log_probs)),
         };
@@ -113,14 +119,17 @@ pub fn update<B: Kernels, P: Policy<B>>(
             let lengths = &experience.lengths[first[start]..first[end]];
             let closure = LossOf { loss, experience, first: &first[start..], denominators: Denominators::of(lengths) };
             let mut sums = MetricSums::default();
-            let mut grads = Gradients::default();
+            let mut grads = gradients(&config.actor.optim);
             accumulate(policy, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
             times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
+            // What is queued belongs to the part that queued it.
+            let _ = B::sync(&policy.device());
             times.gradients_s += clock.elapsed().as_secs_f64();
             let clock = std::time::Instant::now();
             let optim = &config.actor.optim;
             let lr = crate::optimizer::learning_rate(optim, schedule.done + 1, schedule.total);
             let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm);
+            let _ = B::sync(&policy.device());
             times.optimizer_s += clock.elapsed().as_secs_f64();
             schedule.done += 1;
             steps += 1;

@@ -12,9 +12,10 @@ use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
 use reward::{Reward, RewardConfig};
 use rl::config::{Config, Source, resolve};
 use rl::engine::{GradientOptions, GroupRef, MicroGradients, ScoreRequest, accumulate, micro_batches, score};
-use rl::experience::{Experience, Recipe, grade, make};
+use rl::experience::{Experience, Group, Recipe, grade, make};
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
+use rl::spans::{perception_span, unperceived_log_probs};
 use rl::update::{Schedule, update};
 
 /// Prompts and sampled responses; five groups of four, 20 to 80 tokens each.
@@ -153,7 +154,17 @@ impl<B: Kernels> ParamVisitor<B> for Values {
     }
 }
 
-fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience {
+/// Adds to every parameter.
+struct Shift;
+
+impl<B: Kernels> ParamVisitor<B> for Shift {
+    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        *tensor = tensor.clone().add_scalar(0.01);
+    }
+}
+
+/// Responses to all kinds of prompts, with rewards that differ.
+fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
@@ -168,6 +179,7 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
             solution: None,
             task: None,
             prompt: prompt.clone(),
+            images: vec![],
         })
         .collect();
     let mut groups = grade(items, responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
@@ -177,6 +189,11 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
             score.overall = ((g + 3 * r) % 4) as f64 / 3.0;
         }
     }
+    groups
+}
+
+fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience {
+    let (groups, processor) = (sampled_groups(model), processor());
     let shaping = config.to_shaping_config().build::<B>();
     let recipe = Recipe {
         config,
@@ -187,6 +204,60 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
         step: 1,
     };
     make(model, None, groups, &recipe).unwrap().0
+}
+
+/// Groups that an earlier policy sampled keep the log-probs that it reported; the others get this policy's.
+fn carried_groups_keep_their_policy<B: Kernels>() {
+    let config = resolve(&[Source::new("test", "[data]\ntrain_files = [\"toy:sum\"]")], &[]).unwrap();
+    let (sampler, processor) = (model::<B>(), processor());
+    let mut groups = sampled_groups(&sampler);
+    groups.iter_mut().step_by(2).for_each(|group| group.carried = true);
+    let carried: Vec<bool> = groups.iter().flat_map(|g| g.responses.iter().map(|_| g.carried)).collect();
+    let mut moved = sampler.clone();
+    moved.visit(&mut Shift);
+    let shaping = config.to_shaping_config().build::<B>();
+    let recipe = Recipe {
+        config: &config,
+        loss: &config.to_loss_config(),
+        shaping: shaping.as_ref(),
+        processor: &processor,
+        kl_coef: 0.0,
+        step: 1,
+    };
+    let made = make(&moved, None, groups, &recipe).unwrap().0;
+    for ((old, rollout), carried) in made.old_log_probs.iter().zip(&made.rollout_log_probs).zip(carried) {
+        assert_eq!(difference(old, rollout) < 1e-6, carried, "{old:?} {rollout:?}");
+    }
+    assert!(made.metrics["mismatch/log_prob_abs_mean"] > 1e-3);
+}
+
+/// What a response is worth without its description: its tokens scored behind the prompt with the description left out.
+fn a_description_is_taken_out<B: Kernels>() {
+    let (model, processor) = (model::<B>(), processor());
+    let prompts = mixed_prompts(&model);
+    let request = ScoreRequest { temperature: 1.0, entropy: false, focus: None, token_budget: 4096 };
+    let ids = |text: &str| processor.encode_text(text).unwrap();
+    let described = ids("1 <perception>3 4</perception> is 7");
+    let (plain, open) = (ids("7"), ids("<perception>3 4"));
+    let span = perception_span(&processor, &described).unwrap();
+    assert_eq!(processor.decode(&described[span.clone()], false).unwrap(), "<perception>3 4</perception>");
+    assert_eq!(perception_span(&processor, &plain), None);
+    assert_eq!(perception_span(&processor, &open), None, "a description without an end");
+    let group = GroupRef { prompt: &prompts[1], responses: vec![&plain, &described, &open] };
+    let of = |responses: Vec<&[u32]>| -> Vec<Vec<f32>> {
+        let group = GroupRef { prompt: &prompts[1], responses };
+        score(&model, &[group], &request).into_iter().flatten().map(|s| s.log_probs).collect()
+    };
+    let old = of(group.responses.clone());
+    let spans = vec![None, Some(span.clone()), None];
+    let found = unperceived_log_probs(&model, std::slice::from_ref(&group), &spans, &old, &request);
+    let short = [&described[..span.start], &described[span.end..]].concat();
+    let expected = &of(vec![&short])[0];
+    assert_eq!((&found[0], &found[2]), (&old[0], &old[2]));
+    assert_eq!(found[1][..span.end], old[1][..span.end]);
+    let rest = &found[1][span.end..];
+    assert!(difference(rest, &expected[span.start..]) < 1e-4, "{rest:?} {expected:?}");
+    assert!(difference(rest, &old[1][span.end..]) > 1e-3, "the description matters");
 }
 
 /// One optimizer step over all groups: parameters and metrics, whatever the micro-batches.
@@ -257,6 +328,6 @@ macro_rules! on {
         }
     };
 }
-on!(flex, burn_flex::Flex<f32, i32>: scores_do_not_depend_on_the_budget
+on!(flex, burn_flex::Flex<f32, i32>: scores_do_not_depend_on_the_budget carried_groups_keep_their_policy a_description_is_taken_out
     gradients_do_not_depend_on_the_budget_or_on_recomputing an_update_does_not_depend_on_micro_batch_tokens);
 on!(ndarray, burn_ndarray::NdArray<f32>: scores_do_not_depend_on_the_budget an_update_does_not_depend_on_micro_batch_tokens);

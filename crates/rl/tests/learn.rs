@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use data::write::{JsonImages, SampleWriter};
+use data::{Dataset, Keys, Sample};
 use model_qwen2vl::Kernels;
 use rl::config::{Source, resolve};
 use rl::launch::train;
@@ -108,6 +110,11 @@ fn every_algorithm_runs<B: Kernels>() {
         ],
         &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
         &["algorithm.shaping=vppo"],
+        &["algorithm.shaping=vppo", "algorithm.perturbation.align=pixels"],
+        &["algorithm.shaping=vppo", "algorithm.perturbation.kind=gaussian_noise", "algorithm.perturbation.draw=prompt"],
+        &["algorithm.shaping=vppo", "algorithm.perturbation.kind=blank", "algorithm.papo.kl_prcp_coef=0.01"],
+        &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.perturbation.draw=response"],
+        &["algorithm.papo.ori_entropy_loss_coef=0.03"],
         &["algorithm.shaping=pepo"],
         &["algorithm.shaping=pgpo"],
         &["algorithm.shaping=srpo"],
@@ -177,6 +184,65 @@ fn every_algorithm_runs<B: Kernels>() {
         }
     }
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), table.len(), failures.join("\n"));
+}
+
+/// SRPO weighs what stands behind a description: a policy that was taught to describe gets its weights.
+#[test]
+fn srpo_shapes_responses_that_describe() {
+    type B = burn_flex::Flex<f32, i32>;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("described.parquet");
+    let spec = "toy:read?rows=1&cols=1&size=1".to_string().into();
+    let one = Dataset::open(&[spec], &Keys::default(), None).unwrap().get(0).unwrap();
+    let mut file = SampleWriter::create(&path, &Keys::default(), JsonImages::Base64).unwrap();
+    file.write(&Sample { solution: Some("<perception>2 2</perception>4".into()), ..one }).unwrap();
+    file.finish().unwrap();
+    let settings = [
+        &format!("data.train_files=[{}]", path.display()),
+        "algorithm.shaping=srpo",
+        "data.max_response_length=48",
+        "reward.overlong_buffer_length=48",
+        "stages.0.stage=sft",
+        "stages.0.steps=60",
+        "stages.0.batch_size=4",
+        "stages.1.stage=rl",
+        "stages.1.steps=2",
+    ];
+    let lines = run::<B>(&dir.path().join("run"), &settings).unwrap();
+    let shaped: Vec<f64> = lines.iter().filter_map(|l| l.get("srpo/shaped_responses")?.as_f64()).collect();
+    assert!(shaped.len() == 2 && shaped.iter().all(|s| *s > 0.3), "{shaped:?}");
+}
+
+/// Where dynamic sampling keeps nothing a step updates nothing, and the run goes on.
+#[test]
+fn a_step_without_a_kept_prompt_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = [
+        "trainer.max_steps=2",
+        "trainer.max_try_make_batch=2",
+        "algorithm.online_filtering=true",
+        "algorithm.filter_key=overlong",
+        "algorithm.filter_low=0.5",
+        "algorithm.filter_high=1.0",
+    ];
+    let lines = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("run"), &settings).unwrap();
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert_eq!((line["filter/rounds"].as_f64(), line["filter/kept_share"].as_f64()), (Some(2.0), Some(0.0)));
+        assert!(line["reward"].as_f64().is_some_and(|r| r < 0.0) && !line.contains_key("actor/loss"));
+    }
+}
+
+/// A perturbed picture means nothing to a prompt without one: PAPO trains on mixed data.
+#[test]
+fn papo_on_mixed_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"problem\": \"2+2?\", \"answer\": \"4\"}\n").unwrap();
+    let data = format!("data.train_files=[{}, \"toy:read?rows=1&cols=1&size=1\"]", rows.display());
+    let settings = [&data, "algorithm.papo.kl_prcp_coef=0.02", "data.rollout_batch_size=2", "trainer.max_steps=3"];
+    let lines = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("run"), &settings).unwrap();
+    assert!(lines.iter().all(|l| l["actor/kl_prcp"].as_f64().is_some_and(|kl| kl > 0.0)), "{lines:?}");
 }
 
 /// An algorithm that needs pictures is refused before the first step on data without any.

@@ -63,6 +63,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Number format that gradients are kept in until the update.
+    pub enum GradsDtype {
+        /// 32 bits.
+        F32 = "f32",
+        /// 16 bits: half the memory, as PyTorch keeps the gradients of 16-bit weights.
+        Bf16 = "bf16",
+    }
+}
+
 section! {
     /// The loss and the update of the weights.
     pub struct Actor {
@@ -132,5 +142,7 @@ section! {
         master_weights: bool = true,
         /// Number format of the moments.
         moments_dtype: MomentsDtype = MomentsDtype::F32,
+        /// Number format that gradients are kept in from their sum to the update.
+        grads_dtype: GradsDtype = GradsDtype::F32,
     }
 }

@@ -6,6 +6,7 @@ use super::field::choices;
 use super::section::section;
 use crate::advantage::Estimator;
 use crate::loss::{KlPenalty, KlType};
+use crate::perturb::{Align, DrawChoice, PerturbationKind};
 use crate::shaping::ShapingKind;
 
 choices!(Estimator {
@@ -28,6 +29,9 @@ choices!(Variant { Paper = "paper", Released = "released", });
 choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
 choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
 choices!(InterScore { Sum = "sum", Mean = "mean", });
+choices!(PerturbationKind { PatchBlackout = "patch_blackout", GaussianNoise = "gaussian_noise", Blank = "blank", });
+choices!(Align { Grid = "grid", Pixels = "pixels", });
+choices!(DrawChoice { Published = "published", Response = "response", Prompt = "prompt", });
 choices!(KlPenalty { Kl = "kl", Abs = "abs", Mse = "mse", LowVarKl = "low_var_kl", });
 choices!(KlType { Fixed = "fixed", Adaptive = "adaptive", });
 
@@ -79,7 +83,8 @@ section! {
         kl_horizon: f64 = 10_000.0,
         /// Keep only prompts whose group is neither all right nor all wrong (DAPO's dynamic sampling).
         online_filtering: bool = false,
-        /// The part of the reward whose group mean is looked at: "overall", "accuracy" or "format".
+        /// The part of the reward whose group mean is looked at: "overall", "accuracy", "format", "overlong", or a
+        /// metric of the reward command.
         filter_key: String = String::from("accuracy"),
         /// Keep a group whose mean lies above this.
         filter_low: f64 = 0.01,
@@ -97,6 +102,8 @@ section! {
         srpo: Srpo,
         /// PAPO's own keys.
         papo: Papo,
+        /// How pictures are perturbed.
+        perturbation: Perturbation,
     }
 }
 
@@ -156,16 +163,34 @@ section! {
 
 section! {
     /// PAPO (arXiv 2507.06448): terms added to the loss. It needs one more forward pass over each response,
-    /// with a masked image, when `kl_prcp_coef` or `aug_entropy_loss_coef` is above 0.
+    /// with a masked image, when `kl_prcp_coef` is above 0. Responses to prompts without an image get the entropy term only.
     pub struct Papo {
         /// gamma: weight of the divergence between log-probabilities with the image and with the masked one,
         /// which is maximised. 0: off. The paper uses 0.01 and 0.02; at 0.04 training collapses.
         kl_prcp_coef: f64 = 0.0,
         /// eta 1: weight of the entropy with the image, which is minimised.
         ori_entropy_loss_coef: f64 = 0.0,
-        /// eta 2: weight of the entropy with the masked image.
+        /// eta 2: weight of the entropy with the masked image. It stands in the reported loss; its log-probabilities
+        /// are constants, as in the released code, so it has no gradient, and is refused without `kl_prcp_coef`.
         aug_entropy_loss_coef: f64 = 0.0,
         /// Probability that a 14x14 pixel block of the masked image is blacked out.
         mask_probability: f64 = 0.6,
+    }
+}
+
+section! {
+    /// How the picture is perturbed where VPPO, PGPO, SRPO or PAPO compare with a perturbed one.
+    pub struct Perturbation {
+        /// "patch_blackout" turns 14x14 blocks black, each with the `mask_probability` of the algorithm;
+        /// "gaussian_noise" adds noise to every pixel of the resized picture; "blank" turns all of it black.
+        kind: PerturbationKind = PerturbationKind::PatchBlackout,
+        /// Blocks of a blackout: "grid", the patches of the vision tower, or "pixels", blocks of the stored picture
+        /// before it is resized, as in the released code of VPPO and PAPO.
+        align: Align = Align::Grid,
+        /// Standard deviation of the noise, where black is 0 and white 1.
+        sigma: f64 = 0.5,
+        /// A new draw for each "response", one for each "prompt" (cheaper: its responses share the pass), or as
+        /// "published": VPPO, PGPO and SRPO a response, PAPO a prompt.
+        draw: DrawChoice = DrawChoice::Published,
     }
 }

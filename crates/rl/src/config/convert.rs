@@ -7,6 +7,7 @@ use vgpo::VgpoConfig;
 use super::Config;
 use crate::advantage::AdvantageConfig;
 use crate::loss::{CorrectionConfig, KlConfig, LossConfig, PapoConfig};
+use crate::perturb::PerturbationConfig;
 use crate::shaping::{PepoConfig, PgpoConfig, ShapingConfig, SrpoConfig, VppoConfig};
 
 impl Config {
@@ -44,11 +45,28 @@ impl Config {
                 trajectory_shaping: a.vppo.trajectory_shaping,
                 beta_min: a.vppo.beta_min,
                 mask_probability: a.vppo.mask_probability,
+                perturbation: self.to_perturbation_config(),
             },
-            pgpo: PgpoConfig { tau: a.pgpo.tau, beta: a.pgpo.beta, mask_probability: a.pgpo.mask_probability },
+            pgpo: PgpoConfig {
+                tau: a.pgpo.tau,
+                beta: a.pgpo.beta,
+                mask_probability: a.pgpo.mask_probability,
+                perturbation: self.to_perturbation_config(),
+            },
             pepo: PepoConfig { gate_alpha: a.pepo.gate_alpha, gate_temperature: a.pepo.gate_temperature },
-            srpo: SrpoConfig { lambda: a.srpo.lambda, bound: a.srpo.bound, mask_probability: a.srpo.mask_probability },
+            srpo: SrpoConfig {
+                lambda: a.srpo.lambda,
+                bound: a.srpo.bound,
+                mask_probability: a.srpo.mask_probability,
+                perturbation: self.to_perturbation_config(),
+            },
         }
+    }
+
+    /// How pictures are perturbed.
+    pub fn to_perturbation_config(&self) -> PerturbationConfig {
+        let p = &self.algorithm.perturbation;
+        PerturbationConfig { kind: p.kind, align: p.align, sigma: p.sigma, draw: p.draw }
     }
 
     /// KL, entropy and policy loss, with PAPO's terms where one of them is on.
@@ -81,6 +99,7 @@ impl Config {
                 ori_entropy_loss_coef: papo.ori_entropy_loss_coef,
                 aug_entropy_loss_coef: papo.aug_entropy_loss_coef,
                 mask_probability: papo.mask_probability,
+                perturbation: self.to_perturbation_config(),
             }),
             rollout_correction: CorrectionConfig { mode: actor.rollout_correction, cap: actor.rollout_correction_cap },
         }

@@ -24,8 +24,8 @@ mod trainer;
 mod validate;
 
 pub use self::reward::Reward;
-pub use actor::{Actor, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
-pub use algorithm::{Algorithm, Papo, Pepo, Pgpo, Srpo, Vppo};
+pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
+pub use algorithm::{Algorithm, Papo, Pepo, Perturbation, Pgpo, Srpo, Vppo};
 pub use checks::Problem;
 pub use data::Data;
 pub use error::ConfigError;

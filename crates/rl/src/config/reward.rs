@@ -30,7 +30,8 @@ section! {
         format_weight: f64 = 0.1,
         /// "numeric": largest difference, in shares of the reference answer (of 1 where that is smaller).
         numeric_tolerance: f64 = 1e-4,
-        /// "dapo": the penalty for length grows over so many tokens before `data.max_response_length`. 0: no penalty.
+        /// The penalty for length (DAPO's, with any `reward_type`) grows over so many tokens before
+        /// `data.max_response_length`. 0: no penalty.
         overlong_buffer_length: usize = 0,
         /// Weight of that penalty.
         overlong_penalty_factor: f64 = 1.0,

@@ -46,7 +46,8 @@ section! {
         total_epochs: usize = 1,
         /// Training steps, however many epochs that makes. 0: as `total_epochs` says.
         max_steps: usize = 0,
-        /// With `algorithm.online_filtering`: rounds of generation for one batch before it is an error. 0: no
+        /// With `algorithm.online_filtering`: rounds of generation for one batch. After them a batch that is not
+        /// full is trained on as it is, and an empty one is a step without an update, both with a warning. 0: no
         /// limit.
         max_try_make_batch: usize = 20,
         /// Validate each so many steps. 0: only where `val_before_train` says and at the end.

@@ -171,7 +171,18 @@ impl Config {
                 &["algorithm.online_filtering", "rollout.n"],
                 "one response to a prompt is always all right or all wrong; set rollout.n to 2 or more",
             );
-            checks.need(!algorithm.filter_key.is_empty(), &["algorithm.filter_key"], "is empty");
+            let key = algorithm.filter_key.as_str();
+            checks.need(!key.is_empty(), &["algorithm.filter_key"], "is empty");
+            let known = match key {
+                "overall" | "accuracy" | "format" => true,
+                "overlong" => self.reward.reward_type == RewardType::Dapo || self.reward.overlong_buffer_length > 0,
+                _ => false,
+            };
+            checks.need(
+                known || key.is_empty() || !self.reward.command.is_empty(),
+                &["algorithm.filter_key"],
+                format!("is \"{key}\"; this reward has \"overall\", \"accuracy\" and \"format\" (and \"overlong\" with a penalty for length)"),
+            );
             checks.need(
                 algorithm.filter_low < algorithm.filter_high,
                 &["algorithm.filter_low", "algorithm.filter_high"],
@@ -210,6 +221,13 @@ impl Config {
         checks.not_negative(papo.ori_entropy_loss_coef, "algorithm.papo.ori_entropy_loss_coef");
         checks.not_negative(papo.aug_entropy_loss_coef, "algorithm.papo.aug_entropy_loss_coef");
         checks.positive_share(papo.mask_probability, "algorithm.papo.mask_probability");
+        checks.need(
+            papo.aug_entropy_loss_coef == 0.0 || papo.kl_prcp_coef > 0.0,
+            &["algorithm.papo.aug_entropy_loss_coef", "algorithm.papo.kl_prcp_coef"],
+            "the entropy with the masked image changes nothing by itself, as those log-probabilities are constants; \
+             set kl_prcp_coef above 0, or this to 0",
+        );
+        checks.positive(self.algorithm.perturbation.sigma, "algorithm.perturbation.sigma");
     }
 
     fn check_actor(&self, checks: &mut Checks) {
@@ -253,6 +271,11 @@ impl Config {
         checks.positive(actor.sapo_tau_negative, "actor.sapo_tau_negative");
         checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
         checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
+        checks.need(
+            !actor.rollout_correction.drops() || actor.rollout_correction_cap > 1.0,
+            &["actor.rollout_correction_cap", "actor.rollout_correction"],
+            format!("is {}; {}", actor.rollout_correction_cap, crate::loss::correction::TOO_LOW),
+        );
         checks.need(
             actor.rollout_correction == CorrectionMode::None || actor.old_log_probs == OldLogProbs::Recompute,
             &["actor.rollout_correction", "actor.old_log_probs"],
@@ -303,12 +326,9 @@ impl Config {
             ),
         );
         checks.need(
-            reward.overlong_buffer_length == 0 || reward.reward_type == RewardType::Dapo,
-            &["reward.overlong_buffer_length", "reward.reward_type"],
-            format!(
-                "only the reward \"dapo\" has a penalty for length, not \"{}\"; set the buffer to 0",
-                reward.reward_type
-            ),
+            reward.overlong_buffer_length == 0 || reward.command.is_empty(),
+            &["reward.overlong_buffer_length", "reward.command"],
+            "a reward command says the whole reward and gets each response's length; set the buffer to 0",
         );
         checks.at_least_one(reward.command_batch_size, "reward.command_batch_size");
         checks.need(
@@ -329,13 +349,33 @@ impl Config {
 
     /// The prompt must ask for the form in which the reward looks for the answer.
     fn check_prompt_against_reward(&self, checks: &mut Checks) {
-        let asked = match self.data.format_prompt.as_str() {
-            "math" | "math_perception" => "\\boxed{}",
+        let prompt = self.data.format_prompt.as_str();
+        let asked = match prompt {
+            "math" | "math_perception" | "look_back" | "srpo" => "\\boxed{}",
             "r1v" => "<answer> tags",
             "dapo" => "a last line \"Answer: ...\"",
             // "none" and files of the user's: what they ask for is not known.
             _ => return,
         };
+        checks.need(
+            self.algorithm.shaping != ShapingKind::Srpo || prompt == "srpo",
+            &["data.format_prompt", "algorithm.shaping"],
+            format!(
+                "\"{prompt}\" does not ask for the <perception> span that SRPO weighs; write format_prompt = \"srpo\""
+            ),
+        );
+        checks.need(
+            self.reward.reward_type != RewardType::LookBack || prompt == "look_back",
+            &["data.format_prompt", "reward.reward_type"],
+            format!(
+                "\"{prompt}\" does not ask for the <back> span that is rewarded; write format_prompt = \"look_back\""
+            ),
+        );
+        checks.need(
+            self.reward.reward_type != RewardType::Math || prompt != "srpo" || self.reward.format_weight == 0.0,
+            &["data.format_prompt", "reward.reward_type"],
+            "\"srpo\" asks for <perception> first, but the form of \"math\" begins with <think>; write reward_type = \"math_accuracy\"",
+        );
         let read = match self.reward.reward_type {
             RewardType::Math | RewardType::MathAccuracy | RewardType::LookBack => "\\boxed{}",
             RewardType::R1v => "<answer> tags",

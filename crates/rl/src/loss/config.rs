@@ -200,8 +200,8 @@ impl LossConfig {
         if self.kl.in_loss() {
             streams.push(Stream::RefLogProbs);
         }
-        if let Some(papo) = &self.papo {
-            streams.push(Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: papo.mask_probability });
+        if let Some(papo) = self.papo.as_ref().filter(|papo| papo.needs_masked()) {
+            streams.push(papo.perturbation.stream(Draw::Prompt, papo.mask_probability));
         }
         streams
     }

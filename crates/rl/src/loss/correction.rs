@@ -1,7 +1,10 @@
 //! Rollout correction: when the sampler's log-probs differ from the trainer's, each token (or response) is weighed by the ratio
 //! between the two, truncated or masked at a cap (truncated importance sampling, as TRL and ms-swift offer).
 
-use super::{LossError, config::positive};
+use super::{
+    LossError,
+    config::{positive, refuse},
+};
 use burn::tensor::{Tensor, backend::Backend};
 use serde::{Deserialize, Serialize};
 
@@ -22,13 +25,24 @@ pub enum CorrectionMode {
     SequenceMask,
 }
 
+impl CorrectionMode {
+    /// Whether tokens or responses above the cap are dropped.
+    pub fn drops(self) -> bool {
+        matches!(self, Self::TokenMask | Self::SequenceMask)
+    }
+}
+
+/// Why a cap of 1 or less is refused where what exceeds it is dropped.
+pub(crate) const TOO_LOW: &str =
+    "must be above 1: ratios are near 1, and a mask that drops those drops nearly every token";
+
 /// Settings of the correction.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CorrectionConfig {
     /// What is done.
     pub mode: CorrectionMode,
-    /// The largest weight, above 0.
+    /// The largest weight, above 0; above 1 where what exceeds it is dropped.
     pub cap: f64,
 }
 
@@ -44,7 +58,11 @@ impl CorrectionConfig {
     /// # Errors
     /// [`LossError::Config`].
     pub fn validate(&self) -> Result<(), LossError> {
-        positive("rollout_correction.cap", self.cap, false)
+        positive("rollout_correction.cap", self.cap, false)?;
+        match self.mode.drops() && self.cap <= 1.0 {
+            true => refuse("rollout_correction.cap", self.cap, TOO_LOW),
+            false => Ok(()),
+        }
     }
 }
 

@@ -62,6 +62,8 @@ pub struct LossInputs<B: Backend> {
     /// Log-probs under the policy with a perturbed image, for PAPO. Constants in its released code; a tensor that carries a
     /// gradient gets one.
     pub masked_log_probs: Option<Tensor<B, 2>>,
+    /// 1 on the tokens of responses to prompts with an image, 0 elsewhere, for PAPO; none if all have one.
+    pub pictured: Option<Tensor<B, 2>>,
     /// Entropy of the full vocabulary at each token, for `entropy_type = "full"`.
     pub entropy: Option<Tensor<B, 2>>,
     /// Log-probs that the sampler reported: for the rollout correction, and for the metric of its gap to the trainer.
@@ -157,8 +159,12 @@ pub fn policy_loss<B: Backend>(
         loss = loss + term;
     }
     if let Some(papo) = &config.papo {
-        let masked = need(&inputs.masked_log_probs, "masked_log_probs", "papo")?;
-        let terms = papo::terms(log_probs, masked, papo);
+        // Without a term that reads them nobody has to compute the masked log-probs.
+        let masked = match papo.needs_masked() {
+            true => need(&inputs.masked_log_probs, "masked_log_probs", "papo")?,
+            false => log_probs.clone().detach(),
+        };
+        let terms = papo::terms(log_probs, masked, inputs.pictured.as_ref().map(clean), papo);
         record.token_sum("actor/kl_prcp", terms.kl_prcp);
         record.token_sum("actor/masked_entropy", terms.masked_entropy);
         let term = average(terms.loss);

@@ -10,6 +10,7 @@ use super::{
     dependency::{dependencies, is_finite, mean, min_max},
     refuse, stream, within,
 };
+use crate::perturb::PerturbationConfig;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +24,13 @@ pub struct PgpoConfig {
     pub beta: f64,
     /// Probability that a 14x14 block of the image is blacked out, in (0, 1]; 1 hides the whole image.
     pub mask_probability: f64,
+    /// How the image is perturbed.
+    pub perturbation: PerturbationConfig,
 }
 
 impl Default for PgpoConfig {
     fn default() -> Self {
-        Self { tau: 0.4, beta: 2.0, mask_probability: 1.0 }
+        Self { tau: 0.4, beta: 2.0, mask_probability: 1.0, perturbation: PerturbationConfig::default() }
     }
 }
 
@@ -84,10 +87,7 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![
-            Stream::OldLogProbs,
-            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
-        ]
+        vec![Stream::OldLogProbs, self.0.perturbation.stream(Draw::Response, self.0.mask_probability)]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {

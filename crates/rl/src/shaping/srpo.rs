@@ -15,6 +15,7 @@ use super::{
     dependency::{dependencies, is_finite, mean, min_max},
     stream, within,
 };
+use crate::perturb::PerturbationConfig;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -29,11 +30,13 @@ pub struct SrpoConfig {
     pub bound: f64,
     /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
     pub mask_probability: f64,
+    /// How the image is perturbed.
+    pub perturbation: PerturbationConfig,
 }
 
 impl Default for SrpoConfig {
     fn default() -> Self {
-        Self { lambda: 1.0, bound: 2.0, mask_probability: 0.5 }
+        Self { lambda: 1.0, bound: 2.0, mask_probability: 0.5, perturbation: PerturbationConfig::default() }
     }
 }
 
@@ -93,7 +96,7 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
+            self.0.perturbation.stream(Draw::Response, self.0.mask_probability),
             Stream::PerceptionSpans,
             Stream::UnperceivedLogProbs,
         ]

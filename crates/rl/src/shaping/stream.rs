@@ -1,6 +1,7 @@
 //! Streams: what an algorithm wants to know of every response token beyond its old log-prob.
 
 use super::{ShapingBatch, ShapingError};
+use crate::perturb::Perturbation;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -23,12 +24,12 @@ pub enum Stream {
         /// One prototype over all images, or one an image.
         prototype: ::vgpo::PrototypeMode,
     },
-    /// Log-probs of the same tokens when blocks of the image are blacked out.
+    /// Log-probs of the same tokens when the image is perturbed. Responses without an image are not scored.
     PerturbedLogProbs {
         /// How often it is drawn.
         draw: Draw,
-        /// Probability that a 14x14 block is blacked out, in (0, 1].
-        probability: f64,
+        /// What is done to the image.
+        perturbation: Perturbation,
     },
     /// Log-probs under the policy before the update.
     OldLogProbs,
@@ -49,7 +50,7 @@ pub struct Streams {
     pub visual_focus: Option<Vec<Vec<f32>>>,
     /// [`Stream::OldLogProbs`].
     pub old_log_probs: Option<Vec<Vec<f32>>>,
-    /// [`Stream::PerturbedLogProbs`].
+    /// [`Stream::PerturbedLogProbs`]; the lists of responses without an image are not read.
     pub perturbed_log_probs: Option<Vec<Vec<f32>>>,
     /// [`Stream::RefLogProbs`].
     pub ref_log_probs: Option<Vec<Vec<f32>>>,
@@ -67,9 +68,10 @@ pub struct Streams {
 /// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it once.
 ///
 /// ```
+/// use rl::perturb::PerturbationConfig;
 /// use rl::shaping::{Draw, Stream, stream::merge};
-/// let vppo = Stream::PerturbedLogProbs { draw: Draw::Response, probability: 0.5 };
-/// let papo = Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: 0.6 };
+/// let vppo = PerturbationConfig::default().stream(Draw::Response, 0.5);
+/// let papo = PerturbationConfig::default().stream(Draw::Prompt, 0.6);
 /// assert_eq!(merge(&[vppo, Stream::Entropy, vppo]).unwrap(), [vppo, Stream::Entropy]);
 /// assert!(merge(&[vppo, papo]).is_err());
 /// ```

@@ -6,6 +6,7 @@ use super::{
     dependency::{dependencies, is_finite, mean, min_max},
     refuse, stream, within,
 };
+use crate::perturb::PerturbationConfig;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +24,20 @@ pub struct VppoConfig {
     pub beta_min: f64,
     /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
     pub mask_probability: f64,
+    /// How the image is perturbed.
+    pub perturbation: PerturbationConfig,
 }
 
 impl Default for VppoConfig {
     fn default() -> Self {
-        Self { token_filtering: true, keep_share: 0.4, trajectory_shaping: true, beta_min: 0.9, mask_probability: 0.5 }
+        Self {
+            token_filtering: true,
+            keep_share: 0.4,
+            trajectory_shaping: true,
+            beta_min: 0.9,
+            mask_probability: 0.5,
+            perturbation: PerturbationConfig::default(),
+        }
     }
 }
 
@@ -107,10 +117,7 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![
-            Stream::OldLogProbs,
-            Stream::PerturbedLogProbs { draw: Draw::Response, probability: self.0.mask_probability },
-        ]
+        vec![Stream::OldLogProbs, self.0.perturbation.stream(Draw::Response, self.0.mask_probability)]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {

@@ -114,6 +114,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let config = &setup.config;
         let root = config.trainer.run_dir();
         let text = config.to_toml();
+        RunFolder::recover(&root);
         let from = match config.trainer.resume() {
             Resume::None => None,
             Resume::From(path) => Some(path),
@@ -236,11 +237,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     fn check_pictures(&self) -> Result<(), TrainError> {
         let config = &self.setup.config;
         let shaping = config.to_shaping_config().build::<B>();
-        let papo = &config.algorithm.papo;
-        let name = if shaping.streams().iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. })) {
+        let perturbed = |streams: &[Stream]| streams.iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. }));
+        let name = if perturbed(&shaping.streams()) {
             format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
-        } else if papo.kl_prcp_coef > 0.0 || papo.aug_entropy_loss_coef > 0.0 {
-            "algorithm.papo".to_string()
+        } else if perturbed(&config.to_loss_config().streams()) {
+            "the loss".to_string()
         } else {
             return Ok(());
         };
@@ -279,6 +280,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.state.cursor = cursor(&self.setup.config, self.state.stage);
             self.state.kl_coef = self.setup.config.algorithm.kl_coef;
             self.carried.clear();
+            self.state.carried.clear();
+            // A KL term refers to the policy that its own stage begins with.
+            self.reference = None;
             // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
             if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
                 self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);

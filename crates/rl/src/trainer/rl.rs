@@ -41,7 +41,28 @@ struct Batch {
     reward_s: f64,
     rounds: usize,
     sampled: usize,
+    /// Sum of the mean rewards of all sampled groups, kept or not.
+    sampled_reward: f64,
     kept: usize,
+}
+
+impl Batch {
+    /// What finding the batch took.
+    fn metrics(&self) -> Metrics {
+        [
+            ("filter/rounds", self.rounds as f64),
+            ("filter/kept_share", self.kept as f64 / self.sampled.max(1) as f64),
+            ("filter/carried", self.surplus.len() as f64),
+            ("time/rollout_s", self.rollout_s),
+            ("time/rollout_vision_s", self.stats.vision_s),
+            ("time/rollout_prefill_s", self.stats.prefill_s),
+            ("time/rollout_decode_s", self.stats.decode_s),
+            ("time/reward_s", self.reward_s),
+            ("perf/rollout_tokens_per_s", self.stats.response_tokens as f64 / self.rollout_s.max(1e-9)),
+        ]
+        .map(|(key, value)| (key.to_string(), value))
+        .into()
+    }
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
@@ -140,6 +161,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             reward_s: 0.0,
             rounds: 0,
             sampled: 0,
+            sampled_reward: 0.0,
             kept: 0,
         };
         while batch.groups.len() < size {
@@ -147,17 +169,17 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 && config.trainer.max_try_make_batch > 0
                 && batch.rounds >= config.trainer.max_try_make_batch
             {
-                if batch.groups.is_empty() {
-                    return Err(TrainError::Input(format!(
-                        "no prompt had a mean {} between {} and {} in {} rounds; the task is too hard or too easy for this model, or trainer.max_try_make_batch is too small",
+                self.setup.progress.note(&match batch.groups.len() {
+                    0 => format!(
+                        "warning: no prompt had a mean {} between {} and {} in {} rounds, so this step updates nothing; the task \
+                         is too hard or too easy for this model, or trainer.max_try_make_batch is too small",
                         algorithm.filter_key, algorithm.filter_low, algorithm.filter_high, batch.rounds
-                    )));
-                }
-                self.setup.progress.note(&format!(
-                    "warning: only {} of {size} prompts were kept in {} rounds (trainer.max_try_make_batch)",
-                    batch.groups.len(),
-                    batch.rounds
-                ));
+                    ),
+                    kept => format!(
+                        "warning: only {kept} of {size} prompts were kept in {} rounds (trainer.max_try_make_batch)",
+                        batch.rounds
+                    ),
+                });
                 break;
             }
             let progress = &mut self.setup.progress;
@@ -209,20 +231,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let greedy = match greedy {
                 Some(greedy) => grade(items.clone(), greedy, &self.setup.processor, &mut self.reward)?
                     .iter()
-                    .map(|g| Some(g.mean("overall")))
+                    .map(|g| Some(g.reward()))
                     .collect(),
                 None => vec![None; items.len()],
             };
-            let mut groups = grade(items, responses, &self.setup.processor, &mut self.reward)?;
+            let mut groups: Vec<Group> = grade(items, responses, &self.setup.processor, &mut self.reward)?;
             batch.reward_s += clock.elapsed().as_secs_f64();
             groups.iter_mut().zip(greedy).for_each(|(group, greedy)| group.greedy = greedy);
             batch.rounds += 1;
             batch.sampled += groups.len();
+            batch.sampled_reward += groups.iter().map(Group::reward).sum::<f64>();
             if algorithm.online_filtering {
-                groups.retain(|g| {
-                    let mean = g.mean(&algorithm.filter_key);
-                    mean > algorithm.filter_low && mean < algorithm.filter_high
-                });
+                let key = algorithm.filter_key.as_str();
+                if groups.iter().all(|g| g.mean(key).is_none()) {
+                    return Err(TrainError::Input(format!(
+                        "algorithm.filter_key: the reward command gave no response a metric \"{key}\""
+                    )));
+                }
+                groups.retain(|g| g.mean(key).is_some_and(|m| m > algorithm.filter_low && m < algorithm.filter_high));
                 if groups.is_empty() {
                     self.setup
                         .progress
@@ -245,7 +271,15 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     ) -> Result<(Metrics, f64, u64), TrainError> {
         let config = self.setup.config.clone();
         let batch = self.collect(prompts, shaping)?;
-        let Batch { groups, surplus, cursor, stats, rollout_s, reward_s, rounds, sampled, kept } = batch;
+        let collected = batch.metrics();
+        let reward = batch.sampled_reward / batch.sampled.max(1) as f64;
+        let Batch { groups, surplus, cursor, .. } = batch;
+        if groups.is_empty() {
+            self.state.cursor = cursor;
+            let mut metrics = collected;
+            metrics.insert("reward".into(), reward);
+            return Ok((metrics, reward, 0));
+        }
         self.setup.progress.phase(Phase::Score, groups.len() as u64);
         let recipe = Recipe {
             config: &config,
@@ -279,6 +313,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.optimizer_steps = schedule.done;
         self.state.cursor = cursor;
         self.carried = surplus;
+        self.carried.iter_mut().for_each(|group| group.carried = true);
         if loss.kl.kl_type == KlType::Adaptive {
             let kl = updated.get("actor/kl").or(experience.metrics.get("critic/kl")).copied();
             let mut controller = KlController::new(&loss.kl);
@@ -288,24 +323,16 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             }
         }
         let mut metrics = experience.metrics.clone();
+        metrics.extend(collected);
         metrics.extend(updated);
         let response_tokens: usize = experience.lengths.iter().sum();
         metrics.extend(
             [
-                ("filter/rounds", rounds as f64),
-                ("filter/kept_share", kept as f64 / sampled.max(1) as f64),
-                ("filter/carried", self.carried.len() as f64),
-                ("time/rollout_s", rollout_s),
-                ("time/rollout_vision_s", stats.vision_s),
-                ("time/rollout_prefill_s", stats.prefill_s),
-                ("time/rollout_decode_s", stats.decode_s),
-                ("time/reward_s", reward_s),
                 ("time/old_log_probs_s", times.old_log_probs_s),
                 ("time/streams_s", times.streams_s),
                 ("time/advantages_s", times.advantages_s),
                 ("time/gradients_s", update_times.gradients_s),
                 ("time/optimizer_s", update_times.optimizer_s),
-                ("perf/rollout_tokens_per_s", stats.response_tokens as f64 / rollout_s.max(1e-9)),
                 (
                     "perf/update_tokens_per_s",
                     update_times.tokens as f64 / (update_times.gradients_s + update_times.optimizer_s).max(1e-9),
@@ -396,6 +423,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 texts,
                 scores: carried.scores.into_iter().map(Into::into).collect(),
                 greedy: carried.greedy,
+                carried: true,
             });
         }
         Ok(())

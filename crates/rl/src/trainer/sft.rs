@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use model_qwen2vl::{Gradients, Kernels};
+use model_qwen2vl::Kernels;
 
 use super::{Metrics, Trainer, sft_optim};
 use crate::config::{Recompute, SftStage};
 use crate::engine::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
 use crate::error::TrainError;
-use crate::optimizer::learning_rate;
+use crate::optimizer::{gradients, learning_rate};
 use crate::policy::Policy;
 use crate::progress::{Phase, StepReport};
 use crate::prompts::Prompts;
@@ -95,7 +95,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             train_vision: !self.setup.config.model.freeze_vision_tower,
             recompute: self.recompute(),
         };
-        let mut grads = Gradients::default();
+        let mut grads = gradients(&self.setup.config.actor.optim);
         let mut total = 0f64;
         accumulate(&self.policy, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
             let sum = micro

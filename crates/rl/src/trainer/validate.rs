@@ -78,7 +78,7 @@ fn line(group: &Group) -> Map<String, serde_json::Value> {
     line.insert("problem".into(), json!(group.item.problem));
     line.insert("answer".into(), json!(group.item.answer));
     line.insert("response".into(), json!(group.texts.first()));
-    line.insert("accuracy".into(), json!(group.mean("accuracy")));
+    line.insert("accuracy".into(), json!(group.accuracy()));
     line
 }
 
@@ -99,8 +99,8 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 impl Tally {
     fn greedy(&mut self, group: &Group) {
-        let accuracy = group.mean("accuracy");
-        self.greedy.push((accuracy, group.mean("overall")));
+        let accuracy = group.accuracy();
+        self.greedy.push((accuracy, group.reward()));
         if let Some(task) = &group.item.task {
             self.by_task.entry(task.clone()).or_default().push(accuracy);
         }
@@ -109,7 +109,7 @@ impl Tally {
     }
 
     fn sampled(&mut self, group: &Group) {
-        self.sampled.push(group.mean("accuracy"));
+        self.sampled.push(group.accuracy());
         self.best.push(group.scores.iter().map(|s| s.accuracy).fold(0.0, f64::max));
     }
 

@@ -11,6 +11,10 @@ use super::launch::{Launch, countable, empty, float, grid, held, held_int, owned
 use super::reduce::{LOWEST, max, sum};
 use crate::head::{HeadOutput, log_probs_backward_by, log_probs_by, plain_log_probs, plain_log_probs_backward};
 
+/// Logits held at one time, in elements: 882 rows of a vocabulary of 152,064. Each chunk reads the whole head, and its backward
+/// adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
+const LOGITS: usize = 1 << 27;
+
 /// Of the row of `z` that starts at `first`, scaled by `inverse`: the log-sum-exp and, if asked for, the entropy (else 0).
 #[cube]
 fn statistics<F: Float>(
@@ -206,7 +210,7 @@ pub(super) fn log_probs<B: Launch>(
         return plain_log_probs(hidden, weight, targets, temperature, with_entropy);
     }
     let inverse = (1.0 / temperature) as f32;
-    log_probs_by(hidden, weight, targets, with_entropy, |z, targets| {
+    log_probs_by(hidden, weight, targets, with_entropy, LOGITS, |z, targets| {
         let row = (Shape::new([z.dims()[0]]), DType::F32);
         let [log_probs, entropies] =
             B::launch("log_probs", [held(z), held_int(targets)], [row.clone(), row], move |[z, targets]| {
@@ -230,7 +234,7 @@ pub(super) fn log_probs_backward<B: Launch>(
         return plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy);
     }
     let inverse = (1.0 / temperature) as f32;
-    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, |z, targets, dl, de| {
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, LOGITS, |z, targets, dl, de| {
         let (shape, dtype, with_entropy) = (z.shape(), z.dtype(), de.is_some());
         // A kernel has a fixed number of operands: without gradients of entropies those of log-probs stand in, unread.
         let de = de.unwrap_or_else(|| dl.clone());

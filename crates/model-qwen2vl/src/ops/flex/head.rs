@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::host::{F, Host, Matrix, matmul, tensor};
 use super::simd::{exp, max, sum, vectorised};
-use crate::head::{HeadOutput, chunks};
+use crate::head::{CPU_LOGITS, HeadOutput, chunks};
 
 vectorised! {
     /// Log-sum-exp of a row that is scaled in place.
@@ -79,7 +79,7 @@ pub(super) fn log_probs(
     let (h, w) = (h.values(), w.values());
     let (mut out, mut entropy) = (vec![0f32; m], vec![0f32; m]);
     let mut z = Vec::new();
-    for (a, b) in chunks(m, vocab) {
+    for (a, b) in chunks(m, vocab, CPU_LOGITS) {
         z.resize((b - a) * vocab, 0.0);
         matmul(
             &mut z,
@@ -121,7 +121,7 @@ pub(super) fn log_probs_backward(
     let inverse = (1.0 / temperature) as f32;
     let (mut dh, mut dw) = (vec![0f32; m * d], vec![0f32; vocab * d]);
     let mut z = Vec::new();
-    for (a, b) in chunks(m, vocab) {
+    for (a, b) in chunks(m, vocab, CPU_LOGITS) {
         let rows = b - a;
         z.resize(rows * vocab, 0.0);
         let states = Matrix::rows(&h[a * d..b * d], d);

@@ -122,9 +122,40 @@ fn each_contradiction_has_its_reason() {
              2048",
         ),
         (
-            &["reward.overlong_buffer_length=512"],
-            "reward.overlong_buffer_length, reward.reward_type: only the reward \"dapo\" has a penalty for length, not \
-             \"math\"; set the buffer to 0",
+            &["reward.overlong_buffer_length=512", "reward.command=[grader]"],
+            "reward.overlong_buffer_length, reward.command: a reward command says the whole reward and gets each response's \
+             length; set the buffer to 0",
+        ),
+        (
+            &["actor.rollout_correction=token_mask", "actor.rollout_correction_cap=0.5"],
+            "actor.rollout_correction_cap, actor.rollout_correction: is 0.5; must be above 1: ratios are near 1, and a mask that \
+             drops those drops nearly every token",
+        ),
+        (
+            &["algorithm.online_filtering=true", "algorithm.filter_key=acuracy"],
+            "algorithm.filter_key: is \"acuracy\"; this reward has \"overall\", \"accuracy\" and \"format\" (and \"overlong\" \
+             with a penalty for length)",
+        ),
+        (
+            &["algorithm.papo.aug_entropy_loss_coef=0.03"],
+            "algorithm.papo.aug_entropy_loss_coef, algorithm.papo.kl_prcp_coef: the entropy with the masked image changes \
+             nothing by itself, as those log-probabilities are constants; set kl_prcp_coef above 0, or this to 0",
+        ),
+        (&["algorithm.perturbation.sigma=0"], "algorithm.perturbation.sigma: must be above 0, is 0"),
+        (
+            &["algorithm.shaping=srpo"],
+            "data.format_prompt, algorithm.shaping: \"math\" does not ask for the <perception> span that SRPO weighs; write \
+             format_prompt = \"srpo\"",
+        ),
+        (
+            &["reward.reward_type=look_back"],
+            "data.format_prompt, reward.reward_type: \"math\" does not ask for the <back> span that is rewarded; write \
+             format_prompt = \"look_back\"",
+        ),
+        (
+            &["data.format_prompt=srpo"],
+            "data.format_prompt, reward.reward_type: \"srpo\" asks for <perception> first, but the form of \"math\" begins with \
+             <think>; write reward_type = \"math_accuracy\"",
         ),
         (
             &["data.format_prompt=r1v"],

@@ -68,6 +68,7 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
                 policy_mask: None,
                 ref_log_probs: None,
                 masked_log_probs: None,
+                pictured: None,
                 entropy: None,
                 rollout_log_probs: None,
             };

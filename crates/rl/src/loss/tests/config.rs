@@ -1,6 +1,7 @@
 //! What the configuration accepts, and what it says when it does not.
 
 use super::*;
+use crate::perturb::PerturbationConfig;
 use crate::shaping::{Draw, Stream};
 
 fn message(config: LossConfig) -> String {
@@ -32,6 +33,10 @@ fn bad_numbers_are_refused_with_the_reason() {
     assert!(message(LossConfig { rollout_correction, ..default() }).contains("cap = 0"));
     let papo = Some(PapoConfig { mask_probability: 0.0, ..PapoConfig::default() });
     assert!(message(LossConfig { papo, ..default() }).starts_with("papo.mask_probability = 0"));
+    let alone = PapoConfig { kl_prcp_coef: 0.0, aug_entropy_loss_coef: 0.1, ..PapoConfig::default() };
+    assert!(message(LossConfig { papo: Some(alone), ..default() }).contains("changes nothing by itself"));
+    let rollout_correction = CorrectionConfig { mode: CorrectionMode::SequenceMask, cap: 0.5 };
+    assert!(message(LossConfig { rollout_correction, ..default() }).contains("cap = 0.5: must be above 1"));
 }
 
 #[test]
@@ -60,10 +65,14 @@ fn streams_are_declared() {
     let mut config = LossConfig { papo: Some(PapoConfig::default()), ..LossConfig::default() };
     config.kl.disable_kl = false;
     config.kl.use_kl_loss = true;
-    assert_eq!(
-        config.streams(),
-        [Stream::RefLogProbs, Stream::PerturbedLogProbs { draw: Draw::Prompt, probability: 0.6 }]
-    );
+    assert_eq!(config.streams(), [Stream::RefLogProbs, PerturbationConfig::default().stream(Draw::Prompt, 0.6)]);
+}
+
+/// The entropy with the true image alone needs no pass with another.
+#[test]
+fn streams_are_declared_only_where_they_are_read() {
+    let papo = PapoConfig { kl_prcp_coef: 0.0, ori_entropy_loss_coef: 0.05, ..PapoConfig::default() };
+    assert!(LossConfig { papo: Some(papo), ..LossConfig::default() }.streams().is_empty());
 }
 
 #[test]
@@ -77,6 +86,7 @@ fn a_missing_stream_and_an_empty_step_are_named() {
         policy_mask: None,
         ref_log_probs: None,
         masked_log_probs: None,
+        pictured: None,
         entropy: None,
         rollout_log_probs: None,
     };

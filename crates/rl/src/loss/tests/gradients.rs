@@ -105,7 +105,7 @@ fn reach_the_masked_log_probs_only_where_they_are_not_constant() {
     let leaf = tensor::<A>(&[vec![-1.0, -2.0]], 0, 0.0);
     let masked = tensor::<A>(&[vec![-1.5, -1.0]], 0, 0.0).require_grad();
     let config = PapoConfig { kl_prcp_coef: 0.0, aug_entropy_loss_coef: 0.4, ..PapoConfig::default() };
-    let terms = papo::terms(leaf, masked.clone(), &config);
+    let terms = papo::terms(leaf, masked.clone(), None, &config);
     let grads = terms.loss.sum().backward();
     let gradient: Vec<f64> = masked.grad(&grads).unwrap().into_data().into_vec().unwrap();
     assert_eq!(gradient, [-0.4, -0.4]);
@@ -127,6 +127,7 @@ fn are_the_same_in_f32_on_the_training_backend() {
             policy_mask: batch.policy_mask.as_ref().map(|x| tensor(x, 0, 0.0)),
             ref_log_probs: None,
             masked_log_probs: None,
+            pictured: None,
             entropy: None,
             rollout_log_probs: None,
         };

@@ -88,6 +88,7 @@ pub fn run(config: &LossConfig, batch: &Batch, extra: usize, over: Denominators)
         policy_mask: batch.policy_mask.as_ref().map(nan),
         ref_log_probs: batch.reference.as_ref().map(nan),
         masked_log_probs: batch.masked.as_ref().map(nan),
+        pictured: None,
         entropy: entropy.clone(),
         rollout_log_probs: batch.rollout.as_ref().map(nan),
     };

@@ -99,13 +99,19 @@ fn papo_rewards_dependence_on_the_picture() {
         aug_entropy_loss_coef: 0.03,
         ..PapoConfig::default()
     };
-    let terms = papo::terms(row(&[-1.0, -2.0]), row(&[-2.0, -2.0]), &config);
+    let terms = papo::terms(row(&[-1.0, -2.0]), row(&[-2.0, -2.0]), None, &config);
     let k3 = (-1.0_f64).exp() + 1.0 - 1.0;
     let kl_prcp = host(terms.kl_prcp);
     close(kl_prcp[0], k3);
     close(kl_prcp[1], 0.0);
     let loss = host(terms.loss);
     close(loss[0], -0.02 * k3 + 0.05 * 1.0 + 0.03 * 2.0);
+    close(loss[1], 0.05 * 2.0 + 0.03 * 2.0);
+    // Without a picture only the entropy of the policy is left.
+    let blind = papo::terms(row(&[-1.0, -2.0]), row(&[0.0, -2.0]), Some(row(&[0.0, 1.0])), &config);
+    let (kl_prcp, loss) = (host(blind.kl_prcp), host(blind.loss));
+    close(kl_prcp[0], 0.0);
+    close(loss[0], 0.05 * 1.0);
     close(loss[1], 0.05 * 2.0 + 0.03 * 2.0);
 }
 
