@@ -68,6 +68,17 @@ impl Expr {
         Self::Num(BigRational::new(above.into(), below.into()))
     }
 
+    /// Whether a variable of that name stands in it.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        match self {
+            Self::Var(own) => **own == *name,
+            Self::Add(all) | Self::Mul(all) | Self::Call(_, all) => all.iter().any(|part| part.has_variable(name)),
+            Self::Pow(base, exponent) => base.has_variable(name) || exponent.has_variable(name),
+            Self::Root(_, base) => base.has_variable(name),
+            Self::Num(_) | Self::Pi | Self::E | Self::I | Self::Infinity => false,
+        }
+    }
+
     pub(crate) fn var(name: &str) -> Self {
         Self::Var(name.into())
     }

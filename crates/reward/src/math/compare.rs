@@ -47,12 +47,14 @@ impl Comparer {
 
     fn same_quantity(&mut self, truth: &Quantity, given: &Quantity) -> bool {
         let scaled = |expr: &Expr, factor: &BigRational| Expr::Mul(vec![expr.clone(), Expr::Num(factor.clone())]);
-        if let (Some(a), Some(b)) = (&truth.unit, &given.unit)
-            && a.dimension == b.dimension
-            && a.scale != b.scale
-        {
+        if let (Some(a), Some(b)) = (&truth.unit, &given.unit) {
+            if a.dimension != b.dimension && !a.both_lengths(b) {
+                return false;
+            }
             // 1 m is 100 cm, and 5 m is not 5 cm.
-            return self.same_expr(&scaled(&truth.expr, &a.scale), &scaled(&given.expr, &b.scale));
+            if a.dimension == b.dimension && a.scale != b.scale {
+                return self.same_expr(&scaled(&truth.expr, &a.scale), &scaled(&given.expr, &b.scale));
+            }
         }
         if self.same_expr(&truth.expr, &given.expr) {
             return true;

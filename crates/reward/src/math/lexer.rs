@@ -62,7 +62,7 @@ impl<'a> Lexer<'a> {
     }
 
     pub(super) fn push(&mut self, kind: Kind) {
-        self.out.push(Token { kind, spaced: self.spaced });
+        self.out.push(Token { kind, spaced: self.spaced, upright: false });
         self.spaced = false;
     }
 
@@ -169,6 +169,8 @@ impl<'a> Lexer<'a> {
             '√' => Kind::Command("sqrt".into()),
             'π' => Kind::Command("pi".into()),
             'ℝ' => Kind::Command("R".into()),
+            '℃' => Kind::Text("°C".into()),
+            '℉' => Kind::Text("°F".into()),
             '&' => Kind::Cell,
             '(' | '（' => Kind::Open('('),
             ')' | '）' => Kind::Close(')'),
@@ -209,7 +211,7 @@ impl<'a> Lexer<'a> {
                         }
                     }
                     self.push(Kind::Power);
-                    Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), Some(digits))
+                    Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), None)
                 } else if c.is_alphabetic() {
                     return self.foreign(c);
                 } else if matches!(c, '∠' | '△' | '□' | '⊙' | '∥' | '⊥' | '∘') {
@@ -519,13 +521,17 @@ impl<'a> Lexer<'a> {
             _ if !words && function_name(content) => Kind::Command(content.to_owned()),
             _ if !words && (content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit())) => {
                 // \mathbf{12}, \boldsymbol{\alpha}: the font means nothing.
-                let inner = nested(content, self.commas, self.depth + 1)?;
+                let mut inner = nested(content, self.commas, self.depth + 1)?;
+                if let Some(first) = inner.first_mut() {
+                    first.spaced |= std::mem::take(&mut self.spaced);
+                }
+                inner.iter_mut().for_each(|token| token.upright |= command == "mathrm");
                 self.out.extend(inner);
                 return Some(());
             }
             _ => Kind::Text(content.to_owned()),
         };
-        self.push(kind);
+        self.out.push(Token { kind, spaced: std::mem::take(&mut self.spaced), upright: command == "mathrm" });
         Some(())
     }
 

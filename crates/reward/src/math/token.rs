@@ -79,4 +79,6 @@ pub(super) struct Token {
     pub(super) kind: Kind,
     /// Whether blanks stand before it.
     pub(super) spaced: bool,
+    /// Whether it stands in `\mathrm`, as units do and variables do not.
+    pub(super) upright: bool,
 }
