@@ -163,6 +163,12 @@ impl Comparer {
         if matches!(a, Value::Quantity(_)) || matches!(b, Value::Quantity(_)) {
             return false;
         }
+        // x > 1 is not y > 1; a set names no unknown.
+        if let (Some(a), Some(b)) = (sets::unknown(a), sets::unknown(b))
+            && a != b
+        {
+            return false;
+        }
         self.with(|ctx| sets::same(ctx, a, b) == Some(true))
     }
 

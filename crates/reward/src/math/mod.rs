@@ -17,11 +17,14 @@
 //! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other side is one;
 //! - an inequality as the truth is matched by the set that solves it; a set as the truth is matched by an inequality only when
 //!   that is solved for its unknown, because otherwise repeating the question would be rewarded;
+//! - solved inequalities joined by `and`, `or` or commas are the set that they describe (`alternatives`), and `x_1 = 1, x_2 = 3`
+//!   are values of x;
 //! - `±` stands for both values;
 //! - words without regard to case; a single capital letter as a multiple choice;
 //! - a sentence is searched for its answer: the last box (several when joined by `and`, `or` or commas), what follows
 //!   `answer is`, the last formula, the last number.
 
+mod alternatives;
 mod arithmetic;
 mod compare;
 mod extract;
@@ -38,6 +41,7 @@ mod text;
 mod token;
 mod units;
 mod value;
+mod words;
 
 use compare::Comparer;
 use lexer::Commas;
@@ -92,12 +96,15 @@ struct Reading {
     value: Value,
     /// Letters that were taken for units.
     letters: Vec<char>,
+    /// Whether subscripts were dropped: x_1 = 1, x_2 = 3 are the values of x, but x_1 = 3, x_2 = 1 are not the same.
+    renamed: bool,
 }
 
 impl Reading {
-    /// Whether the letters that are units here are no variables there.
+    /// Whether this reading may stand against that one: the letters that are units here are no variables there.
     fn fits(&self, other: &Self) -> bool {
-        self.letters.iter().all(|letter| !other.value.has_variable(letter.encode_utf8(&mut [0; 4])))
+        !(self.renamed && other.renamed)
+            && self.letters.iter().all(|letter| !other.value.has_variable(letter.encode_utf8(&mut [0; 4])))
     }
 }
 
@@ -180,9 +187,13 @@ fn readings(text: &str, depth: usize) -> Vec<Reading> {
             {
                 found.extend(readings(words, depth + 1));
             }
-            let reading = Reading { value, letters };
-            if !found.contains(&reading) {
-                found.push(reading);
+            let set = alternatives::as_set(&value, &tokens).map(|set| (set, false));
+            let values = alternatives::as_values(&value);
+            for (value, renamed) in [Some((value, false)), set, values].into_iter().flatten() {
+                let reading = Reading { value, letters: letters.clone(), renamed };
+                if !found.contains(&reading) {
+                    found.push(reading);
+                }
             }
         }
     }

@@ -108,7 +108,7 @@ impl Parser<'_> {
         loop {
             match self.peek() {
                 None | Some(Kind::Close(_) | Kind::End(_)) => return Some(groups),
-                Some(Kind::Comma | Kind::And | Kind::Row | Kind::Cell) => self.at += 1,
+                Some(Kind::Comma | Kind::And | Kind::Or | Kind::Row | Kind::Cell) => self.at += 1,
                 Some(Kind::Semicolon) => {
                     self.at += 1;
                     groups.push(Vec::new());
@@ -122,6 +122,7 @@ impl Parser<'_> {
                                 | Kind::End(_)
                                 | Kind::Comma
                                 | Kind::And
+                                | Kind::Or
                                 | Kind::Row
                                 | Kind::Cell
                                 | Kind::Semicolon
@@ -212,7 +213,14 @@ impl Parser<'_> {
                 }
                 Kind::Letter(letter) => words.push(letter.to_string()),
                 Kind::Minus if wordy => {}
-                Kind::Comma | Kind::And | Kind::Row | Kind::Cell | Kind::Semicolon | Kind::Close(_) | Kind::End(_) => {
+                Kind::Comma
+                | Kind::And
+                | Kind::Or
+                | Kind::Row
+                | Kind::Cell
+                | Kind::Semicolon
+                | Kind::Close(_)
+                | Kind::End(_) => {
                     break;
                 }
                 _ => return None,

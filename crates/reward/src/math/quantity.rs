@@ -52,8 +52,10 @@ impl Parser<'_> {
         }
         let (start, letters, italic) = (self.at, self.letters.len(), self.italic);
         let factors = self.unit_factors();
-        let ended =
-            matches!(self.peek(), None | Some(Kind::Comma | Kind::And | Kind::Semicolon | Kind::Row | Kind::Rel(_)));
+        let ended = matches!(
+            self.peek(),
+            None | Some(Kind::Comma | Kind::And | Kind::Or | Kind::Semicolon | Kind::Row | Kind::Rel(_))
+        );
         if self.letters.len() > letters && !ended {
             (self.at, self.italic) = (start, italic);
             self.letters.truncate(letters);

@@ -70,8 +70,10 @@ pub(super) enum Kind {
     Begin(String),
     End(String),
     Infinity,
-    /// `and`, `or`, in words or as commands.
+    /// `and`, in words or as a command.
     And,
+    /// `or`, the same.
+    Or,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -18,6 +18,10 @@ pub(super) enum SetOp {
     Union,
     Intersection,
     Difference,
+    /// Parts joined by `or`: their union, when none overlaps.
+    Apart,
+    /// Conditions in a row: what fulfils all; when nothing does, they are parts.
+    Joint,
 }
 
 #[derive(Debug, Clone, PartialEq)]
