@@ -246,13 +246,39 @@ fn belongs(benchmark: &Benchmark, sample: &Sample) -> bool {
 /// Writes the choices of a row below a problem that does not name them.
 fn add_choices(sample: &mut Sample) {
     let Some(choices) = choices(&sample.extra) else { return };
-    if choices.iter().all(|choice| sample.problem.contains(choice.trim())) {
+    if names_choices(&sample.problem, &choices) {
         return;
     }
     sample.problem.push_str("\nChoices:");
     for (letter, choice) in ('A'..='Z').zip(choices) {
         sample.problem.push_str(&format!("\n({letter}) {}", choice.trim()));
     }
+}
+
+/// Whether all choices stand in the problem, each behind its letter and in order. That their texts occur in it says nothing:
+/// most numbers and letters occur in a problem by chance.
+fn names_choices(problem: &str, choices: &[String]) -> bool {
+    let mut rest = problem;
+    ('A'..='Z').zip(choices).all(|(letter, choice)| match after_choice(rest, letter, choice.trim()) {
+        Some(after) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+/// What follows on `(A) choice`, `A. choice`, `A) choice` or `A: choice`.
+fn after_choice<'a>(text: &'a str, letter: char, choice: &str) -> Option<&'a str> {
+    text.match_indices(letter).find_map(|(at, _)| {
+        if text[..at].ends_with(char::is_alphanumeric) {
+            return None;
+        }
+        let after = text[at + 1..].strip_prefix(['.', ')', ':'])?.trim_start().strip_prefix(choice)?;
+        // `(A) 35` is not the choice 3.
+        let cut = choice.ends_with(char::is_alphanumeric) && after.starts_with(char::is_alphanumeric);
+        (!cut).then_some(after)
+    })
 }
 
 #[cfg(test)]
@@ -300,6 +326,30 @@ mod tests {
         let again = row.clone();
         add_choices(&mut row);
         assert_eq!(row, again);
+        let lists = [
+            ("A. 3 cm; B. 5 cm?", true),
+            ("A: 3 cm\nB) 5 cm", true),
+            ("(A)3 cm (B)5 cm", true),
+            ("Is it 3 cm or 5 cm?", false),
+            ("(A) 5 cm (B) 3 cm", false),
+            ("(A) 3 cm", false),
+            ("(A) 3 cmm (B) 5 cm", false),
+            ("É A. é", false),
+        ];
+        for (problem, named) in lists {
+            let mut row = sample(problem, &[("options", "['3 cm', '5 cm']")]);
+            add_choices(&mut row);
+            assert_eq!(row.problem == problem, named, "{problem}");
+        }
+        // Their texts in the problem are chance.
+        for (problem, options) in [
+            ("Circle 1 has 35 points and 12 lines. How many arcs?", r#"["1","2","3","5"]"#),
+            ("ABCD is a square. Which vertex is marked?", r#"["A","B","C","D"]"#),
+        ] {
+            let mut row = sample(problem, &[("options", options)]);
+            add_choices(&mut row);
+            assert!(row.problem.starts_with(&format!("{problem}\nChoices:\n(A) ")), "{}", row.problem);
+        }
     }
 
     #[test]
