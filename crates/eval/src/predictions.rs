@@ -2,13 +2,15 @@
 //!
 //! | form | answer | truth | question |
 //! |---|---|---|---|
-//! | PAPO-Eval | `predict` | `label` | `id` |
+//! | PAPO-Eval | `predict` | `label` | `id` and `idx` |
 //! | EasyR1, verl | `response` (or a list, or `responses`) | `ground_truth` | `id` or `uid` |
 //! | this program | `response` | `answer` | `benchmark` and `row` |
 //!
-//! Answers with the same question are several samples of it; they must agree on the truth.
+//! Answers with the same question are several samples of it. A `row` says which question it is, and its truth must be the same
+//! everywhere. Ids are often not unique: lines with one id are one question only when their `idx`, prompt and truth agree, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -18,6 +20,7 @@ use crate::error::EvalError;
 use crate::record::Record;
 use crate::results::{BenchmarkResult, SetAside};
 use crate::rule::{Extract, Rule};
+use crate::task::belongs;
 
 /// How a file of predictions is graded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,14 +29,15 @@ pub struct Grading {
     pub benchmark: Option<&'static Benchmark>,
     /// In place of the benchmark's rule.
     pub rule: Option<Rule>,
-    /// Where an answer stands; anywhere by default, as answers made elsewhere may be bare.
-    pub extract: Extract,
+    /// Where an answer stands. By default `eval`'s own lines keep the answer that the run found, those of `train` are boxed, and
+    /// in others it is anywhere, as answers made elsewhere may be bare.
+    pub extract: Option<Extract>,
 }
 
 const ANSWERS: [&str; 5] = ["predict", "prediction", "response", "responses", "model_response"];
 const TRUTHS: [&str; 4] = ["label", "ground_truth", "answer", "gt"];
 const PROBLEMS: [&str; 4] = ["prompt", "problem", "question", "query"];
-const QUESTIONS: [&str; 5] = ["id", "uid", "question_id", "row", "idx"];
+const IDS: [&str; 3] = ["id", "uid", "question_id"];
 
 /// The answers of one benchmark in a file.
 #[derive(Debug)]
@@ -81,21 +85,20 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
         if let Some(lines) = unknown.take() {
             file.set_aside.splice(0..0, lines);
         }
-        if file.records.is_empty() {
-            let Some(first) = file.set_aside.first() else { continue };
-            return Err(no_line(path, first));
-        }
         out.push(file.finish(name));
     }
-    match (out.is_empty(), unknown.unwrap_or_default().first()) {
-        (true, Some(first)) => Err(no_line(path, first)),
-        (true, None) => Err(EvalError::Input(format!("--from {}: has no lines", path.display()))),
-        _ => Ok(out),
+    if out.iter().any(|file| !file.records.is_empty()) {
+        return Ok(out);
     }
-}
-
-fn no_line(path: &Path, first: &SetAside) -> EvalError {
-    EvalError::Input(format!("--from {}: no line can be graded; {}: {}", path.display(), first.place, first.reason))
+    let unknown = unknown.unwrap_or_default();
+    let first = out.iter().flat_map(|file| &file.result.set_aside).chain(&unknown).next();
+    Err(EvalError::Input(match (first, out.first()) {
+        (Some(SetAside { place, reason }), _) => {
+            format!("--from {}: no line can be graded; {place}: {reason}", path.display())
+        }
+        (None, Some(file)) => format!("--from {}: no line belongs to {}", path.display(), file.name),
+        (None, None) => format!("--from {}: has no lines", path.display()),
+    }))
 }
 
 type Line = (String, Result<Map<String, Value>, String>);
@@ -163,29 +166,91 @@ fn text(value: &Value) -> Option<String> {
 }
 
 fn first<'a>(row: &'a Map<String, Value>, keys: &[&str]) -> Option<(&'a String, &'a Value)> {
-    keys.iter().find_map(|key| row.get_key_value(*key)).filter(|(_, v)| !v.is_null())
+    keys.iter().find_map(|key| row.get_key_value(*key).filter(|(_, v)| !v.is_null()))
+}
+
+/// What a line says about its question.
+struct Identity {
+    /// Lines with the same are samples of one question.
+    key: Vec<String>,
+    /// What it is called.
+    id: Option<String>,
+    /// Whether it is a row number, which stands for one question whatever else the line says.
+    by_row: bool,
+}
+
+/// Which question a line answers; nothing when it does not say.
+fn identity(row: &Map<String, Value>, truth: &str, benchmark: &Benchmark) -> Result<Option<Identity>, String> {
+    let read = |keys: &[&str]| match first(row, keys) {
+        Some((key, value)) => text(value).map(Some).ok_or_else(|| format!("`{key}` is not text")),
+        None => Ok(None),
+    };
+    // A column that names a cluster of questions does not name one of them.
+    let ids: Vec<&str> = IDS.into_iter().filter(|key| benchmark.question != Some(*key)).collect();
+    let id = read(&ids)?;
+    if let Some(number) = read(&["row"])? {
+        let name = read(&["benchmark"])?.unwrap_or_default();
+        return Ok(Some(Identity { id: id.or(Some(number.clone())), key: vec![name, number], by_row: true }));
+    }
+    let idx = read(&["idx"])?;
+    if id.is_none() && idx.is_none() {
+        return Ok(None);
+    }
+    let prompt = first(row, &PROBLEMS).map(|(_, prompt)| prompt.to_string()).unwrap_or_default();
+    let key = vec![id.clone().unwrap_or_default(), idx.clone().unwrap_or_default(), prompt, truth.to_owned()];
+    Ok(Some(Identity { id: id.or(idx), key, by_row: false }))
+}
+
+/// The answer in a response. `eval` writes what it found beside each response: without other orders that is kept, since it
+/// knew where its prompt had asked for the answer, and an answer that it did not find must not be found now.
+fn extracted(row: &Map<String, Value>, response: &str, grading: &Grading) -> Option<String> {
+    if let Some(extract) = grading.extract {
+        return extract.answer(response);
+    }
+    match (row.get("extracted"), row.contains_key("row") && row.contains_key("sample")) {
+        (Some(Value::Null), true) => None,
+        (Some(Value::String(found)), true) => Some(found.clone()),
+        (None, _) if !row.contains_key("finish") => Extract::Any.answer(response),
+        _ => Extract::Boxed.answer(response),
+    }
 }
 
 struct Question {
     row: usize,
     truth: String,
-    answers: usize,
+    samples: BTreeSet<usize>,
+}
+
+impl Question {
+    /// The number of one more answer: the stated one, if it is free.
+    fn sample(&mut self, stated: Option<usize>) -> usize {
+        let next = self.samples.last().map_or(0, |last| last + 1);
+        let sample = stated.filter(|k| !self.samples.contains(k)).unwrap_or(next);
+        self.samples.insert(sample);
+        sample
+    }
 }
 
 /// What is known of one benchmark so far.
 struct Collected {
     benchmark: &'static Benchmark,
-    questions: HashMap<String, Question>,
+    questions: HashMap<Vec<String>, Question>,
     records: Vec<Record>,
     set_aside: Vec<SetAside>,
+    other_rows: usize,
 }
 
 impl Collected {
     fn new(benchmark: &'static Benchmark) -> Self {
-        Self { benchmark, questions: HashMap::new(), records: Vec::new(), set_aside: Vec::new() }
+        Self { benchmark, questions: HashMap::new(), records: Vec::new(), set_aside: Vec::new(), other_rows: 0 }
     }
 
     fn add(&mut self, row: &Map<String, Value>, grading: &Grading) -> Result<(), String> {
+        let columns = columns(row, self.benchmark);
+        if !belongs(self.benchmark, &columns) {
+            self.other_rows += 1;
+            return Ok(());
+        }
         let missing = |what: &str, keys: &[&str]| format!("no {what}: none of {} is there", keys.join(", "));
         let (key, answer) = first(row, &ANSWERS).ok_or_else(|| missing("answer", &ANSWERS))?;
         let answers: Vec<String> = match answer {
@@ -201,38 +266,37 @@ impl Collected {
             return Err(format!("`{key}` is empty"));
         }
         let next = self.questions.len();
-        let id = match first(row, &QUESTIONS) {
-            Some((key, value)) => text(value).ok_or_else(|| format!("`{key}` is not text"))?,
-            None => next.to_string(),
-        };
-        // Without an id of any kind every line is a question of its own.
-        let name = if first(row, &QUESTIONS).is_some() { id.clone() } else { format!("\0{next}") };
-        let question = match self.questions.entry(name) {
-            std::collections::hash_map::Entry::Occupied(found) => {
+        let identity = identity(row, &truth, self.benchmark)?.unwrap_or_else(|| Identity {
+            // Without an id of any kind every line is a question of its own.
+            key: vec![next.to_string()],
+            id: None,
+            by_row: false,
+        });
+        let id = identity.id.unwrap_or_else(|| next.to_string());
+        let question = match self.questions.entry(identity.key) {
+            Entry::Occupied(found) => {
                 let found = found.into_mut();
-                if found.truth != truth {
+                if identity.by_row && found.truth != truth {
                     return Err(format!(
-                        "the truth {truth:?} differs from {:?} of an earlier line with id {id:?}",
+                        "the truth {truth:?} differs from {:?} of an earlier line with this `row`",
                         found.truth
                     ));
                 }
                 found
             }
-            std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(Question { row: next, truth: truth.clone(), answers: 0 })
-            }
+            Entry::Vacant(new) => new.insert(Question { row: next, truth: truth.clone(), samples: BTreeSet::new() }),
         };
-        let columns = columns(row, self.benchmark);
+        let stated = row.get("sample").and_then(Value::as_u64).map(|k| k as usize);
         let rule = grading.rule.unwrap_or(self.benchmark.rule);
         let problem = first(row, &PROBLEMS).and_then(|(_, v)| text(v)).unwrap_or_default();
         for response in answers {
-            let extracted = grading.extract.answer(&response);
+            let extracted = extracted(row, &response, grading);
             let right = extracted.as_deref().is_some_and(|given| rule.is_right(given, &truth, &columns));
             self.records.push(Record {
                 benchmark: self.benchmark.name.to_owned(),
                 row: question.row,
                 id: id.clone(),
-                sample: question.answers,
+                sample: question.sample(stated),
                 problem: problem.clone(),
                 answer: truth.clone(),
                 response,
@@ -242,19 +306,36 @@ impl Collected {
                 finish: row.get("finish").and_then(|f| serde_json::from_value(f.clone()).ok()),
                 columns: columns.clone(),
             });
-            question.answers += 1;
         }
         Ok(())
+    }
+
+    /// Questions whose id is not theirs alone are called by their number, as rows of a data set are; how many there are.
+    fn number_repeated_ids(&mut self) -> usize {
+        let mut rows: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+        for record in &self.records {
+            rows.entry(&record.id).or_default().insert(record.row);
+        }
+        let repeated: BTreeSet<usize> = rows.into_values().filter(|rows| rows.len() > 1).flatten().collect();
+        for record in self.records.iter_mut().filter(|r| repeated.contains(&r.row)) {
+            record.id = record.row.to_string();
+        }
+        repeated.len()
     }
 
     fn finish(mut self, name: String) -> Graded {
         self.records.sort_by_key(|r| (r.row, r.sample));
         self.records.iter_mut().for_each(|r| r.benchmark.clone_from(&name));
+        let repeated = self.number_repeated_ids();
         let mut result = BenchmarkResult::new(&name, self.benchmark, &self.records);
         result.set_aside = self.set_aside;
+        result.other_rows = self.other_rows;
+        if repeated > 0 {
+            result.notes.push(format!("{repeated} questions share their id with another; they are named by number"));
+        }
         let (questions, answers) = (result.score.questions, result.score.answers);
-        let most = self.questions.values().map(|q| q.answers).max().unwrap_or(0);
-        let least = self.questions.values().map(|q| q.answers).min().unwrap_or(0);
+        let most = self.questions.values().map(|q| q.samples.len()).max().unwrap_or(0);
+        let least = self.questions.values().map(|q| q.samples.len()).min().unwrap_or(0);
         if most != least {
             result
                 .notes
@@ -309,7 +390,8 @@ mod tests {
         let mut text = b"{\"predict\": \"1\", \"label\": \"1\", \"id\": 7}\nbroken\n[1]\n{\"predict\": \"1\"}\n{\"label\": \"1\"}\n".to_vec();
         text.extend(b"{\"predict\": {}, \"label\": 1}\n{\"predict\": \"2\", \"label\": \"2\", \"id\": 7}\n\xFF\xFE\n{\"predict\": \"1\", \"label\": \" \"}\n");
         let graded = grade(&text, &Grading::default()).unwrap();
-        assert_eq!(graded[0].result.score.questions, 1);
+        // One id, two truths: two questions.
+        assert_eq!(graded[0].result.score.questions, 2);
         let said: Vec<String> =
             graded[0].result.set_aside.iter().map(|s| format!("{}: {}", s.place, s.reason)).collect();
         let said = said.join("\n");
@@ -319,7 +401,6 @@ mod tests {
             "line 4: no truth: none of label",
             "line 5: no answer: none of predict",
             "line 6: `predict` is not text",
-            "line 7: the truth \"2\" differs",
             "line 8: not UTF-8",
             "line 9: `label` is empty",
         ] {
@@ -348,5 +429,106 @@ mod tests {
         let error =
             grade(b"{\"benchmark\": \"../x\", \"response\": 1, \"answer\": 1}", &Grading::default()).unwrap_err();
         assert!(error.to_string().contains("neither known nor a name"), "{error}");
+    }
+
+    fn one(text: &str, benchmark: &str) -> Graded {
+        let grading = Grading { benchmark: Some(Benchmark::find(benchmark).unwrap()), ..Grading::default() };
+        grade(text.as_bytes(), &grading).unwrap().pop().unwrap()
+    }
+
+    #[test]
+    fn which_lines_are_samples_of_one_question() {
+        let counts = |text: &str, benchmark: &str| {
+            let score = one(text, benchmark).result.score;
+            (score.questions, score.answers)
+        };
+        let papo = r#"
+            {"idx": 0, "id": "geo", "predict": "1", "label": "1"}
+            {"idx": 1, "id": "geo", "predict": "1", "label": "1"}
+            {"idx": 2, "id": "geo", "predict": "1", "label": "2"}
+            {"idx": 2, "id": "geo", "predict": "2", "label": "2"}
+        "#;
+        assert_eq!(counts(papo, "mmk12"), (3, 4));
+        let graded = one(papo, "mmk12");
+        assert_eq!(graded.records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2", "2"]);
+        assert!(graded.result.notes[0].contains("3 questions share their id"), "{:?}", graded.result.notes);
+        // The variants of a seed question.
+        let variant = r#"{"question_id": 7, "response": "1", "answer": "1"}"#;
+        assert_eq!(counts(&format!("{variant}\n{variant}"), "dynamath"), (2, 2));
+        assert_eq!(counts(&format!("{variant}\n{variant}"), "mmk12"), (1, 2));
+        let prompts = r#"
+            {"id": 7, "prompt": "a", "response": "1", "answer": "1"}
+            {"id": 7, "prompt": "b", "response": "1", "answer": "1"}
+            {"id": 7, "prompt": "b", "response": "2", "answer": "1"}
+        "#;
+        assert_eq!(counts(prompts, "mmk12"), (2, 3));
+        // This program's rows go before their ids.
+        let rows = r#"
+            {"row": 4, "id": "x", "sample": 1, "response": "1", "answer": "1"}
+            {"row": 5, "id": "x", "sample": 0, "response": "1", "answer": "1"}
+            {"row": 4, "id": "y", "sample": 0, "response": "2", "answer": "1"}
+            {"row": 4, "sample": 0, "response": "3", "answer": "1"}
+            {"row": 4, "response": "2", "answer": "2"}
+        "#;
+        let graded = one(rows, "mmk12");
+        let said: Vec<(&str, usize)> = graded.records.iter().map(|r| (r.response.as_str(), r.sample)).collect();
+        assert_eq!(said, [("2", 0), ("1", 1), ("3", 2), ("1", 0)]);
+        assert!(graded.result.set_aside[0].reason.contains("earlier line with this `row`"));
+        let null =
+            r#"{"predict": null, "response": "\\boxed{2}", "label": null, "answer": "2", "id": null, "uid": "u"}"#;
+        assert_eq!(
+            (one(null, "mmk12").result.score.accuracy, one(null, "mmk12").records[0].id.as_str()),
+            (Some(1.0), "u")
+        );
+    }
+
+    #[test]
+    fn a_benchmark_of_bad_lines_costs_no_other() {
+        let text = r#"
+            {"benchmark": "geo3k", "response": "2"}
+            {"benchmark": "mmk12", "response": "2", "answer": "2"}
+        "#;
+        let graded = grade(text.as_bytes(), &Grading::default()).unwrap();
+        let seen: Vec<_> =
+            graded.iter().map(|g| (g.name.as_str(), g.records.len(), g.result.set_aside.len())).collect();
+        assert_eq!(seen, [("geometry3k", 0, 1), ("mmk12", 1, 0)]);
+    }
+
+    #[test]
+    fn only_lines_of_the_benchmark_count() {
+        let text = r#"
+            {"problem_version": "Vision Only", "response": "2", "answer": "2"}
+            {"problem_version": "Text Lite", "response": "2", "answer": "3"}
+            {"columns": {"problem_version": "Text Lite"}, "response": "2", "answer": "3"}
+        "#;
+        let graded = one(text, "mathverse-v");
+        assert_eq!((graded.result.score.answers, graded.result.other_rows), (1, 2));
+        let grading = Grading { benchmark: Some(Benchmark::find("mathverse-v").unwrap()), ..Grading::default() };
+        let error =
+            grade(br#"{"problem_version": "Text Lite", "response": "2", "answer": "3"}"#, &grading).unwrap_err();
+        assert!(error.to_string().contains("no line belongs to mathverse-v"), "{error}");
+    }
+
+    #[test]
+    fn its_own_answers_are_not_found_anew() {
+        let cut = r#""response": "<think>First 3+4=7, then 7+5=12", "answer": "12""#;
+        let right = |line: String, extract| {
+            let grading = Grading { extract, ..Grading::default() };
+            grade(line.as_bytes(), &grading).unwrap()[0].result.score.accuracy == Some(1.0)
+        };
+        let own = format!(r#"{{"row": 0, "sample": 0, "extracted": null, "finish": "length", {cut}}}"#);
+        assert!(!right(own.clone(), None) && right(own, Some(Extract::Any)));
+        // A toy's answer is not boxed.
+        assert!(right(r#"{"row": 0, "sample": 0, "extracted": "12", "response": "12", "answer": "12"}"#.into(), None));
+        // A line of `train`, and one of others.
+        assert!(!right(format!(r#"{{"row": 0, "extracted": "12", {cut}}}"#), None));
+        assert!(!right(format!(r#"{{"row": 0, "finish": "length", {cut}}}"#), None));
+        assert!(right(format!("{{{cut}}}"), None));
+    }
+
+    #[test]
+    fn a_choice_of_mathvision_by_its_text() {
+        let text = r#"{"problem": "Which?", "answer": "B", "options": ["3", "5"], "response": "\\boxed{5}"}"#;
+        assert_eq!(one(text, "mathvision").result.score.accuracy, Some(1.0));
     }
 }

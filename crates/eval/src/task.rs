@@ -1,8 +1,10 @@
 //! One benchmark of a run: its file, its prompt, its rule; and how a row of it becomes a question.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use data::prompt::IMAGE_PLACEHOLDER;
 use data::{
     BadRow, DataSpec, Dataset, Encoded, FormatPrompt, Keys, Processor, Sample, build_prompt, count_prompt_tokens,
 };
@@ -198,12 +200,13 @@ impl Asker {
             Ok(sample) => sample,
             Err(bad) => return Asked::Bad(bad),
         };
-        if !belongs(self.benchmark, &sample) {
+        if !belongs(self.benchmark, &sample.extra) {
             return Asked::Other;
         }
         if let Some(task) = sample.task.clone() {
             sample.extra.insert("task".into(), task);
         }
+        place_picture(&mut sample);
         if self.benchmark.choices {
             add_choices(&mut sample);
         }
@@ -236,10 +239,17 @@ pub(crate) fn bad(sample: &Sample, reason: &str) -> BadRow {
 }
 
 /// Whether a row is part of the benchmark; every row is, where the file has no column to tell.
-fn belongs(benchmark: &Benchmark, sample: &Sample) -> bool {
-    match benchmark.only.and_then(|(column, value)| Some((sample.extra.get(column)?, value))) {
+pub(crate) fn belongs(benchmark: &Benchmark, columns: &BTreeMap<String, String>) -> bool {
+    match benchmark.only.and_then(|(column, value)| Some((columns.get(column)?, value))) {
         Some((found, wanted)) => normal(found) == normal(wanted),
         None => true,
+    }
+}
+
+/// MathVista's `query` and the like do not say where the picture stands. A single one stands in front.
+fn place_picture(sample: &mut Sample) {
+    if sample.images.len() == 1 && !sample.problem.contains(IMAGE_PLACEHOLDER) {
+        sample.problem.insert_str(0, IMAGE_PLACEHOLDER);
     }
 }
 
@@ -355,10 +365,10 @@ mod tests {
     #[test]
     fn the_vision_only_part() {
         let v = Benchmark::find("mathverse_v").unwrap();
-        assert!(belongs(v, &sample("x", &[("problem_version", "Vision Only")])));
-        assert!(belongs(v, &sample("x", &[("problem_version", "vision_only")])));
-        assert!(!belongs(v, &sample("x", &[("problem_version", "Text Lite")])));
-        assert!(belongs(v, &sample("x", &[])));
-        assert!(belongs(Benchmark::custom(), &sample("x", &[("problem_version", "Text Lite")])));
+        let version = |name: &str| BTreeMap::from([("problem_version".to_owned(), name.to_owned())]);
+        assert!(belongs(v, &version("Vision Only")) && belongs(v, &version("vision_only")));
+        assert!(!belongs(v, &version("Text Lite")));
+        assert!(belongs(v, &BTreeMap::new()));
+        assert!(belongs(Benchmark::custom(), &version("Text Lite")));
     }
 }
