@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::benchmark::Benchmark;
 use crate::error::EvalError;
+use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
 use crate::results::{BenchmarkResult, SetAside};
 use crate::rule::{Extract, Rule};
@@ -36,8 +37,6 @@ pub struct Grading {
 
 const ANSWERS: [&str; 5] = ["predict", "prediction", "response", "responses", "model_response"];
 const TRUTHS: [&str; 4] = ["label", "ground_truth", "answer", "gt"];
-const PROBLEMS: [&str; 4] = ["prompt", "problem", "question", "query"];
-const IDS: [&str; 3] = ["id", "uid", "question_id"];
 
 /// The answers of one benchmark in a file.
 #[derive(Debug)]
@@ -150,57 +149,6 @@ fn named(row: &Map<String, Value>, grading: &Grading) -> Result<(String, &'stati
     }
 }
 
-/// A value as text: numbers written out, a list of one as that one.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(s) => Some(s.clone()),
-        Value::Number(n) => Some(match n.as_f64() {
-            // 3.0 and 3 are one answer.
-            Some(f) if !n.is_i64() && !n.is_u64() => f.to_string(),
-            _ => n.to_string(),
-        }),
-        Value::Bool(b) => Some(if *b { "True" } else { "False" }.to_owned()),
-        Value::Array(items) if items.len() == 1 => text(&items[0]),
-        _ => None,
-    }
-}
-
-fn first<'a>(row: &'a Map<String, Value>, keys: &[&str]) -> Option<(&'a String, &'a Value)> {
-    keys.iter().find_map(|key| row.get_key_value(*key).filter(|(_, v)| !v.is_null()))
-}
-
-/// What a line says about its question.
-struct Identity {
-    /// Lines with the same are samples of one question.
-    key: Vec<String>,
-    /// What it is called.
-    id: Option<String>,
-    /// Whether it is a row number, which stands for one question whatever else the line says.
-    by_row: bool,
-}
-
-/// Which question a line answers; nothing when it does not say.
-fn identity(row: &Map<String, Value>, truth: &str, benchmark: &Benchmark) -> Result<Option<Identity>, String> {
-    let read = |keys: &[&str]| match first(row, keys) {
-        Some((key, value)) => text(value).map(Some).ok_or_else(|| format!("`{key}` is not text")),
-        None => Ok(None),
-    };
-    // A column that names a cluster of questions does not name one of them.
-    let ids: Vec<&str> = IDS.into_iter().filter(|key| benchmark.question != Some(*key)).collect();
-    let id = read(&ids)?;
-    if let Some(number) = read(&["row"])? {
-        let name = read(&["benchmark"])?.unwrap_or_default();
-        return Ok(Some(Identity { id: id.or(Some(number.clone())), key: vec![name, number], by_row: true }));
-    }
-    let idx = read(&["idx"])?;
-    if id.is_none() && idx.is_none() {
-        return Ok(None);
-    }
-    let prompt = first(row, &PROBLEMS).map(|(_, prompt)| prompt.to_string()).unwrap_or_default();
-    let key = vec![id.clone().unwrap_or_default(), idx.clone().unwrap_or_default(), prompt, truth.to_owned()];
-    Ok(Some(Identity { id: id.or(idx), key, by_row: false }))
-}
-
 /// The answer in a response. `eval` writes what it found beside each response: without other orders that is kept, since it
 /// knew where its prompt had asked for the answer, and an answer that it did not find must not be found now.
 fn extracted(row: &Map<String, Value>, response: &str, grading: &Grading) -> Option<String> {
@@ -212,22 +160,6 @@ fn extracted(row: &Map<String, Value>, response: &str, grading: &Grading) -> Opt
         (Some(Value::String(found)), true) => Some(found.clone()),
         (None, _) if !row.contains_key("finish") => Extract::Any.answer(response),
         _ => Extract::Boxed.answer(response),
-    }
-}
-
-struct Question {
-    row: usize,
-    truth: String,
-    samples: BTreeSet<usize>,
-}
-
-impl Question {
-    /// The number of one more answer: the stated one, if it is free.
-    fn sample(&mut self, stated: Option<usize>) -> usize {
-        let next = self.samples.last().map_or(0, |last| last + 1);
-        let sample = stated.filter(|k| !self.samples.contains(k)).unwrap_or(next);
-        self.samples.insert(sample);
-        sample
     }
 }
 
@@ -429,106 +361,5 @@ mod tests {
         let error =
             grade(b"{\"benchmark\": \"../x\", \"response\": 1, \"answer\": 1}", &Grading::default()).unwrap_err();
         assert!(error.to_string().contains("neither known nor a name"), "{error}");
-    }
-
-    fn one(text: &str, benchmark: &str) -> Graded {
-        let grading = Grading { benchmark: Some(Benchmark::find(benchmark).unwrap()), ..Grading::default() };
-        grade(text.as_bytes(), &grading).unwrap().pop().unwrap()
-    }
-
-    #[test]
-    fn which_lines_are_samples_of_one_question() {
-        let counts = |text: &str, benchmark: &str| {
-            let score = one(text, benchmark).result.score;
-            (score.questions, score.answers)
-        };
-        let papo = r#"
-            {"idx": 0, "id": "geo", "predict": "1", "label": "1"}
-            {"idx": 1, "id": "geo", "predict": "1", "label": "1"}
-            {"idx": 2, "id": "geo", "predict": "1", "label": "2"}
-            {"idx": 2, "id": "geo", "predict": "2", "label": "2"}
-        "#;
-        assert_eq!(counts(papo, "mmk12"), (3, 4));
-        let graded = one(papo, "mmk12");
-        assert_eq!(graded.records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["0", "1", "2", "2"]);
-        assert!(graded.result.notes[0].contains("3 questions share their id"), "{:?}", graded.result.notes);
-        // The variants of a seed question.
-        let variant = r#"{"question_id": 7, "response": "1", "answer": "1"}"#;
-        assert_eq!(counts(&format!("{variant}\n{variant}"), "dynamath"), (2, 2));
-        assert_eq!(counts(&format!("{variant}\n{variant}"), "mmk12"), (1, 2));
-        let prompts = r#"
-            {"id": 7, "prompt": "a", "response": "1", "answer": "1"}
-            {"id": 7, "prompt": "b", "response": "1", "answer": "1"}
-            {"id": 7, "prompt": "b", "response": "2", "answer": "1"}
-        "#;
-        assert_eq!(counts(prompts, "mmk12"), (2, 3));
-        // This program's rows go before their ids.
-        let rows = r#"
-            {"row": 4, "id": "x", "sample": 1, "response": "1", "answer": "1"}
-            {"row": 5, "id": "x", "sample": 0, "response": "1", "answer": "1"}
-            {"row": 4, "id": "y", "sample": 0, "response": "2", "answer": "1"}
-            {"row": 4, "sample": 0, "response": "3", "answer": "1"}
-            {"row": 4, "response": "2", "answer": "2"}
-        "#;
-        let graded = one(rows, "mmk12");
-        let said: Vec<(&str, usize)> = graded.records.iter().map(|r| (r.response.as_str(), r.sample)).collect();
-        assert_eq!(said, [("2", 0), ("1", 1), ("3", 2), ("1", 0)]);
-        assert!(graded.result.set_aside[0].reason.contains("earlier line with this `row`"));
-        let null =
-            r#"{"predict": null, "response": "\\boxed{2}", "label": null, "answer": "2", "id": null, "uid": "u"}"#;
-        assert_eq!(
-            (one(null, "mmk12").result.score.accuracy, one(null, "mmk12").records[0].id.as_str()),
-            (Some(1.0), "u")
-        );
-    }
-
-    #[test]
-    fn a_benchmark_of_bad_lines_costs_no_other() {
-        let text = r#"
-            {"benchmark": "geo3k", "response": "2"}
-            {"benchmark": "mmk12", "response": "2", "answer": "2"}
-        "#;
-        let graded = grade(text.as_bytes(), &Grading::default()).unwrap();
-        let seen: Vec<_> =
-            graded.iter().map(|g| (g.name.as_str(), g.records.len(), g.result.set_aside.len())).collect();
-        assert_eq!(seen, [("geometry3k", 0, 1), ("mmk12", 1, 0)]);
-    }
-
-    #[test]
-    fn only_lines_of_the_benchmark_count() {
-        let text = r#"
-            {"problem_version": "Vision Only", "response": "2", "answer": "2"}
-            {"problem_version": "Text Lite", "response": "2", "answer": "3"}
-            {"columns": {"problem_version": "Text Lite"}, "response": "2", "answer": "3"}
-        "#;
-        let graded = one(text, "mathverse-v");
-        assert_eq!((graded.result.score.answers, graded.result.other_rows), (1, 2));
-        let grading = Grading { benchmark: Some(Benchmark::find("mathverse-v").unwrap()), ..Grading::default() };
-        let error =
-            grade(br#"{"problem_version": "Text Lite", "response": "2", "answer": "3"}"#, &grading).unwrap_err();
-        assert!(error.to_string().contains("no line belongs to mathverse-v"), "{error}");
-    }
-
-    #[test]
-    fn its_own_answers_are_not_found_anew() {
-        let cut = r#""response": "<think>First 3+4=7, then 7+5=12", "answer": "12""#;
-        let right = |line: String, extract| {
-            let grading = Grading { extract, ..Grading::default() };
-            grade(line.as_bytes(), &grading).unwrap()[0].result.score.accuracy == Some(1.0)
-        };
-        let own = format!(r#"{{"row": 0, "sample": 0, "extracted": null, "finish": "length", {cut}}}"#);
-        assert!(!right(own.clone(), None) && right(own, Some(Extract::Any)));
-        // A toy's answer is not boxed.
-        assert!(right(r#"{"row": 0, "sample": 0, "extracted": "12", "response": "12", "answer": "12"}"#.into(), None));
-        // A line of `train`, and one of others.
-        assert!(!right(format!(r#"{{"row": 0, "extracted": "12", {cut}}}"#), None));
-        assert!(!right(format!(r#"{{"row": 0, "finish": "length", {cut}}}"#), None));
-        assert!(right(format!("{{{cut}}}"), None));
-    }
-
-    #[test]
-    fn a_choice_of_mathvision_by_its_text() {
-        let text = r#"{"problem": "Which?", "answer": "B", "options": ["3", "5"], "response": "\\boxed{5}"}"#;
-        assert_eq!(one(text, "mathvision").result.score.accuracy, Some(1.0));
     }
 }

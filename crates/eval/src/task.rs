@@ -362,6 +362,31 @@ mod tests {
         }
     }
 
+    /// MathVista as it is released, asked as docs/evaluation.md shows.
+    #[test]
+    fn a_picture_without_a_place_stands_in_front() {
+        let tmp = tempfile::tempdir().unwrap();
+        data::toy::write_processor_files(tmp.path()).unwrap();
+        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &Keys::default(), None).unwrap();
+        let picture = toy.get(0).unwrap().images[0].load().unwrap().into_owned();
+        std::fs::write(tmp.path().join("a.png"), picture).unwrap();
+        let query = "Question: Which?\nChoices:\n(A) 3\n(B) 5";
+        let row = json!({"query": query, "choices": ["3", "5"], "answer": "5", "decoded_image": {"path": "a.png"}});
+        let path = tmp.path().join("mathvista.jsonl");
+        std::fs::write(&path, format!("{row}\n")).unwrap();
+        let mut spec = TaskSpec::new("mathvista", &path.display().to_string()).unwrap();
+        spec.keys.prompt_key = "query".into();
+        spec.keys.image_key = "decoded_image".into();
+        let processor = Arc::new(Processor::from_folder(tmp.path()).unwrap());
+        let task = Task::open(spec, &processor, None).unwrap();
+        let Asked::Question(question) = task.asker.ask(task.dataset.get(0)) else { panic!("not asked") };
+        assert_eq!(question.0.problem, format!("<image>{query}"));
+        assert_eq!(question.1.images.len(), 1);
+        let mut placed = question.0.clone();
+        place_picture(&mut placed);
+        assert_eq!(placed, question.0);
+    }
+
     #[test]
     fn the_vision_only_part() {
         let v = Benchmark::find("mathverse_v").unwrap();

@@ -24,7 +24,6 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // What `work` leaves half done is its own: nothing of it is used after a panic.
     let done = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(outer);
-    if done.is_err() {}
     done.map_err(|panic| match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
         (Some(text), _) => text.clone(),
         (None, Some(text)) => (*text).to_owned(),
