@@ -135,3 +135,83 @@ fn mistakes_of_use_end_with_code_two_and_one_line() {
     assert_eq!(run(&["check", "toy:sum", "--grader", "guess"]).status.code(), Some(2));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn a_file_can_be_made_of_what_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let path = |name: &str| file(name).display().to_string();
+    ok(&["toy", "sum?rows=1&cols=2&size=3&seed=1", "-o", &path("a.jsonl")]);
+    ok(&["toy", "sum?rows=1&cols=2&size=3&seed=2", "-o", &path("b.jsonl")]);
+    let both = [rows(&file("b.jsonl")), rows(&file("a.jsonl"))].concat();
+    let pictures: Vec<Vec<u8>> = both.iter().map(|s| s.images[0].load().unwrap().into_owned()).collect();
+    ok(&["convert", &path("b.jsonl"), &path("a.jsonl"), "-o", &path("a.jsonl")]);
+    let found = rows(&file("a.jsonl"));
+    assert_eq!(found.iter().map(|s| s.images[0].load().unwrap().into_owned()).collect::<Vec<_>>(), pictures);
+    // What fails leaves everything as it was.
+    std::fs::write(file("bad.jsonl"), "{\"problem\": \"x\", \"answer\": null}\n").unwrap();
+    let before = content(&rows(&file("a.jsonl")));
+    assert_eq!(run(&["convert", &path("bad.jsonl"), "-o", &path("a.jsonl")]).status.code(), Some(2));
+    assert_eq!(content(&rows(&file("a.jsonl"))), before);
+    // Pictures of others are not replaced.
+    std::fs::write(file("b_images/mine.png"), "x").unwrap();
+    let refused = run(&["convert", &path("a.jsonl"), "-o", &path("b.jsonl")]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        stderr(&refused).contains("which holds mine.png; remove it or choose another name"),
+        "{}",
+        stderr(&refused)
+    );
+    std::fs::create_dir(file("c_images")).unwrap();
+    let refused = run(&["convert", &path("a.jsonl"), "-o", &path("c.jsonl")]);
+    assert!(stderr(&refused).contains("which another file may need"), "{}", stderr(&refused));
+    let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+    assert!(left.clone().all(|name| !name.contains("unfinished")), "{:?}", left.collect::<Vec<_>>());
+}
+
+#[test]
+fn further_columns_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
+    let path = |name: &str| file(name).display().to_string();
+    let lines = [
+        r#"{"id": "1", "problem": "Which?", "answer": "B", "options": ["3", "5"], "level": 2}"#,
+        r#"{"id": "2", "problem": "What?", "answer": "7", "problem_version": "Vision Only", "meta": {"a": 1}}"#,
+    ];
+    std::fs::write(file("a.jsonl"), lines.join("\n")).unwrap();
+    ok(&["convert", &path("a.jsonl"), "-o", &path("b.parquet")]);
+    ok(&["convert", &path("b.parquet"), "-o", &path("c.jsonl")]);
+    let extra = ["level", "meta", "options", "problem_version"].map(str::to_owned).to_vec();
+    for name in ["b.parquet", "c.jsonl"] {
+        let keys = Keys { extra: extra.clone(), ..Keys::default() };
+        let dataset = Dataset::open(&[path(name).into()], &keys, None).unwrap();
+        let found: Vec<Vec<(String, String)>> =
+            (0..2).map(|i| dataset.get(i).unwrap().extra.into_iter().collect()).collect();
+        let row = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        assert_eq!(found[0], row(&[("level", "2"), ("options", r#"["3","5"]"#)]), "{name}");
+        assert_eq!(found[1], row(&[("meta", r#"{"a":1}"#), ("problem_version", "Vision Only")]), "{name}");
+    }
+    // A column that is pictures cannot be text.
+    ok(&["toy", "sum?rows=1&cols=2&size=3", "-o", &path("toy.parquet")]);
+    let said = run(&["convert", &path("toy.parquet"), "-o", &path("d.jsonl"), "--image-key", "none"]);
+    assert_eq!(said.status.code(), Some(0));
+    assert!(stderr(&said).contains("the column \"images\" (") && stderr(&said).contains("cannot be carried over"));
+    assert_eq!(rows(&file("d.jsonl"))[0].extra.len(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_no_mistake_of_use() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, more) in [("full.jsonl", ["--pictures", "base64"]), ("full.parquet", ["--limit", "9"])] {
+        let output = dir.path().join(name);
+        std::os::unix::fs::symlink("/dev/full", dir.path().join(format!("{name}.unfinished"))).unwrap();
+        let done = run(&[&["convert", "toy:sum?size=9", "-o", &output.display().to_string()], &more[..]].concat());
+        let said = stderr(&done);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.starts_with(&format!("error: cannot write {}: ", output.display())), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

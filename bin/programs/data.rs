@@ -1,5 +1,6 @@
 //! `data`: look at data sets, check them, convert them, make toy ones.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ enum Command {
     Inspect(Inspect),
     /// Decode every picture, count placeholders, and grade every answer against itself. Exit code 1 if a row fails.
     Check(Check),
-    /// Write sources as one parquet or JSON lines file.
+    /// Write sources as one parquet or JSON lines file. Further columns are kept as text, lists as JSON.
     Convert(Convert),
     /// Write a toy task as a file: `data toy 'sum?rows=2&cols=2&size=1000' -o sum.parquet`.
     Toy(Toy),
@@ -66,8 +67,8 @@ struct Sources {
 }
 
 impl Sources {
-    fn open(&self) -> Result<(Arc<Dataset>, usize), DataError> {
-        let keys = Keys {
+    fn keys(&self) -> Keys {
+        Keys {
             prompt_key: self.prompt_key.clone(),
             answer_key: self.answer_key.clone(),
             image_key: self.image_key.clone(),
@@ -75,10 +76,57 @@ impl Sources {
             id_key: self.id_key.clone(),
             task_key: self.task_key.clone(),
             extra: Vec::new(),
-        };
+        }
+    }
+
+    fn open(&self) -> Result<(Arc<Dataset>, usize), DataError> {
+        self.open_with(&self.keys())
+    }
+
+    fn open_with(&self, keys: &Keys) -> Result<(Arc<Dataset>, usize), DataError> {
         let specs: Vec<DataSpec> = self.sources.iter().map(|s| s.as_str().into()).collect();
-        let dataset = Arc::new(Dataset::open(&specs, &keys, self.image_dir.as_deref())?);
+        let dataset = Arc::new(Dataset::open(&specs, keys, self.image_dir.as_deref())?);
         let rows = self.limit.unwrap_or(usize::MAX).min(dataset.len());
+        Ok((dataset, rows))
+    }
+
+    /// With all columns that can be read as text; names those that cannot.
+    fn open_all(&self) -> Result<(Arc<Dataset>, usize), DataError> {
+        let mut keys = self.keys();
+        let taken =
+            [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.task_key, &keys.solution_key, &keys.image_key]
+                .map(String::clone);
+        let mut left_out = Vec::new();
+        // What else there is shows only once the sources are open.
+        for (source, _, columns) in self.open()?.0.sources() {
+            for column in columns.into_iter().filter(|c| !c.used) {
+                match taken.contains(&column.name) {
+                    true => left_out.push((source.clone(), column)),
+                    false if keys.extra.contains(&column.name) => {}
+                    false => keys.extra.push(column.name),
+                }
+            }
+        }
+        let (mut dataset, mut rows) = self.open_with(&keys)?;
+        let mut readable = HashSet::new();
+        for (source, _, columns) in dataset.sources() {
+            for column in columns {
+                match column.used {
+                    true => drop(readable.insert(column.name)),
+                    false if taken.contains(&column.name) => {}
+                    false => left_out.push((source.clone(), column)),
+                }
+            }
+        }
+        for (source, column) in left_out {
+            eprintln!("{source}: the column {:?} ({}) cannot be carried over as text", column.name, column.kind);
+        }
+        // A column that no source can deliver would be written empty.
+        let wanted = keys.extra.len();
+        keys.extra.retain(|key| readable.contains(key));
+        if keys.extra.len() < wanted {
+            (dataset, rows) = self.open_with(&keys)?;
+        }
         Ok((dataset, rows))
     }
 }
@@ -159,7 +207,7 @@ pub fn main() -> ExitCode {
                 Pictures::Files => JsonImages::Files,
                 Pictures::Base64 => JsonImages::Base64,
             };
-            args.sources.open().and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
+            args.sources.open_all().and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
         }
         Command::Toy(args) => {
             let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
@@ -171,7 +219,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(e) => {
             eprintln!("error: {e}");
-            ExitCode::from(2)
+            ExitCode::from(e.exit_code())
         }
     }
 }
@@ -179,7 +227,9 @@ pub fn main() -> ExitCode {
 /// Standard output may be a pipe that is closed early, which is no error.
 fn print(text: &str) -> Result<(), DataError> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(DataError::Io { path: "standard output".into(), source: e }),
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(DataError::Write { path: "standard output".into(), source: e })
+        }
         _ => Ok(()),
     }
 }

@@ -43,7 +43,7 @@ mathvision, dynamath, custom:NAME. docs/evaluation.md has their prompts, answer 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct Args {
-    /// Options in a TOML file, under the same names with underscores; benchmarks = [\"NAME=PATH\"] or [[benchmarks]] tables.
+    /// Options in a TOML file, under the same names with underscores; benchmarks = ["NAME=PATH"] or [[benchmarks]] tables.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

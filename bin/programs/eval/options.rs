@@ -65,7 +65,8 @@ pub struct Options {
     /// either, mathruler, math, choice, exact or numeric. Default: the benchmark's own.
     #[arg(long, value_name = "NAME")]
     pub grader: Option<String>,
-    /// Where the answer stands: boxed, tag, line or any. Default: where the format prompt asks for it; any with --from.
+    /// Where the answer stands: boxed, tag, line or any. Default: where the format prompt asks for it. With --from: what eval
+    /// found, in its own lines; boxed in those of train; any in others.
     #[arg(long, value_name = "PLACE")]
     pub extract: Option<String>,
     /// Column of the problem text. Default: problem.
@@ -262,7 +263,7 @@ impl Options {
         let grading = Grading {
             benchmark,
             rule: self.grader.as_deref().map(parse_rule).transpose()?,
-            extract: self.extract.as_deref().map(parse_extract).transpose()?.unwrap_or_default(),
+            extract: self.extract.as_deref().map(parse_extract).transpose()?,
         };
         Ok(Plan::Grade { from, out: self.out, grading })
     }

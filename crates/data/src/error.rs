@@ -55,6 +55,14 @@ pub enum DataError {
         /// The system's own error.
         source: std::io::Error,
     },
+    /// A file that cannot be written: a full disk, a folder that is not ours.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's own error.
+        source: std::io::Error,
+    },
     /// A model folder whose tokenizer, chat template or processor settings cannot be used.
     #[error("model folder {}: {reason}", dir.display())]
     Model {
@@ -95,6 +103,18 @@ impl DataError {
 
     pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), source }
+    }
+
+    pub(crate) fn write(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        Self::Write { path: path.into(), source }
+    }
+
+    /// Exit code of a program that ends with this error: 1 for what could not be written, 2 for what the user gave.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Write { .. } => 1,
+            _ => 2,
+        }
     }
 }
 

@@ -300,6 +300,28 @@ fn parquet_files_that_cannot_be_used() {
     assert!(refusal(&text.display().to_string()).contains("unknown file type"));
 }
 
+/// Every byte of a small file, changed: an error or a counted row, never a panic.
+#[test]
+fn damaged_parquet_is_an_error_or_costs_its_rows() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    virl(&path, 8, 4, 5, true);
+    let whole = std::fs::read(&path).unwrap();
+    let (mut refused, mut lost) = (0, 0);
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        // Sizes, counts and signs live in the low and the high bits.
+        damaged[at] ^= [0xFF, 0x01, 0x40][at % 3];
+        std::fs::write(&path, &damaged).unwrap();
+        match Dataset::open(&[path.display().to_string().into()], &Keys::default(), None) {
+            Err(_) => refused += 1,
+            // One row of each group; a footer can state any number of them.
+            Ok(dataset) => lost += [0, 7].iter().filter(|i| dataset.get(**i).is_err()).count(),
+        }
+    }
+    assert!(refused > 100 && lost > 100, "{refused} {lost}");
+}
+
 #[test]
 fn json_lines() {
     let (_tmp, dir) = folder();

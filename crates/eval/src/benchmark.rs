@@ -177,6 +177,7 @@ pub const BENCHMARKS: [Benchmark; 13] = [
         aliases: &["math_vision", "math_v", "mathvision_test"],
         source: "arXiv 2402.14804",
         groups: &["level", "subject"],
+        choices: true,
         ..PLAIN
     },
     Benchmark {

@@ -35,7 +35,8 @@ impl EvalError {
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Data(_) | Self::Model(_) | Self::Input(_) => 2,
+            Self::Data(error) => error.exit_code(),
+            Self::Model(_) | Self::Input(_) => 2,
             Self::Interrupted => 130,
             Self::Io { .. } => 1,
         }

@@ -9,7 +9,7 @@
 //! | accuracy and its standard error | [`stats`] |
 //! | We-Math's strict and loose scores | [`wemath`] |
 //! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
-//! | answers that were made elsewhere | [`predictions`] |
+//! | answers that were made elsewhere | [`predictions`], `question` |
 //!
 //! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
 
@@ -18,6 +18,7 @@ pub mod error;
 pub mod log;
 pub mod predictions;
 pub mod published;
+mod question;
 pub mod record;
 pub mod report;
 pub mod results;

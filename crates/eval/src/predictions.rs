@@ -2,22 +2,26 @@
 //!
 //! | form | answer | truth | question |
 //! |---|---|---|---|
-//! | PAPO-Eval | `predict` | `label` | `id` |
+//! | PAPO-Eval | `predict` | `label` | `id` and `idx` |
 //! | EasyR1, verl | `response` (or a list, or `responses`) | `ground_truth` | `id` or `uid` |
 //! | this program | `response` | `answer` | `benchmark` and `row` |
 //!
-//! Answers with the same question are several samples of it; they must agree on the truth.
+//! Answers with the same question are several samples of it. A `row` says which question it is, and its truth must be the same
+//! everywhere. Ids are often not unique: lines with one id are one question only when their `idx`, prompt and truth agree, too.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
 use crate::benchmark::Benchmark;
 use crate::error::EvalError;
+use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
 use crate::results::{BenchmarkResult, SetAside};
 use crate::rule::{Extract, Rule};
+use crate::task::belongs;
 
 /// How a file of predictions is graded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,14 +30,13 @@ pub struct Grading {
     pub benchmark: Option<&'static Benchmark>,
     /// In place of the benchmark's rule.
     pub rule: Option<Rule>,
-    /// Where an answer stands; anywhere by default, as answers made elsewhere may be bare.
-    pub extract: Extract,
+    /// Where an answer stands. By default `eval`'s own lines keep the answer that the run found, those of `train` are boxed, and
+    /// in others it is anywhere, as answers made elsewhere may be bare.
+    pub extract: Option<Extract>,
 }
 
 const ANSWERS: [&str; 5] = ["predict", "prediction", "response", "responses", "model_response"];
 const TRUTHS: [&str; 4] = ["label", "ground_truth", "answer", "gt"];
-const PROBLEMS: [&str; 4] = ["prompt", "problem", "question", "query"];
-const QUESTIONS: [&str; 5] = ["id", "uid", "question_id", "row", "idx"];
 
 /// The answers of one benchmark in a file.
 #[derive(Debug)]
@@ -81,21 +84,20 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
         if let Some(lines) = unknown.take() {
             file.set_aside.splice(0..0, lines);
         }
-        if file.records.is_empty() {
-            let Some(first) = file.set_aside.first() else { continue };
-            return Err(no_line(path, first));
-        }
         out.push(file.finish(name));
     }
-    match (out.is_empty(), unknown.unwrap_or_default().first()) {
-        (true, Some(first)) => Err(no_line(path, first)),
-        (true, None) => Err(EvalError::Input(format!("--from {}: has no lines", path.display()))),
-        _ => Ok(out),
+    if out.iter().any(|file| !file.records.is_empty()) {
+        return Ok(out);
     }
-}
-
-fn no_line(path: &Path, first: &SetAside) -> EvalError {
-    EvalError::Input(format!("--from {}: no line can be graded; {}: {}", path.display(), first.place, first.reason))
+    let unknown = unknown.unwrap_or_default();
+    let first = out.iter().flat_map(|file| &file.result.set_aside).chain(&unknown).next();
+    Err(EvalError::Input(match (first, out.first()) {
+        (Some(SetAside { place, reason }), _) => {
+            format!("--from {}: no line can be graded; {place}: {reason}", path.display())
+        }
+        (None, Some(file)) => format!("--from {}: no line belongs to {}", path.display(), file.name),
+        (None, None) => format!("--from {}: has no lines", path.display()),
+    }))
 }
 
 type Line = (String, Result<Map<String, Value>, String>);
@@ -147,45 +149,40 @@ fn named(row: &Map<String, Value>, grading: &Grading) -> Result<(String, &'stati
     }
 }
 
-/// A value as text: numbers written out, a list of one as that one.
-fn text(value: &Value) -> Option<String> {
-    match value {
-        Value::String(s) => Some(s.clone()),
-        Value::Number(n) => Some(match n.as_f64() {
-            // 3.0 and 3 are one answer.
-            Some(f) if !n.is_i64() && !n.is_u64() => f.to_string(),
-            _ => n.to_string(),
-        }),
-        Value::Bool(b) => Some(if *b { "True" } else { "False" }.to_owned()),
-        Value::Array(items) if items.len() == 1 => text(&items[0]),
-        _ => None,
+/// The answer in a response. `eval` writes what it found beside each response: without other orders that is kept, since it
+/// knew where its prompt had asked for the answer, and an answer that it did not find must not be found now.
+fn extracted(row: &Map<String, Value>, response: &str, grading: &Grading) -> Option<String> {
+    if let Some(extract) = grading.extract {
+        return extract.answer(response);
     }
-}
-
-fn first<'a>(row: &'a Map<String, Value>, keys: &[&str]) -> Option<(&'a String, &'a Value)> {
-    keys.iter().find_map(|key| row.get_key_value(*key)).filter(|(_, v)| !v.is_null())
-}
-
-struct Question {
-    row: usize,
-    truth: String,
-    answers: usize,
+    match (row.get("extracted"), row.contains_key("row") && row.contains_key("sample")) {
+        (Some(Value::Null), true) => None,
+        (Some(Value::String(found)), true) => Some(found.clone()),
+        (None, _) if !row.contains_key("finish") => Extract::Any.answer(response),
+        _ => Extract::Boxed.answer(response),
+    }
 }
 
 /// What is known of one benchmark so far.
 struct Collected {
     benchmark: &'static Benchmark,
-    questions: HashMap<String, Question>,
+    questions: HashMap<Vec<String>, Question>,
     records: Vec<Record>,
     set_aside: Vec<SetAside>,
+    other_rows: usize,
 }
 
 impl Collected {
     fn new(benchmark: &'static Benchmark) -> Self {
-        Self { benchmark, questions: HashMap::new(), records: Vec::new(), set_aside: Vec::new() }
+        Self { benchmark, questions: HashMap::new(), records: Vec::new(), set_aside: Vec::new(), other_rows: 0 }
     }
 
     fn add(&mut self, row: &Map<String, Value>, grading: &Grading) -> Result<(), String> {
+        let columns = columns(row, self.benchmark);
+        if !belongs(self.benchmark, &columns) {
+            self.other_rows += 1;
+            return Ok(());
+        }
         let missing = |what: &str, keys: &[&str]| format!("no {what}: none of {} is there", keys.join(", "));
         let (key, answer) = first(row, &ANSWERS).ok_or_else(|| missing("answer", &ANSWERS))?;
         let answers: Vec<String> = match answer {
@@ -201,38 +198,37 @@ impl Collected {
             return Err(format!("`{key}` is empty"));
         }
         let next = self.questions.len();
-        let id = match first(row, &QUESTIONS) {
-            Some((key, value)) => text(value).ok_or_else(|| format!("`{key}` is not text"))?,
-            None => next.to_string(),
-        };
-        // Without an id of any kind every line is a question of its own.
-        let name = if first(row, &QUESTIONS).is_some() { id.clone() } else { format!("\0{next}") };
-        let question = match self.questions.entry(name) {
-            std::collections::hash_map::Entry::Occupied(found) => {
+        let identity = identity(row, &truth, self.benchmark)?.unwrap_or_else(|| Identity {
+            // Without an id of any kind every line is a question of its own.
+            key: vec![next.to_string()],
+            id: None,
+            by_row: false,
+        });
+        let id = identity.id.unwrap_or_else(|| next.to_string());
+        let question = match self.questions.entry(identity.key) {
+            Entry::Occupied(found) => {
                 let found = found.into_mut();
-                if found.truth != truth {
+                if identity.by_row && found.truth != truth {
                     return Err(format!(
-                        "the truth {truth:?} differs from {:?} of an earlier line with id {id:?}",
+                        "the truth {truth:?} differs from {:?} of an earlier line with this `row`",
                         found.truth
                     ));
                 }
                 found
             }
-            std::collections::hash_map::Entry::Vacant(new) => {
-                new.insert(Question { row: next, truth: truth.clone(), answers: 0 })
-            }
+            Entry::Vacant(new) => new.insert(Question { row: next, truth: truth.clone(), samples: BTreeSet::new() }),
         };
-        let columns = columns(row, self.benchmark);
+        let stated = row.get("sample").and_then(Value::as_u64).map(|k| k as usize);
         let rule = grading.rule.unwrap_or(self.benchmark.rule);
         let problem = first(row, &PROBLEMS).and_then(|(_, v)| text(v)).unwrap_or_default();
         for response in answers {
-            let extracted = grading.extract.answer(&response);
+            let extracted = extracted(row, &response, grading);
             let right = extracted.as_deref().is_some_and(|given| rule.is_right(given, &truth, &columns));
             self.records.push(Record {
                 benchmark: self.benchmark.name.to_owned(),
                 row: question.row,
                 id: id.clone(),
-                sample: question.answers,
+                sample: question.sample(stated),
                 problem: problem.clone(),
                 answer: truth.clone(),
                 response,
@@ -242,19 +238,36 @@ impl Collected {
                 finish: row.get("finish").and_then(|f| serde_json::from_value(f.clone()).ok()),
                 columns: columns.clone(),
             });
-            question.answers += 1;
         }
         Ok(())
+    }
+
+    /// Questions whose id is not theirs alone are called by their number, as rows of a data set are; how many there are.
+    fn number_repeated_ids(&mut self) -> usize {
+        let mut rows: HashMap<&str, BTreeSet<usize>> = HashMap::new();
+        for record in &self.records {
+            rows.entry(&record.id).or_default().insert(record.row);
+        }
+        let repeated: BTreeSet<usize> = rows.into_values().filter(|rows| rows.len() > 1).flatten().collect();
+        for record in self.records.iter_mut().filter(|r| repeated.contains(&r.row)) {
+            record.id = record.row.to_string();
+        }
+        repeated.len()
     }
 
     fn finish(mut self, name: String) -> Graded {
         self.records.sort_by_key(|r| (r.row, r.sample));
         self.records.iter_mut().for_each(|r| r.benchmark.clone_from(&name));
+        let repeated = self.number_repeated_ids();
         let mut result = BenchmarkResult::new(&name, self.benchmark, &self.records);
         result.set_aside = self.set_aside;
+        result.other_rows = self.other_rows;
+        if repeated > 0 {
+            result.notes.push(format!("{repeated} questions share their id with another; they are named by number"));
+        }
         let (questions, answers) = (result.score.questions, result.score.answers);
-        let most = self.questions.values().map(|q| q.answers).max().unwrap_or(0);
-        let least = self.questions.values().map(|q| q.answers).min().unwrap_or(0);
+        let most = self.questions.values().map(|q| q.samples.len()).max().unwrap_or(0);
+        let least = self.questions.values().map(|q| q.samples.len()).min().unwrap_or(0);
         if most != least {
             result
                 .notes
@@ -309,7 +322,8 @@ mod tests {
         let mut text = b"{\"predict\": \"1\", \"label\": \"1\", \"id\": 7}\nbroken\n[1]\n{\"predict\": \"1\"}\n{\"label\": \"1\"}\n".to_vec();
         text.extend(b"{\"predict\": {}, \"label\": 1}\n{\"predict\": \"2\", \"label\": \"2\", \"id\": 7}\n\xFF\xFE\n{\"predict\": \"1\", \"label\": \" \"}\n");
         let graded = grade(&text, &Grading::default()).unwrap();
-        assert_eq!(graded[0].result.score.questions, 1);
+        // One id, two truths: two questions.
+        assert_eq!(graded[0].result.score.questions, 2);
         let said: Vec<String> =
             graded[0].result.set_aside.iter().map(|s| format!("{}: {}", s.place, s.reason)).collect();
         let said = said.join("\n");
@@ -319,7 +333,6 @@ mod tests {
             "line 4: no truth: none of label",
             "line 5: no answer: none of predict",
             "line 6: `predict` is not text",
-            "line 7: the truth \"2\" differs",
             "line 8: not UTF-8",
             "line 9: `label` is empty",
         ] {

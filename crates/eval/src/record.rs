@@ -16,7 +16,7 @@ pub struct Record {
     pub id: String,
     /// Which of the answers to this row, from 0.
     pub sample: usize,
-    /// The problem as it stands in the data.
+    /// The problem as it was asked, the format prompt left out.
     pub problem: String,
     /// The truth.
     pub answer: String,

@@ -1,8 +1,10 @@
 //! One benchmark of a run: its file, its prompt, its rule; and how a row of it becomes a question.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use data::prompt::IMAGE_PLACEHOLDER;
 use data::{
     BadRow, DataSpec, Dataset, Encoded, FormatPrompt, Keys, Processor, Sample, build_prompt, count_prompt_tokens,
 };
@@ -198,12 +200,13 @@ impl Asker {
             Ok(sample) => sample,
             Err(bad) => return Asked::Bad(bad),
         };
-        if !belongs(self.benchmark, &sample) {
+        if !belongs(self.benchmark, &sample.extra) {
             return Asked::Other;
         }
         if let Some(task) = sample.task.clone() {
             sample.extra.insert("task".into(), task);
         }
+        place_picture(&mut sample);
         if self.benchmark.choices {
             add_choices(&mut sample);
         }
@@ -236,23 +239,56 @@ pub(crate) fn bad(sample: &Sample, reason: &str) -> BadRow {
 }
 
 /// Whether a row is part of the benchmark; every row is, where the file has no column to tell.
-fn belongs(benchmark: &Benchmark, sample: &Sample) -> bool {
-    match benchmark.only.and_then(|(column, value)| Some((sample.extra.get(column)?, value))) {
+pub(crate) fn belongs(benchmark: &Benchmark, columns: &BTreeMap<String, String>) -> bool {
+    match benchmark.only.and_then(|(column, value)| Some((columns.get(column)?, value))) {
         Some((found, wanted)) => normal(found) == normal(wanted),
         None => true,
+    }
+}
+
+/// MathVista's `query` and the like do not say where the picture stands. A single one stands in front.
+fn place_picture(sample: &mut Sample) {
+    if sample.images.len() == 1 && !sample.problem.contains(IMAGE_PLACEHOLDER) {
+        sample.problem.insert_str(0, IMAGE_PLACEHOLDER);
     }
 }
 
 /// Writes the choices of a row below a problem that does not name them.
 fn add_choices(sample: &mut Sample) {
     let Some(choices) = choices(&sample.extra) else { return };
-    if choices.iter().all(|choice| sample.problem.contains(choice.trim())) {
+    if names_choices(&sample.problem, &choices) {
         return;
     }
     sample.problem.push_str("\nChoices:");
     for (letter, choice) in ('A'..='Z').zip(choices) {
         sample.problem.push_str(&format!("\n({letter}) {}", choice.trim()));
     }
+}
+
+/// Whether all choices stand in the problem, each behind its letter and in order. That their texts occur in it says nothing:
+/// most numbers and letters occur in a problem by chance.
+fn names_choices(problem: &str, choices: &[String]) -> bool {
+    let mut rest = problem;
+    ('A'..='Z').zip(choices).all(|(letter, choice)| match after_choice(rest, letter, choice.trim()) {
+        Some(after) => {
+            rest = after;
+            true
+        }
+        None => false,
+    })
+}
+
+/// What follows on `(A) choice`, `A. choice`, `A) choice` or `A: choice`.
+fn after_choice<'a>(text: &'a str, letter: char, choice: &str) -> Option<&'a str> {
+    text.match_indices(letter).find_map(|(at, _)| {
+        if text[..at].ends_with(char::is_alphanumeric) {
+            return None;
+        }
+        let after = text[at + 1..].strip_prefix(['.', ')', ':'])?.trim_start().strip_prefix(choice)?;
+        // `(A) 35` is not the choice 3.
+        let cut = choice.ends_with(char::is_alphanumeric) && after.starts_with(char::is_alphanumeric);
+        (!cut).then_some(after)
+    })
 }
 
 #[cfg(test)]
@@ -300,15 +336,64 @@ mod tests {
         let again = row.clone();
         add_choices(&mut row);
         assert_eq!(row, again);
+        let lists = [
+            ("A. 3 cm; B. 5 cm?", true),
+            ("A: 3 cm\nB) 5 cm", true),
+            ("(A)3 cm (B)5 cm", true),
+            ("Is it 3 cm or 5 cm?", false),
+            ("(A) 5 cm (B) 3 cm", false),
+            ("(A) 3 cm", false),
+            ("(A) 3 cmm (B) 5 cm", false),
+            ("É A. é", false),
+        ];
+        for (problem, named) in lists {
+            let mut row = sample(problem, &[("options", "['3 cm', '5 cm']")]);
+            add_choices(&mut row);
+            assert_eq!(row.problem == problem, named, "{problem}");
+        }
+        // Their texts in the problem are chance.
+        for (problem, options) in [
+            ("Circle 1 has 35 points and 12 lines. How many arcs?", r#"["1","2","3","5"]"#),
+            ("ABCD is a square. Which vertex is marked?", r#"["A","B","C","D"]"#),
+        ] {
+            let mut row = sample(problem, &[("options", options)]);
+            add_choices(&mut row);
+            assert!(row.problem.starts_with(&format!("{problem}\nChoices:\n(A) ")), "{}", row.problem);
+        }
+    }
+
+    /// MathVista as it is released, asked as docs/evaluation.md shows.
+    #[test]
+    fn a_picture_without_a_place_stands_in_front() {
+        let tmp = tempfile::tempdir().unwrap();
+        data::toy::write_processor_files(tmp.path()).unwrap();
+        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &Keys::default(), None).unwrap();
+        let picture = toy.get(0).unwrap().images[0].load().unwrap().into_owned();
+        std::fs::write(tmp.path().join("a.png"), picture).unwrap();
+        let query = "Question: Which?\nChoices:\n(A) 3\n(B) 5";
+        let row = json!({"query": query, "choices": ["3", "5"], "answer": "5", "decoded_image": {"path": "a.png"}});
+        let path = tmp.path().join("mathvista.jsonl");
+        std::fs::write(&path, format!("{row}\n")).unwrap();
+        let mut spec = TaskSpec::new("mathvista", &path.display().to_string()).unwrap();
+        spec.keys.prompt_key = "query".into();
+        spec.keys.image_key = "decoded_image".into();
+        let processor = Arc::new(Processor::from_folder(tmp.path()).unwrap());
+        let task = Task::open(spec, &processor, None).unwrap();
+        let Asked::Question(question) = task.asker.ask(task.dataset.get(0)) else { panic!("not asked") };
+        assert_eq!(question.0.problem, format!("<image>{query}"));
+        assert_eq!(question.1.images.len(), 1);
+        let mut placed = question.0.clone();
+        place_picture(&mut placed);
+        assert_eq!(placed, question.0);
     }
 
     #[test]
     fn the_vision_only_part() {
         let v = Benchmark::find("mathverse_v").unwrap();
-        assert!(belongs(v, &sample("x", &[("problem_version", "Vision Only")])));
-        assert!(belongs(v, &sample("x", &[("problem_version", "vision_only")])));
-        assert!(!belongs(v, &sample("x", &[("problem_version", "Text Lite")])));
-        assert!(belongs(v, &sample("x", &[])));
-        assert!(belongs(Benchmark::custom(), &sample("x", &[("problem_version", "Text Lite")])));
+        let version = |name: &str| BTreeMap::from([("problem_version".to_owned(), name.to_owned())]);
+        assert!(belongs(v, &version("Vision Only")) && belongs(v, &version("vision_only")));
+        assert!(!belongs(v, &version("Text Lite")));
+        assert!(belongs(v, &BTreeMap::new()));
+        assert!(belongs(Benchmark::custom(), &version("Text Lite")));
     }
 }

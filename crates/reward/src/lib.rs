@@ -28,6 +28,7 @@ pub mod config;
 mod error;
 mod expr;
 pub mod extract;
+mod letters;
 pub mod math;
 pub mod mathruler;
 pub mod score;

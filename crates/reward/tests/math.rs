@@ -2,6 +2,9 @@
 
 use reward::math::equal;
 
+#[path = "math/units.rs"]
+mod units;
+
 fn check(cases: &[(&str, &str, bool)]) {
     let wrong: Vec<String> = cases
         .iter()
@@ -340,6 +343,7 @@ fn units_and_degrees() {
         ("12", "12 apples", true),
         ("0.06", r"0.06 \text{ yuan}", true),
         (r"\frac{1}{3}", r"\frac{1}{3} \textbf{meters}", true),
+        ("AB", "BA", true),
     ]);
 }
 
@@ -355,6 +359,19 @@ fn words_and_choices() {
         (r"\text{C}", r"\boxed{\text{(C)}}", true),
         ("N", "None", false),
         ("B", "The answer is (B)", true),
+        ("A", "A is correct", true),
+        ("B", "B, C", false),
+        ("B", "B or C", false),
+        ("B", "B and D", false),
+        ("A", "(A) and (C)", false),
+        ("C", "the answer is not C", false),
+        ("C", r"C = 2\pi r", false),
+        ("B", "B．", true),
+        ("B", "选B", true),
+        ("B", "答案：B", true),
+        ("B", "不选B", false),
+        ("B", "B或C", false),
+        ("D", "D、45°", true),
         ("Yes", "yes", true),
         ("yes", "no", false),
         (r"\text{Evelyn}", "Evelyn", true),
@@ -391,5 +408,112 @@ fn sentences() {
         ("2", "", false),
         ("", "2", false),
         ("", "", false),
+    ]);
+}
+
+#[test]
+fn sets_by_and_and_or() {
+    let both = [
+        (r"(-\infty,1)\cup(3,\infty)", "x<1 or x>3"),
+        (r"(-\infty,1)\cup(3,\infty)", "x<1或x>3"),
+        (r"(-\infty,1)\cup(3,\infty)", "x<1, x>3"),
+        (r"(-\infty,1)\cup(3,\infty)", r"x<1 \text{ or } x>3"),
+        (r"(-\infty,1)\cup(3,\infty)", r"(-\infty,1) \text{ and } (3,\infty)"),
+        (r"(-\infty,1]\cup\{3\}", r"x\le1 or x=3"),
+        ("(1,3)", "x>1 and x<3"),
+        ("1<x<3", "x>1 and x<3"),
+        ("1<x<3", "x>1, x<3"),
+        ("1<x<3", "x>1且x<3"),
+        ("1<x<3", "x<3 and 1<x"),
+        ("x<1 or x>3", "x>3 or x<1"),
+        ("x_1=1,x_2=-3", "x=1 or x=-3"),
+        ("x_1=1,x_2=-3", "x=1, -3"),
+        ("x_1=1,x_2=-3", "1, -3"),
+        ("x=1 or x=-3", "x=1, -3"),
+        ("x=1 or x=-3", "x=1或x=-3"),
+        (r"x_1=1,x_2=-1", r"x=\pm1"),
+        (r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.", "x=1,y=2"),
+        (r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.", "(1,2)"),
+        (r"\left\{\begin{array}{l}x=1,\\y=2.\end{array}\right.", r"\begin{cases}x=1\\y=2\end{cases}"),
+        (r"\left\{ \begin{aligned} x&=1\\ y&=2 \end{aligned} \right.", "y=2, x=1"),
+        ("1,3", "1或3"),
+        ("1,3", r"1\text{或}3"),
+        ("1 or 3", "1或者3"),
+        ("-1,2", "-1和2"),
+        ("-1 and 2", "-1和2"),
+        ("4cm, 6cm", "4cm或6cm"),
+        ("4,6", "4厘米或6厘米"),
+        ("x≥2,x<1", "x≥2或x<1"),
+        ("x≥2 or x<1", "x≥2或x<1"),
+        ("x≥2 and x<1", "x≥2或x<1"),
+        ("甲和乙", "乙和甲"),
+    ];
+    let turned: Vec<_> = both.iter().flat_map(|&(a, b)| [(a, b, true), (b, a, true)]).collect();
+    check(&turned);
+    check(&[
+        (r"(-\infty,1)\cup(3,\infty)", "x<1 or x>2", false),
+        (r"(-\infty,1)\cup(3,\infty)", r"x\le1 or x>3", false),
+        (r"(-\infty,1)\cup(3,\infty)", "x<1", false),
+        (r"(-\infty,1)\cup(3,\infty)", "x<1 or y>3", false),
+        (r"(-\infty,1)\cup(3,\infty)", "2x<2 or x>3", false),
+        ("1<x<3", "x>1 or x<3", false),
+        ("1<x<3", "y>1 and y<3", false),
+        ("1<x<3", "x>1", false),
+        (r"\mathbb{R}", "x>1 and x<3", false),
+        ("x_1=1,x_2=-3", "x=1", false),
+        ("x_1=1,x_2=-3", "x=1 or x=3", false),
+        ("x_1=1,x_2=-3", "y=1 or y=-3", false),
+        ("a_1=1,a_2=3", "a_1=3,a_2=1", false),
+        (r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.", "x=2,y=1", false),
+        (r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right.", "x=1", false),
+        ("1", "1或3", false),
+        ("3", "1或3", false),
+        ("1,3", "1和2", false),
+    ]);
+}
+
+#[test]
+fn chinese_sentences() {
+    check(&[
+        ("5", "答案是5。", true),
+        ("5", "答案是 $5$。", true),
+        ("5", "答案：5", true),
+        (r"\sqrt5", r"因此答案是\sqrt5", true),
+        (r"\sqrt5", r"因此，最终答案为$\sqrt{5}$。", true),
+        ("5", r"x = 5 \text{ 米}", true),
+        (r"x = 5 \text{ 米}", "5", true),
+        ("12", "有5行，所以一共有12把椅子。", true),
+        ("5", "有5行，所以一共有12把椅子。", false),
+        ("5", "答案是6。", false),
+        ("5", "答案不是5。", false),
+        ("5", "The answer is not 5.", false),
+        ("1,3", "答案是1或3。", true),
+        ("1", "答案是1或3。", false),
+    ]);
+}
+
+#[test]
+fn hedges_and_neighbours() {
+    check(&[
+        ("(0,3)", "(0,3) or (1,2)", false),
+        ("(0,3)", "(0,3) or (3,5)", false),
+        ("x<3", "x<3 or x<5", false),
+        ("x<5", "x<3 or x<5", false),
+        ("x>3", "x>1, x>3", false),
+        ("x>1", "x>1, x>3", false),
+        (r"(1,2)\cup(3,4)", "(1,2), (3,4)", false),
+        ("(1,2),(3,4)", r"(1,2)\cup(3,4)", false),
+        ("x=1", "x=1 or x=-3", false),
+        ("5", "5 or 6", false),
+        ("5", "5或6", false),
+        ("5", "答案是5或6。", false),
+        ("5 cm", "5 cm or 5 kg", false),
+        ("5 N", "5 N or 5 V", false),
+        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]", true),
+        (
+            r"f(x)=\begin{cases}x&x>0\\-x&x\le0\end{cases}",
+            r"f(x)=\left\{\begin{array}{ll}x&x>0\\-x&x\le0\end{array}\right.",
+            true,
+        ),
     ]);
 }

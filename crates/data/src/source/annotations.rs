@@ -185,9 +185,6 @@ impl Source for AnnotationSource {
     }
 
     fn columns(&self) -> Vec<Column> {
-        let Ok(first) = self.object(0) else {
-            return Vec::new();
-        };
         let used = |name: &str| {
             name == self.images_key
                 || name == self.id_key
@@ -198,6 +195,7 @@ impl Source for AnnotationSource {
                 }
         };
         let kind = format!("json in {}", self.path.display());
-        first.keys().map(|name| Column { name: name.clone(), kind: kind.clone(), used: used(name) }).collect()
+        let keys = json::keys_of(&self.map, &self.rows);
+        keys.into_iter().map(|(name, _)| Column { used: used(&name), name, kind: kind.clone() }).collect()
     }
 }

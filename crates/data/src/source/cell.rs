@@ -9,6 +9,7 @@ use arrow_array::types::{
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
+use serde_json::Value;
 
 use super::RowImages;
 use crate::sample::ImageSource;
@@ -60,17 +61,16 @@ pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String
     Ok(Some(text))
 }
 
-/// As [`text`], but a list of several texts as a JSON list; `None` for null and for what cannot be text.
+/// As [`text`], but a list that is not one text as a JSON list; `None` for null and for what cannot be text.
 pub(super) fn text_or_list(array: &dyn Array, i: usize) -> Option<String> {
-    if array.is_null(i) {
-        return None;
-    }
-    match list(array, i) {
-        Some(items) if items.len() != 1 => {
-            let items = (0..items.len()).map(|k| text(&items, k).ok().flatten());
-            serde_json::to_string(&items.collect::<Vec<_>>()).ok()
-        }
-        _ => text(array, i).ok().flatten(),
+    text(array, i).unwrap_or_else(|_| json(array, i).map(|value| value.to_string()))
+}
+
+/// Texts and lists of them, of any depth.
+fn json(array: &dyn Array, i: usize) -> Option<Value> {
+    match list(array, i).filter(|_| !array.is_null(i)) {
+        Some(items) => Some((0..items.len()).map(|k| json(&items, k).unwrap_or(Value::Null)).collect()),
+        None => text(array, i).ok().flatten().map(Value::String),
     }
 }
 

@@ -1,6 +1,6 @@
 //! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -172,6 +172,65 @@ impl<'de> Visitor<'de> for OneKey<'_> {
     }
 }
 
+/// Every key of the rows with the kind of its first value, the keys of the first row first. Rows that are no objects have none.
+pub(super) fn keys_of(bytes: &[u8], rows: &[(usize, usize)]) -> Vec<(String, &'static str)> {
+    let mut found = Keyring::default();
+    for &(start, end) in rows {
+        // A broken row is named when it is read.
+        let _ = (&mut found).deserialize(&mut serde_json::Deserializer::from_slice(&bytes[start..end]));
+    }
+    found.keys
+}
+
+/// Collects keys; values are skipped, not parsed.
+#[derive(Default)]
+struct Keyring {
+    keys: Vec<(String, &'static str)>,
+    places: HashMap<String, usize>,
+}
+
+impl<'de> DeserializeSeed<'de> for &mut Keyring {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Keyring {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            match self.places.get(key.as_ref()).copied() {
+                Some(at) if self.keys[at].1 != "null" => drop(map.next_value::<IgnoredAny>()?),
+                known => {
+                    let kind = match map.next_value::<Value>()? {
+                        Value::Null => "null",
+                        Value::Bool(_) => "bool",
+                        Value::Number(_) => "number",
+                        Value::String(_) => "string",
+                        Value::Array(_) => "list",
+                        Value::Object(_) => "object",
+                    };
+                    match known {
+                        Some(at) => self.keys[at].1 = kind,
+                        None => {
+                            self.places.insert(key.to_string(), self.keys.len());
+                            self.keys.push((key.into_owned(), kind));
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A JSON value as text: strings as they are, numbers written out, a list of one element as that element.
 pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
     Ok(Some(match value {
@@ -292,22 +351,7 @@ impl Source for JsonSource {
         let named =
             [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.solution_key, &keys.task_key, &keys.image_key];
         let used: BTreeSet<&String> = named.into_iter().chain(&keys.extra).collect();
-        let Ok(first) = self.object(0) else {
-            return Vec::new();
-        };
-        let kind = |value: &Value| match value {
-            Value::Null => "null",
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "list",
-            Value::Object(_) => "object",
-        };
-        let column = |(name, value): (&String, &Value)| Column {
-            name: name.clone(),
-            kind: kind(value).into(),
-            used: used.contains(name),
-        };
-        first.iter().map(column).collect()
+        let column = |(name, kind): (String, &str)| Column { used: used.contains(&name), name, kind: kind.into() };
+        keys_of(&self.map, &self.rows).into_iter().map(column).collect()
     }
 }

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod cell;
+mod guard;
 #[cfg(feature = "hub")]
 mod hub;
 mod json;

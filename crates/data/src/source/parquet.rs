@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::PageIndexPolicy;
 
+use super::guard::guarded;
 use super::{Column, RawRow, Source, cell, pages};
 use crate::error::DataError;
 use crate::sample::Keys;
@@ -88,6 +89,12 @@ fn keep(number: u64, group: usize, bytes: u64, batch: Arc<RecordBatch>) {
     }
 }
 
+/// Types are those of the parquet schema: the copy of the writer's Arrow schema adds nothing that is needed here, and may be
+/// damaged or of an Arrow that this one does not know.
+fn options() -> ArrowReaderOptions {
+    ArrowReaderOptions::new().with_skip_arrow_metadata(true)
+}
+
 impl Drop for ParquetSource {
     fn drop(&mut self) {
         cache().retain(|entry| entry.0 != self.number);
@@ -97,15 +104,17 @@ impl Drop for ParquetSource {
 impl ParquetSource {
     pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
-        let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(|e| {
-            DataError::file(path, format!("not a readable parquet file (truncated, or another format?): {e}"))
-        })?;
-        let mut starts = vec![0];
+        let options = options().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata =
+            guarded(|| ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())).flatten().map_err(
+                |e| DataError::file(path, format!("not a readable parquet file (truncated, or another format?): {e}")),
+            )?;
+        let mut starts: Vec<usize> = vec![0];
         for group in metadata.metadata().row_groups() {
             let rows = usize::try_from(group.num_rows())
                 .map_err(|_| DataError::file(path, "a row group states a negative number of rows"))?;
-            starts.push(starts[starts.len() - 1] + rows);
+            let end = starts[starts.len() - 1].checked_add(rows);
+            starts.push(end.ok_or_else(|| DataError::file(path, "the row groups state too many rows"))?);
         }
         if starts[starts.len() - 1] == 0 {
             return Err(DataError::file(path, "has no rows"));
@@ -189,18 +198,23 @@ impl ParquetSource {
     ) -> Result<Vec<RecordBatch>, String> {
         // A handle of its own for every read: handles that share a file position cannot be used by two threads.
         let file = File::open(&self.path).map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
-            .with_row_groups(vec![group])
-            .with_projection(projection);
         // Small batches where only some rows are wanted: binary columns of one batch are limited to 2 GiB.
         let rows = self.starts[group + 1] - self.starts[group];
-        builder = builder.with_batch_size(if selection.is_some() { 64 } else { rows.max(1) });
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        let fail = |e: &dyn std::fmt::Display| format!("row group {group} of {} is damaged: {e}", self.path.display());
-        let reader = builder.build().map_err(|e| fail(&e))?;
-        reader.map(|batch| batch.map_err(|e| fail(&e))).collect()
+        let batch_size = if selection.is_some() { 64 } else { rows.max(1) };
+        let read = || {
+            let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                .with_row_groups(vec![group])
+                .with_projection(projection)
+                .with_batch_size(batch_size);
+            if let Some(selection) = selection {
+                builder = builder.with_row_selection(selection);
+            }
+            let reader = builder.build().map_err(|e| e.to_string())?;
+            reader.map(|batch| batch.map_err(|e| e.to_string())).collect()
+        };
+        guarded(read)
+            .flatten()
+            .map_err(|e: String| format!("row group {group} of {} is damaged: {e}", self.path.display()))
     }
 
     fn whole_group(&self, group: usize) -> Result<Arc<RecordBatch>, String> {
@@ -240,13 +254,14 @@ impl ParquetSource {
             if (0..leaves).filter(|leaf| self.projection.leaf_included(*leaf)).all(indexed) {
                 return Access::Pages(Box::new(self.metadata.clone()));
             }
-            let found = pages::find(&self.path, metadata, group, &self.projection);
-            match found {
+            // A damaged group tells its reason when one of its rows is read.
+            let found = guarded(|| pages::find(&self.path, metadata, group, &self.projection));
+            match found.ok().flatten() {
                 Some(found) if found.largest * 4 <= bytes || bytes > WHOLE_GROUP_AT_MOST => {
                     let mut index = vec![Vec::new(); metadata.num_row_groups()];
                     index[group] = found.columns;
                     let metadata = (**metadata).clone().into_builder().set_offset_index(Some(index)).build();
-                    match ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new()) {
+                    match ArrowReaderMetadata::try_new(Arc::new(metadata), options()) {
                         Ok(metadata) => Access::Pages(Box::new(metadata)),
                         Err(_) => Access::Pages(Box::new(self.metadata.clone())),
                     }

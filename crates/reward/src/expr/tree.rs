@@ -68,6 +68,28 @@ impl Expr {
         Self::Num(BigRational::new(above.into(), below.into()))
     }
 
+    /// The name of the variable that is written first.
+    pub(crate) fn first_variable(&self) -> Option<&str> {
+        match self {
+            Self::Var(name) => Some(name),
+            Self::Add(all) | Self::Mul(all) | Self::Call(_, all) => all.iter().find_map(Self::first_variable),
+            Self::Pow(base, exponent) => base.first_variable().or_else(|| exponent.first_variable()),
+            Self::Root(_, base) => base.first_variable(),
+            Self::Num(_) | Self::Pi | Self::E | Self::I | Self::Infinity => None,
+        }
+    }
+
+    /// Whether a variable of that name stands in it.
+    pub(crate) fn has_variable(&self, name: &str) -> bool {
+        match self {
+            Self::Var(own) => **own == *name,
+            Self::Add(all) | Self::Mul(all) | Self::Call(_, all) => all.iter().any(|part| part.has_variable(name)),
+            Self::Pow(base, exponent) => base.has_variable(name) || exponent.has_variable(name),
+            Self::Root(_, base) => base.has_variable(name),
+            Self::Num(_) | Self::Pi | Self::E | Self::I | Self::Infinity => false,
+        }
+    }
+
     pub(crate) fn var(name: &str) -> Self {
         Self::Var(name.into())
     }

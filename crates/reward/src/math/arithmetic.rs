@@ -1,13 +1,12 @@
-//! Reading sums, products, powers and what stands behind a number: percent signs, degrees, units.
+//! Reading sums, products, powers, and the percent signs and degrees behind a number.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::{One, Signed, Zero};
 
 use super::operations::{add, divide, multiply, negate, raise};
-use super::parser::{Parser, constant_word};
+use super::parser::Parser;
 use super::token::Kind;
-use super::units;
 use super::value::Value;
 use crate::expr::{Expr, Func};
 
@@ -18,6 +17,7 @@ impl Parser<'_> {
     pub(super) fn sum(&mut self) -> Option<Value> {
         self.enter()?;
         let mut left = self.signed()?;
+        let italic = self.italic;
         loop {
             let negative = match self.peek() {
                 Some(Kind::Plus) => false,
@@ -28,6 +28,10 @@ impl Parser<'_> {
             };
             self.at += 1;
             let right = self.product()?;
+            // `2 + 3 m` is a polynomial.
+            if self.italic > italic {
+                return None;
+            }
             left = add(left, if negative { negate(right)? } else { right })?;
         }
         self.depth -= 1;
@@ -163,76 +167,6 @@ impl Parser<'_> {
         self.at += length;
         let part = above / below;
         Some(Value::expr(Expr::Num(if whole.is_negative() { whole - part } else { whole + part })))
-    }
-
-    /// Reads a unit, a percent word or any text behind a value.
-    fn unit_after(&mut self, left: &Value) -> bool {
-        let Some(expr) = left.as_expr() else { return false };
-        let numeric = matches!(expr, Expr::Num(_));
-        let spaced = self.spaced();
-        let (name, plain) = match self.peek() {
-            Some(Kind::Text(text)) => (text.clone(), false),
-            Some(Kind::Word(word)) => (word.clone(), true),
-            _ => return false,
-        };
-        if matches!(name.to_ascii_lowercase().as_str(), "percent" | "percentage" | "pct" | "per cent") {
-            // Left for the factor's own postfix signs: they divide by 100.
-            return false;
-        }
-        if plain {
-            let known = units::is_unit_word(&name);
-            let worded =
-                numeric && spaced && name.len() >= 3 && !super::names::function_name(&name) && !constant_word(&name);
-            if !(known && (numeric || spaced) || worded) || name == "in" && !numeric {
-                return false;
-            }
-        }
-        self.at += 1;
-        let mut unit = units::phrase(&name);
-        // Powers, quotients and further words of the unit: cm^2, m/s, square inches per hour.
-        loop {
-            match self.peek() {
-                Some(Kind::Power) => {
-                    let (power, length) = match (self.peek_at(1), self.peek_at(2), self.peek_at(3)) {
-                        (Some(Kind::Number(power, _)), ..) => (power.clone(), 2),
-                        (Some(Kind::Open('{')), Some(Kind::Number(power, _)), Some(Kind::Close('}'))) => {
-                            (power.clone(), 4)
-                        }
-                        (Some(Kind::Open('{')), Some(Kind::Minus), Some(Kind::Number(..))) => {
-                            unit = None;
-                            self.at += 5;
-                            continue;
-                        }
-                        _ => break,
-                    };
-                    let power = i32::try_from(power.to_integer()).unwrap_or(0);
-                    unit = unit.and_then(|unit| unit.power(power));
-                    self.at += length;
-                }
-                Some(Kind::Divide)
-                    if matches!(self.peek_at(1), Some(Kind::Text(_) | Kind::Word(_) | Kind::Letter(_))) =>
-                {
-                    unit = None;
-                    self.at += 2;
-                }
-                Some(Kind::Text(more)) => {
-                    unit = if name.trim_end_matches('.').ends_with("quare") || name == "cubic" || name == "sq" {
-                        units::phrase(&format!("{name} {more}"))
-                    } else {
-                        None
-                    };
-                    self.at += 1;
-                }
-                Some(Kind::Word(more)) => {
-                    unit = units::phrase(&format!("{name} {more}"));
-                    self.at += 1;
-                }
-                Some(Kind::Degree) => self.at += 1,
-                _ => break,
-            }
-        }
-        self.unit = unit;
-        true
     }
 
     /// A primary with its signs behind it: `x^2`, `5!`, `30°`, `28%`.

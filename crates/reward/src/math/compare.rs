@@ -47,12 +47,14 @@ impl Comparer {
 
     fn same_quantity(&mut self, truth: &Quantity, given: &Quantity) -> bool {
         let scaled = |expr: &Expr, factor: &BigRational| Expr::Mul(vec![expr.clone(), Expr::Num(factor.clone())]);
-        if let (Some(a), Some(b)) = (&truth.unit, &given.unit)
-            && a.dimension == b.dimension
-            && a.scale != b.scale
-        {
+        if let (Some(a), Some(b)) = (&truth.unit, &given.unit) {
+            if a.dimension != b.dimension && !a.both_lengths(b) {
+                return false;
+            }
             // 1 m is 100 cm, and 5 m is not 5 cm.
-            return self.same_expr(&scaled(&truth.expr, &a.scale), &scaled(&given.expr, &b.scale));
+            if a.dimension == b.dimension && a.scale != b.scale {
+                return self.same_expr(&scaled(&truth.expr, &a.scale), &scaled(&given.expr, &b.scale));
+            }
         }
         if self.same_expr(&truth.expr, &given.expr) {
             return true;
@@ -159,6 +161,12 @@ impl Comparer {
     fn same_set(&mut self, a: &Value, b: &Value) -> bool {
         // A bare number is no set: `\{5\}` against 5 is another rule's.
         if matches!(a, Value::Quantity(_)) || matches!(b, Value::Quantity(_)) {
+            return false;
+        }
+        // x > 1 is not y > 1; a set names no unknown.
+        if let (Some(a), Some(b)) = (sets::unknown(a), sets::unknown(b))
+            && a != b
+        {
             return false;
         }
         self.with(|ctx| sets::same(ctx, a, b) == Some(true))

@@ -1,5 +1,7 @@
 //! Where in a longer text the answer stands.
 
+use super::names::is_ideograph;
+
 /// Largest distance, in bytes, between two boxes that are one answer together.
 const MAX_GAP: usize = 60;
 /// Most boxes that are one answer together.
@@ -113,6 +115,14 @@ pub(super) fn from_sentence(text: &str) -> Vec<String> {
         found.extend(formula(tail));
         found.extend(last_number(sentence(line)));
     }
+    if text.contains("答案不") {
+        return Vec::new();
+    }
+    if let Some(answer) = chinese(text) {
+        found.push(answer.to_owned());
+        found.extend(formula(answer));
+        found.extend(last_number(answer));
+    }
     // Whichever stands last.
     let (formula, number) = (formula(text), last_number(text));
     let number_after =
@@ -125,6 +135,14 @@ pub(super) fn from_sentence(text: &str) -> Vec<String> {
         found.extend(number);
     }
     found
+}
+
+/// What follows the last `答案是`.
+fn chinese(text: &str) -> Option<&str> {
+    let after = &text[text.rfind("答案")? + "答案".len()..];
+    let answer = after.trim_start().trim_start_matches(['是', '为', '应', '：', ':']);
+    let end = answer.find(['。', '\n']).unwrap_or(answer.len());
+    (answer.len() < after.len()).then(|| answer[..end].trim())
 }
 
 /// Up to the full stop that ends a sentence.
@@ -152,7 +170,7 @@ fn formula(text: &str) -> Option<String> {
 
 fn joins_formulas(gap: &str) -> bool {
     gap.len() < 16
-        && matches!(gap.trim_matches(|c: char| c.is_whitespace() || c == ','), "" | "and" | "or")
+        && matches!(gap.trim_matches(|c: char| c.is_whitespace() || c == ','), "" | "and" | "or" | "和" | "或")
         && !gap.trim().is_empty()
 }
 
@@ -192,8 +210,8 @@ fn last_number(text: &str) -> Option<String> {
         let last = text[..end].rfind(|c: char| c.is_ascii_digit())?;
         let from =
             text[..=last].rfind(|c| !part(c)).map_or(0, |at| at + text[at..].chars().next().map_or(1, char::len_utf8));
-        // The first digit or sign of the run; AB12 is a name.
-        let free = text[..from].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '_');
+        // The first digit or sign of the run; AB12 is a name, but Chinese needs no blank between a word and a number.
+        let free = text[..from].chars().next_back().is_none_or(|c| is_ideograph(c) || !c.is_alphanumeric() && c != '_');
         if free {
             let run = text[from..=last].trim_start_matches([',', '.', ')', '*', '/', '^', '+']);
             let run = if run.is_empty() { &text[last..=last] } else { run };

@@ -322,7 +322,7 @@ impl Parser<'_> {
             let mut items = Vec::new();
             while !matches!(self.peek()?, Kind::End(_)) {
                 match self.peek()? {
-                    Kind::Row | Kind::Cell | Kind::Comma | Kind::And | Kind::Semicolon => self.at += 1,
+                    Kind::Row | Kind::Cell | Kind::Comma | Kind::And | Kind::Or | Kind::Semicolon => self.at += 1,
                     _ => items.push(self.bracket_free()?),
                 }
             }

@@ -4,9 +4,10 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Pow;
 
-use super::names::{function_name, greek, greek_or_constant};
+use super::names::{function_name, greek, greek_or_constant, is_ideograph};
 use super::numerals::superscript;
 use super::token::{Kind, Rel, Token};
+use super::words::conjunction;
 
 /// How a comma between two digits is read where it may be either.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +36,9 @@ fn nested(text: &str, commas: Commas, depth: usize) -> Option<Vec<Token>> {
         return None;
     }
     let tabular = text.contains(r"\begin");
-    let mut lexer = Lexer { text, at: 0, out: Vec::new(), spaced: false, commas, tabular, depth };
+    let braced = tabular && text.contains(r"\right.");
+    let mut lexer =
+        Lexer { text, at: 0, out: Vec::new(), spaced: false, commas, tabular, braced, system: false, depth };
     while lexer.at < text.len() {
         lexer.next()?;
         if lexer.out.len() > MAX_TOKENS {
@@ -48,21 +51,25 @@ fn nested(text: &str, commas: Commas, depth: usize) -> Option<Vec<Token>> {
 pub(super) struct Lexer<'a> {
     pub(super) text: &'a str,
     pub(super) at: usize,
-    out: Vec<Token>,
-    spaced: bool,
+    pub(super) out: Vec<Token>,
+    pub(super) spaced: bool,
     pub(super) commas: Commas,
     /// Inside a text with tables `\\x` is a row break and x; elsewhere it is a command with one backslash too many.
     tabular: bool,
+    /// Whether a brace may open that a `\right.` closes, before the rows of a system of equations.
+    braced: bool,
+    /// Whether such a brace has just been read.
+    system: bool,
     depth: usize,
 }
 
 impl<'a> Lexer<'a> {
-    fn rest(&self) -> &'a str {
+    pub(super) fn rest(&self) -> &'a str {
         &self.text[self.at..]
     }
 
     pub(super) fn push(&mut self, kind: Kind) {
-        self.out.push(Token { kind, spaced: self.spaced });
+        self.out.push(Token { kind, spaced: self.spaced, upright: false });
         self.spaced = false;
     }
 
@@ -169,6 +176,10 @@ impl<'a> Lexer<'a> {
             '√' => Kind::Command("sqrt".into()),
             'π' => Kind::Command("pi".into()),
             'ℝ' => Kind::Command("R".into()),
+            '℃' => Kind::Text("°C".into()),
+            '℉' => Kind::Text("°F".into()),
+            // `x &= 1` is one equation.
+            '&' if self.rest().trim_start().starts_with('=') => return Some(()),
             '&' => Kind::Cell,
             '(' | '（' => Kind::Open('('),
             ')' | '）' => Kind::Close(')'),
@@ -209,9 +220,10 @@ impl<'a> Lexer<'a> {
                         }
                     }
                     self.push(Kind::Power);
-                    Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), Some(digits))
+                    Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), None)
                 } else if c.is_alphabetic() {
-                    return self.foreign(c);
+                    self.foreign(c);
+                    return Some(());
                 } else if matches!(c, '∠' | '△' | '□' | '⊙' | '∥' | '⊥' | '∘') {
                     Kind::Letter(c)
                 } else {
@@ -221,48 +233,6 @@ impl<'a> Lexer<'a> {
         };
         self.push(kind);
         Some(())
-    }
-
-    /// Greek letters are names; runs of any other script are words.
-    fn foreign(&mut self, first: char) -> Option<()> {
-        if ('α'..='ω').contains(&first) || ('Α'..='Ω').contains(&first) || matches!(first, 'ϕ' | 'ϵ' | 'ϑ') {
-            self.push(Kind::Letter(first));
-            return Some(());
-        }
-        let mut word = first.to_string();
-        while let Some(c) = self.rest().chars().next().filter(|c| c.is_alphabetic() && !c.is_ascii()) {
-            word.push(c);
-            self.at += c.len_utf8();
-        }
-        self.push(Kind::Text(word));
-        Some(())
-    }
-
-    fn letters(&mut self) {
-        let rest = self.rest();
-        let length = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-        let mut word = &rest[..length];
-        // `1orW(x)`: a conjunction squeezed between two answers.
-        let after_value = matches!(self.out.last(), Some(Token { kind: Kind::Number(..) | Kind::Close(_), .. }));
-        for conjunction in ["and", "or"] {
-            let squeezed = after_value && word.len() > conjunction.len() && !self.spaced;
-            if word.eq_ignore_ascii_case(conjunction)
-                || (squeezed
-                    && word.starts_with(conjunction)
-                    && word[conjunction.len()..].starts_with(|c: char| c.is_ascii_uppercase()))
-            {
-                self.at += conjunction.len();
-                self.push(Kind::And);
-                word = &word[conjunction.len()..];
-                break;
-            }
-        }
-        self.at += word.len();
-        match word.len() {
-            0 => {}
-            1 => self.push(Kind::Letter(char::from(word.as_bytes()[0]))),
-            _ => self.push(Kind::Word(word.to_owned())),
-        }
     }
 
     /// The content of the brace group at the cursor, which moves behind it; without a group the next character.
@@ -312,6 +282,14 @@ impl<'a> Lexer<'a> {
                 if self.rest().starts_with('.') && name != "middle" {
                     self.at += 1;
                 }
+                if self.braced
+                    && name == "left"
+                    && let Some(inside) = self.rest().trim_start().strip_prefix(r"\{").map(str::trim_start)
+                    && inside.starts_with(r"\begin")
+                {
+                    self.at = self.text.len() - inside.len();
+                    self.system = true;
+                }
                 return Some(());
             }
             "displaystyle" | "textstyle" | "limits" | "nolimits" | "rm" | "bf" | "it" | "scriptstyle" | "boldmath"
@@ -360,7 +338,7 @@ impl<'a> Lexer<'a> {
                 if name == "array" || name == "tabular" {
                     self.group();
                 }
-                Kind::Begin(name)
+                Kind::Begin(if std::mem::take(&mut self.system) { "cases".to_owned() } else { name })
             }
             "end" => Kind::End(self.group().trim_end_matches('*').to_owned()),
             "times" | "cdot" | "ast" | "bullet" => Kind::Times,
@@ -387,7 +365,8 @@ impl<'a> Lexer<'a> {
             "cup" | "bigcup" => Kind::Cup,
             "cap" | "bigcap" => Kind::Cap,
             "setminus" | "backslash" | "smallsetminus" => Kind::SetMinus,
-            "lor" | "vee" | "land" | "wedge" => Kind::And,
+            "land" | "wedge" => Kind::And,
+            "lor" | "vee" => Kind::Or,
             "infty" => Kind::Infinity,
             "degree" | "degrees" | "textdegree" => Kind::Degree,
             "circ" => {
@@ -508,24 +487,24 @@ impl<'a> Lexer<'a> {
                 self.spaced = true;
                 return Some(());
             }
-            _ if matches!(
-                content.to_ascii_lowercase().as_str(),
-                "and" | "or" | ", and" | ",and" | ", or" | "and/or"
-            ) =>
-            {
-                Kind::And
+            _ if let Some(joining) = conjunction(content) => joining,
+            (Some(c), "") if c.is_alphabetic() && !is_ideograph(c) && (!words || greek_or_constant(c)) => {
+                Kind::Letter(c)
             }
-            (Some(c), "") if c.is_alphabetic() && (!words || greek_or_constant(c)) => Kind::Letter(c),
             _ if !words && function_name(content) => Kind::Command(content.to_owned()),
             _ if !words && (content.starts_with('\\') || content.bytes().any(|b| b.is_ascii_digit())) => {
                 // \mathbf{12}, \boldsymbol{\alpha}: the font means nothing.
-                let inner = nested(content, self.commas, self.depth + 1)?;
+                let mut inner = nested(content, self.commas, self.depth + 1)?;
+                if let Some(first) = inner.first_mut() {
+                    first.spaced |= std::mem::take(&mut self.spaced);
+                }
+                inner.iter_mut().for_each(|token| token.upright |= command == "mathrm");
                 self.out.extend(inner);
                 return Some(());
             }
             _ => Kind::Text(content.to_owned()),
         };
-        self.push(kind);
+        self.out.push(Token { kind, spaced: std::mem::take(&mut self.spaced), upright: command == "mathrm" });
         Some(())
     }
 

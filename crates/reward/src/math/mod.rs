@@ -10,17 +10,21 @@
 //! - numbers however written: `1,234.5`, `1.234,5`, `14{,}916`, `3\frac{1}{2}`, `0.\overline{3}`, `6.02e23`; where a comma may
 //!   be read in two ways, either reading may match;
 //! - `28\%` is 0.28, and 28 where the other side has no percent sign;
-//! - units are dropped, but `1 m` is `100 cm` and `5 m` is not `5 cm`; degrees are dropped, except under a function;
+//! - units are dropped where one side has none, but `1 m` is `100 cm` and `5 m` is neither `5 cm` nor `5 kg`; a letter is a
+//!   unit (`5 N`) only where the other side has no such variable; degrees are dropped, except under a function;
 //! - `x = 5` is 5 and the reverse; `x = 5` is not `y = 5`; in a chain of equations the last value counts;
 //! - equations up to a factor, inequalities up to a positive one, chains in any order;
 //! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other side is one;
 //! - an inequality as the truth is matched by the set that solves it; a set as the truth is matched by an inequality only when
 //!   that is solved for its unknown, because otherwise repeating the question would be rewarded;
+//! - solved inequalities joined by `and`, `or` or commas are the set that they describe (`alternatives`), and `x_1 = 1, x_2 = 3`
+//!   are values of x;
 //! - `±` stands for both values;
 //! - words without regard to case; a single capital letter as a multiple choice;
 //! - a sentence is searched for its answer: the last box (several when joined by `and`, `or` or commas), what follows
 //!   `answer is`, the last formula, the last number.
 
+mod alternatives;
 mod arithmetic;
 mod compare;
 mod extract;
@@ -30,12 +34,14 @@ mod names;
 mod numerals;
 mod operations;
 mod parser;
+mod quantity;
 mod relations;
 mod sets;
 mod text;
 mod token;
 mod units;
 mod value;
+mod words;
 
 use compare::Comparer;
 use lexer::Commas;
@@ -78,8 +84,28 @@ pub fn equal(given: &str, truth: &str) -> bool {
         return truth.plain.contains(letter);
     }
     let mut comparer = Comparer::new();
-    let readings = truth.readings();
-    readings.iter().any(|truth| given.readings().iter().any(|given| comparer.same(truth, given)))
+    let (truth, given) = (truth.readings(), given.readings());
+    truth.iter().any(|truth| {
+        given.iter().any(|given| truth.fits(given) && given.fits(truth) && comparer.same(&truth.value, &given.value))
+    })
+}
+
+/// One way to read an answer.
+#[derive(PartialEq)]
+struct Reading {
+    value: Value,
+    /// Letters that were taken for units.
+    letters: Vec<char>,
+    /// Whether subscripts were dropped: x_1 = 1, x_2 = 3 are the values of x, but x_1 = 3, x_2 = 1 are not the same.
+    renamed: bool,
+}
+
+impl Reading {
+    /// Whether this reading may stand against that one: the letters that are units here are no variables there.
+    fn fits(&self, other: &Self) -> bool {
+        !(self.renamed && other.renamed)
+            && self.letters.iter().all(|letter| !other.value.has_variable(letter.encode_utf8(&mut [0; 4])))
+    }
 }
 
 /// An answer with its box taken off.
@@ -117,10 +143,15 @@ impl Answer {
     }
 
     /// All values that the answer may be read as, the most natural first.
-    fn readings(&self) -> Vec<Value> {
+    fn readings(&self) -> Vec<Reading> {
         let mut found = readings(&self.body, 0);
+        // `5 days` is more than its number.
+        let measured = found.iter().any(|reading| match &reading.value {
+            Value::Quantity(quantity) => quantity.unit.is_some() && relations::is_constant(&quantity.expr),
+            _ => false,
+        });
         // Words around the answer: look for it inside.
-        if (found.is_empty() || is_sentence(&self.body)) && !self.boxed {
+        if (found.is_empty() || is_sentence(&self.body) && !measured) && !self.boxed {
             for part in extract::from_sentence(&self.body) {
                 let inner = readings(&part, 0);
                 if !inner.is_empty() {
@@ -142,45 +173,31 @@ fn is_sentence(text: &str) -> bool {
             .any(|word| word.len() > 2 && word.trim_end_matches([':', ',']).bytes().all(|b| b.is_ascii_alphabetic()))
 }
 
-fn readings(text: &str, depth: usize) -> Vec<Value> {
-    let mut found: Vec<Value> = Vec::new();
+fn readings(text: &str, depth: usize) -> Vec<Reading> {
+    let mut found: Vec<Reading> = Vec::new();
     for commas in comma_readings(text) {
-        let Some(value) = lexer::tokens(text, commas).and_then(|tokens| parser::parse(&tokens)) else { continue };
-        // \text{5 cm}: a value in the font of words.
-        if let Value::Text(words) = &value
-            && depth < 2
-            && words.contains(|c: char| c.is_ascii_digit())
-        {
-            found.extend(readings(words, depth + 1));
+        let Some(tokens) = lexer::tokens(text, commas) else { continue };
+        let plain = parser::parse(&tokens).map(|value| (value, Vec::new()));
+        let with_units = quantity::has_unit_letter(&tokens).then(|| parser::parse_with_units(&tokens)).flatten();
+        for (value, letters) in plain.into_iter().chain(with_units) {
+            // \text{5 cm}: a value in the font of words.
+            if let Value::Text(words) = &value
+                && depth < 2
+                && words.contains(|c: char| c.is_ascii_digit())
+            {
+                found.extend(readings(words, depth + 1));
+            }
+            let set = alternatives::as_set(&value, &tokens).map(|set| (set, false));
+            let values = alternatives::as_values(&value);
+            for (value, renamed) in [Some((value, false)), set, values].into_iter().flatten() {
+                let reading = Reading { value, letters: letters.clone(), renamed };
+                if !found.contains(&reading) {
+                    found.push(reading);
+                }
+            }
         }
-        if !found.contains(&value) {
-            found.push(value);
-        }
-    }
-    // `3.5 m/s`: letters that read as variables, but are a unit.
-    if depth == 0
-        && let Some((number, unit)) = before_unit(text)
-    {
-        let unit = units::phrase(unit);
-        found.extend(readings(number, 1).into_iter().map(|value| match value {
-            Value::Quantity(quantity) => Value::Quantity(value::Quantity { unit: unit.clone(), ..quantity }),
-            other => other,
-        }));
     }
     found
-}
-
-/// A number and a plain unit of one or two letters, which a blank or a power keeps apart from a variable: `5 m`, `5m²`.
-fn before_unit(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim().trim_end_matches('.').trim_matches('$');
-    let start = text.find(|c: char| c.is_ascii_alphabetic())?;
-    let (number, unit) = text.split_at(start);
-    let names = || unit.split(['/', '^', '{', '}', '²', '³', ' ']).filter(|name| !name.is_empty());
-    let apart = number.ends_with([' ', '~']) || unit.contains(['²', '³', '/']) || names().next()?.len() > 1;
-    let digits = number.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '.' | '+'))
-        && number.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | ' ' | '/' | '-' | '+' | '~'));
-    let known = names().all(|name| units::is_unit_word(name) || matches!(name, "2" | "3"));
-    (apart && digits && known).then(|| (number.trim_end_matches([' ', '~']), unit))
 }
 
 /// How the commas between digits may be meant.

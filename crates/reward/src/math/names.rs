@@ -1,5 +1,9 @@
 //! Names that have a meaning: functions, Greek letters, constants.
 
+pub(super) fn is_ideograph(c: char) -> bool {
+    ('\u{4e00}'..='\u{9fff}').contains(&c)
+}
+
 pub(super) fn greek_or_constant(c: char) -> bool {
     matches!(c, 'e' | 'i') || !c.is_ascii()
 }

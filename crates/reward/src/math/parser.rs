@@ -24,10 +24,24 @@ pub(super) struct Parser<'a> {
     pub(super) unit: Option<super::units::Unit>,
     /// Where the last percent sign was read.
     pub(super) percent_at: usize,
+    /// Whether letters may be units, and which were.
+    pub(super) unit_letters: bool,
+    pub(super) letters: Vec<char>,
+    /// How many of them were written as variables are.
+    pub(super) italic: usize,
 }
 
 /// The value of all tokens.
 pub(super) fn parse(tokens: &[Token]) -> Option<Value> {
+    parse_letters(tokens, false).map(|(value, _)| value)
+}
+
+/// The value when letters may be units, and the letters that were.
+pub(super) fn parse_with_units(tokens: &[Token]) -> Option<(Value, Vec<char>)> {
+    parse_letters(tokens, true).filter(|(_, letters)| !letters.is_empty())
+}
+
+fn parse_letters(tokens: &[Token], unit_letters: bool) -> Option<(Value, Vec<char>)> {
     let mut parser = Parser {
         tokens,
         at: 0,
@@ -38,10 +52,13 @@ pub(super) fn parse(tokens: &[Token]) -> Option<Value> {
         bars: 0,
         unit: None,
         percent_at: usize::MAX,
+        unit_letters,
+        letters: Vec::new(),
+        italic: 0,
     };
     let groups = parser.groups(true)?;
     (parser.at == tokens.len()).then_some(())?;
-    list(groups)
+    Some((list(groups)?, parser.letters))
 }
 
 /// A single value stays itself; several become a list; several groups a list of lists.
@@ -91,7 +108,7 @@ impl Parser<'_> {
         loop {
             match self.peek() {
                 None | Some(Kind::Close(_) | Kind::End(_)) => return Some(groups),
-                Some(Kind::Comma | Kind::And | Kind::Row | Kind::Cell) => self.at += 1,
+                Some(Kind::Comma | Kind::And | Kind::Or | Kind::Row | Kind::Cell) => self.at += 1,
                 Some(Kind::Semicolon) => {
                     self.at += 1;
                     groups.push(Vec::new());
@@ -105,6 +122,7 @@ impl Parser<'_> {
                                 | Kind::End(_)
                                 | Kind::Comma
                                 | Kind::And
+                                | Kind::Or
                                 | Kind::Row
                                 | Kind::Cell
                                 | Kind::Semicolon
@@ -146,6 +164,7 @@ impl Parser<'_> {
         while matches!(self.peek(), Some(Kind::Rel(Rel::Eq | Rel::Approx) | Kind::In)) {
             self.at += 1;
         }
+        let italic = self.italic;
         let mut values = vec![self.set_value()?];
         let mut signs = Vec::new();
         while let Some(kind) = self.peek() {
@@ -169,6 +188,10 @@ impl Parser<'_> {
                 _ => break,
             }
         }
+        // `V = 3 h` relates two variables.
+        if !signs.is_empty() && self.italic > italic {
+            return None;
+        }
         // x = (-1)^n pi, n ∈ Z: the membership of an index says nothing about the value.
         Some(if signs.is_empty() { values.pop()? } else { Value::Relation(values, signs) })
     }
@@ -190,7 +213,14 @@ impl Parser<'_> {
                 }
                 Kind::Letter(letter) => words.push(letter.to_string()),
                 Kind::Minus if wordy => {}
-                Kind::Comma | Kind::And | Kind::Row | Kind::Cell | Kind::Semicolon | Kind::Close(_) | Kind::End(_) => {
+                Kind::Comma
+                | Kind::And
+                | Kind::Or
+                | Kind::Row
+                | Kind::Cell
+                | Kind::Semicolon
+                | Kind::Close(_)
+                | Kind::End(_) => {
                     break;
                 }
                 _ => return None,

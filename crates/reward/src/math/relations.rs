@@ -48,10 +48,11 @@ pub(super) fn conclusion(value: &Value) -> Option<&Value> {
     (is_name(first) || values.len() > 2 || first.as_expr().is_some_and(is_constant)).then_some(values.last()?)
 }
 
-fn is_constant(expr: &Expr) -> bool {
+pub(super) fn is_constant(expr: &Expr) -> bool {
     match expr {
         Expr::Num(_) | Expr::Pi | Expr::E => true,
-        Expr::Add(all) | Expr::Mul(all) | Expr::Call(_, all) => all.iter().all(is_constant),
+        // Variables stand last in what is being read.
+        Expr::Add(all) | Expr::Mul(all) | Expr::Call(_, all) => all.iter().rev().all(is_constant),
         Expr::Pow(base, exponent) => is_constant(base) && is_constant(exponent),
         Expr::Root(_, base) => is_constant(base),
         Expr::Var(_) | Expr::I | Expr::Infinity => false,

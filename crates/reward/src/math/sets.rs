@@ -31,6 +31,10 @@ pub(super) struct RealSet(Vec<Part>);
 pub(super) fn same(ctx: &mut Ctx, a: &Value, b: &Value) -> Option<bool> {
     let a = real_set(ctx, a, 0)?;
     let b = real_set(ctx, b, 0)?;
+    equal(ctx, &a, &b)
+}
+
+fn equal(ctx: &mut Ctx, a: &RealSet, b: &RealSet) -> Option<bool> {
     if a.0.len() != b.0.len() {
         return Some(false);
     }
@@ -51,6 +55,15 @@ pub(super) fn same(ctx: &mut Ctx, a: &Value, b: &Value) -> Option<bool> {
         }
     }
     Some(true)
+}
+
+/// The unknown of inequalities.
+pub(super) fn unknown(value: &Value) -> Option<&str> {
+    match value {
+        Value::Relation(values, _) => values.iter().filter_map(Value::as_expr).find_map(|side| side.first_variable()),
+        Value::Combined(_, a, b) => unknown(a).or_else(|| unknown(b)),
+        _ => None,
+    }
 }
 
 /// Whether a value can only be meant as a set of numbers.
@@ -92,9 +105,15 @@ fn real_set(ctx: &mut Ctx, value: &Value, depth: usize) -> Option<RealSet> {
             let right = real_set(ctx, right, depth + 1)?;
             match operation {
                 SetOp::Union => normal(ctx, [left.0, right.0].concat()),
-                SetOp::Intersection => {
-                    let (left, right) = (complement(left), complement(right));
-                    Some(complement(normal(ctx, [left.0, right.0].concat())?))
+                SetOp::Intersection => intersection(ctx, left, right),
+                SetOp::Apart | SetOp::Joint => {
+                    let both = intersection(ctx, left.clone(), right.clone())?;
+                    if both.0.is_empty() {
+                        return normal(ctx, [left.0, right.0].concat());
+                    }
+                    // `x > 1, x > 3` leaves open which is meant.
+                    let one = *operation == SetOp::Apart || equal(ctx, &both, &left)? || equal(ctx, &both, &right)?;
+                    (!one).then_some(both)
                 }
                 SetOp::Difference => {
                     let left = complement(left);
@@ -202,6 +221,11 @@ fn starts_before(ctx: &mut Ctx, a: &Part, b: &Part) -> Option<bool> {
     })
 }
 
+fn intersection(ctx: &mut Ctx, left: RealSet, right: RealSet) -> Option<RealSet> {
+    let (left, right) = (complement(left), complement(right));
+    Some(complement(normal(ctx, [left.0, right.0].concat())?))
+}
+
 /// All other real numbers.
 fn complement(set: RealSet) -> RealSet {
     let mut parts = Vec::with_capacity(set.0.len() + 1);
@@ -266,6 +290,7 @@ fn half_line(ctx: &mut Ctx, at: u32, sign: Rel, bound: Frac) -> Option<RealSet> 
     let parts = match (absolute, sign) {
         (false, Rel::Lt | Rel::Le) => vec![part(None, Some((bound, inside)))],
         (false, Rel::Gt | Rel::Ge) => vec![part(Some((bound, inside)), None)],
+        (false, Rel::Eq) => vec![part(Some((bound.clone(), true)), Some((bound, true)))],
         (false, Rel::Ne) => vec![part(None, Some((bound.clone(), false))), part(Some((bound, false)), None)],
         (true, Rel::Lt | Rel::Le | Rel::Gt | Rel::Ge) => {
             // A negative bound would need more care than such an answer deserves.

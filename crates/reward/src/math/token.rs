@@ -70,8 +70,10 @@ pub(super) enum Kind {
     Begin(String),
     End(String),
     Infinity,
-    /// `and`, `or`, in words or as commands.
+    /// `and`, in words or as a command.
     And,
+    /// `or`, the same.
+    Or,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -79,4 +81,6 @@ pub(super) struct Token {
     pub(super) kind: Kind,
     /// Whether blanks stand before it.
     pub(super) spaced: bool,
+    /// Whether it stands in `\mathrm`, as units do and variables do not.
+    pub(super) upright: bool,
 }

@@ -18,6 +18,10 @@ pub(super) enum SetOp {
     Union,
     Intersection,
     Difference,
+    /// Parts joined by `or`: their union, when none overlaps.
+    Apart,
+    /// Conditions in a row: what fulfils all; when nothing does, they are parts.
+    Joint,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +56,20 @@ pub(super) enum Value {
 impl Value {
     pub(super) fn expr(expr: Expr) -> Self {
         Self::Quantity(Quantity { expr, percent: false, unit: None })
+    }
+
+    /// Whether a variable of that name stands in it.
+    pub(super) fn has_variable(&self, name: &str) -> bool {
+        match self {
+            Self::Quantity(quantity) => quantity.expr.has_variable(name),
+            Self::Sequence { items, .. } | Self::Set(items) | Self::List(items) | Self::Relation(items, _) => {
+                items.iter().any(|item| item.has_variable(name))
+            }
+            Self::Combined(_, a, b) => a.has_variable(name) || b.has_variable(name),
+            Self::Matrix(rows) => rows.iter().flatten().any(|cell| cell.has_variable(name)),
+            Self::Ratio { parts, .. } => parts.iter().any(|part| part.has_variable(name)),
+            Self::Text(_) | Self::Reals | Self::Empty => false,
+        }
     }
 
     pub(super) fn as_expr(&self) -> Option<&Expr> {

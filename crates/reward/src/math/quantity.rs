@@ -1,0 +1,167 @@
+//! Reading the unit behind a value.
+//!
+//! A letter is a variable first: `5 N` is five times N. Only a second reading of the same answer takes it for a unit, and the
+//! grader uses that one where the other side knows no variable of that name.
+
+use super::parser::{Parser, constant_word};
+use super::relations::is_constant;
+use super::token::{Kind, Token};
+use super::units::{self, Unit};
+use super::value::Value;
+use crate::expr::Expr;
+
+/// Whether a second reading, with letters as units, may differ.
+pub(super) fn has_unit_letter(tokens: &[Token]) -> bool {
+    (1..tokens.len()).any(|at| letter_begins(tokens, at))
+}
+
+/// Whether the letter there may begin a unit: it is upright, or apart from the number, or `m/s` or `m²` behind digits.
+fn letter_begins(tokens: &[Token], at: usize) -> bool {
+    let (Some(before), Some(token)) = (at.checked_sub(1).map(|at| &tokens[at].kind), tokens.get(at)) else {
+        return false;
+    };
+    let Kind::Letter(letter) = token.kind else { return false };
+    if !units::is_symbol(letter) {
+        return false;
+    }
+    if token.upright || (*before == Kind::Degree && matches!(letter, 'C' | 'F')) {
+        return true;
+    }
+    let joined = match (tokens.get(at + 1).map(|token| &token.kind), tokens.get(at + 2).map(|token| &token.kind)) {
+        (Some(Kind::Divide), Some(Kind::Letter(letter))) => units::is_symbol(*letter),
+        (Some(Kind::Divide), Some(Kind::Word(word))) => units::is_unit_word(word),
+        // Only a superscript sign has no digits.
+        (Some(Kind::Power), Some(Kind::Number(_, None))) => true,
+        _ => false,
+    };
+    let digits = matches!(before, Kind::Number(..));
+    // `\frac{1}{2} h` is more often half of a height than half an hour.
+    let common = letter == 'm' || !letter.is_ascii_lowercase();
+    token.spaced && (digits || common) || digits && joined
+}
+
+fn is_percent(word: &str) -> bool {
+    matches!(word.to_ascii_lowercase().as_str(), "percent" | "percentage" | "pct" | "per cent")
+}
+
+impl Parser<'_> {
+    /// Reads a unit, or any text, behind a value.
+    pub(super) fn unit_after(&mut self, left: &Value) -> bool {
+        if !left.as_expr().is_some_and(|left| self.unit_begins(left)) {
+            return false;
+        }
+        let (start, letters, italic) = (self.at, self.letters.len(), self.italic);
+        let factors = self.unit_factors();
+        let ended = matches!(
+            self.peek(),
+            None | Some(Kind::Comma | Kind::And | Kind::Or | Kind::Semicolon | Kind::Row | Kind::Rel(_))
+        );
+        if self.letters.len() > letters && !ended {
+            (self.at, self.italic) = (start, italic);
+            self.letters.truncate(letters);
+            return false;
+        }
+        self.unit = units::product(factors);
+        true
+    }
+
+    fn unit_begins(&self, left: &Expr) -> bool {
+        let numeric = matches!(left, Expr::Num(_));
+        let spaced = self.spaced();
+        match self.peek() {
+            // A percent word is left for the factor's own postfix signs: they divide by 100.
+            Some(Kind::Text(text)) => !is_percent(text),
+            Some(Kind::Word(word)) => {
+                let worded =
+                    numeric && spaced && word.len() >= 3 && !super::names::function_name(word) && !constant_word(word);
+                // `\frac{\sqrt3}{2}mg` is a weight.
+                let glued = || numeric || word != "mg" && is_constant(left);
+                !is_percent(word)
+                    && (worded || units::is_unit_word(word) && (spaced || glued()))
+                    && (numeric || word != "in")
+            }
+            Some(Kind::Letter(_)) => self.unit_letters && letter_begins(self.tokens, self.at) && is_constant(left),
+            _ => false,
+        }
+    }
+
+    /// Units with their powers, products and quotients: cm^2, m/s, N m, square inches per hour.
+    fn unit_factors(&mut self) -> Vec<(Option<Unit>, i32)> {
+        let (tokens, start) = (self.tokens, self.at);
+        let (mut sign, mut power) = (1, 1);
+        let mut factors: Vec<(Option<Unit>, i32)> = Vec::new();
+        while let Some(token) = tokens.get(self.at) {
+            let before = self.at.checked_sub(1).map(|at| &tokens[at].kind);
+            match &token.kind {
+                Kind::Text(name) | Kind::Word(name) => {
+                    if let Some(word) = units::power_word(name) {
+                        power = word;
+                    } else if name == "per" {
+                        sign = -1;
+                    } else {
+                        let degrees = before == Some(&Kind::Degree) && matches!(name.as_str(), "C" | "F");
+                        let phrase = if degrees { units::factors(&format!("°{name}")) } else { units::factors(name) };
+                        // A power behind it is that of its last unit: `\text{m/s}^2`.
+                        for (unit, own) in phrase.unwrap_or(vec![(None, 1)]) {
+                            factors.push((unit, sign * power * own));
+                            power = 1;
+                        }
+                    }
+                }
+                &Kind::Letter(letter) if units::is_symbol(letter) => {
+                    let divided = before == Some(&Kind::Divide);
+                    let beside = token.spaced || token.upright || before == Some(&Kind::Times);
+                    if !(divided || self.unit_letters && (self.at == start || beside)) {
+                        break;
+                    }
+                    if !divided {
+                        self.letters.push(letter);
+                        self.italic += usize::from(!token.upright && before != Some(&Kind::Degree));
+                    }
+                    let degrees = before == Some(&Kind::Degree) && matches!(letter, 'C' | 'F');
+                    let name = if degrees { format!("°{letter}") } else { letter.to_string() };
+                    factors.push((units::unit(&name), sign * power));
+                    power = 1;
+                }
+                Kind::Divide if self.unit_follows(|_| true) => sign = -1,
+                Kind::Times if self.unit_follows(|name| units::phrase(name).is_some()) => {}
+                Kind::Power => {
+                    let Some((exponent, length)) = self.unit_power() else { break };
+                    let Some(last) = factors.last_mut() else { break };
+                    last.1 = last.1.saturating_mul(exponent);
+                    self.at += length;
+                    continue;
+                }
+                Kind::Degree if !factors.is_empty() => {}
+                _ => break,
+            }
+            self.at += 1;
+        }
+        factors
+    }
+
+    /// Whether the next token but one is a unit, a word only if it is `named` so.
+    fn unit_follows(&self, named: impl Fn(&str) -> bool) -> bool {
+        match self.peek_at(1) {
+            Some(Kind::Text(name) | Kind::Word(name)) => named(name),
+            Some(Kind::Letter(letter)) => {
+                units::is_symbol(*letter) && (self.unit_letters || self.peek() == Some(&Kind::Divide))
+            }
+            _ => false,
+        }
+    }
+
+    /// The exponent at the cursor and how many tokens it takes; 0, which no unit has, for one that is no small integer.
+    fn unit_power(&self) -> Option<(i32, usize)> {
+        let braced = usize::from(self.peek_at(1) == Some(&Kind::Open('{')));
+        let negative = usize::from(self.peek_at(1 + braced) == Some(&Kind::Minus));
+        let number = 1 + braced + negative;
+        let Some(Kind::Number(value, _)) = self.peek_at(number) else { return None };
+        if braced == 1 && self.peek_at(number + 1) != Some(&Kind::Close('}')) {
+            return None;
+        }
+        let power = i32::try_from(value.to_integer()).unwrap_or(0);
+        let power = if value.is_integer() { power.saturating_mul(1 - 2 * negative as i32) } else { 0 };
+        Some((power, number + 1 + braced))
+    }
+}
