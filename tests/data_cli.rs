@@ -30,7 +30,7 @@ fn rows(path: &Path) -> Vec<Sample> {
 }
 
 /// Everything but where the bytes of the pictures lie.
-fn content(samples: &[Sample]) -> Vec<impl PartialEq + std::fmt::Debug> {
+fn content(samples: &[Sample]) -> Vec<impl PartialEq + std::fmt::Debug + use<>> {
     let images = |s: &Sample| s.images.iter().map(|i| i.load().unwrap().into_owned()).collect::<Vec<_>>();
     let row =
         |s: &Sample| (s.id.clone(), s.problem.clone(), s.answer.clone(), s.task.clone(), s.solution.clone(), images(s));
@@ -166,7 +166,7 @@ fn a_file_can_be_made_of_what_it_was() {
     let refused = run(&["convert", &path("a.jsonl"), "-o", &path("c.jsonl")]);
     assert!(stderr(&refused).contains("which another file may need"), "{}", stderr(&refused));
     let left = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    assert!(left.clone().all(|name| !name.contains("unfinished")), "{:?}", left.collect::<Vec<_>>());
+    assert_eq!(left.filter(|name| name.contains("unfinished")).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
 #[test]
