@@ -120,6 +120,7 @@ fn chinese(text: &str) -> u32 {
 /// One letter, or several more that `and`, `or` or signs join to it. `lower`: a small letter without brackets will do.
 fn list(text: &str, lower: bool) -> Option<List<'_>> {
     let mut list = label(text, lower)?;
+    let mut count = 0;
     while let Some(after) = separated(&list) {
         let Some(next) = label(after, list.lower) else { break };
         // `B, a cat`; `B, I think`
@@ -127,6 +128,11 @@ fn list(text: &str, lower: bool) -> Option<List<'_>> {
         let followed = || separated(&next).is_some_and(|rest| label(rest, false).is_some());
         if word && judgement(next.rest).is_none() && !followed() {
             break;
+        }
+        // More than the alphabet is no choice.
+        count += 1;
+        if count > 26 {
+            return None;
         }
         let letters = list.letters | next.letters;
         list = List { letters, ..next };
