@@ -88,7 +88,8 @@ fn named(text: &str) -> u32 {
         if !["answer", "option", "choice"].iter().any(|name| bare.eq_ignore_ascii_case(name)) {
             continue;
         }
-        let mut denied = false;
+        // `B, not option C`
+        let mut denied = at > 0 && is_negation(words[at - 1]);
         for next in words[at + 1..].iter().take(NEAR) {
             denied |= is_negation(next);
             // A small letter without a sign is a word.
@@ -298,6 +299,7 @@ mod tests {
             "B, a cat",
             "The answer is B, because option C is wrong.",
             "Option B",
+            "Option B, not option C",
             "B．",
             "选B",
             "故选：B．",
