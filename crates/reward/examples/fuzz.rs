@@ -44,11 +44,14 @@ const PIECES: &[&str] = &[
     r"\text{ cm}", r"\text{and}", r"\mathrm{", r"\mathbf{", r"\sin", r"\cos", r"\tan", r"\arctan", r"\ln", r"\log", r"\log_2", r"\binom", r"\sum_{k=1}^n", r"\int", r"\lfloor", r"\rfloor",
     r"\begin{pmatrix}", r"\end{pmatrix}", r"\begin{cases}", r"\end{cases}", r"\begin{array}{cc}", r"\end{array}", r"\\", r"\boxed{", r"\overline{", r"\vec{", r"\alpha", r"\quad", r"\,", r"\!", "\\",
     "²", "½", "√", "π", "°", "∞", "≤", "×", "÷", "−", "中", "é", "\u{301}", "\u{200b}", "𝐱", "１", "٣", "İ", "<think>", "</think>", "<answer>", "</answer>", "Answer:", "the answer is ", "final answer is ",
+    "或", "和", "答案是", "选", "C", " or ", " and ", "not", "option ", " is correct", " N", " V", " m", "m²", "km/h", r"\mathrm{~m}", r"\mathrm{s}", r"\Omega", "x_1=1", "x_2=3", "x<1", "x>3", r"\left\{\begin{array}{l}", r"\right.",
 ];
 
 /// Texts that grow by repetition: what a parser may recurse or backtrack on.
 #[rustfmt::skip]
 const PATTERNS: &[(&str, &str, &str)] = &[
+    ("A, ", "B", ""), ("A ", "B", ""), ("A/", "B", ""), ("A A,", "", ""), ("answer A, ", "", ""), ("option A is wrong ", "", ""), ("answer:B=", "", ""), ("answer ((", "A", ""), (r"\text{", "A", ""), ("}", "A", ""), ("答案", "A", ""), ("x<1 or ", "x>3", ""), ("x>1, ", "x<3", ""), ("x_1=1,", "x_2=2", ""), ("x=1, ", "2", ""),
+    ("(1,2) or ", "(3,4)", ""), ("5 m ", "", ""), ("5 m + ", "5 m", ""), (r"\pi m ", "", ""), (r"\pi \mathrm{~m} ", "x", ""), (r"\mathrm{~m} / ", "5", ""), ("5 N/", "C", ""), ("5 km/", "h", ""), ("m^2", "", ""), (r"\text{km}^9", "", ""), ("或", "1", ""), ("1或", "2", ""), ("以", "或", ""), (r"\left\{\begin{array}{l}", "x=1", r"\end{array}\right."), (r"\left\{\begin{array}{l}", "x=1", ""),
     ("(", "1", ")"), ("[", "1", "]"), ("{", "1", "}"), (r"\{", "1", r"\}"), ("-", "1", ""), ("", "1", "!"), ("", "1", "%"), ("2^", "2", ""), ("2^{", "2", "}"), ("2**", "2", ""), (r"\sqrt{", "2", "}"), (r"\sqrt", "2", ""),
     (r"\frac{1}{1+", "x", "}"), (r"\frac{", "1", "}{2}"), (r"\frac", "1", ""), ("1+", "1", ""), ("x+", "1", ""), ("(x+1)", "", ""), ("(x+y+z+1)", "", ""), ("1,", "2", ""), ("1;", "2", ""), ("(1,2),", "(1,2)", ""), ("x=", "1", ""), ("1<", "x", ""),
     (r"\sin(", "x", ")"), (r"\ln ", "2", ""), (r"\sin ", "x", ""), ("|", "x", "|"), (r"\pm", "1", ""), (r"1\pm", "1", ""), (r"\cup", "", ""), (r"(1,2)\cup", "(3,4)", ""), (r"\text{", "a", "}"), (r"\mathbf{", "1", "}"), (r"\boxed{", "1", "}"),

@@ -88,7 +88,8 @@ fn named(text: &str) -> u32 {
         if !["answer", "option", "choice"].iter().any(|name| bare.eq_ignore_ascii_case(name)) {
             continue;
         }
-        let mut denied = false;
+        // `B, not option C`
+        let mut denied = at > 0 && is_negation(words[at - 1]);
         for next in words[at + 1..].iter().take(NEAR) {
             denied |= is_negation(next);
             // A small letter without a sign is a word.
@@ -120,6 +121,7 @@ fn chinese(text: &str) -> u32 {
 /// One letter, or several more that `and`, `or` or signs join to it. `lower`: a small letter without brackets will do.
 fn list(text: &str, lower: bool) -> Option<List<'_>> {
     let mut list = label(text, lower)?;
+    let mut count = 0;
     while let Some(after) = separated(&list) {
         let Some(next) = label(after, list.lower) else { break };
         // `B, a cat`; `B, I think`
@@ -127,6 +129,11 @@ fn list(text: &str, lower: bool) -> Option<List<'_>> {
         let followed = || separated(&next).is_some_and(|rest| label(rest, false).is_some());
         if word && judgement(next.rest).is_none() && !followed() {
             break;
+        }
+        // More than the alphabet is no choice.
+        count += 1;
+        if count > 26 {
+            return None;
         }
         let letters = list.letters | next.letters;
         list = List { letters, ..next };
@@ -292,6 +299,7 @@ mod tests {
             "B, a cat",
             "The answer is B, because option C is wrong.",
             "Option B",
+            "Option B, not option C",
             "B．",
             "选B",
             "故选：B．",

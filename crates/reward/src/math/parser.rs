@@ -58,7 +58,10 @@ fn parse_letters(tokens: &[Token], unit_letters: bool) -> Option<(Value, Vec<cha
     };
     let groups = parser.groups(true)?;
     (parser.at == tokens.len()).then_some(())?;
-    Some((list(groups)?, parser.letters))
+    let mut letters = parser.letters;
+    letters.sort_unstable();
+    letters.dedup();
+    Some((list(groups)?, letters))
 }
 
 /// A single value stays itself; several become a list; several groups a list of lists.

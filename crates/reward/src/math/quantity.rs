@@ -24,9 +24,6 @@ fn letter_begins(tokens: &[Token], at: usize) -> bool {
     if !units::is_symbol(letter) {
         return false;
     }
-    if token.upright || (*before == Kind::Degree && matches!(letter, 'C' | 'F')) {
-        return true;
-    }
     let joined = match (tokens.get(at + 1).map(|token| &token.kind), tokens.get(at + 2).map(|token| &token.kind)) {
         (Some(Kind::Divide), Some(Kind::Letter(letter))) => units::is_symbol(*letter),
         (Some(Kind::Divide), Some(Kind::Word(word))) => units::is_unit_word(word),
@@ -35,6 +32,10 @@ fn letter_begins(tokens: &[Token], at: usize) -> bool {
         _ => false,
     };
     let digits = matches!(before, Kind::Number(..));
+    let degrees = *before == Kind::Degree && matches!(letter, 'C' | 'F');
+    if token.upright || degrees || digits && letter == 'Ω' {
+        return true;
+    }
     // `\frac{1}{2} h` is more often half of a height than half an hour.
     let common = letter == 'm' || !letter.is_ascii_lowercase();
     token.spaced && (digits || common) || digits && joined

@@ -1,5 +1,8 @@
 //! Units after a number.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Pow;
@@ -105,28 +108,34 @@ const OTHERS: &[&str] = &[
 /// Most units in one, as in kg m / s^2.
 const MAX_FACTORS: usize = 6;
 
-/// The unit of that name.
-pub(crate) fn unit(name: &str) -> Option<Unit> {
-    for (prefix, power) in [("平方", 2), ("立方", 3)] {
-        if let Some(name) = name.strip_prefix(prefix) {
-            return known(name)?.power(power);
-        }
-    }
-    known(name)
+/// The rows of [`UNITS`] by name: answers may name thousands of units.
+static NAMES: LazyLock<HashMap<&str, (Dimension, u64, u64)>> = LazyLock::new(|| {
+    let row = |(names, dimension, above, below): &'static (&[&'static str], _, _, _)| {
+        names.iter().map(|&name| (name, (*dimension, *above, *below)))
+    };
+    UNITS.iter().flat_map(row).collect()
+});
+
+/// The row of a name, and the power that a Chinese prefix means.
+fn row(name: &str) -> Option<(&(Dimension, u64, u64), i32)> {
+    let (name, power) = match (name.strip_prefix("平方"), name.strip_prefix("立方")) {
+        (Some(name), _) => (name, 2),
+        (_, Some(name)) => (name, 3),
+        _ => (name, 1),
+    };
+    let row = NAMES.get(name).or_else(|| NAMES.get(name.to_ascii_lowercase().as_str()))?;
+    Some((row, power))
 }
 
-fn known(name: &str) -> Option<Unit> {
-    let lower = name.to_ascii_lowercase();
-    let (_, dimension, above, below) = UNITS
-        .iter()
-        .find(|(names, ..)| names.contains(&name))
-        .or_else(|| UNITS.iter().find(|(names, ..)| names.contains(&lower.as_str())))?;
-    Some(Unit { dimension: *dimension, scale: BigRational::new((*above).into(), (*below).into()) })
+/// The unit of that name.
+pub(crate) fn unit(name: &str) -> Option<Unit> {
+    let (&(dimension, above, below), power) = row(name)?;
+    Unit { dimension, scale: BigRational::new(above.into(), below.into()) }.power(power)
 }
 
 /// Whether a plain word after a number is a unit.
 pub(crate) fn is_unit_word(word: &str) -> bool {
-    unit(word).is_some() || OTHERS.contains(&word) || OTHERS.contains(&word.to_ascii_lowercase().as_str())
+    row(word).is_some() || OTHERS.contains(&word) || OTHERS.contains(&word.to_ascii_lowercase().as_str())
 }
 
 /// Whether a letter can be a unit, which it is only in certain places.
@@ -137,6 +146,9 @@ pub(crate) fn is_symbol(letter: char) -> bool {
 impl Unit {
     /// The unit to a small whole power.
     fn power(self, power: i32) -> Option<Self> {
+        if power == 1 {
+            return Some(self);
+        }
         if power == 0 || !(-6..=6).contains(&power) {
             return None;
         }
@@ -154,7 +166,11 @@ impl Unit {
 }
 
 /// The product of units, each to its power; `None` when one of them has no size.
-pub(crate) fn product(factors: Vec<(Option<Unit>, i32)>) -> Option<Unit> {
+pub(crate) fn product(mut factors: Vec<(Option<Unit>, i32)>) -> Option<Unit> {
+    if factors.len() == 1 {
+        let (unit, power) = factors.remove(0);
+        return unit?.power(power);
+    }
     if factors.is_empty() || factors.len() > MAX_FACTORS {
         return None;
     }

@@ -5,6 +5,10 @@ use super::token::{Kind, Token};
 
 /// The words that join two answers.
 pub(super) fn conjunction(word: &str) -> Option<Kind> {
+    // Longer ones are none, and would cost their length.
+    if word.len() > 6 {
+        return None;
+    }
     match word.to_ascii_lowercase().as_str() {
         "and" | ", and" | ",and" | "和" | "与" | "及" | "且" | "以及" | "并且" => Some(Kind::And),
         "or" | ", or" | ",or" | "and/or" | "或" | "或者" | "或是" => Some(Kind::Or),
