@@ -49,9 +49,9 @@ impl<B: Backend> Gradients<B> {
         self.map.get(name)
     }
 
-    /// Takes one gradient out.
+    /// Takes one gradient out, in f32.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<B, 1>> {
-        self.map.remove(name)
+        self.map.remove(name).map(to_f32)
     }
 
     /// Whether nothing has been added.

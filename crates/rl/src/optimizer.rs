@@ -203,7 +203,7 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
             step: steps + 1,
             grad_scale: self.grad_scale,
         };
-        let [weight, m, v] = B::adamw(weight, to_f32(grad), to_f32(m), to_f32(v), &step);
+        let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
         let (param, master) =
             if keeps_master { (cast_to(weight.clone(), dtype), Some(weight)) } else { (weight, None) };
         if o.bf16_moments {
