@@ -147,7 +147,7 @@ fn a_study_is_interrupted_goes_on_and_skips_what_is_finished() {
 fn a_failing_row_does_not_stop_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let set = "set = [\"algorithm.online_filtering=true\", \"algorithm.filter_low=5\", \"algorithm.filter_high=6\"]";
+    let set = r#"set = ['reward.command=["sh", "-c", "exit 3"]']"#;
     std::fs::write(dir.join("rows.toml"), ROWS.replace("set = [\"algorithm.shaping=vgpo\"]", set)).unwrap();
     let output = run(dir, &["--out", "out", "--seeds", "1"]);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output));
