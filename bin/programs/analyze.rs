@@ -5,10 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use crate::common::focus_map::{FocusMap, Panel, Picture};
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype};
 use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
@@ -374,14 +374,7 @@ fn run(args: Args) -> Result<(), Failure> {
         .chain(&args.compare)
         .map(|path| Subject::open(path, &config))
         .collect::<Result<Vec<_>, _>>()?;
-    let interrupt = Arc::new(AtomicBool::new(false));
-    let flag = interrupt.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-    })
-    .map_err(Failure::other)?;
+    let interrupt = interrupt_flag(None)?;
     let (backend, dtype) = (args.backend, args.dtype);
     on_backend(backend, dtype, Analyze { args, config, subjects, interrupt })?
 }

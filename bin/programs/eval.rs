@@ -6,10 +6,10 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::common::{Failure, OnBackend, on_backend};
+use crate::common::{Failure, OnBackend, interrupt_flag, on_backend};
 use burn::tensor::DType;
 use clap::Parser;
 use data::Processor;
@@ -295,16 +295,7 @@ fn run(args: Args) -> Result<(), Failure> {
         Plan::Grade { from, out, grading } => grade(&from, out.as_deref(), &grading),
         Plan::Answer(plan) => {
             let (backend, dtype) = (plan.backend, plan.dtype);
-            let interrupt = Arc::new(AtomicBool::new(false));
-            let flag = interrupt.clone();
-            ctrlc::set_handler(move || {
-                // A second signal does not wait for the answers that are being written.
-                if flag.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
-                }
-            })
-            .map_err(Failure::other)?;
-            on_backend(backend, dtype, Evaluate::new(*plan, interrupt)?)?
+            on_backend(backend, dtype, Evaluate::new(*plan, interrupt_flag(None)?)?)?
         }
     }
 }

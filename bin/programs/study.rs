@@ -7,15 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Failure, OnBackend, on_backend};
+use crate::common::{Failure, Train, interrupt_flag, on_backend};
 use analysis::study::report::{self, Session};
 use analysis::study::{Ended, Job, RowsFile, Study, StudyError, runner};
-use burn::tensor::DType;
 use clap::Parser;
 use rl::TrainError;
-use rl::config::{Backend, Config, Source, resolve};
-use rl::progress::Progress;
-use rl::trainer::Summary;
+use rl::config::{Backend, Source, resolve};
 
 /// Compare algorithms and their settings: rows x seeds of training runs on one task, with paired tests, tables and plots.
 ///
@@ -81,18 +78,6 @@ impl From<StudyError> for Failure {
             2 => Self::input(error),
             _ => Self::other(error),
         }
-    }
-}
-
-struct Train {
-    config: Config,
-    interrupt: Arc<AtomicBool>,
-}
-
-impl OnBackend for Train {
-    type Output = Result<Summary, TrainError>;
-    fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        rl::launch::train::<B>(self.config, dtype, &device, Progress::new(), self.interrupt)
     }
 }
 
@@ -220,15 +205,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(base.trainer.backend, cores));
     let threads = (cores / jobs).max(1);
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping: the runs write checkpoints first (again to stop at once)");
-    })
-    .map_err(Failure::other)?;
+    let stop = interrupt_flag(Some("stopping: the runs write checkpoints first (again to stop at once)"))?;
     if study.quick {
         eprintln!("the quick form: few rows, seeds and steps; it shows that everything runs, not which row is better");
     }

@@ -2,15 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{Failure, OnBackend, on_backend};
-use burn::tensor::DType;
+use crate::common::{Failure, Train, interrupt_flag, on_backend};
 use clap::Parser;
-use rl::TrainError;
 use rl::config::{Config, Source, resolve};
-use rl::progress::Progress;
 use rl::trainer::Summary;
 
 /// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
@@ -48,18 +43,6 @@ struct Args {
     dry_run: bool,
 }
 
-struct Train {
-    config: Config,
-    interrupt: Arc<AtomicBool>,
-}
-
-impl OnBackend for Train {
-    type Output = Result<Summary, TrainError>;
-    fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        rl::launch::train::<B>(self.config, dtype, &device, Progress::new(), self.interrupt)
-    }
-}
-
 fn configuration(args: &Args) -> Result<Config, Failure> {
     let sources = if args.config.is_empty() {
         vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
@@ -79,16 +62,7 @@ fn run(args: Args) -> Result<(), Failure> {
         print!("{}", config.to_toml());
         return Ok(());
     }
-    let interrupt = Arc::new(AtomicBool::new(false));
-    let flag = interrupt.clone();
-    ctrlc::set_handler(move || {
-        // A second signal does not wait for the checkpoint.
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping: a checkpoint is written first (again to stop at once)");
-    })
-    .map_err(Failure::other)?;
+    let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     let summary = on_backend(backend, dtype, Train { config, interrupt })??;
     print!("{}", table(&summary));

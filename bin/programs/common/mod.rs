@@ -4,6 +4,8 @@ pub mod focus_map;
 mod sheet;
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Tensor, backend::Backend as _};
 use rl::TrainError;
@@ -15,6 +17,40 @@ pub trait OnBackend {
     type Output;
     /// Runs on `B`.
     fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output;
+}
+
+/// A run of training, of `train` and of each child of `study`.
+pub struct Train {
+    /// What to train.
+    pub config: rl::config::Config,
+    /// Set to stop after a checkpoint.
+    pub interrupt: Arc<AtomicBool>,
+}
+
+impl OnBackend for Train {
+    type Output = Result<rl::trainer::Summary, TrainError>;
+    fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        rl::launch::train::<B>(self.config, dtype, &device, rl::progress::Progress::new(), self.interrupt)
+    }
+}
+
+/// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait.
+///
+/// # Errors
+/// A system that lets no handler be set.
+pub fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBool>, Failure> {
+    let interrupt = Arc::new(AtomicBool::new(false));
+    let flag = interrupt.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        if let Some(note) = note {
+            eprintln!("{note}");
+        }
+    })
+    .map_err(Failure::other)?;
+    Ok(interrupt)
 }
 
 /// A program that ends with an error: its exit code (design decision 11) and one clear line.

@@ -234,3 +234,31 @@ pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
     serde_json::from_str(&text)
         .map_err(|e| bad(format!("trainer.json cannot be read: {e}; resume from an earlier checkpoint")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(dir: &Path, name: &str, text: &str) {
+        fs::create_dir_all(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join("trainer.json"), text).unwrap();
+    }
+
+    /// What is there after a kill in the middle of replacing or removing a checkpoint.
+    #[test]
+    fn what_a_killed_process_left_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // Set aside, the new one not yet in place; the new one in place; half removed.
+        checkpoint(dir, ".old_3", "three");
+        checkpoint(dir, ".old_5", "earlier");
+        checkpoint(dir, "global_step_5", "newer");
+        checkpoint(dir, ".removed_global_step_1", "one");
+        recover(dir);
+        let names: Vec<_> = list(dir).into_iter().map(|(step, _)| step).collect();
+        assert_eq!(names, [3, 5]);
+        let text = |name: &str| fs::read_to_string(dir.join(name).join("trainer.json")).unwrap();
+        assert_eq!((text("global_step_3"), text("global_step_5")), ("three".into(), "newer".into()));
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
+    }
+}

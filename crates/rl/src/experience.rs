@@ -359,15 +359,17 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
             out.extend(group.responses.iter().map(|r| vec![0.0; r.ids.len()]));
             continue;
         }
-        let draws = Perturber::new(&item.prompt, &item.images, recipe.processor, perturbation, seed, item.row as u64)?;
+        let named = |e: TrainError| TrainError::Input(format!("row {} ({}): {e}", item.row, item.id));
+        let draws = Perturber::new(&item.prompt, &item.images, recipe.processor, perturbation, seed, item.row as u64)
+            .map_err(named)?;
         let scores = match draw {
             Draw::Prompt => {
-                let prompt = draws.draw(0)?;
+                let prompt = draws.draw(0).map_err(named)?;
                 score(policy, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
             }
             Draw::Response => {
                 let count = group.responses.len() as u64;
-                let prompts = (1..=count).map(|r| draws.draw(r)).collect::<Result<Vec<_>, _>>()?;
+                let prompts = (1..=count).map(|r| draws.draw(r)).collect::<Result<Vec<_>, _>>().map_err(named)?;
                 let refs: Vec<GroupRef> = prompts
                     .iter()
                     .zip(&group.responses)

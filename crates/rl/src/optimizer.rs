@@ -206,20 +206,21 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
         let (param, master) =
             if keeps_master { (cast_to(weight.clone(), dtype), Some(weight)) } else { (weight, None) };
-        if o.bf16_moments {
+        let moment = |t: Tensor<B, 1>, part: &str| match o.bf16_moments {
             // The same noise in every run, and in one that was resumed.
-            B::seed(&device, seed(name, steps));
-        }
-        let moment = |t: Tensor<B, 1>| {
-            if o.bf16_moments { stochastic_bf16(t) } else { t }
+            true => stochastic_bf16(t, seed(&format!("{name}.{part}"), steps)),
+            false => t,
         };
-        let state = State { m: moment(m), v: moment(v), master, steps: steps + 1 };
+        let state = State { m: moment(m, "m"), v: moment(v, "v"), master, steps: steps + 1 };
         o.state.insert(name.into(), state);
         *tensor = param.reshape(dims);
     }
 }
 
-/// Names the random numbers of one update of one parameter (FNV-1a).
+/// Burn's generator is one for the whole process: held from its seed to the draw.
+static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// Names the random numbers of one update of one moment (FNV-1a).
 fn seed(name: &str, step: usize) -> u64 {
     let bytes = name.bytes().chain((step as u64).to_le_bytes());
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
@@ -254,7 +255,7 @@ pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
 
 /// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
 /// being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
-fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 1> {
+fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
     let tiny = x.clone().abs().clamp_min(1e-37);
     let spacing = tiny
         .log()
@@ -263,7 +264,11 @@ fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>) -> Tensor<B, 1> {
         .sub_scalar(7.0)
         .mul_scalar(std::f64::consts::LN_2)
         .exp();
-    let noise = x.random_like(Distribution::Uniform(0.0, 1.0));
+    let noise = {
+        let _alone = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        B::seed(&x.device(), seed);
+        x.random_like(Distribution::Uniform(0.0, 1.0))
+    };
     let rounded = x.div(spacing.clone()).add(noise).floor().mul(spacing);
     cast_to(rounded, DType::BF16)
 }
@@ -394,8 +399,7 @@ mod tests {
     #[test]
     fn bf16_state_repeats() {
         let optim = Optim { moments_dtype: MomentsDtype::Bf16, grads_dtype: GradsDtype::Bf16, ..Optim::default() };
-        let run = |disturbance: u64| {
-            B::seed(&Default::default(), disturbance);
+        let run = || {
             let mut model = model();
             let mut adamw = AdamW::<B>::new(&optim);
             for _ in 0..3 {
@@ -407,7 +411,7 @@ mod tests {
             }
             values(&mut model)
         };
-        let (a, b) = (run(1), run(2));
+        let (a, b) = (run(), run());
         assert_eq!(a, b);
         // Sixteen bits move the weights as thirty-two do, nearly.
         let mut exact = model();
@@ -431,9 +435,8 @@ mod tests {
     #[test]
     fn stochastic_rounding_is_unbiased() {
         let device = Default::default();
-        B::seed(&device, 1);
         for x in [1.003f32, -0.020_01, 3.0e-9] {
-            let rounded = stochastic_bf16(Tensor::<B, 1>::full([20_000], x, &device));
+            let rounded = stochastic_bf16(Tensor::<B, 1>::full([20_000], x, &device), 1);
             let mean = to_f32(rounded).mean().into_scalar();
             assert!(((mean - x) / x).abs() < 2e-4, "{x}: {mean}");
         }

@@ -247,6 +247,16 @@ fn papo_on_mixed_data() {
     assert!(lines.iter().all(|l| l["actor/kl_prcp"].as_f64().is_some_and(|kl| kl > 0.0)), "{lines:?}");
 }
 
+/// A number format that the backend does not store is refused with its key.
+#[test]
+fn bf16_state_needs_a_backend_that_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for key in ["actor.optim.moments_dtype", "actor.optim.grads_dtype"] {
+        let error = run::<burn_ndarray::NdArray<f32>>(&dir.path().join("run"), &[&format!("{key}=bf16")]).unwrap_err();
+        assert!(error.contains(key) && error.contains("bf16"), "{error}");
+    }
+}
+
 /// An algorithm that needs pictures is refused before the first step on data without any.
 #[test]
 fn perturbed_pictures_need_pictures() {
