@@ -1,11 +1,8 @@
 //! The model on wgpu against transformers: one picture whose grid leaves partial windows, prefill and decoding. Few shapes on
-//! purpose: a software device takes longer to compile kernels than to run them. `parity.rs` has all cases, on the CPU.
-#![cfg(feature = "wgpu")]
+//! purpose: a software device takes longer to compile kernels than to run them. `all/parity.rs` has all cases, on the CPU.
 
-mod common;
-
+use crate::common::{Golden, largest_difference, load, values};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
-use common::{Golden, largest_difference, load, values};
 use model_qwen2vl::{
     Kernels,
     attention::{AttentionPlan, Response},

@@ -63,7 +63,7 @@ fn compare(what: &str, found: Vec<f64>, expected: &Value) {
 
 fn all_settings<B: Backend>() {
     let device = B::Device::default();
-    let cases: Vec<Value> = serde_json::from_str(include_str!("fixtures/golden.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(include_str!("../fixtures/golden.json")).unwrap();
     assert_eq!(cases.len(), 8);
     for case in &cases {
         let name = case["name"].as_str().unwrap();

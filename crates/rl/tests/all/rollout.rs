@@ -1,12 +1,10 @@
 //! The rollout engine: what is sampled depends on the prompt, its key and the seed, and on nothing else.
 
-mod common;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::common::{difference, mixed_prompts, model, rollout, sample};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
-use common::{difference, mixed_prompts, model, rollout, sample};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
 use rl::engine::{GroupRef, ScoreRequest, score};

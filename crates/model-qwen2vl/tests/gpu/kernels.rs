@@ -1,6 +1,5 @@
 //! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without. Where the default
 //! multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
-#![cfg(all(any(feature = "wgpu", feature = "cuda"), feature = "ndarray"))]
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use model_qwen2vl::Kernels;
@@ -11,9 +10,7 @@ use model_qwen2vl::ops::{AdamWStep, plain};
 use model_qwen2vl::params::cast_to;
 use model_qwen2vl::rope::Rotary;
 
-#[path = "common/random.rs"]
-mod source;
-use source::random;
+use crate::source::random;
 
 type Cpu = burn_ndarray::NdArray<f32>;
 

@@ -1,8 +1,6 @@
 //! The same numbers as transformers 5.23.0, f32 on the CPU backends.
 
-mod common;
-
-use common::{Golden, largest_difference, load, values};
+use crate::common::{Golden, largest_difference, load, values};
 use model_qwen2vl::{
     Kernels, Qwen2_5_VL,
     attention::decode::DecodeCache,
@@ -67,7 +65,7 @@ fn forward_matches<B: Kernels>() {
 /// Sums of the last layer's attention against transformers' `output_attentions` (tools/make_attention_fixture.py), for a response
 /// alone and for three copies of it, of which one is cut short, behind one prompt.
 fn attention_masses_match<B: Kernels>() {
-    let path = common::fixtures().join("golden/attention.json");
+    let path = crate::common::fixtures().join("golden/attention.json");
     let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let mut table = String::new();
     for (case, expected) in all.as_object().unwrap() {

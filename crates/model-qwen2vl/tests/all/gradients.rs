@@ -1,13 +1,11 @@
 //! The hand-written backward: against torch's gradients, against full autodiff of the same forward, and the shared-prompt
 //! form against one sequence a response.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{Golden, load, relative_error, values};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
-use common::{Golden, load, relative_error, values};
 use model_qwen2vl::{
     Gradients, Kernels, ParamVisitor, Qwen2_5_VL, head,
     load::hub_name,

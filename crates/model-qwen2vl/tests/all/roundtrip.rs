@@ -3,7 +3,7 @@
 //! The second half needs Python and is run by hand for each model (`tools/requirements.txt`):
 //!
 //! ```text
-//! ROUNDTRIP_DIR=saved cargo test -p model-qwen2vl --test roundtrip
+//! ROUNDTRIP_DIR=saved cargo test -p model-qwen2vl --test all roundtrip
 //! python tools/check_roundtrip.py saved/tied_gqa tests/fixtures/golden/one_image_tied.safetensors
 //! python tools/check_roundtrip.py saved/untied_mha tests/fixtures/golden/one_image_untied.safetensors
 //! python tools/check_roundtrip.py saved/sharded_bf16 tests/fixtures/golden/sharded_bf16.safetensors
@@ -11,13 +11,11 @@
 //! python tools/check_roundtrip.py saved/old_layout tests/fixtures/golden/one_image_tied.safetensors
 //! ```
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::common::fixtures;
 use burn::tensor::{DType, Tensor, backend::Backend};
-use common::fixtures;
 use model_qwen2vl::load::hub_name;
 use model_qwen2vl::{ParamVisitor, Qwen2_5_VL};
 use safetensors::SafeTensors;
@@ -30,7 +28,7 @@ struct Values(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl<B: Backend> ParamVisitor<B> for Values {
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
-        self.0.insert(name.to_string(), (shape.to_vec(), common::values(tensor.clone())));
+        self.0.insert(name.to_string(), (shape.to_vec(), crate::common::values(tensor.clone())));
     }
 }
 

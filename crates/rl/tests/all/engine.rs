@@ -1,12 +1,10 @@
 //! Scores, gradients and one optimizer step do not depend on how the work is cut, ordered or recomputed.
 
-mod common;
-
 use std::collections::BTreeMap;
 
+use crate::common::{difference, mixed_prompts, model, processor, rollout, sample};
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
-use common::{difference, mixed_prompts, model, processor, rollout, sample};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
 use reward::{Reward, RewardConfig};

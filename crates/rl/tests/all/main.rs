@@ -1,0 +1,6 @@
+//! One program: each test program compiles the model and Burn's operations anew.
+
+mod common;
+mod engine;
+mod learn;
+mod rollout;
