@@ -15,6 +15,7 @@
 
 pub mod benchmark;
 pub mod error;
+mod lines;
 pub mod log;
 pub mod predictions;
 pub mod published;

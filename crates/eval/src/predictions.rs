@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::benchmark::Benchmark;
 use crate::error::EvalError;
+use crate::lines;
 use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
 use crate::results::{BenchmarkResult, SetAside};
@@ -54,21 +55,12 @@ pub struct Graded {
 /// # Errors
 /// A file that cannot be read, or without any line that can be used.
 pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalError> {
-    let bytes =
-        std::fs::read(path).map_err(|e| EvalError::Input(format!("--from {}: cannot be read: {e}", path.display())))?;
-    let rows = rows(&bytes).map_err(|reason| EvalError::Input(format!("--from {}: {reason}", path.display())))?;
     let mut files: BTreeMap<String, Collected> = BTreeMap::new();
     let mut unknown = Vec::new();
-    for (place, row) in rows {
-        let row = match row {
-            Ok(row) => row,
-            Err(reason) => {
-                unknown.push(SetAside { place, reason });
-                continue;
-            }
-        };
-        match named(&row, grading) {
-            Ok((name, benchmark)) => {
+    let add = |place: String, row: Result<Map<String, Value>, String>| {
+        let named = row.and_then(|row| named(&row, grading).map(|(name, benchmark)| (row, name, benchmark)));
+        match named {
+            Ok((row, name, benchmark)) => {
                 let file = files.entry(name).or_insert_with(|| Collected::new(benchmark));
                 if let Err(reason) = file.add(&row, grading) {
                     file.set_aside.push(SetAside { place, reason });
@@ -76,7 +68,8 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
             }
             Err(reason) => unknown.push(SetAside { place, reason }),
         }
-    }
+    };
+    lines::each(path, add).map_err(|reason| EvalError::Input(format!("--from {}: {reason}", path.display())))?;
     // Lines that do not even say what they belong to are shown with the first benchmark.
     let mut unknown = Some(unknown);
     let mut out = Vec::new();
@@ -98,31 +91,6 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
         (None, Some(file)) => format!("--from {}: no line belongs to {}", path.display(), file.name),
         (None, None) => format!("--from {}: has no lines", path.display()),
     }))
-}
-
-type Line = (String, Result<Map<String, Value>, String>);
-
-/// The rows of the file with their places.
-fn rows(bytes: &[u8]) -> Result<Vec<Line>, String> {
-    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
-    let object = |value: Value| match value {
-        Value::Object(map) => Ok(map),
-        _ => Err("JSON, but not an object".to_owned()),
-    };
-    if bytes.trim_ascii_start().starts_with(b"[") {
-        let list: Vec<Value> =
-            serde_json::from_slice(bytes).map_err(|e| format!("begins as a JSON list but is none: {e}"))?;
-        return Ok(list.into_iter().enumerate().map(|(k, v)| (format!("entry {}", k + 1), object(v))).collect());
-    }
-    let line = |(k, line): (usize, &[u8])| {
-        let parsed = match std::str::from_utf8(line) {
-            Err(_) => Err("not UTF-8".to_owned()),
-            Ok(text) => serde_json::from_str(text).map_err(|e| format!("not JSON: {e}")).and_then(object),
-        };
-        (format!("line {}", k + 1), parsed)
-    };
-    let lines = bytes.split(|b| *b == b'\n').enumerate().filter(|(_, line)| !line.trim_ascii().is_empty());
-    Ok(lines.map(line).collect())
 }
 
 fn named(row: &Map<String, Value>, grading: &Grading) -> Result<(String, &'static Benchmark), String> {

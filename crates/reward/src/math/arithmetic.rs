@@ -65,6 +65,9 @@ impl Parser<'_> {
         let mut left = self.factor()?;
         loop {
             if self.unit_after(&left) {
+                while let Some(sum) = self.smaller_unit(&left) {
+                    left = sum;
+                }
                 continue;
             }
             match self.peek() {

@@ -126,6 +126,13 @@ impl<'a> Lexer<'a> {
                 }
             }
             '*' | '×' | '·' | '⋅' | '∙' | '•' => Kind::Times,
+            // `AB//CD`, as parallels are typed.
+            '/' if self.rest().starts_with('/')
+                && matches!(self.out.last(), Some(Token { kind: Kind::Letter(_) | Kind::Word(_), .. })) =>
+            {
+                self.at += 1;
+                Kind::Letter('∥')
+            }
             '/' | '÷' | '∕' | '⁄' => Kind::Divide,
             '^' => {
                 if let Some(length) = degree_sign(self.rest()) {
@@ -166,7 +173,7 @@ impl<'a> Lexer<'a> {
             '≤' | '⩽' | '≦' => Kind::Rel(Rel::Le),
             '≥' | '⩾' | '≧' => Kind::Rel(Rel::Ge),
             '≠' => Kind::Rel(Rel::Ne),
-            '≈' | '≃' | '≅' => Kind::Rel(Rel::Approx),
+            '≈' | '≃' | '≅' | '≌' | '∽' | '∼' => Kind::Rel(Rel::Approx),
             '∈' => Kind::In,
             '∪' => Kind::Cup,
             '∩' => Kind::Cap,
@@ -501,6 +508,15 @@ impl<'a> Lexer<'a> {
                 inner.iter_mut().for_each(|token| token.upright |= command == "mathrm");
                 self.out.extend(inner);
                 return Some(());
+            }
+            // `3\text{ cm and }4`
+            _ if let Some((before, last)) = content.rsplit_once(char::is_whitespace)
+                && matches!(self.out.last(), Some(Token { kind: Kind::Number(..) | Kind::Close(_), .. }))
+                && let Some(joining) = conjunction(last) =>
+            {
+                let before = before.trim_end_matches([' ', ',']).to_owned();
+                self.push(Kind::Text(before));
+                joining
             }
             _ => Kind::Text(content.to_owned()),
         };

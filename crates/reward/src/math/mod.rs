@@ -11,7 +11,7 @@
 //!   be read in two ways, either reading may match;
 //! - `28\%` is 0.28, and 28 where the other side has no percent sign;
 //! - units are dropped where one side has none, but `1 m` is `100 cm` and `5 m` is neither `5 cm` nor `5 kg`; a letter is a
-//!   unit (`5 N`) only where the other side has no such variable; degrees are dropped, except under a function;
+//!   unit (`5 N`) only where the other side has no such variable; `5 feet 6 inches` is their sum; degrees are dropped, except under a function;
 //! - `x = 5` is 5 and the reverse; `x = 5` is not `y = 5`; in a chain of equations the last value counts;
 //! - equations up to a factor, inequalities up to a positive one, chains in any order;
 //! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other side is one;
@@ -19,6 +19,7 @@
 //!   that is solved for its unknown, because otherwise repeating the question would be rewarded;
 //! - solved inequalities joined by `and`, `or` or commas are the set that they describe (`alternatives`), and `x_1 = 1, x_2 = 3`
 //!   are values of x;
+//! - `2:30 p.m.` is 14:30, and 2:30 where the other side says no half of the day;
 //! - `±` stands for both values;
 //! - words without regard to case; a single capital letter as a multiple choice;
 //! - a sentence is searched for its answer: the last box (several when joined by `and`, `or` or commas), what follows
@@ -26,6 +27,7 @@
 
 mod alternatives;
 mod arithmetic;
+mod clock;
 mod compare;
 mod extract;
 mod functions;
@@ -43,6 +45,7 @@ mod units;
 mod value;
 mod words;
 
+use clock::Clock;
 use compare::Comparer;
 use lexer::Commas;
 use value::Value;
@@ -82,6 +85,11 @@ pub fn equal(given: &str, truth: &str) -> bool {
         && let Some(letter) = simple::choice_letter(&given.body)
     {
         return truth.plain.contains(letter);
+    }
+    if let (Some(truth), Some(given)) = (Clock::read(&truth.body), Clock::read(&given.body))
+        && truth.same(given)
+    {
+        return true;
     }
     let mut comparer = Comparer::new();
     let (truth, given) = (truth.readings(), given.readings());

@@ -232,9 +232,11 @@ impl Parser<'_> {
         }
         if let [Token { kind: Kind::Word(word), .. }] = &self.tokens[self.at..end] {
             // Two letters are two points or two factors, and commute.
-            if word.chars().count() == 2 {
+            let verdict = matches!(word.as_str(), "no" | "No");
+            if word.chars().count() == 2 && !verdict {
                 return None;
             }
+            wordy |= verdict;
         }
         if !wordy {
             return None;

@@ -3,6 +3,7 @@
 //! A letter is a variable first: `5 N` is five times N. Only a second reading of the same answer takes it for a unit, and the
 //! grader uses that one where the other side knows no variable of that name.
 
+use super::operations::{add, multiply};
 use super::parser::{Parser, constant_word};
 use super::relations::is_constant;
 use super::token::{Kind, Token};
@@ -21,6 +22,9 @@ fn letter_begins(tokens: &[Token], at: usize) -> bool {
         return false;
     };
     let Kind::Letter(letter) = token.kind else { return false };
+    if matches!(before, Kind::Number(..)) && prefixed(tokens, at).is_some() {
+        return true;
+    }
     if !units::is_symbol(letter) {
         return false;
     }
@@ -41,6 +45,26 @@ fn letter_begins(tokens: &[Token], at: usize) -> bool {
     token.spaced && (digits || common) || digits && joined
 }
 
+/// A unit that is two tokens, a prefix and a symbol: `k\Omega`, `\text{k}\Omega`, `\mu\mathrm{m}`.
+fn prefixed(tokens: &[Token], at: usize) -> Option<Unit> {
+    let prefix = match &tokens.get(at)?.kind {
+        Kind::Letter(prefix) => *prefix,
+        Kind::Text(text) => Some(text.chars()).filter(|text| text.clone().count() == 1)?.next()?,
+        _ => return None,
+    };
+    let symbol = tokens.get(at + 1)?;
+    let name = match &symbol.kind {
+        Kind::Letter('Ω') => "Ω".to_owned(),
+        // `2 \mu m` is a product.
+        Kind::Letter(letter) if prefix == 'μ' && (symbol.upright || !symbol.spaced || letter.is_ascii_uppercase()) => {
+            letter.to_string()
+        }
+        Kind::Text(name) if prefix == 'μ' => name.clone(),
+        _ => return None,
+    };
+    units::prefixed(prefix, &name)
+}
+
 fn is_percent(word: &str) -> bool {
     matches!(word.to_ascii_lowercase().as_str(), "percent" | "percentage" | "pct" | "per cent")
 }
@@ -57,13 +81,40 @@ impl Parser<'_> {
             self.peek(),
             None | Some(Kind::Comma | Kind::And | Kind::Or | Kind::Semicolon | Kind::Row | Kind::Rel(_))
         );
-        if self.letters.len() > letters && !ended {
+        // `1 h 30 min`
+        let goes_on = matches!(self.peek(), Some(Kind::Number(..)))
+            && matches!(self.peek_at(1), Some(Kind::Word(name) | Kind::Text(name)) if units::is_unit_word(name));
+        if self.letters.len() > letters && !ended && !goes_on {
             (self.at, self.italic) = (start, italic);
             self.letters.truncate(letters);
             return false;
         }
         self.unit = units::product(factors);
         true
+    }
+
+    /// Adds what is left over in a smaller unit, as in `5 feet 6 inches`: the sum in the larger one.
+    pub(super) fn smaller_unit(&mut self, left: &Value) -> Option<Value> {
+        let larger = self.unit.clone()?;
+        let (at, letters, italic) = (self.at, self.letters.len(), self.italic);
+        let rest = match (left.as_expr()?, self.peek()?) {
+            (Expr::Num(_), Kind::Number(rest, _)) => rest.clone(),
+            _ => return None,
+        };
+        self.at += 1;
+        let rest = Expr::Num(rest);
+        if self.unit_after(&Value::expr(rest.clone()))
+            && let Some(smaller) = &self.unit
+            && smaller.dimension == larger.dimension
+            && smaller.scale < larger.scale
+        {
+            let share = Expr::Num(&smaller.scale / &larger.scale);
+            self.unit = Some(larger);
+            return add(left.clone(), multiply(Value::expr(rest), Value::expr(share))?);
+        }
+        (self.at, self.italic, self.unit) = (at, italic, Some(larger));
+        self.letters.truncate(letters);
+        None
     }
 
     fn unit_begins(&self, left: &Expr) -> bool {
@@ -93,6 +144,20 @@ impl Parser<'_> {
         let mut factors: Vec<(Option<Unit>, i32)> = Vec::new();
         while let Some(token) = tokens.get(self.at) {
             let before = self.at.checked_sub(1).map(|at| &tokens[at].kind);
+            let letter = matches!(token.kind, Kind::Letter(_));
+            if (!letter || self.unit_letters && self.at == start)
+                && let Some(unit) = prefixed(tokens, self.at)
+            {
+                let letters = tokens[self.at..self.at + 2].iter().filter_map(|token| match token.kind {
+                    Kind::Letter(letter) => Some(letter),
+                    _ => None,
+                });
+                self.letters.extend(letters.filter(|_| letter));
+                factors.push((Some(unit), sign * power));
+                power = 1;
+                self.at += 2;
+                continue;
+            }
             match &token.kind {
                 Kind::Text(name) | Kind::Word(name) => {
                     if let Some(word) = units::power_word(name) {

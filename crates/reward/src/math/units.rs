@@ -44,6 +44,7 @@ const FIELD: Dimension = [0, 1, -2, -1, 0, 0, 0, 0, 0, 0];
 
 /// (names, what it measures, numerator, denominator)
 const UNITS: &[(&[&str], Dimension, u64, u64)] = &[
+    (&["nanometer", "nanometers"], LENGTH, 1, 1_000_000_000),
     (&["mm", "millimeter", "millimeters", "millimetre", "millimetres", "毫米"], LENGTH, 1, 1000),
     (&["cm", "centimeter", "centimeters", "centimetre", "centimetres", "厘米"], LENGTH, 1, 100),
     (&["dm", "decimeter", "decimeters", "分米"], LENGTH, 1, 10),
@@ -58,6 +59,7 @@ const UNITS: &[(&[&str], Dimension, u64, u64)] = &[
     (&["kg", "kilogram", "kilograms", "千克", "公斤"], MASS, 1, 1),
     (&["lb", "lbs", "pound", "pounds"], MASS, 45_359_237, 100_000_000),
     (&["oz", "ounce", "ounces"], MASS, 28_349_523_125, 1_000_000_000_000),
+    (&["millisecond", "milliseconds", "毫秒"], TIME, 1, 1000),
     (&["s", "sec", "second", "seconds", "秒"], TIME, 1, 1),
     (&["min", "mins", "minute", "minutes", "分钟"], TIME, 60, 1),
     (&["h", "hr", "hrs", "hour", "hours", "小时"], TIME, 3600, 1),
@@ -73,10 +75,13 @@ const UNITS: &[(&[&str], Dimension, u64, u64)] = &[
     (&["kmh", "kph"], SPEED, 1000, 3600),
     (&["hz", "Hz", "hertz"], FREQUENCY, 1, 1),
     (&["kHz"], FREQUENCY, 1000, 1),
+    (&["MHz"], FREQUENCY, 1_000_000, 1),
+    (&["GHz"], FREQUENCY, 1_000_000_000, 1),
     (&["N", "newton", "newtons", "牛", "牛顿"], FORCE, 1, 1),
     (&["kN"], FORCE, 1000, 1),
     (&["Pa", "pascal", "pascals", "帕"], PRESSURE, 1, 1),
     (&["kPa"], PRESSURE, 1000, 1),
+    (&["MPa"], PRESSURE, 1_000_000, 1),
     (&["J", "joule", "joules", "焦", "焦耳"], ENERGY, 1, 1),
     (&["kJ"], ENERGY, 1000, 1),
     (&["kWh"], ENERGY, 3_600_000, 1),
@@ -88,7 +93,6 @@ const UNITS: &[(&[&str], Dimension, u64, u64)] = &[
     (&["V", "volt", "volts", "伏", "伏特"], VOLTAGE, 1, 1),
     (&["kV"], VOLTAGE, 1000, 1),
     (&["Ω", "ohm", "ohms", "欧", "欧姆"], RESISTANCE, 1, 1),
-    (&["kΩ"], RESISTANCE, 1000, 1),
     (&["F", "farad", "farads"], CAPACITY, 1, 1),
     (&["T", "tesla"], FIELD, 1, 1),
     (&["K", "kelvin", "kelvins"], base(4), 1, 1),
@@ -117,7 +121,7 @@ static NAMES: LazyLock<HashMap<&str, (Dimension, u64, u64)>> = LazyLock::new(|| 
 });
 
 /// The row of a name, and the power that a Chinese prefix means.
-fn row(name: &str) -> Option<(&(Dimension, u64, u64), i32)> {
+fn row(name: &str) -> Option<(&'static (Dimension, u64, u64), i32)> {
     let (name, power) = match (name.strip_prefix("平方"), name.strip_prefix("立方")) {
         (Some(name), _) => (name, 2),
         (_, Some(name)) => (name, 3),
@@ -129,13 +133,33 @@ fn row(name: &str) -> Option<(&(Dimension, u64, u64), i32)> {
 
 /// The unit of that name.
 pub(crate) fn unit(name: &str) -> Option<Unit> {
+    let mut letters = name.chars();
+    if let Some(prefix) = letters.next()
+        && (matches!(prefix, 'μ' | 'µ') || letters.as_str() == "Ω")
+    {
+        return prefixed(prefix, letters.as_str());
+    }
     let (&(dimension, above, below), power) = row(name)?;
     Unit { dimension, scale: BigRational::new(above.into(), below.into()) }.power(power)
 }
 
+/// The unit of that name behind a prefix that is a letter of its own, as in kΩ and μF.
+pub(crate) fn prefixed(prefix: char, name: &str) -> Option<Unit> {
+    let (above, below) = match prefix {
+        'M' => (1_000_000u64, 1u64),
+        'k' => (1000, 1),
+        'm' => (1, 1000),
+        'μ' | 'µ' => (1, 1_000_000),
+        _ => return None,
+    };
+    let &(dimension, own_above, own_below) = NAMES.get(name)?;
+    let scale = BigRational::new(above.into(), below.into()) * BigRational::new(own_above.into(), own_below.into());
+    Some(Unit { dimension, scale })
+}
+
 /// Whether a plain word after a number is a unit.
 pub(crate) fn is_unit_word(word: &str) -> bool {
-    row(word).is_some() || OTHERS.contains(&word) || OTHERS.contains(&word.to_ascii_lowercase().as_str())
+    unit(word).is_some() || OTHERS.contains(&word) || OTHERS.contains(&word.to_ascii_lowercase().as_str())
 }
 
 /// Whether a letter can be a unit, which it is only in certain places.

@@ -117,3 +117,31 @@ fn letters_that_are_variables() {
         ("AC", "CA", true),
     ]);
 }
+
+#[test]
+fn prefixes_and_sums_of_units() {
+    check(&[
+        (r"5\text{ ft }6\text{ in}", "66 inches", true),
+        ("5 feet 6 inches", "5.5 ft", true),
+        ("5 feet 6 inches", "5 feet 5 inches", false),
+        ("5 feet 6 inches", "30 feet", false),
+        ("1 hour 30 minutes", "90 minutes", true),
+        ("1 hour 30 minutes", "1.5 hours", true),
+        ("90 min", "1 h 30 min", true),
+        ("2 kg 500 g", "2.5 kg", true),
+        ("2米30厘米", "2.3米", true),
+        ("5 cm 6 kg", "30 cm", false),
+        (r"5\ k\Omega", r"5000\ \Omega", true),
+        (r"5\,\text{k}\Omega", "5 kΩ", true),
+        (r"5\,\mathrm{k}\Omega", r"5 k\Omega", true),
+        (r"5\ k\Omega", "5", true),
+        (r"5\ k\Omega", r"5\ \Omega", false),
+        (r"2\,\text{M}\Omega", r"2000\ k\Omega", true),
+        (r"20\ \mu\text{F}", r"20\ \mu F", true),
+        (r"20\ \mu\mathrm{m}", "0.02 mm", true),
+        ("20 μm", "20", true),
+        (r"3\mu", "3", false),
+        ("1 km", "1000 m", true),
+        ("1,000 km", "1000000 m", true),
+    ]);
+}
