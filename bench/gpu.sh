@@ -28,7 +28,9 @@ done
 GPU=(--backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false)
 step() { "$BENCH" step "${GPU[@]}" "${SIZES[@]}" --steps 3 --json "$@"; }
 step --preset 3b --algorithm vgpo --old-log-probs rollout > "$OUT/3b_vgpo_rollout.jsonl" || echo vgpo >> "$OUT/failed.txt"
-step --preset 3b --recompute always > "$OUT/3b_recompute.jsonl" || echo recompute >> "$OUT/failed.txt"
+for how in always never; do
+  step --preset 3b --recompute $how > "$OUT/3b_recompute_$how.jsonl" || echo "recompute $how" >> "$OUT/failed.txt"
+done
 "$BENCH" sweep --preset 3b "${GPU[@]}" --prompts 8 --image 672 response --values 128,256,512,1024 --plot "$OUT/response" | tee "$OUT/response.md" || echo "sweep response" >> "$OUT/failed.txt"
 "$BENCH" sweep --preset 3b "${GPU[@]}" --prompts 8 --image 672 --response-tokens 256 rollouts --values 4,8,16 --plot "$OUT/rollouts" | tee "$OUT/rollouts.md" || echo "sweep rollouts" >> "$OUT/failed.txt"
 [ ! -e "$OUT/failed.txt" ] || { echo "some runs failed: $(cat "$OUT/failed.txt")"; exit 1; }

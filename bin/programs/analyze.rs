@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::focus_map::{FocusMap, Panel, Picture};
-use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype};
+use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print};
 use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
@@ -18,6 +18,7 @@ use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use reward::Reward;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
+use rl::launch::check_folder;
 use rl::prompts::Prompts;
 use rl::sampler::Sampling;
 use serde_json::json;
@@ -169,14 +170,7 @@ impl Subject {
         );
         let processor = Arc::new(processor.with_limits(min, max)?);
         let architecture = Qwen2_5_VLConfig::from_folder(path)?;
-        if processor.image_pad_id() != architecture.image_token_id {
-            return Err(Failure::input(format!(
-                "model folder {}: <|image_pad|> is token {} of tokenizer.json, but config.json has image_token_id = {}; the files belong to two models",
-                path.display(),
-                processor.image_pad_id(),
-                architecture.image_token_id
-            )));
-        }
+        check_folder(path, &processor, &architecture)?;
         let prompts = Prompts::open(&config.data.val_files, "--data", config, processor.clone())?;
         Ok(Self {
             name: path.display().to_string(),
@@ -214,7 +208,7 @@ impl OnBackend for Analyze {
                     self.args.data
                 );
             }
-            print!("{}", table(&subject.name, &summary));
+            print(&table(&subject.name, &summary))?;
             figures.push(json!({"model": subject.name, "rows_set_aside": aside, "summary": summary}));
             summaries.push(summary);
             records.push(found);
@@ -236,8 +230,7 @@ impl OnBackend for Analyze {
         });
         let text = serde_json::to_string_pretty(&file).map_err(Failure::other)?;
         write(&out.join("analysis.json"), format!("{text}\n").as_bytes())?;
-        println!("written to {}", out.display());
-        Ok(())
+        print(&format!("written to {}\n", out.display()))
     }
 }
 

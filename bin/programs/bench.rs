@@ -8,7 +8,7 @@ mod workload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
 use analysis::svg::axis::Axis;
 use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
@@ -206,12 +206,11 @@ impl OnBackend for Job {
             Command::Step { json, .. } => {
                 let mut bench = shared.bench::<B>(dtype, &device)?;
                 if !json {
-                    println!("{}", Row::header());
-                    println!("{}|", "|---".repeat(Row::COLUMNS));
+                    print(&format!("{}\n{}|\n", Row::header(), "|---".repeat(Row::COLUMNS)))?;
                 }
                 for step in 0..shared.steps {
                     let row = bench.step(&shared.sizes(), step as u64)?;
-                    println!("{}", if json { row.json().to_string() } else { row.line() });
+                    print(&format!("{}\n", if json { row.json().to_string() } else { row.line() }))?;
                 }
                 Ok(())
             }
@@ -243,8 +242,7 @@ fn sweep<B: Kernels>(
     if !of_model {
         values.iter().map(number).collect::<Result<Vec<_>, _>>()?;
     }
-    println!("| {over} {}", Row::header());
-    println!("|---{}|", "|---".repeat(Row::COLUMNS));
+    print(&format!("| {over} {}\n|---{}|\n", Row::header(), "|---".repeat(Row::COLUMNS)))?;
     let mut points = Vec::new();
     let mut bench = None;
     for value in values {
@@ -274,7 +272,7 @@ fn sweep<B: Kernels>(
         let sizes = shared.sizes();
         let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
         let row = Row::median(rows);
-        println!("| {value} {}", row.line());
+        print(&format!("| {value} {}\n", row.line()))?;
         points.push((value.parse().unwrap_or(0.0), row));
     }
     match plot {

@@ -2,14 +2,14 @@
 
 mod options;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::common::{Failure, OnBackend, interrupt_flag, on_backend};
+use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
 use burn::tensor::DType;
 use clap::Parser;
 use data::Processor;
@@ -23,6 +23,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use options::{Answer, Options, Plan};
+use rl::launch::check_folder;
 use serde_json::{Map, Value, json};
 
 /// Evaluate a Qwen2.5-VL model on benchmarks, or grade answers that were made elsewhere.
@@ -73,14 +74,7 @@ impl Evaluate {
         let folder = model_folder(&plan.model)?;
         let config = Qwen2_5_VLConfig::from_folder(&folder)?;
         let mut processor = Processor::from_folder(&folder)?;
-        if processor.image_pad_id() != config.image_token_id {
-            return Err(Failure::input(format!(
-                "model folder {}: <|image_pad|> is token {} of tokenizer.json, but config.json has image_token_id = {}; the files belong to two models",
-                folder.display(),
-                processor.image_pad_id(),
-                config.image_token_id
-            )));
-        }
+        check_folder(&folder, &processor, &config)?;
         if let (min, max) = plan.pixels
             && (min.is_some() || max.is_some())
         {
@@ -198,14 +192,6 @@ fn write(folder: &OutputFolder, results: &Results) -> Result<(), Failure> {
     folder.write("results.csv", &report::csv(results))?;
     folder.write("results.json", &(serde_json::to_string_pretty(results).map_err(Failure::other)? + "\n"))?;
     Ok(())
-}
-
-/// Standard output may be a pipe that is closed early, which is no error.
-fn print(text: &str) -> Result<(), Failure> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Failure::other(format!("standard output: {e}"))),
-        _ => Ok(()),
-    }
 }
 
 /// Rows done, on standard error: a moving line on a terminal, now and then a line otherwise.

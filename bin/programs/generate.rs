@@ -19,6 +19,7 @@ use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::model::{Prompt, int_tensor};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use output::Output;
+use rl::launch::check_folder;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
 
@@ -162,17 +163,7 @@ impl Generate {
         let content = args.content()?;
         let processor = args.processor()?;
         let config = Qwen2_5_VLConfig::from_folder(&args.model)?;
-        for (token, id, key, wanted) in [
-            ("<|image_pad|>", processor.image_pad_id(), "image_token_id", config.image_token_id),
-            ("<|video_pad|>", processor.video_pad_id(), "video_token_id", config.video_token_id),
-        ] {
-            if id != wanted {
-                return Err(Failure::input(format!(
-                    "model folder {}: {token} is token {id} of tokenizer.json, but config.json has {key} = {wanted}; the files belong to two models",
-                    args.model.display()
-                )));
-            }
-        }
+        check_folder(&args.model, &processor, &config)?;
         let images: Vec<ImageSource> = args.image.iter().cloned().map(ImageSource::Path).collect();
         let encoded = processor.encode(args.system.as_deref(), &content, &images)?;
         let pixels: Vec<f32> = encoded.images.iter().flat_map(|i| i.values.iter().copied()).collect();
@@ -270,6 +261,11 @@ impl OnBackend for Generate {
         let Some(response) = self.respond(&model)? else {
             return Ok(());
         };
+        if response.log_probs.iter().any(|p| !p.is_finite()) {
+            return Err(Failure::other(
+                "the model's outputs are not numbers (NaN or infinite); its weights or its config.json are damaged",
+            ));
+        }
         let (dump, map) = (self.dump.take(), self.focus_map.take());
         if dump.is_none() && map.is_none() {
             return Ok(());

@@ -218,6 +218,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     if totals.graded + totals.bad == 0 {
         return Err(Failure(2, format!("{}: no lines to grade", input.name)));
     }
+    reward.finish().map_err(|e| Failure(1, e.to_string()))?;
     output.finish()?;
     let how = match config.command.first() {
         Some(program) => program.clone(),

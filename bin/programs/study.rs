@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend};
+use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
 use analysis::study::report::{self, Session};
 use analysis::study::{Ended, Job, RowsFile, Study, StudyError, runner};
 use clap::Parser;
@@ -191,8 +191,7 @@ fn run(args: Args) -> Result<(), Failure> {
     }
     let study = study(&args)?;
     if args.plan {
-        print!("{}", report::plan(&study)?);
-        return Ok(());
+        return print(&report::plan(&study)?);
     }
     let base = study.base_config()?;
     if base.data.val_files.is_empty() {
@@ -226,7 +225,7 @@ fn run(args: Args) -> Result<(), Failure> {
     if outcome.finished > 0 {
         session.append(&study, &out)?;
     }
-    print!("{}", report::outcome(&outcome, &out));
+    print(&report::outcome(&outcome, &out))?;
     if outcome.interrupted {
         return Err(TrainError::Interrupted.into());
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend};
+use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
 use clap::Parser;
 use rl::config::{Config, Source, resolve};
 use rl::trainer::Summary;
@@ -59,14 +59,12 @@ fn configuration(args: &Args) -> Result<Config, Failure> {
 fn run(args: Args) -> Result<(), Failure> {
     let config = configuration(&args)?;
     if args.dry_run {
-        print!("{}", config.to_toml());
-        return Ok(());
+        return print(&config.to_toml());
     }
     let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     let summary = on_backend(backend, dtype, Train { config, interrupt })??;
-    print!("{}", table(&summary));
-    Ok(())
+    print(&table(&summary))
 }
 
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.

@@ -3,7 +3,6 @@
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use burn::tensor::backend::Backend;
 use burn::tensor::{Distribution, Tensor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
@@ -85,7 +84,11 @@ pub struct Phases {
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    let half = values.len() / 2;
+    match values.len() % 2 {
+        0 => 0.5 * (values[half - 1] + values[half]),
+        _ => values[half],
+    }
 }
 
 impl Row {
@@ -153,10 +156,10 @@ pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The highest resident memory so far; none where /proc does not say, and none on a GPU, whose memory it is not.
-fn peak_gib<B: Backend>(device: &B::Device) -> Option<f64> {
-    if B::name(device).contains("cube") {
-        return None;
+/// The highest resident memory so far, where /proc says; on a GPU what its memory pool holds, which does not shrink within a step.
+fn peak_gib<B: Kernels>(device: &B::Device) -> Option<f64> {
+    if let Some(bytes) = B::device_memory(device) {
+        return Some(bytes as f64 / (1u64 << 30) as f64);
     }
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
@@ -222,13 +225,18 @@ impl<B: Kernels> Bench<B> {
         });
         let from_rollout = self.config.actor.old_log_probs == OldLogProbs::Rollout;
         let token_budget = match sizes.micro_batch {
-            Some(k) => prompts.iter().map(Prompt::len).max().unwrap_or(0) + k * sizes.response_tokens,
+            // As many prompts as k responses have.
+            Some(k) => {
+                let k = k.min(sizes.prompts * sizes.rollouts);
+                let prompt = prompts.iter().map(Prompt::len).max().unwrap_or(0);
+                k.div_ceil(sizes.rollouts) * prompt + k * sizes.response_tokens
+            }
             None => self.config.actor.micro_batch_tokens,
         };
         let all = sizes.prompts * sizes.rollouts;
         let rollout = RolloutConfig {
             n: sizes.rollouts,
-            sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: self.seed + step },
+            sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: self.seed.wrapping_add(step) },
             max_new_tokens: sizes.response_tokens,
             min_new_tokens: sizes.response_tokens,
             eos: config.eos_token_ids.clone(),
@@ -319,9 +327,10 @@ impl<B: Kernels> Bench<B> {
             entropy: loss.needs_full_entropy(),
             token_budget,
             train_vision: true,
-            recompute: self
-                .recompute
-                .unwrap_or_else(|| recompute_for(&self.model, token_budget.min(packed(&prompts, sizes)))),
+            recompute: self.recompute.unwrap_or_else(|| {
+                let tokens = token_budget.min(packed(&prompts, sizes));
+                recompute_for(&self.model, tokens, self.config.actor.activation_memory_gib)
+            }),
         };
         let mut schedule = Schedule { done: 0, total: 1 };
         let (_, times) =
@@ -402,15 +411,15 @@ fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> f64 {
 }
 
 /// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the keys and
-/// values of each prompt once a group, and each row's own.
+/// values of each prompt once a group, and each row's own. The first token needs the head alone.
 fn decode_bytes(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
     let t = &config.text;
     let kv = t.num_key_value_heads * t.head_dim();
     let layer = t.hidden_size * (2 * t.hidden_size + 2 * kv + 3 * t.intermediate_size);
-    let weights = t.num_hidden_layers * layer + t.vocab_size * t.hidden_size;
+    let (layers, head) = ((t.num_hidden_layers * layer) as f64, (t.vocab_size * t.hidden_size) as f64);
     let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let cached: f64 = prompts.iter().map(|p| r * p.len() as f64 + n * r * (r + 1.0) / 2.0).sum();
-    width as f64 * (r * weights as f64 + 2.0 * (t.num_hidden_layers * kv) as f64 * cached)
+    let cached: f64 = prompts.iter().map(|p| (r - 1.0) * p.len() as f64 + n * r * (r - 1.0) / 2.0).sum();
+    width as f64 * ((r - 1.0) * layers + r * head + 2.0 * (t.num_hidden_layers * kv) as f64 * cached)
 }
 
 /// Packed tokens of a step.

@@ -96,6 +96,16 @@ impl From<rl::config::ConfigError> for Failure {
     }
 }
 
+/// Writes to standard output. A reader that has gone away has seen what it wanted.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other(format!("standard output: {e}"))),
+        _ => Ok(()),
+    }
+}
+
 /// Ends a program: nothing on success, `error: ...` and the exit code otherwise.
 pub fn exit(result: Result<(), Failure>) -> ExitCode {
     match result {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,20 @@ pub struct Sample {
     pub extra: BTreeMap<String, String>,
 }
 
+/// Largest picture file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// A pipe would wait for ever, and a device has no end.
+fn regular(path: &Path) -> Result<(), ImageError> {
+    let fail = |reason: String| ImageError::Read { path: path.display().to_string(), reason };
+    let found = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
+    match found.is_file() {
+        false => Err(fail("it is not a file".into())),
+        true if found.len() > MAX_FILE_BYTES => Err(fail(format!("{} bytes are more than a picture has", found.len()))),
+        true => Ok(()),
+    }
+}
+
 /// An encoded image, in memory or in a file that is read when it is needed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageSource {
@@ -49,9 +63,11 @@ impl ImageSource {
     pub fn load(&self) -> Result<Cow<'_, [u8]>, ImageError> {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
-            Self::Path(path) => std::fs::read(path)
-                .map(Cow::Owned)
-                .map_err(|e| ImageError::Read { path: path.display().to_string(), reason: e.to_string() }),
+            Self::Path(path) => {
+                let fail = |reason: String| ImageError::Read { path: path.display().to_string(), reason };
+                regular(path)?;
+                std::fs::read(path).map(Cow::Owned).map_err(|e| fail(e.to_string()))
+            }
         }
     }
 }
@@ -67,6 +83,7 @@ impl ImageSource {
             Self::Path(path) => {
                 let fail =
                     |e: std::io::Error| ImageError::Read { path: path.display().to_string(), reason: e.to_string() };
+                regular(path)?;
                 let file = File::open(path).map_err(fail)?;
                 if file.metadata().map_err(fail)?.len() == 0 {
                     return Err(ImageError::Empty);

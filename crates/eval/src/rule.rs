@@ -138,13 +138,30 @@ fn same_choice(given: &str, truth: &str, columns: &BTreeMap<String, String>) -> 
     if truth_letter.is_some() && truth_letter == given_letter {
         return true;
     }
+    // Several letters, in any order.
+    if bare.len() > 1
+        && bare.chars().all(|c| c.is_ascii_uppercase() || matches!(c, ',' | ' ' | ';' | '、'))
+        && (bare.contains([',', ';', '、']) || choices(columns).is_some())
+        && simple::multiple_choice(given, bare)
+    {
+        return true;
+    }
     let Some(choices) = choices(columns) else { return false };
     // Choices that are letters themselves (names of points) leave open which letter is meant.
     if choices.iter().any(|c| c.trim().chars().count() == 1 && simple::choice_letter(c).is_some()) {
         return false;
     }
     let index = |letter: Option<char>| letter.map(|l| (l as u8 - b'A') as usize).filter(|&k| k < choices.len());
-    let text = |text: &str| choices.iter().position(|c| simple::exact(text, c) || mathruler::grade_answer(text, c));
+    // mathruler deletes units and multiplies letters: it decides only where no choice is written the same and one alone is equal.
+    let text = |text: &str| {
+        let place = |same: &dyn Fn(&str) -> bool| -> Option<usize> {
+            let mut places = (0..choices.len()).filter(|&k| same(&choices[k]));
+            places.next().filter(|_| places.next().is_none())
+        };
+        place(&|c| simple::exact(text, c))
+            .or_else(|| place(&|c| math::equal(text, c)))
+            .or_else(|| place(&|c| mathruler::grade_answer(text, c)))
+    };
     match (index(truth_letter).or_else(|| text(truth)), text(given).or_else(|| index(given_letter))) {
         (Some(truth), Some(given)) => truth == given,
         _ => false,

@@ -67,6 +67,8 @@ pub struct VisionConfig {
     pub window_size: usize,
     /// Blocks that attend over the whole image.
     pub fullatt_block_indexes: Vec<usize>,
+    /// Base of the rotary frequencies (1e4).
+    pub rope_theta: f64,
 }
 
 impl VisionConfig {
@@ -110,6 +112,9 @@ pub struct Qwen2_5_VLConfig {
     pub raw: Value,
 }
 
+/// More layers than any model has.
+const MOST_LAYERS: usize = 4096;
+
 /// Reads keys of one JSON object and keeps what is wrong in words.
 struct Reader<'a> {
     path: &'a Path,
@@ -145,6 +150,19 @@ impl Reader<'_> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(default),
             Some(v) => v.as_f64().ok_or_else(|| self.fail(key, format!("expected a number, found {v}"))),
+        }
+    }
+    fn positive_f64(&self, key: &str, default: f64) -> Result<f64, ModelError> {
+        match self.f64_of(key, default)? {
+            v if v > 0.0 && v.is_finite() => Ok(v),
+            v => Err(self.fail(key, format!("must be above 0, found {v}"))),
+        }
+    }
+    /// A number of layers that a machine can hold.
+    fn layers(&self, key: &str) -> Result<usize, ModelError> {
+        match self.positive(&[key], None)? {
+            v if v <= MOST_LAYERS => Ok(v),
+            v => Err(self.fail(key, format!("{v} layers; at most {MOST_LAYERS} are believed"))),
         }
     }
     fn bool_of(&self, key: &str) -> Result<Option<bool>, ModelError> {
@@ -298,15 +316,14 @@ impl Qwen2_5_VLConfig {
         if text.bool_of("use_sliding_window")? == Some(true) {
             return Err(text.fail("use_sliding_window", "sliding-window attention is not supported; set it to false"));
         }
-        // transformers 5 writes rope_parameters; the hub's files have rope_theta and rope_scaling.
-        let rope = match text.object("rope_parameters")? {
-            Some(m) => Some(m),
-            None => text.object("rope_scaling")?,
+        // The hub's files have rope_theta and rope_scaling, transformers 5 writes rope_parameters; of both it takes the former.
+        let rope = match text.object("rope_scaling")?.filter(|m| !m.is_empty()) {
+            Some(m) => Some((m, "rope_scaling.")),
+            None => text.object("rope_parameters")?.map(|m| (m, "rope_parameters.")),
         };
-        let rope = rope.ok_or_else(|| {
-            text.fail("rope_scaling", "missing (neither rope_scaling nor rope_parameters); M-RoPE needs mrope_section")
-        })?;
-        let rope = Reader { path: text.path, map: rope, prefix: "rope_parameters." };
+        let none = Map::new();
+        let (rope, prefix) = rope.unwrap_or((&none, "rope_parameters."));
+        let rope = Reader { path: text.path, map: rope, prefix };
         for key in ["type", "rope_type"] {
             match rope.map.get(key).and_then(Value::as_str) {
                 None | Some("default" | "mrope") => {}
@@ -318,18 +335,19 @@ impl Qwen2_5_VLConfig {
             }
         }
         let theta = match rope.map.get("rope_theta") {
-            Some(_) => rope.f64_of("rope_theta", 1e6)?,
-            None => text.f64_of("rope_theta", 1e6)?,
+            Some(_) => rope.positive_f64("rope_theta", 1e6)?,
+            None => text.positive_f64("rope_theta", 1e6)?,
         };
-        let section: Option<Vec<usize>> = rope
-            .map
-            .get("mrope_section")
-            .and_then(Value::as_array)
-            .map(|a| a.iter().filter_map(|v| v.as_u64().map(|v| v as usize)).collect());
         let half = hidden_size / heads / 2;
-        let section: [usize; 3] = section
-            .and_then(|s| s.try_into().ok())
-            .ok_or_else(|| rope.fail("mrope_section", "expected three whole numbers"))?;
+        let section: [usize; 3] = match rope.map.get("mrope_section") {
+            // As transformers: the sections of the published models.
+            None | Some(Value::Null) => [16, 24, 24],
+            Some(value) => value
+                .as_array()
+                .and_then(|a| a.iter().map(|v| v.as_u64().map(|v| v as usize)).collect::<Option<Vec<_>>>())
+                .and_then(|s| s.try_into().ok())
+                .ok_or_else(|| rope.fail("mrope_section", "expected three whole numbers"))?,
+        };
         if section.iter().sum::<usize>() != half {
             return Err(rope.fail(
                 "mrope_section",
@@ -340,16 +358,15 @@ impl Qwen2_5_VLConfig {
             vocab_size: text.positive(&["vocab_size"], None)?,
             hidden_size,
             intermediate_size: text.positive(&["intermediate_size"], None)?,
-            num_hidden_layers: text.positive(&["num_hidden_layers"], None)?,
+            num_hidden_layers: text.layers("num_hidden_layers")?,
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
-            rms_norm_eps: text.f64_of("rms_norm_eps", 1e-6)?,
+            rms_norm_eps: text.positive_f64("rms_norm_eps", 1e-5)?,
             rope_theta: theta,
             mrope_section: section,
-            tie_word_embeddings: match top.bool_of("tie_word_embeddings")? {
-                Some(tie) => tie,
-                None => text.bool_of("tie_word_embeddings")?.unwrap_or(false),
-            },
+            // Nested files may say it in either place.
+            tie_word_embeddings: top.bool_of("tie_word_embeddings")?.unwrap_or(false)
+                || text.bool_of("tie_word_embeddings")?.unwrap_or(false),
             initializer_range: text.f64_of("initializer_range", 0.02)?,
             max_position_embeddings: text.positive(&["max_position_embeddings"], Some(32768))?,
         })
@@ -357,7 +374,7 @@ impl Qwen2_5_VLConfig {
 
     fn vision_config(vision: &Reader) -> Result<VisionConfig, ModelError> {
         vision.silu()?;
-        let depth = vision.positive(&["depth"], None)?;
+        let depth = vision.layers("depth")?;
         let hidden_size = vision.positive(&["hidden_size"], None)?;
         let num_heads = vision.positive(&["num_heads"], None)?;
         if hidden_size % num_heads != 0 || (hidden_size / num_heads) % 4 != 0 {
@@ -387,7 +404,22 @@ impl Qwen2_5_VLConfig {
                 .collect::<Result<_, _>>()?,
             Some(v) => return Err(vision.fail("fullatt_block_indexes", format!("expected a list, found {v}"))),
         };
+        // transformers 5 writes it; the hub's files do not.
+        let rope_theta = match vision.object("rope_parameters")? {
+            None => 1e4,
+            Some(map) => {
+                let rope = Reader { path: vision.path, map, prefix: "vision_config.rope_parameters." };
+                match rope.map.get("rope_type").and_then(Value::as_str) {
+                    None | Some("axial" | "default") => {}
+                    Some(other) => {
+                        return Err(rope.fail("rope_type", format!("{other:?} is not supported; expected \"axial\"")));
+                    }
+                }
+                rope.positive_f64("rope_theta", 1e4)?
+            }
+        };
         Ok(VisionConfig {
+            rope_theta,
             depth,
             hidden_size,
             intermediate_size: vision.positive(&["intermediate_size"], None)?,
@@ -522,6 +554,34 @@ mod tests {
     }
 
     #[test]
+    fn unusual_but_legal_files() {
+        let read = |change: &dyn Fn(&mut Map<String, Value>)| {
+            let mut raw = Qwen2_5_VLConfig::preset("3b").unwrap().raw;
+            change(raw.as_object_mut().unwrap());
+            Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).unwrap()
+        };
+        let bare = read(&|map| {
+            map.remove("rope_scaling");
+            map.remove("rms_norm_eps");
+        });
+        assert_eq!((bare.text.mrope_section, bare.text.rms_norm_eps), ([16, 24, 24], 1e-5));
+        let both = read(&|map| {
+            map.insert("rope_parameters".into(), json!({"rope_theta": 5.0, "mrope_section": [24, 20, 20]}));
+        });
+        assert_eq!((both.text.mrope_section, both.text.rope_theta), ([16, 24, 24], 1e6));
+        let axial = read(&|map| {
+            map["vision_config"]["rope_parameters"] = json!({"rope_type": "axial", "rope_theta": 100.0});
+        });
+        assert_eq!((both.vision.rope_theta, axial.vision.rope_theta), (1e4, 100.0));
+        let tied = read(&|map| {
+            let text = map.clone();
+            map.insert("text_config".into(), Value::Object(text));
+            map.insert("tie_word_embeddings".into(), json!(false));
+        });
+        assert!(tied.text.tie_word_embeddings);
+    }
+
+    #[test]
     fn errors_name_the_key() {
         let break_it = |path: &[&str], value: Value| {
             let mut raw = Qwen2_5_VLConfig::preset("small").unwrap().raw;
@@ -537,6 +597,13 @@ mod tests {
         assert!(break_it(&["num_key_value_heads"], json!(4)).contains("num_key_value_heads: 4 does not divide"));
         assert!(break_it(&["rope_scaling", "mrope_section"], json!([1, 2, 3])).contains("mrope_section"));
         assert!(break_it(&["vision_config", "out_hidden_size"], json!(9)).contains("out_hidden_size is 9"));
+        assert!(break_it(&["rms_norm_eps"], json!(-1)).contains("rms_norm_eps: must be above 0"));
+        assert!(break_it(&["rope_theta"], json!(0)).contains("rope_theta: must be above 0"));
+        assert!(break_it(&["num_hidden_layers"], json!(1e15 as u64)).contains("num_hidden_layers"));
+        let axial = json!({"rope_type": "yarn", "rope_theta": 1e4});
+        assert!(
+            break_it(&["vision_config", "rope_parameters"], axial).contains("vision_config.rope_parameters.rope_type")
+        );
         assert!(break_it(&["image_token_id"], json!(99999)).contains("image_token_id is 99999"));
         assert!(break_it(&["vision_config", "fullatt_block_indexes"], json!("x")).contains("fullatt_block_indexes"));
     }

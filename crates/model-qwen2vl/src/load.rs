@@ -95,7 +95,17 @@ impl Checkpoint {
         let mut index = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
             for name in shard.meta.tensors().keys() {
-                index.insert(hub_name(name), (i, name.clone()));
+                let path = &shard.path;
+                if let Some((other, twin)) = index.insert(hub_name(name), (i, name.clone())) {
+                    let other: &Shard = &shards[other];
+                    return Err(ModelError::Config {
+                        path: path.clone(),
+                        reason: format!(
+                            "{name} is there twice, as {twin} in {} too; which of the two counts is not known, remove one",
+                            other.path.display()
+                        ),
+                    });
+                }
             }
         }
         Ok(Self { shards, index })

@@ -200,7 +200,7 @@ pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayou
 /// The tower's rotary table: half of the pairs turn by the row, half by the column.
 pub fn vision_table<B: Backend>(config: &VisionConfig, layout: &VisionLayout, device: &B::Device) -> Rotary<B> {
     let half = config.head_dim() / 2;
-    let inv_freq = inverse_frequencies(half / 2, 10000.0);
+    let inv_freq = inverse_frequencies(half / 2, config.rope_theta);
     let mut angles = Vec::with_capacity(layout.rows_columns.len() * half);
     for &(row, column) in &layout.rows_columns {
         angles.extend(inv_freq.iter().map(|f| row as f32 * f));

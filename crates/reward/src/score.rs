@@ -64,6 +64,14 @@ impl Reward {
         }
     }
 
+    /// Ends a reward command. Whoever has scored everything calls it; a trainer that is stopped need not.
+    ///
+    /// # Errors
+    /// Lines of the command that nobody asked for: its replies were off.
+    pub fn finish(&mut self) -> Result<(), RewardError> {
+        self.command.as_mut().map_or(Ok(()), CommandReward::finish)
+    }
+
     /// Scores one response by the configured built-in rule, whether or not there is a reward command.
     pub fn score_one(&self, request: &Request) -> Score {
         self.punish_length(self.score_answer(request), request.response_length)

@@ -1,8 +1,9 @@
 //! Scoring and gradients over packed groups, in micro-batches whose size changes no result.
 
 use ::vgpo::PrototypeMode;
-use burn::tensor::{IndexingUpdateOp, Tensor};
+use burn::tensor::{DType, IndexingUpdateOp, Tensor};
 use model_qwen2vl::model::{Prompt, int_tensor};
+use model_qwen2vl::params::{cast_to, to_f32};
 use model_qwen2vl::{Gradients, Kernels, head};
 
 use crate::focus;
@@ -223,18 +224,18 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
             head_name,
             grads,
         );
-        let d_hidden = Tensor::zeros(dims, (&device, dh.dtype())).select_assign(0, rows, dh, IndexingUpdateOp::Add);
+        // All responses of a group add to the last row of their prompt: in f32, and rounded once.
+        let dtype = dh.dtype();
+        let d_hidden = Tensor::zeros(dims, (&device, DType::F32));
+        let d_hidden = cast_to(d_hidden.select_assign(0, rows, to_f32(dh), IndexingUpdateOp::Add), dtype);
         policy.backward(tape, &batch, images.as_ref(), d_hidden, grads);
     }
     Ok(())
 }
 
-/// Activations that may be kept before layers are computed again.
-const ACTIVATION_BUDGET: usize = 4 << 30;
-
-/// What `recompute = "auto"` means for a policy and a token budget.
-pub fn recompute_for<B: Kernels, P: Policy<B>>(policy: &P, token_budget: usize) -> bool {
-    policy.activation_bytes().saturating_mul(token_budget) > ACTIVATION_BUDGET
+/// What `recompute = "auto"` means for a policy and a token budget: whether the activations of all layers exceed `gib` GiB.
+pub fn recompute_for<B: Kernels, P: Policy<B>>(policy: &P, token_budget: usize, gib: f64) -> bool {
+    policy.activation_bytes().saturating_mul(token_budget) as f64 > gib * (1u64 << 30) as f64
 }
 
 /// Ragged `[M]` to padded `[R, T]` and back, on the device.

@@ -1,7 +1,10 @@
 //! What ends a run, and with which exit code.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use data::DataError;
+use model_qwen2vl::ModelError;
 use reward::RewardError;
 
 use crate::run_folder::RunFolderError;
@@ -56,6 +59,13 @@ impl TrainError {
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
     pub fn exit_code(&self) -> i32 {
         match self {
+            // A disk without room is not what the user gave.
+            Self::Data(DataError::Write { .. }) => 1,
+            Self::Data(DataError::Io { source, .. }) | Self::Model(ModelError::Io { source, .. })
+                if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
+            {
+                1
+            }
             Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
             Self::Reward(RewardError::Config { .. } | RewardError::CommandStart { .. }) => 2,
             // A folder that holds another run is a matter of the command line; a full disk is not.

@@ -205,9 +205,16 @@ pub fn make<B: Kernels, P: Policy<B>>(
             || groups.iter().all(|g| {
                 g.item.prompt.image_grid_thw.is_empty() || g.responses.iter().all(|r| r.visual_focus.is_some())
             }));
+    // What this policy says where it is compared with itself under another picture or text. For groups that were carried over it is
+    // not what they were drawn from: between the two the policy has moved.
+    let compared = wanted(|s| matches!(s, Stream::OldLogProbs | Stream::UnperceivedLogProbs)).is_some();
+    let mut current = None;
     let old_log_probs = if config.actor.old_log_probs == OldLogProbs::Rollout && sampler_knows_all {
         if focus.is_some() {
             streams.visual_focus = Some(ragged(&groups, |r| r.visual_focus.clone().unwrap_or_default()));
+        }
+        if compared && groups.iter().any(|g| g.carried) {
+            current = Some(current_log_probs(policy, &groups, &plain));
         }
         rollout_log_probs.clone()
     } else {
@@ -219,9 +226,10 @@ pub fn make<B: Kernels, P: Policy<B>>(
             streams.entropy = Some(scores.iter().map(|s| s.entropy.clone().unwrap_or_default()).collect());
         }
         let mut recomputed: Vec<Vec<f32>> = scores.into_iter().map(|s| s.log_probs).collect();
+        current = compared.then(|| recomputed.clone());
         let carried = groups.iter().flat_map(|g| std::iter::repeat_n(g.carried, g.responses.len()));
         for ((row, sampled), _) in recomputed.iter_mut().zip(&rollout_log_probs).zip(carried).filter(|(_, c)| *c) {
-            // The policy has moved since it sampled these: what it would say now is not what they were drawn from.
+            // The ratio is taken against what they were drawn from.
             row.clone_from(sampled);
         }
         mismatch(&recomputed, &rollout_log_probs, &groups, &mut metrics);
@@ -230,6 +238,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
             OldLogProbs::Recompute => recomputed,
         }
     };
+    let current = current.as_ref().unwrap_or(&old_log_probs);
     times.old_log_probs_s = clock.elapsed().as_secs_f64();
 
     let clock = std::time::Instant::now();
@@ -247,7 +256,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
             Stream::PerturbedLogProbs { draw, perturbation } => {
                 streams.perturbed_log_probs = Some(perturbed(draw, perturbation)?)
             }
-            Stream::OldLogProbs => streams.old_log_probs = Some(old_log_probs.clone()),
+            Stream::OldLogProbs => streams.old_log_probs = Some(current.clone()),
             Stream::RefLogProbs => streams.ref_log_probs.clone_from(&ref_log_probs),
             Stream::PerceptionSpans | Stream::UnperceivedLogProbs if streams.perception_spans.is_none() => {
                 let spans: Vec<_> = groups
@@ -255,7 +264,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
                     .flat_map(|g| g.responses.iter().map(|r| perception_span(recipe.processor, &r.ids)))
                     .collect();
                 streams.unperceived_log_probs =
-                    Some(crate::spans::unperceived_log_probs(policy, &refs, &spans, &old_log_probs, &plain));
+                    Some(crate::spans::unperceived_log_probs(policy, &refs, &spans, current, &plain));
                 streams.perception_spans = Some(spans);
             }
             _ => {}
@@ -319,6 +328,18 @@ pub fn make<B: Kernels, P: Policy<B>>(
         },
         times,
     ))
+}
+
+/// The sampler's log-probs where this policy was the sampler, recomputed ones in groups that were carried over.
+fn current_log_probs<B: Kernels, P: Policy<B>>(policy: &P, groups: &[Group], request: &ScoreRequest) -> Vec<Vec<f32>> {
+    let mut out = Vec::new();
+    for group in groups {
+        match group.carried {
+            true => out.extend(log_probs_of(score(policy, &[group.refs()], request))),
+            false => out.extend(group.responses.iter().map(|r| r.log_probs.clone())),
+        }
+    }
+    out
 }
 
 /// The gap between trainer and sampler, token by token, of what this policy sampled.
@@ -392,24 +413,8 @@ fn kl_in_reward(
     metrics: &mut BTreeMap<String, f64>,
 ) -> Option<Vec<Vec<f32>>> {
     let reference = reference.filter(|_| config.in_reward())?;
-    let mut total = 0.0;
-    let mut tokens = 0usize;
-    let rows = old
-        .iter()
-        .zip(reference)
-        .map(|(old, reference)| {
-            old.iter()
-                .zip(reference)
-                .map(|(&l, &r)| {
-                    let d = kl::divergence_of(f64::from(l), f64::from(r), config.kl_penalty);
-                    total += d;
-                    tokens += 1;
-                    (-coef * d) as f32
-                })
-                .collect()
-        })
-        .collect();
-    metrics.insert("critic/kl".into(), total / tokens.max(1) as f64);
+    let (rows, mean) = kl::reward_penalty(old, reference, config.kl_penalty, coef);
+    metrics.insert("critic/kl".into(), mean);
     metrics.insert("critic/kl_coef".into(), coef);
     Some(rows)
 }

@@ -49,6 +49,38 @@ pub fn toy_config() -> Result<Qwen2_5_VLConfig, TrainError> {
     )?)
 }
 
+/// Whether the tokenizer and the image processor of a folder are those of its `config.json`.
+///
+/// # Errors
+/// [`TrainError::Input`] names the folder, the key and both values.
+pub fn check_folder(dir: &Path, processor: &Processor, config: &Qwen2_5_VLConfig) -> Result<(), TrainError> {
+    let fail = |reason: String| {
+        let reason = format!("model folder {}: {reason}; the files belong to two models", dir.display());
+        Err(TrainError::Input(reason))
+    };
+    for (token, id, key, wanted) in [
+        ("<|image_pad|>", processor.image_pad_id(), "image_token_id", config.image_token_id),
+        ("<|video_pad|>", processor.video_pad_id(), "video_token_id", config.video_token_id),
+    ] {
+        if id != wanted {
+            return fail(format!("{token} is token {id} of tokenizer.json, but config.json has {key} = {wanted}"));
+        }
+    }
+    let (limits, vision) = (processor.limits(), &config.vision);
+    for (own, own_key, key, wanted) in [
+        (limits.patch_size, "patch_size", "patch_size", vision.patch_size),
+        (limits.merge_size, "merge_size", "spatial_merge_size", vision.spatial_merge_size),
+        (limits.temporal_patch_size, "temporal_patch_size", "temporal_patch_size", vision.temporal_patch_size),
+    ] {
+        if own != wanted {
+            return fail(format!(
+                "the image processor's settings have {own_key} = {own}, but config.json has vision_config.{key} = {wanted}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
 fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, TrainError> {
     let own = Qwen2_5_VLConfig::from_folder(folder)?;
@@ -106,14 +138,7 @@ pub fn train<B: Kernels>(
         or(config.data.max_pixels, processor.limits().max_pixels),
     );
     let processor = processor.with_limits(min, max)?;
-    if processor.image_pad_id() != architecture.image_token_id {
-        return Err(TrainError::Input(format!(
-            "{}: the tokenizer's <|image_pad|> is {}, config.json's image_token_id is {}; they belong to different models",
-            source.display(),
-            processor.image_pad_id(),
-            architecture.image_token_id
-        )));
-    }
+    check_folder(&source, &processor, &architecture)?;
     let eos = eos_token_ids(&source, &architecture)?;
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device, folder) = (config.model.init_seed, device.clone(), source.clone());

@@ -137,8 +137,10 @@ impl<B: Kernels> AdamW<B> {
                 }
                 Ok(Some(Tensor::from_data(data, (&device, dtype))))
             };
-            let (Some(m), Some(v), Some(steps)) = (read("m")?, read("v")?, read("steps")?) else {
-                continue;
+            let (m, v, steps) = match (read("m")?, read("v")?, read("steps")?) {
+                (Some(m), Some(v), Some(steps)) => (m, v, steps),
+                (None, None, None) => continue,
+                _ => return Err(damaged(format!("a part of the state of {name} is missing"))),
             };
             let steps =
                 steps.into_data().convert::<f32>().to_vec::<f32>().ok().and_then(|v| v.first().copied()).unwrap_or(0.0)
@@ -189,9 +191,12 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         let State { m, v, master, steps } =
             o.state.remove(name).unwrap_or_else(|| State { m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;
+        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of its last bit, and
+        // rounding to the nearest would drop them all.
+        let by_chance = !keeps_master && dtype == DType::BF16;
         let weight = match master {
             Some(master) if keeps_master => master,
-            _ if keeps_master => to_f32(param),
+            _ if keeps_master || by_chance => to_f32(param),
             _ => param,
         };
         let step = AdamWStep {
@@ -204,8 +209,11 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
             grad_scale: self.grad_scale,
         };
         let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
-        let (param, master) =
-            if keeps_master { (cast_to(weight.clone(), dtype), Some(weight)) } else { (weight, None) };
+        let (param, master) = match (keeps_master, by_chance) {
+            (true, _) => (cast_to(weight.clone(), dtype), Some(weight)),
+            (_, true) => (stochastic_bf16(weight, seed(name, steps)), None),
+            _ => (weight, None),
+        };
         let moment = |t: Tensor<B, 1>, part: &str| match o.bf16_moments {
             // The same noise in every run, and in one that was resumed.
             true => stochastic_bf16(t, seed(&format!("{name}.{part}"), steps)),
@@ -253,9 +261,20 @@ pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
     })
 }
 
+/// Elements that are rounded at one time: the steps between need several times their memory.
+const CHUNK: usize = 1 << 26;
+
 /// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
 /// being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
 fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
+    let len = x.dims()[0];
+    if len > CHUNK {
+        let part = |start: usize| {
+            let x = x.clone().slice([start..(start + CHUNK).min(len)]);
+            stochastic_bf16(x, seed.wrapping_add((start / CHUNK) as u64))
+        };
+        return Tensor::cat((0..len).step_by(CHUNK).map(part).collect(), 0);
+    }
     let tiny = x.clone().abs().clamp_min(1e-37);
     let spacing = tiny
         .log()
@@ -264,10 +283,13 @@ fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
         .sub_scalar(7.0)
         .mul_scalar(std::f64::consts::LN_2)
         .exp();
+    // The exponential is off by an ulp or two; bf16 has none between it and the power of two.
+    let spacing = to_f32(cast_to(spacing, DType::BF16));
     let noise = {
         let _alone = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         B::seed(&x.device(), seed);
-        x.random_like(Distribution::Uniform(0.0, 1.0))
+        // Below 1 by more than f32 rounds away from a number of the size of x / spacing.
+        x.random_like(Distribution::Uniform(0.0, 1.0)).mul_scalar(1.0 - 1.0 / 32768.0)
     };
     let rounded = x.div(spacing.clone()).add(noise).floor().mul(spacing);
     cast_to(rounded, DType::BF16)
@@ -310,7 +332,7 @@ mod tests {
     struct First(Vec<(String, Vec<f32>)>);
     impl ParamVisitor<B> for First {
         fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
-            self.0.push((name.into(), t.to_data().to_vec().unwrap()));
+            self.0.push((name.into(), to_f32(t.clone()).into_data().to_vec().unwrap()));
         }
     }
     fn values(model: &mut Qwen2_5_VL<B>) -> Vec<(String, Vec<f32>)> {
@@ -440,6 +462,53 @@ mod tests {
             let mean = to_f32(rounded).mean().into_scalar();
             assert!(((mean - x) / x).abs() < 2e-4, "{x}: {mean}");
         }
+    }
+
+    #[test]
+    fn what_bf16_holds_is_not_moved() {
+        let values: Vec<f32> =
+            (0..20_000).map(|i| half::bf16::from_bits(0x3000 + i as u16 % 0x1800).to_f32()).collect();
+        let x = Tensor::<B, 1>::from_data(TensorData::new(values.clone(), [values.len()]), &Default::default());
+        for seed in 0..20 {
+            let rounded = to_f32(stochastic_bf16(x.clone(), seed)).into_data().to_vec::<f32>().unwrap();
+            let moved: Vec<_> = values.iter().zip(&rounded).filter(|(a, b)| a != b).collect();
+            assert!(moved.is_empty(), "{moved:?}");
+        }
+    }
+
+    /// Steps far smaller than the last bit of a weight move it on average, with no master copy.
+    #[test]
+    fn small_steps_move_bf16_weights() {
+        let device = Default::default();
+        let config = Qwen2_5_VLConfig::preset("toy").unwrap();
+        let mut model = Qwen2_5_VL::<B>::random(config, 7, DType::BF16, &device);
+        let sum = |model: &mut Qwen2_5_VL<B>| -> f64 {
+            values(model)
+                .iter()
+                .filter(|(name, _)| name.contains("mlp"))
+                .flat_map(|(_, v)| v)
+                .map(|v| f64::from(*v))
+                .sum()
+        };
+        let count =
+            values(&mut model).iter().filter(|(name, _)| name.contains("mlp")).map(|(_, v)| v.len()).sum::<usize>();
+        let before = sum(&mut model);
+        let optim = Optim { lr: 1e-5, weight_decay: 0.0, master_weights: false, ..Optim::default() };
+        let mut optimizer = AdamW::new(&optim);
+        for _ in 0..10 {
+            let mut grads = Gradients::default();
+            struct Ones<'a>(&'a mut Gradients<B>);
+            impl ParamVisitor<B> for Ones<'_> {
+                fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+                    self.0.add(name, to_f32(t.ones_like()));
+                }
+            }
+            model.visit(&mut Ones(&mut grads));
+            optimizer.step(&mut model, grads, optim.lr, 0.0, 1e9);
+        }
+        // Adam's steps are lr each when all gradients agree.
+        let moved = (before - sum(&mut model)) / count as f64;
+        assert!((moved / 1e-4 - 1.0).abs() < 0.1, "{moved}");
     }
 
     #[test]

@@ -188,8 +188,8 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             return Err(Interrupted);
         }
         // Admit a wave when a good part of the rows is free: each wave is a lane of its own in the cache.
-        let live = rows.iter().filter(|r| !r.done).count();
-        let room = config.max_batch_rows.saturating_sub(live) / config.n;
+        // A finished row takes its place in the cache until its lane is made smaller.
+        let room = config.max_batch_rows.saturating_sub(rows.len()) / config.n;
         if !queue.is_empty() && (rows.is_empty() || room * config.n * 4 >= config.max_batch_rows) {
             let count = room.max(usize::from(rows.is_empty())).min(queue.len());
             let mut wave: Vec<usize> = queue.split_off(queue.len() - count);

@@ -84,7 +84,7 @@ impl LossOf<'_> {
 /// How far a stage's optimizer has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Schedule {
-    /// Optimizer steps done in this stage.
+    /// Optimizer steps of this stage that lie behind, had every training step kept all of its prompts.
     pub done: usize,
     /// Optimizer steps of this stage.
     pub total: usize,
@@ -152,6 +152,6 @@ pub fn update<B: Kernels, P: Policy<B>>(
         }
     }
     metrics.insert("actor/grad_norm".into(), norms / (steps - skipped).max(1) as f64);
-    metrics.insert("actor/skipped_steps".into(), skipped as f64);
+    metrics.insert("actor/skipped_steps".into(), skipped as f64 / steps.max(1) as f64);
     Ok((metrics, times))
 }

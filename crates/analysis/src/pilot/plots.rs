@@ -24,7 +24,7 @@ pub fn all(models: &[Model]) -> Vec<(String, String)> {
     let mut plots = Vec::new();
     for (k, model) in models.iter().enumerate() {
         let suffix = if models.len() == 1 { String::new() } else { format!("_{}", ["before", "after"][k.min(1)]) };
-        let name = if models.len() == 1 { String::new() } else { format!(", {}", model.name) };
+        let name = if models.len() == 1 { String::new() } else { format!(", {}", short(model.name)) };
         let s = model.summary;
         let attention = |steps: &[Step], x: Axis, title: &str| attention(steps, x, format!("{title}{name}"), s);
         plots.push((
@@ -61,6 +61,15 @@ pub fn all(models: &[Model]) -> Vec<(String, String)> {
         plots.push(("compare_focus".into(), compare(a, b, "Visual focus", "visual focus (equation 4)", |s| s.focus)));
     }
     plots
+}
+
+/// The end of a long path: it says which checkpoint is meant.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 40;
+    match name.chars().count() {
+        count if count > LONGEST => format!("…{}", name.chars().skip(count - LONGEST).collect::<String>()),
+        _ => name.to_owned(),
+    }
 }
 
 fn line(name: &str, steps: &[Step], of: impl Fn(&Step) -> Option<f64>) -> Series {
@@ -153,7 +162,10 @@ fn compare(a: &Model, b: &Model, title: &str, label: &str, of: impl Fn(&Step) ->
         note: format!("accuracy {:.1}% and {:.1}%", 100.0 * a.summary.accuracy, 100.0 * b.summary.accuracy),
         x: Axis::new("share of the response generated").percent().range(0.0, 1.0),
         y: Axis::new(label),
-        series: vec![line(a.name, &a.summary.relative, of), line(b.name, &b.summary.relative, of)],
+        series: vec![
+            line(&short(a.name), &a.summary.relative_seeing, of),
+            line(&short(b.name), &b.summary.relative_seeing, of),
+        ],
     }
     .draw()
 }

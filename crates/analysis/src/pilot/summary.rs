@@ -64,6 +64,9 @@ pub struct Summary {
     pub attention: [f64; 3],
     /// Averages by relative step.
     pub relative: Vec<Step>,
+    /// The same of the responses to prompts with an image.
+    #[serde(skip)]
+    pub relative_seeing: Vec<Step>,
     /// Averages by token number, as long as a tenth of the responses reach it.
     pub absolute: Vec<Step>,
     /// Visual accumulation: attention on the image, late half over early half.
@@ -94,9 +97,10 @@ impl Summary {
             accuracy: mean(&records.iter().map(|r| r.accuracy).collect::<Vec<_>>()),
             tokens: mean(&records.iter().map(|r| r.image.len() as f64).collect::<Vec<_>>()),
             attention: [of(&|r| &r.image), of(&|r| &r.prompt), of(&|r| &r.generated)],
-            relative: (0..BINS).filter_map(|bin| relative(records, bin)).collect(),
+            relative: (0..BINS).filter_map(|bin| relative(records.iter(), bin)).collect(),
+            relative_seeing: (0..BINS).filter_map(|bin| relative(seeing.iter().copied(), bin)).collect(),
             absolute: (0..longest)
-                .filter_map(|t| step(records, (t + 1) as f64, |_| t..t + 1))
+                .filter_map(|t| step(records.iter(), (t + 1) as f64, |_| t..t + 1))
                 .take_while(|s| s.responses * 10 >= records.len())
                 .collect(),
             accumulation: late_early(&seeing, |r| &r.image),
@@ -107,7 +111,7 @@ impl Summary {
 }
 
 /// A short response has several bins in one token; a long one several tokens in one bin.
-fn relative(records: &[Record], bin: usize) -> Option<Step> {
+fn relative<'a>(records: impl Iterator<Item = &'a Record>, bin: usize) -> Option<Step> {
     step(records, (bin as f64 + 0.5) / BINS as f64, |length| {
         let start = bin * length / BINS;
         start..((bin + 1) * length).div_ceil(BINS).max(start + 1)
@@ -115,7 +119,11 @@ fn relative(records: &[Record], bin: usize) -> Option<Step> {
 }
 
 /// Each response counts once, whatever it has there.
-fn step(records: &[Record], at: f64, range: impl Fn(usize) -> std::ops::Range<usize>) -> Option<Step> {
+fn step<'a>(
+    records: impl Iterator<Item = &'a Record>,
+    at: f64,
+    range: impl Fn(usize) -> std::ops::Range<usize>,
+) -> Option<Step> {
     let mut sums = [0.0; 3];
     let (mut responses, mut focus) = (0, Vec::new());
     for r in records {

@@ -124,7 +124,7 @@ impl Report<'_> {
     fn base(&self) -> BTreeMap<u64, Point> {
         let mut base = BTreeMap::new();
         for result in self.results.values().flat_map(BTreeMap::values) {
-            if let Some(first) = result.curve.first() {
+            if let Some(first) = result.before() {
                 base.entry(result.seed).or_insert(*first);
             }
         }
@@ -153,7 +153,7 @@ impl Report<'_> {
         }
         for row in &table.rows {
             let accuracy = self.values(row, RunResult::accuracy);
-            let gain = self.values(row, |r| Some(r.accuracy()? - r.curve.first()?.accuracy));
+            let gain = self.values(row, |r| Some(r.accuracy()? - r.before()?.accuracy));
             let (a, b) = self.pairs(row, reference, RunResult::accuracy);
             let paired = (row != reference).then(|| Paired::of(&a, &b)).flatten();
             let _ = writeln!(

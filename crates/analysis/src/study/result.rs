@@ -84,10 +84,15 @@ impl RunResult {
         self.curve.last().map(|p| p.accuracy)
     }
 
-    /// Mean accuracy of all validations after the first: less noisy than the last one alone, and higher for a row that
+    /// The validation before the first step of training.
+    pub fn before(&self) -> Option<&Point> {
+        self.curve.first().filter(|point| point.step == 0)
+    }
+
+    /// Mean accuracy of all validations after the first step: less noisy than the last one alone, and higher for a row that
     /// learns sooner.
     pub fn mean_accuracy(&self) -> Option<f64> {
-        let later: Vec<f64> = self.curve.iter().skip(1).map(|p| p.accuracy).collect();
+        let later: Vec<f64> = self.curve.iter().filter(|p| p.step > 0).map(|p| p.accuracy).collect();
         (!later.is_empty()).then(|| crate::stats::mean(&later))
     }
 
@@ -126,7 +131,9 @@ impl RunResult {
             let Some(reward) = number("reward") else { continue }; // a supervised step
             result.reward.push(reward);
             result.rollouts += number("filter/rounds").unwrap_or(1.0) as u64 * rollouts_a_round;
-            for (prefix, at) in [("val_before", 0), ("val", step)] {
+            // The validation before a later stage repeats the last one of the stage before it.
+            let before = if result.curve.is_empty() { "val_before" } else { "" };
+            for (prefix, at) in [(before, 0), ("val", step)] {
                 if let Some(accuracy) = number(&format!("{prefix}/accuracy")) {
                     result.curve.push(Point {
                         step: at,

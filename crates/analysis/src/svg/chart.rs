@@ -1,7 +1,7 @@
 //! A chart of two axes: lines with bands, points, bars; title, labels with units, and a legend where there is more than one series.
 
 use super::axis::{Axis, Scale};
-use super::{Anchor, FAINT, GRID, INK, Svg, colour, width_of};
+use super::{Anchor, FAINT, GRID, INK, Svg, colour, width_of, wrapped};
 
 /// How a series is drawn.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,16 +73,21 @@ impl Chart {
             }
         }
         let lines = if legend.is_empty() { 0 } else { line + 1 };
-        let notes = if self.note.is_empty() { 0.0 } else { 20.0 };
-        let top = 46.0 + notes + 20.0 * f64::from(lines);
+        let title = wrapped(&self.title, 18.0, WIDTH - LEFT - RIGHT);
+        let note = wrapped(&self.note, 12.5, WIDTH - LEFT - RIGHT);
+        let below = 22.0 * title.len().saturating_sub(1) as f64; // the first line of the title
+        let notes = if note.is_empty() { 0.0 } else { 4.0 + 16.0 * note.len() as f64 };
+        let top = 46.0 + below + notes + 20.0 * f64::from(lines);
         let height = HEIGHT + top - 46.0;
         let mut svg = Svg::new(WIDTH, height);
-        svg.text(LEFT, 28.0, 18.0, INK, Anchor::Start, &self.title);
-        if !self.note.is_empty() {
-            svg.text(LEFT, 48.0, 12.5, FAINT, Anchor::Start, &self.note);
+        for (k, line) in title.iter().enumerate() {
+            svg.text(LEFT, 28.0 + 22.0 * k as f64, 18.0, INK, Anchor::Start, line);
+        }
+        for (k, line) in note.iter().enumerate() {
+            svg.text(LEFT, 48.0 + below + 16.0 * k as f64, 12.5, FAINT, Anchor::Start, line);
         }
         for (k, x, line) in legend {
-            let y = 46.0 + notes + 20.0 * f64::from(line);
+            let y = 46.0 + below + notes + 20.0 * f64::from(line);
             self.key(&mut svg, k, x, y - 5.0);
             svg.text(x + 34.0, y, TEXT, INK, Anchor::Start, &self.series[k].name);
         }

@@ -146,9 +146,32 @@ pub fn width_of(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.56
 }
 
+/// The text in lines no wider than `most`, as far as its words allow.
+pub fn wrapped(text: &str, size: f64, most: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width_of(line, size) + width_of(" ", size) + width_of(word, size) <= most => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_text_is_wrapped() {
+        let lines = wrapped("one two three four", 10.0, width_of("one two 3", 10.0));
+        assert_eq!(lines, ["one two", "three", "four"]);
+        assert_eq!(wrapped("/a/path/that/is/long is", 10.0, 20.0), ["/a/path/that/is/long", "is"]);
+        assert!(wrapped("", 10.0, 20.0).is_empty());
+    }
 
     #[test]
     fn text_is_escaped() {

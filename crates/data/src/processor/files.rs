@@ -186,17 +186,15 @@ fn template_text(value: &Value) -> Option<String> {
 }
 
 fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageLimits, DataError> {
-    let (name, map) = match object(dir, "preprocessor_config.json")? {
-        Some(map) => ("preprocessor_config.json", map),
-        // transformers 5 nests the image processor's settings in one file.
-        None => match object(dir, "processor_config.json")? {
-            Some(map) => match map.get("image_processor") {
-                Some(Value::Object(inner)) => ("processor_config.json", inner.clone()),
-                _ => return Err(fail("processor_config.json has no image_processor".into())),
-            },
-            None => {
-                return Err(fail("has neither preprocessor_config.json nor processor_config.json".into()));
-            }
+    // transformers 5 nests the image processor's settings in one file, and reads that first: an older file may be left beside it.
+    let nested = object(dir, "processor_config.json")?;
+    let inner = nested.as_ref().and_then(|map| map.get("image_processor")).and_then(Value::as_object);
+    let (name, map) = match inner {
+        Some(inner) => ("processor_config.json", inner.clone()),
+        None => match object(dir, "preprocessor_config.json")? {
+            Some(map) => ("preprocessor_config.json", map),
+            None if nested.is_some() => return Err(fail("processor_config.json has no image_processor".into())),
+            None => return Err(fail("has neither preprocessor_config.json nor processor_config.json".into())),
         },
     };
     let default = ImageLimits::default();

@@ -58,7 +58,9 @@ pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String
             };
         }
     };
-    Ok(Some(text))
+    // pandas writes a missing number as NaN.
+    let missing = array.data_type().is_floating() && matches!(text.as_str(), "NaN" | "inf" | "-inf");
+    Ok((!missing).then_some(text))
 }
 
 /// As [`text`], but a list that is not one text as a JSON list; `None` for null and for what cannot be text.

@@ -167,10 +167,10 @@ pub fn processor_files() -> Vec<(&'static str, Value)> {
 /// # Errors
 /// A folder that cannot be written.
 pub fn write_processor_files(dir: &Path) -> Result<(), DataError> {
-    std::fs::create_dir_all(dir).map_err(|e| DataError::io(dir, e))?;
+    std::fs::create_dir_all(dir).map_err(|e| DataError::write(dir, e))?;
     for (name, value) in processor_files() {
         let path = dir.join(name);
-        std::fs::write(&path, format!("{value:#}\n")).map_err(|e| DataError::io(path, e))?;
+        std::fs::write(&path, format!("{value:#}\n")).map_err(|e| DataError::write(path, e))?;
     }
     Ok(())
 }

@@ -19,6 +19,11 @@ use crate::rope::Rotary;
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
+    /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
+    fn device_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
     /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.
     fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::affine(x, weight, bias)

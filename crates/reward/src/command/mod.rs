@@ -58,6 +58,9 @@ struct Line<'a> {
     response_length: usize,
 }
 
+/// How long a program may take to end when its input does.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
 impl CommandReward {
     /// `config` has been validated. Nothing is started yet.
     pub(crate) fn new(config: &RewardConfig) -> Self {
@@ -88,6 +91,24 @@ impl CommandReward {
             scores.extend(replies);
         }
         Ok(scores)
+    }
+
+    /// Ends the program when nothing more is to be scored, and refuses lines that nobody asked for: with them the replies were off.
+    pub(crate) fn finish(&mut self) -> Result<(), RewardError> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        process.close();
+        match process.line(Instant::now() + LAST_LINES) {
+            Received::Line(line) | Received::TooLong(line) => {
+                process.kill();
+                Err(RewardError::CommandSurplus {
+                    command: self.shown(),
+                    when: "after the last reply that was asked for".to_owned(),
+                    line: cut(&line),
+                    stderr: process.stderr(),
+                })
+            }
+            Received::Nothing | Received::End => Ok(()),
+        }
     }
 
     /// Sends a batch and reads its replies. After an error no process is left.

@@ -32,7 +32,8 @@ pub(super) enum Received {
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    input: Sender<Vec<u8>>,
+    /// Gone when nothing more is asked.
+    input: Option<Sender<Vec<u8>>>,
     // A receiver alone could not be shared between threads, as a `Reward` may be.
     output: Mutex<Receiver<Result<Vec<u8>, Vec<u8>>>>,
     stderr: Arc<Tail>,
@@ -72,13 +73,18 @@ impl Process {
         let tail = Arc::new(Tail::default());
         let kept = Arc::clone(&tail);
         std::thread::spawn(move || kept.fill(BufReader::new(stderr)));
-        Ok(Self { child, input, output: Mutex::new(output), stderr: tail, gone: false })
+        Ok(Self { child, input: Some(input), output: Mutex::new(output), stderr: tail, gone: false })
     }
 
     /// Hands a batch to the writer; does not wait for the program to read it.
     pub(super) fn send(&self, lines: Vec<u8>) {
         // Refused only when the writer met the end of the program, which the output shows too.
-        let _ = self.input.send(lines);
+        let _ = self.input.as_ref().map(|input| input.send(lines));
+    }
+
+    /// Closes the program's input, once what was sent is written.
+    pub(super) fn close(&mut self) {
+        self.input = None;
     }
 
     /// The next line, awaited until `deadline`.

@@ -64,6 +64,10 @@ impl Parser<'_> {
     pub(super) fn product(&mut self) -> Option<Value> {
         let mut left = self.factor()?;
         loop {
+            if let Some(scaled) = self.scale_word(&left) {
+                left = scaled;
+                continue;
+            }
             if self.unit_after(&left) {
                 while let Some(sum) = self.smaller_unit(&left) {
                     left = sum;

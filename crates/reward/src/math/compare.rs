@@ -1,6 +1,7 @@
 //! Whether two values are the same answer. Truth first: the two sides are not treated alike.
 
 use num_rational::BigRational;
+use num_traits::Zero as _;
 
 use super::token::Rel;
 use super::value::{Quantity, Value};
@@ -85,6 +86,10 @@ impl Comparer {
                 "∅" => self.same_set(&Value::Empty, other),
                 _ => false,
             },
+            // `x = 3, y = 4` is 3, 4 and not 4, 3.
+            (Value::List(a), Value::List(b)) if relations::names_apart(a) != relations::names_apart(b) => {
+                self.same_in_order(a, b)
+            }
             (Value::List(a) | Value::Set(a), Value::List(b) | Value::Set(b)) => {
                 self.same_members(a, b) || (self.same_set(truth, given))
             }
@@ -119,7 +124,9 @@ impl Comparer {
                 if a.len() != b.len() {
                     return false;
                 }
-                if *clock_a || *clock_b {
+                // Cross products with 0 are all 0.
+                let zero = |parts: &[Expr]| parts.iter().any(|part| matches!(part, Expr::Num(n) if n.is_zero()));
+                if *clock_a || *clock_b || zero(a) || zero(b) {
                     return a.iter().zip(b).all(|(a, b)| self.same_expr(a, b));
                 }
                 // Proportional: a1 b2 = a2 b1.

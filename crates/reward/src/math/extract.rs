@@ -92,6 +92,14 @@ fn joins(gap: &str) -> bool {
     matches!(spoken.next_back(), None | Some("and" | "or"))
 }
 
+/// Whether the answer is set apart from what is around it: dollars, or words that announce it.
+pub(super) fn is_marked(text: &str) -> bool {
+    last_formula(text).is_some()
+        || text.contains("答案")
+        || text.to_ascii_lowercase().contains("answer")
+        || text.chars().any(is_ideograph)
+}
+
 /// What a sentence may give as its answer, best first.
 pub(super) fn from_sentence(text: &str) -> Vec<String> {
     let text = match text.find("I hope it is correct") {

@@ -70,6 +70,25 @@ fn is_percent(word: &str) -> bool {
 }
 
 impl Parser<'_> {
+    /// A word that scales the number before it: `5 million`.
+    pub(super) fn scale_word(&mut self, left: &Value) -> Option<Value> {
+        let (Some(Expr::Num(_)), Some(Kind::Word(word) | Kind::Text(word))) = (left.as_expr(), self.peek()) else {
+            return None;
+        };
+        let scale: u64 = match word.to_ascii_lowercase().as_str() {
+            "hundred" => 100,
+            "thousand" | "千" => 1000,
+            "万" => 10_000,
+            "million" | "百万" => 1_000_000,
+            "亿" => 100_000_000,
+            "billion" => 1_000_000_000,
+            "trillion" => 1_000_000_000_000,
+            _ => return None,
+        };
+        self.at += 1;
+        multiply(left.clone(), Value::expr(Expr::Num(num_rational::BigRational::from_integer(scale.into()))))
+    }
+
     /// Reads a unit, or any text, behind a value.
     pub(super) fn unit_after(&mut self, left: &Value) -> bool {
         if !left.as_expr().is_some_and(|left| self.unit_begins(left)) {

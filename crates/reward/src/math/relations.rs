@@ -37,6 +37,12 @@ pub(super) fn assignment(value: &Value) -> Option<(&Value, &Value)> {
     (signs.iter().all(|&sign| sign == Rel::Eq) && is_name(first)).then_some((first, last))
 }
 
+/// Whether all are values of different names: `x = 3, y = 4`.
+pub(super) fn names_apart(values: &[Value]) -> bool {
+    let names: Option<Vec<&Value>> = values.iter().map(|value| assignment(value).map(|(name, _)| name)).collect();
+    names.is_some_and(|names| names.len() > 1 && (1..names.len()).all(|k| !names[..k].contains(&names[k])))
+}
+
 /// The value that a chain of equations ends in, where it may stand for an answer: `x = 5`, `2 + 3 = 5`, `a + b = 2b = 5`,
 /// but not `x^2 - 1 = 0`.
 pub(super) fn conclusion(value: &Value) -> Option<&Value> {

@@ -149,8 +149,8 @@ section! {
 }
 
 section! {
-    /// SRPO (arXiv 2605.07274, our reading of its abstract), read when `algorithm.shaping = "srpo"`: one weight
-    /// for perception tokens and one for reasoning tokens. It needs two more forward passes over each response.
+    /// SRPO (arXiv 2605.07274, our reading of its abstract), read when `algorithm.shaping = "srpo"`: perception tokens
+    /// are weighted by how they depend on the picture, reasoning tokens by how they depend on the description before them. It needs two more forward passes over each response.
     pub struct Srpo {
         /// Strength of the weights.
         lambda: f64 = 1.0,

@@ -12,7 +12,7 @@ A run is described by TOML. Files are composed left to right, so a small file ca
 stands in no file has the default below. Then come overrides from the command line, `section.key=value`:
 
 ```
-train configs/vgpo_7b.toml algorithm.beta=0.2 data.train_files=[a.parquet,b.parquet] trainer.resume=none
+train --config configs/vgpo_7b.toml algorithm.beta=0.2 data.train_files=[a.parquet,b.parquet] trainer.resume=none
 ```
 
 - Text needs no quotes: `trainer.experiment_name=first try` (quote it for the shell).

@@ -128,6 +128,11 @@ impl Config {
         let algorithm = &self.algorithm;
         let estimator = algorithm.adv_estimator;
         checks.need(
+            self.rollout.n != 1 || algorithm.shaping != ShapingKind::Vgpo || !algorithm.inter,
+            &["algorithm.inter", "rollout.n"],
+            "compares the responses of a group, so it needs rollout.n of 2 or more; set inter = false for n = 1",
+        );
+        checks.need(
             self.rollout.n != 1 || !estimator.needs_group(),
             &["rollout.n", "algorithm.adv_estimator"],
             format!(
@@ -153,7 +158,21 @@ impl Config {
         checks.not_negative(algorithm.kl_coef, "algorithm.kl_coef");
         if algorithm.kl_type == KlType::Adaptive {
             checks.positive(algorithm.kl_target, "algorithm.kl_target");
-            checks.positive(algorithm.kl_horizon, "algorithm.kl_horizon");
+            // The factor of a step is 1 +- 0.2 responses / horizon.
+            let least = 0.2 * (self.data.rollout_batch_size * self.rollout.n) as f64;
+            checks.need(
+                algorithm.kl_horizon > least,
+                &["algorithm.kl_horizon"],
+                format!(
+                    "must be above {least} (a fifth of the responses of a step), is {}; below that one step can take the weight to 0",
+                    algorithm.kl_horizon
+                ),
+            );
+            checks.need(
+                algorithm.kl_coef > 0.0,
+                &["algorithm.kl_coef", "algorithm.kl_type"],
+                "an adaptive weight moves by factors, so 0 stays 0; start above 0",
+            );
             checks.need(
                 !algorithm.disable_kl,
                 &["algorithm.kl_type", "algorithm.disable_kl"],
@@ -201,8 +220,20 @@ impl Config {
             &["algorithm.vppo.token_filtering", "algorithm.vppo.trajectory_shaping"],
             "with both off VPPO changes nothing; write algorithm.shaping = \"none\"",
         );
+        checks.need(
+            self.algorithm.shaping != ShapingKind::Vppo
+                || !vppo.token_filtering && !vppo.trajectory_shaping
+                || vppo.token_filtering && vppo.keep_share < 1.0
+                || vppo.trajectory_shaping && vppo.beta_min < 1.0,
+            &["algorithm.vppo.keep_share", "algorithm.vppo.beta_min"],
+            "with these VPPO keeps every token and gives every response the weight 1; write algorithm.shaping = \"none\"",
+        );
         let pgpo = &self.algorithm.pgpo;
-        checks.share(pgpo.tau, "algorithm.pgpo.tau");
+        checks.need(
+            (0.0..1.0).contains(&pgpo.tau),
+            &["algorithm.pgpo.tau"],
+            format!("must lie in [0, 1), is {}; no normalised dependency lies above 1", pgpo.tau),
+        );
         checks.positive(pgpo.beta, "algorithm.pgpo.beta");
         checks.positive_share(pgpo.mask_probability, "algorithm.pgpo.mask_probability");
         let pepo = &self.algorithm.pepo;
@@ -270,6 +301,7 @@ impl Config {
         checks.positive(actor.sapo_tau_positive, "actor.sapo_tau_positive");
         checks.positive(actor.sapo_tau_negative, "actor.sapo_tau_negative");
         checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
+        checks.positive(actor.activation_memory_gib, "actor.activation_memory_gib");
         checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
         checks.need(
             !actor.rollout_correction.drops() || actor.rollout_correction_cap > 1.0,
@@ -317,6 +349,11 @@ impl Config {
         );
         checks.not_negative(reward.numeric_tolerance, "reward.numeric_tolerance");
         checks.not_negative(reward.overlong_penalty_factor, "reward.overlong_penalty_factor");
+        checks.need(
+            reward.overlong_buffer_length == 0 || reward.overlong_penalty_factor != 0.0,
+            &["reward.overlong_penalty_factor", "reward.overlong_buffer_length"],
+            "a penalty times 0 is none; set overlong_buffer_length = 0",
+        );
         checks.need(
             reward.overlong_buffer_length <= self.data.max_response_length,
             &["reward.overlong_buffer_length", "data.max_response_length"],

@@ -206,9 +206,10 @@ impl LossConfig {
         streams
     }
 
-    /// Whether the training pass must also compute the entropy of the full vocabulary, with its gradient.
+    /// Whether the training pass must also compute the entropy of the full vocabulary, with its gradient. A coefficient of 0 only measures
+    /// it.
     pub fn needs_full_entropy(&self) -> bool {
-        self.entropy_type == EntropyType::Full && self.entropy_coef != 0.0
+        self.entropy_type == EntropyType::Full
     }
 
     /// Checks every number against the range in which it means something, and keys against each other.

@@ -8,6 +8,11 @@ use std::collections::BTreeMap;
 /// The number of tokens that the sums were taken over.
 pub const TOKENS: &str = "tokens";
 
+/// The number of those that belong to a prompt with a picture.
+pub(super) const PICTURED: &str = "pictured";
+/// Metrics of such tokens only.
+const OF_PICTURED: [&str; 2] = ["actor/kl_prcp", "actor/masked_entropy"];
+
 /// Metrics that are shares of the step's loss rather than sums over tokens.
 const TOTALS: [&str; 6] =
     [TOKENS, "actor/loss", "actor/pg_loss", "actor/kl_loss", "actor/entropy_loss", "actor/papo_loss"];
@@ -111,19 +116,19 @@ impl MetricSums {
         &self.sums
     }
 
-    /// Means over tokens, and totals as they are. Nothing before the first token.
+    /// Means over tokens, and totals as they are. Nothing before the first token, and nothing of pictures without one.
     pub fn means(&self) -> BTreeMap<&'static str, f64> {
         let tokens = self.sums.get(TOKENS).copied().unwrap_or(0.0);
         if tokens == 0.0 {
             return BTreeMap::new();
         }
-        self.sums
-            .iter()
-            .filter(|(name, _)| **name != TOKENS)
-            .map(|(name, sum)| match TOTALS.contains(name) {
-                true => (*name, *sum),
-                false => (*name, sum / tokens),
-            })
-            .collect()
+        let pictured = self.sums.get(PICTURED).copied().unwrap_or(0.0);
+        let mean = |(name, sum): (&&'static str, &f64)| match *name {
+            TOKENS | PICTURED => None,
+            name if TOTALS.contains(&name) => Some((name, *sum)),
+            name if OF_PICTURED.contains(&name) => (pictured > 0.0).then(|| (name, sum / pictured)),
+            name => Some((name, sum / tokens)),
+        };
+        self.sums.iter().filter_map(mean).collect()
     }
 }

@@ -146,11 +146,9 @@ pub fn policy_loss<B: Backend>(
         record.total("actor/kl_loss", term.clone());
         loss = loss + term;
     }
-    // The full entropy is measured where it was computed; without a coefficient nobody has to compute it.
-    let full = config.needs_full_entropy() || inputs.entropy.is_some();
     let entropy = match config.entropy_type {
-        EntropyType::Full if full => need(&inputs.entropy, "entropy", "entropy_type = \"full\"")?,
-        _ => entropy::sampled(log_probs.clone()),
+        EntropyType::Full => need(&inputs.entropy, "entropy", "entropy_type = \"full\"")?,
+        EntropyType::Sampled => entropy::sampled(log_probs.clone()),
     };
     record.token_sum("actor/entropy", entropy.clone());
     if config.entropy_coef != 0.0 {
@@ -164,9 +162,13 @@ pub fn policy_loss<B: Backend>(
             true => need(&inputs.masked_log_probs, "masked_log_probs", "papo")?,
             false => log_probs.clone().detach(),
         };
-        let terms = papo::terms(log_probs, masked, inputs.pictured.as_ref().map(clean), papo);
-        record.token_sum("actor/kl_prcp", terms.kl_prcp);
-        record.token_sum("actor/masked_entropy", terms.masked_entropy);
+        let pictured = inputs.pictured.as_ref().map(clean);
+        let terms = papo::terms(log_probs, masked, pictured.clone(), papo);
+        if papo.needs_masked() {
+            record.token_sum(metrics::PICTURED, pictured.unwrap_or_else(|| mask.ones_like()));
+            record.token_sum("actor/kl_prcp", terms.kl_prcp);
+            record.token_sum("actor/masked_entropy", terms.masked_entropy);
+        }
         let term = average(terms.loss);
         record.total("actor/papo_loss", term.clone());
         loss = loss + term;

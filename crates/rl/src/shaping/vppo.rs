@@ -82,7 +82,7 @@ impl VppoConfig {
 /// Token gradient filtering: true on the `ceil(share T)` tokens with the largest dependency, the earlier of two equals first.
 pub fn keep_tokens(dependency: &[f64], share: f64) -> Vec<bool> {
     // The slack keeps 0.4 * 5 at 2 tokens, which binary floats put a hair above.
-    let k = (share * dependency.len() as f64 - 1e-9).ceil() as usize;
+    let k = ((share * dependency.len() as f64 - 1e-9).ceil() as usize).max(1);
     let mut order: Vec<usize> = (0..dependency.len()).collect();
     order.sort_by(|&a, &b| dependency[b].total_cmp(&dependency[a]));
     let mut kept = vec![false; dependency.len()];

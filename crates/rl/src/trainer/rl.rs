@@ -1,9 +1,10 @@
 //! A step of reinforcement learning: sample, grade, select, make experience, update.
 
+use std::path::Path;
 use std::time::Instant;
 
 use data::Cursor;
-use model_qwen2vl::Kernels;
+use model_qwen2vl::{Kernels, ModelError};
 use serde_json::{Map, Value, json};
 
 use super::{Metrics, Trainer};
@@ -304,13 +305,15 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             train_vision: !config.model.freeze_vision_tower,
             recompute: self.recompute(),
         };
-        let updates = experience.groups.len().div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
-        let mut schedule = Schedule { done: self.state.optimizer_steps, total: steps * updates };
+        // The learning rate follows the training steps, so that a step that kept fewer prompts does not move it.
+        let updates = config.data.rollout_batch_size.div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
+        let mut schedule = Schedule { done: self.state.stage_step as usize * updates, total: steps * updates };
         let (updated, update_times) =
             update(&mut self.policy, &mut self.optimizer, &experience, &config, loss, &options, &mut schedule)?;
 
         // From here on the step is complete.
-        self.state.optimizer_steps = schedule.done;
+        self.state.optimizer_steps +=
+            experience.groups.len().div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
         self.state.cursor = cursor;
         self.carried = surplus;
         self.carried.iter_mut().for_each(|group| group.carried = true);
@@ -396,9 +399,38 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.policy.save(&path, Some(&self.setup.source))?;
             self.reference = Some(self.policy.clone());
         } else {
+            if !path.exists() {
+                self.adopt_reference(&path)?;
+            }
             self.reference = Some((self.setup.load)(&path)?);
         }
         Ok(())
+    }
+
+    /// A run that goes on from the checkpoint of another folder takes that one's reference policy along.
+    fn adopt_reference(&self, path: &Path) -> Result<(), TrainError> {
+        let name = path.file_name().unwrap_or_default();
+        let other = self.saved.as_deref().and_then(|checkpoint| checkpoint.parent()?.parent());
+        let source = other.map(|run| run.join("reference").join(name)).filter(|source| source.is_dir());
+        let Some(source) = source else {
+            return Err(TrainError::Input(format!(
+                "{}: the reference policy of this stage is gone, and its KL term needs it; copy the folder reference/ of \
+                 the run that the checkpoint is from, or set algorithm.disable_kl = true",
+                path.display()
+            )));
+        };
+        let io = |path: &Path| {
+            let path = path.to_path_buf();
+            move |source| TrainError::Model(ModelError::Io { path, source })
+        };
+        // Under another name until it is whole.
+        let partial = path.with_extension("partial");
+        std::fs::create_dir_all(&partial).map_err(io(&partial))?;
+        for entry in std::fs::read_dir(&source).map_err(io(&source))? {
+            let from = entry.map_err(io(&source))?.path();
+            std::fs::copy(&from, partial.join(from.file_name().unwrap_or_default())).map_err(io(&from))?;
+        }
+        std::fs::rename(&partial, path).map_err(io(path))
     }
 
     /// Groups that an earlier process kept.

@@ -21,7 +21,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         match actor.recompute {
             Recompute::Always => true,
             Recompute::Never => false,
-            Recompute::Auto => recompute_for(&self.policy, actor.micro_batch_tokens),
+            Recompute::Auto => recompute_for(&self.policy, actor.micro_batch_tokens, actor.activation_memory_gib),
         }
     }
 

@@ -66,6 +66,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 tally.greedy(&group);
             }
         }
+        if tally.greedy.is_empty() {
+            return Err(TrainError::Input(
+                "data.val_files: none of its rows can be used; the reasons are above".into(),
+            ));
+        }
         let mut metrics = tally.metrics();
         metrics.insert("time/validation_s".into(), clock.elapsed().as_secs_f64());
         Ok(metrics)
@@ -110,7 +115,7 @@ impl Tally {
 
     fn sampled(&mut self, group: &Group) {
         self.sampled.push(group.accuracy());
-        self.best.push(group.scores.iter().map(|s| s.accuracy).fold(0.0, f64::max));
+        self.best.push(group.scores.iter().map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max));
     }
 
     fn metrics(self) -> Metrics {

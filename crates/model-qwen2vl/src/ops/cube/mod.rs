@@ -25,6 +25,10 @@ use crate::rope::Rotary;
 macro_rules! kernels {
     ($backend:ty) => {
         impl<R: CubeRuntime, BT: BoolElement> Kernels for $backend {
+            fn device_memory(device: &Self::Device) -> Option<u64> {
+                R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+            }
+
             fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
                 norm::rms_norm(x, weight, eps)
             }
