@@ -270,7 +270,7 @@ fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
     let len = x.dims()[0];
     if len > CHUNK {
         let part = |start: usize| {
-            let x = x.clone().slice([start..(start + CHUNK).min(len)]);
+            let x = x.clone().narrow(0, start, CHUNK.min(len - start));
             stochastic_bf16(x, seed.wrapping_add((start / CHUNK) as u64))
         };
         return Tensor::cat((0..len).step_by(CHUNK).map(part).collect(), 0);

@@ -1,7 +1,11 @@
 //! The model folder's chat template, rendered as transformers renders it.
 
-use minijinja::value::Value;
+use std::sync::LazyLock;
+
+use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
+use regex::Regex;
+use serde::Serialize;
 
 use super::Content;
 use crate::error::DataError;
@@ -30,10 +34,17 @@ impl ChatTemplate {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         // Not the library's own, which escapes < and > for HTML.
-        environment.add_filter("tojson", |value: Value| -> Result<String, minijinja::Error> {
-            serde_json::to_string(&value).map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+        environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
+            let indent: Option<usize> = options.get("indent")?;
+            let _: Option<bool> = options.get("ensure_ascii")?; // never is
+            options.assert_all_used()?;
+            let text = match indent {
+                Some(width) => indented(&value, width),
+                None => serde_json::to_string(&value),
+            };
+            text.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
         });
-        environment.add_template_owned(NAME, source)?;
+        environment.add_template_owned(NAME, without_generation_tags(&source))?;
         Ok(Self { environment, bos_token, eos_token })
     }
 
@@ -57,6 +68,26 @@ impl ChatTemplate {
     }
 }
 
+/// `{% generation %}` marks what to train on and prints nothing.
+fn without_generation_tags(source: &str) -> String {
+    static TAG: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\{%-?\s*(end)?generation\s*-?%\}").expect("the pattern is constant"));
+    // A comment keeps the rules for blanks around the tag.
+    TAG.replace_all(source, |tag: &regex::Captures| {
+        let dash = |there: bool| if there { "-" } else { "" };
+        format!("{{#{} {}#}}", dash(tag[0].starts_with("{%-")), dash(tag[0].ends_with("-%}")))
+    })
+    .into_owned()
+}
+
+fn indented(value: &Value, width: usize) -> serde_json::Result<String> {
+    let spaces = " ".repeat(width);
+    let mut out = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(spaces.as_bytes());
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
 fn user_content(content: &[Content]) -> Value {
     match content {
         // Templates of text models know only strings.
@@ -69,5 +100,19 @@ fn user_content(content: &[Content]) -> Value {
             };
             parts.iter().map(part).collect()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_transformers_adds_to_jinja() {
+        let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}\
+                      {% generation %}{{ m.content }}{%- endgeneration %}{{ {'a': 1}|tojson(indent=2) }}{% break %}{% endfor %}";
+        let template = ChatTemplate::new(source.into(), None, None).unwrap();
+        let text = template.render(Some("be brief"), &[Content::Text("hi".into())]).unwrap();
+        assert_eq!(text, "hi{\n  \"a\": 1\n}");
     }
 }

@@ -289,14 +289,14 @@ fn is_hedged(text: &str) -> bool {
         "千",
         "百",
     ];
-    let negated = |word: &&str| {
+    let negated = |word: &str| {
         // A word may begin a longer sentence, and `<` a tag.
-        text.strip_prefix(*word).is_some_and(|rest| match word.starts_with(['<', '>']) {
+        text.strip_prefix(word).is_some_and(|rest| match word.starts_with(['<', '>']) {
             true => rest.trim_start_matches(['=', ' ', '-', '\\', '$']).starts_with(|c: char| c.is_ascii_digit()),
             false => !word.ends_with(' ') || text.len() < 24,
         })
     };
-    FIRST.iter().any(|word| negated(&word)) || text.len() < 40 && ANYWHERE.iter().any(|word| text.contains(word))
+    FIRST.iter().any(|word| negated(word)) || text.len() < 40 && ANYWHERE.iter().any(|word| text.contains(word))
 }
 
 /// A point with its name in front: `P(2,3)`.
