@@ -19,6 +19,7 @@ use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::model::{Prompt, int_tensor};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use output::Output;
+use rl::image_cache::ImageCache;
 use rl::launch::check_folder;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
@@ -229,7 +230,8 @@ impl Generate {
             }
         };
         let job = Job { prompt: &self.prompt, key: 0 };
-        let result = generate(model, &[job], &config, &stop, |_, _, id| show(decoder.push(id)));
+        let result =
+            generate(model, &[job], &config, &mut ImageCache::default(), &stop, |_, _, id| show(decoder.push(id)));
         show(decoder.finish().map(|rest| rest + "\n"));
         match (failure, result) {
             (Some(failure), _) => Err(failure),

@@ -12,12 +12,13 @@ use rl::config::{Config, OldLogProbs, Optim};
 use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
 use rl::experience::{Experience, Group};
 use rl::focus;
+use rl::image_cache::ImageCache;
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
 use rl::rollout::{Job, RolloutConfig, generate};
 use rl::sampler::{Sampling, uniform};
 use rl::shaping::{ShapingBatch, Stream, Streams};
-use rl::update::{Schedule, update};
+use rl::update::{Learner, Schedule, update};
 use serde_json::{Value, json};
 
 use crate::common::Failure;
@@ -246,10 +247,12 @@ impl<B: Kernels> Bench<B> {
             prefill_token_budget: token_budget.max(self.config.actor.micro_batch_tokens),
         };
 
+        let mut images = ImageCache::new(self.config.rollout.image_cache_gib);
         let start = Instant::now();
         let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
         let (responses, stats) =
-            generate(&self.model, &jobs, &rollout, &AtomicBool::new(false), |_, _, _| {}).map_err(Failure::other)?;
+            generate(&self.model, &jobs, &rollout, &mut images, &AtomicBool::new(false), |_, _, _| {})
+                .map_err(Failure::other)?;
         self.sync();
         let generate_s = start.elapsed().as_secs_f64();
 
@@ -267,7 +270,7 @@ impl<B: Kernels> Bench<B> {
                 .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() })
                 .collect();
             let request = ScoreRequest { temperature: 1.0, entropy: false, focus: mode, token_budget };
-            let scores: Vec<_> = score(&self.model, &groups, &request).into_iter().flatten().collect();
+            let scores: Vec<_> = score(&self.model, &mut images, &groups, &request).into_iter().flatten().collect();
             streams.visual_focus =
                 mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
             scores.into_iter().map(|s| s.log_probs).collect()
@@ -333,14 +336,16 @@ impl<B: Kernels> Bench<B> {
             }),
         };
         let mut schedule = Schedule { done: 0, total: 1 };
-        let (_, times) =
-            update(&mut self.model, &mut self.optimizer, &experience, &self.config, &loss, &options, &mut schedule)?;
+        let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
+        let (_, times) = update(learner, &experience, &self.config, &loss, &options, &mut schedule)?;
         self.sync();
         let update_s = clock.elapsed().as_secs_f64();
         let total_s = start.elapsed().as_secs_f64();
         // Focus is computed inside the scoring pass; here once more by itself, outside of the total.
         let focus_s = shaping_s + mode.map_or(0.0, |mode| self.focus_seconds(&prompts, sizes, mode));
-        let flops = flops(config, &prompts, sizes, from_rollout);
+        let [decoder, tower] = flops(config, &prompts, sizes);
+        // The tower computes a picture once for generation and scoring.
+        let flops = decoder * if from_rollout { 4.0 } else { 5.0 } + tower * 4.0;
         let width = self.model.head().0.dtype().size();
         Ok(Row {
             step,
@@ -358,7 +363,7 @@ impl<B: Kernels> Bench<B> {
                 total_s,
             ],
             flops,
-            update_flops: flops * if from_rollout { 3.0 / 4.0 } else { 3.0 / 5.0 },
+            update_flops: 3.0 * (decoder + tower),
             peak_flops: self.peak_flops,
             decode_bytes: decode_bytes(config, &prompts, sizes, width),
             peak_gib: peak_gib::<B>(&self.model.device()),
@@ -427,31 +432,31 @@ fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
     prompts.iter().map(|p| p.len() + sizes.rollouts * sizes.response_tokens).sum()
 }
 
-/// Multiplications and additions of the model in one step with each prompt computed once a pass: generation, scoring
-/// (unless the sampler's log-probs are taken) and three forward passes' worth for the update. Recomputed layers do not count.
-fn flops(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, from_rollout: bool) -> f64 {
+/// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and responses. An
+/// update takes three times as many; recomputed layers do not count.
+fn flops(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
     let (t, v) = (&config.text, &config.vision);
     let kv = t.num_key_value_heads * t.head_dim();
     let layer = t.hidden_size * (2 * t.hidden_size + 2 * kv + 3 * t.intermediate_size);
     let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let mut pass = 0.0;
+    let (mut decoder, mut tower) = (0.0, 0.0);
     for prompt in prompts {
         let p = prompt.len() as f64;
         let tokens = p + n * r;
         let pairs = p * (p + 1.0) / 2.0 + n * (r * p + r * (r + 1.0) / 2.0);
-        pass += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * t.hidden_size as f64);
-        pass += 2.0 * n * r * (t.vocab_size * t.hidden_size) as f64;
+        decoder += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * t.hidden_size as f64);
+        decoder += 2.0 * n * r * (t.vocab_size * t.hidden_size) as f64;
         for grid in &prompt.image_grid_thw {
             let patches = grid.iter().product::<usize>() as f64;
             let window = (v.window_size / 14).pow(2) as f64;
             let full = v.fullatt_block_indexes.len() as f64;
             let block = v.hidden_size * (4 * v.hidden_size + 3 * v.intermediate_size);
             let merged = v.hidden_size * v.merge_unit();
-            pass += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
-            pass += 2.0 * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
-            pass +=
+            tower += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
+            tower += 2.0 * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
+            tower +=
                 4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
         }
     }
-    pass * if from_rollout { 4.0 } else { 5.0 }
+    [decoder, tower]
 }

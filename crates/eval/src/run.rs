@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use data::{BadRow, Prefetcher, Processor, Sample};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
+use rl::image_cache::ImageCache;
 use rl::policy::Policy;
 use rl::rollout::{FinishReason, Job, RolloutConfig, generate};
 use rl::sampler::Sampling;
@@ -165,7 +166,7 @@ fn answer_batch<B: Kernels, P: Policy<B>>(
         _ if ids.len() >= config.max_new_tokens => Some(FinishReason::Length),
         _ => None,
     };
-    let result = generate(policy, &jobs, config, context.interrupt, |job, index, id| {
+    let result = generate(policy, &jobs, config, &mut ImageCache::default(), context.interrupt, |job, index, id| {
         let ids = &mut answers[job][index];
         ids.push(id);
         if ends(ids).is_none() {

@@ -2,7 +2,8 @@
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
 
-use crate::attention::AttentionPlan;
+use crate::attention::decode::PromptKv;
+use crate::attention::packed::{KvGradients, Packed};
 use crate::config::TextConfig;
 use crate::layers::{Attend, BlockSaved, TransformerBlock};
 use crate::ops::Kernels;
@@ -49,17 +50,18 @@ impl<B: Kernels> Decoder<B> {
         B::rms_norm(x, self.norm.clone(), self.config.rms_norm_eps)
     }
 
-    /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless `recompute`.
+    /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless `recompute`. Keys and
+    /// values of every layer go to `kv` too, if it is there.
     pub fn forward_saving(
         &self,
         mut x: Tensor<B, 2>,
-        rotary: &Rotary<B>,
-        plan: &AttentionPlan<B>,
+        packed: Packed<B>,
         recompute: bool,
+        mut kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, DecoderSaved<B>) {
         let mut blocks = Vec::with_capacity(self.layers.len());
         for layer in &self.layers {
-            let (y, saved) = layer.forward_saving(x, rotary, plan, recompute);
+            let (y, saved) = layer.forward_saving(x, packed, recompute, kv.as_deref_mut());
             x = y;
             blocks.push(saved);
         }
@@ -72,9 +74,9 @@ impl<B: Kernels> Decoder<B> {
     pub fn backward(
         &self,
         saved: DecoderSaved<B>,
-        rotary: &Rotary<B>,
-        plan: &AttentionPlan<B>,
+        packed: Packed<B>,
         dy: Tensor<B, 2>,
+        kv: &mut KvGradients<B>,
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let DecoderSaved { mut blocks, last } = saved;
@@ -82,7 +84,7 @@ impl<B: Kernels> Decoder<B> {
         grads.add("model.norm.weight", dw);
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };
-            dx = layer.backward(saved, rotary, plan, dx, &format!("model.layers.{i}"), grads);
+            dx = layer.backward(saved, packed, dx, kv, &format!("model.layers.{i}"), grads);
         }
         dx
     }

@@ -5,7 +5,9 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use crate::attention::{AttentionPlan, AttentionSaved};
+use crate::attention::AttentionSaved;
+use crate::attention::decode::{Prefill, PromptKv};
+use crate::attention::packed::{KvGradients, Packed};
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor, to_f32};
 use crate::rope::Rotary;
@@ -160,50 +162,63 @@ impl<B: Kernels> TransformerBlock<B> {
         x.add(self.down.forward(act))
     }
 
-    /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if `recompute`.
+    /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if `recompute`. Keys and
+    /// values go to `kv` too, if it is there.
     pub fn forward_saving(
         &self,
         x: Tensor<B, 2>,
-        rotary: &Rotary<B>,
-        plan: &AttentionPlan<B>,
+        packed: Packed<B>,
         recompute: bool,
+        kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, BlockSaved<B>) {
         if recompute {
-            let y = self.forward(x.clone(), rotary, &mut Packed { plan });
+            let y = match kv {
+                Some(kv) => {
+                    let mut prefill = Prefill { plan: packed.plan, kv: std::mem::take(kv) };
+                    let y = self.forward(x.clone(), packed.rotary, &mut prefill);
+                    *kv = prefill.kv;
+                    y
+                }
+                None => self.forward(x.clone(), packed.rotary, &mut { packed }),
+            };
             return (y, BlockSaved { x, inner: None });
         }
-        let inner = self.inner(x.clone(), rotary, plan);
+        let inner = self.inner(x.clone(), packed);
+        if let Some(kv) = kv {
+            let [_, k, v] = inner.qkv.clone();
+            kv.push((k, v));
+        }
         let act = B::swiglu(inner.gate.clone(), inner.up.clone());
         let y = inner.x_mid.clone().add(self.down.forward(act));
         (y, BlockSaved { x, inner: Some(inner) })
     }
 
-    fn inner(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, plan: &AttentionPlan<B>) -> Inner<B> {
+    fn inner(&self, x: Tensor<B, 2>, packed: Packed<B>) -> Inner<B> {
         let n = x.dims()[0];
         let h1 = B::rms_norm(x.clone(), self.norm1.clone(), self.shape.eps);
-        let qkv = self.project(h1.clone(), rotary);
-        let [q, k, v] = qkv.clone();
-        let (o, attention) = B::packed_attention(q, k, v, plan);
+        let qkv = self.project(h1.clone(), packed.rotary);
+        let (o, attention) = packed.forward(self.index, qkv.clone());
         let x_mid = x.add(self.proj.forward(o.clone().reshape([n, self.shape.heads * self.shape.head_dim])));
         let h2 = B::rms_norm(x_mid.clone(), self.norm2.clone(), self.shape.eps);
         let (gate, up) = (self.gate.forward(h2.clone()), self.up.forward(h2.clone()));
         Inner { h1, qkv, o, attention, x_mid, h2, gate, up }
     }
 
-    /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input.
+    /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input. What crosses between a prompt
+    /// and responses that were computed apart from it goes through `kv`.
     pub fn backward(
         &self,
         saved: BlockSaved<B>,
-        rotary: &Rotary<B>,
-        plan: &AttentionPlan<B>,
+        packed: Packed<B>,
         dy: Tensor<B, 2>,
+        kv: &mut KvGradients<B>,
         prefix: &str,
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let BlockSaved { x, inner } = saved;
         let Inner { h1, qkv, o, attention, x_mid, h2, gate, up } = match inner {
             Some(inner) => inner,
-            None => self.inner(x.clone(), rotary, plan),
+            None => self.inner(x.clone(), packed),
         };
         let n = x.dims()[0];
         let BlockShape { heads, head_dim: hd, eps, .. } = self.shape;
@@ -220,9 +235,9 @@ impl<B: Kernels> TransformerBlock<B> {
         // attention
         let o_flat = o.clone().reshape([n, heads * hd]);
         let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{prefix}.{}.{}", names.attn, names.proj), grads);
-        let [dq, dk, dv] = B::packed_attention_backward(qkv, o, &attention, d_o.reshape([n, heads, hd]), plan);
-        let dq = B::rotate_backward(dq, rotary);
-        let dk = B::rotate_backward(dk, rotary);
+        let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
+        let dq = B::rotate_backward(dq, packed.rotary);
+        let dk = B::rotate_backward(dk, packed.rotary);
         let flat = |t: Tensor<B, 3>| {
             let [n, h, hd] = t.dims();
             t.reshape([n, h * hd])
@@ -263,17 +278,5 @@ impl<B: Kernels> TransformerBlock<B> {
         self.gate.visit(&format!("{prefix}.mlp.gate_proj"), visitor);
         self.up.visit(&format!("{prefix}.mlp.up_proj"), visitor);
         self.down.visit(&format!("{prefix}.mlp.down_proj"), visitor);
-    }
-}
-
-/// Attention over packed tokens, nothing cached.
-pub struct Packed<'a, B: Backend> {
-    /// Who attends to whom.
-    pub plan: &'a AttentionPlan<B>,
-}
-
-impl<B: Kernels> Attend<B> for Packed<'_, B> {
-    fn attend(&mut self, _: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3> {
-        B::packed_attention(q, k, v, self.plan).0
     }
 }

@@ -18,6 +18,7 @@ pub mod ops;
 pub mod params;
 pub mod rope;
 pub mod save;
+pub mod shared;
 pub mod vision;
 
 pub use attention::{AttentionPlan, Response};

@@ -1,16 +1,17 @@
 //! The whole model over packed batches: one forward for scoring, prefill and training, and its backward.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use crate::attention::decode::{DecodeCache, Prefill, PromptKv};
 use crate::attention::mass::{self, AttentionMass, Looker, Measure};
+use crate::attention::packed::{KvGradients, Packed};
 use crate::attention::{AttentionPlan, Response};
 use crate::config::Qwen2_5_VLConfig;
 use crate::decoder::{Decoder, DecoderSaved};
 use crate::error::ModelError;
-use crate::layers::Packed;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::{Rotary, mrope_positions, mrope_table, next_position};
@@ -33,8 +34,8 @@ pub struct Prompt {
     pub input_ids: Vec<u32>,
     /// M-RoPE positions `[3][P]`.
     pub position_ids: [Vec<i64>; 3],
-    /// Normalised patches of all images, row-major `[N, 1176]`.
-    pub pixel_values: Vec<f32>,
+    /// Normalised patches of all images, row-major `[N, 1176]`. Copies of a prompt share them.
+    pub pixel_values: Arc<Vec<f32>>,
     /// `[t, h, w]` in patches, one an image.
     pub image_grid_thw: Vec<[usize; 3]>,
 }
@@ -76,7 +77,7 @@ impl Prompt {
             )));
         }
         let position_ids = mrope_positions(config, &input_ids, &image_grid_thw)?;
-        Ok(Self { input_ids, position_ids, pixel_values, image_grid_thw })
+        Ok(Self { input_ids, position_ids, pixel_values: Arc::new(pixel_values), image_grid_thw })
     }
 
     /// Tokens.
@@ -111,9 +112,9 @@ pub struct PackedBatch<B: Backend> {
     pub image_rows: Vec<usize>,
     /// Packed tokens, `N`.
     pub tokens: usize,
-    ids: Tensor<B, 1, Int>,
-    rotary: Rotary<B>,
-    plan: AttentionPlan<B>,
+    pub(crate) ids: Tensor<B, 1, Int>,
+    pub(crate) rotary: Rotary<B>,
+    pub(crate) plan: AttentionPlan<B>,
     /// Where row `i` comes from in `[embedded ids; image embeddings]`, and the split back; none without images.
     merge: Option<Merge<B>>,
 }
@@ -181,6 +182,37 @@ impl<B: Kernels> PackedBatch<B> {
         }
     }
 
+    /// Responses that continue a prompt which is computed apart from them, see [`SharedPrompt`](crate::shared::SharedPrompt). Rows
+    /// are numbered as if the prompt came first.
+    pub fn part(config: &Qwen2_5_VLConfig, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
+        let p = prompt.len();
+        let ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
+        let mut end = p;
+        let responses: Vec<Response> = responses
+            .iter()
+            .map(|r| {
+                end += r.len();
+                Response { rows: end - r.len()..end, prompt: 0 }
+            })
+            .collect();
+        let first = prompt.next_position();
+        let positions: Vec<i64> = responses.iter().flat_map(|r| (0..r.rows.len() as i64).map(|t| first + t)).collect();
+        Self {
+            plan: AttentionPlan::continuing(p, &responses, device),
+            rotary: mrope_table(&config.text, &[positions.clone(), positions.clone(), positions], device),
+            tokens: end,
+            ids: int_tensor(ids, device),
+            prompts: vec![0..p],
+            image_rows: prompt.image_rows(config),
+            responses,
+            merge: None,
+        }
+    }
+
+    pub(crate) fn packed(&self) -> Packed<'_, B> {
+        Packed::new(&self.rotary, &self.plan)
+    }
+
     /// Rows whose hidden state predicts each response token, response by response, and nothing else.
     pub fn predicting_rows(&self) -> Vec<usize> {
         let mut rows = Vec::new();
@@ -225,10 +257,19 @@ impl<B: Backend> Images<B> {
     }
 }
 
+/// Where a training forward has its image embeddings from.
+#[derive(Debug, Clone)]
+pub enum Pictures<'a, B: Backend> {
+    /// From the tower, which gets gradients; none without images.
+    Trained(Option<&'a Images<B>>),
+    /// Computed before, `[M, d]`: the tower gets no gradients.
+    Embedded(Option<Tensor<B, 2>>),
+}
+
 /// What a training forward keeps.
 pub struct Tape<B: Backend> {
-    decoder: DecoderSaved<B>,
-    vision: Option<VisionSaved<B>>,
+    pub(crate) decoder: DecoderSaved<B>,
+    vision: Option<(VisionSaved<B>, VisionPlan<B>)>,
 }
 
 impl<B: Kernels> Qwen2_5_VL<B> {
@@ -252,7 +293,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         B::affine(hidden, self.head().0, None)
     }
 
-    fn embed(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+    pub(crate) fn embed(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         let x = self.decoder.embed.clone().select(0, batch.ids.clone());
         match (&batch.merge, image_embeds) {
             (Some(merge), Some(images)) => Tensor::cat(vec![x, images], 0).select(0, merge.source.clone()),
@@ -262,7 +303,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
 
     /// Final-normed hidden states `[N, d]` of a packed batch.
     pub fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut Packed { plan: &batch.plan })
+        self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut batch.packed())
     }
 
     /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and generated text.
@@ -308,45 +349,59 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         hidden
     }
 
-    /// The training forward: hidden states `[N, d]` and what the backward needs. With `train_vision` the tower's
-    /// activations are kept too; without it the tower runs as in scoring and gets no gradient.
+    /// The training forward: hidden states `[N, d]` and what the backward needs.
     pub fn forward_saving(
         &self,
         batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
-        train_vision: bool,
+        pictures: Pictures<B>,
         recompute: bool,
     ) -> (Tensor<B, 2>, Tape<B>) {
-        let (embeds, vision) = match images {
-            Some(images) if train_vision => {
+        self.forward_keeping(batch, pictures, recompute, None)
+    }
+
+    /// As [`forward_saving`](Self::forward_saving); keys and values of every layer go to `kv`, if it is there.
+    pub(crate) fn forward_keeping(
+        &self,
+        batch: &PackedBatch<B>,
+        pictures: Pictures<B>,
+        recompute: bool,
+        kv: Option<&mut PromptKv<B>>,
+    ) -> (Tensor<B, 2>, Tape<B>) {
+        let (embeds, vision) = match pictures {
+            Pictures::Trained(Some(images)) => {
                 let (e, saved) = self.visual.forward_saving(images.pixels.clone(), &images.plan, recompute);
-                (Some(e), Some(saved))
+                (Some(e), Some((saved, images.plan.clone())))
             }
-            Some(images) => (Some(self.encode_images(images)), None),
-            None => (None, None),
+            Pictures::Trained(None) => (None, None),
+            Pictures::Embedded(embeds) => (embeds, None),
         };
-        let (hidden, decoder) =
-            self.decoder.forward_saving(self.embed(batch, embeds), &batch.rotary, &batch.plan, recompute);
+        let x = self.embed(batch, embeds);
+        let (hidden, decoder) = self.decoder.forward_saving(x, batch.packed(), recompute, kv);
         (hidden, Tape { decoder, vision })
     }
 
     /// Adds the gradients of all parameters but the head's for `d_hidden [N, d]`.
-    pub fn backward(
+    pub fn backward(&self, tape: Tape<B>, batch: &PackedBatch<B>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>) {
+        self.backward_with(tape, batch, d_hidden, &mut KvGradients::default(), grads);
+    }
+
+    /// As [`backward`](Self::backward), with what parts of the group added to the gradients of keys and values.
+    pub(crate) fn backward_with(
         &self,
         tape: Tape<B>,
         batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
         d_hidden: Tensor<B, 2>,
+        kv: &mut KvGradients<B>,
         grads: &mut Gradients<B>,
     ) {
-        let dx = self.decoder.backward(tape.decoder, &batch.rotary, &batch.plan, d_hidden, grads);
+        let dx = self.decoder.backward(tape.decoder, batch.packed(), d_hidden, kv, grads);
         match &batch.merge {
             None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),
             Some(merge) => {
                 let d_text = dx.clone().select(0, merge.text_rows.clone());
                 self.decoder.embed_backward(merge.text_ids.clone(), d_text, grads);
-                if let (Some(saved), Some(images)) = (tape.vision, images) {
-                    self.visual.backward(saved, &images.plan, dx.select(0, merge.image_rows.clone()), grads);
+                if let Some((saved, plan)) = tape.vision {
+                    self.visual.backward(saved, &plan, dx.select(0, merge.image_rows.clone()), grads);
                 }
             }
         }

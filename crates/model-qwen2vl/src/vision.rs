@@ -3,8 +3,9 @@
 use burn::tensor::{Int, Tensor, TensorData, activation, backend::Backend};
 
 use crate::attention::AttentionPlan;
+use crate::attention::packed::{KvGradients, Packed};
 use crate::config::VisionConfig;
-use crate::layers::{BlockSaved, Linear, Packed, TransformerBlock};
+use crate::layers::{BlockSaved, Linear, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor, cast_to, to_f32};
 use crate::rope::{Rotary, VisionLayout, vision_layout, vision_table};
@@ -68,8 +69,9 @@ pub struct VisionSaved<B: Backend> {
 }
 
 impl<B: Kernels> VisionTower<B> {
-    fn plan_of<'a>(&self, i: usize, plan: &'a VisionPlan<B>) -> &'a AttentionPlan<B> {
-        if self.config.fullatt_block_indexes.contains(&i) { &plan.full } else { &plan.windows }
+    fn packed<'a>(&self, i: usize, plan: &'a VisionPlan<B>) -> Packed<'a, B> {
+        let full = self.config.fullatt_block_indexes.contains(&i);
+        Packed::new(&plan.rotary, if full { &plan.full } else { &plan.windows })
     }
 
     fn patches(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
@@ -92,7 +94,7 @@ impl<B: Kernels> VisionTower<B> {
     pub fn forward(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
         let mut x = self.patch_embed.forward(self.patches(pixels, plan));
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, &plan.rotary, &mut Packed { plan: self.plan_of(i, plan) });
+            x = block.forward(x, &plan.rotary, &mut self.packed(i, plan));
         }
         self.merge(x, plan)
     }
@@ -108,7 +110,7 @@ impl<B: Kernels> VisionTower<B> {
         let mut x = self.patch_embed.forward(patches.clone());
         let mut blocks = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
-            let (y, saved) = block.forward_saving(x, &plan.rotary, self.plan_of(i, plan), recompute);
+            let (y, saved) = block.forward_saving(x, self.packed(i, plan), recompute, None);
             x = y;
             blocks.push(saved);
         }
@@ -128,7 +130,8 @@ impl<B: Kernels> VisionTower<B> {
         grads.add("visual.merger.ln_q.weight", dw);
         for (i, block) in self.blocks.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };
-            dx = block.backward(saved, &plan.rotary, self.plan_of(i, plan), dx, &format!("visual.blocks.{i}"), grads);
+            let none = &mut KvGradients::default();
+            dx = block.backward(saved, self.packed(i, plan), dx, none, &format!("visual.blocks.{i}"), grads);
         }
         grads.add("visual.patch_embed.proj.weight", dx.transpose().matmul(patches));
     }

@@ -11,6 +11,7 @@ use crate::advantage::{AdvantageInputs, estimate};
 use crate::config::{Config, OldLogProbs};
 use crate::engine::{GroupRef, ResponseScores, ScoreRequest, score};
 use crate::error::TrainError;
+use crate::image_cache::ImageCache;
 use crate::loss::{KlConfig, LossConfig, kl};
 use crate::perturb::{Perturbation, Perturber};
 use crate::policy::Policy;
@@ -167,7 +168,7 @@ fn log_probs_of(scores: Vec<Vec<ResponseScores>>) -> Vec<Vec<f32>> {
     scores.into_iter().flatten().map(|s| s.log_probs).collect()
 }
 
-/// Computes what the algorithm declares and shapes the advantages.
+/// Computes what the algorithm declares and shapes the advantages. `images` holds what the policy's tower made of the prompts' pictures.
 ///
 /// # Errors
 /// Streams and settings that do not fit, from the estimator or the shaping.
@@ -176,6 +177,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     reference: Option<&P>,
     groups: Vec<Group>,
     recipe: &Recipe<B>,
+    images: &mut ImageCache<B>,
 ) -> Result<(Experience, ExperienceTimes), TrainError> {
     let config = recipe.config;
     let declared = recipe.shaping.streams();
@@ -214,11 +216,11 @@ pub fn make<B: Kernels, P: Policy<B>>(
             streams.visual_focus = Some(ragged(&groups, |r| r.visual_focus.clone().unwrap_or_default()));
         }
         if compared && groups.iter().any(|g| g.carried) {
-            current = Some(current_log_probs(policy, &groups, &plain));
+            current = Some(current_log_probs(policy, images, &groups, &plain));
         }
         rollout_log_probs.clone()
     } else {
-        let scores: Vec<ResponseScores> = score(policy, &refs, &request).into_iter().flatten().collect();
+        let scores: Vec<ResponseScores> = score(policy, images, &refs, &request).into_iter().flatten().collect();
         if focus.is_some() {
             streams.visual_focus = Some(scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
         }
@@ -244,7 +246,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     let clock = std::time::Instant::now();
     let needs_reference = recipe.loss.kl.in_loss() || recipe.loss.kl.in_reward();
     let ref_log_probs = match (needs_reference, reference) {
-        (true, Some(reference)) => Some(log_probs_of(score(reference, &refs, &plain))),
+        (true, Some(reference)) => Some(log_probs_of(score(reference, &mut ImageCache::default(), &refs, &plain))),
         (true, None) => {
             return Err(TrainError::Input("a KL term needs the reference policy, which was not loaded".into()));
         }
@@ -264,7 +266,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
                     .flat_map(|g| g.responses.iter().map(|r| perception_span(recipe.processor, &r.ids)))
                     .collect();
                 streams.unperceived_log_probs =
-                    Some(crate::spans::unperceived_log_probs(policy, &refs, &spans, current, &plain));
+                    Some(crate::spans::unperceived_log_probs(policy, images, &refs, &spans, current, &plain));
                 streams.perception_spans = Some(spans);
             }
             _ => {}
@@ -331,11 +333,16 @@ pub fn make<B: Kernels, P: Policy<B>>(
 }
 
 /// The sampler's log-probs where this policy was the sampler, recomputed ones in groups that were carried over.
-fn current_log_probs<B: Kernels, P: Policy<B>>(policy: &P, groups: &[Group], request: &ScoreRequest) -> Vec<Vec<f32>> {
+fn current_log_probs<B: Kernels, P: Policy<B>>(
+    policy: &P,
+    images: &mut ImageCache<B>,
+    groups: &[Group],
+    request: &ScoreRequest,
+) -> Vec<Vec<f32>> {
     let mut out = Vec::new();
     for group in groups {
         match group.carried {
-            true => out.extend(log_probs_of(score(policy, &[group.refs()], request))),
+            true => out.extend(log_probs_of(score(policy, images, &[group.refs()], request))),
             false => out.extend(group.responses.iter().map(|r| r.log_probs.clone())),
         }
     }
@@ -373,6 +380,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
 ) -> Result<Vec<Vec<f32>>, TrainError> {
     let seed = recipe.config.trainer.seed ^ 0x0070_6572_7475_7262 ^ recipe.step;
     let mut out = Vec::new();
+    let none = &mut ImageCache::default();
     // Group by group: a draw a response needs a copy of the pixels for each.
     for group in groups {
         let item = &group.item;
@@ -386,7 +394,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
         let scores = match draw {
             Draw::Prompt => {
                 let prompt = draws.draw(0).map_err(named)?;
-                score(policy, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
+                score(policy, none, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
             }
             Draw::Response => {
                 let count = group.responses.len() as u64;
@@ -396,7 +404,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
                     .zip(&group.responses)
                     .map(|(prompt, r)| GroupRef { prompt, responses: vec![&r.ids] })
                     .collect();
-                score(policy, &refs, request)
+                score(policy, none, &refs, request)
             }
         };
         out.extend(log_probs_of(scores));

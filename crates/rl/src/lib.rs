@@ -7,6 +7,7 @@ pub mod engine;
 pub mod error;
 pub mod experience;
 pub mod focus;
+pub mod image_cache;
 pub mod launch;
 pub mod loss;
 pub mod optimizer;

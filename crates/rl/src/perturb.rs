@@ -7,6 +7,8 @@
 //! | Gaussian noise | noise on every pixel of the resized picture, cut to black and white |
 //! | blank | all black |
 
+use std::sync::Arc;
+
 use data::image::{RgbImage, decode_within, process};
 use data::{ImageSource, Processor};
 use model_qwen2vl::model::Prompt;
@@ -198,12 +200,12 @@ impl<'a> Perturber<'a> {
                         "the pictures of a prompt changed between two passes over it (or are not kept with it)".into(),
                     ));
                 }
-                prompt.pixel_values = values;
+                prompt.pixel_values = values.into();
             }
             Perturbation::GaussianNoise { sigma } => {
                 let plane = limits.patch_size * limits.patch_size;
                 let frames = limits.temporal_patch_size;
-                for (i, frame) in prompt.pixel_values.chunks_exact_mut(plane * frames).enumerate() {
+                for (i, frame) in Arc::make_mut(&mut prompt.pixel_values).chunks_exact_mut(plane * frames).enumerate() {
                     let channel = i % 3;
                     let (mean, std) = (f64::from(limits.mean[channel]), f64::from(limits.std[channel]));
                     let (first, repeated) = frame.split_at_mut(plane);
@@ -227,7 +229,7 @@ impl<'a> Perturber<'a> {
         let limits = self.processor.limits();
         let width = limits.patch_dim();
         let black: Vec<f32> = (0..3).map(|c| -limits.mean[c] / limits.std[c]).collect();
-        for (i, patch) in prompt.pixel_values.chunks_exact_mut(width).enumerate() {
+        for (i, patch) in Arc::make_mut(&mut prompt.pixel_values).chunks_exact_mut(width).enumerate() {
             if is_black(i) {
                 for (values, black) in patch.chunks_exact_mut(width / 3).zip(&black) {
                     values.fill(*black);
@@ -258,7 +260,7 @@ mod tests {
         let prompt = Prompt {
             input_ids: vec![],
             position_ids: Default::default(),
-            pixel_values: patches.values,
+            pixel_values: patches.values.into(),
             image_grid_thw: vec![patches.grid_thw],
         };
         (prompt, vec![ImageSource::Bytes(png.into_inner().into())])

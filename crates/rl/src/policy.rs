@@ -4,7 +4,8 @@ use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use model_qwen2vl::attention::decode::{DecodeCache, PromptKv};
-use model_qwen2vl::model::{Images, PackedBatch, Prompt, Tape};
+use model_qwen2vl::model::{Images, PackedBatch, Pictures, Prompt, Tape};
+use model_qwen2vl::shared::{PartTape, SharedPrompt, TrainedPrompt};
 use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor, Qwen2_5_VL};
 
 /// A group to pack: a prompt and the token ids of some of its responses.
@@ -14,6 +15,12 @@ pub type PackGroup<'a> = (&'a Prompt, Vec<&'a [u32]>);
 pub trait Policy<B: Kernels>: Clone + Send {
     /// What a training forward keeps for its backward.
     type Tape;
+    /// A prompt whose group does not fit into one pass, while its responses are scored in parts.
+    type Shared;
+    /// The same in training.
+    type Trained;
+    /// What the training forward of a part keeps for its backward.
+    type PartTape;
     /// Keys and values of rows being decoded.
     type Cache;
     /// Keys and values of prefilled prompts.
@@ -43,19 +50,37 @@ pub trait Policy<B: Kernels>: Clone + Send {
     fn forward_saving(
         &self,
         batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
-        train_vision: bool,
+        pictures: Pictures<B>,
         recompute: bool,
     ) -> (Tensor<B, 2>, Self::Tape);
     /// Adds all gradients but the head's.
-    fn backward(
+    fn backward(&self, tape: Self::Tape, batch: &PackedBatch<B>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>);
+    /// Packs some responses of a prompt that is computed apart; rows are numbered as if it came first.
+    fn pack_part(&self, prompt: &Prompt, responses: &[&[u32]]) -> PackedBatch<B>;
+    /// Computes a prompt for scoring in parts.
+    fn share(&self, prompt: &Prompt, image_embeds: Option<Tensor<B, 2>>) -> Self::Shared;
+    /// Final-normed hidden states `[N, d]` of the prompt and of one part.
+    fn hidden_part(&self, shared: &Self::Shared, part: &PackedBatch<B>) -> Tensor<B, 2>;
+    /// Computes a prompt for training in parts.
+    fn share_saving(&self, prompt: &Prompt, pictures: Pictures<B>, recompute: bool) -> Self::Trained;
+    /// The training forward of a part.
+    fn forward_saving_part(
         &self,
-        tape: Self::Tape,
-        batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
+        prompt: &Self::Trained,
+        part: &PackedBatch<B>,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, Self::PartTape);
+    /// Adds all gradients of a part's own tokens but the head's.
+    fn backward_part(
+        &self,
+        tape: Self::PartTape,
+        prompt: &mut Self::Trained,
+        part: &PackedBatch<B>,
         d_hidden: Tensor<B, 2>,
         grads: &mut Gradients<B>,
     );
+    /// Adds the gradients of the prompt after all of its parts.
+    fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>);
     /// The head's matrix `[V, d]` and the name of its gradient.
     fn head(&self) -> (&Tensor<B, 2>, &'static str);
     /// Shows every parameter to `visitor`.
@@ -83,6 +108,9 @@ pub trait Policy<B: Kernels>: Clone + Send {
 
 impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     type Tape = Tape<B>;
+    type Shared = SharedPrompt<B>;
+    type Trained = TrainedPrompt<B>;
+    type PartTape = PartTape<B>;
     type Cache = DecodeCache<B>;
     type Kv = PromptKv<B>;
 
@@ -119,21 +147,46 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     fn forward_saving(
         &self,
         batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
-        train_vision: bool,
+        pictures: Pictures<B>,
         recompute: bool,
     ) -> (Tensor<B, 2>, Self::Tape) {
-        self.forward_saving(batch, images, train_vision, recompute)
+        self.forward_saving(batch, pictures, recompute)
     }
-    fn backward(
+    fn backward(&self, tape: Self::Tape, batch: &PackedBatch<B>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>) {
+        self.backward(tape, batch, d_hidden, grads);
+    }
+    fn pack_part(&self, prompt: &Prompt, responses: &[&[u32]]) -> PackedBatch<B> {
+        PackedBatch::part(&self.config, prompt, responses, &self.device())
+    }
+    fn share(&self, prompt: &Prompt, image_embeds: Option<Tensor<B, 2>>) -> Self::Shared {
+        self.share(prompt, image_embeds)
+    }
+    fn hidden_part(&self, shared: &Self::Shared, part: &PackedBatch<B>) -> Tensor<B, 2> {
+        self.hidden_part(shared, part)
+    }
+    fn share_saving(&self, prompt: &Prompt, pictures: Pictures<B>, recompute: bool) -> Self::Trained {
+        self.share_saving(prompt, pictures, recompute)
+    }
+    fn forward_saving_part(
         &self,
-        tape: Self::Tape,
-        batch: &PackedBatch<B>,
-        images: Option<&Images<B>>,
+        prompt: &Self::Trained,
+        part: &PackedBatch<B>,
+        recompute: bool,
+    ) -> (Tensor<B, 2>, Self::PartTape) {
+        self.forward_saving_part(prompt, part, recompute)
+    }
+    fn backward_part(
+        &self,
+        tape: Self::PartTape,
+        prompt: &mut Self::Trained,
+        part: &PackedBatch<B>,
         d_hidden: Tensor<B, 2>,
         grads: &mut Gradients<B>,
     ) {
-        self.backward(tape, batch, images, d_hidden, grads);
+        self.backward_part(tape, prompt, part, d_hidden, grads);
+    }
+    fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>) {
+        self.backward_shared(prompt, grads);
     }
     fn head(&self) -> (&Tensor<B, 2>, &'static str) {
         self.head()

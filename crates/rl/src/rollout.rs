@@ -9,6 +9,7 @@ use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::focus;
+use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::sampler::{Sampling, sample, suppression, uniform};
 
@@ -148,7 +149,8 @@ impl<B: Kernels> Later<B> {
     }
 }
 
-/// Runs the jobs; the responses of each, in order. `on_token(job, response, id)` sees each token as it is sampled.
+/// Runs the jobs; the responses of each, in order. Image embeddings stay in `images` for the passes that follow.
+/// `on_token(job, response, id)` sees each token as it is sampled.
 ///
 /// # Errors
 /// [`Interrupted`] when `interrupt` is set: nothing that was generated is kept.
@@ -156,6 +158,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     policy: &P,
     jobs: &[Job],
     config: &RolloutConfig,
+    images: &mut ImageCache<B>,
     interrupt: &AtomicBool,
     mut on_token: impl FnMut(usize, usize, u32),
 ) -> Result<(Vec<Vec<Response>>, RolloutStats), Interrupted> {
@@ -196,7 +199,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             wave.reverse();
             for part in prefill_parts(&wave, jobs, config.prefill_token_budget) {
                 stack = None;
-                let last = admit(policy, &mut cache, jobs, part, config, &mut rows, &mut stats);
+                let last = admit(policy, &mut cache, jobs, part, config, images, &mut rows, &mut stats);
                 hidden = Some(match hidden.take() {
                     Some(h) => Tensor::cat(vec![h, last], 0),
                     None => last,
@@ -304,6 +307,7 @@ fn prefill_parts<'a>(wave: &'a [usize], jobs: &[Job], budget: usize) -> Vec<&'a 
     parts
 }
 
+#[allow(clippy::too_many_arguments)] // the state of the loop above
 /// Prefills some jobs and adds their rows; the hidden state of each row's prompt end, `[rows, d]`.
 fn admit<B: Kernels, P: Policy<B>>(
     policy: &P,
@@ -311,19 +315,20 @@ fn admit<B: Kernels, P: Policy<B>>(
     jobs: &[Job],
     part: &[usize],
     config: &RolloutConfig,
+    images: &mut ImageCache<B>,
     rows: &mut Vec<Row<B>>,
     stats: &mut RolloutStats,
 ) -> Tensor<B, 2> {
     let prompts: Vec<&Prompt> = part.iter().map(|&j| jobs[j].prompt).collect();
     let clock = std::time::Instant::now();
-    let images = policy.images(&prompts).map(|i| policy.encode_images(&i));
+    let embeds = images.embed(policy, &prompts);
     // What is queued belongs to the part that queued it.
     let _ = B::sync(&policy.device());
     stats.vision_s += clock.elapsed().as_secs_f64();
     let clock = std::time::Instant::now();
     let groups: Vec<_> = prompts.iter().map(|p| (*p, vec![])).collect();
     let batch: PackedBatch<B> = policy.pack(&groups);
-    let (hidden, kv) = policy.prefill(&batch, images);
+    let (hidden, kv) = policy.prefill(&batch, embeds);
     policy.admit(cache, &kv, &batch.prompts, config.n);
     for (&job, range) in part.iter().zip(&batch.prompts) {
         let prototype = config.focus.and_then(|mode| {

@@ -6,6 +6,7 @@ use data::Processor;
 use model_qwen2vl::Kernels;
 
 use crate::engine::{GroupRef, ScoreRequest, score};
+use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 
 /// Tags around the description; the format prompt has to ask for them.
@@ -35,6 +36,7 @@ pub fn perception_span(processor: &Processor, ids: &[u32]) -> Option<Range<usize
 /// Responses without a span keep `old` altogether. One list a response, in the order of the groups.
 pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
     policy: &P,
+    images: &mut ImageCache<B>,
     groups: &[GroupRef],
     spans: &[Option<Range<usize>>],
     old: &[Vec<f32>],
@@ -57,7 +59,7 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
             continue;
         }
         let group = GroupRef { prompt: group.prompt, responses: cut.iter().map(|(_, _, ids)| &ids[..]).collect() };
-        for ((i, span, _), scores) in cut.iter().zip(score(policy, &[group], request).into_iter().flatten()) {
+        for ((i, span, _), scores) in cut.iter().zip(score(policy, images, &[group], request).into_iter().flatten()) {
             out[*i][span.end..].copy_from_slice(&scores.log_probs[span.start..]);
         }
     }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::engine::{GradientOptions, MicroGradients, MicroScores, Ragged, accumulate};
 use crate::error::TrainError;
 use crate::experience::Experience;
+use crate::image_cache::ImageCache;
 use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
 use crate::optimizer::{AdamW, gradients};
 use crate::policy::Policy;
@@ -90,19 +91,31 @@ pub struct Schedule {
     pub total: usize,
 }
 
+/// What an update changes.
+pub struct Learner<'a, B: Kernels, P> {
+    /// The policy.
+    pub policy: &'a mut P,
+    /// Its optimizer.
+    pub optimizer: &'a mut AdamW<B>,
+    /// Image embeddings of the policy's tower: read where it is frozen, forgotten where it learns.
+    pub images: &'a mut ImageCache<B>,
+}
+
 /// All optimizer steps of one experience; the metrics of the update. `schedule.done` grows.
 ///
 /// # Errors
 /// Loss settings and streams that do not fit.
 pub fn update<B: Kernels, P: Policy<B>>(
-    policy: &mut P,
-    optimizer: &mut AdamW<B>,
+    Learner { policy, optimizer, images }: Learner<B, P>,
     experience: &Experience,
     config: &Config,
     loss: &LossConfig,
     options: &GradientOptions,
     schedule: &mut Schedule,
 ) -> Result<(BTreeMap<String, f64>, UpdateTimes), TrainError> {
+    if options.train_vision {
+        images.clear();
+    }
     let mut times = UpdateTimes::default();
     let mut metrics: BTreeMap<String, f64> = BTreeMap::new();
     let refs = experience.refs();
@@ -120,7 +133,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
             let closure = LossOf { loss, experience, first: &first[start..], denominators: Denominators::of(lengths) };
             let mut sums = MetricSums::default();
             let mut grads = gradients(&config.actor.optim);
-            accumulate(policy, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
+            accumulate(policy, images, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
             times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
             // What is queued belongs to the part that queued it.
             let _ = B::sync(&policy.device());

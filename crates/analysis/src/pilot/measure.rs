@@ -11,6 +11,7 @@ use reward::Reward;
 use rl::TrainError;
 use rl::experience::{Group, grade};
 use rl::focus;
+use rl::image_cache::ImageCache;
 use rl::prompts::{Prompts, SetAside};
 use rl::rollout::{Job, RolloutConfig, generate};
 use rl::sampler::Sampling;
@@ -142,8 +143,8 @@ impl Pilot {
         for rows in rows.chunks(PROMPTS_AT_ONCE) {
             let items = prompts.load_many(rows, model, &mut aside, note).map_err(E::from)?;
             let jobs: Vec<Job> = items.iter().map(|i| Job { prompt: &i.prompt, key: i.row as u64 }).collect();
-            let (responses, _) =
-                generate(model, &jobs, &config, interrupt, |_, _, _| {}).map_err(|e| E::from(e.into()))?;
+            let (responses, _) = generate(model, &jobs, &config, &mut ImageCache::default(), interrupt, |_, _, _| {})
+                .map_err(|e| E::from(e.into()))?;
             for group in grade(items, responses, prompts.processor(), reward).map_err(E::from)? {
                 for measured in measure(model, &group, &mut maps).map_err(E::from)? {
                     each(measured)?;

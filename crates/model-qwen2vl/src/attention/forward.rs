@@ -179,11 +179,23 @@ pub(crate) fn concat<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>, d
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
 }
 
-/// Block outputs back to packed order.
+/// Block outputs back to packed order; zeros for rows that are only looked at.
 pub(crate) fn in_order<B: Backend>(outputs: Vec<Tensor<B, 3>>, plan: &AttentionPlan<B>) -> Tensor<B, 3> {
     let all = concat(outputs, 0);
-    match &plan.inverse {
+    let all = match &plan.inverse {
         Some(index) => all.select(0, index.clone()),
         None => all,
+    };
+    behind(plan.looked_at, all)
+}
+
+/// `x` behind `count` rows of zeros.
+pub(crate) fn behind<B: Backend, const D: usize>(count: usize, x: Tensor<B, D>) -> Tensor<B, D> {
+    if count == 0 {
+        return x;
     }
+    let mut shape = x.dims();
+    shape[0] = count;
+    let zeros = Tensor::zeros(shape, (&x.device(), x.dtype()));
+    Tensor::cat(vec![zeros, x], 0)
 }

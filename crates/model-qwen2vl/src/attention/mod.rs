@@ -5,6 +5,7 @@ mod backward;
 pub mod decode;
 mod forward;
 pub mod mass;
+pub mod packed;
 mod plan;
 pub(crate) mod scores;
 

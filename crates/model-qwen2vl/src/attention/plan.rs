@@ -71,13 +71,15 @@ pub(crate) struct Block<B: Backend> {
 #[derive(Debug, Clone)]
 pub struct AttentionPlan<B: Backend> {
     pub(crate) blocks: Vec<Block<B>>,
-    /// Row of the concatenated block outputs that holds packed row `i`; none if they are in order already.
+    /// Row of the concatenated block outputs that holds row `i` of those that ask; none if they are in order already.
     pub(crate) inverse: Option<Tensor<B, 1, Int>>,
     pub(crate) causal: bool,
     /// The segments themselves, `(rows, prefix rows)`, for specialisations that need no padding.
     pub segments: Vec<(Range<usize>, Option<Range<usize>>)>,
     /// Packed rows.
     pub tokens: usize,
+    /// Rows at the front that are only looked at: keys and values without queries.
+    pub(crate) looked_at: usize,
 }
 
 /// A padded block may cost this much more than its real score area before another one is opened.
@@ -110,7 +112,14 @@ impl<B: Backend> AttentionPlan<B> {
     pub fn causal(prompts: &[Range<usize>], responses: &[Response], device: &B::Device) -> Self {
         let mut segments: Vec<_> = prompts.iter().map(|r| (r.clone(), None)).collect();
         segments.extend(responses.iter().map(|r| (r.rows.clone(), Some(prompts[r.prompt].clone()))));
-        Self::new(segments, true, device)
+        Self::new(segments, 0, true, device)
+    }
+
+    /// Causal attention of responses to themselves and to a prompt of which only keys and values are there: its `prompt` rows
+    /// come first and ask nothing.
+    pub fn continuing(prompt: usize, responses: &[Response], device: &B::Device) -> Self {
+        let segments = responses.iter().map(|r| (r.rows.clone(), Some(0..prompt))).collect();
+        Self::new(segments, prompt, true, device)
     }
 
     /// Attention inside each of consecutive runs of the given lengths, in both directions (the vision tower).
@@ -123,11 +132,16 @@ impl<B: Backend> AttentionPlan<B> {
                 (start - len..start, None)
             })
             .collect();
-        Self::new(segments, false, device)
+        Self::new(segments, 0, false, device)
     }
 
-    fn new(segments: Vec<(Range<usize>, Option<Range<usize>>)>, causal: bool, device: &B::Device) -> Self {
-        let tokens = segments.iter().map(|(r, _)| r.len()).sum();
+    fn new(
+        segments: Vec<(Range<usize>, Option<Range<usize>>)>,
+        looked_at: usize,
+        causal: bool,
+        device: &B::Device,
+    ) -> Self {
+        let tokens = looked_at + segments.iter().map(|(r, _)| r.len()).sum::<usize>();
         let mut blocks = Vec::new();
         let mut place = vec![0i32; tokens];
         let mut placed = 0;
@@ -178,13 +192,18 @@ impl<B: Backend> AttentionPlan<B> {
                 prefix: (p > 0).then(|| Gather::new(&prefix_rows, device)),
             });
         }
-        let in_order = placed == tokens && place.iter().enumerate().all(|(i, &p)| i as i32 == p);
+        let place = place.split_off(looked_at);
+        let in_order = placed == place.len() && place.iter().enumerate().all(|(i, &p)| i as i32 == p);
         Self {
             blocks,
-            inverse: (!in_order).then(|| Tensor::from_data(TensorData::new(place, [tokens]), device)),
+            inverse: (!in_order).then(|| {
+                let len = place.len();
+                Tensor::from_data(TensorData::new(place, [len]), device)
+            }),
             causal,
             segments,
             tokens,
+            looked_at,
         }
     }
 }

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use model_qwen2vl::{
     Gradients, Kernels, ParamVisitor, Qwen2_5_VL, head,
     load::hub_name,
-    model::{Images, PackedBatch, Prompt, int_tensor},
+    model::{Images, PackedBatch, Pictures, Prompt, int_tensor},
 };
 
 type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
@@ -26,7 +26,11 @@ fn engine<B: Kernels>(
     let device = model.device();
     let batch = PackedBatch::new(&model.config, groups, &device);
     let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
-    let (hidden, tape) = model.forward_saving(&batch, images.as_ref(), train_vision, recompute);
+    let pictures = match train_vision {
+        true => Pictures::Trained(images.as_ref()),
+        false => Pictures::Embedded(images.as_ref().map(|i| model.encode_images(i))),
+    };
+    let (hidden, tape) = model.forward_saving(&batch, pictures, recompute);
     let dims = hidden.dims();
     let rows = int_tensor(batch.predicting_rows(), &device);
     let targets =
@@ -47,7 +51,7 @@ fn engine<B: Kernels>(
         &mut grads,
     );
     let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
-    model.backward(tape, &batch, images.as_ref(), d_hidden, &mut grads);
+    model.backward(tape, &batch, d_hidden, &mut grads);
     grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect()
 }
 
@@ -116,7 +120,7 @@ fn as_torch<B: Kernels>() {
         let device = model.device();
         let batch = PackedBatch::new(&model.config, &groups, &device);
         let images = Images::new(&model.config, [&prompt], &device);
-        let (hidden, tape) = model.forward_saving(&batch, images.as_ref(), true, true);
+        let (hidden, tape) = model.forward_saving(&batch, Pictures::Trained(images.as_ref()), true);
         let dims = hidden.dims();
         let rows = int_tensor(batch.predicting_rows(), &device);
         let targets = int_tensor(response.iter().map(|&i| i as usize), &device);
@@ -134,7 +138,7 @@ fn as_torch<B: Kernels>() {
             &mut grads,
         );
         let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
-        model.backward(tape, &batch, images.as_ref(), d_hidden, &mut grads);
+        model.backward(tape, &batch, d_hidden, &mut grads);
         let ours: BTreeMap<String, Vec<f32>> = grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect();
         let theirs: BTreeMap<String, Vec<f32>> = golden
             .names()

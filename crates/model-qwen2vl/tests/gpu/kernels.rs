@@ -250,22 +250,31 @@ fn attention<B: Kernels>() {
         (1, 1, 16, &[], &[(300, &[1])]),
         (1, 1, 8, &[], &[(4200, &[])]),
     ];
+    let check =
+        |(h, hkv, hd): (usize, usize, usize), plan: AttentionPlan<B>, host_plan: AttentionPlan<Cpu>, what: &str| {
+            let what = format!("attention of {h}/{hkv} heads of {hd}, {what}");
+            let n = plan.tokens;
+            let [q, k, v, d_o] = [h, hkv, hkv, h].map(|heads| random::<B, 3>([n, heads, hd]));
+            let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
+            let qkv = [q.clone(), k.clone(), v.clone()];
+            let ours = B::packed_attention_backward(qkv, o.clone(), &saved, d_o.clone(), &plan);
+            let [q, k, v, d_o] = [q, k, v, d_o].map(|t| host(&t));
+            let (po, saved) = forward(q.clone(), k.clone(), v.clone(), &host_plan);
+            as_host(o, po.clone(), &what);
+            let plain = backward([q, k, v], po, &saved, d_o, &host_plan);
+            for (name, (ours, plain)) in ["dq", "dk", "dv"].iter().zip(ours.into_iter().zip(plain)) {
+                as_host(ours, plain, &format!("{what}: {name}"));
+            }
+        };
     for (h, hkv, hd, windows, groups) in cases {
-        let what = format!("attention of {h}/{hkv} heads of {hd}, {windows:?} {groups:?}");
-        let (plan, host_plan) = (attention_plan::<B>(windows, groups), attention_plan::<Cpu>(windows, groups));
-        let n = plan.tokens;
-        let [q, k, v, d_o] = [h, hkv, hkv, h].map(|heads| random::<B, 3>([n, heads, hd]));
-        let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
-        let qkv = [q.clone(), k.clone(), v.clone()];
-        let ours = B::packed_attention_backward(qkv, o.clone(), &saved, d_o.clone(), &plan);
-        let [q, k, v, d_o] = [q, k, v, d_o].map(|t| host(&t));
-        let (po, saved) = forward(q.clone(), k.clone(), v.clone(), &host_plan);
-        as_host(o, po.clone(), &what);
-        let plain = backward([q, k, v], po, &saved, d_o, &host_plan);
-        for (name, (ours, plain)) in ["dq", "dk", "dv"].iter().zip(ours.into_iter().zip(plain)) {
-            as_host(ours, plain, &format!("{what}: {name}"));
-        }
+        let plans = (attention_plan(windows, groups), attention_plan(windows, groups));
+        check((h, hkv, hd), plans.0, plans.1, &format!("{windows:?} {groups:?}"));
     }
+    // Responses behind a prompt of which only keys and values are there.
+    let responses = [9..20, 20..21, 21..50].map(|rows| Response { rows, prompt: 0 });
+    let (device, cpu) = (Default::default(), Default::default());
+    let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
+    check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
     for (half, loose) in halves::<B>() {
         let plan = attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
         let [q, k, v, d_o] = [4, 2, 2, 4].map(|heads| cast_to(random::<B, 3>([plan.tokens, heads, 32]), half));

@@ -114,6 +114,7 @@ impl Config {
         checks.at_least_one(rollout.val_n, "rollout.val_n");
         checks.at_least_one(rollout.max_batch_rows, "rollout.max_batch_rows");
         checks.at_least_one(rollout.prefill_token_budget, "rollout.prefill_token_budget");
+        checks.not_negative(rollout.image_cache_gib, "rollout.image_cache_gib");
         checks.need(
             rollout.val_n <= 1 || rollout.val_temperature > 0.0,
             &["rollout.val_n", "rollout.val_temperature"],

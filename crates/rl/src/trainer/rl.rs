@@ -13,6 +13,7 @@ use crate::config::{OldLogProbs, RlStage};
 use crate::engine::GradientOptions;
 use crate::error::TrainError;
 use crate::experience::{Experience, Group, Recipe, grade, make};
+use crate::image_cache::ImageCache;
 use crate::loss::{KlController, KlType, LossConfig};
 use crate::policy::Policy;
 use crate::progress::{Phase, StepReport};
@@ -20,7 +21,7 @@ use crate::prompts::Prompts;
 use crate::rollout::{FinishReason, Job, RolloutStats, generate};
 use crate::sampler::Sampling;
 use crate::shaping::{AdvantageShaping, Stream};
-use crate::update::{Schedule, update};
+use crate::update::{Learner, Schedule, update};
 
 /// A kept group in a checkpoint.
 pub(super) fn carry(group: &Group) -> Carried {
@@ -138,7 +139,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 
     /// Samples and grades until the batch is full.
-    fn collect(&mut self, prompts: &Prompts, shaping: &dyn AdvantageShaping<B>) -> Result<Batch, TrainError> {
+    fn collect(
+        &mut self,
+        prompts: &Prompts,
+        shaping: &dyn AdvantageShaping<B>,
+        images: &mut ImageCache<B>,
+    ) -> Result<Batch, TrainError> {
         let config = self.setup.config.clone();
         let (algorithm, size) = (&config.algorithm, config.data.rollout_batch_size);
         let sampling = Sampling {
@@ -206,7 +212,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let max = rollout.max_new_tokens;
             let mut lengths = std::collections::HashMap::new();
             let (responses, stats) =
-                generate(&self.policy, &jobs, &rollout, &self.setup.interrupt, |job, response, id| {
+                generate(&self.policy, &jobs, &rollout, images, &self.setup.interrupt, |job, response, id| {
                     let length: &mut usize = lengths.entry((job, response)).or_default();
                     *length += 1;
                     if eos.contains(&id) || *length == max {
@@ -219,6 +225,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                         &self.policy,
                         &jobs,
                         &self.rollout_config(1, Sampling::greedy()),
+                        images,
                         &self.setup.interrupt,
                         |_, _, _| {},
                     )?
@@ -271,7 +278,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         steps: usize,
     ) -> Result<(Metrics, f64, u64), TrainError> {
         let config = self.setup.config.clone();
-        let batch = self.collect(prompts, shaping)?;
+        let mut images = ImageCache::new(config.rollout.image_cache_gib);
+        let batch = self.collect(prompts, shaping, &mut images)?;
         let collected = batch.metrics();
         let reward = batch.sampled_reward / batch.sampled.max(1) as f64;
         let Batch { groups, surplus, cursor, .. } = batch;
@@ -290,7 +298,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             kl_coef: self.state.kl_coef,
             step: self.state.step,
         };
-        let (experience, times) = make(&self.policy, self.reference.as_ref(), groups, &recipe)?;
+        let (experience, times) = make(&self.policy, self.reference.as_ref(), groups, &recipe, &mut images)?;
         if self.interrupted() {
             return Err(TrainError::Interrupted);
         }
@@ -308,8 +316,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         // The learning rate follows the training steps, so that a step that kept fewer prompts does not move it.
         let updates = config.data.rollout_batch_size.div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
         let mut schedule = Schedule { done: self.state.stage_step as usize * updates, total: steps * updates };
-        let (updated, update_times) =
-            update(&mut self.policy, &mut self.optimizer, &experience, &config, loss, &options, &mut schedule)?;
+        let learner = Learner { policy: &mut self.policy, optimizer: &mut self.optimizer, images: &mut images };
+        let (updated, update_times) = update(learner, &experience, &config, loss, &options, &mut schedule)?;
 
         // From here on the step is complete.
         self.state.optimizer_steps +=

@@ -9,6 +9,7 @@ use super::{Metrics, Trainer, sft_optim};
 use crate::config::{Recompute, SftStage};
 use crate::engine::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
 use crate::error::TrainError;
+use crate::image_cache::ImageCache;
 use crate::optimizer::{gradients, learning_rate};
 use crate::policy::Policy;
 use crate::progress::{Phase, StepReport};
@@ -97,7 +98,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         };
         let mut grads = gradients(&self.setup.config.actor.optim);
         let mut total = 0f64;
-        accumulate(&self.policy, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
+        let none = &mut ImageCache::default();
+        accumulate(&self.policy, none, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
             let sum = micro
                 .log_probs
                 .clone()

@@ -10,6 +10,7 @@ use serde_json::{Map, json};
 use super::{Metrics, Trainer};
 use crate::error::TrainError;
 use crate::experience::{Group, grade};
+use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::rollout::{Job, generate};
@@ -47,9 +48,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let progress = &mut self.setup.progress;
             let items = prompts.load_many(rows, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
             let jobs: Vec<Job> = items.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
-            let (responses, _) = generate(&self.policy, &jobs, &greedy, &self.setup.interrupt, |_, _, _| {})?;
+            let images = &mut ImageCache::new(config.rollout.image_cache_gib);
+            let (responses, _) = generate(&self.policy, &jobs, &greedy, images, &self.setup.interrupt, |_, _, _| {})?;
             let many = match &sampled {
-                Some(config) => Some(generate(&self.policy, &jobs, config, &self.setup.interrupt, |_, _, _| {})?.0),
+                Some(config) => {
+                    Some(generate(&self.policy, &jobs, config, images, &self.setup.interrupt, |_, _, _| {})?.0)
+                }
                 None => None,
             };
             progress.advance(rows.len() as u64);

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use rl::image_cache::ImageCache;
 use rl::launch::{toy_config, write_toy_folder};
 use rl::policy::Policy;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
@@ -81,7 +82,7 @@ pub fn rollout<B: Kernels>(model: &Qwen2_5_VL<B>, n: usize, max_new_tokens: usiz
 /// The responses to `prompts`, whose places are their keys.
 pub fn sample<B: Kernels>(model: &Qwen2_5_VL<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
     let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
-    generate(model, &jobs, config, &AtomicBool::new(false), |_, _, _| {}).unwrap().0
+    generate(model, &jobs, config, &mut ImageCache::default(), &AtomicBool::new(false), |_, _, _| {}).unwrap().0
 }
 
 /// Largest difference of two ragged lists of the same shape.

@@ -9,12 +9,13 @@ use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
 use reward::{Reward, RewardConfig};
 use rl::config::{Config, Source, resolve};
-use rl::engine::{GradientOptions, GroupRef, MicroGradients, ScoreRequest, accumulate, micro_batches, score};
+use rl::engine::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes, score};
 use rl::experience::{Experience, Group, Recipe, grade, make};
+use rl::image_cache::ImageCache;
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
 use rl::spans::{perception_span, unperceived_log_probs};
-use rl::update::{Schedule, update};
+use rl::update::{Learner, Schedule, update};
 
 /// Prompts and sampled responses; five groups of four, 20 to 80 tokens each.
 struct Batch {
@@ -54,7 +55,7 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
     let groups = batch.groups();
     let request =
         |token_budget| ScoreRequest { temperature: 0.8, entropy: true, focus: Some(PrototypeMode::Mean), token_budget };
-    let all = score(&model, &groups, &request(100_000));
+    let all = score(&model, &mut ImageCache::default(), &groups, &request(100_000));
     let check =
         |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
             for (a, b) in got.iter().copied().flatten().zip(expected.iter().copied().flatten()) {
@@ -68,17 +69,17 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
         };
     let expected: Vec<_> = all.iter().collect();
     for budget in BUDGETS {
-        let got = score(&model, &groups, &request(budget));
+        let got = score(&model, &mut ImageCache::default(), &groups, &request(budget));
         check(
-            &format!("budget {budget}, {} micro-batches", micro_batches(&groups, budget).len()),
+            &format!("budget {budget}, {} passes", passes(&groups, budget).len()),
             &got.iter().collect::<Vec<_>>(),
             &expected,
         );
     }
-    assert!(micro_batches(&groups, 45).iter().any(|m| m.iter().any(|(_, r)| r.len() < 4)), "a group is split");
+    assert!(passes(&groups, 45).iter().any(|pass| matches!(pass, Pass::Parts(..))), "a group is split");
     for order in [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3]] {
         let groups: Vec<GroupRef> = order.iter().map(|&i| groups[i].clone()).collect();
-        let got = score(&model, &groups, &request(120));
+        let got = score(&model, &mut ImageCache::default(), &groups, &request(120));
         check(
             &format!("order {order:?}"),
             &got.iter().collect::<Vec<_>>(),
@@ -88,7 +89,12 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
     // Alone, nothing is padded.
     for (g, group) in groups.iter().enumerate() {
         for (r, response) in group.responses.iter().enumerate() {
-            let alone = score(&model, &[GroupRef { prompt: group.prompt, responses: vec![response] }], &request(1));
+            let alone = score(
+                &model,
+                &mut ImageCache::default(),
+                &[GroupRef { prompt: group.prompt, responses: vec![response] }],
+                &request(1),
+            );
             check("alone", &[&alone[0]], &[&vec![all[g][r].clone()]]);
         }
     }
@@ -105,7 +111,7 @@ fn gradients<B: Kernels>(
     let options = GradientOptions { temperature: 1.0, entropy: true, token_budget, train_vision: true, recompute };
     let mut grads = Gradients::default();
     let device = model.device();
-    accumulate(model, &groups, &options, &mut grads, |micro| -> Result<_, ()> {
+    accumulate(model, &mut ImageCache::default(), &groups, &options, &mut grads, |micro| -> Result<_, ()> {
         let weights: Vec<f32> = micro
             .micro
             .iter()
@@ -201,7 +207,7 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience 
         kl_coef: 0.01,
         step: 1,
     };
-    make(model, None, groups, &recipe).unwrap().0
+    make(model, None, groups, &recipe, &mut ImageCache::default()).unwrap().0
 }
 
 /// Groups that an earlier policy sampled keep the log-probs that it reported; the others get this policy's.
@@ -222,7 +228,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
         kl_coef: 0.0,
         step: 1,
     };
-    let made = make(&moved, None, groups, &recipe).unwrap().0;
+    let made = make(&moved, None, groups, &recipe, &mut ImageCache::default()).unwrap().0;
     for ((old, rollout), carried) in made.old_log_probs.iter().zip(&made.rollout_log_probs).zip(carried) {
         assert_eq!(difference(old, rollout) < 1e-6, carried, "{old:?} {rollout:?}");
     }
@@ -244,11 +250,16 @@ fn a_description_is_taken_out<B: Kernels>() {
     let group = GroupRef { prompt: &prompts[1], responses: vec![&plain, &described, &open] };
     let of = |responses: Vec<&[u32]>| -> Vec<Vec<f32>> {
         let group = GroupRef { prompt: &prompts[1], responses };
-        score(&model, &[group], &request).into_iter().flatten().map(|s| s.log_probs).collect()
+        score(&model, &mut ImageCache::default(), &[group], &request)
+            .into_iter()
+            .flatten()
+            .map(|s| s.log_probs)
+            .collect()
     };
     let old = of(group.responses.clone());
     let spans = vec![None, Some(span.clone()), None];
-    let found = unperceived_log_probs(&model, std::slice::from_ref(&group), &spans, &old, &request);
+    let found =
+        unperceived_log_probs(&model, &mut ImageCache::default(), std::slice::from_ref(&group), &spans, &old, &request);
     let short = [&described[..span.start], &described[span.end..]].concat();
     let expected = &of(vec![&short])[0];
     assert_eq!((&found[0], &found[2]), (&old[0], &old[2]));
@@ -281,8 +292,7 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
             };
             let mut schedule = Schedule { done: 0, total: 1 };
             let (metrics, _) = update(
-                &mut policy,
-                &mut optimizer,
+                Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() },
                 &experience,
                 &config,
                 &config.to_loss_config(),

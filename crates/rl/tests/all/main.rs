@@ -2,5 +2,6 @@
 
 mod common;
 mod engine;
+mod images;
 mod learn;
 mod rollout;

@@ -8,6 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
 use rl::engine::{GroupRef, ScoreRequest, score};
+use rl::image_cache::ImageCache;
 use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
 
@@ -48,7 +49,9 @@ fn company_changes_nothing<B: Kernels>() {
     // Each prompt keeps its key.
     for order in [vec![4, 3, 2, 1, 0], vec![2, 0, 4, 1, 3], vec![1], vec![3, 0]] {
         let jobs: Vec<Job> = order.iter().map(|&i| Job { prompt: &prompts[i], key: i as u64 }).collect();
-        let got = generate(&model, &jobs, &config, &AtomicBool::new(false), |_, _, _| {}).unwrap().0;
+        let got = generate(&model, &jobs, &config, &mut ImageCache::default(), &AtomicBool::new(false), |_, _, _| {})
+            .unwrap()
+            .0;
         check(&format!("order {order:?}"), &got, &order.iter().map(|&i| &expected[i]).collect::<Vec<_>>());
     }
     // Fewer responses are the first of more.
@@ -69,9 +72,14 @@ fn lengths_and_ends<B: Kernels>() {
         let config = RolloutConfig { min_new_tokens, max_new_tokens, focus, ..rollout(&model, 4, 0) };
         let mut seen = Vec::new();
         let jobs: Vec<Job> = prompts.iter().map(|prompt| Job { prompt, key: 1 }).collect();
-        let (got, stats) = generate(&model, &jobs, &config, &AtomicBool::new(false), |job, response, id| {
-            seen.push((job, response, id))
-        })
+        let (got, stats) = generate(
+            &model,
+            &jobs,
+            &config,
+            &mut ImageCache::default(),
+            &AtomicBool::new(false),
+            |job, response, id| seen.push((job, response, id)),
+        )
         .unwrap();
         for (job, group) in got.iter().enumerate() {
             assert_eq!(group.len(), 4);
@@ -165,7 +173,12 @@ fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
             .zip(&got)
             .map(|(prompt, group)| GroupRef { prompt, responses: group.iter().map(|r| &r.ids[..]).collect() })
             .collect();
-        let scores = score(&model, &groups, &ScoreRequest { temperature, entropy: false, focus, token_budget: 200 });
+        let scores = score(
+            &model,
+            &mut ImageCache::default(),
+            &groups,
+            &ScoreRequest { temperature, entropy: false, focus, token_budget: 200 },
+        );
         let (mut log_prob, mut rho) = (0f32, 0f32);
         for (response, score) in got.iter().flatten().zip(scores.iter().flatten()) {
             log_prob = log_prob.max(difference(&response.log_probs, &score.log_probs));
@@ -212,7 +225,7 @@ fn an_interrupt_stops_it<B: Kernels>() {
     let jobs: Vec<Job> = prompts.iter().map(|prompt| Job { prompt, key: 0 }).collect();
     let flag = AtomicBool::new(false);
     let mut tokens = 0;
-    let result = generate(&model, &jobs, &config, &flag, |_, _, _| {
+    let result = generate(&model, &jobs, &config, &mut ImageCache::default(), &flag, |_, _, _| {
         tokens += 1;
         flag.store(tokens >= 20, Ordering::Relaxed);
     });

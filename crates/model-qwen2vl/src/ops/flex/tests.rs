@@ -118,6 +118,10 @@ fn plans() -> Vec<(&'static str, AttentionPlan<F>)> {
         ),
         ("windows", AttentionPlan::bidirectional(&[16, 16, 4, 16, 8], &device)),
         ("one window", AttentionPlan::bidirectional(&[300], &device)),
+        (
+            "a prompt computed before",
+            AttentionPlan::continuing(13, &[13..20, 20..21, 21..60].map(|rows| Response { rows, prompt: 0 }), &device),
+        ),
     ]
 }
 

@@ -43,7 +43,7 @@ fn a_key_like_no_other_gets_the_list() {
     refused(
         "[rollout]\ngpu_memory_utilization = 0.6\n",
         "run.toml:2: unknown key `rollout.gpu_memory_utilization`; the keys of [rollout] are n, temperature, top_p, \
-         max_batch_rows, prefill_token_budget, val_temperature, val_top_p, val_n",
+         max_batch_rows, prefill_token_budget, image_cache_gib, val_temperature, val_top_p, val_n",
     );
     refused(
         "[cluster]\nn = 3\n",
