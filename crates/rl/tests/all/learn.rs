@@ -331,17 +331,5 @@ fn perturbed_pictures_need_pictures() {
     assert_eq!(lines.unwrap().len(), 1);
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty: $($test:ident)*) => {
-        mod $backend {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<$type>();
-                }
-            )*
-        }
-    };
-}
 on!(flex, burn_flex::Flex<f32, i32>: the_reward_rises every_algorithm_learns every_algorithm_runs);
 on!(ndarray, burn_ndarray::NdArray<f32>: the_reward_rises);
