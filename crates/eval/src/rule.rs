@@ -296,7 +296,8 @@ mod tests {
         assert!(Rule::Choice.is_right("A", "A", &points) && !Rule::Choice.is_right("B", "A", &points));
     }
 
-    /// mathruler drops units and takes letters for factors: of choices that it finds equal, the one written the same counts.
+    /// mathruler drops units and takes letters for factors: of choices that it finds equal, the one written the same
+    /// counts.
     #[test]
     fn choices_that_mathruler_cannot_tell_apart() {
         let theorems = columns(&[("choices", r#"["SSS","AAS","ASA","SAS"]"#)]);
