@@ -52,6 +52,16 @@ fn a_step_has_the_keys_of_the_peer_and_ours() {
     }
 }
 
+/// A picture is prompt enough.
+#[test]
+fn a_prompt_may_have_no_words() {
+    let sizes = ["--rollouts", "2", "--image", "56", "--text-tokens", "0", "--response-tokens", "3", "--steps", "1"];
+    let output = bench(&[&["step", "--preset", "toy", "--json"], &sizes[..]].concat());
+    succeeded(&output);
+    let row: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(row["prompt_tokens"], 2 + 56 / 28 * (56 / 28), "{row}");
+}
+
 #[test]
 fn a_sweep_is_a_table_and_two_pictures() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,6 +87,10 @@ fn bad_usage_is_one_message() {
         (&["step", "--preset", "toy", "--steps", "0"], "--steps is 0"),
         (&["step", "--preset", "toy", "--image", "10"], "28"),
         (&["step", "--preset", "toy", "--algorithm", "vgpo", "--rollouts", "1"], "--rollouts 2"),
+        (&["step", "--preset", "toy", "--prompts", "1000000000000"], "--prompts"),
+        (&["step", "--preset", "toy", "--response-tokens", "18446744073709551615"], "--response-tokens"),
+        (&["step", "--preset", "toy", "--image", "99999999999"], "--image"),
+        (&["step", "--preset", "toy", "--image", "0", "--text-tokens", "0"], "--text-tokens 1"),
         (&["step"], "--model"),
         (&["sweep", "--preset", "toy", "response", "--values", "0"], "1 or more"),
         (&["sweep", "--preset", "toy", "model", "--values", "toy", "--plot", "x"], "--plot"),

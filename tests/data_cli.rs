@@ -124,6 +124,7 @@ fn mistakes_of_use_end_with_code_two_and_one_line() {
         vec!["inspect", "toy:sum", "--model", "/no/such/model"],
         vec!["toy", "addition", "-o", &out],
         vec!["toy", "sum?size=3", "-o", "x.csv"],
+        vec!["convert", "toy:sum?size=3", "-o", &out, "--pictures", "base64"],
         vec!["convert", "toy:sum?size=3", "-o", "/no/such/folder/x.parquet"],
     ] {
         let output = run(&args);

@@ -284,6 +284,15 @@ fn a_configuration_file_says_the_same() {
     assert!(!other.join("sums.jsonl").exists());
     std::fs::write(&config, "sample = 2\n").unwrap();
     refused(&mut with(&out, ""), &["eval.toml", "sample", "samples"]);
+    for (table, needles) in [
+        ("{ name = \"custom:few\", path = \"toy:count\", limits = 4 }", &["eval.toml", "limits", "limit"][..]),
+        ("{ name = \"custom:few\" }", &["eval.toml", "path"]),
+        ("{ name = \"custom:few\", path = \"toy:count\", limit = \"4\" }", &["eval.toml", "limit", "string"]),
+        ("3", &["eval.toml", "NAME=PATH"]),
+    ] {
+        std::fs::write(&config, format!("benchmarks = [{table}]\n")).unwrap();
+        refused(&mut with(&out, ""), needles);
+    }
 }
 
 /// Writes predictions and grades them.

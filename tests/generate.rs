@@ -504,3 +504,28 @@ fn bad_model_folders_are_refused() {
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
     call(folder.path(), &[], "?").refused(&["model.safetensors"]);
 }
+
+/// Weights that are numbers, but whose logits are not: what was sampled from them is no answer.
+#[test]
+fn outputs_that_are_no_numbers_are_an_error() {
+    let folder = copy();
+    let path = folder.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let (header, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = metadata.tensors();
+    let (_, norm) =
+        tensors.iter().find(|(name, _)| name.ends_with("norm.weight") && !name.contains("layers.")).unwrap();
+    assert_eq!(norm.dtype, Dtype::F32);
+    let mut damaged = bytes.clone();
+    let (start, end) = norm.data_offsets;
+    for value in damaged[header + 8 + start..header + 8 + end].chunks_exact_mut(4) {
+        value.copy_from_slice(&f32::MAX.to_le_bytes());
+    }
+    std::fs::write(&path, damaged).unwrap();
+    for options in ["", "--temperature 1", "--temperature 1 --top-p 0.9"] {
+        let output = call(folder.path(), &[], "?").with("--max-new-tokens 3").with(options).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.starts_with("error: ") && said.contains("not numbers") && said.lines().count() == 1, "{said}");
+    }
+}

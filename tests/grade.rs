@@ -180,6 +180,16 @@ not json
     assert!(err.contains("... and 30 more lines that could not be graded"), "{err}");
 }
 
+/// Editors on Windows begin a file with a byte order mark.
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_line() {
+    let line = r#"{"given": "1", "ground_truth": "1"}"#;
+    let rows = ok(&[], &format!("\u{feff}{line}\n{line}\n"));
+    assert_eq!(rows.iter().map(|row| row["accuracy"].as_f64()).collect::<Vec<_>>(), [Some(1.0); 2]);
+    // Anywhere else it is a character like others.
+    assert!(fails(1, &[], &format!("{line}\n\u{feff}{line}\n")).contains("standard input:2:"));
+}
+
 #[test]
 fn bad_usage_is_refused_with_the_reason() {
     let row = "{\"given\": \"1\", \"ground_truth\": \"1\"}";

@@ -77,6 +77,16 @@ fn a_dry_run_prints_a_configuration_that_reads_back() {
     assert!(!dir.path().join("runs").exists());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_dry_run_that_cannot_be_printed_fails() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_train")).arg("--dry-run").stdout(full).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with("error: ") && said.lines().count() == 1 && !said.contains("panicked"), "{said}");
+}
+
 /// The files of `configs/` for real models, and each of `configs/algorithms/` on the base that its head names.
 #[test]
 fn every_configuration_resolves() {

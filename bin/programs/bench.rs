@@ -120,6 +120,9 @@ struct Shared {
     dtype: rl::config::Dtype,
 }
 
+/// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
+const MOST_TOKENS: usize = 1 << 26;
+
 impl Shared {
     fn sizes(&self) -> Sizes {
         Sizes {
@@ -136,7 +139,6 @@ impl Shared {
         for (name, value) in [
             ("--prompts", self.prompts),
             ("--rollouts", self.rollouts),
-            ("--text-tokens", self.text_tokens),
             ("--response-tokens", self.response_tokens),
             ("--steps", self.steps),
             ("--micro-batch", self.micro_batch.unwrap_or(1)),
@@ -145,10 +147,24 @@ impl Shared {
                 return Err(Failure::input(format!("{name} is 0; give 1 or more")));
             }
         }
+        if self.text_tokens == 0 && self.image == 0 {
+            return Err(Failure::input("a prompt without a picture needs words: --text-tokens 1 or more"));
+        }
         if self.image > 0 && self.image < 28 {
             return Err(Failure::input(format!(
                 "--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none",
                 self.image
+            )));
+        }
+        let side = self.image / 28;
+        let prompt = side.saturating_mul(side).saturating_add(self.text_tokens);
+        let responses = self.rollouts.saturating_mul(self.response_tokens);
+        let tokens = prompt.saturating_add(responses).saturating_mul(self.prompts);
+        if tokens > MOST_TOKENS {
+            return Err(Failure::input(format!(
+                "{} prompts of {prompt} tokens with {} responses of {} each are more than the {MOST_TOKENS} tokens that a \
+                 step may have; lower --prompts, --rollouts, --image, --text-tokens or --response-tokens",
+                self.prompts, self.rollouts, self.response_tokens
             )));
         }
         if self.algorithm == "vgpo" && self.rollouts < 2 {
@@ -232,7 +248,7 @@ fn sweep<B: Kernels>(
         value
             .parse::<usize>()
             .ok()
-            .filter(|v| *v > 0 || over == "image")
+            .filter(|v| *v > 0 || matches!(over, "image" | "prompt"))
             .ok_or_else(|| Failure::input(format!("--values {value:?}: {over} takes whole numbers of 1 or more")))
     };
     let of_model = over == "model";

@@ -182,9 +182,9 @@ struct Convert {
     /// File to write: .parquet or .jsonl.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
-    /// Where a .jsonl file keeps its pictures.
-    #[arg(long, value_enum, default_value = "files")]
-    pictures: Pictures,
+    /// Where a .jsonl file keeps its pictures: files by default. A .parquet file always holds them itself.
+    #[arg(long, value_enum)]
+    pictures: Option<Pictures>,
 }
 
 #[derive(Args)]
@@ -202,13 +202,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Inspect(args) => run_inspect(&args),
         Command::Check(args) => run_check(&args),
-        Command::Convert(args) => {
-            let images = match args.pictures {
-                Pictures::Files => JsonImages::Files,
-                Pictures::Base64 => JsonImages::Base64,
-            };
-            args.sources.open_all().and_then(|(dataset, rows)| convert(&dataset, rows, &args.output, images))
-        }
+        Command::Convert(args) => run_convert(&args),
         Command::Toy(args) => {
             let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
             Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
@@ -328,6 +322,19 @@ fn run_check(args: &Check) -> Result<ExitCode, DataError> {
     bar.finish_and_clear();
     print(&format!("{} of {rows} rows are good\n", rows - faults))?;
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn run_convert(args: &Convert) -> Result<ExitCode, DataError> {
+    if args.pictures.is_some() && args.output.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet")) {
+        let reason = "a parquet file always holds its pictures; leave --pictures out, or write a .jsonl file";
+        return Err(DataError::File { path: args.output.clone(), reason: reason.into() });
+    }
+    let images = match args.pictures {
+        None | Some(Pictures::Files) => JsonImages::Files,
+        Some(Pictures::Base64) => JsonImages::Base64,
+    };
+    let (dataset, rows) = args.sources.open_all()?;
+    convert(&dataset, rows, &args.output, images)
 }
 
 fn convert(

@@ -19,6 +19,7 @@ use row::{Keys, Row};
 
 /// Longest line that is read, in bytes. A longer one is a bad line.
 const MAX_LINE: usize = 1 << 26;
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// A chunk ends at so many lines or bytes.
 const CHUNK_LINES: usize = 8192;
 const CHUNK_BYTES: usize = 1 << 24;
@@ -319,6 +320,9 @@ impl Lines {
                 return Ok((lines, true));
             }
             self.number += 1;
+            if self.number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
+            }
             bytes += line.len();
             if line.len() > MAX_LINE {
                 skip_line(&mut self.reader).map_err(|e| fail(&self.name, e))?;

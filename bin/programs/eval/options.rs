@@ -1,5 +1,6 @@
 //! The options of `eval`: command line over configuration file over defaults, checked once.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -8,6 +9,8 @@ use eval::task::TaskSpec;
 use eval::{Benchmark, Extract, Rule};
 use rl::sampler::Sampling;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::common::{Failure, parse_backend, parse_dtype};
 
@@ -102,8 +105,7 @@ pub struct Options {
 }
 
 /// A benchmark in a configuration file.
-#[derive(Deserialize, Debug, Clone)]
-#[serde(untagged)]
+#[derive(Debug, Clone)]
 pub enum Entry {
     /// `"geo3k=FILE"`.
     Short(String),
@@ -128,6 +130,29 @@ pub struct Table {
     grader: Option<String>,
     extract: Option<String>,
     limit: Option<usize>,
+}
+
+/// Not untagged: that would forget which key of a table is wrong.
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("\"NAME=PATH\", or a table with `name` and `path`")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
+                Ok(Entry::Short(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
+                Table::deserialize(MapAccessDeserializer::new(map)).map(|table| Entry::Table(Box::new(table)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 /// What is to be done.

@@ -300,6 +300,17 @@ fn settings_of_transformers_5() {
     assert_eq!((processor.limits().min_pixels, processor.limits().max_pixels), (3136, 50176));
     assert_eq!(processor.limits().mean, [0.5; 3]);
     assert!(!processor.limits().process_image);
+
+    // A save of transformers 5 over a folder of 4 leaves the older file as it was.
+    let stale = edited("preprocessor_config.json", |mut config| {
+        config["max_pixels"] = json!(12345678);
+        config["image_mean"] = json!([0.1, 0.2, 0.3]);
+        Some(config)
+    });
+    std::fs::write(stale.path().join("processor_config.json"), config.to_string()).unwrap();
+    let processor = Processor::from_folder(stale.path()).unwrap();
+    assert_eq!((processor.limits().min_pixels, processor.limits().max_pixels), (3136, 50176));
+    assert_eq!(processor.limits().mean, [0.5; 3]);
 }
 
 #[test]

@@ -268,6 +268,46 @@ fn keys_ids_tasks_and_null_cells() {
     assert!(columns.iter().all(|c| c.used));
 }
 
+/// pandas writes a missing number as NaN: a row without an answer, not one whose answer is `NaN`.
+#[test]
+fn numbers_that_are_none_are_missing() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    let numbers = [1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.25];
+    let answers: ArrayRef = Arc::new(Float64Array::from_iter_values(numbers));
+    write(&path, vec![("problem", texts(["q"; 5])), ("answer", answers)], 10, false);
+    let dataset = open(&path);
+    for i in [1, 2, 3] {
+        let reason = dataset.get(i).unwrap_err().to_string();
+        assert!(reason.starts_with(&format!("row {i}")) && reason.ends_with("`answer` is missing or null"), "{reason}");
+    }
+    assert_eq!([0, 4].map(|i| dataset.get(i).unwrap().answer), ["1.5", "-0.25"]);
+}
+
+/// A pipe has nobody who writes into it, and a device has no end: both are named instead of read.
+#[cfg(unix)]
+#[test]
+fn pictures_that_are_no_files_cost_their_rows() {
+    let (_tmp, dir) = folder();
+    let pipe = dir.join("pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::create_dir(dir.join("folder.png")).unwrap();
+    let row = |picture: &str| format!(r#"{{"problem": "q", "answer": "1", "images": ["{picture}"]}}"#);
+    let rows = ["pipe.png", "/dev/zero", "folder.png"];
+    let path = dir.join("x.jsonl");
+    std::fs::write(&path, rows.map(row).join("\n")).unwrap();
+    let dataset = open(&path);
+    for (i, name) in rows.into_iter().enumerate() {
+        let picture = dataset.get(i).unwrap().images.remove(0);
+        for error in [picture.load().unwrap_err().to_string(), picture.header_size().unwrap_err().to_string()] {
+            assert!(error.contains(name) && error.contains("not a file"), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        }
+    }
+    let found = data::inspect::inspect(&Arc::new(dataset), 3, None, |_| {}).to_string();
+    assert!(rows.iter().all(|name| found.contains(name)), "{found}");
+}
+
 #[test]
 fn parquet_files_that_cannot_be_used() {
     let (_tmp, dir) = folder();

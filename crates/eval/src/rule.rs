@@ -296,6 +296,59 @@ mod tests {
         assert!(Rule::Choice.is_right("A", "A", &points) && !Rule::Choice.is_right("B", "A", &points));
     }
 
+    /// mathruler drops units and takes letters for factors: of choices that it finds equal, the one written the same
+    /// counts.
+    #[test]
+    fn choices_that_mathruler_cannot_tell_apart() {
+        let theorems = columns(&[("choices", r#"["SSS","AAS","ASA","SAS"]"#)]);
+        let areas = columns(&[("choices", r#"["24 cm","24 cm^2","24 m^2","48 cm^2"]"#)]);
+        let lengths = columns(&[("choices", r#"["2 feet","3 feet","4 feet","3 inches"]"#)]);
+        for (columns, given, truth, right) in [
+            (&theorems, "ASA", "C", true),
+            (&theorems, "AAS", "B", true),
+            (&theorems, "AAS", "C", false),
+            (&theorems, "ASA", "AAS", false),
+            (&theorems, "C", "ASA", true),
+            (&areas, "24 cm^2", "B", true),
+            (&areas, "24 cm^2", "A", false),
+            (&areas, "24 cm^2", "D", false),
+            (&areas, "B", "24 cm^2", true),
+            (&areas, "A", "24 cm^2", false),
+            (&lengths, "B", "3 feet", true),
+            (&lengths, "(B)", "3 feet", true),
+            (&lengths, "D", "3 feet", false),
+            (&lengths, "3 feet", "B", true),
+        ] {
+            for rule in [Rule::Choice, Rule::Either] {
+                // Either also takes what mathruler takes, which deletes units.
+                if rule == Rule::Choice || right {
+                    assert_eq!(rule.is_right(given, truth, columns), right, "{rule}: {given} for {truth}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_letters_in_any_order_and_spelling() {
+        let four = columns(&[("options", "A. 1; B. 2; C. 3; D. 4")]);
+        let none = columns(&[]);
+        for (columns, given, truth, right) in [
+            (&none, "AC", "A, C", true),
+            (&none, "C, A", "A, C", true),
+            (&none, "A and C", "A, C", true),
+            (&none, "A, B", "A, C", false),
+            (&none, "A", "A, C", false),
+            (&none, "A, B, C", "A, C", false),
+            (&four, "A, C", "AC", true),
+            (&four, "C, A", "AC", true),
+            (&four, "A", "AC", false),
+            // Without choices two capitals may be a segment.
+            (&none, "A, C", "AC", false),
+        ] {
+            assert_eq!(Rule::Choice.is_right(given, truth, columns), right, "{given} for {truth}");
+        }
+    }
+
     #[test]
     fn lists_that_are_no_choices() {
         for text in ["", "[]", "['a'", "['a', b]", "[1]", "x; y", "['a' 'b']", "['"] {

@@ -336,6 +336,28 @@ fn a_wrong_number_of_lines_is_an_error() {
     contains(&failure(&mut reward, 1), &["a line too many before", "the line was: late"]);
 }
 
+/// One reply too many after the last batch: nothing tells which of them was meant.
+#[test]
+fn a_second_reply_to_the_last_line_is_found_at_the_end() {
+    let late = r#"
+import json, sys, time
+for line in sys.stdin:
+    row = json.loads(line)
+    print(json.dumps({"overall": 1}), flush=True)
+    time.sleep(0.3)
+    print(json.dumps({"overall": 0}), flush=True)
+"#;
+    let mut reward = python(late);
+    assert_eq!(score(&mut reward, 1).unwrap().len(), 1);
+    let error = reward.finish().unwrap_err();
+    assert!(matches!(error, RewardError::CommandSurplus { .. }), "{error}");
+    contains(&error.to_string(), &["too many", "last reply", r#"{"overall": 0}"#]);
+    let mut behaved = python(ECHO);
+    score(&mut behaved, 5).unwrap();
+    behaved.finish().unwrap();
+    behaved.finish().unwrap();
+}
+
 #[test]
 fn after_an_error_the_next_call_starts_afresh() {
     let dir = tempfile::tempdir().unwrap();

@@ -81,3 +81,26 @@ impl From<crate::rollout::Interrupted> for TrainError {
         Self::Interrupted
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_not_what_the_user_gave() {
+        let path = PathBuf::from("x");
+        let io = |kind: ErrorKind| std::io::Error::from(kind);
+        let data = |kind| TrainError::Data(DataError::Io { path: "x".into(), source: io(kind) });
+        let model = |kind| TrainError::Model(ModelError::Io { path: "x".into(), source: io(kind) });
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded] {
+            assert_eq!([data(kind), model(kind)].map(|error| error.exit_code()), [1, 1], "{kind}");
+        }
+        let write = DataError::Write { path: path.clone(), source: io(ErrorKind::PermissionDenied) };
+        assert_eq!(TrainError::Data(write).exit_code(), 1);
+        assert_eq!(TrainError::RunFolder(RunFolderError::DiskFull(path)).exit_code(), 1);
+        // What cannot be read was named by somebody.
+        for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
+            assert_eq!([data(kind), model(kind)].map(|error| error.exit_code()), [2, 2], "{kind}");
+        }
+    }
+}

@@ -159,3 +159,34 @@ pub fn train<B: Kernels>(
     };
     Trainer::<B, _>::new(setup)?.run()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_two_models_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        write_toy_folder(dir.path()).unwrap();
+        let config = Qwen2_5_VLConfig::from_folder(dir.path()).unwrap();
+        let check = || check_folder(dir.path(), &Processor::from_folder(dir.path()).unwrap(), &config);
+        check().unwrap();
+        let path = dir.path().join("preprocessor_config.json");
+        let own: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        for (key, value, other) in [
+            ("patch_size", 16, format!("vision_config.patch_size = {}", config.vision.patch_size)),
+            ("merge_size", 1, format!("vision_config.spatial_merge_size = {}", config.vision.spatial_merge_size)),
+            ("temporal_patch_size", 1, format!("temporal_patch_size = {}", config.vision.temporal_patch_size)),
+        ] {
+            let mut settings = own.clone();
+            settings[key] = value.into();
+            std::fs::write(&path, settings.to_string()).unwrap();
+            let error = check().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            for part in [&format!("{key} = {value}"), &other, "two models", &dir.path().display().to_string()] {
+                assert!(said.contains(part), "{part:?} is not in: {said}");
+            }
+        }
+    }
+}

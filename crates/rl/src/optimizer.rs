@@ -267,13 +267,18 @@ const CHUNK: usize = 1 << 26;
 /// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
 /// being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
 fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
+    stochastic_in_chunks(x, seed, CHUNK)
+}
+
+/// Each chunk draws from a seed of its own.
+fn stochastic_in_chunks<B: Backend>(x: Tensor<B, 1>, seed: u64, chunk: usize) -> Tensor<B, 1> {
     let len = x.dims()[0];
-    if len > CHUNK {
+    if len > chunk {
         let part = |start: usize| {
-            let x = x.clone().narrow(0, start, CHUNK.min(len - start));
-            stochastic_bf16(x, seed.wrapping_add((start / CHUNK) as u64))
+            let x = x.clone().narrow(0, start, chunk.min(len - start));
+            stochastic_in_chunks(x, seed.wrapping_add((start / chunk) as u64), chunk)
         };
-        return Tensor::cat((0..len).step_by(CHUNK).map(part).collect(), 0);
+        return Tensor::cat((0..len).step_by(chunk).map(part).collect(), 0);
     }
     let tiny = x.clone().abs().clamp_min(1e-37);
     let spacing = tiny
@@ -474,6 +479,30 @@ mod tests {
             let moved: Vec<_> = values.iter().zip(&rounded).filter(|(a, b)| a != b).collect();
             assert!(moved.is_empty(), "{moved:?}");
         }
+    }
+
+    /// A tensor larger than a chunk: every value is rounded where it stands, and no two chunks by the same numbers.
+    #[test]
+    fn rounding_in_chunks_is_rounding() {
+        let bits = |x: Tensor<B, 1>| to_f32(x).into_data().to_vec::<f32>().unwrap();
+        let of = |values: &[f32]| {
+            Tensor::<B, 1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default())
+        };
+        // What bf16 holds comes back, the shorter last chunk included.
+        let held: Vec<f32> = (0..24).map(|i| half::bf16::from_bits(0x3F00 + 17 * i).to_f32()).collect();
+        assert_eq!(bits(stochastic_in_chunks(of(&held), 3, 7)), bits(stochastic_bf16(of(&held), 3)));
+        assert_eq!(bits(stochastic_in_chunks(of(&held), 3, 7)), held);
+        // Between two neighbours each chunk rounds as it does alone by its seed.
+        let between: Vec<f32> = held.iter().map(|x| x * 1.002).collect();
+        let alone: Vec<f32> =
+            between.chunks(7).enumerate().flat_map(|(i, part)| bits(stochastic_bf16(of(part), 3 + i as u64))).collect();
+        assert_eq!(bits(stochastic_in_chunks(of(&between), 3, 7)), alone);
+        assert!(between.iter().zip(&alone).all(|(x, y)| ((x - y) / x).abs() < 1.0 / 128.0));
+        let same = bits(stochastic_in_chunks(of(&[1.003; 7000]), 1, 70));
+        let ups: Vec<Vec<bool>> = same.chunks(70).map(|part| part.iter().map(|y| *y > 1.003).collect()).collect();
+        assert!(ups.windows(2).all(|pair| pair[0] != pair[1]));
+        let mean = same.iter().map(|y| f64::from(*y)).sum::<f64>() / 7000.0;
+        assert!((mean - 1.003).abs() < 4e-4, "{mean}");
     }
 
     /// Steps far smaller than the last bit of a weight move it on average, with no master copy.

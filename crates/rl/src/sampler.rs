@@ -243,6 +243,32 @@ mod tests {
         assert_eq!(id.into_scalar(), 0);
     }
 
+    /// Logits that are no numbers give a token of the vocabulary and a log-prob that says so; other rows notice nothing.
+    #[test]
+    fn logits_that_are_no_numbers_show_in_the_log_prob() {
+        let device = Default::default();
+        let weight = Tensor::<B, 2>::from_data([[1.0f32], [2.0], [0.5], [-1.0], [0.0]], &device);
+        let hidden = |rows: [[f32; 1]; 3]| Tensor::<B, 2>::from_data(rows, &device);
+        let nucleus = Sampling { temperature: 1.0, top_p: 0.9, seed: 0 };
+        let free = Sampling { top_p: 1.0, ..nucleus.clone() };
+        for sampling in [Sampling::greedy(), free, nucleus] {
+            for bad in [f32::NAN, f32::INFINITY] {
+                let run = |middle: f32| {
+                    let rows = hidden([[1.0], [middle], [-2.0]]);
+                    let (ids, log_probs) = sample(rows, &weight, &sampling, &[0.3, 0.6, 0.8], None);
+                    let ids = ids.into_data().convert::<i64>().to_vec::<i64>().unwrap();
+                    (ids, log_probs.into_data().to_vec::<f32>().unwrap())
+                };
+                let ((ids, log_probs), (good_ids, good)) = (run(bad), run(0.1));
+                assert!(ids.iter().all(|id| (0..5).contains(id)), "{sampling:?} {bad}: {ids:?}");
+                assert!(!log_probs[1].is_finite(), "{sampling:?} {bad}: {log_probs:?}");
+                for row in [0, 2] {
+                    assert_eq!((ids[row], log_probs[row]), (good_ids[row], good[row]), "{sampling:?} {bad}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn uniforms_are_uniform_and_distinct() {
         let mut all: Vec<f32> =

@@ -1,7 +1,7 @@
 //! Pictures of one summary, or of two models beside each other.
 
 use super::measure::Record;
-use super::summary::{LateEarly, Step, Summary};
+use super::summary::{LateEarly, Step, Summary, relative_seeing};
 use crate::stats::{Histogram, Interval};
 use crate::svg::axis::Axis;
 use crate::svg::chart::{Chart, Mark, Series};
@@ -163,8 +163,8 @@ fn compare(a: &Model, b: &Model, title: &str, label: &str, of: impl Fn(&Step) ->
         x: Axis::new("share of the response generated").percent().range(0.0, 1.0),
         y: Axis::new(label),
         series: vec![
-            line(&short(a.name), &a.summary.relative_seeing, of),
-            line(&short(b.name), &b.summary.relative_seeing, of),
+            line(&short(a.name), &relative_seeing(a.records), of),
+            line(&short(b.name), &relative_seeing(b.records), of),
         ],
     }
     .draw()

@@ -64,9 +64,6 @@ pub struct Summary {
     pub attention: [f64; 3],
     /// Averages by relative step.
     pub relative: Vec<Step>,
-    /// The same of the responses to prompts with an image.
-    #[serde(skip)]
-    pub relative_seeing: Vec<Step>,
     /// Averages by token number, as long as a tenth of the responses reach it.
     pub absolute: Vec<Step>,
     /// Visual accumulation: attention on the image, late half over early half.
@@ -98,7 +95,6 @@ impl Summary {
             tokens: mean(&records.iter().map(|r| r.image.len() as f64).collect::<Vec<_>>()),
             attention: [of(&|r| &r.image), of(&|r| &r.prompt), of(&|r| &r.generated)],
             relative: (0..BINS).filter_map(|bin| relative(records.iter(), bin)).collect(),
-            relative_seeing: (0..BINS).filter_map(|bin| relative(seeing.iter().copied(), bin)).collect(),
             absolute: (0..longest)
                 .filter_map(|t| step(records.iter(), (t + 1) as f64, |_| t..t + 1))
                 .take_while(|s| s.responses * 10 >= records.len())
@@ -108,6 +104,12 @@ impl Summary {
             focus_and_attention: correlation(&seeing),
         }
     }
+}
+
+/// [`Summary::relative`] of the responses to prompts with an image alone.
+pub(super) fn relative_seeing(records: &[Record]) -> Vec<Step> {
+    let seeing = || records.iter().filter(|r| r.image_tokens > 0);
+    (0..BINS).filter_map(|bin| relative(seeing(), bin)).collect()
 }
 
 /// A short response has several bins in one token; a long one several tokens in one bin.

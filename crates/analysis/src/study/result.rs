@@ -131,18 +131,16 @@ impl RunResult {
             let Some(reward) = number("reward") else { continue }; // a supervised step
             result.reward.push(reward);
             result.rollouts += number("filter/rounds").unwrap_or(1.0) as u64 * rollouts_a_round;
+            let point = |prefix: &str, step: u64| {
+                let of = |key: &str| number(&format!("{prefix}/{key}"));
+                let accuracy = of("accuracy")?;
+                Some(Point { step, accuracy, late_early: of("late_early_halves"), focus: of("focus_mean") })
+            };
             // The validation before a later stage repeats the last one of the stage before it.
-            let before = if result.curve.is_empty() { "val_before" } else { "" };
-            for (prefix, at) in [(before, 0), ("val", step)] {
-                if let Some(accuracy) = number(&format!("{prefix}/accuracy")) {
-                    result.curve.push(Point {
-                        step: at,
-                        accuracy,
-                        late_early: number(&format!("{prefix}/late_early_halves")),
-                        focus: number(&format!("{prefix}/focus_mean")),
-                    });
-                }
+            if result.reward.len() == 1 {
+                result.curve.extend(point("val_before", 0));
             }
+            result.curve.extend(point("val", step));
         }
         let (_, checkpoint) = rl::checkpoint::list(&folder.join("checkpoints"))
             .pop()
@@ -164,4 +162,69 @@ pub fn write(path: &Path, text: &str) -> Result<(), StudyError> {
     let temporary = path.with_extension("partial");
     fs::write(&temporary, text).map_err(StudyError::io(&temporary))?;
     fs::rename(&temporary, path).map_err(StudyError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The result of a run with these lines in its log.
+    fn collected(lines: &[&str]) -> Result<RunResult, StudyError> {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("runs/dapo");
+        let last = run.join("checkpoints/global_step_9");
+        fs::create_dir_all(&last).unwrap();
+        fs::write(last.join("trainer.json"), "{}").unwrap();
+        fs::write(run.join("metrics.jsonl"), lines.join("\n")).unwrap();
+        RunResult::collect(dir.path(), &run, "dapo", 3, "f", 8)
+    }
+
+    fn curve(result: &RunResult) -> Vec<(u64, f64)> {
+        result.curve.iter().map(|point| (point.step, point.accuracy)).collect()
+    }
+
+    const FIRST: &str =
+        r#"{"step": 1, "reward": 0.2, "val_before/accuracy": 0.1, "val_before/focus_mean": 0.7, "time/step_s": 2}"#;
+
+    #[test]
+    fn a_second_stage_does_not_begin_anew() {
+        let result = collected(&[
+            FIRST,
+            r#"{"step": 2, "reward": 0.3, "val/accuracy": 0.4, "filter/rounds": 3, "time/step_s": 1}"#,
+            r#"{"step": 3, "reward": 0.4, "val_before/accuracy": 0.4}"#,
+            r#"{"step": 4, "reward": 0.5, "val/accuracy": 0.6, "val/late_early_halves": 0.9}"#,
+        ])
+        .unwrap();
+        assert_eq!(curve(&result), [(0, 0.1), (2, 0.4), (4, 0.6)]);
+        assert_eq!((result.curve[0].focus, result.curve[2].late_early), (Some(0.7), Some(0.9)));
+        assert_eq!((result.steps, result.seconds, result.rollouts), (4, 3.0, 6 * 8));
+        assert_eq!(result.reward, [0.2, 0.3, 0.4, 0.5]);
+        assert_eq!(result.weights, "runs/dapo/checkpoints/global_step_9/hf");
+        assert_eq!((result.before().map(|p| p.accuracy), result.accuracy()), (Some(0.1), Some(0.6)));
+        assert!((result.mean_accuracy().unwrap() - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn without_a_validation_before_training() {
+        let sft = r#"{"step": 1, "sft/loss": 2.0}"#;
+        let result = collected(&[
+            sft,
+            r#"{"step": 2, "reward": 0.3}"#,
+            // Not the first step of training: what it validates is no start.
+            r#"{"step": 3, "reward": 0.4, "val_before/accuracy": 0.4, "val/accuracy": 0.5}"#,
+        ])
+        .unwrap();
+        assert_eq!(curve(&result), [(3, 0.5)]);
+        assert!(result.before().is_none() && result.reward.len() == 2);
+        let warm = collected(&[sft]).unwrap();
+        assert!(warm.curve.is_empty() && warm.accuracy().is_none() && warm.steps == 1);
+    }
+
+    #[test]
+    fn logs_that_are_damaged() {
+        for (lines, reason) in [(&[FIRST, "{"][..], "EOF"), (&[r#"{"reward": 1}"#], "no step")] {
+            let error = collected(lines).unwrap_err().to_string();
+            assert!(error.contains("metrics.jsonl") && error.contains(reason), "{error}");
+        }
+    }
 }

@@ -1,10 +1,7 @@
 //! The model folder's chat template, rendered as transformers renders it.
 
-use std::sync::LazyLock;
-
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
-use regex::Regex;
 use serde::Serialize;
 
 use super::Content;
@@ -36,8 +33,14 @@ impl ChatTemplate {
         // Not the library's own, which escapes < and > for HTML.
         environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
             let indent: Option<usize> = options.get("indent")?;
-            let _: Option<bool> = options.get("ensure_ascii")?; // never is
+            let ascii: Option<bool> = options.get("ensure_ascii")?;
             options.assert_all_used()?;
+            if ascii == Some(true) {
+                return Err(minijinja::Error::new(
+                    ErrorKind::InvalidOperation,
+                    "tojson: ensure_ascii = true is not supported",
+                ));
+            }
             let text = match indent {
                 Some(width) => indented(&value, width),
                 None => serde_json::to_string(&value),
@@ -68,16 +71,24 @@ impl ChatTemplate {
     }
 }
 
-/// `{% generation %}` marks what to train on and prints nothing.
+/// `{% generation %}` marks what to train on and prints nothing: a comment in its place keeps the rules for the blanks
+/// around it.
 fn without_generation_tags(source: &str) -> String {
-    static TAG: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\{%-?\s*(end)?generation\s*-?%\}").expect("the pattern is constant"));
-    // A comment keeps the rules for blanks around the tag.
-    TAG.replace_all(source, |tag: &regex::Captures| {
-        let dash = |there: bool| if there { "-" } else { "" };
-        format!("{{#{} {}#}}", dash(tag[0].starts_with("{%-")), dash(tag[0].ends_with("-%}")))
-    })
-    .into_owned()
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some((before, after)) = rest.split_once("{%") {
+        let Some((tag, end)) = after.split_once("%}") else { break };
+        out.push_str(before);
+        if matches!(tag.trim_matches(|c: char| c == '-' || c.is_whitespace()), "generation" | "endgeneration") {
+            let dash = |there: bool| if there { "-" } else { "" };
+            out += &format!("{{#{} {}#}}", dash(tag.starts_with('-')), dash(tag.ends_with('-')));
+            rest = end;
+        } else {
+            out.push_str("{%");
+            rest = after;
+        }
+    }
+    out + rest
 }
 
 fn indented(value: &Value, width: usize) -> serde_json::Result<String> {
@@ -110,9 +121,11 @@ mod tests {
     #[test]
     fn what_transformers_adds_to_jinja() {
         let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}\
-                      {% generation %}{{ m.content }}{%- endgeneration %}{{ {'a': 1}|tojson(indent=2) }}{% break %}{% endfor %}";
+                      {% generation %}{{ m.content }}{%- endgeneration %}{{ {'a': 1}|tojson(indent=2, ensure_ascii=false) }}{% break %}{% endfor %}";
         let template = ChatTemplate::new(source.into(), None, None).unwrap();
         let text = template.render(Some("be brief"), &[Content::Text("hi".into())]).unwrap();
         assert_eq!(text, "hi{\n  \"a\": 1\n}");
+        let ascii = ChatTemplate::new("{{ messages|tojson(ensure_ascii=true) }}".into(), None, None).unwrap();
+        assert!(ascii.render(None, &[Content::Text("hi".into())]).unwrap_err().to_string().contains("ensure_ascii"));
     }
 }

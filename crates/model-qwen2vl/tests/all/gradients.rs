@@ -194,21 +194,7 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
     }
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty, $oracle:expr) => {
-        mod $backend {
-            #[test]
-            fn as_torch() {
-                super::as_torch::<$type>();
-            }
-            #[test]
-            fn as_autodiff_and_naive() {
-                super::as_autodiff_and_naive::<$type>($oracle);
-            }
-        }
-    };
-}
 #[cfg(feature = "flex")]
-on!(flex, burn_flex::Flex<f32, i32>, 1e-4);
+on!(flex, burn_flex::Flex<f32, i32>: as_torch as_autodiff_and_naive(1e-4));
 #[cfg(feature = "ndarray")]
-on!(ndarray, burn_ndarray::NdArray<f32>, 2e-3);
+on!(ndarray, burn_ndarray::NdArray<f32>: as_torch as_autodiff_and_naive(2e-3));

@@ -218,33 +218,9 @@ fn compaction_keeps_rows<B: Kernels>() {
     }
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty) => {
-        mod $backend {
-            #[test]
-            fn forward_matches() {
-                super::forward_matches::<$type>();
-            }
-            #[test]
-            fn greedy_tokens_match() {
-                super::greedy_tokens_match::<$type>();
-            }
-            #[test]
-            fn attention_masses_match() {
-                super::attention_masses_match::<$type>();
-            }
-            #[test]
-            fn batched_is_single() {
-                super::batched_is_single::<$type>();
-            }
-            #[test]
-            fn compaction_keeps_rows() {
-                super::compaction_keeps_rows::<$type>();
-            }
-        }
-    };
-}
 #[cfg(feature = "flex")]
-on!(flex, burn_flex::Flex<f32, i32>);
+on!(flex, burn_flex::Flex<f32, i32>: forward_matches greedy_tokens_match attention_masses_match batched_is_single
+    compaction_keeps_rows);
 #[cfg(feature = "ndarray")]
-on!(ndarray, burn_ndarray::NdArray<f32>);
+on!(ndarray, burn_ndarray::NdArray<f32>: forward_matches greedy_tokens_match attention_masses_match batched_is_single
+    compaction_keeps_rows);

@@ -144,6 +144,30 @@ fn sixteen_bit_weights_are_written_as_they_were() {
     assert!(!ours.is_empty() && ours.iter().all(|(name, tensor)| theirs[name] == *tensor));
 }
 
+/// A copy of one shard under another name that the index lists too: which values count is not known.
+#[test]
+fn a_tensor_in_two_shards_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = fixtures().join("models/sharded_bf16");
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    let shard = std::fs::read(source.join("model-00002-of-00003.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&shard).unwrap();
+    let name = *file.names().iter().min().unwrap();
+    let again = dir.path().join("model-again.safetensors");
+    safetensors::serialize_to_file([(name, file.tensor(name).unwrap())], None, &again).unwrap();
+    let index = dir.path().join("model.safetensors.index.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
+    json["weight_map"]["extra"] = "model-again.safetensors".into();
+    std::fs::write(&index, json.to_string()).unwrap();
+    let error = Qwen2_5_VL::<B>::load(dir.path(), DType::F32, &Default::default()).unwrap_err().to_string();
+    for part in [name, "twice", "model-again.safetensors", "model-00002-of-00003.safetensors", "remove one"] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
 /// Another user's server reads the folder: the weights are as readable as the files beside them.
 /// Regression: they were readable by their owner alone.
 #[cfg(unix)]

@@ -29,7 +29,7 @@ fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, toleranc
 }
 
 fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
-    within(a, b, 1e-4, what);
+    within(a, b, 3e-5, what);
 }
 
 /// The same numbers on the CPU.

@@ -145,12 +145,15 @@ pub(super) fn from_sentence(text: &str) -> Vec<String> {
     found
 }
 
-/// What follows the last `答案是`.
+/// What follows the last `答案是`, or a `解集是` that nothing but the set follows.
 fn chinese(text: &str) -> Option<&str> {
-    let after = &text[text.rfind("答案")? + "答案".len()..];
-    let answer = after.trim_start().trim_start_matches(['是', '为', '应', '：', ':']);
-    let end = answer.find(['。', '\n']).unwrap_or(answer.len());
-    (answer.len() < after.len()).then(|| answer[..end].trim())
+    let after_last = |word: &str| {
+        let after = &text[text.rfind(word)? + word.len()..];
+        let answer = after.trim_start().trim_start_matches(['是', '为', '应', '：', ':']);
+        let end = answer.find(['。', '\n']).unwrap_or(answer.len());
+        (answer.len() < after.len()).then(|| answer[..end].trim())
+    };
+    after_last("答案").or_else(|| after_last("解集").filter(|answer| !answer.contains(is_ideograph)))
 }
 
 /// Up to the full stop that ends a sentence.

@@ -36,6 +36,7 @@ mod names;
 mod numerals;
 mod operations;
 mod parser;
+mod prepare;
 mod quantity;
 mod relations;
 mod sets;
@@ -48,6 +49,7 @@ mod words;
 use clock::Clock;
 use compare::Comparer;
 use lexer::Commas;
+use prepare::{in_ascii, is_hedged, named_point, without_blanks};
 use value::Value;
 
 use crate::simple;
@@ -185,126 +187,6 @@ impl Answer {
         }
         found
     }
-}
-
-/// Without blanks, but for one between two digits: `1 1/2` is not `11/2`.
-fn without_blanks(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut blank = false;
-    for c in text.chars() {
-        if c.is_whitespace() {
-            blank = true;
-            continue;
-        }
-        if std::mem::take(&mut blank) && c.is_ascii_digit() && out.ends_with(|c: char| c.is_ascii_digit()) {
-            out.push(' ');
-        }
-        out.push(c);
-    }
-    out
-}
-
-/// Full-width and small forms of ASCII characters as those, subscript digits as LaTeX writes them, and `negative 5` as -5.
-fn in_ascii(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            // What the lexer knows as it is stays: a Chinese comma is no thousands separator.
-            '，' | '；' | '：' => out.push(c),
-            '\u{ff01}'..='\u{ff5e}' => out.extend(char::from_u32(c as u32 - 0xFEE0)),
-            '﹣' => out.push('-'),
-            '₀'..='₉' => {
-                out.push('_');
-                out.extend(char::from_digit(c as u32 - '₀' as u32, 10));
-            }
-            c => out.push(c),
-        }
-    }
-    for word in ["negative ", "minus ", "Negative ", "Minus ", "负"] {
-        if let Some(rest) = out.trim_start_matches('$').strip_prefix(word)
-            && rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
-        {
-            return format!("-{}", rest.trim_start());
-        }
-    }
-    out
-}
-
-/// Whether the text says that the number in it is not the value: `\neq 5`, `> 5`, `not 5`, `at least 5`, `half of 10`, `5 million`.
-fn is_hedged(text: &str) -> bool {
-    let text = simple::unwrap_markup(text).trim_start_matches(['$', '\u{7b}', ' ']).to_lowercase();
-    const FIRST: &[&str] = &[
-        r"\neq",
-        r"\ne ",
-        r"\not",
-        r"\ge",
-        r"\le ",
-        r"\leq",
-        r"\lt",
-        r"\gt",
-        "≠",
-        "!=",
-        "<",
-        ">",
-        "≤",
-        "≥",
-        "≮",
-        "≯",
-        "not ",
-        "no more than",
-        "no less than",
-        "at least",
-        "at most",
-        "more than",
-        "less than",
-        "fewer than",
-        "greater than",
-        "larger than",
-        "smaller than",
-        "不",
-        "大于",
-        "小于",
-        "至少",
-        "至多",
-        "超过",
-        "少于",
-        "多于",
-    ];
-    const ANYWHERE: &[&str] = &[
-        "million",
-        "billion",
-        "trillion",
-        "thousand",
-        "hundred",
-        "dozen",
-        "half",
-        "twice",
-        "double",
-        "square root",
-        "cube root",
-        "squared",
-        "cubed",
-        "万",
-        "亿",
-        "千",
-        "百",
-    ];
-    let negated = |word: &str| {
-        // A word may begin a longer sentence, and `<` a tag.
-        text.strip_prefix(word).is_some_and(|rest| match word.starts_with(['<', '>']) {
-            true => rest.trim_start_matches(['=', ' ', '-', '\\', '$']).starts_with(|c: char| c.is_ascii_digit()),
-            false => !word.ends_with(' ') || text.len() < 24,
-        })
-    };
-    FIRST.iter().any(|word| negated(word)) || text.len() < 40 && ANYWHERE.iter().any(|word| text.contains(word))
-}
-
-/// A point with its name in front: `P(2,3)`.
-fn named_point(text: &str) -> Option<&str> {
-    let text = text.trim().trim_matches('$');
-    let rest = text.strip_prefix(|c: char| c.is_ascii_uppercase())?;
-    let inside = rest.strip_prefix('(')?.strip_suffix(')')?;
-    (inside.contains(',') && !inside.contains(['(', ')'])).then_some(rest)
 }
 
 /// Whether plain words stand in the text, outside of commands.

@@ -324,18 +324,6 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
     }
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty: $($test:ident)*) => {
-        mod $backend {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<$type>();
-                }
-            )*
-        }
-    };
-}
 on!(flex, burn_flex::Flex<f32, i32>: scores_do_not_depend_on_the_budget carried_groups_keep_their_policy a_description_is_taken_out
     gradients_do_not_depend_on_the_budget_or_on_recomputing an_update_does_not_depend_on_micro_batch_tokens);
 on!(ndarray, burn_ndarray::NdArray<f32>: scores_do_not_depend_on_the_budget an_update_does_not_depend_on_micro_batch_tokens);

@@ -249,6 +249,60 @@ fn papo_on_mixed_data() {
     assert!(lines.iter().all(|l| l["actor/kl_prcp"].as_f64().is_some_and(|kl| kl > 0.0)), "{lines:?}");
 }
 
+/// One row in many that can be used: the others are set aside, and that one is trained on.
+#[test]
+fn one_good_row_among_many_bad_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    let mut text = "{\"problem\": \"1+1?\", \"answer\": null}\nnot JSON\n".repeat(30);
+    text += "{\"problem\": \"2+2?\", \"answer\": \"4\"}\n";
+    text += &"{\"problem\": \"<image>?\", \"answer\": \"1\", \"images\": [\"gone.png\"]}\n".repeat(20);
+    std::fs::write(&rows, format!("{{\"problem\": \"\", \"answer\": \"1\"}}\n{text}")).unwrap();
+    let data = format!("data.train_files=[{}]", rows.display());
+    let settings = [&data, "trainer.max_steps=3", "rollout.n=4"];
+    let lines = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("run"), &settings).unwrap();
+    assert!(lines.len() == 3 && lines.iter().all(|l| l["reward"].is_f64() && l["actor/grad_norm"].is_f64()));
+    assert!(lines[2]["data/set_aside"].as_u64().is_some_and(|n| n > 0 && n <= 81), "{:?}", lines[2]);
+}
+
+/// Data of which no row can be used is an error that names its key, for training and for validation.
+#[test]
+fn data_without_a_usable_row_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"problem\": \"1+1?\", \"answer\": null}\n".repeat(3)).unwrap();
+    for key in ["data.train_files", "data.val_files"] {
+        let data = format!("{key}=[{}]", rows.display());
+        let settings = [&data, "trainer.max_steps=1"];
+        let error = run::<burn_flex::Flex<f32, i32>>(&dir.path().join(key), &settings).unwrap_err();
+        assert!(error.contains(key) && error.contains("row"), "{error}");
+    }
+}
+
+/// A run that goes on in another folder compares with the policy that its stage began with, not with its own first one.
+#[test]
+fn a_reference_policy_moves_with_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let kl = ["algorithm.disable_kl=false", "algorithm.use_kl_loss=true", "rollout.n=4", "trainer.save_freq=2"];
+    let run_in =
+        |name: &str, more: &[&str]| run::<burn_flex::Flex<f32, i32>>(&dir.path().join(name), &[&kl[..], more].concat());
+    let whole = run_in("whole", &["trainer.max_steps=4"]).unwrap();
+    let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
+    let rest = run_in("rest", &["trainer.max_steps=4", &resume]).unwrap();
+    assert_eq!(rest.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 4]);
+    for (whole, rest) in whole[2..].iter().zip(&rest) {
+        let kept = |line: &Map<String, Value>| -> Map<String, Value> {
+            let timed = |key: &str| key.starts_with("time/") || key.starts_with("perf/");
+            line.iter().filter(|(key, _)| !timed(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
+        };
+        assert_eq!(kept(whole), kept(rest));
+        assert!(rest["actor/kl_loss"].as_f64().is_some_and(|kl| kl > 0.0), "{rest:?}");
+    }
+    std::fs::remove_dir_all(dir.path().join("whole/reference")).unwrap();
+    let error = run_in("lost", &["trainer.max_steps=4", &resume]).unwrap_err();
+    assert!(error.contains("reference policy") && error.contains("disable_kl"), "{error}");
+}
+
 /// A number format that the backend does not store is refused with its key.
 #[test]
 fn bf16_state_needs_a_backend_that_has_it() {
@@ -331,17 +385,5 @@ fn perturbed_pictures_need_pictures() {
     assert_eq!(lines.unwrap().len(), 1);
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty: $($test:ident)*) => {
-        mod $backend {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<$type>();
-                }
-            )*
-        }
-    };
-}
 on!(flex, burn_flex::Flex<f32, i32>: the_reward_rises every_algorithm_learns every_algorithm_runs);
 on!(ndarray, burn_ndarray::NdArray<f32>: the_reward_rises);

@@ -233,18 +233,6 @@ fn an_interrupt_stops_it<B: Kernels>() {
     assert!((20..20 + 2 * prompts.len()).contains(&tokens), "it stops at the next token: {tokens}");
 }
 
-macro_rules! on {
-    ($backend:ident, $type:ty: $($test:ident)*) => {
-        mod $backend {
-            $(
-                #[test]
-                fn $test() {
-                    super::$test::<$type>();
-                }
-            )*
-        }
-    };
-}
 on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends vision_tokens_are_never_sampled
     log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it);
 on!(ndarray, burn_ndarray::NdArray<f32>: company_changes_nothing log_probs_and_focus_are_those_of_scoring);

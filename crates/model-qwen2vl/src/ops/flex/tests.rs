@@ -18,7 +18,9 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
 
 /// Of the largest value. What the order of sums makes of f32, which the processor's instructions decide, stays ten times below it;
 /// a mistake is far above.
-const TOLERANCE: f32 = 2e-4;
+const TOLERANCE: f32 = 3e-5;
+/// Of the head against its exact values: the fused one, and the default, which sums a whole row of a vocabulary in f32.
+const HEAD: [f64; 2] = [2e-5, 2e-4];
 
 /// Equal but for the order of sums, which the processor's instructions decide: a mistake is far larger.
 fn close<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>, what: &str) {
@@ -237,8 +239,8 @@ fn head_is_exact() {
             values.iter().zip(exact).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max)
         };
         let (fused, default) = (gap(fused), gap(default));
-        let most = TOLERANCE as f64 * largest;
-        assert!(fused <= most && default <= most, "{what}: off by {fused}, the default by {default}, of {largest}");
+        let within = fused <= HEAD[0] * largest && default <= HEAD[1] * largest;
+        assert!(within, "{what}: off by {fused}, the default by {default}, of {largest}");
     }
     let rows = |t: Tensor<F, 2>| t.into_data().to_vec::<f32>().unwrap();
     for (m, d, vocab, temperature) in [(1, 8, 5, 1.0), (37, 24, 61, 0.7), (700, 32, 9000, 1.0)] {
