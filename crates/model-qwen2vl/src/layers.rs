@@ -174,6 +174,7 @@ impl<B: Kernels> TransformerBlock<B> {
         if recompute {
             let y = match kv {
                 Some(kv) => {
+                    debug_assert!(packed.before.is_none(), "a prompt continues nothing");
                     let mut prefill = Prefill { plan: packed.plan, kv: std::mem::take(kv) };
                     let y = self.forward(x.clone(), packed.rotary, &mut prefill);
                     *kv = prefill.kv;

@@ -1,7 +1,7 @@
 //! A prompt computed once for responses that do not fit into one pass with each other: its keys and values are kept for the
 //! parts, and the gradients that the parts send back to it are summed before its own backward.
 //!
-//! Exact, since a prompt attends to nothing after it: its forward does not depend on the responses, and all that they do to
+//! Nothing is approximated, since a prompt attends to nothing after it: its forward does not depend on the responses, and all that they do to
 //! its gradients goes through its keys, its values and the last of its hidden states.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
@@ -91,6 +91,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
     pub fn backward_shared(&self, prompt: TrainedPrompt<B>, grads: &mut Gradients<B>) {
         let TrainedPrompt { shared, batch, tape, d_hidden, mut d_kv } = prompt;
         let d_hidden = cast_to(d_hidden, shared.hidden.dtype());
+        drop(shared); // no part reads the keys and values any more
         self.backward_with(tape, &batch, d_hidden, &mut d_kv, grads);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use burn::tensor::Tensor;
 use model_qwen2vl::Kernels;
-use model_qwen2vl::model::Prompt;
+use model_qwen2vl::model::{Prompt, int_tensor};
 
 use crate::policy::Policy;
 
@@ -38,8 +38,11 @@ fn key(prompt: &Prompt) -> usize {
     Arc::as_ptr(&prompt.pixel_values) as usize
 }
 
-fn patches(prompt: &Prompt) -> usize {
-    prompt.image_grid_thw.iter().map(|g| g.iter().product::<usize>()).sum()
+/// Embeddings of one of `prompts`, whose embeddings are `all`: in proportion to its patches.
+fn rows<B: Kernels>(prompt: &Prompt, prompts: &[&Prompt], all: Option<&Tensor<B, 2>>) -> usize {
+    let patches = |p: &Prompt| p.image_grid_thw.iter().map(|g| g.iter().product::<usize>()).sum::<usize>();
+    let total: usize = prompts.iter().map(|p| patches(p)).sum();
+    patches(prompt) * all.map_or(0, |all| all.dims()[0]) / total.max(1)
 }
 
 impl<B: Kernels> ImageCache<B> {
@@ -48,7 +51,8 @@ impl<B: Kernels> ImageCache<B> {
         Self { limit: (gib * (1u64 << 30) as f64) as usize, ..Self::default() }
     }
 
-    /// Image embeddings `[M, d]` of these prompts in order; none without images.
+    /// Image embeddings `[M, d]` of these prompts in order; none without images. Always with the same policy, until
+    /// [`clear`](Self::clear).
     pub fn embed<P: Policy<B>>(&mut self, policy: &P, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
         let pictured: Vec<&Prompt> = prompts.iter().copied().filter(|p| !p.image_grid_thw.is_empty()).collect();
         let mut seen = HashSet::new();
@@ -56,46 +60,58 @@ impl<B: Kernels> ImageCache<B> {
             pictured.iter().copied().filter(|p| !self.kept.contains_key(&key(p)) && seen.insert(key(p))).collect();
         let fresh = policy.images(&missing).map(|images| policy.encode_images(&images));
         self.encoded += missing.len();
-        let mut parts: HashMap<usize, Tensor<B, 2>> = HashMap::new();
         if let Some(fresh) = &fresh {
-            if self.limit == 0 && missing.len() == pictured.len() {
+            self.keep(&missing, fresh);
+            if missing.len() == pictured.len() {
                 return Some(fresh.clone());
             }
-            let rows = fresh.dims()[0];
-            let unit = missing.iter().map(|p| patches(p)).sum::<usize>() / rows.max(1);
-            let mut start = 0;
-            for prompt in &missing {
-                let end = start + patches(prompt) / unit.max(1);
-                parts.insert(key(prompt), fresh.clone().slice([start..end]));
-                start = end;
-            }
         }
-        let all = pictured.iter().filter_map(|p| {
-            let at = key(p);
-            parts.get(&at).or(self.kept.get(&at).map(|kept| &kept.embeds)).cloned()
-        });
-        let all: Vec<Tensor<B, 2>> = all.collect();
-        for prompt in missing {
-            if let Some(embeds) = parts.remove(&key(prompt)) {
-                self.keep(prompt, embeds);
-            }
+        // Some are here already: those, and the new ones in their places.
+        let mut own = HashMap::new();
+        let mut start = 0;
+        for prompt in &missing {
+            let end = start + rows(prompt, &missing, fresh.as_ref());
+            own.insert(key(prompt), start..end);
+            start = end;
         }
-        match fresh {
-            Some(fresh) if all.iter().map(|part| part.dims()[0]).sum::<usize>() == fresh.dims()[0] => Some(fresh),
-            _ => (!all.is_empty()).then(|| Tensor::cat(all, 0)),
+        let parts: Vec<Tensor<B, 2>> = pictured
+            .iter()
+            .filter_map(|prompt| match (own.get(&key(prompt)), &fresh) {
+                (Some(range), Some(fresh)) => Some(fresh.clone().slice([range.clone()])),
+                _ => self.kept.get(&key(prompt)).map(|kept| kept.embeds.clone()),
+            })
+            .collect();
+        (!parts.is_empty()).then(|| Tensor::cat(parts, 0))
+    }
+
+    /// Keeps the embeddings `fresh` of `prompts` as far as they fit.
+    fn keep(&mut self, prompts: &[&Prompt], fresh: &Tensor<B, 2>) {
+        let [_, width] = fresh.dims();
+        let mut start = 0;
+        for prompt in prompts {
+            let end = start + rows(prompt, prompts, Some(fresh));
+            let bytes = (end - start) * width * fresh.dtype().size();
+            if self.bytes + bytes > self.limit {
+                self.prune();
+            }
+            if self.bytes + bytes <= self.limit {
+                let embeds = match prompts.len() {
+                    1 => fresh.clone(),
+                    // A copy: a slice would hold all of `fresh` for as long as any of it is kept.
+                    _ => fresh.clone().select(0, int_tensor(start..end, &fresh.device())),
+                };
+                self.bytes += bytes;
+                let pixels = Arc::downgrade(&prompt.pixel_values);
+                self.kept.insert(key(prompt), Kept { pixels, embeds, bytes });
+            }
+            start = end;
         }
     }
 
-    fn keep(&mut self, prompt: &Prompt, embeds: Tensor<B, 2>) {
-        let bytes = embeds.dims().iter().product::<usize>() * embeds.dtype().size();
-        if self.bytes + bytes > self.limit {
-            self.kept.retain(|_, kept| kept.pixels.strong_count() > 0);
-            self.bytes = self.kept.values().map(|kept| kept.bytes).sum();
-        }
-        if self.bytes + bytes <= self.limit {
-            self.bytes += bytes;
-            self.kept.insert(key(prompt), Kept { pixels: Arc::downgrade(&prompt.pixel_values), embeds, bytes });
-        }
+    /// Forgets the pictures of prompts that are gone.
+    pub fn prune(&mut self) {
+        self.kept.retain(|_, kept| kept.pixels.strong_count() > 0);
+        self.bytes = self.kept.values().map(|kept| kept.bytes).sum();
     }
 
     /// Forgets everything: the tower has changed.

@@ -38,8 +38,10 @@ overlong_buffer_length = 8
 max_steps = 2
 "#;
 
-fn run<B: Kernels>(dir: &Path) -> Vec<Map<String, Value>> {
-    let config = resolve(&[Source::new("test", CONFIG)], &[format!("trainer.output_dir={}", dir.display())]).unwrap();
+fn run<B: Kernels>(dir: &Path, micro_batch_tokens: usize) -> Vec<Map<String, Value>> {
+    let overrides =
+        [format!("trainer.output_dir={}", dir.display()), format!("actor.micro_batch_tokens={micro_batch_tokens}")];
+    let config = resolve(&[Source::new("test", CONFIG)], &overrides).unwrap();
     train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false))).unwrap();
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
 }
@@ -47,8 +49,9 @@ fn run<B: Kernels>(dir: &Path) -> Vec<Map<String, Value>> {
 #[test]
 fn two_steps_as_on_the_cpu() {
     let dir = tempfile::tempdir().unwrap();
-    let gpu = run::<burn_wgpu::Wgpu<f32, i32>>(&dir.path().join("wgpu"));
-    let cpu = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("flex"));
+    // The group in parts there, in one here.
+    let gpu = run::<burn_wgpu::Wgpu<f32, i32>>(&dir.path().join("wgpu"), 90);
+    let cpu = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("flex"), 4096);
     assert_eq!((gpu.len(), cpu.len()), (2, 2));
     for (gpu, cpu) in gpu.iter().zip(&cpu) {
         assert!(cpu["actor/grad_norm"].as_f64().unwrap() > 0.1, "nothing was learned, so nothing is compared");

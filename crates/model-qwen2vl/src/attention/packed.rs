@@ -40,7 +40,9 @@ impl<'a, B: Backend> Packed<'a, B> {
 
     /// The prompt's keys and values in block `index`.
     fn before(&self, index: usize) -> Option<&'a (Tensor<B, 3>, Tensor<B, 3>)> {
-        self.before.and_then(|kv| kv.get(index))
+        let before = self.before.and_then(|kv| kv.get(index));
+        debug_assert_eq!(self.plan.looked_at, before.map_or(0, |(k, _)| k.dims()[0]), "the plan is of another batch");
+        before
     }
 }
 

@@ -69,7 +69,8 @@ pub trait Kernels: Backend {
     }
 
     /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`, with
-    /// what the backward pass needs. Memory is linear in `N`: scores exist one block at a time.
+    /// what the backward pass needs. Memory is linear in `N`: scores exist one block at a time. Rows that no segment of the plan holds
+    /// ask nothing: zeros in `o`.
     fn packed_attention(
         q: Tensor<Self, 3>,
         k: Tensor<Self, 3>,
@@ -79,7 +80,8 @@ pub trait Kernels: Backend {
         attention::forward(q, k, v, plan)
     }
 
-    /// Gradients of [`packed_attention`](Self::packed_attention): `(dq, dk, dv)`. The scores are computed again block by block.
+    /// Gradients of [`packed_attention`](Self::packed_attention): `(dq, dk, dv)`. The scores are computed again block by block. Rows that ask
+    /// nothing have zeros in `dq`; as the prefix of a segment they get their `dk` and `dv`.
     fn packed_attention_backward(
         qkv: [Tensor<Self, 3>; 3],
         o: Tensor<Self, 3>,

@@ -275,8 +275,9 @@ fn attention<B: Kernels>() {
     let (device, cpu) = (Default::default(), Default::default());
     let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
     check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
-    for (half, loose) in halves::<B>() {
-        let plan = attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
+    let whole = || attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
+    let continued = || AttentionPlan::continuing(9, &responses, &device);
+    for (plan, (half, loose)) in halves::<B>().flat_map(|half| [(whole(), half), (continued(), half)]) {
         let [q, k, v, d_o] = [4, 2, 2, 4].map(|heads| cast_to(random::<B, 3>([plan.tokens, heads, 32]), half));
         let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
         let (po, plain_saved) = forward(q.clone(), k.clone(), v.clone(), &plan);

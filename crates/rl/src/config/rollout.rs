@@ -15,8 +15,8 @@ section! {
         max_batch_rows: usize = 256,
         /// Prompt tokens computed in one forward pass; bounds the activations. A longer prompt goes alone.
         prefill_token_budget: usize = 16_384,
-        /// GiB for image embeddings that are kept from sampling to scoring (and to the update, where the vision tower is frozen), so
-        /// that the tower computes a picture once. What does not fit is computed again; 0 keeps none.
+        /// GiB of device memory for image embeddings that are kept from sampling to scoring, with a frozen vision tower to the update,
+        /// in validation from greedy to sampled responses. What does not fit is computed again; 0 keeps none.
         image_cache_gib: f64 = 2.0,
         /// Temperature of validation. 0: greedy decoding.
         val_temperature: f64 = 0.0,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Metrics, Trainer};
 use crate::checkpoint::Carried;
-use crate::config::{OldLogProbs, RlStage};
+use crate::config::{Config, OldLogProbs, RlStage};
 use crate::engine::GradientOptions;
 use crate::error::TrainError;
 use crate::experience::{Experience, Group, Recipe, grade, make};
@@ -278,8 +278,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         steps: usize,
     ) -> Result<(Metrics, f64, u64), TrainError> {
         let config = self.setup.config.clone();
-        let mut images = ImageCache::new(config.rollout.image_cache_gib);
+        let mut images = match reads_images(&config, shaping) {
+            true => ImageCache::new(config.rollout.image_cache_gib),
+            false => ImageCache::default(),
+        };
         let batch = self.collect(prompts, shaping, &mut images)?;
+        images.prune();
         let collected = batch.metrics();
         let reward = batch.sampled_reward / batch.sampled.max(1) as f64;
         let Batch { groups, surplus, cursor, .. } = batch;
@@ -468,6 +472,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         Ok(())
     }
+}
+
+/// Whether anything after the first rollout asks for image embeddings of this policy.
+fn reads_images<B: Kernels>(config: &Config, shaping: &dyn AdvantageShaping<B>) -> bool {
+    config.model.freeze_vision_tower
+        || config.actor.old_log_probs == OldLogProbs::Recompute
+        || config.algorithm.adv_estimator.needs_greedy()
+        || shaping.streams().iter().any(|stream| !matches!(stream, Stream::VisualFocus { .. }))
 }
 
 fn add(sum: &mut RolloutStats, part: &RolloutStats) {

@@ -48,7 +48,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let progress = &mut self.setup.progress;
             let items = prompts.load_many(rows, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
             let jobs: Vec<Job> = items.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
-            let images = &mut ImageCache::new(config.rollout.image_cache_gib);
+            let images = &mut match &sampled {
+                Some(_) => ImageCache::new(config.rollout.image_cache_gib),
+                None => ImageCache::default(),
+            };
             let (responses, _) = generate(&self.policy, &jobs, &greedy, images, &self.setup.interrupt, |_, _, _| {})?;
             let many = match &sampled {
                 Some(config) => {

@@ -27,7 +27,12 @@ impl<B: Backend> ParamVisitor<B> for Scale {
 /// The toy architecture with random weights of three times the usual size: its distributions are far from uniform and
 /// depend on the picture.
 pub fn model<B: Kernels>() -> Qwen2_5_VL<B> {
-    let mut model = Qwen2_5_VL::random(toy_config().unwrap(), 3, DType::F32, &Default::default());
+    model_in(DType::F32)
+}
+
+/// The same in another number format.
+pub fn model_in<B: Kernels>(dtype: DType) -> Qwen2_5_VL<B> {
+    let mut model = Qwen2_5_VL::random(toy_config().unwrap(), 3, dtype, &Default::default());
     model.visit(&mut Scale(3.0));
     model
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{difference, mixed_prompts, model, processor, rollout, sample};
 use ::vgpo::PrototypeMode;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
 use reward::{Reward, RewardConfig};
@@ -324,6 +324,75 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
     }
 }
 
+/// Several optimizer steps with image embeddings that are already there: read where the tower is frozen, not where it learns.
+fn an_update_knows_which_pictures_are_current<B: Kernels>() {
+    let start = model::<B>();
+    let toml = "[data]\ntrain_files = [\"toy:sum\"]\nrollout_batch_size = 5\n[algorithm]\nshaping = \"vgpo\"\n[actor]\nglobal_batch_size = 1\nppo_epochs = 2\nmicro_batch_tokens = 60\n[actor.optim]\nlr = 1e-2\neps = 1e-2";
+    let config = resolve(&[Source::new("test", toml)], &[]).unwrap();
+    let experience = experience(&start, &config);
+    let prompts: Vec<&Prompt> = experience.groups.iter().map(|g| &g.item.prompt).collect();
+    let run = |images: &mut ImageCache<B>, train_vision: bool, recompute: bool| {
+        let mut policy = start.clone();
+        let mut optimizer = AdamW::new(&config.actor.optim);
+        let options = GradientOptions { temperature: 1.0, entropy: false, token_budget: 60, train_vision, recompute };
+        let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images };
+        let mut schedule = Schedule { done: 0, total: 10 };
+        update(learner, &experience, &config, &config.to_loss_config(), &options, &mut schedule).unwrap();
+        assert_eq!(schedule.done, 10);
+        let mut values = Values(vec![]);
+        policy.visit(&mut values);
+        values.0
+    };
+    for (train_vision, recompute) in [(false, false), (false, true), (true, false)] {
+        let expected = run(&mut ImageCache::default(), train_vision, recompute);
+        let mut warm = ImageCache::new(1.0);
+        // Of this tower where it is frozen; of another one where it learns.
+        let mut other = start.clone();
+        if train_vision {
+            other.visit(&mut Shift);
+        }
+        warm.embed(&other, &prompts);
+        let encoded = warm.encoded();
+        let got = run(&mut warm, train_vision, recompute);
+        let d = difference(&got, &expected);
+        assert!(d < 1e-5, "train_vision {train_vision}, recompute {recompute}: parameters differ by {d}");
+        assert_eq!(warm.encoded(), encoded);
+        assert_eq!(warm.bytes() > 0, !train_vision, "what a learning tower made is forgotten");
+    }
+}
+
+/// 16-bit weights: parts of a group find what one pass finds, up to what 16 bits hold.
+#[test]
+fn parts_in_16_bits() {
+    type B = burn_flex::Flex<f32, i32>;
+    let model = crate::common::model_in::<B>(DType::BF16);
+    let batch = batch(&model);
+    let groups = batch.groups();
+    let request = |token_budget| ScoreRequest {
+        temperature: 1.0,
+        entropy: false,
+        focus: Some(PrototypeMode::Mean),
+        token_budget,
+    };
+    let all = |budget| -> Vec<f32> {
+        let scores = score(&model, &mut ImageCache::default(), &groups, &request(budget));
+        scores.into_iter().flatten().flat_map(|s| s.log_probs).collect()
+    };
+    let gap = difference(&all(1), &all(100_000));
+    println!("log-probs {gap:.1e}");
+    assert!(gap < 0.02, "{gap}");
+    let whole = gradients(&model, &batch, 100_000, false);
+    for recompute in [false, true] {
+        let parts = gradients(&model, &batch, 45, recompute);
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let size = norm(&mut whole.values().flatten().map(|v| f64::from(*v)));
+        let pairs = whole.iter().flat_map(|(name, g)| g.iter().zip(&parts[name]));
+        let gap = norm(&mut pairs.map(|(a, b)| f64::from(a - b))) / size;
+        println!("gradients, recompute {recompute}: {gap:.1e}");
+        assert!(gap < 0.02, "recompute {recompute}: {gap}");
+    }
+}
+
 on!(flex, burn_flex::Flex<f32, i32>: scores_do_not_depend_on_the_budget carried_groups_keep_their_policy a_description_is_taken_out
-    gradients_do_not_depend_on_the_budget_or_on_recomputing an_update_does_not_depend_on_micro_batch_tokens);
+    gradients_do_not_depend_on_the_budget_or_on_recomputing an_update_does_not_depend_on_micro_batch_tokens an_update_knows_which_pictures_are_current);
 on!(ndarray, burn_ndarray::NdArray<f32>: scores_do_not_depend_on_the_budget an_update_does_not_depend_on_micro_batch_tokens);

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::{difference, mixed_prompts, model, rollout};
+use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Qwen2_5_VL};
 use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate, score};
 use rl::image_cache::ImageCache;
+use rl::policy::Policy;
 use rl::rollout::{Job, generate};
 
 type B = Flex<f32, i32>;
 
 const REQUEST: ScoreRequest =
-    ScoreRequest { temperature: 1.0, entropy: false, focus: Some(::vgpo::PrototypeMode::Mean), token_budget: 60 };
+    ScoreRequest { temperature: 1.0, entropy: false, focus: Some(PrototypeMode::Mean), token_budget: 60 };
 
 fn pictured(prompts: &[Prompt]) -> usize {
     prompts.iter().filter(|p| !p.image_grid_thw.is_empty()).count()
@@ -94,6 +96,37 @@ fn a_picture_is_computed_once_from_rollout_to_update() {
     assert_eq!(kept.bytes(), 0);
     assert!(same(&expected, &score(&model, kept, &groups, &REQUEST)));
     assert_eq!(kept.encoded(), 2 * pictured(&prompts));
+}
+
+/// The same rows twice in a batch, and prompts with two pictures; in one pass, and in parts of one response.
+#[test]
+fn twins_and_several_pictures() {
+    let model = model::<B>();
+    let single = mixed_prompts(&model);
+    let join = |a: &Prompt, b: &Prompt| {
+        let pixels = [&a.pixel_values[..], &b.pixel_values[..]].concat();
+        let grids = [&a.image_grid_thw[..], &b.image_grid_thw[..]].concat();
+        model.prompt([&a.input_ids[..], &b.input_ids[..]].concat(), pixels, grids).unwrap()
+    };
+    let double = join(&single[0], &single[1]);
+    assert_eq!(double.image_grid_thw.len(), 2);
+    let prompts = [double.clone(), single[1].clone(), double.clone(), single[3].clone(), single[1].clone()];
+    let responses = responses();
+    let groups = groups(&prompts, &responses);
+    for focus in [PrototypeMode::Mean, PrototypeMode::PerImage] {
+        let request = |token_budget| ScoreRequest { focus: Some(focus), token_budget, ..REQUEST };
+        let expected: Vec<_> = groups
+            .iter()
+            .flat_map(|group| score(&model, &mut ImageCache::default(), std::slice::from_ref(group), &request(100_000)))
+            .collect();
+        for budget in [1, 100_000] {
+            let kept = &mut ImageCache::new(1.0);
+            assert!(same(&expected, &score(&model, kept, &groups, &request(budget))), "{focus:?}, budget {budget}");
+            assert_eq!(kept.encoded(), 2, "budget {budget}");
+            assert!(same(&expected, &score(&model, kept, &groups, &request(budget))), "{focus:?}, budget {budget}");
+            assert!(same(&expected, &score(&model, &mut ImageCache::default(), &groups, &request(budget))));
+        }
+    }
 }
 
 #[test]

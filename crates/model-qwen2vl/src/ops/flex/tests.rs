@@ -122,7 +122,11 @@ fn plans() -> Vec<(&'static str, AttentionPlan<F>)> {
         ("one window", AttentionPlan::bidirectional(&[300], &device)),
         (
             "a prompt computed before",
-            AttentionPlan::continuing(13, &[13..20, 20..21, 21..60].map(|rows| Response { rows, prompt: 0 }), &device),
+            AttentionPlan::continuing(
+                13,
+                &[13..20, 20..21, 21..60, 60..63, 63..80, 80..84].map(|rows| Response { rows, prompt: 0 }),
+                &device,
+            ),
         ),
     ]
 }
@@ -151,7 +155,12 @@ fn attention_is_the_default() {
 
 #[test]
 fn attention_does_not_depend_on_the_threads() {
-    let (_, plan) = plans().remove(2);
+    for (name, plan) in [plans().remove(2), plans().remove(5)] {
+        does_not_depend_on_the_threads(name, plan);
+    }
+}
+
+fn does_not_depend_on_the_threads(name: &str, plan: AttentionPlan<F>) {
     let n = plan.tokens;
     let qkv = [random([n, 6, 32]), random([n, 2, 32]), random([n, 2, 32])];
     let d_o = random([n, 6, 32]);
@@ -162,7 +171,7 @@ fn attention_does_not_depend_on_the_threads() {
             attention::backward(qkv.clone(), o, &saved, d_o.clone(), &plan).map(|t| t.to_data())
         })
     };
-    assert_eq!(run(1), run(5));
+    assert_eq!(run(1), run(5), "{name}");
 }
 
 #[test]
