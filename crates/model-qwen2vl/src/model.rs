@@ -202,7 +202,7 @@ impl<B: Kernels> PackedBatch<B> {
             rotary: mrope_table(&config.text, &[positions.clone(), positions.clone(), positions], device),
             tokens: end,
             ids: int_tensor(ids, device),
-            prompts: vec![0..p],
+            prompts: std::iter::once(0..p).collect(),
             image_rows: prompt.image_rows(config),
             responses,
             merge: None,

@@ -81,9 +81,9 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         grads: &mut Gradients<B>,
     ) {
         let ([n, _], [p, _]) = (d_hidden.dims(), prompt.d_hidden.dims());
-        prompt.d_hidden = prompt.d_hidden.clone().add(to_f32(d_hidden.clone().slice([0..p])));
+        prompt.d_hidden = prompt.d_hidden.clone().add(to_f32(d_hidden.clone().narrow(0, 0, p)));
         let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
-        let dx = self.decoder.backward(tape.0, packed, d_hidden.slice([p..n]), &mut prompt.d_kv, grads);
+        let dx = self.decoder.backward(tape.0, packed, d_hidden.narrow(0, p, n - p), &mut prompt.d_kv, grads);
         self.decoder.embed_backward(part.ids.clone(), dx, grads);
     }
 

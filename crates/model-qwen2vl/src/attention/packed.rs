@@ -39,7 +39,7 @@ impl<'a, B: Backend> Packed<'a, B> {
     }
 
     /// The prompt's keys and values in block `index`.
-    fn before(&self, index: usize) -> Option<&'a (Tensor<B, 3>, Tensor<B, 3>)> {
+    fn kv_before(&self, index: usize) -> Option<&'a (Tensor<B, 3>, Tensor<B, 3>)> {
         let before = self.before.and_then(|kv| kv.get(index));
         debug_assert_eq!(self.plan.looked_at, before.map_or(0, |(k, _)| k.dims()[0]), "the plan is of another batch");
         before
@@ -68,20 +68,16 @@ impl<B: Backend> KvGradients<B> {
     }
 }
 
-fn rows<B: Backend>(x: Tensor<B, 3>, from: usize, to: usize) -> Tensor<B, 3> {
-    x.slice([from..to])
-}
-
 impl<B: Kernels> Packed<'_, B> {
     /// `q [N, H, hd]`, `k, v [N, Hkv, hd]` of block `index`, rotated, to `o [N, H, hd]` and what the backward needs.
     pub(crate) fn forward(&self, index: usize, qkv: [Tensor<B, 3>; 3]) -> (Tensor<B, 3>, AttentionSaved<B>) {
         let [q, k, v] = qkv;
-        let Some((kp, vp)) = self.before(index) else { return B::packed_attention(q, k, v, self.plan) };
+        let Some((kp, vp)) = self.kv_before(index) else { return B::packed_attention(q, k, v, self.plan) };
         let [p, ..] = kp.dims();
         let (q, k, v) = (behind(p, q), Tensor::cat(vec![kp.clone(), k], 0), Tensor::cat(vec![vp.clone(), v], 0));
         let (o, saved) = B::packed_attention(q, k, v, self.plan);
-        let end = o.dims()[0];
-        (rows(o, p, end), saved)
+        let n = o.dims()[0] - p;
+        (o.narrow(0, p, n), saved)
     }
 
     /// Gradients of `q`, `k` and `v`. Tokens that continue a prompt add its share to `d_kv`; a prompt takes what was added.
@@ -94,7 +90,7 @@ impl<B: Kernels> Packed<'_, B> {
         d_o: Tensor<B, 3>,
         d_kv: &mut KvGradients<B>,
     ) -> [Tensor<B, 3>; 3] {
-        let Some((kp, vp)) = self.before(index) else {
+        let Some((kp, vp)) = self.kv_before(index) else {
             let [dq, dk, dv] = B::packed_attention_backward(qkv, o, saved, d_o, self.plan);
             let Some([k_parts, v_parts]) = d_kv.0.remove(&index) else { return [dq, dk, dv] };
             let dtype = dk.dtype();
@@ -105,10 +101,10 @@ impl<B: Kernels> Packed<'_, B> {
         let [q, k, v] = qkv;
         let qkv = [behind(p, q), Tensor::cat(vec![kp.clone(), k], 0), Tensor::cat(vec![vp.clone(), v], 0)];
         let [dq, dk, dv] = B::packed_attention_backward(qkv, behind(p, o), saved, behind(p, d_o), self.plan);
-        d_kv.add(index, [rows(dk.clone(), 0, p), rows(dv.clone(), 0, p)]);
+        d_kv.add(index, [dk.clone().narrow(0, 0, p), dv.clone().narrow(0, 0, p)]);
         [dq, dk, dv].map(|d| {
-            let end = d.dims()[0];
-            rows(d, p, end)
+            let n = d.dims()[0] - p;
+            d.narrow(0, p, n)
         })
     }
 }
