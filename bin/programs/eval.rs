@@ -40,7 +40,7 @@ use serde_json::{Map, Value, json};
   eval --from predictions.jsonl --benchmark mathverse
 
 Benchmarks: mathvista, mathverse, wemath, mmk12, geomath, geometry3k, logicvista, superclevr-counting, mmmu-pro, mathverse-v,
-mathvision, dynamath, custom:NAME. docs/evaluation.md has their prompts, answer rules and groups.
+mathverse-testmini, mathvision, dynamath, custom:NAME. docs/evaluation.md has their prompts, answer rules and groups.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct Args {

@@ -8,6 +8,7 @@
 //! | what is written, and how does a run go on | [`log`], [`record`] |
 //! | accuracy and its standard error | [`stats`] |
 //! | We-Math's strict and loose scores | [`wemath`] |
+//! | DynaMath's worst case | [`worst_case`] |
 //! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
 //! | answers that were made elsewhere | [`predictions`], `question` |
 //!
@@ -28,6 +29,7 @@ pub mod run;
 pub mod stats;
 pub mod task;
 pub mod wemath;
+pub mod worst_case;
 
 pub use benchmark::Benchmark;
 pub use error::EvalError;

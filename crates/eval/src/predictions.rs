@@ -22,7 +22,6 @@ use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
 use crate::results::{BenchmarkResult, SetAside};
 use crate::rule::{Extract, Rule};
-use crate::task::belongs;
 
 /// How a file of predictions is graded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -147,7 +146,7 @@ impl Collected {
 
     fn add(&mut self, row: &Map<String, Value>, grading: &Grading) -> Result<(), String> {
         let columns = columns(row, self.benchmark);
-        if !belongs(self.benchmark, &columns) {
+        if !self.benchmark.has(&columns) {
             self.other_rows += 1;
             return Ok(());
         }

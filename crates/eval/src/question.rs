@@ -49,7 +49,7 @@ pub(crate) fn identity(
         None => Ok(None),
     };
     // A column that names a cluster of questions does not name one of them.
-    let ids: Vec<&str> = IDS.into_iter().filter(|key| benchmark.question != Some(*key)).collect();
+    let ids: Vec<&str> = IDS.into_iter().filter(|key| benchmark.question.first() != Some(key)).collect();
     let id = read(&ids)?;
     if let Some(number) = read(&["row"])? {
         let name = read(&["benchmark"])?.unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::benchmark::Benchmark;
 use crate::published::PUBLISHED;
 use crate::results::{BenchmarkResult, Results};
 use crate::stats::Accuracy;
@@ -63,6 +64,9 @@ pub fn markdown(results: &Results) -> String {
         for group in &b.groups {
             rows.push(cells(format!("- {} {}", group.column, group.value), &group.score, None));
         }
+        if let Some(worst) = &b.worst_case {
+            rows.push(cells(format!("- worst case of {} variants", worst.variants), &worst.score, None));
+        }
     }
     out += &table(
         &["benchmark", "questions", "answers", "accuracy %", "± SE", "tokens", "cut off %", "no answer %"],
@@ -115,6 +119,12 @@ fn notes(results: &Results) -> String {
         for note in &b.notes {
             lines.push(format!("{}: {note}", b.title));
         }
+        if let Some(worst) = b.worst_case.as_ref().filter(|w| w.incomplete > 0) {
+            lines.push(format!(
+                "{}: {} questions without all of their {} variants are left out of the worst case",
+                b.title, worst.incomplete, worst.variants
+            ));
+        }
         if b.other_rows > 0 {
             lines.push(format!("{}: {} rows of the file are not part of it", b.title, b.other_rows));
         }
@@ -130,11 +140,30 @@ fn notes(results: &Results) -> String {
     for a in results.averages.iter().filter(|a| !a.missing.is_empty()) {
         lines.push(format!("{} needs {}", a.title, a.missing.join(", ")));
     }
+    if !results.averages.is_empty() {
+        lines.push(orientation(results));
+    }
     if lines.is_empty() {
         return String::new();
     }
     let line = |l: String| if l.starts_with("  -") { l + "\n" } else { format!("- {l}\n") };
     "\n".to_owned() + &lines.into_iter().map(line).collect::<String>()
+}
+
+/// What the published rows are worth beside these: they were measured on PAPO-Eval's files.
+fn orientation(results: &Results) -> String {
+    let other = |b: &BenchmarkResult| {
+        let there = Benchmark::find(b.benchmark).ok()?.published_rows.filter(|&rows| rows != b.rows())?;
+        Some(format!("{} has {} rows here and {there} there", b.title, b.rows()))
+    };
+    let others: Vec<String> = results.benchmarks.iter().filter_map(other).collect();
+    let mut line = "the published rows were measured on PAPO-Eval's filtered files, with one greedy answer a question; beside other \
+                    files they are orientation"
+        .to_owned();
+    if !others.is_empty() {
+        line += &format!(": {}", others.join(", "));
+    }
+    line
 }
 
 /// One line a benchmark, group, score and average; shares from 0 to 1.
@@ -157,6 +186,9 @@ pub fn csv(results: &Results) -> String {
         line([&b.name, "", ""], &b.score);
         for g in &b.groups {
             line([&b.name, &g.column, &g.value], &g.score);
+        }
+        if let Some(worst) = &b.worst_case {
+            line([&b.name, "worst_case", &worst.variants.to_string()], &worst.score);
         }
         if let Some(w) = &b.wemath {
             for (name, value) in [
@@ -193,7 +225,6 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
-    use crate::benchmark::Benchmark;
     use crate::record::Record;
     use crate::results::SetAside;
 
@@ -230,6 +261,47 @@ mod tests {
         assert!(text.contains("| published: 7B VGPO   |     66.6 |       63.3 |"), "{text}");
         assert!(text.contains("- Geometry3K: 7 set aside\n  - row 0: the answer is empty\n"), "{text}");
         assert!(text.contains("  - and 2 more\n") && text.contains("- Avg-Math needs MathVista, MathVerse"), "{text}");
+    }
+
+    /// The published rows belong to certain files; the table says where this run's differ.
+    #[test]
+    fn published_rows_are_orientation_beside_other_files() {
+        let said = "the published rows were measured on PAPO-Eval's filtered files";
+        let text = markdown(&results());
+        assert!(text.contains(said) && text.contains("Geometry3K has 11 rows here and 601 there"), "{text}");
+        let record = |row: usize| Record { row, accuracy: 1.0, ..Record::default() };
+        let of = |name: &str, rows: usize| {
+            let records: Vec<Record> = (0..rows).map(record).collect();
+            let result = BenchmarkResult::new(name, Benchmark::find(name).unwrap(), &records);
+            markdown(&Results::new(Map::new(), vec![result]))
+        };
+        let whole = of("mathverse-v", 1308);
+        assert!(whole.contains(said) && !whole.contains("rows here"), "{whole}");
+        // All five versions, or the version Vision Only alone, are other files.
+        assert!(of("mathverse-v", 788).contains("MathVerse-V has 788 rows here and 1308 there"));
+        assert!(of("mathverse", 3940).contains("MathVerse has 3940 rows here and 2180 there"));
+        // Without an average of theirs there are no published rows to speak of.
+        assert!(!of("mathvision", 10).contains("published"));
+    }
+
+    /// DynaMath's worst case stands beside its average.
+    #[test]
+    fn the_worst_case_has_a_line() {
+        let record = |row: usize| Record {
+            row,
+            accuracy: f64::from(u8::from(row != 1)),
+            columns: [("question_id".to_owned(), (row / 2).to_string())].into(),
+            ..Record::default()
+        };
+        let records: Vec<Record> = (0..5).map(record).collect();
+        let result = BenchmarkResult::new("dynamath", Benchmark::find("dynamath").unwrap(), &records);
+        let results = Results::new(Map::new(), vec![result]);
+        let text = markdown(&results);
+        let cells = |line: &str| line.split('|').map(str::trim).map(str::to_owned).collect::<Vec<_>>();
+        let worst = cells(text.lines().find(|l| l.contains("worst case of 2 variants")).unwrap());
+        assert_eq!(worst[2..5], ["2", "2", "50.0"], "{text}");
+        assert!(text.contains("1 questions without all of their 2 variants"), "{text}");
+        assert!(csv(&results).contains("dynamath,worst_case,2,2,2,0.5,0.5"), "{}", csv(&results));
     }
 
     #[test]

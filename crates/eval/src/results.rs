@@ -6,11 +6,12 @@ use rl::rollout::FinishReason;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::benchmark::{Average, Benchmark, CHOICES_GROUP, normal};
+use crate::benchmark::{Average, Benchmark, CHOICES_GROUP};
 use crate::record::Record;
 use crate::rule::choices;
 use crate::stats::{Accuracy, Answer};
 use crate::wemath::{self, WeMath};
+use crate::worst_case::{WorstCase, worst_case};
 
 /// The accuracy of the rows that have one value in one column.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,6 +61,12 @@ pub struct BenchmarkResult {
     /// We-Math's diagnosis, where it is defined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wemath: Option<WeMath>,
+    /// The worst case over the variants of a question, where it is defined.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worst_case: Option<WorstCase>,
+    /// A benchmark that is a part of this one: MathVerse-V of MathVerse.
+    #[serde(skip)]
+    pub part: Option<Box<BenchmarkResult>>,
     /// Mean length of an answer in tokens, where it is known.
     pub mean_tokens: Option<f64>,
     /// Share of answers that ran into the length limit, where it is known.
@@ -110,6 +117,8 @@ impl BenchmarkResult {
             score: score(benchmark, all.iter().copied()),
             groups: Vec::new(),
             wemath: None,
+            worst_case: None,
+            part: part(benchmark, records).map(Box::new),
             mean_tokens: mean(all.iter().map(|r| r.tokens.map(|t| t as f64))),
             cut_off: mean(all.iter().map(|r| r.finish.map(|f| f64::from(u8::from(f == FinishReason::Length))))),
             without_answer: mean(all.iter().map(|r| Some(f64::from(u8::from(r.extracted.is_none()))))),
@@ -126,14 +135,35 @@ impl BenchmarkResult {
                 Err(why) => result.notes.push(why),
             }
         }
+        if benchmark.worst_case && !records.is_empty() {
+            match worst_case(benchmark, records) {
+                Ok(found) => result.worst_case = Some(found),
+                Err(why) => result.notes.push(why),
+            }
+        }
         result
     }
+
+    /// Rows of the benchmark in its file, whether they could be asked or not.
+    pub fn rows(&self) -> usize {
+        self.score.questions + self.set_aside.len()
+    }
+}
+
+/// MathVerse-V, of the rows of MathVerse: those that say which version they are.
+fn part(benchmark: &'static Benchmark, records: &[Record]) -> Option<BenchmarkResult> {
+    let part = Benchmark::find("mathverse-v").ok().filter(|_| benchmark.name == "mathverse")?;
+    let says = |r: &Record| part.only.iter().any(|(column, _)| *column == "problem_version" && r.columns.contains_key(*column));
+    let records: Vec<Record> = records.iter().filter(|r| says(r) && part.has(&r.columns)).cloned().collect();
+    let mut result = (!records.is_empty()).then(|| BenchmarkResult::new(part.name, part, &records))?;
+    result.notes.push("the rows of MathVerse whose version is Vision Intensive, Vision Dominant or Vision Only".into());
+    Some(result)
 }
 
 fn score<'a>(benchmark: &Benchmark, records: impl IntoIterator<Item = &'a Record>) -> Accuracy {
     Accuracy::of(records.into_iter().map(|r| Answer {
         row: r.row,
-        cluster: benchmark.question.and_then(|column| r.columns.get(column)).map(String::as_str),
+        cluster: benchmark.question_of(&r.columns),
         right: r.accuracy,
     }))
 }
@@ -173,28 +203,11 @@ impl Results {
     /// Adds what follows from the benchmarks together: MathVerse-V as a part of MathVerse, and the averages.
     pub fn new(settings: Map<String, Value>, mut benchmarks: Vec<BenchmarkResult>) -> Self {
         let has = |all: &[BenchmarkResult], name: &str| all.iter().any(|b| b.benchmark == name);
-        if !has(&benchmarks, "mathverse-v")
-            && let Ok(part) = Benchmark::find("mathverse-v")
-            && let Some((column, value)) = part.only
-            && let Some(at) = benchmarks.iter().position(|b| b.benchmark == "mathverse")
-            && let Some(group) =
-                benchmarks[at].groups.iter().find(|g| g.column == column && normal(&g.value) == normal(value))
+        if let Some(at) = benchmarks.iter().position(|b| b.part.is_some())
+            && let Some(part) = benchmarks[at].part.take()
+            && !has(&benchmarks, part.benchmark)
         {
-            let derived = BenchmarkResult {
-                name: part.name.into(),
-                title: part.title.into(),
-                benchmark: part.name,
-                score: group.score,
-                groups: Vec::new(),
-                wemath: None,
-                mean_tokens: None,
-                cut_off: None,
-                without_answer: None,
-                set_aside: Vec::new(),
-                other_rows: 0,
-                notes: vec![format!("the rows of MathVerse with {column} = {}", group.value)],
-            };
-            benchmarks.insert(at + 1, derived);
+            benchmarks.insert(at + 1, *part);
         }
         let averages = [Average::Math, Average::Vision]
             .into_iter()
@@ -243,22 +256,41 @@ mod tests {
         (0..n).map(record).collect()
     }
 
+    /// MathVerse-V are three of MathVerse's five versions; the versions of one problem are one cluster there, too.
     #[test]
-    fn mathverse_gives_its_vision_only_part() {
+    fn mathverse_gives_its_vision_part() {
         let benchmark = Benchmark::find("mathverse").unwrap();
-        let mut records = answers(10, 5, &[("problem_version", "Text Lite")]);
-        for mut record in answers(10, 1, &[("problem_version", "Vision Only")]) {
-            record.row += 10;
-            records.push(record);
+        let mut records = Vec::new();
+        for (k, (version, right)) in
+            [("Text Lite", 8), ("Vision Intensive", 6), ("Vision Dominant", 4), ("Vision Only", 1)].iter().enumerate()
+        {
+            for mut record in answers(10, *right, &[("problem_version", version), ("question_type", "multi-choice")]) {
+                record.columns.insert("problem_index".into(), record.row.to_string());
+                record.row += 10 * k;
+                records.push(record);
+            }
         }
         let result = BenchmarkResult::new("mathverse", benchmark, &records);
-        assert_eq!(result.score.accuracy, Some(0.3));
-        assert_eq!(result.groups.len(), 2);
+        assert_eq!(result.score.accuracy, Some(19.0 / 40.0));
+        assert_eq!(result.groups.len(), 4);
         let results = Results::new(Map::new(), vec![result]);
-        assert_eq!(results.benchmarks[1].title, "MathVerse-V");
-        assert_eq!(results.benchmarks[1].score.accuracy, Some(0.1));
+        let part = &results.benchmarks[1];
+        assert_eq!((part.title.as_str(), part.score.questions), ("MathVerse-V", 30));
+        assert_eq!(part.score.accuracy, Some(11.0 / 30.0));
+        let vision = records.iter().filter(|r| !r.columns["problem_version"].starts_with("Text"));
+        let answers = vision.map(|r| Answer { row: r.row, cluster: Some(&r.columns["problem_index"]), right: r.accuracy });
+        assert_eq!(part.score.standard_error, Accuracy::of(answers).standard_error);
         assert_eq!(results.averages.len(), 2);
         assert_eq!(results.averages[1].missing, ["LogicVista", "SuperCLEVR-Counting", "MMMU-Pro"]);
+        // Asked for by itself it stands for itself; rows that do not say their version give no part.
+        let own = BenchmarkResult::new("mathverse-v", Benchmark::find("mathverse-v").unwrap(), &records[30..]);
+        let both = Results::new(Map::new(), vec![BenchmarkResult::new("mathverse", benchmark, &records), own]);
+        assert_eq!(both.benchmarks.iter().map(|b| b.score.questions).collect::<Vec<_>>(), [40, 10]);
+        assert!(BenchmarkResult::new("mathverse", benchmark, &answers_without_columns()).part.is_none());
+    }
+
+    fn answers_without_columns() -> Vec<Record> {
+        answers(5, 2, &[])
     }
 
     #[test]

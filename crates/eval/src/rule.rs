@@ -7,7 +7,7 @@ use std::str::FromStr;
 use reward::{extract, math, mathruler, simple};
 use serde::{Deserialize, Serialize};
 
-use crate::benchmark::CHOICE_COLUMNS;
+use crate::benchmark::{CHOICE_COLUMNS, normal};
 
 /// When an answer is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -17,6 +17,9 @@ pub enum Rule {
     /// published evaluations, but a letter must be named as an answer: that `None` contains an N makes it right nowhere.
     #[default]
     Either,
+    /// As [`Rule::Either`], and as MathVista's official code compares integers: the answer is cut to an integer first, so that
+    /// 12.7 answers 12 where the row's `answer_type` is `integer`.
+    Mathvista,
     /// mathruler alone, as in training with EasyR1's reward.
     Mathruler,
     /// Mathematical equality alone.
@@ -66,6 +69,7 @@ macro_rules! named {
 }
 named!(Rule, "grader",
     "either" => Rule::Either,
+    "mathvista" => Rule::Mathvista,
     "mathruler" => Rule::Mathruler,
     "math" => Rule::Math,
     "choice" => Rule::Choice,
@@ -120,6 +124,7 @@ impl Rule {
                     || same_choice(given, truth, columns)
                     || rounds_to(given, truth, columns)
             }
+            Self::Mathvista => Self::Either.is_right(given, truth, columns) || cut_to_integer(given, truth, columns),
             Self::Mathruler => mathruler::grade_answer(given, truth),
             Self::Math => math::equal(given, truth),
             Self::Choice => same_choice(given, truth, columns),
@@ -233,6 +238,18 @@ fn lettered(text: &str) -> Option<Vec<String>> {
         }
     }
     Some(items)
+}
+
+/// MathVista's integers, as `normalize_extracted_answer` of its `calculate_score.py` casts them: `int(float(answer))`, which cuts
+/// towards zero. What is no plain number for `float` has no cast.
+fn cut_to_integer(given: &str, truth: &str, columns: &BTreeMap<String, String>) -> bool {
+    let is = |column: &str, value: &str| columns.get(column).is_some_and(|found| normal(found) == normal(value));
+    if !is("answer_type", "integer") || is("question_type", "multi_choice") {
+        return false;
+    }
+    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|x| x.is_finite());
+    let (Some(given), Ok(truth)) = (number(given), truth.trim().parse::<i64>()) else { return false };
+    given.trunc() == truth as f64
 }
 
 /// MathVista's floats: the answer, rounded to the row's `precision`, is the truth.
@@ -366,6 +383,36 @@ mod tests {
         assert!(Rule::Either.is_right("1.24", "1.2", &float));
         assert!(!Rule::Either.is_right("1.26", "1.2", &float));
         assert!(!Rule::Either.is_right("1.24", "1.2", &columns(&[])));
+    }
+
+    /// `int(float(...))` of MathVista's code, with the values that Python gives.
+    #[test]
+    fn integers_are_cut_as_the_official_code_cuts_them() {
+        let integer = columns(&[("answer_type", "integer"), ("question_type", "free_form")]);
+        for (given, truth, right) in [
+            ("12", "12", true),
+            ("12.0", "12", true),
+            ("12.7", "12", true),
+            ("12.999", "13", false),
+            ("-3.6", "-3", true),
+            ("-3.6", "-4", false),
+            ("0.4", "0", true),
+            ("1.2e1", "12", true),
+            (" 12.5 ", "12", true),
+            ("inf", "12", false),
+            ("nan", "0", false),
+            ("11.9", "12", false),
+            ("12.7 or 13", "12", false),
+        ] {
+            assert_eq!(Rule::Mathvista.is_right(given, truth, &integer), right, "{given} for {truth}");
+        }
+        // No other rule, kind of answer or kind of question casts.
+        assert!(!Rule::Either.is_right("12.7", "12", &integer));
+        for (kind, question) in [("float", "free_form"), ("text", "free_form"), ("integer", "multi_choice")] {
+            let row = columns(&[("answer_type", kind), ("question_type", question)]);
+            assert!(!Rule::Mathvista.is_right("12.7", "12", &row), "{kind}, {question}");
+        }
+        assert_eq!(crate::Benchmark::find("mathvista").unwrap().rule, Rule::Mathvista);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One benchmark of a run: its file, its prompt, its rule; and how a row of it becomes a question.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use data::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::benchmark::{Benchmark, FORMAT_PROMPT, normal};
+use crate::benchmark::{Benchmark, FORMAT_PROMPT};
 use crate::error::EvalError;
 use crate::rule::{Extract, Rule, choices};
 
@@ -200,7 +199,7 @@ impl Asker {
             Ok(sample) => sample,
             Err(bad) => return Asked::Bad(bad),
         };
-        if !belongs(self.benchmark, &sample.extra) {
+        if !self.benchmark.has(&sample.extra) {
             return Asked::Other;
         }
         if let Some(task) = sample.task.clone() {
@@ -236,14 +235,6 @@ impl Asker {
 
 pub(crate) fn bad(sample: &Sample, reason: &str) -> BadRow {
     BadRow { id: sample.id.clone(), index: sample.index, reason: reason.to_owned() }
-}
-
-/// Whether a row is part of the benchmark; every row is, where the file has no column to tell.
-pub(crate) fn belongs(benchmark: &Benchmark, columns: &BTreeMap<String, String>) -> bool {
-    match benchmark.only.and_then(|(column, value)| Some((columns.get(column)?, value))) {
-        Some((found, wanted)) => normal(found) == normal(wanted),
-        None => true,
-    }
 }
 
 /// MathVista's `query` and the like do not say where the picture stands. A single one stands in front.
@@ -385,15 +376,5 @@ mod tests {
         let mut placed = question.0.clone();
         place_picture(&mut placed);
         assert_eq!(placed, question.0);
-    }
-
-    #[test]
-    fn the_vision_only_part() {
-        let v = Benchmark::find("mathverse_v").unwrap();
-        let version = |name: &str| BTreeMap::from([("problem_version".to_owned(), name.to_owned())]);
-        assert!(belongs(v, &version("Vision Only")) && belongs(v, &version("vision_only")));
-        assert!(!belongs(v, &version("Text Lite")));
-        assert!(belongs(v, &BTreeMap::new()));
-        assert!(belongs(Benchmark::custom(), &version("Text Lite")));
     }
 }

@@ -95,3 +95,22 @@ pub fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
+
+/// `|a - b| / |b|` over whole vectors.
+pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut b.iter().map(|&b| f64::from(b))).max(1e-30)
+}
+
+/// Pairs of two lists, which must be of one length: `zip` would compare what both have and pass over the rest.
+#[track_caller]
+pub fn pairs<A: IntoIterator<IntoIter: ExactSizeIterator>, C: IntoIterator<IntoIter: ExactSizeIterator>>(
+    a: A,
+    b: C,
+) -> std::iter::Zip<A::IntoIter, C::IntoIter> {
+    let (a, b) = (a.into_iter(), b.into_iter());
+    assert_eq!(a.len(), b.len(), "two lists of different lengths are compared");
+    a.zip(b)
+}

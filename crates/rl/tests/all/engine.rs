@@ -168,7 +168,7 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
 }
 
 /// Responses to all kinds of prompts, with rewards that differ.
-fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
+pub fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));

@@ -15,7 +15,9 @@ macro_rules! on {
 }
 
 mod common;
+mod credit;
 mod engine;
 mod images;
 mod learn;
+mod oracle;
 mod rollout;
