@@ -10,7 +10,8 @@ use burn::tensor::{Tensor, backend::Backend};
 /// The released code has none, so neither has its form.
 const SLACK: f64 = 1e-9;
 
-/// The whole part of `share * tokens`: of the number that is meant in the paper's form, of the float product in the released.
+/// The whole part of `share * tokens`: of the number that is meant in the paper's form, of the float product in the
+/// released.
 fn whole(share: f64, tokens: usize, config: &VgpoConfig) -> usize {
     let product = share * tokens as f64;
     match config.variant {

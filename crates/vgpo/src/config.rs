@@ -9,10 +9,11 @@ pub enum Variant {
     /// The equations as printed (2-12).
     #[default]
     Paper,
-    /// What the authors' released code computes: the cosine is min-maxed over the padded batch, positions are `(t-1)/(T-1)`, the
-    /// tail starts at `int(gamma T)`, nothing is compensated where `intra` is off, the trajectory score adds normalised
-    /// weights, and the factors are clamped to `[0.1, 2]` (tokens) and `[0.9, 2]` (trajectories). Groups are real ones here, the
-    /// focus is that of one rollout batch, and responses without an image keep a factor of 1.
+    /// What the authors' released code computes: the cosine is min-maxed over the padded batch, positions are
+    /// `(t-1)/(T-1)`, the tail starts at `int(gamma T)`, nothing is compensated where `intra` is off, the trajectory
+    /// score adds normalised weights, and the factors are clamped to `[0.1, 2]` (tokens) and `[0.9, 2]` (trajectories).
+    /// Groups are real ones here, the focus is that of one rollout batch, and responses without an image keep a factor
+    /// of 1.
     Released,
 }
 

@@ -134,9 +134,9 @@ fn nothing<B: Backend>(rho: Tensor<B, 2>) -> Factors<B> {
 
 /// The released code's focus: the cosine `S` min-maxed over its padded batch, `[R, T] -> [R, T]`, 0 in the padding.
 ///
-/// `(S - lo) / (hi - lo + eps)`. In that code the padding and the rows of prompts without an image are cells of cosine 0 like any
-/// other: as soon as there is one, because responses differ in length or a prompt has no image, `lo = min(0, min S)` and
-/// `hi = max(0, max S)`.
+/// `(S - lo) / (hi - lo + eps)`. In that code the padding and the rows of prompts without an image are cells of cosine
+/// 0 like any other: as soon as there is one, because responses differ in length or a prompt has no image,
+/// `lo = min(0, min S)` and `hi = max(0, max S)`.
 fn over_batch<B: Backend>(rho: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let [rows, width] = layout.dims();
     let cosine = rho.mul_scalar(2.0).sub_scalar(1.0); // (4) solved for S; exact in floats where rho is 1/4 or more

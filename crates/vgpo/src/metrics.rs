@@ -29,9 +29,10 @@ pub fn late_early_ratio(rho: &[f32], parts: usize) -> Option<f64> {
 
 /// Late/early ratio of the cosines `S = 2 rho - 1` behind the focus `rho`, one list a response without padding.
 ///
-/// `rho = (S + 1) / 2` pins [`late_early_ratio`] near 1: cosines of 0.1 early and 0.02 late are a ratio of 0.93 there and of 0.2 here.
-/// A cosine may be near 0 or below, where the ratio of a single response means nothing, so this is the ratio of two means over
-/// responses. `None` when no response is long enough, or when the early cosines are not above 0 on average.
+/// `rho = (S + 1) / 2` pins [`late_early_ratio`] near 1: cosines of 0.1 early and 0.02 late are a ratio of 0.93 there
+/// and of 0.2 here. A cosine may be near 0 or below, where the ratio of a single response means nothing, so this is the
+/// ratio of two means over responses. `None` when no response is long enough, or when the early cosines are not above 0
+/// on average.
 pub fn late_early_cosine_ratio<R: AsRef<[f32]>>(rho: &[R], parts: usize) -> Option<f64> {
     let ends: Vec<(f64, f64)> = rho.iter().filter_map(|row| early_and_late(row.as_ref(), parts)).collect();
     let cosine = |of: fn(&(f64, f64)) -> f64| 2.0 * ends.iter().map(of).sum::<f64>() / ends.len() as f64 - 1.0;
@@ -41,9 +42,9 @@ pub fn late_early_cosine_ratio<R: AsRef<[f32]>>(rho: &[R], parts: usize) -> Opti
 
 /// Pearson's correlation of `values` with the lengths of the responses, both less the mean of their group.
 ///
-/// `phi` compares the responses of a group, so how long another prompt's responses are has no part in it. With the sum as the
-/// trajectory score `phi` is mostly length: then this is near 1. All slices have one entry a response. `None` when nothing varies
-/// within a group.
+/// `phi` compares the responses of a group, so how long another prompt's responses are has no part in it. With the sum
+/// as the trajectory score `phi` is mostly length: then this is near 1. All slices have one entry a response. `None`
+/// when nothing varies within a group.
 pub fn length_correlation(values: &[f32], lengths: &[usize], groups: &[usize]) -> Option<f64> {
     let values = centred(values.iter().map(|&v| f64::from(v)), groups);
     let lengths = centred(lengths.iter().map(|&length| length as f64), groups);

@@ -1,8 +1,8 @@
 //! The stored inputs and results of both forms of VGPO, for sixteen settings, on two backends.
 //!
-//! The results of the released form were made by the released code's own functions in f32, those of the paper's in f64. Rows of
-//! prompts without an image have a ramp by position in the released results (their focus is a constant there) and factors of 1 here:
-//! of them only our own promise is checked.
+//! The results of the released form were made by the released code's own functions in f32, those of the paper's in f64.
+//! Rows of prompts without an image have a ramp by position in the released results (their focus is a constant there)
+//! and factors of 1 here: of them only our own promise is checked.
 
 use crate::oracle::{self, Case};
 use burn::tensor::{Tensor, TensorData, backend::Backend};

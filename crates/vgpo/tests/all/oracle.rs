@@ -1,5 +1,6 @@
-//! Both forms of VGPO once more, token by token in f64 and whole numbers, with nothing of the crate's own code. It is held against
-//! the stored results (`golden.rs`) and then holds the crate on batches that nobody stored (`properties.rs`).
+//! Both forms of VGPO once more, token by token in f64 and whole numbers, with nothing of the crate's own code. It is
+//! held against the stored results (`golden.rs`) and then holds the crate on batches that nobody stored
+//! (`properties.rs`).
 
 use vgpo::{InterScore, Schedule, Variant, VgpoConfig};
 
@@ -40,7 +41,8 @@ fn less_mean(values: &[f64]) -> Vec<f64> {
     values.iter().map(|v| v - mean).collect()
 }
 
-/// `share` of `whole` things for a share of whole twentieths, in whole numbers: rounded down, and whether something was left.
+/// `share` of `whole` things for a share of whole twentieths, in whole numbers: rounded down, and whether something was
+/// left.
 fn twentieths(share: f64, whole: usize) -> (usize, bool) {
     let parts = (share * 20.0).round() as usize;
     assert!((parts as f64 / 20.0 - share).abs() < 1e-12, "{share} is not a twentieth");

@@ -12,12 +12,14 @@ use vgpo::{
 
 type B = burn_ndarray::NdArray<f32>;
 
-/// Cosines in 64ths: `(S + 1) / 2` is exact in f32, ties are common, and what is not equal differs by more than rounding.
+/// Cosines in 64ths: `(S + 1) / 2` is exact in f32, ties are common, and what is not equal differs by more than
+/// rounding.
 fn cosine() -> impl Strategy<Value = f64> {
     (-64_i32..=64).prop_map(|v| f64::from(v) / 64.0)
 }
 
-/// Up to eight responses of up to 24 tokens in three groups; in half of the batches of one length, in a quarter some without an image.
+/// Up to eight responses of up to 24 tokens in three groups; in half of the batches of one length, in a quarter some
+/// without an image.
 fn batches() -> impl Strategy<Value = Case> {
     let response = (0_usize..3, 0_u8..8, prop::collection::vec(cosine(), 1..24));
     (prop::collection::vec(response, 1..9), any::<bool>(), 0_u8..4).prop_map(|(mut responses, one_length, images)| {
@@ -229,8 +231,8 @@ proptest! {
         }
     }
 
-    /// Equations 7, 8, 10 and 11: sums of 0, a span of 1, and factors whose mean is 1 and whose range follows from the number of
-    /// what is compared: of n numbers one is 0 and one is 1, so their mean lies between 1/n and 1 - 1/n.
+    /// Equations 7, 8, 10 and 11: sums of 0, a span of 1, and factors whose mean is 1 and whose range follows from the
+    /// number of what is compared: of n numbers one is 0 and one is 1, so their mean lies between 1/n and 1 - 1/n.
     #[test]
     fn factors_are_centred_and_bounded_by_what_they_compare(case in batches(), config in configs()) {
         let config = whole(config);
@@ -298,8 +300,8 @@ proptest! {
         }
     }
 
-    /// Equation 6: the open tokens are in the tail, none that is closed there looks more, and without those that tie with the
-    /// least open one they are fewer than k.
+    /// Equation 6: the open tokens are in the tail, none that is closed there looks more, and without those that tie
+    /// with the least open one they are fewer than k.
     #[test]
     fn the_gate_opens_for_k_tokens_of_the_tail_and_their_ties(case in batches(), config in configs()) {
         let config = VgpoConfig { gate: true, compensation: true, intra: true, ..config };
@@ -320,7 +322,8 @@ proptest! {
         }
     }
 
-    /// Equation 5: compensation raises open tokens, by at most the factor 1 + beta, later ones by more, and leaves the rest.
+    /// Equation 5: compensation raises open tokens, by at most the factor 1 + beta, later ones by more, and leaves the
+    /// rest.
     #[test]
     fn compensation_only_raises_the_tail(case in batches(), config in configs()) {
         let config = VgpoConfig { compensation: true, intra: true, ..config };
@@ -336,7 +339,8 @@ proptest! {
                     before = raised;
                 }
             }
-            // The last token's position is 1 in both forms, whatever the schedule (a single token's is 0 in the released one).
+            // The last token's position is 1 in both forms, whatever the schedule (a single token's is 0 in the
+            // released one).
             let last = case.cosines[row].len() - 1;
             let (rho, w) = (found.rho[row][last], found.w[row][last]);
             if found.gate[row][last] == 1.0 && (last > 0 || config.variant == Variant::Paper) {
@@ -359,8 +363,9 @@ proptest! {
         prop_assert_eq!((&on.gate, &on.w, &on.phi), (&off.gate, &off.w, &off.phi));
     }
 
-    /// The paper's form does not see the scale of the focus: w grows with it, and the min-maxes take it out again. Without
-    /// compensation they take out a shift as well; of the sum as the score only where all responses have one length.
+    /// The paper's form does not see the scale of the focus: w grows with it, and the min-maxes take it out again.
+    /// Without compensation they take out a shift as well; of the sum as the score only where all responses have one
+    /// length.
     #[test]
     fn affine_maps_of_the_focus(case in batches(), config in configs()) {
         let config = whole(config);
@@ -380,8 +385,8 @@ proptest! {
         prop_assert!(difference(&[shifted.phi], &[plain.phi]) < 1e-3);
     }
 
-    /// The released focus does not see the scale of the cosine either, but a shift only where no cell is padded: elsewhere the
-    /// padding is a token of cosine 0.
+    /// The released focus does not see the scale of the cosine either, but a shift only where no cell is padded:
+    /// elsewhere the padding is a token of cosine 0.
     #[test]
     fn the_released_focus_counts_the_padding(case in batches(), config in configs()) {
         let config = VgpoConfig { variant: Variant::Released, ..config };
@@ -406,7 +411,8 @@ proptest! {
         }
     }
 
-    /// Looking away is the opposite of looking: 1 - rho turns the signs of psi, and of phi where all responses have one length.
+    /// Looking away is the opposite of looking: 1 - rho turns the signs of psi, and of phi where all responses have one
+    /// length.
     #[test]
     fn the_opposite_focus_has_the_opposite_effect(case in batches(), config in configs()) {
         let config = VgpoConfig { compensation: false, ..whole(config) };
