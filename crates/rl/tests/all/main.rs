@@ -16,6 +16,8 @@ macro_rules! on {
 
 mod common;
 mod engine;
+mod honest;
 mod images;
 mod learn;
+mod masking;
 mod rollout;
