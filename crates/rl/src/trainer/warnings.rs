@@ -9,9 +9,14 @@ use crate::config::field::Choice;
 const NEARLY_ALL: f64 = 0.95;
 
 /// Every optimizer step of a training step was skipped for its gradient.
-pub(super) const NOT_FINITE: &str = "every optimizer step of this training step was skipped, because its gradient was not \
-     finite, so nothing was learned (actor/grad_norm is null); if it goes on, the weights are broken or about to be: go back to a \
-     checkpoint before it and lower actor.optim.lr";
+pub(super) const NOT_FINITE: &str = "every optimizer step of this training step was skipped, because its gradient was \
+     not finite, so nothing was learned (actor/grad_norm is null); if it goes on, the weights are broken or about to \
+     be: go back to a checkpoint before it and lower actor.optim.lr";
+
+/// Every optimizer step was skipped because it held nothing but responses that were cut.
+const ALL_TRUNCATED: &str = "every response of this step was cut at data.max_response_length, and \
+     actor.mask_truncated leaves those out of the loss, so nothing was learned (actor/grad_norm is null); raise the \
+     length or set it to false";
 
 /// The warnings of an RL step: each with a name under which it is given once a run.
 pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, String)> {
@@ -24,9 +29,10 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
         found.push((
             "truncated",
             format!(
-                "{} of the responses of this step were cut at data.max_response_length = {} (response_length/clip_ratio): hardly \
-                 one ends by itself or comes to an answer; raise the length, or see in rollouts/step_N.jsonl whether the model \
-                 emits an end token that is not in its config.json or generation_config.json",
+                "{} of the responses of this step were cut at data.max_response_length = {} \
+                 (response_length/clip_ratio): hardly one ends by itself or comes to an answer; raise the length, or \
+                 see in rollouts/step_N.jsonl whether the model emits an end token that is not in its config.json or \
+                 generation_config.json",
                 percent(cut),
                 config.data.max_response_length
             ),
@@ -37,9 +43,9 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
         found.push((
             "clipped",
             format!(
-                "the clip acts on {} of the tokens of this step (actor/clip_fraction_*), so hardly any moves the policy as its \
-                 advantage says; the policy has left the one that sampled: lower actor.optim.lr or actor.ppo_epochs, or widen \
-                 actor.clip_ratio_low = {} and actor.clip_ratio_high = {}",
+                "the clip acts on {} of the tokens of this step (actor/clip_fraction_*), so hardly any moves the \
+                 policy as its advantage says; the policy has left the one that sampled: lower actor.optim.lr or \
+                 actor.ppo_epochs, or widen actor.clip_ratio_low = {} and actor.clip_ratio_high = {}",
                 percent(clipped),
                 config.actor.clip_ratio_low,
                 config.actor.clip_ratio_high
@@ -48,14 +54,10 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
     }
     if of("actor/skipped_steps") >= 1.0 {
         // Steps without a response have no loss, and those with one have.
-        let without_loss = !metrics.contains_key("actor/loss");
-        let text = match without_loss {
-            true => "every response of this step was cut at data.max_response_length, and actor.mask_truncated leaves those out \
-                     of the loss, so nothing was learned (actor/grad_norm is null); raise the length or set it to false"
-                .to_string(),
-            false => NOT_FINITE.to_string(),
-        };
-        found.push((if without_loss { "all truncated" } else { "skipped" }, text));
+        found.push(match metrics.contains_key("actor/loss") {
+            true => ("skipped", NOT_FINITE.to_string()),
+            false => ("all truncated", ALL_TRUNCATED.to_string()),
+        });
     }
     let flat = of("group/zero_variance_share");
     let algorithm = &config.algorithm;
@@ -63,9 +65,9 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
         found.push((
             "flat",
             format!(
-                "{} of the prompts that algorithm.filter_key = \"{}\" kept have responses that all earned the same reward: \
-                 their advantages (\"{}\") are 0 and they teach nothing; set algorithm.filter_zero_variance = true, or filter by \
-                 \"overall\"",
+                "{} of the prompts that algorithm.filter_key = \"{}\" kept have responses that all earned the same \
+                 reward: their advantages (\"{}\") are 0 and they teach nothing; set algorithm.filter_zero_variance \
+                 = true, or filter by \"overall\"",
                 percent(flat),
                 algorithm.filter_key,
                 algorithm.adv_estimator.as_str()

@@ -15,8 +15,19 @@ use rl::rollout::FinishReason;
 use rl::update::{Learner, Schedule, update};
 
 fn config(settings: &[&str]) -> Config {
-    let text = "[data]\ntrain_files = [\"toy:sum\"]\nrollout_batch_size = 5\nmax_response_length = 12\n[algorithm]\nshaping = \"vgpo\"\n\
-                [actor]\nglobal_batch_size = 5\n[actor.optim]\nlr = 1e-2\neps = 1e-2\n";
+    let text = r#"
+[data]
+train_files = ["toy:sum"]
+rollout_batch_size = 5
+max_response_length = 12
+[algorithm]
+shaping = "vgpo"
+[actor]
+global_batch_size = 5
+[actor.optim]
+lr = 1e-2
+eps = 1e-2
+"#;
     let settings: Vec<String> = settings.iter().map(|s| s.to_string()).collect();
     resolve(&[Source::new("test", text)], &settings).unwrap()
 }

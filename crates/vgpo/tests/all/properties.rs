@@ -264,8 +264,8 @@ proptest! {
                 prop_assert!((high - low) < 1e-6 && (high - 1.0).abs() < 1e-6, "equal scores: {trajectory:?}");
             }
         }
-        for (row, image) in case.has_image.iter().enumerate().filter(|(_, image)| !**image) {
-            prop_assert!(!image && found.combined[row].iter().all(|f| *f == 1.0));
+        for (factors, _) in zip(&found.combined, &case.has_image).filter(|(_, image)| !**image) {
+            prop_assert!(factors.iter().all(|f| *f == 1.0), "a row without an image has {factors:?}");
         }
     }
 
@@ -357,7 +357,8 @@ proptest! {
         prop_assert!(released.gate.concat().iter().all(|g| *g == 0.0));
         prop_assert_eq!(&released.w, &released.rho);
         prop_assert!(released.token.concat().iter().all(|t| *t == 1.0));
-        let plain = VgpoConfig { variant: Variant::Released, compensation: false, intra: true, inter: true, ..config.clone() };
+        let plain = VgpoConfig { variant: Variant::Released, intra: true, inter: true, ..config.clone() };
+        let plain = VgpoConfig { compensation: false, ..plain };
         prop_assert_eq!(&released.trajectory, &run(&case, &plain).trajectory);
         let (on, off) = (with(Variant::Paper, true), with(Variant::Paper, false));
         prop_assert_eq!((&on.gate, &on.w, &on.phi), (&off.gate, &off.w, &off.phi));
@@ -390,10 +391,11 @@ proptest! {
     #[test]
     fn the_released_focus_counts_the_padding(case in batches(), config in configs()) {
         let config = VgpoConfig { variant: Variant::Released, ..config };
-        prop_assume!(members(&case).len() > 0);
+        prop_assume!(!members(&case).is_empty());
         let plain = run(&case, &config);
         let cosines: Vec<f64> = members(&case).concat().iter().flat_map(|&r| case.cosines[r].clone()).collect();
-        let (low, high) = (cosines.iter().copied().fold(f64::INFINITY, f64::min), cosines.iter().copied().fold(-1.0, f64::max));
+        let low = cosines.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = cosines.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         prop_assume!(high - low > 0.1);
         let halved = run(&mapped(&case, |s| s / 2.0), &config);
         prop_assert!(difference(&halved.rho, &plain.rho) < 1e-5);
@@ -449,7 +451,9 @@ proptest! {
 
     /// Of responses that look alike, the sum favours the longer, the mean none.
     #[test]
-    fn the_sum_grows_with_length_and_the_mean_does_not(s in cosine(), lengths in prop::collection::vec(1_usize..24, 2..8)) {
+    fn the_sum_grows_with_length_and_the_mean_does_not(
+        s in cosine(), lengths in prop::collection::vec(1_usize..24, 2..8),
+    ) {
         let case = Case {
             groups: vec![0; lengths.len()],
             has_image: vec![true; lengths.len()],
