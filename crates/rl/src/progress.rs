@@ -1,5 +1,6 @@
 //! What a person sees while a run goes on: one moving line on a terminal, plain lines in a file or a pipe.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,8 @@ pub struct Progress {
     /// Seconds of a step, smoothed.
     seconds: Option<f64>,
     last_written: Instant,
+    /// Kinds of warnings that were given.
+    warned: BTreeSet<&'static str>,
 }
 
 impl Progress {
@@ -103,6 +106,7 @@ impl Progress {
             last_report: None,
             seconds: None,
             last_written: Instant::now(),
+            warned: BTreeSet::new(),
         }
     }
 
@@ -169,6 +173,13 @@ impl Progress {
         match &self.output {
             Output::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
             Output::Lines(_) => self.write_line(text),
+        }
+    }
+
+    /// A warning that stays, once for each `kind`: what is wrong in one step is mostly wrong in the next.
+    pub fn warn_once(&mut self, kind: &'static str, text: &str) {
+        if self.warned.insert(kind) {
+            self.note(&format!("warning: {text}"));
         }
     }
 
@@ -293,12 +304,17 @@ mod tests {
         progress.advance(96);
         progress.step(report(11, 2.0));
         progress.note("validation accuracy 0.540");
+        progress.warn_once("a", "first");
+        progress.warn_once("a", "again");
+        progress.warn_once("b", "other");
         progress.step(report(12, 2.0));
         progress.finish();
         assert_eq!(
             String::from_utf8(written.0.lock().unwrap().clone()).unwrap(),
             "rl 11/120 reward 0.5312  6.17k tok/s  2.00 s  eta 3m 38s\n\
              validation accuracy 0.540\n\
+             warning: first\n\
+             warning: other\n\
              rl 12/120 reward 0.5312  6.17k tok/s  2.00 s  eta 3m 36s\n"
         );
     }

@@ -7,13 +7,14 @@ use burn::tensor::Tensor;
 use model_qwen2vl::Kernels;
 
 use crate::config::Config;
-use crate::engine::{GradientOptions, MicroGradients, MicroScores, Ragged, accumulate};
+use crate::engine::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
 use crate::error::TrainError;
 use crate::experience::Experience;
 use crate::image_cache::ImageCache;
 use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
 use crate::optimizer::{AdamW, gradients};
 use crate::policy::Policy;
+use crate::rollout::FinishReason;
 
 /// Seconds of an update.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -26,12 +27,50 @@ pub struct UpdateTimes {
     pub tokens: usize,
 }
 
+/// What one optimizer step learns from: groups, and of each the responses that are in the loss.
+#[derive(Default)]
+struct MiniBatch<'a> {
+    groups: Vec<GroupRef<'a>>,
+    /// For each group, where its responses stand in the lists of the experience.
+    rows: Vec<Vec<usize>>,
+}
+
+impl<'a> MiniBatch<'a> {
+    /// Cuts an experience after every `size` groups. With `mask_truncated`, responses that did not end are in no
+    /// mini-batch, so they are neither in the sums of the loss nor in its denominators, and cost no pass; a mini-batch
+    /// may be left empty.
+    fn cut(experience: &'a Experience, size: usize, mask_truncated: bool) -> Vec<Self> {
+        let mut first = 0;
+        let mut minis = Vec::new();
+        for groups in experience.groups.chunks(size) {
+            let mut mini = Self::default();
+            for group in groups {
+                let is_in = |r: &usize| !(mask_truncated && group.responses[*r].finish == FinishReason::Length);
+                let kept: Vec<usize> = (0..group.responses.len()).filter(is_in).collect();
+                if !kept.is_empty() {
+                    let responses = kept.iter().map(|&r| &group.responses[r].ids[..]).collect();
+                    mini.groups.push(GroupRef { prompt: &group.item.prompt, responses });
+                    mini.rows.push(kept.iter().map(|r| first + r).collect());
+                }
+                first += group.responses.len();
+            }
+            minis.push(mini);
+        }
+        minis
+    }
+
+    /// Tokens of each of its responses.
+    fn lengths(&self) -> Vec<usize> {
+        self.groups.iter().flat_map(|g| g.responses.iter().map(|ids| ids.len())).collect()
+    }
+}
+
 /// The loss closure of a micro-batch: ragged streams to padded tensors, the loss under autodiff, its gradient back to ragged.
 struct LossOf<'a> {
     loss: &'a LossConfig,
     experience: &'a Experience,
-    /// Index of the first response of each group of the mini-batch.
-    first: &'a [usize],
+    /// [`MiniBatch::rows`]
+    rows: &'a [Vec<usize>],
     denominators: Denominators,
 }
 
@@ -42,7 +81,7 @@ impl LossOf<'_> {
         sums: &mut MetricSums,
     ) -> Result<MicroGradients<B>, TrainError> {
         let device = micro.log_probs.device();
-        let rows: Vec<usize> = micro.micro.iter().flat_map(|(g, rs)| rs.iter().map(|r| self.first[*g] + r)).collect();
+        let rows: Vec<usize> = micro.micro.iter().flat_map(|(g, rs)| rs.iter().map(|r| self.rows[*g][*r])).collect();
         let ragged = Ragged::new(&micro.lengths);
         let width = ragged.width();
         let e = self.experience;
@@ -118,53 +157,50 @@ pub fn update<B: Kernels, P: Policy<B>>(
     }
     let mut times = UpdateTimes::default();
     let mut metrics: BTreeMap<String, f64> = BTreeMap::new();
-    let refs = experience.refs();
-    let mut first = vec![0];
-    for group in &refs {
-        first.push(first[first.len() - 1] + group.responses.len());
-    }
-    let (mut steps, mut norms, mut skipped) = (0usize, 0f64, 0usize);
-    for _ in 0..config.actor.ppo_epochs {
-        let mut start = 0;
-        for groups in refs.chunks(config.update_batch_size()) {
-            let clock = std::time::Instant::now();
-            let end = start + groups.len();
-            let lengths = &experience.lengths[first[start]..first[end]];
-            let closure = LossOf { loss, experience, first: &first[start..], denominators: Denominators::of(lengths) };
-            let mut sums = MetricSums::default();
-            let mut grads = gradients(&config.actor.optim);
-            accumulate(policy, images, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
-            times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
-            // What is queued belongs to the part that queued it.
-            let _ = B::sync(&policy.device());
-            times.gradients_s += clock.elapsed().as_secs_f64();
-            let clock = std::time::Instant::now();
-            let optim = &config.actor.optim;
-            let lr = crate::optimizer::learning_rate(optim, schedule.done + 1, schedule.total);
-            let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm);
-            let _ = B::sync(&policy.device());
-            times.optimizer_s += clock.elapsed().as_secs_f64();
-            schedule.done += 1;
-            steps += 1;
-            if outcome.applied {
-                norms += outcome.grad_norm;
-            } else {
-                skipped += 1;
-            }
-            for (name, value) in sums.means() {
-                *metrics.entry(name.to_string()).or_default() += value;
-            }
-            metrics.insert("actor/lr".into(), lr);
-            start = end;
+    let minis = MiniBatch::cut(experience, config.update_batch_size(), config.actor.mask_truncated);
+    // Optimizer steps, those with a loss, and those that were taken.
+    let (mut steps, mut computed, mut applied, mut norms) = (0usize, 0usize, 0usize, 0f64);
+    for mini in std::iter::repeat_n(&minis, config.actor.ppo_epochs).flatten() {
+        steps += 1;
+        schedule.done += 1;
+        let lengths = mini.lengths();
+        let denominators = Denominators::of(&lengths);
+        if denominators.is_empty() {
+            continue;
         }
+        let clock = std::time::Instant::now();
+        let closure = LossOf { loss, experience, rows: &mini.rows, denominators };
+        let mut sums = MetricSums::default();
+        let mut grads = gradients(&config.actor.optim);
+        accumulate(policy, images, &mini.groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
+        times.tokens += mini.groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
+        // What is queued belongs to the part that queued it.
+        let _ = B::sync(&policy.device());
+        times.gradients_s += clock.elapsed().as_secs_f64();
+        let clock = std::time::Instant::now();
+        let optim = &config.actor.optim;
+        let lr = crate::optimizer::learning_rate(optim, schedule.done, schedule.total);
+        let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm);
+        let _ = B::sync(&policy.device());
+        times.optimizer_s += clock.elapsed().as_secs_f64();
+        computed += 1;
+        if outcome.applied {
+            norms += outcome.grad_norm;
+            applied += 1;
+        }
+        for (name, value) in sums.means() {
+            *metrics.entry(name.to_string()).or_default() += value;
+        }
+        metrics.insert("actor/lr".into(), lr);
     }
-    // Means over the optimizer steps of this batch.
+    // Means over the optimizer steps of this batch that had a loss.
     for (name, value) in &mut metrics {
         if name != "actor/lr" {
-            *value /= steps.max(1) as f64;
+            *value /= computed as f64;
         }
     }
-    metrics.insert("actor/grad_norm".into(), norms / (steps - skipped).max(1) as f64);
-    metrics.insert("actor/skipped_steps".into(), skipped as f64 / steps.max(1) as f64);
+    // Of no step at all the norm is not a number, which is null in the log: a 0 would look like a policy at rest.
+    metrics.insert("actor/grad_norm".into(), norms / applied as f64);
+    metrics.insert("actor/skipped_steps".into(), (steps - applied) as f64 / steps.max(1) as f64);
     Ok((metrics, times))
 }

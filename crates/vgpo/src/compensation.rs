@@ -7,23 +7,34 @@ use crate::{
 use burn::tensor::{Tensor, backend::Backend};
 
 /// Slack for products such as `0.2 * 15`, which binary floats put a hair below or above the whole number that is meant.
+/// The released code has none, so neither has its form.
 const SLACK: f64 = 1e-9;
+
+/// The whole part of `share * tokens`: of the number that is meant in the paper's form, of the float product in the
+/// released.
+fn whole(share: f64, tokens: usize, config: &VgpoConfig) -> usize {
+    let product = share * tokens as f64;
+    match config.variant {
+        Variant::Paper => (product + SLACK).floor() as usize,
+        Variant::Released => product as usize,
+    }
+}
 
 /// First tail token of a response of `length` tokens, counted from 0; `length` when the tail is empty.
 ///
 /// Equation 6: tokens `t > (1 - gamma) T`, 1-based, hence the 0-based tail starts at `floor((1 - gamma) T)`.
-/// The released code starts it at `floor(gamma T)`; the two agree at `gamma = 0.5`.
+/// The released code starts it at `int(gamma T)`; the two agree at `gamma = 0.5`.
 pub fn tail_start(length: usize, config: &VgpoConfig) -> usize {
     let share = match config.variant {
         Variant::Paper => 1.0 - config.gamma,
         Variant::Released => config.gamma,
     };
-    ((share * length as f64 + SLACK).floor() as usize).min(length)
+    whole(share, length, config).min(length)
 }
 
 /// Tokens of a tail of `tail` tokens that pass the gate when none tie: `max(1, floor(kappa |tail|))`.
-pub fn gate_count(tail: usize, kappa: f64) -> usize {
-    ((kappa * tail as f64 + SLACK).floor() as usize).clamp(1, tail.max(1))
+pub fn gate_count(tail: usize, config: &VgpoConfig) -> usize {
+    whole(config.kappa, tail, config).clamp(1, tail.max(1))
 }
 
 /// The gate's threshold `Q` for one response: the `k`-th largest focus of the tail; infinite when the tail is empty.
@@ -34,7 +45,7 @@ pub fn gate_threshold(rho: &[f32], config: &VgpoConfig) -> f32 {
     if tail.is_empty() {
         return f32::INFINITY;
     }
-    let k = gate_count(tail.len(), config.kappa);
+    let k = gate_count(tail.len(), config);
     *tail.select_nth_unstable_by(k - 1, |a, b| b.total_cmp(a)).1
 }
 
@@ -66,23 +77,21 @@ pub(crate) fn gate<B: Backend>(
 
 /// The schedule of equation 5 at every token, `[R, T]`: `beta x`, `beta x^2` or `beta [x >= 1/2]`.
 ///
-/// The position is `x = t/T` in the paper and `(t-1)/(T-1)` in the released code, whose step is strict (`x > 1/2`).
+/// The position is `x = t/T` in the paper and `x = (t-1)/(T-1)` in the released code (0 for a response of one token).
 fn ramp<B: Backend>(layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let dims = layout.dims();
     let t = layout.positions.clone().expand(dims);
-    let x = match config.variant {
-        Variant::Paper => t / layout.counts.clone(),
-        Variant::Released => t.sub_scalar(1.0) / layout.counts.clone().sub_scalar(1.0).clamp_min(1.0),
+    let (above, below) = match config.variant {
+        Variant::Paper => (t, layout.counts.clone()),
+        Variant::Released => (t.sub_scalar(1.0), layout.counts.clone().sub_scalar(1.0).clamp_min(1.0)),
     };
     let shape = match config.schedule {
-        Schedule::Linear => x,
-        Schedule::Exponential => x.square(),
+        Schedule::Linear => above / below,
+        Schedule::Exponential => (above / below).square(),
         Schedule::Step => {
-            let early = match config.variant {
-                Variant::Paper => x.clone().lower_elem(0.5),
-                Variant::Released => x.clone().lower_equal_elem(0.5),
-            };
-            x.ones_like().mask_fill(early, 0.0)
+            // x >= 1/2 in whole numbers, which no device rounds: the middle of an odd response is late.
+            let early = above.mul_scalar(2.0).lower(below.expand(dims));
+            layout.positions.ones_like().expand(dims).mask_fill(early, 0.0)
         }
     };
     shape.mul_scalar(config.beta)

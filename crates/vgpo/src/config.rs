@@ -9,13 +9,16 @@ pub enum Variant {
     /// The equations as printed (2-12).
     #[default]
     Paper,
-    /// The authors' released code: visual focus is min-maxed over the batch, positions are `(t-1)/(T-1)`, the tail starts at
-    /// `floor(gamma T)`, the step schedule needs a position strictly above one half, the trajectory score adds normalised
-    /// weights, and the factors are clamped to `[0.1, 2]` (tokens) and `[0.9, 2]` (trajectories).
+    /// What the authors' released code computes: the cosine is min-maxed over the padded batch, positions are
+    /// `(t-1)/(T-1)`, the tail starts at `int(gamma T)`, nothing is compensated where `intra` is off, the trajectory
+    /// score adds normalised weights, and the factors are clamped to `[0.1, 2]` (tokens) and `[0.9, 2]` (trajectories).
+    /// Groups are real ones here, the focus is that of one rollout batch, and responses without an image keep a factor
+    /// of 1.
     Released,
 }
 
-/// How the compensation of equation 5 grows along a response; `x` is the position in `(0, 1]`.
+/// How the compensation of equation 5 grows along a response; `x` is the position, `t/T` in the paper
+/// and `(t-1)/(T-1)` in the released form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Schedule {
@@ -24,7 +27,7 @@ pub enum Schedule {
     Linear,
     /// `beta x^2`.
     Exponential,
-    /// `beta` from the middle on, else 0.
+    /// `beta` where `x >= 1/2`, else 0.
     Step,
 }
 
@@ -76,7 +79,7 @@ pub struct VgpoConfig {
     pub intra: bool,
     /// Weigh responses within a group by `1 + phi` (equations 9-11).
     pub inter: bool,
-    /// Raise late visual tokens (equation 5); without it `w = rho`.
+    /// Raise late visual tokens (equation 5); without it `w = rho`. In the released form it needs `intra`, too.
     pub compensation: bool,
     /// Compensate only the tail's most visual tokens (equation 6); without it every token is compensated (full trajectory).
     pub gate: bool,

@@ -2,7 +2,7 @@
 
 use crate::{
     Rows, Variant, VgpoConfig, VgpoError, compensation, inter, intra,
-    layout::{Groups, Layout, min_max},
+    layout::{Groups, Layout, extremes},
 };
 use burn::tensor::{DType, Tensor, backend::Backend};
 
@@ -15,9 +15,9 @@ pub struct Factors<B: Backend> {
     pub token: Tensor<B, 2>,
     /// `[R]` `1 + phi`, 1 when `inter` is off.
     pub trajectory: Tensor<B, 1>,
-    /// `[R, T]` the visual focus that was used: equation 4, or its min-max over the batch (`released`).
+    /// `[R, T]` the visual focus that was used: equation 4, or the cosine min-maxed over the batch (`released`).
     pub rho: Tensor<B, 2>,
-    /// `[R, T]` the gate `G` of equation 6, 0 or 1.
+    /// `[R, T]` the gate `G` of equation 6, 0 or 1; 0 where nothing is compensated.
     pub gate: Tensor<B, 2>,
     /// `[R, T]` the compensated weights of equation 5.
     pub w: Tensor<B, 2>,
@@ -81,7 +81,12 @@ pub fn factors_of<B: Backend>(rho: Tensor<B, 2>, rows: &Rows, config: &VgpoConfi
         Variant::Paper => rho,
         Variant::Released => over_batch(rho, &layout, config),
     };
-    let gate = match config.compensation {
+    // The released code compensates as a part of the weights within a trajectory: without them nothing is raised.
+    let compensated = match config.variant {
+        Variant::Paper => config.compensation,
+        Variant::Released => config.compensation && config.intra,
+    };
+    let gate = match compensated {
         true => compensation::gate(&rho, &layout, config)?, // (6)
         false => rho.zeros_like(),
     };
@@ -127,12 +132,21 @@ fn nothing<B: Backend>(rho: Tensor<B, 2>) -> Factors<B> {
     }
 }
 
-/// The released code's focus: min-max over all tokens of the batch. `[R, T] -> [R, T]`
+/// The released code's focus: the cosine `S` min-maxed over its padded batch, `[R, T] -> [R, T]`, 0 in the padding.
 ///
-/// It takes the cosine where this takes `rho = (S + 1) / 2`; a min-max does not see the difference.
+/// `(S - lo) / (hi - lo + eps)`. In that code the padding and the rows of prompts without an image are cells of cosine
+/// 0 like any other: as soon as there is one, because responses differ in length or a prompt has no image,
+/// `lo = min(0, min S)` and `hi = max(0, max S)`.
 fn over_batch<B: Backend>(rho: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let [rows, width] = layout.dims();
-    let flat = rho.reshape([1, rows * width]);
+    let cosine = rho.mul_scalar(2.0).sub_scalar(1.0); // (4) solved for S; exact in floats where rho is 1/4 or more
+    let flat = cosine.reshape([1, rows * width]);
     let padding = layout.padding.clone().reshape([1, rows * width]);
-    min_max(flat, padding, config.eps).reshape([rows, width])
+    let (low, high) = extremes(flat.clone(), padding.clone());
+    let (low, high) = match layout.is_ragged() {
+        true => (low.clamp_max(0.0), high.clamp_min(0.0)),
+        false => (low, high),
+    };
+    let range = (high - low.clone()).add_scalar(config.eps);
+    ((flat - low) / range).mask_fill(padding, 0.0).reshape([rows, width])
 }

@@ -67,6 +67,12 @@ impl<B: Backend> Layout<B> {
         self.padding.dims()
     }
 
+    /// Whether the batch has cells without a token of its own making: rows of different lengths, or a row that takes no
+    /// part. Columns beyond the longest row do not count.
+    pub fn is_ragged(&self) -> bool {
+        self.lengths.windows(2).any(|pair| pair[0] != pair[1]) || self.lengths.first() == Some(&0)
+    }
+
     /// Mean over each row's tokens, `[R, T] -> [R, 1]`; `x` must hold 0 in the padding.
     pub fn row_mean(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         x.sum_dim(1) / self.counts.clone()
@@ -80,11 +86,18 @@ impl<B: Backend> Layout<B> {
 
 /// `(x - min) / (max - min + eps)` along dimension 1, ignoring and zeroing the cells where `skip` is true.
 pub(crate) fn min_max<B: Backend>(x: Tensor<B, 2>, skip: Tensor<B, 2, Bool>, eps: f64) -> Tensor<B, 2> {
-    let low = x.clone().mask_fill(skip.clone(), f32::MAX).min_dim(1);
-    let high = x.clone().mask_fill(skip.clone(), f32::MIN).max_dim(1);
+    let (low, high) = extremes(x.clone(), skip.clone());
     let range = (high - low.clone()).add_scalar(eps);
     // A row that is skipped whole has an infinite range here; the fill makes it 0.
     ((x - low) / range).mask_fill(skip, 0.0)
+}
+
+/// Smallest and largest along dimension 1 without the cells where `skip` is true, `[R, T] -> ([R, 1], [R, 1])`; the
+/// largest and the smallest float where all are skipped.
+pub(crate) fn extremes<B: Backend>(x: Tensor<B, 2>, skip: Tensor<B, 2, Bool>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let low = x.clone().mask_fill(skip.clone(), f32::MAX).min_dim(1);
+    let high = x.mask_fill(skip, f32::MIN).max_dim(1);
+    (low, high)
 }
 
 /// Membership of rows in groups, built from explicit ids.

@@ -11,7 +11,7 @@ choices!(LossType {
     Cispo = "cispo",
     Sapo = "sapo",
 });
-choices!(LossAvgMode { Token = "token", Seq = "seq", });
+choices!(LossAvgMode { Token = "token", Seq = "seq", Constant = "constant", });
 choices!(EntropyType { Sampled = "sampled", Full = "full", });
 choices!(CorrectionMode {
     None = "none",
@@ -83,9 +83,14 @@ section! {
         micro_batch_tokens: usize = 16_384,
         /// Passes over a rollout batch.
         ppo_epochs: usize = 1,
+        /// Leave responses that were cut at `data.max_response_length` out of the loss, and out of what it is divided
+        /// by. They still count in the rewards that the others of their group are compared with.
+        mask_truncated: bool = false,
         /// The policy loss.
         loss_type: LossType = LossType::Ppo,
-        /// How token losses are averaged.
+        /// How token losses are averaged over an optimizer step: "token", over its tokens; "seq", over the tokens of
+        /// each response and then over responses; "constant", their sum over responses x `data.max_response_length`
+        /// (Dr. GRPO).
         loss_avg_mode: LossAvgMode = LossAvgMode::Token,
         /// The ratio is clipped below at 1 minus this.
         clip_ratio_low: f64 = 0.2,

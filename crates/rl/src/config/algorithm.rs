@@ -90,6 +90,9 @@ section! {
         filter_low: f64 = 0.01,
         /// Keep a group whose mean lies below this.
         filter_high: f64 = 0.99,
+        /// Of those, drop groups whose responses all earned the same reward: compared with one another they have no
+        /// advantage.
+        filter_zero_variance: bool = false,
     }
     sections {
         /// VPPO's own keys.

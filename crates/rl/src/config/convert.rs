@@ -78,6 +78,7 @@ impl Config {
         LossConfig {
             loss_type: actor.loss_type,
             loss_avg_mode: actor.loss_avg_mode,
+            max_response_length: self.data.max_response_length,
             clip_ratio_low: actor.clip_ratio_low,
             clip_ratio_high: actor.clip_ratio_high,
             clip_ratio_dual: actor.clip_ratio_dual,

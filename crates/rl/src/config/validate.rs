@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
+use super::field::Choice;
 use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
-use crate::loss::{CorrectionMode, KlType, LossAvgMode};
+use crate::loss::{CorrectionMode, KlType, LossAvgMode, LossType};
 use crate::shaping::ShapingKind;
 use ::reward::RewardType;
 
@@ -48,7 +49,18 @@ impl Config {
         checks.need(
             !self.actor.loss_type.is_sequence() || self.actor.loss_avg_mode == LossAvgMode::Seq,
             &["actor.loss_avg_mode", "actor.loss_type"],
-            "is \"token\"; GSPO was published with averaging by sequence (\"seq\")",
+            format!(
+                "is \"{}\"; GSPO was published with averaging by sequence (\"seq\")",
+                self.actor.loss_avg_mode.as_str()
+            ),
+        );
+        checks.need(
+            self.actor.loss_type != LossType::Sapo || self.actor.loss_avg_mode == LossAvgMode::Seq,
+            &["actor.loss_avg_mode", "actor.loss_type"],
+            format!(
+                "is \"{}\"; SAPO was published with averaging by response (\"seq\")",
+                self.actor.loss_avg_mode.as_str()
+            ),
         );
         checks.need(
             self.rollout.top_p >= 1.0 || self.actor.old_log_probs == OldLogProbs::Recompute,
@@ -185,6 +197,11 @@ impl Config {
                 "the adaptive weight is that of the KL term in the reward; set use_kl_loss = false or kl_type = \"fixed\"",
             );
         }
+        checks.need(
+            !algorithm.filter_zero_variance || algorithm.online_filtering,
+            &["algorithm.filter_zero_variance", "algorithm.online_filtering"],
+            "drops nothing without dynamic sampling; set online_filtering = true",
+        );
         if algorithm.online_filtering {
             checks.need(
                 self.rollout.n >= 2,

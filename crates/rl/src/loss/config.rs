@@ -52,6 +52,9 @@ pub enum LossAvgMode {
     Token,
     /// Every response of the optimizer step weighs the same: mean over responses of the mean over tokens.
     Seq,
+    /// Dr. GRPO (arXiv 2503.20783): sum over tokens / (responses x longest that a response may be). A token weighs the
+    /// same however long its response, and however long the others are.
+    Constant,
 }
 
 /// Which entropy is measured.
@@ -140,6 +143,8 @@ pub struct LossConfig {
     pub loss_type: LossType,
     /// What the sum over tokens is divided by.
     pub loss_avg_mode: LossAvgMode,
+    /// Tokens that a response may have at most, above 0: the constant of [`LossAvgMode::Constant`].
+    pub max_response_length: usize,
     /// How far below 1 the ratio may fall where the advantage is negative, in [0, 1).
     pub clip_ratio_low: f64,
     /// How far above 1 the ratio may rise where the advantage is positive, at least 0 (DAPO's clip-higher: larger than low).
@@ -167,6 +172,7 @@ impl Default for LossConfig {
         Self {
             loss_type: LossType::Ppo,
             loss_avg_mode: LossAvgMode::Token,
+            max_response_length: 2048,
             clip_ratio_low: 0.2,
             clip_ratio_high: 0.3,
             clip_ratio_dual: 3.0,
@@ -188,9 +194,13 @@ impl LossConfig {
     /// The clip and the averaging that a loss was published with, all else default.
     pub fn published(loss_type: LossType) -> Self {
         let config = Self { loss_type, ..Self::default() };
-        match loss_type.is_sequence() {
-            true => Self { clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, loss_avg_mode: LossAvgMode::Seq, ..config },
-            false => config,
+        match loss_type {
+            LossType::Gspo | LossType::GspoToken => {
+                Self { clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, loss_avg_mode: LossAvgMode::Seq, ..config }
+            }
+            // (1 / G) sum_i (1 / |y_i|) sum_t, in the paper and in the codes of TRL and verl.
+            LossType::Sapo => Self { loss_avg_mode: LossAvgMode::Seq, ..config },
+            LossType::Ppo | LossType::Cispo => config,
         }
     }
 
@@ -241,6 +251,9 @@ impl LossConfig {
                     "would never act on the ratio of a whole sequence; GSPO was published with 3e-4 (low) and 4e-4 (high)",
                 );
             }
+        }
+        if self.max_response_length == 0 {
+            return refuse("max_response_length", 0, "must be at least 1: it divides the loss");
         }
         positive("tau_positive", self.tau_positive, false)?;
         positive("tau_negative", self.tau_negative, false)?;

@@ -6,7 +6,7 @@
 //! | [`ratio`] | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
 //! | [`ppo`] | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
 //! | [`gspo`], [`cispo`], [`sapo`] | the other losses |
-//! | [`average`] | `token` and `seq` averaging with global denominators |
+//! | [`average`] | `token`, `seq` and `constant` averaging with global denominators |
 //! | [`kl`] | KL to a reference, in the loss or in the reward; coefficient controllers |
 //! | [`entropy`], [`papo`], [`correction`] | the other terms |
 //! | [`metrics`] | sums that add up over micro-batches |
@@ -52,7 +52,7 @@ pub struct LossInputs<B: Backend> {
     pub old_log_probs: Tensor<B, 2>,
     /// Token advantages.
     pub advantages: Tensor<B, 2>,
-    /// 1 on the tokens of responses, 0 in the padding. Its sum is what averages divide by.
+    /// 1 on the tokens of responses, 0 in the padding. Its sum over all micro-batches is what averages divide by.
     pub mask: Tensor<B, 2>,
     /// 1 on tokens that contribute to the policy loss, 0 on those that a shaping filtered out (VPPO). They still count in the
     /// denominators, in the KL and in the entropy.
@@ -105,7 +105,7 @@ pub fn policy_loss<B: Backend>(
     let log_probs = clean(&inputs.log_probs);
     let advantages = clean(&inputs.advantages).detach();
     let log_ratio = ratio::log_ratio(log_probs.clone(), clean(&inputs.old_log_probs).detach());
-    let average = |x: Tensor<B, 2>| average::average(x, &mask, config.loss_avg_mode, denominators);
+    let average = |x: Tensor<B, 2>| average::average(x, &mask, config, denominators);
     let mut record = Recorder::new(&mask);
     record.ratio(&log_ratio);
 

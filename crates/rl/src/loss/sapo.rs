@@ -1,5 +1,6 @@
-//! SAPO (arXiv 2511.20347): a soft gate in place of the clip, `L = -A (4 / tau) sigmoid(tau (r - 1))`, with one temperature for
-//! positive and one for negative advantages. At `r = 1` its slope is that of the plain surrogate.
+//! SAPO (arXiv 2511.20347): a soft gate in place of the clip, `L = -A (4 / tau) sigmoid(tau (r - 1))`, with one
+//! temperature for positive and one for negative advantages. At `r = 1` its slope is that of the plain surrogate.
+//! Published with averaging by response (`seq`): [`LossConfig::published`].
 
 use super::{LossConfig, ppo::Terms};
 use burn::tensor::{Tensor, backend::Backend};

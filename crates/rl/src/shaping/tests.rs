@@ -80,6 +80,7 @@ fn vgpo_multiplies_by_its_factors_and_reports_them() {
     for (name, expected) in [
         ("vgpo/focus_mean", 2.6 / 5.0),
         ("vgpo/late_early_halves", (3.0 + 2.5) / 2.0),
+        ("vgpo/phi_length_correlation", 1.0), // the longer has the larger sum
         ("vgpo/gate_pass_rate", 0.0),
         ("vgpo/token_factor_min", 0.5),
         ("vgpo/token_factor_max", 1.5),
@@ -92,6 +93,14 @@ fn vgpo_multiplies_by_its_factors_and_reports_them() {
     ] {
         assert!((metric(name) - expected).abs() < 1e-5, "{name}: {}", metric(name));
     }
+    // The early cosines, -.6 and -.4, are below 0: their ratio has no meaning and is left out.
+    assert!(shaped.metrics.iter().all(|(name, _)| *name != "vgpo/late_early_cosine_halves"));
+    // Higher, they have one: (.8 + .5) / 2 late over (.2 + .4) / 2 early, of the focus far nearer to 1.
+    let looking = Streams { visual_focus: Some(vec![vec![0.6, 0.9], vec![0.7, 0.8, 0.7]]), ..streams };
+    let shaped = run(&config, &batch(&advantages, &looking)).unwrap();
+    let of = |name: &str| shaped.metrics.iter().find(|(n, _)| *n == name).unwrap().1;
+    assert!((of("vgpo/late_early_cosine_halves") - 0.65 / 0.3).abs() < 1e-5);
+    assert!((of("vgpo/late_early_halves") - (0.9 / 0.6 + 0.75 / 0.7) / 2.0).abs() < 1e-5);
 }
 
 #[test]

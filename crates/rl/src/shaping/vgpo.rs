@@ -2,8 +2,11 @@
 
 use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, stream};
 use crate::loss::padding;
-use ::vgpo::{FocusMetrics, Rows, VgpoConfig, factors_of, metrics::Spread};
-use burn::tensor::backend::Backend;
+use ::vgpo::{
+    Factors, FocusMetrics, Rows, VgpoConfig, factors_of,
+    metrics::{Spread, length_correlation},
+};
+use burn::tensor::{Tensor, backend::Backend};
 
 /// Equations 5 to 12.
 #[derive(Debug, Clone, Default)]
@@ -28,43 +31,56 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
         let width = padding::width(batch.lengths);
         let rows = Rows { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
         let factors = factors_of::<B>(padding::pad(&rho, width, device), &rows, &self.0)?;
-        let read = |tensor| padding::unpad(tensor, batch.lengths).map_err(ShapingError::Device);
-        let weights = read(factors.combined())?;
-        let token = read(factors.token.clone())?;
-        let gate = read(factors.gate.clone())?;
-        let trajectory = padding::unpad(factors.trajectory.clone().unsqueeze_dim(1), &vec![1; batch.lengths.len()])
-            .map_err(ShapingError::Device)?;
-
+        let weights = padding::unpad(factors.combined(), batch.lengths).map_err(ShapingError::Device)?;
         let mut advantages = batch.plain();
         for (row, weights) in advantages.iter_mut().zip(&weights) {
             for (advantage, weight) in row.iter_mut().zip(weights) {
                 *advantage *= weight; // (12)
             }
         }
-        let seen = |rows: &[Vec<f32>]| -> Vec<f32> {
-            std::iter::zip(rows, &looks).filter(|(_, looks)| **looks).flat_map(|(row, _)| row.iter().copied()).collect()
-        };
-        let focus: Vec<&Vec<f32>> =
-            std::iter::zip(&rho, &looks).filter_map(|(row, looks)| looks.then_some(row)).collect();
-        let focus = FocusMetrics::new(&focus);
-        let (token, trajectory) = (Spread::new(seen(&token)), Spread::new(seen(&trajectory)));
-        let mut metrics = vec![
-            ("vgpo/focus_mean", focus.focus_mean),
-            ("vgpo/late_early_halves", focus.late_early_halves),
-            ("vgpo/late_early_thirds", focus.late_early_thirds),
-            ("vgpo/top_tokens_late", focus.top_tokens_late),
-            ("vgpo/top_tokens_early", 1.0 - focus.top_tokens_late),
-            ("vgpo/gate_pass_rate", Spread::new(seen(&gate)).mean),
-            ("vgpo/token_factor_mean", token.mean),
-            ("vgpo/token_factor_min", token.min),
-            ("vgpo/token_factor_max", token.max),
-            ("vgpo/trajectory_factor_mean", trajectory.mean),
-            ("vgpo/trajectory_factor_min", trajectory.min),
-            ("vgpo/trajectory_factor_max", trajectory.max),
-        ];
+        let mut metrics = measure(&factors, &rho, &rows).map_err(ShapingError::Device)?;
         // A batch in which nothing looks (text only, one-token responses) has no figures to log.
         metrics.retain(|(_, value)| value.is_finite());
         metrics.push(("vgpo/non_finite_responses", broken as f64));
         Ok(Shaped { advantages, policy_mask: None, metrics })
     }
+}
+
+/// What the paper's figures read, over the responses that look: NaN where there is none.
+fn measure<B: Backend>(
+    factors: &Factors<B>,
+    rho: &[Vec<f32>],
+    rows: &Rows,
+) -> Result<Vec<(&'static str, f64)>, String> {
+    let looking: Vec<usize> = (0..rows.lengths.len()).filter(|&row| rows.has_image[row]).collect();
+    let per_token = |values: &Tensor<B, 2>| -> Result<Spread, String> {
+        let all = padding::unpad(values.clone(), rows.lengths)?;
+        Ok(Spread::new(looking.iter().flat_map(|&row| all[row].iter().copied())))
+    };
+    let per_response = |values: &Tensor<B, 1>| -> Result<Vec<f32>, String> {
+        let all = padding::unpad(values.clone().unsqueeze_dim(1), &vec![1; rows.lengths.len()])?.concat();
+        Ok(looking.iter().map(|&row| all[row]).collect())
+    };
+    let pick = |values: &[usize]| -> Vec<usize> { looking.iter().map(|&row| values[row]).collect() };
+    let focus = FocusMetrics::new(&looking.iter().map(|&row| &rho[row]).collect::<Vec<_>>());
+    let token = per_token(&factors.token)?;
+    let trajectory = Spread::new(per_response(&factors.trajectory)?);
+    let by_length = length_correlation(&per_response(&factors.phi)?, &pick(rows.lengths), &pick(rows.groups));
+    Ok(vec![
+        ("vgpo/focus_mean", focus.focus_mean),
+        ("vgpo/late_early_halves", focus.late_early_halves),
+        ("vgpo/late_early_thirds", focus.late_early_thirds),
+        ("vgpo/late_early_cosine_halves", focus.late_early_cosine_halves),
+        ("vgpo/late_early_cosine_thirds", focus.late_early_cosine_thirds),
+        ("vgpo/top_tokens_late", focus.top_tokens_late),
+        ("vgpo/top_tokens_early", 1.0 - focus.top_tokens_late),
+        ("vgpo/gate_pass_rate", per_token(&factors.gate)?.mean),
+        ("vgpo/token_factor_mean", token.mean),
+        ("vgpo/token_factor_min", token.min),
+        ("vgpo/token_factor_max", token.max),
+        ("vgpo/trajectory_factor_mean", trajectory.mean),
+        ("vgpo/trajectory_factor_min", trajectory.min),
+        ("vgpo/trajectory_factor_max", trajectory.max),
+        ("vgpo/phi_length_correlation", by_length.unwrap_or(f64::NAN)),
+    ])
 }

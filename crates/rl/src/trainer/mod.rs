@@ -3,14 +3,18 @@
 //! | file | what |
 //! |---|---|
 //! | [`rl`] | a step of reinforcement learning |
+//! | [`sampled`] | curves of everything that a step sampled |
 //! | [`sft`] | a step of supervised warm start |
 //! | [`validate`] | greedy and sampled validation |
+//! | [`warnings`] | what a step's metrics say that a person should hear |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing else.
 
 mod rl;
+mod sampled;
 mod sft;
 mod validate;
+mod warnings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

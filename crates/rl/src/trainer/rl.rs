@@ -7,7 +7,8 @@ use data::Cursor;
 use model_qwen2vl::{Kernels, ModelError};
 use serde_json::{Map, Value, json};
 
-use super::{Metrics, Trainer};
+use super::sampled::Sampled;
+use super::{Metrics, Trainer, warnings};
 use crate::checkpoint::Carried;
 use crate::config::{Config, OldLogProbs, RlStage};
 use crate::engine::GradientOptions;
@@ -42,18 +43,17 @@ struct Batch {
     rollout_s: f64,
     reward_s: f64,
     rounds: usize,
-    sampled: usize,
-    /// Sum of the mean rewards of all sampled groups, kept or not.
-    sampled_reward: f64,
+    /// All sampled groups, kept or not.
+    sampled: Sampled,
     kept: usize,
 }
 
 impl Batch {
     /// What finding the batch took.
     fn metrics(&self) -> Metrics {
-        [
+        let mut metrics: Metrics = [
             ("filter/rounds", self.rounds as f64),
-            ("filter/kept_share", self.kept as f64 / self.sampled.max(1) as f64),
+            ("filter/kept_share", self.kept as f64 / self.sampled.groups.max(1) as f64),
             ("filter/carried", self.surplus.len() as f64),
             ("time/rollout_s", self.rollout_s),
             ("time/rollout_vision_s", self.stats.vision_s),
@@ -63,7 +63,9 @@ impl Batch {
             ("perf/rollout_tokens_per_s", self.stats.response_tokens as f64 / self.rollout_s.max(1e-9)),
         ]
         .map(|(key, value)| (key.to_string(), value))
-        .into()
+        .into();
+        metrics.extend(self.sampled.metrics());
+        metrics
     }
 }
 
@@ -167,8 +169,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             rollout_s: 0.0,
             reward_s: 0.0,
             rounds: 0,
-            sampled: 0,
-            sampled_reward: 0.0,
+            sampled: Sampled::default(),
             kept: 0,
         };
         while batch.groups.len() < size {
@@ -247,8 +248,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             batch.reward_s += clock.elapsed().as_secs_f64();
             groups.iter_mut().zip(greedy).for_each(|(group, greedy)| group.greedy = greedy);
             batch.rounds += 1;
-            batch.sampled += groups.len();
-            batch.sampled_reward += groups.iter().map(Group::reward).sum::<f64>();
+            batch.sampled.add(&groups);
             if algorithm.online_filtering {
                 let key = algorithm.filter_key.as_str();
                 if groups.iter().all(|g| g.mean(key).is_none()) {
@@ -257,6 +257,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                     )));
                 }
                 groups.retain(|g| g.mean(key).is_some_and(|m| m > algorithm.filter_low && m < algorithm.filter_high));
+                groups.retain(|g| !(algorithm.filter_zero_variance && g.is_flat()));
                 if groups.is_empty() {
                     self.setup
                         .progress
@@ -285,7 +286,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let batch = self.collect(prompts, shaping, &mut images)?;
         images.prune();
         let collected = batch.metrics();
-        let reward = batch.sampled_reward / batch.sampled.max(1) as f64;
+        let reward = batch.sampled.reward / batch.sampled.groups.max(1) as f64;
         let Batch { groups, surplus, cursor, .. } = batch;
         if groups.is_empty() {
             self.state.cursor = cursor;
@@ -340,6 +341,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut metrics = experience.metrics.clone();
         metrics.extend(collected);
         metrics.extend(updated);
+        for (kind, text) in warnings::of_step(&metrics, &config) {
+            self.setup.progress.warn_once(kind, &text);
+        }
         let response_tokens: usize = experience.lengths.iter().sum();
         metrics.extend(
             [

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::tensor::Tensor;
 use model_qwen2vl::Kernels;
 
-use super::{Metrics, Trainer, sft_optim};
+use super::{Metrics, Trainer, sft_optim, warnings};
 use crate::config::{Recompute, SftStage};
 use crate::engine::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
 use crate::error::TrainError;
@@ -117,6 +117,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let lr = learning_rate(&optim, self.state.optimizer_steps + 1, stage.steps);
         let outcome =
             self.optimizer.step(&mut self.policy, grads, lr, optim.weight_decay, self.setup.config.actor.max_grad_norm);
+        if !outcome.applied {
+            self.setup.progress.warn_once("skipped", warnings::NOT_FINITE);
+        }
         self.state.cursor = cursor;
         self.state.optimizer_steps += 1;
         let metrics = Metrics::from([

@@ -140,8 +140,11 @@ impl Tally {
         }
         let focus: Vec<&Vec<f32>> = self.focus.iter().collect();
         let focus = FocusMetrics::new(&focus);
-        for (name, value) in [("val/focus_mean", focus.focus_mean), ("val/late_early_halves", focus.late_early_halves)]
-        {
+        for (name, value) in [
+            ("val/focus_mean", focus.focus_mean),
+            ("val/late_early_halves", focus.late_early_halves),
+            ("val/late_early_cosine_halves", focus.late_early_cosine_halves),
+        ] {
             if value.is_finite() {
                 metrics.insert(name.into(), value);
             }

@@ -150,7 +150,7 @@ fn gradients_do_not_depend_on_the_budget_or_on_recomputing<B: Kernels>() {
 }
 
 /// All parameters, in order.
-struct Values(Vec<f32>);
+pub struct Values(pub Vec<f32>);
 
 impl<B: Kernels> ParamVisitor<B> for Values {
     fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
@@ -196,7 +196,7 @@ pub fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
     groups
 }
 
-fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience {
+pub fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience {
     let (groups, processor) = (sampled_groups(model), processor());
     let shaping = config.to_shaping_config().build::<B>();
     let recipe = Recipe {

@@ -17,7 +17,9 @@ macro_rules! on {
 mod common;
 mod credit;
 mod engine;
+mod honest;
 mod images;
 mod learn;
+mod masking;
 mod oracle;
 mod rollout;

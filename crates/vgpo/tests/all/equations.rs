@@ -95,11 +95,91 @@ fn equation_6_opens_for_the_largest_of_the_tail_and_for_ties() {
 #[test]
 fn whole_numbers_survive_binary_floats() {
     // 0.2 * 15 is 3.0000000000000004, 0.29 * 100 is 28.999999999999996, (1 - 0.8) * 5 is 0.9999999999999998
-    assert_eq!(gate_count(15, 0.2), 3);
-    assert_eq!(gate_count(100, 0.29), 29);
-    assert_eq!(gate_count(3, 0.2), 1);
+    let kappa = |kappa| VgpoConfig { kappa, ..VgpoConfig::default() };
+    assert_eq!(gate_count(15, &kappa(0.2)), 3);
+    assert_eq!(gate_count(100, &kappa(0.29)), 29);
+    assert_eq!(gate_count(3, &kappa(0.2)), 1);
     let config = VgpoConfig { gamma: 0.8, ..VgpoConfig::default() };
     assert_eq!(tail_start(5, &config), 1);
+}
+
+#[test]
+fn the_released_form_takes_floats_as_they_are() {
+    let config = VgpoConfig { variant: Variant::Released, kappa: 0.29, gamma: 0.29, ..VgpoConfig::default() };
+    // int(.29 * 100) is 28
+    assert_eq!(gate_count(100, &config), 28);
+    assert_eq!(tail_start(100, &config), 28);
+    assert_eq!(gate_count(3, &config), 1);
+    assert_eq!(tail_start(3, &config), 0);
+}
+
+#[test]
+fn the_released_step_boosts_the_middle_token() {
+    let config = VgpoConfig {
+        variant: Variant::Released,
+        schedule: Schedule::Step,
+        gate: false,
+        beta: 1.0,
+        ..VgpoConfig::default()
+    };
+    let boosted = |length: usize| -> Vec<f32> {
+        // Equal cosines of 1, none padded but in the second row, which gives the min-max its 0.
+        let rho = Tensor::<B, 2>::ones([2, length], &Default::default());
+        values(factors(rho, &[length, 0], &[0, 0], &config).unwrap().w)[..length].to_vec()
+    };
+    close(&boosted(5), &[1.0, 1.0, 2.0, 2.0, 2.0]); // x = 0, 1/4, 1/2 ...
+    close(&boosted(4), &[1.0, 1.0, 2.0, 2.0]); // x = 0, 1/3, 2/3, 1
+    close(&boosted(2), &[1.0, 2.0]);
+    close(&boosted(1), &[1.0]); // x = 0
+}
+
+#[test]
+fn the_released_focus_has_the_padding_as_cosine_0() {
+    let config = VgpoConfig { variant: Variant::Released, ..VgpoConfig::default() };
+    let rho = |s: &[f32]| s.iter().map(|s| (s + 1.0) / 2.0).collect::<Vec<f32>>();
+    let focus = |cosines: [&[f32]; 2], has_image: [bool; 2]| {
+        let width = cosines[0].len().max(cosines[1].len()) + 2; // two columns that no response fills
+        let padded = cosines.map(|s| [rho(s), vec![f32::NAN; width - s.len()]].concat());
+        let lengths = cosines.map(<[f32]>::len);
+        let rows = Rows { lengths: &lengths, groups: &[0, 1], has_image: &has_image };
+        let found = values(factors_of(tensor(&[&padded[0], &padded[1]]), &rows, &config).unwrap().rho);
+        [found[..lengths[0]].to_vec(), found[width..width + lengths[1]].to_vec()]
+    };
+    // One length: the smallest cosine is 0, the largest 1.
+    let [a, b] = focus([&[0.2, 0.4], &[0.6, 0.3]], [true, true]);
+    close(&[a, b].concat(), &[0.0, 0.5, 1.0, 0.25]);
+    // Two lengths: padding is the least.
+    let [a, b] = focus([&[0.2, 0.4], &[0.8]], [true, true]);
+    close(&[a, b].concat(), &[0.25, 0.5, 1.0]);
+    // One length, but a prompt without an image.
+    let [a, _] = focus([&[0.2, 0.4], &[0.8, -0.8]], [true, false]);
+    close(&a, &[0.5, 1.0]);
+    // Padding is the most.
+    let [a, b] = focus([&[-0.2, -0.4], &[-0.8]], [true, true]);
+    close(&[a, b].concat(), &[0.75, 0.5, 0.0]);
+    // Cosines of both signs: it is neither.
+    let [a, b] = focus([&[0.5, -0.5], &[0.0]], [true, true]);
+    close(&[a, b].concat(), &[1.0, 0.0, 0.5]);
+    // A narrow range far from 0 keeps its digits.
+    let [a, b] = focus([&[0.751, 0.7525], &[0.7515, 0.753]], [true, true]);
+    let off = std::iter::zip([a, b].concat(), [0.0, 0.75, 0.25, 1.0]).map(|(a, b): (f32, f32)| (a - b).abs());
+    assert!(off.fold(0.0, f32::max) < 1e-4);
+}
+
+#[test]
+fn the_released_form_compensates_only_with_intra() {
+    let rho = tensor(&[&[0.5, 0.9, 0.75, 1.0], &[0.9, 0.9, 0.6, 0.6]]);
+    let of = |intra, compensation| {
+        let config = VgpoConfig { variant: Variant::Released, intra, compensation, ..VgpoConfig::default() };
+        factors(rho.clone(), &[4, 4], &[0, 0], &config).unwrap()
+    };
+    let inter_only = of(false, true);
+    assert_eq!(values(inter_only.gate.clone()), [0.0; 8]);
+    close(&values(inter_only.w.clone()), &values(inter_only.rho.clone()));
+    // rho 0, .8, .5, 1 and .8, .8, .2, .2, each min-maxed again: sums 2.3 and 2
+    close(&values(inter_only.score.clone()), &[2.3, 2.0]);
+    assert_eq!(values(inter_only.score), values(of(false, false).score));
+    assert_eq!(values(of(true, true).gate), [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
 }
 
 #[test]
@@ -206,9 +286,12 @@ fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
         let mixed = factors_of(rho.clone(), &rows(&[true, false, true]), &config).unwrap();
         let combined = values(mixed.combined());
         assert_eq!(combined[2..4], [1.0, 1.0]);
-        let alone = tensor(&[&[0.2, 0.6], &[0.4, 0.5]]);
-        let alone = values(factors(alone, &[2, 2], &[0, 0], &config).unwrap().combined());
-        close(&[&combined[..2], &combined[4..]].concat(), &alone);
+        // In the released form the row is there as cells of cosine 0, as an empty row is.
+        let alone = tensor(&[&[0.2, 0.6], &[0.4, 0.5], &[f32::NAN; 2]]);
+        let lengths: &[usize] = if variant == Variant::Paper { &[2, 2] } else { &[2, 2, 0] };
+        let alone = alone.narrow(0, 0, lengths.len());
+        let alone = values(factors(alone, lengths, &vec![0; lengths.len()], &config).unwrap().combined());
+        close(&[&combined[..2], &combined[4..]].concat(), &alone[..4]);
         let none = factors_of(rho.clone(), &rows(&[false; 3]), &config).unwrap();
         assert_eq!(values(none.combined()), [1.0; 6]);
     }

@@ -2,4 +2,5 @@
 
 mod equations;
 mod golden;
+mod oracle;
 mod properties;

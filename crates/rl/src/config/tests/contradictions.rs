@@ -137,6 +137,11 @@ fn each_contradiction_has_its_reason() {
              with a penalty for length)",
         ),
         (
+            &["algorithm.filter_zero_variance=true"],
+            "algorithm.filter_zero_variance, algorithm.online_filtering: drops nothing without dynamic sampling; set \
+             online_filtering = true",
+        ),
+        (
             &["algorithm.papo.aug_entropy_loss_coef=0.03"],
             "algorithm.papo.aug_entropy_loss_coef, algorithm.papo.kl_prcp_coef: the entropy with the masked image changes \
              nothing by itself, as those log-probabilities are constants; set kl_prcp_coef above 0, or this to 0",
@@ -239,4 +244,11 @@ fn what_disappoints_is_a_warning() {
         warnings(&["actor.loss_type=gspo", "actor.clip_ratio_low=3e-4", "actor.clip_ratio_high=4e-4"]),
         ["actor.loss_avg_mode, actor.loss_type: is \"token\"; GSPO was published with averaging by sequence (\"seq\")"]
     );
+    assert_eq!(
+        warnings(&["actor.loss_type=sapo", "actor.loss_avg_mode=constant"]),
+        [
+            "actor.loss_avg_mode, actor.loss_type: is \"constant\"; SAPO was published with averaging by response (\"seq\")"
+        ]
+    );
+    assert!(warnings(&["actor.loss_type=sapo", "actor.loss_avg_mode=seq"]).is_empty());
 }

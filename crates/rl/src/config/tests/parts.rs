@@ -5,7 +5,7 @@ use ::reward::RewardConfig;
 
 use super::*;
 use crate::advantage::{AdvantageConfig, Estimator};
-use crate::loss::{CorrectionMode, KlPenalty, LossConfig, LossType};
+use crate::loss::{CorrectionMode, KlPenalty, LossAvgMode, LossConfig, LossType};
 use crate::shaping::{ShapingConfig, ShapingKind};
 
 #[test]
@@ -41,6 +41,7 @@ fn a_key_reaches_its_part() {
         "data.answer_key=ground_truth",
         "data.format_prompt=dapo",
         "data.max_response_length=1024",
+        "actor.loss_avg_mode=constant",
         "reward.reward_type=dapo",
         "reward.overlong_buffer_length=128",
     ])
@@ -54,6 +55,7 @@ fn a_key_reaches_its_part() {
     assert_eq!((shaping.pepo.gate_temperature, shaping.srpo.bound), (1.8, 3.0));
     let loss = config.to_loss_config();
     assert_eq!((loss.loss_type, loss.entropy_coef), (LossType::Cispo, 0.06));
+    assert_eq!((loss.loss_avg_mode, loss.max_response_length), (LossAvgMode::Constant, 1024));
     assert!(loss.kl.in_loss());
     assert_eq!(loss.kl.kl_penalty, KlPenalty::Mse);
     assert_eq!(loss.papo.map(|papo| papo.kl_prcp_coef), Some(0.01));

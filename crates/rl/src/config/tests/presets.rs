@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::advantage::Estimator;
 use crate::config::Stage;
+use crate::loss::LossAvgMode;
 use crate::shaping::ShapingKind;
 
 fn files() -> Vec<PathBuf> {
@@ -64,6 +65,33 @@ fn vgpo_has_the_papers_settings() {
     assert_eq!((config.data.min_pixels, config.data.max_pixels), (262_144, 4_194_304));
     assert!(!config.model.freeze_vision_tower);
     assert_eq!((config.rollout.val_temperature, config.rollout.val_n), (0.0, 1));
+}
+
+/// The base of VGPO in the paper and in its released run is DAPO with dynamic sampling, for as long as it takes.
+#[test]
+fn vgpo_filters_as_dapo_does() {
+    for size in ["3b", "7b", "32b"] {
+        let (vgpo, dapo) = (preset(&format!("vgpo_{size}.toml")), preset(&format!("dapo_{size}.toml")));
+        let filter = |config: &Config| {
+            let a = &config.algorithm;
+            (a.online_filtering, a.filter_key.clone(), a.filter_low, a.filter_high)
+        };
+        assert_eq!(filter(&vgpo), (true, "accuracy".to_string(), 0.01, 0.99));
+        assert_eq!(filter(&vgpo), filter(&dapo));
+        assert_eq!(vgpo.trainer.max_try_make_batch, 0);
+        assert_eq!(vgpo.actor, dapo.actor);
+        assert_eq!((vgpo.algorithm.disable_kl, dapo.algorithm.disable_kl), (true, true));
+    }
+}
+
+#[test]
+fn dr_grpo_replaces_both_denominators() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+    let read = |name: &str| Source::read(&folder.join(name)).unwrap();
+    let config = resolve(&[read("grpo_3b.toml"), read("algorithms/dr_grpo.toml")], &[]).unwrap();
+    assert_eq!(config.algorithm.adv_estimator, Estimator::DrGrpo);
+    let loss = config.to_loss_config();
+    assert_eq!((loss.loss_avg_mode, loss.max_response_length), (LossAvgMode::Constant, 2048));
 }
 
 #[test]

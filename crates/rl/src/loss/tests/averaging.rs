@@ -28,7 +28,7 @@ fn batches() -> impl Strategy<Value = Batch> {
 
 fn configs() -> impl Strategy<Value = LossConfig> {
     let loss = prop::sample::select(LossType::ALL.to_vec());
-    let mode = prop_oneof![Just(LossAvgMode::Token), Just(LossAvgMode::Seq)];
+    let mode = prop_oneof![Just(LossAvgMode::Token), Just(LossAvgMode::Seq), Just(LossAvgMode::Constant)];
     let correction = prop::sample::select(vec![
         CorrectionMode::None,
         CorrectionMode::TokenTruncate,
@@ -39,6 +39,7 @@ fn configs() -> impl Strategy<Value = LossConfig> {
     (loss, mode, correction, any::<bool>()).prop_map(|(loss_type, loss_avg_mode, mode, extras)| {
         let mut config = LossConfig {
             loss_avg_mode,
+            max_response_length: 7,
             rollout_correction: CorrectionConfig { mode, cap: 2.0 },
             ..LossConfig::published(loss_type)
         };
@@ -98,6 +99,22 @@ fn token_and_sequence_averages_differ_where_lengths_do() {
     };
     close(loss(LossAvgMode::Token), -(3.0 - 1.0) / 4.0);
     close(loss(LossAvgMode::Seq), -(1.0 - 1.0) / 2.0);
+    // Two responses of at most 2048 tokens.
+    close(loss(LossAvgMode::Constant), -(3.0 - 1.0) / (2.0 * 2048.0));
+}
+
+#[test]
+fn a_constant_denominator_gives_every_token_the_same_weight_whatever_the_lengths() {
+    let config = LossConfig { loss_avg_mode: LossAvgMode::Constant, max_response_length: 10, ..LossConfig::default() };
+    let of = |lengths: [usize; 3]| {
+        let rows = |value: f64| lengths.map(|length| vec![value; length]).to_vec();
+        let batch = Batch { log_probs: rows(-1.0), old: rows(-1.0), advantages: rows(0.5), ..Batch::default() };
+        whole(&config, &batch).gradient
+    };
+    // -A / (3 responses x 10 tokens)
+    for gradient in of([1, 2, 10]).into_iter().chain(of([4, 4, 4])).flatten() {
+        close(gradient, -0.5 / 30.0);
+    }
 }
 
 #[test]

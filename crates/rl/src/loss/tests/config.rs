@@ -16,6 +16,31 @@ fn defaults_and_published_settings_are_valid() {
 }
 
 #[test]
+fn published_settings_are_those_of_the_papers_and_of_the_shipped_files() {
+    for (loss_type, mode, low, high) in [
+        (LossType::Ppo, LossAvgMode::Token, 0.2, 0.3),
+        (LossType::Gspo, LossAvgMode::Seq, 3e-4, 4e-4),
+        (LossType::GspoToken, LossAvgMode::Seq, 3e-4, 4e-4),
+        (LossType::Cispo, LossAvgMode::Token, 0.2, 0.3),
+        (LossType::Sapo, LossAvgMode::Seq, 0.2, 0.3),
+    ] {
+        let found = LossConfig::published(loss_type);
+        assert_eq!((found.loss_type, found.loss_avg_mode), (loss_type, mode));
+        assert_eq!((found.clip_ratio_low, found.clip_ratio_high), (low, high), "{}", loss_type.name());
+        assert_eq!((found.tau_positive, found.tau_negative, found.clip_ratio_dual), (1.0, 1.05, 3.0));
+        // Its file on the defaults gives the same.
+        if loss_type != LossType::Ppo {
+            let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/algorithms");
+            let file = crate::config::Source::read(&folder.join(format!("{}.toml", loss_type.name()))).unwrap();
+            let data = crate::config::Source::new("data", "[data]\ntrain_files = [\"toy:sum\"]\n");
+            let config = crate::config::resolve(&[data, file], &[]).unwrap();
+            assert_eq!(config.to_loss_config(), found, "{}", loss_type.name());
+            assert_eq!(config.warnings(), []);
+        }
+    }
+}
+
+#[test]
 fn bad_numbers_are_refused_with_the_reason() {
     let default = LossConfig::default;
     assert_eq!(
@@ -26,6 +51,10 @@ fn bad_numbers_are_refused_with_the_reason() {
     assert_eq!(
         message(LossConfig { clip_ratio_dual: 1.1, ..default() }),
         "clip_ratio_dual = 1.1: must be at least 1 + clip_ratio_high: it bounds what the first clip leaves unbounded"
+    );
+    assert_eq!(
+        message(LossConfig { max_response_length: 0, ..default() }),
+        "max_response_length = 0: must be at least 1: it divides the loss"
     );
     assert_eq!(message(LossConfig { tau_positive: 0.0, ..default() }), "tau_positive = 0: must be above 0");
     assert!(message(LossConfig { entropy_coef: f64::NAN, ..default() }).starts_with("entropy_coef"));

@@ -45,7 +45,7 @@ fn check(name: &str, config: &LossConfig) {
 #[test]
 fn of_the_policy_losses() {
     for loss_type in [LossType::Ppo, LossType::Gspo, LossType::Sapo] {
-        for loss_avg_mode in [LossAvgMode::Token, LossAvgMode::Seq] {
+        for loss_avg_mode in [LossAvgMode::Token, LossAvgMode::Seq, LossAvgMode::Constant] {
             let config = LossConfig { loss_avg_mode, ..LossConfig::published(loss_type) };
             check(loss_type.name(), &config);
         }
