@@ -15,6 +15,7 @@ macro_rules! on {
 }
 
 mod common;
+mod dependency;
 mod engine;
 mod images;
 mod learn;

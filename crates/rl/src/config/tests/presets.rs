@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::*;
 use crate::advantage::Estimator;
 use crate::config::Stage;
+use crate::perturb::AlignChoice;
 use crate::shaping::ShapingKind;
 
 fn files() -> Vec<PathBuf> {
@@ -64,6 +65,15 @@ fn vgpo_has_the_papers_settings() {
     assert_eq!((config.data.min_pixels, config.data.max_pixels), (262_144, 4_194_304));
     assert!(!config.model.freeze_vision_tower);
     assert_eq!((config.rollout.val_temperature, config.rollout.val_n), (0.0, 1));
+}
+
+#[test]
+fn pictures_are_perturbed_as_the_released_codes_do() {
+    for size in ["3b", "7b", "32b"] {
+        let align = |algorithm: &str| preset(&format!("{algorithm}_{size}.toml")).algorithm.perturbation.align;
+        assert_eq!(align("vppo"), AlignChoice::Resized);
+        assert_eq!(align("papo"), AlignChoice::Stored);
+    }
 }
 
 #[test]
