@@ -1,5 +1,6 @@
-//! The log-prob head (design decision 5): log-probabilities and entropies of chosen tokens, their gradients, and divergences of
-//! two predictions, without ever holding `[tokens, vocabulary]`: rows are taken in chunks and the softmax is computed again in the backward.
+//! The log-prob head (design decision 5): log-probabilities and entropies of chosen tokens, their gradients, and
+//! divergences of two predictions, without ever holding `[tokens, vocabulary]`: rows are taken in chunks and the
+//! softmax is computed again in the backward.
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
@@ -46,10 +47,12 @@ pub fn log_probs<B: Kernels>(
     B::log_probs(hidden, weight, targets, temperature, with_entropy)
 }
 
-/// How far the distributions that two sets of hidden states predict are apart, token by token and over the full vocabulary:
-/// `KL(P || Q) = sum_v P_v (log P_v - log Q_v)` with `P = softmax(p W^T / temperature)` and `Q` likewise of `q`; `[M]` in f32, 0 or more.
+/// How far the distributions that two sets of hidden states predict are apart, token by token and over the full
+/// vocabulary: `KL(P || Q) = sum_v P_v (log P_v - log Q_v)` with `P = softmax(p W^T / temperature)` and `Q` likewise
+/// of `q`; `[M]` in f32, 0 or more.
 ///
-/// `p [M, d]` and `q [M, d]` (after the final norm), `weight [V, d]`. There is no gradient: algorithms take it as a constant.
+/// `p [M, d]` and `q [M, d]` (after the final norm), `weight [V, d]`. There is no gradient: algorithms take it as a
+/// constant.
 pub fn kl_divergence<B: Kernels>(
     p: Tensor<B, 2>,
     q: Tensor<B, 2>,
@@ -156,8 +159,8 @@ pub fn plain_log_probs<B: Backend>(
     })
 }
 
-/// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence); at most `most` logits, of both distributions together, are held
-/// at one time.
+/// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence); at most `most` logits, of both distributions
+/// together, are held at one time.
 pub fn plain_kl_divergence<B: Backend>(
     p: Tensor<B, 2>,
     q: Tensor<B, 2>,

@@ -98,8 +98,8 @@ pub fn math_format(response: &str) -> bool {
 /// Whether the response has [`math_format`] and its thought goes back to the picture: at least one `<back>...</back>` with text in it,
 /// none inside another, and thought after the last one (arXiv 2507.03019 asks for the span; these conditions are our reading).
 ///
-/// The span stands within the thought, or between two: `<think>...</think> <back>...</back> <think>...</think> \boxed{...}`, the
-/// authors' second form.
+/// The span stands within the thought, or between two: `<think>...</think> <back>...</back> <think>...</think>
+/// \boxed{...}`, the authors' second form.
 pub fn look_back_format(response: &str) -> bool {
     let response = &one_thought(response)[..];
     if !math_format(response) {
@@ -118,7 +118,8 @@ pub fn look_back_format(response: &str) -> bool {
     spans > 0 && closed && !rest.trim().is_empty()
 }
 
-/// The response with thoughts that only a `<back>` span parts written as one. A span that ends one thought and begins no other is left as it is.
+/// The response with thoughts that only a `<back>` span parts written as one. A span that ends one thought and begins
+/// no other is left as it is.
 fn one_thought(response: &str) -> Cow<'_, str> {
     let mut out = String::new();
     let mut rest = response;
@@ -216,7 +217,8 @@ mod tests {
             (r"<think>5+9=14</think> <back>5 <think>so 14</think> \boxed{14}", false),
             (r"<think>5+9=14</think> <back>5 <back>9</back></back> <think>so 14</think> \boxed{14}", false),
             (r"<think>5+9=14</think> <back>5</think> <think>so</back> <think>14</think> \boxed{14}", false),
-            // The span closes what it did not open; words stand between; the second thought does not end; there is no answer after it.
+            // The span closes what it did not open; words stand between; the second thought does not end; there is no
+            // answer after it.
             (r"<think>5+9=14</think> <back>5</back> so 14</think> \boxed{14}", false),
             (r"<think>5+9=14</think> well, <back>5</back> <think>so 14</think> \boxed{14}", false),
             (r"<think>5+9=14</think> <back>5</back> then <think>so 14</think> \boxed{14}", false),

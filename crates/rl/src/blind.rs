@@ -1,8 +1,9 @@
-//! What the policy predicts when the pictures are taken out of the prompt, and how far that is from what it predicts with them: PGPO's
-//! token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary.
+//! What the policy predicts when the pictures are taken out of the prompt, and how far that is from what it predicts
+//! with them: PGPO's token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary.
 //!
-//! The prompt without its pictures is the text that is left ([`model_qwen2vl::model::Prompt::without_images`]): no image tokens, no vision start and end, and
-//! the response follows at the positions that text alone gives it. Nothing is blacked out, and the vision tower does not run.
+//! The prompt without its pictures is the text that is left ([`model_qwen2vl::model::Prompt::without_images`]): no
+//! image tokens, no vision start and end, and the response follows at the positions that text alone gives it. Nothing
+//! is blacked out, and the vision tower does not run.
 
 use burn::tensor::Tensor;
 use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
@@ -66,7 +67,8 @@ pub(crate) fn part<B: Kernels, P: Policy<B>>(
     read(policy, groups, request, micro, &[true], [seeing, (&batch, hidden)], out);
 }
 
-/// Divergences of the rows that predict the responses of those groups of `micro` that have a text. The second batch holds those groups only.
+/// Divergences of the rows that predict the responses of those groups of `micro` that have a text. The second batch
+/// holds those groups only.
 fn read<B: Kernels, P: Policy<B>>(
     policy: &P,
     groups: &[GroupRef],

@@ -104,7 +104,8 @@ pub struct ResponseScores {
     pub entropy: Option<Vec<f32>>,
     /// Focus, if asked for and the prompt has an image.
     pub visual_focus: Option<Vec<f32>>,
-    /// `KL(pi(.|s_t, I) || pi(.|s_t))`, if asked for and the prompt has an image and something beside it; see [`crate::blind`].
+    /// `KL(pi(.|s_t, I) || pi(.|s_t))`, if asked for and the prompt has an image and something beside it; see
+    /// `blind.rs`.
     pub token_visual_dependency: Option<Vec<f32>>,
 }
 

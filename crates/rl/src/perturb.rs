@@ -2,8 +2,8 @@
 //!
 //! | perturbation | what happens |
 //! |---|---|
-//! | patch blackout, `resized` | each 14x14 block of the picture within the run's pixel limits turns black, before the model folder's own resize (released VPPO) |
-//! | patch blackout, `stored` | each 14x14 block of the picture as it is stored turns black, before any resize (released PAPO) |
+//! | patch blackout, `resized` | 14x14 blocks of the picture within the run's pixel limits turn black (released VPPO) |
+//! | patch blackout, `stored` | 14x14 blocks of the picture before any resize turn black (released PAPO) |
 //! | patch blackout, `grid` | each patch that the vision tower sees turns black, wholly or not at all |
 //! | Gaussian noise | noise on every pixel of the resized picture, cut to black and white |
 //! | blank | all black |
@@ -31,8 +31,8 @@ pub enum Align {
     Grid,
     /// On the picture as it is stored, which is resized afterwards.
     Stored,
-    /// On the picture that EasyR1's `process_image` made of it with the run's pixel limits, which is resized once more, within the limits of
-    /// the model folder.
+    /// On the picture that EasyR1's `process_image` made of it with the run's pixel limits, which is resized once
+    /// more, within the limits of the model folder.
     Resized,
 }
 
@@ -425,7 +425,8 @@ mod tests {
         Processor::from_folder(dir.path()).unwrap().with_limits(min_pixels, max_pixels).unwrap()
     }
 
-    /// A white picture with blocks blacked out at one of the two places: its patches, and those that the written-out steps give.
+    /// A white picture with blocks blacked out at one of the two places: its patches, and those that the written-out
+    /// steps give.
     fn blacked_out(processor: &Processor, size: (u32, u32), align: Align) -> (Vec<f32>, Vec<f32>) {
         let (seed, key, draw, probability) = (5, 6, 7, 0.5);
         let limits = processor.limits();
@@ -460,7 +461,8 @@ mod tests {
         (drawn.pixel_values.to_vec(), expected.unwrap().values)
     }
 
-    /// VPPO's blocks have 14 pixels of the picture within the run's limits, PAPO's 14 of the stored one, for a tower with larger patches as well.
+    /// VPPO's blocks have 14 pixels of the picture within the run's limits, PAPO's 14 of the stored one, for a tower
+    /// with larger patches as well.
     #[test]
     fn blocks_lie_where_the_released_codes_put_them() {
         for patch_size in [14, 16] {
@@ -471,8 +473,8 @@ mod tests {
             assert_eq!(stored, by_hand_stored, "patches of {patch_size}");
             assert_eq!(resized, by_hand_resized, "patches of {patch_size}");
             assert_ne!(stored, resized);
-            // Neighbouring pixels go from white (1.93) to black (-1.79) where blocks end: far more often with small blocks, and at once
-            // only where no enlargement comes after.
+            // Neighbouring pixels go from white (1.93) to black (-1.79) where blocks end: far more often with small
+            // blocks, and at once only where no enlargement comes after.
             let edges = |values: &[f32]| values.windows(2).filter(|w| (w[0] - w[1]).abs() > 1.5).count();
             assert!(edges(&resized) > 2 * edges(&stored), "{} {}", edges(&resized), edges(&stored));
         }

@@ -144,7 +144,8 @@ pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageE
     process_resized(resized.as_ref().unwrap_or(image), limits)
 }
 
-/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits. `None` where it stays as it is.
+/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits. `None` where it
+/// stays as it is.
 ///
 /// # Errors
 /// As [`process`].
@@ -153,7 +154,8 @@ pub fn process_image(image: &RgbImage, limits: &ImageLimits) -> Result<Option<Rg
     Ok(plan.first.map(|(w, h)| resize_bicubic(image, w, h)))
 }
 
-/// The other steps of [`process`], for a picture that [`process_image`] has seen: `smart_resize`, normalisation and patches.
+/// The other steps of [`process`], for a picture that [`process_image`] has seen: `smart_resize`, normalisation and
+/// patches.
 ///
 /// # Errors
 /// As [`process`].

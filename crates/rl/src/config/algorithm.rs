@@ -129,11 +129,12 @@ section! {
 }
 
 section! {
-    /// PGPO (arXiv 2604.01840, its equations 4 to 8), read when `algorithm.shaping = "pgpo"`: token weights that keep their sum, from
-    /// the divergence over the full vocabulary between the predictions with the image and without it. It needs one more forward pass over each
-    /// response, with the image taken out of the prompt.
+    /// PGPO (arXiv 2604.01840, its equations 4 to 8), read when `algorithm.shaping = "pgpo"`: token weights that keep
+    /// their sum, from the divergence over the full vocabulary between the predictions with the image and without it.
+    /// It needs one more forward pass over each response, with the image taken out of the prompt.
     pub struct Pgpo {
-        /// Dependency on the image, normalised to 0..=1, below which a token is suppressed and from which on it is amplified.
+        /// Dependency on the image, normalised to 0..=1, below which a token is suppressed and from which on it is
+        /// amplified.
         tau: f64 = 0.4,
         /// Strength of the amplification.
         beta: f64 = 2.0,
@@ -142,8 +143,8 @@ section! {
 
 section! {
     /// PEPO (arXiv 2603.22847), read when `algorithm.shaping = "pepo"`: token weights from the similarity to the
-    /// image and the entropy, which fade in over the training steps of the stage (weight 1 + step / max_steps (w - 1)). The paper's base is
-    /// GRPO with `actor.loss_avg_mode = "seq"` and a KL term of 0.001.
+    /// image and the entropy, which fade in over the training steps of the stage (weight 1 + step / max_steps (w -
+    /// 1)). The paper's base is GRPO with `actor.loss_avg_mode = "seq"` and a KL term of 0.001.
     pub struct Pepo {
         /// Strength of the entropy gate.
         gate_alpha: f64 = 0.05,
@@ -160,9 +161,9 @@ section! {
         lambda: f64 = 1.0,
         /// The largest weight; the smallest is its inverse.
         bound: f64 = 2.0,
-        /// How a token's dependency is read from its log-probability with and without what it should rest on: "k3", a divergence, or
-        /// "log_ratio", the signed difference, which is high only where that makes the token likelier ("consistency"). Both are readings of
-        /// the abstract.
+        /// How a token's dependency is read from its log-probability with and without what it should rest on: "k3", a
+        /// divergence, or "log_ratio", the signed difference, which is high only where that makes the token likelier
+        /// ("consistency"). Both are readings of the abstract.
         dependency: DependencyKind = DependencyKind::K3,
         /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
         mask_probability: f64 = 0.5,
@@ -170,8 +171,9 @@ section! {
 }
 
 section! {
-    /// Entropy-based advantage (arXiv 2506.14758), read when `algorithm.shaping = "entropy"`: min(alpha H, |A| / kappa) is added to the
-    /// advantage of each token, H being its entropy over the full vocabulary, without a gradient. Not an entropy bonus, which is `actor.entropy_coef`.
+    /// Entropy-based advantage (arXiv 2506.14758), read when `algorithm.shaping = "entropy"`: min(alpha H, |A| /
+    /// kappa) is added to the advantage of each token, H being its entropy over the full vocabulary, without a
+    /// gradient. Not an entropy bonus, which is `actor.entropy_coef`.
     pub struct Entropy {
         /// Weight of the entropy.
         alpha: f64 = 0.4,
@@ -203,9 +205,10 @@ section! {
         /// "patch_blackout" turns blocks of 14x14 pixels black, each with the `mask_probability` of the algorithm;
         /// "gaussian_noise" adds noise to every pixel of the resized picture; "blank" turns all of it black.
         kind: PerturbationKind = PerturbationKind::PatchBlackout,
-        /// Where the blocks of a blackout lie: on the "resized" picture (within `data.min_pixels` and `data.max_pixels`, before
-        /// the model folder's own resize; released code of VPPO), on the "stored" picture before any resize (released code of PAPO), on the
-        /// "grid" of the vision tower's patches, or as "published": VPPO and SRPO resized, PAPO stored.
+        /// Where the blocks of a blackout lie: on the "resized" picture (within `data.min_pixels` and
+        /// `data.max_pixels`, before the model folder's own resize; released code of VPPO), on the "stored" picture
+        /// before any resize (released code of PAPO), on the "grid" of the vision tower's patches, or as "published":
+        /// VPPO and SRPO resized, PAPO stored.
         align: AlignChoice = AlignChoice::Published,
         /// Standard deviation of the noise, where black is 0 and white 1.
         sigma: f64 = 0.5,

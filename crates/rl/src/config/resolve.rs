@@ -127,7 +127,8 @@ const GONE: &[(&str, Option<&str>, &str)] = &[
     (
         "algorithm.pgpo.mask_probability",
         None,
-        "PGPO compares with a prompt that has no picture (its equation 4), nothing is blacked out any more: leave the key out",
+        "PGPO compares with a prompt that has no picture (its equation 4), nothing is blacked out any more: leave \
+         the key out",
     ),
     (
         "algorithm.perturbation.align",

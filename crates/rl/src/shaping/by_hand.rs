@@ -1,4 +1,5 @@
-//! Values worked out by hand from the papers' formulas, through the whole shaping; and that the mistakes one could make there show.
+//! Values worked out by hand from the papers' formulas, through the whole shaping; and that the mistakes one could
+//! make there show.
 
 use super::*;
 
@@ -43,8 +44,8 @@ fn pgpo(dependency: &[f32]) -> Vec<f32> {
 
 /// Divergences whose `log(1 + S)` is 0, 1, 2, 3.5 and 5: `I` is 0, .2, .4, .7, 1.
 const S: [f32; 5] = [0.0, 1.718_281_8, 6.389_056, 32.115_452, 147.413_16];
-/// `w` is 0 and .2/.4 below tau = .4; at and above it 1, 1 + 2 * .3/.6 = 2 and 1 + 2 * .6/.6 = 3. They sum to 6.5, and five tokens
-/// share five: 0, .5, 1, 2, 3 times 5/6.5.
+/// `w` is 0 and .2/.4 below tau = .4; at and above it 1, 1 + 2 * .3/.6 = 2 and 1 + 2 * .6/.6 = 3. They sum to 6.5,
+/// and five tokens share five: 0, .5, 1, 2, 3 times 5/6.5.
 const PGPO: [f32; 5] = [0.0, 0.384_615_4, 0.769_230_8, 1.538_461_5, 2.307_692_3];
 
 #[test]
@@ -66,7 +67,8 @@ fn pgpo_by_the_papers_equations() {
 
 #[test]
 fn pgpo_shows_every_mistake() {
-    // Without the logarithm: what the weights of log(1 + (e^S - 1)) = S are. S of 20 at most, so that e^S stays a number.
+    // Without the logarithm: what the weights of log(1 + (e^S - 1)) = S are. S of 20 at most, so that e^S stays a
+    // number.
     let moderate = [0.0, 0.5, 2.0, 8.0, 20.0f32];
     let without_log = moderate.map(|s| s.exp_m1());
     assert!(gap(&pgpo(&moderate), &pgpo(&without_log)) > 0.2);
@@ -162,8 +164,9 @@ fn pepo_fades_in() {
     assert!(gap(&gated, &[0.719_379_5, 1.280_620_5]) < 1e-4, "{gated:?}");
 }
 
-/// A description at tokens 1 and 2 of five. With the picture the first of them is `e` times as likely as without, the second `e` times less
-/// likely; with the description token 3 is `e` times less likely than without, token 4 as likely.
+/// A description at tokens 1 and 2 of five. With the picture the first of them is `e` times as likely as without, the
+/// second `e` times less likely; with the description token 3 is `e` times less likely than without, token 4 as
+/// likely.
 fn described() -> Streams {
     Streams {
         old_log_probs: Some(vec![vec![-1.0, -1.0, -2.0, -2.0, -1.0]]),
@@ -179,8 +182,8 @@ fn srpo_reads_two_kinds_of_dependency() {
     let mut config = of(ShapingKind::Srpo);
     config.srpo.bound = 3.0;
     let k3 = shape(&config, &described(), 5, 1.0).advantages.remove(0);
-    // k3 of -1 is e^-1 = .368, of +1 e - 2 = .718: the token that the picture speaks against has the higher score, (0, 1) in the
-    // description and (1, 0) after it; the tag has their mean. Weights e^(score - 1/2).
+    // k3 of -1 is e^-1 = .368, of +1 e - 2 = .718: the token that the picture speaks against has the higher score,
+    // (0, 1) in the description and (1, 0) after it; the tag has their mean. Weights e^(score - 1/2).
     let (up, down) = (0.5f32.exp(), (-0.5f32).exp());
     assert!(gap(&k3, &[1.0, down, up, up, down]) < 1e-5, "{k3:?}");
     config.srpo.dependency = DependencyKind::LogRatio;

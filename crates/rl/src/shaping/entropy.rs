@@ -4,12 +4,13 @@
 //! A_t + min(alpha H_t, |A_t| / kappa)
 //! ```
 //!
-//! with `H_t` the entropy of the full vocabulary at token `t`, without a gradient. It is no entropy bonus: the entropy itself is not
-//! optimised; uncertain tokens of a good response get more of the advantage, those of a bad one less of the blame. With `kappa` above 1 no
-//! advantage changes its sign, and what has none (a group of equal rewards) gets none.
+//! with `H_t` the entropy of the full vocabulary at token `t`, without a gradient. It is no entropy bonus: the
+//! entropy itself is not optimised; uncertain tokens of a good response get more of the advantage, those of a bad one
+//! less of the blame. With `kappa` above 1 no advantage changes its sign, and what has none (a group of equal
+//! rewards) gets none.
 //!
-//! `H_t` is that of the policy before the update, as all streams are; the paper's comes from the policy in each optimizer step, which is
-//! the same in the first one after a rollout.
+//! `H_t` is that of the policy before the update, as all streams are; the paper's comes from the policy in each
+//! optimizer step, which is the same in the first one after a rollout.
 
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, refuse, stream, within,

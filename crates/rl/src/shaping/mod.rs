@@ -5,7 +5,7 @@
 //! | `none` | [`none`] | - | every token gets its response's advantage |
 //! | `vgpo` | [`vgpo`] | visual focus | tokens and responses that look at the picture more, late ones compensated |
 //! | `vppo` | [`vppo`] | perturbed log-probs | filter tokens, re-weight responses by their dependency on the picture |
-//! | `pgpo` | [`pgpo`] | token visual dependency | sum-preserving token weights from the divergence to the text-only prediction |
+//! | `pgpo` | [`pgpo`] | token visual dependency | sum-preserving weights, from the divergence to text alone |
 //! | `pepo` | [`pepo`] | visual focus, entropy | softmax of the hidden-state similarity, gated by entropy, faded in |
 //! | `srpo` | [`srpo`] | perturbed log-probs, spans, log-probs without the perception span | a weight for each role |
 //! | `entropy` | [`entropy`] | entropy | a capped entropy term on each advantage, with and without a picture |

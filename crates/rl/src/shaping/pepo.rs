@@ -9,8 +9,8 @@
 //! weight  = 1 + lambda (w_t - 1),  lambda = min(1, step / max_steps)
 //! ```
 //!
-//! The weights fade in over the training steps of the stage: the first step, with 0 steps behind it, is the base algorithm (GRPO with
-//! sequence averaging and a KL term of .001), and from then on the share of `w_t` grows evenly.
+//! The weights fade in over the training steps of the stage: the first step, with 0 steps behind it, is the base
+//! algorithm (GRPO with sequence averaging and a KL term of .001), and from then on the share of `w_t` grows evenly.
 //!
 //! As in the authors' released code, except for `v`: they average the cosine over all layers and all image tokens, here it is the
 //! last layer's cosine to the image prototype, which is the visual focus stream (`v = 2 rho - 1`). The weights of a response sum to

@@ -1,8 +1,8 @@
-//! PGPO (arXiv 2604.01840, its equations 4 to 8): tokens that depend on the picture are amplified, the others suppressed, and the weights
-//! of a response keep their sum, so what the others lose is what these gain.
+//! PGPO (arXiv 2604.01840, its equations 4 to 8): tokens that depend on the picture are amplified, the others
+//! suppressed, and the weights of a response keep their sum, so what the others lose is what these gain.
 //!
 //! ```text
-//! S_t  = KL(pi(.|s_t, I) || pi(.|s_t))                      over the full vocabulary; without I the prompt is its text alone
+//! S_t  = KL(pi(.|s_t, I) || pi(.|s_t))                      full vocabulary; without I the prompt is its text
 //! S~_t = log(1 + S_t)
 //! I_t  = (S~_t - min S~) / (max S~ - min S~ + eps)          within the response
 //! w_t  = I_t / (tau + eps)                                  where I_t < tau
@@ -10,8 +10,9 @@
 //! w^_t = w_t T / sum w,   A_t = A w^_t
 //! ```
 //!
-//! `tau` .4, `beta` 2; the base is DAPO. The paper's ablation gives the suppression the largest share. Where all tokens of a response
-//! depend alike (one token does) all `w_t` are 0 and nothing is left to tell them apart: they keep the plain advantage.
+//! `tau` .4, `beta` 2; the base is DAPO. The paper's ablation gives the suppression the largest share. Where all
+//! tokens of a response depend alike (one token does) all `w_t` are 0 and nothing is left to tell them apart: they
+//! keep the plain advantage.
 
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,

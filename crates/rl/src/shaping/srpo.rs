@@ -5,10 +5,11 @@
 //! perception, with against without the generated perception for reasoning, one baseline a trajectory, positive weights that keep
 //! the sign of the advantage. Our reading, in two replaceable pieces:
 //!
-//! 1. [`role_scores`]: the dependency of each token on what its role should rest on, min-maxed within its role so that neither role drowns
-//!    the other. The dependency is k3 of the two log-probs, or their signed difference ([`DependencyKind`]): the abstract calls perception
-//!    tokens "dependent" on the picture and reasoning tokens "consistent" with the perception, and gives a formula for neither. k3 also
-//!    weighs a token up that the picture, or the description, speaks against; the log-ratio only one that it speaks for;
+//! 1. [`role_scores`]: the dependency of each token on what its role should rest on, min-maxed within its role so
+//!    that neither role drowns the other. The dependency is k3 of the two log-probs, or their signed difference
+//!    ([`DependencyKind`]): the abstract calls perception tokens "dependent" on the picture and reasoning tokens
+//!    "consistent" with the perception, and gives a formula for neither. k3 also weighs a token up that the picture,
+//!    or the description, speaks against; the log-ratio only one that it speaks for;
 //! 2. [`token_weights`]: `exp(lambda (score_t - b))` with the trajectory's mean score `b` as the baseline, clamped to
 //!    `[1/bound, bound]`.
 

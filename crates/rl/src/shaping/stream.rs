@@ -37,8 +37,8 @@ pub enum Stream {
     RefLogProbs,
     /// Entropy of the full vocabulary at each token, without a gradient.
     Entropy,
-    /// PGPO's token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary: with the picture in the prompt, and taken
-    /// out of it. Responses without an image are not scored.
+    /// PGPO's token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary: with the picture in
+    /// the prompt, and taken out of it. Responses without an image are not scored.
     TokenVisualDependency,
     /// Where each response describes the picture: the token range between its perception tags.
     PerceptionSpans,
@@ -47,7 +47,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Whether it compares with a prompt whose picture is perturbed or gone, and so means nothing on data without pictures.
+    /// Whether it compares with a prompt whose picture is perturbed or gone, and so means nothing on data without
+    /// pictures.
     pub fn compares_pictures(&self) -> bool {
         matches!(self, Self::PerturbedLogProbs { .. } | Self::TokenVisualDependency)
     }
@@ -66,8 +67,8 @@ pub struct Streams {
     pub ref_log_probs: Option<Vec<Vec<f32>>>,
     /// [`Stream::Entropy`].
     pub entropy: Option<Vec<Vec<f32>>>,
-    /// [`Stream::TokenVisualDependency`] in nats; the lists of responses without an image are not read, and a prompt that is nothing but its
-    /// picture has NaN.
+    /// [`Stream::TokenVisualDependency`] in nats; the lists of responses without an image are not read, and a prompt
+    /// that is nothing but its picture has NaN.
     pub token_visual_dependency: Option<Vec<Vec<f32>>>,
     /// [`Stream::PerceptionSpans`]; `None` for a response without the tags.
     pub perception_spans: Option<Vec<Option<Range<usize>>>>,

@@ -250,8 +250,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let prompts = Prompts::open(files, "data.train_files", config, self.setup.processor.clone())?;
             if !prompts.have_pictures(PICTURE_PROBES) {
                 return Err(TrainError::Input(format!(
-                    "{name} compares with a perturbed picture or with none, but no row of data.train_files was found to have one \
-                     (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data or another algorithm",
+                    "{name} compares with a perturbed picture or with none, but no row of data.train_files was found \
+                     to have one (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data \
+                     or another algorithm",
                     config.data.image_key
                 )));
             }

@@ -1,4 +1,5 @@
-//! PGPO's token visual dependency on a model: the divergence to the prediction without the picture, dense and in f64 as the oracle.
+//! PGPO's token visual dependency on a model: the divergence to the prediction without the picture, dense and in f64
+//! as the oracle.
 
 use crate::common::{difference, mixed_prompts, model, processor, rollout, sample};
 use burn_flex::Flex;
@@ -146,8 +147,8 @@ fn experience(old_log_probs: &str) -> Experience {
     make(&model, None, groups, &recipe, &mut ImageCache::default()).unwrap().0
 }
 
-/// From the model to the advantage of each token, whether or not log-probs are recomputed anyway: the paper's weights of the naive
-/// divergence, and the plain advantage where there is no picture.
+/// From the model to the advantage of each token, whether or not log-probs are recomputed anyway: the paper's weights
+/// of the naive divergence, and the plain advantage where there is no picture.
 #[test]
 fn the_dependency_reaches_the_advantages() {
     let model = model::<B>();

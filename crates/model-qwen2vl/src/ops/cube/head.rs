@@ -17,8 +17,9 @@ use crate::head::{
 /// adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
 const LOGITS: usize = 1 << 27;
 
-/// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads the whole head. It keeps
-/// some f32 tensors of this size beside each other, so a chunk is shorter than the head's own.
+/// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads
+/// the whole head. It keeps some f32 tensors of this size beside each other, so a chunk is shorter than the head's
+/// own.
 const DIVERGENCE_LOGITS: usize = LOGITS / 4;
 
 /// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence).

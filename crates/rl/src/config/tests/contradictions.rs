@@ -81,8 +81,8 @@ fn each_contradiction_has_its_reason() {
         ),
         (
             &["algorithm.shaping=pgpo", "algorithm.perturbation.kind=blank"],
-            "algorithm.perturbation, algorithm.shaping: PGPO takes the picture out of the prompt and perturbs nothing; leave these \
-             keys out",
+            "algorithm.perturbation, algorithm.shaping: PGPO takes the picture out of the prompt and perturbs nothing; \
+             leave these keys out",
         ),
         (
             &["algorithm.entropy.kappa=1"],
