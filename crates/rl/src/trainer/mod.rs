@@ -251,8 +251,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             if !prompts.have_pictures(PICTURE_PROBES) {
                 return Err(TrainError::Input(format!(
                     "{name} compares with a perturbed picture or with none, but no row of data.train_files was found \
-                     to have one (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data \
-                     or another algorithm",
+                     to have one (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other \
+                     data or another algorithm",
                     config.data.image_key
                 )));
             }
