@@ -17,7 +17,7 @@ use rl::optimizer::AdamW;
 use rl::prompts::Item;
 use rl::rollout::{Job, RolloutConfig, generate};
 use rl::sampler::{Sampling, uniform};
-use rl::shaping::{ShapingBatch, Stream, Streams};
+use rl::shaping::{ShapingBatch, Stream, Streams, Training};
 use rl::update::{Learner, Schedule, update};
 use serde_json::{Value, json};
 
@@ -269,7 +269,8 @@ impl<B: Kernels> Bench<B> {
                 .zip(&responses)
                 .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() })
                 .collect();
-            let request = ScoreRequest { temperature: 1.0, entropy: false, focus: mode, token_budget };
+            let request =
+                ScoreRequest { temperature: 1.0, entropy: false, focus: mode, dependency: false, token_budget };
             let scores: Vec<_> = score(&self.model, &mut images, &groups, &request).into_iter().flatten().collect();
             streams.visual_focus =
                 mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
@@ -289,6 +290,7 @@ impl<B: Kernels> Bench<B> {
             groups: &ids,
             has_image: &vec![sizes.image > 0; all],
             streams: &streams,
+            training: Training { step, max_steps: u64::MAX },
         };
         let shaped = shaping.shape(&batch, &self.model.device()).map_err(Failure::other)?;
         let shaping_s = clock.elapsed().as_secs_f64();

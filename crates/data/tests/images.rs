@@ -182,3 +182,26 @@ proptest! {
         prop_assert!(image::resize_bicubic(&flat, out_w, out_h).iter().all(|p| *p == v));
     }
 }
+
+/// A perturbation may come between the two steps of processing; without one they are the whole.
+#[test]
+fn the_steps_of_processing_make_the_whole() {
+    let picture = RgbImage::from_fn(90, 70, |x, y| [(3 * x) as u8, (2 * y) as u8, (x * y) as u8].into());
+    let run = |min_pixels, max_pixels, process_image| ImageLimits {
+        min_pixels,
+        max_pixels,
+        process_image,
+        ..ImageLimits::default()
+    };
+    for (limits, first) in [
+        (run(40_000, 90_000, true), Some((226, 176))),
+        (run(784, 4_000, true), Some((71, 55))),
+        (run(784, 90_000, true), None),
+        (run(40_000, 90_000, false), None),
+    ] {
+        let resized = image::process_image(&picture, &limits).unwrap();
+        assert_eq!(resized.as_ref().map(RgbImage::dimensions), first, "{limits:?}");
+        let parts = image::process_resized(resized.as_ref().unwrap_or(&picture), &limits).unwrap();
+        assert_eq!(parts, image::process(&picture, &limits).unwrap(), "{limits:?}");
+    }
+}

@@ -1,5 +1,6 @@
-//! The log-prob head (design decision 5): log-probabilities and entropies of chosen tokens, and their gradients, without
-//! ever holding `[tokens, vocabulary]`: rows are taken in chunks and the softmax is computed again in the backward.
+//! The log-prob head (design decision 5): log-probabilities and entropies of chosen tokens, their gradients, and
+//! divergences of two predictions, without ever holding `[tokens, vocabulary]`: rows are taken in chunks and the
+//! softmax is computed again in the backward.
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
@@ -44,6 +45,21 @@ pub fn log_probs<B: Kernels>(
     with_entropy: bool,
 ) -> HeadOutput<B> {
     B::log_probs(hidden, weight, targets, temperature, with_entropy)
+}
+
+/// How far the distributions that two sets of hidden states predict are apart, token by token and over the full
+/// vocabulary: `KL(P || Q) = sum_v P_v (log P_v - log Q_v)` with `P = softmax(p W^T / temperature)` and `Q` likewise
+/// of `q`; `[M]` in f32, 0 or more.
+///
+/// `p [M, d]` and `q [M, d]` (after the final norm), `weight [V, d]`. There is no gradient: algorithms take it as a
+/// constant.
+pub fn kl_divergence<B: Kernels>(
+    p: Tensor<B, 2>,
+    q: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    temperature: f64,
+) -> Tensor<B, 1> {
+    B::kl_divergence(p, q, weight, temperature)
 }
 
 /// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own gradient is
@@ -141,6 +157,37 @@ pub fn plain_log_probs<B: Backend>(
         });
         HeadOutput { log_probs, entropy }
     })
+}
+
+/// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence); at most `most` logits, of both distributions
+/// together, are held at one time.
+pub fn plain_kl_divergence<B: Backend>(
+    p: Tensor<B, 2>,
+    q: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    temperature: f64,
+    most: usize,
+) -> Tensor<B, 1> {
+    let [m, d] = p.dims();
+    if m == 0 {
+        return Tensor::zeros([0], (&p.device(), DType::F32));
+    }
+    let parts = chunks(m, weight.dims()[0], most / 2).map(|(a, b)| {
+        let log_softmax = |states: &Tensor<B, 2>| {
+            let logits = states.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
+            let (z, lse) = scaled(logits, temperature);
+            z.sub(lse)
+        };
+        let (log_p, log_q) = (log_softmax(&p), log_softmax(&q)); // [c, V]
+        let p = log_p.clone().exp();
+        // The sum of -P + Q is 0. With it no term is negative, and what rounding the two log-sum-exps does cancels.
+        let terms = p.clone().mul(log_p.sub(log_q.clone())).sub(p).add(log_q.exp());
+        let sum = terms.sum_dim(1).reshape([b - a]);
+        // Not a clamp: on some backends that turns NaN into 0.
+        let below = sum.clone().lower_elem(0.0);
+        sum.mask_fill(below, 0.0)
+    });
+    Tensor::cat(parts.collect(), 0)
 }
 
 /// See [`Kernels::log_probs_backward`](crate::Kernels::log_probs_backward).

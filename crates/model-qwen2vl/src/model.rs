@@ -80,6 +80,19 @@ impl Prompt {
         Ok(Self { input_ids, position_ids, pixel_values: Arc::new(pixel_values), image_grid_thw })
     }
 
+    /// The prompt as it is without its pictures: image tokens and the vision start and end around them are gone, and
+    /// the positions are those of the text that is left. The chat template writes the same of a message without a
+    /// picture, but for text that touches across the gap, which a tokenizer might join. `None` if nothing is left.
+    pub fn without_images(&self, config: &Qwen2_5_VLConfig) -> Option<Self> {
+        let vision = config.vision_token_ids();
+        let input_ids: Vec<u32> = self.input_ids.iter().copied().filter(|id| !vision.contains(id)).collect();
+        if input_ids.is_empty() {
+            return None;
+        }
+        let position_ids = mrope_positions(config, &input_ids, &[]).ok()?;
+        Some(Self { input_ids, position_ids, pixel_values: Arc::default(), image_grid_thw: vec![] })
+    }
+
     /// Tokens.
     pub fn len(&self) -> usize {
         self.input_ids.len()

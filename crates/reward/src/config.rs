@@ -16,8 +16,8 @@ pub enum RewardType {
     Math,
     /// The boxed answer alone: `accuracy` (VGPO's reward).
     MathAccuracy,
-    /// As `math`, but the form asks for a second look at the picture: a `<back>` span within the thought (Look-Back, arXiv
-    /// 2507.03019; how strict the form is, is our reading).
+    /// As `math`, but the form asks for a second look at the picture: a `<back>` span within the thought or between
+    /// two (Look-Back, arXiv 2507.03019; how strict the form is, is our reading).
     LookBack,
     /// `<think>` and `<answer>` tags (EasyR1's `r1v`), weighted as `math` is.
     R1v,

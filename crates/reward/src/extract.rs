@@ -97,7 +97,11 @@ pub fn math_format(response: &str) -> bool {
 
 /// Whether the response has [`math_format`] and its thought goes back to the picture: at least one `<back>...</back>` with text in it,
 /// none inside another, and thought after the last one (arXiv 2507.03019 asks for the span; these conditions are our reading).
+///
+/// The span stands within the thought, or between two: `<think>...</think> <back>...</back> <think>...</think>
+/// \boxed{...}`, the authors' second form.
 pub fn look_back_format(response: &str) -> bool {
+    let response = &one_thought(response)[..];
     if !math_format(response) {
         return false;
     }
@@ -112,6 +116,26 @@ pub fn look_back_format(response: &str) -> bool {
     }
     let closed = !rest.contains("</back>") && !after.contains("<back>") && !after.contains("</back>");
     spans > 0 && closed && !rest.trim().is_empty()
+}
+
+/// The response with thoughts that only a `<back>` span parts written as one. A span that ends one thought and begins
+/// no other is left as it is.
+fn one_thought(response: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut rest = response;
+    while let Some((before, span)) = rest.split_once("</think>") {
+        let joined = span.trim_start().strip_prefix("<back>").and_then(|span| {
+            let (inside, next) = span.split_once("</back>")?;
+            Some((inside, next.trim_start().strip_prefix("<think>")?))
+        });
+        let Some((inside, next)) = joined else { break };
+        out.extend([before, "<back>", inside, "</back>"]);
+        rest = next;
+    }
+    match out.is_empty() {
+        true => Cow::Borrowed(response),
+        false => Cow::Owned(out + rest),
+    }
 }
 
 /// Whether the whole response is `<think>...</think><answer>...</answer>` with only blanks between the two.
@@ -172,6 +196,41 @@ mod tests {
         ] {
             assert_eq!(look_back_format(response), good, "{response}");
         }
+    }
+
+    /// The span between two thoughts, and what is neither form.
+    #[test]
+    fn a_look_back_between_two_thoughts() {
+        for (response, good) in [
+            (r"<think>5+9=14</think> <back>the first digit is 5</back> <think>so 14</think> \boxed{14}", true),
+            (r"<think>5+9=14</think><back>5</back><think>so 14</think>\boxed{14}", true),
+            (
+                "<think>5+9</think>\n<back>5</back>\n<think>so</think>\n<back>9</back>\n<think>14</think>\n\\boxed{14}",
+                true,
+            ),
+            (r"<think>5+9</think> <back>5</back> <think>and <back>9</back> make 14</think> \boxed{14}", true),
+            // No thought after the span, none before it, an empty or an open span, a span in a span.
+            (r"<think>5+9=14</think> <back>5</back> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5</back> <think> </think> \boxed{14}", false),
+            (r"<back>5</back> <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back> </back> <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5 <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5 <back>9</back></back> <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5</think> <think>so</back> <think>14</think> \boxed{14}", false),
+            // The span closes what it did not open; words stand between; the second thought does not end; there is no
+            // answer after it.
+            (r"<think>5+9=14</think> <back>5</back> so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> well, <back>5</back> <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5</back> then <think>so 14</think> \boxed{14}", false),
+            (r"<think>5+9=14</think> <back>5</back> <think>so 14 \boxed{14}", false),
+            (r"<think>\boxed{14}</think> <back>5</back> <think>so 14</think>", false),
+            (r"<think>14</think> <back>5</back> <think>so</think> \boxed{14} <back>9</back> <think>", false),
+        ] {
+            assert_eq!(look_back_format(response), good, "{response}");
+        }
+        // As the reward reads it, with blanks around the tags.
+        let spaced = "< think >5+9< / think >\n< back >5< / back >\n< think >so 14< / think >\n\\boxed{14}";
+        assert!(look_back_format(&tighten_tags(spaced)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use model_qwen2vl::model::{PackedBatch, Pictures, Prompt, int_tensor};
 use model_qwen2vl::params::{cast_to, to_f32};
 use model_qwen2vl::{Gradients, Kernels, head};
 
+use crate::blind;
 use crate::focus;
 use crate::image_cache::ImageCache;
 use crate::policy::{PackGroup, Policy};
@@ -70,7 +71,7 @@ pub fn passes(groups: &[GroupRef], budget: usize) -> Vec<Pass> {
 }
 
 impl<'a> GroupRef<'a> {
-    fn some(&self, responses: &[usize]) -> Vec<&'a [u32]> {
+    pub(crate) fn some(&self, responses: &[usize]) -> Vec<&'a [u32]> {
         responses.iter().map(|&r| self.responses[r]).collect()
     }
 }
@@ -88,6 +89,8 @@ pub struct ScoreRequest {
     pub entropy: bool,
     /// Visual focus (equation 4).
     pub focus: Option<PrototypeMode>,
+    /// Divergence between the predictions with and without the pictures, which takes one more forward, without them.
+    pub dependency: bool,
     /// Packed tokens in one pass.
     pub token_budget: usize,
 }
@@ -101,6 +104,9 @@ pub struct ResponseScores {
     pub entropy: Option<Vec<f32>>,
     /// Focus, if asked for and the prompt has an image.
     pub visual_focus: Option<Vec<f32>>,
+    /// `KL(pi(.|s_t, I) || pi(.|s_t))`, if asked for and the prompt has an image and something beside it; see
+    /// `blind.rs`.
+    pub token_visual_dependency: Option<Vec<f32>>,
 }
 
 /// Scores all responses of all groups: one entry a group, one a response.
@@ -119,15 +125,23 @@ pub fn score<B: Kernels, P: Policy<B>>(
                 let prompts: Vec<&Prompt> = packed.iter().map(|(p, _)| *p).collect();
                 let batch = policy.pack(&packed);
                 let hidden = policy.hidden(&batch, images.embed(policy, &prompts));
-                read_scores(policy, groups, request, &micro, &batch, hidden, &mut out);
+                read_scores(policy, groups, request, &micro, &batch, hidden.clone(), &mut out);
+                if request.dependency {
+                    blind::together(policy, groups, request, &micro, (&batch, hidden), &mut out);
+                }
             }
             Pass::Parts(g, parts) => {
                 let prompt = groups[g].prompt;
                 let shared = policy.share(prompt, images.embed(policy, &[prompt]));
+                let text = request.dependency.then(|| blind::share(policy, prompt)).flatten();
                 for part in parts {
                     let batch = policy.pack_part(prompt, &groups[g].some(&part));
                     let hidden = policy.hidden_part(&shared, &batch);
-                    read_scores(policy, groups, request, &vec![(g, part)], &batch, hidden, &mut out);
+                    let micro = vec![(g, part)];
+                    read_scores(policy, groups, request, &micro, &batch, hidden.clone(), &mut out);
+                    if let Some(text) = &text {
+                        blind::part(policy, groups, request, &micro, (&batch, hidden), text, &mut out);
+                    }
                 }
             }
         }
@@ -182,6 +196,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
                 log_probs: log_probs[at..at + len].to_vec(),
                 entropy: entropy.as_ref().map(|e| e[at..at + len].to_vec()),
                 visual_focus: focus.as_ref().map(|f| f[from..from + len].to_vec()),
+                token_visual_dependency: None,
             };
             at += len;
             from += len;
@@ -190,7 +205,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
     }
 }
 
-fn host<B: Kernels>(t: Tensor<B, 1>) -> Vec<f32> {
+pub(crate) fn host<B: Kernels>(t: Tensor<B, 1>) -> Vec<f32> {
     t.into_data().convert::<f32>().to_vec().unwrap_or_default()
 }
 

@@ -17,7 +17,7 @@ use crate::perturb::{Perturbation, Perturber};
 use crate::policy::Policy;
 use crate::prompts::Item;
 use crate::rollout::{FinishReason, Response};
-use crate::shaping::{AdvantageShaping, Draw, Shaped, ShapingBatch, Stream, Streams};
+use crate::shaping::{AdvantageShaping, Draw, Shaped, ShapingBatch, Stream, Streams, Training};
 use crate::spans::perception_span;
 
 /// A prompt with its sampled and graded responses: the unit of work.
@@ -158,6 +158,8 @@ pub struct Recipe<'a, B: Backend> {
     pub kl_coef: f64,
     /// Names the random draws of this step.
     pub step: u64,
+    /// Where the stage stands.
+    pub training: Training,
 }
 
 fn ragged(groups: &[Group], f: impl Fn(&Response) -> Vec<f32>) -> Vec<Vec<f32>> {
@@ -187,6 +189,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
         _ => None,
     });
     let entropy = wanted(|s| matches!(s, Stream::Entropy)).is_some();
+    let dependency = wanted(|s| matches!(s, Stream::TokenVisualDependency)).is_some();
     let lengths: Vec<usize> = groups.iter().flat_map(|g| g.responses.iter().map(|r| r.ids.len())).collect();
     let rollout_log_probs = ragged(&groups, |r| r.log_probs.clone());
     let mut metrics = BTreeMap::new();
@@ -196,13 +199,15 @@ pub fn make<B: Kernels, P: Policy<B>>(
         temperature: config.rollout.temperature,
         entropy,
         focus,
+        dependency,
         token_budget: config.actor.micro_batch_tokens,
     };
-    let plain = ScoreRequest { entropy: false, focus: None, ..request };
+    let plain = ScoreRequest { entropy: false, focus: None, dependency: false, ..request };
     let refs: Vec<GroupRef> = groups.iter().map(Group::refs).collect();
 
     let clock = std::time::Instant::now();
     let sampler_knows_all = !entropy
+        && !dependency
         && (focus.is_none()
             || groups.iter().all(|g| {
                 g.item.prompt.image_grid_thw.is_empty() || g.responses.iter().all(|r| r.visual_focus.is_some())
@@ -226,6 +231,14 @@ pub fn make<B: Kernels, P: Policy<B>>(
         }
         if entropy {
             streams.entropy = Some(scores.iter().map(|s| s.entropy.clone().unwrap_or_default()).collect());
+        }
+        if dependency {
+            // A picture with nothing beside it has no text-only prediction to compare with.
+            let row = |s: &ResponseScores| match &s.token_visual_dependency {
+                Some(row) => row.clone(),
+                None => vec![f32::NAN; s.log_probs.len()],
+            };
+            streams.token_visual_dependency = Some(scores.iter().map(row).collect());
         }
         let mut recomputed: Vec<Vec<f32>> = scores.into_iter().map(|s| s.log_probs).collect();
         current = compared.then(|| recomputed.clone());
@@ -310,6 +323,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
         groups: &ids,
         has_image: &has_image,
         streams: &streams,
+        training: recipe.training,
     };
     let shaped = recipe.shaping.shape(&batch, &policy.device())?;
     metrics.extend(shaped.metrics.iter().map(|(k, v)| (k.to_string(), *v)));

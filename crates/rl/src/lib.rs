@@ -1,6 +1,7 @@
 //! Reinforcement learning from verifiable rewards: policy, rollout, advantage, loss, engine, optimizer, trainer.
 
 pub mod advantage;
+pub(crate) mod blind;
 pub mod checkpoint;
 pub mod config;
 pub mod engine;

@@ -2,14 +2,15 @@
 //!
 //! | perturbation | what happens |
 //! |---|---|
-//! | patch blackout, grid | each 14x14 patch that the vision tower sees turns black with a probability |
-//! | patch blackout, pixels | each 14x14 block of the picture as it is stored turns black, before it is resized (released code of VPPO and PAPO) |
+//! | patch blackout, `resized` | 14x14 blocks of the picture within the run's pixel limits turn black (released VPPO) |
+//! | patch blackout, `stored` | 14x14 blocks of the picture before any resize turn black (released PAPO) |
+//! | patch blackout, `grid` | each patch that the vision tower sees turns black, wholly or not at all |
 //! | Gaussian noise | noise on every pixel of the resized picture, cut to black and white |
 //! | blank | all black |
 
 use std::sync::Arc;
 
-use data::image::{RgbImage, decode_within, process};
+use data::image::{RgbImage, decode_within, process, process_image, process_resized};
 use data::{ImageSource, Processor};
 use model_qwen2vl::model::Prompt;
 use serde::{Deserialize, Serialize};
@@ -18,25 +19,44 @@ use crate::error::TrainError;
 use crate::sampler::uniform;
 use crate::shaping::{Draw, Stream};
 
-/// Side of a block in pixels of the stored picture.
+/// Side of a block in pixels, whatever the patch size of the model: the released code knows no other.
 const BLOCK: u32 = 14;
 
-/// What the blocks of a patch blackout follow.
+/// Where the blocks of a patch blackout lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Align {
-    /// The patches of the vision tower: every block is one patch, all black or all there.
+    /// On the patches of the vision tower: every block is one patch, all black or all there.
     #[default]
     Grid,
-    /// The pixels of the stored picture, which is resized afterwards.
-    Pixels,
+    /// On the picture as it is stored, which is resized afterwards.
+    Stored,
+    /// On the picture that EasyR1's `process_image` made of it with the run's pixel limits, which is resized once
+    /// more, within the limits of the model folder.
+    Resized,
+}
+
+/// How an algorithm perturbs pictures in its released code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// How often a picture is drawn.
+    pub draw: Draw,
+    /// Where blocks lie.
+    pub align: Align,
+}
+
+impl Published {
+    /// VPPO's; SRPO, whose code is not known here, takes it too.
+    pub const VPPO: Self = Self { draw: Draw::Response, align: Align::Resized };
+    /// PAPO's.
+    pub const PAPO: Self = Self { draw: Draw::Prompt, align: Align::Stored };
 }
 
 /// What is done to a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Perturbation {
-    /// Blocks of 14x14 turn black.
+    /// Blocks turn black.
     PatchBlackout {
         /// Of each block, in (0, 1].
         probability: f64,
@@ -89,6 +109,21 @@ pub enum DrawChoice {
     Prompt,
 }
 
+/// Where the configuration wants the blocks of a blackout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AlignChoice {
+    /// As in the algorithm's released code.
+    #[default]
+    Published,
+    /// [`Align::Grid`].
+    Grid,
+    /// [`Align::Stored`].
+    Stored,
+    /// [`Align::Resized`].
+    Resized,
+}
+
 /// What the configuration says of perturbed pictures, whichever algorithm asks for them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -96,7 +131,7 @@ pub struct PerturbationConfig {
     /// What is done.
     pub kind: PerturbationKind,
     /// Where the blocks of a blackout lie.
-    pub align: Align,
+    pub align: AlignChoice,
     /// Strength of the noise.
     pub sigma: f64,
     /// How often it is drawn.
@@ -105,22 +140,33 @@ pub struct PerturbationConfig {
 
 impl Default for PerturbationConfig {
     fn default() -> Self {
-        Self { kind: PerturbationKind::default(), align: Align::default(), sigma: 0.5, draw: DrawChoice::default() }
+        Self {
+            kind: PerturbationKind::default(),
+            align: AlignChoice::default(),
+            sigma: 0.5,
+            draw: DrawChoice::default(),
+        }
     }
 }
 
 impl PerturbationConfig {
-    /// The stream of an algorithm that was published with this draw and blacks blocks out with `probability`.
-    pub fn stream(&self, published: Draw, probability: f64) -> Stream {
+    /// The stream of an algorithm that was published like this and blacks blocks out with `probability`.
+    pub fn stream(&self, published: Published, probability: f64) -> Stream {
+        let align = match self.align {
+            AlignChoice::Published => published.align,
+            AlignChoice::Grid => Align::Grid,
+            AlignChoice::Stored => Align::Stored,
+            AlignChoice::Resized => Align::Resized,
+        };
         let perturbation = match self.kind {
-            PerturbationKind::PatchBlackout => Perturbation::PatchBlackout { probability, align: self.align },
+            PerturbationKind::PatchBlackout => Perturbation::PatchBlackout { probability, align },
             PerturbationKind::GaussianNoise => Perturbation::GaussianNoise { sigma: self.sigma },
             PerturbationKind::Blank => Perturbation::Blank,
         };
         let draw = match self.draw {
             // What is the same in every draw is computed once a prompt.
             _ if perturbation.is_certain() => Draw::Prompt,
-            DrawChoice::Published => published,
+            DrawChoice::Published => published.draw,
             DrawChoice::Response => Draw::Response,
             DrawChoice::Prompt => Draw::Prompt,
         };
@@ -133,8 +179,8 @@ pub struct Perturber<'a> {
     prompt: &'a Prompt,
     processor: &'a Processor,
     perturbation: Perturbation,
-    /// The stored pictures, where blocks follow their pixels.
-    stored: Vec<RgbImage>,
+    /// The pictures that blocks are blacked out of, where those are not the patches.
+    pictures: Vec<RgbImage>,
     seed: u64,
     key: u64,
 }
@@ -152,17 +198,25 @@ impl<'a> Perturber<'a> {
         seed: u64,
         key: u64,
     ) -> Result<Self, TrainError> {
-        let stored = match perturbation {
-            Perturbation::PatchBlackout { align: Align::Pixels, .. } => {
-                let limit = processor.limits().max_decoded_pixels;
-                let decode = |source: &ImageSource| decode_within(&source.load()?, limit);
+        let limits = processor.limits();
+        let decode = |source: &ImageSource| -> Result<RgbImage, data::ImageError> {
+            let picture = decode_within(&source.load()?, limits.max_decoded_pixels)?;
+            Ok(match perturbation {
+                Perturbation::PatchBlackout { align: Align::Resized, .. } => {
+                    process_image(&picture, limits)?.unwrap_or(picture)
+                }
+                _ => picture,
+            })
+        };
+        let pictures = match perturbation {
+            Perturbation::PatchBlackout { align: Align::Stored | Align::Resized, .. } => {
                 images.iter().map(decode).collect::<Result<_, _>>().map_err(|e| {
                     TrainError::Input(format!("a picture that was read before cannot be read again: {e}"))
                 })?
             }
             _ => vec![],
         };
-        Ok(Self { prompt, processor, perturbation, stored, seed, key })
+        Ok(Self { prompt, processor, perturbation, pictures, seed, key })
     }
 
     /// One copy; the same `draw` gives the same one.
@@ -178,29 +232,8 @@ impl<'a> Perturber<'a> {
                 self.black_out(&mut prompt, |patch| chance(patch) < probability);
             }
             Perturbation::Blank => self.black_out(&mut prompt, |_| true),
-            Perturbation::PatchBlackout { probability, align: Align::Pixels } => {
-                let mut values = Vec::with_capacity(prompt.pixel_values.len());
-                let mut blocks = 0;
-                for picture in &self.stored {
-                    let mut picture = picture.clone();
-                    let (across, down) = (picture.width().div_ceil(BLOCK), picture.height().div_ceil(BLOCK));
-                    let black: Vec<bool> =
-                        (0..(across * down) as usize).map(|i| chance(blocks + i) < probability).collect();
-                    blocks += black.len();
-                    for (x, y, pixel) in picture.enumerate_pixels_mut() {
-                        if black[(y / BLOCK * across + x / BLOCK) as usize] {
-                            pixel.0 = [0; 3];
-                        }
-                    }
-                    let patches = process(&picture, limits).map_err(|e| TrainError::Input(e.to_string()))?;
-                    values.extend(patches.values);
-                }
-                if values.len() != prompt.pixel_values.len() {
-                    return Err(TrainError::Input(
-                        "the pictures of a prompt changed between two passes over it (or are not kept with it)".into(),
-                    ));
-                }
-                prompt.pixel_values = values.into();
+            Perturbation::PatchBlackout { probability, align } => {
+                prompt.pixel_values = self.black_blocks(align, |block| chance(block) < probability)?.into();
             }
             Perturbation::GaussianNoise { sigma } => {
                 let plane = limits.patch_size * limits.patch_size;
@@ -222,6 +255,35 @@ impl<'a> Perturber<'a> {
             }
         }
         Ok(prompt)
+    }
+
+    /// The patches of the pictures when some of their blocks, counted over all pictures, turn black.
+    fn black_blocks(&self, align: Align, is_black: impl Fn(usize) -> bool) -> Result<Vec<f32>, TrainError> {
+        let limits = self.processor.limits();
+        let mut values = Vec::with_capacity(self.prompt.pixel_values.len());
+        let mut blocks = 0;
+        for picture in &self.pictures {
+            let mut picture = picture.clone();
+            let (across, down) = (picture.width().div_ceil(BLOCK), picture.height().div_ceil(BLOCK));
+            let black: Vec<bool> = (0..(across * down) as usize).map(|i| is_black(blocks + i)).collect();
+            blocks += black.len();
+            for (x, y, pixel) in picture.enumerate_pixels_mut() {
+                if black[(y / BLOCK * across + x / BLOCK) as usize] {
+                    pixel.0 = [0; 3];
+                }
+            }
+            let patches = match align {
+                Align::Resized => process_resized(&picture, limits),
+                Align::Stored | Align::Grid => process(&picture, limits),
+            };
+            values.extend(patches.map_err(|e| TrainError::Input(e.to_string()))?.values);
+        }
+        match values.len() == self.prompt.pixel_values.len() {
+            true => Ok(values),
+            false => Err(TrainError::Input(
+                "the pictures of a prompt changed between two passes over it (or are not kept with it)".into(),
+            )),
+        }
     }
 
     /// Turns patches black.
@@ -292,7 +354,7 @@ mod tests {
 
     #[test]
     fn patches_turn_black_at_the_given_rate() {
-        for align in [Align::Grid, Align::Pixels] {
+        for align in [Align::Grid, Align::Stored, Align::Resized] {
             let (prompt, drawn, processor) =
                 draws((560, 392), Perturbation::PatchBlackout { probability: 0.3, align }, 2);
             let (black, same) = shares(&prompt, &drawn[0], &processor);
@@ -304,7 +366,7 @@ mod tests {
 
     #[test]
     fn blocks_of_pixels_lie_askew_in_a_resized_picture() {
-        let perturbation = Perturbation::PatchBlackout { probability: 0.5, align: Align::Pixels };
+        let perturbation = Perturbation::PatchBlackout { probability: 0.5, align: Align::Stored };
         let (prompt, drawn, processor) = draws((450, 333), perturbation, 1);
         let (black, same) = shares(&prompt, &drawn[0], &processor);
         assert!(black + same < 0.9, "{black} {same}");
@@ -317,7 +379,8 @@ mod tests {
         for perturbation in [
             Perturbation::Blank,
             Perturbation::PatchBlackout { probability: 1.0, align: Align::Grid },
-            Perturbation::PatchBlackout { probability: 1.0, align: Align::Pixels },
+            Perturbation::PatchBlackout { probability: 1.0, align: Align::Stored },
+            Perturbation::PatchBlackout { probability: 1.0, align: Align::Resized },
         ] {
             let (prompt, drawn, processor) = draws((100, 60), perturbation, 2);
             assert_eq!(shares(&prompt, &drawn[0], &processor).0, 1.0, "{perturbation:?}");
@@ -351,9 +414,95 @@ mod tests {
         }
     }
 
+    /// A processor with the run's own limits, as EasyR1 has them.
+    fn limited(patch_size: usize, min_pixels: u64, max_pixels: u64) -> Processor {
+        let dir = tempfile::tempdir().unwrap();
+        crate::launch::write_toy_folder(dir.path()).unwrap();
+        let path = dir.path().join("preprocessor_config.json");
+        let mut settings: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        settings["patch_size"] = patch_size.into();
+        std::fs::write(&path, settings.to_string()).unwrap();
+        Processor::from_folder(dir.path()).unwrap().with_limits(min_pixels, max_pixels).unwrap()
+    }
+
+    /// A white picture with blocks blacked out at one of the two places: its patches, and those that the written-out
+    /// steps give.
+    fn blacked_out(processor: &Processor, size: (u32, u32), align: Align) -> (Vec<f32>, Vec<f32>) {
+        let (seed, key, draw, probability) = (5, 6, 7, 0.5);
+        let limits = processor.limits();
+        let white = RgbImage::from_pixel(size.0, size.1, [255; 3].into());
+        let mut png = Cursor::new(Vec::new());
+        white.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        let patches = process(&white, limits).unwrap();
+        let prompt = Prompt {
+            input_ids: vec![],
+            position_ids: Default::default(),
+            pixel_values: patches.values.into(),
+            image_grid_thw: vec![patches.grid_thw],
+        };
+        let images = [ImageSource::Bytes(png.into_inner().into())];
+        let perturbation = Perturbation::PatchBlackout { probability, align };
+        let drawn = Perturber::new(&prompt, &images, processor, perturbation, seed, key).unwrap().draw(draw).unwrap();
+        // By hand: 14x14 blocks of the picture at its place, row by row.
+        let mut picture = match align {
+            Align::Resized => process_image(&white, limits).unwrap().expect("the limits ask for another size"),
+            _ => white,
+        };
+        let across = picture.width().div_ceil(14);
+        for (x, y, pixel) in picture.enumerate_pixels_mut() {
+            if f64::from(uniform(seed, key, draw, u64::from(y / 14 * across + x / 14))) < probability {
+                pixel.0 = [0; 3];
+            }
+        }
+        let expected = match align {
+            Align::Resized => process_resized(&picture, limits),
+            _ => process(&picture, limits),
+        };
+        (drawn.pixel_values.to_vec(), expected.unwrap().values)
+    }
+
+    /// VPPO's blocks have 14 pixels of the picture within the run's limits, PAPO's 14 of the stored one, for a tower
+    /// with larger patches as well.
+    #[test]
+    fn blocks_lie_where_the_released_codes_put_them() {
+        for patch_size in [14, 16] {
+            // 100 x 80 becomes 370 x 296: a block of the stored picture covers 3.7 blocks a side there.
+            let processor = limited(patch_size, 110_000, 1_000_000);
+            let of = |align| blacked_out(&processor, (100, 80), align);
+            let ((stored, by_hand_stored), (resized, by_hand_resized)) = (of(Align::Stored), of(Align::Resized));
+            assert_eq!(stored, by_hand_stored, "patches of {patch_size}");
+            assert_eq!(resized, by_hand_resized, "patches of {patch_size}");
+            assert_ne!(stored, resized);
+            // Neighbouring pixels go from white (1.93) to black (-1.79) where blocks end: far more often with small
+            // blocks, and at once only where no enlargement comes after.
+            let edges = |values: &[f32]| values.windows(2).filter(|w| (w[0] - w[1]).abs() > 1.5).count();
+            assert!(edges(&resized) > 2 * edges(&stored), "{} {}", edges(&resized), edges(&stored));
+        }
+    }
+
+    #[test]
+    fn each_algorithm_has_its_own_place() {
+        let place = |align, published| {
+            let config = PerturbationConfig { align, ..PerturbationConfig::default() };
+            match config.stream(published, 0.5) {
+                Stream::PerturbedLogProbs { perturbation: Perturbation::PatchBlackout { align, .. }, .. } => align,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(place(AlignChoice::Published, Published::VPPO), Align::Resized);
+        assert_eq!(place(AlignChoice::Published, Published::PAPO), Align::Stored);
+        for published in [Published::VPPO, Published::PAPO] {
+            assert_eq!(place(AlignChoice::Grid, published), Align::Grid);
+            assert_eq!(place(AlignChoice::Stored, published), Align::Stored);
+            assert_eq!(place(AlignChoice::Resized, published), Align::Resized);
+        }
+    }
+
     #[test]
     fn draws_follow_the_configuration() {
-        let draw = |config: PerturbationConfig, published, probability| match config.stream(published, probability) {
+        let draw = |config: PerturbationConfig, draw, probability| match config
+            .stream(Published { draw, align: Align::Grid }, probability)
+        {
             Stream::PerturbedLogProbs { draw, .. } => draw,
             other => panic!("{other:?}"),
         };
@@ -370,7 +519,7 @@ mod tests {
     fn pictures_that_are_gone_are_an_error() {
         let processor = processor();
         let (prompt, _) = picture(&processor, 56, 56);
-        let perturbation = Perturbation::PatchBlackout { probability: 0.5, align: Align::Pixels };
+        let perturbation = Perturbation::PatchBlackout { probability: 0.5, align: Align::Stored };
         let gone = [ImageSource::Path("no/such.png".into())];
         assert!(Perturber::new(&prompt, &gone, &processor, perturbation, 1, 2).is_err());
         assert!(Perturber::new(&prompt, &[], &processor, perturbation, 1, 2).unwrap().draw(0).is_err());

@@ -100,6 +100,8 @@ pub trait Policy<B: Kernels>: Clone + Send {
         pixel_values: Vec<f32>,
         image_grid_thw: Vec<[usize; 3]>,
     ) -> Result<Prompt, ModelError>;
+    /// The prompt without its pictures and the tokens that stand for them; none if nothing is left.
+    fn without_images(&self, prompt: &Prompt) -> Option<Prompt>;
     /// Ids of vision tokens, which are never sampled.
     fn vision_token_ids(&self) -> Vec<u32>;
     /// Bytes that one packed token's activations take if no layer is computed again.
@@ -204,6 +206,9 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
         image_grid_thw: Vec<[usize; 3]>,
     ) -> Result<Prompt, ModelError> {
         Prompt::new(&self.config, input_ids, pixel_values, image_grid_thw)
+    }
+    fn without_images(&self, prompt: &Prompt) -> Option<Prompt> {
+        prompt.without_images(&self.config)
     }
     fn vision_token_ids(&self) -> Vec<u32> {
         self.config.vision_token_ids()

@@ -213,6 +213,10 @@ mod tests {
                 row.name
             );
         }
+        // Cheng et al. shape the advantage; an entropy bonus in the loss is another thing.
+        let entropy = study.run(study.row("dapo_entropy").unwrap(), 1, out, None).unwrap();
+        assert_eq!((entropy.algorithm.shaping.name(), entropy.actor.entropy_coef), ("entropy", 0.0));
+        assert_eq!((entropy.algorithm.entropy.alpha, entropy.algorithm.entropy.kappa), (0.4, 2.0));
         // Sweeps vary what they say.
         for table in study.rows.tables.iter().filter(|t| t.key.is_some()) {
             let values: Vec<f64> = table

@@ -140,14 +140,29 @@ impl Patches {
 /// # Errors
 /// An aspect ratio above 200, or limits that no picture can satisfy.
 pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
+    let resized = process_image(image, limits)?;
+    process_resized(resized.as_ref().unwrap_or(image), limits)
+}
+
+/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits. `None` where it
+/// stays as it is.
+///
+/// # Errors
+/// As [`process`].
+pub fn process_image(image: &RgbImage, limits: &ImageLimits) -> Result<Option<RgbImage>, ImageError> {
     let plan = plan(image.width(), image.height(), limits)?;
-    let mut resized = None;
-    if let Some((w, h)) = plan.first {
-        resized = Some(resize_bicubic(image, w, h));
-    }
-    let (w, h) = plan.last;
-    let resized = resize_bicubic(resized.as_ref().unwrap_or(image), w, h);
-    Ok(patchify(&resized, limits))
+    Ok(plan.first.map(|(w, h)| resize_bicubic(image, w, h)))
+}
+
+/// The other steps of [`process`], for a picture that [`process_image`] has seen: `smart_resize`, normalisation and
+/// patches.
+///
+/// # Errors
+/// As [`process`].
+pub fn process_resized(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
+    let rest = ImageLimits { process_image: false, ..limits.clone() };
+    let (w, h) = plan(image.width(), image.height(), &rest)?.last;
+    Ok(patchify(&resize_bicubic(image, w, h), limits))
 }
 
 /// Cuts a picture whose sides are multiples of `patch_size * merge_size`.

@@ -125,6 +125,16 @@ pub trait Kernels: Backend {
         head::plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
     }
 
+    /// Full-vocabulary divergences `[M]` of two predictions `p, q [M, d]`: see [`crate::head::kl_divergence`].
+    fn kl_divergence(
+        p: Tensor<Self, 2>,
+        q: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        temperature: f64,
+    ) -> Tensor<Self, 1> {
+        head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
+    }
+
     /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight decay; `step` counts from 1.
     /// Returns `(parameter, m, v)`.
     fn adamw(

@@ -6,8 +6,8 @@ use super::field::choices;
 use super::section::section;
 use crate::advantage::Estimator;
 use crate::loss::{KlPenalty, KlType};
-use crate::perturb::{Align, DrawChoice, PerturbationKind};
-use crate::shaping::ShapingKind;
+use crate::perturb::{AlignChoice, DrawChoice, PerturbationKind};
+use crate::shaping::{DependencyKind, ShapingKind};
 
 choices!(Estimator {
     Grpo = "grpo",
@@ -24,13 +24,15 @@ choices!(ShapingKind {
     Pgpo = "pgpo",
     Pepo = "pepo",
     Srpo = "srpo",
+    Entropy = "entropy",
 });
 choices!(Variant { Paper = "paper", Released = "released", });
 choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
 choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
 choices!(InterScore { Sum = "sum", Mean = "mean", });
 choices!(PerturbationKind { PatchBlackout = "patch_blackout", GaussianNoise = "gaussian_noise", Blank = "blank", });
-choices!(Align { Grid = "grid", Pixels = "pixels", });
+choices!(AlignChoice { Published = "published", Grid = "grid", Stored = "stored", Resized = "resized", });
+choices!(DependencyKind { K3 = "k3", LogRatio = "log_ratio", });
 choices!(DrawChoice { Published = "published", Response = "response", Prompt = "prompt", });
 choices!(KlPenalty { Kl = "kl", Abs = "abs", Mse = "mse", LowVarKl = "low_var_kl", });
 choices!(KlType { Fixed = "fixed", Adaptive = "adaptive", });
@@ -103,6 +105,8 @@ section! {
         pepo: Pepo,
         /// SRPO's own keys.
         srpo: Srpo,
+        /// Keys of the entropy-based advantage.
+        entropy: Entropy,
         /// PAPO's own keys.
         papo: Papo,
         /// How pictures are perturbed.
@@ -128,21 +132,22 @@ section! {
 }
 
 section! {
-    /// PGPO (arXiv 2604.01840), read when `algorithm.shaping = "pgpo"`: token weights that keep their sum. It
-    /// needs one more forward pass over each response, with a perturbed image.
+    /// PGPO (arXiv 2604.01840, its equations 4 to 8), read when `algorithm.shaping = "pgpo"`: token weights that keep
+    /// their sum, from the divergence over the full vocabulary between the predictions with the image and without it.
+    /// It needs one more forward pass over each response, with the image taken out of the prompt.
     pub struct Pgpo {
-        /// Dependency on the image, normalised to 0..=1, from which on a token is amplified.
+        /// Dependency on the image, normalised to 0..=1, below which a token is suppressed and from which on it is
+        /// amplified.
         tau: f64 = 0.4,
         /// Strength of the amplification.
         beta: f64 = 2.0,
-        /// Probability that a 14x14 pixel block of the perturbed image is blacked out. 1: the whole image.
-        mask_probability: f64 = 1.0,
     }
 }
 
 section! {
     /// PEPO (arXiv 2603.22847), read when `algorithm.shaping = "pepo"`: token weights from the similarity to the
-    /// image and the entropy.
+    /// image and the entropy, which fade in over the training steps of the stage (weight 1 + step / max_steps (w -
+    /// 1)). The paper's base is GRPO with `actor.loss_avg_mode = "seq"` and a KL term of 0.001.
     pub struct Pepo {
         /// Strength of the entropy gate.
         gate_alpha: f64 = 0.05,
@@ -159,8 +164,24 @@ section! {
         lambda: f64 = 1.0,
         /// The largest weight; the smallest is its inverse.
         bound: f64 = 2.0,
+        /// How a token's dependency is read from its log-probability with and without what it should rest on: "k3", a
+        /// divergence, or "log_ratio", the signed difference, which is high only where that makes the token likelier
+        /// ("consistency"). Both are readings of the abstract.
+        dependency: DependencyKind = DependencyKind::K3,
         /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
         mask_probability: f64 = 0.5,
+    }
+}
+
+section! {
+    /// Entropy-based advantage (arXiv 2506.14758), read when `algorithm.shaping = "entropy"`: min(alpha H, |A| /
+    /// kappa) is added to the advantage of each token, H being its entropy over the full vocabulary, without a
+    /// gradient. Not an entropy bonus, which is `actor.entropy_coef`.
+    pub struct Entropy {
+        /// Weight of the entropy.
+        alpha: f64 = 0.4,
+        /// The term is at most this part of the advantage's size; above 1, so that no advantage changes its sign.
+        kappa: f64 = 2.0,
     }
 }
 
@@ -182,18 +203,20 @@ section! {
 }
 
 section! {
-    /// How the picture is perturbed where VPPO, PGPO, SRPO or PAPO compare with a perturbed one.
+    /// How the picture is perturbed where VPPO, SRPO or PAPO compare with a perturbed one. (PGPO compares with none.)
     pub struct Perturbation {
-        /// "patch_blackout" turns 14x14 blocks black, each with the `mask_probability` of the algorithm;
+        /// "patch_blackout" turns blocks of 14x14 pixels black, each with the `mask_probability` of the algorithm;
         /// "gaussian_noise" adds noise to every pixel of the resized picture; "blank" turns all of it black.
         kind: PerturbationKind = PerturbationKind::PatchBlackout,
-        /// Blocks of a blackout: "grid", the patches of the vision tower, or "pixels", blocks of the stored picture
-        /// before it is resized, as in the released code of VPPO and PAPO.
-        align: Align = Align::Grid,
+        /// Where the blocks of a blackout lie: on the "resized" picture (within `data.min_pixels` and
+        /// `data.max_pixels`, before the model folder's own resize; released code of VPPO), on the "stored" picture
+        /// before any resize (released code of PAPO), on the "grid" of the vision tower's patches, or as "published":
+        /// VPPO and SRPO resized, PAPO stored.
+        align: AlignChoice = AlignChoice::Published,
         /// Standard deviation of the noise, where black is 0 and white 1.
         sigma: f64 = 0.5,
         /// A new draw for each "response", one for each "prompt" (cheaper: its responses share the pass), or as
-        /// "published": VPPO, PGPO and SRPO a response, PAPO a prompt.
+        /// "published": VPPO and SRPO a response, PAPO a prompt.
         draw: DrawChoice = DrawChoice::Published,
     }
 }

@@ -8,7 +8,7 @@ use super::Config;
 use crate::advantage::AdvantageConfig;
 use crate::loss::{CorrectionConfig, KlConfig, LossConfig, PapoConfig};
 use crate::perturb::PerturbationConfig;
-use crate::shaping::{PepoConfig, PgpoConfig, ShapingConfig, SrpoConfig, VppoConfig};
+use crate::shaping::{EntropyConfig, PepoConfig, PgpoConfig, ShapingConfig, SrpoConfig, VppoConfig};
 
 impl Config {
     /// How rewards become advantages.
@@ -47,19 +47,16 @@ impl Config {
                 mask_probability: a.vppo.mask_probability,
                 perturbation: self.to_perturbation_config(),
             },
-            pgpo: PgpoConfig {
-                tau: a.pgpo.tau,
-                beta: a.pgpo.beta,
-                mask_probability: a.pgpo.mask_probability,
-                perturbation: self.to_perturbation_config(),
-            },
+            pgpo: PgpoConfig { tau: a.pgpo.tau, beta: a.pgpo.beta },
             pepo: PepoConfig { gate_alpha: a.pepo.gate_alpha, gate_temperature: a.pepo.gate_temperature },
             srpo: SrpoConfig {
                 lambda: a.srpo.lambda,
                 bound: a.srpo.bound,
+                dependency: a.srpo.dependency,
                 mask_probability: a.srpo.mask_probability,
                 perturbation: self.to_perturbation_config(),
             },
+            entropy: EntropyConfig { alpha: a.entropy.alpha, kappa: a.entropy.kappa },
         }
     }
 

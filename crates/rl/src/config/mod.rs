@@ -25,7 +25,7 @@ mod validate;
 
 pub use self::reward::Reward;
 pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
-pub use algorithm::{Algorithm, Papo, Pepo, Perturbation, Pgpo, Srpo, Vppo};
+pub use algorithm::{Algorithm, Entropy, Papo, Pepo, Perturbation, Pgpo, Srpo, Vppo};
 pub use checks::Problem;
 pub use data::Data;
 pub use error::ConfigError;

@@ -122,12 +122,43 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
     line
 }
 
+/// What earlier versions took: a key, the value that is gone (none: the key itself), and what to write instead.
+const GONE: &[(&str, Option<&str>, &str)] = &[
+    (
+        "algorithm.pgpo.mask_probability",
+        None,
+        "PGPO compares with a prompt that has no picture (its equation 4), nothing is blacked out any more: leave \
+         the key out",
+    ),
+    (
+        "algorithm.perturbation.align",
+        Some("pixels"),
+        "what was \"pixels\" is \"stored\" (PAPO's); VPPO's released code has \"resized\"",
+    ),
+];
+
+/// What to write instead of a key or value that is [`GONE`].
+fn instead(error: &KeyError) -> Option<&'static str> {
+    let is_it = |value: &Option<&str>| match (&error.problem, value) {
+        (KeyProblem::Unknown { .. }, None) => true,
+        (KeyProblem::Wrong(reason), Some(value)) => reason.contains(&format!("found the string \"{value}\"")),
+        _ => false,
+    };
+    GONE.iter().find(|(key, value, _)| *key == error.path && is_it(value)).map(|(_, _, instead)| *instead)
+}
+
 /// Adds the place to a key's error, and the nearest key to an unknown one.
 fn place(error: KeyError, at: String) -> ConfigError {
+    let instead = instead(&error);
     match error.problem {
-        KeyProblem::Wrong(reason) => ConfigError::WrongValue { at, key: error.path, reason },
+        KeyProblem::Wrong(mut reason) => {
+            if let Some(instead) = instead {
+                reason += &format!("; {instead}");
+            }
+            ConfigError::WrongValue { at, key: error.path, reason }
+        }
         KeyProblem::Unknown { siblings } => {
-            let hint = hint(&error.path, &siblings);
+            let hint = instead.map_or_else(|| hint(&error.path, &siblings), String::from);
             ConfigError::UnknownKey { at, key: error.path, hint }
         }
     }

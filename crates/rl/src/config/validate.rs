@@ -229,6 +229,7 @@ impl Config {
     }
 
     fn check_shaping_and_papo(&self, checks: &mut Checks) {
+        let papo = &self.algorithm.papo;
         let vppo = &self.algorithm.vppo;
         checks.positive_share(vppo.mask_probability, "algorithm.vppo.mask_probability");
         checks.positive_share(vppo.keep_share, "algorithm.vppo.keep_share");
@@ -253,7 +254,20 @@ impl Config {
             format!("must lie in [0, 1), is {}; no normalised dependency lies above 1", pgpo.tau),
         );
         checks.positive(pgpo.beta, "algorithm.pgpo.beta");
-        checks.positive_share(pgpo.mask_probability, "algorithm.pgpo.mask_probability");
+        checks.need(
+            self.algorithm.shaping != ShapingKind::Pgpo
+                || papo.kl_prcp_coef > 0.0
+                || self.algorithm.perturbation == super::Perturbation::default(),
+            &["algorithm.perturbation", "algorithm.shaping"],
+            "PGPO takes the picture out of the prompt and perturbs nothing; leave these keys out",
+        );
+        let entropy = &self.algorithm.entropy;
+        checks.positive(entropy.alpha, "algorithm.entropy.alpha");
+        checks.need(
+            entropy.kappa > 1.0,
+            &["algorithm.entropy.kappa"],
+            format!("must be above 1, is {}; otherwise the term could change the sign of an advantage", entropy.kappa),
+        );
         let pepo = &self.algorithm.pepo;
         checks.positive_share(pepo.gate_alpha, "algorithm.pepo.gate_alpha");
         checks.positive(pepo.gate_temperature, "algorithm.pepo.gate_temperature");
@@ -265,7 +279,6 @@ impl Config {
             format!("must be above 1, is {}; the smallest weight is its inverse", srpo.bound),
         );
         checks.positive_share(srpo.mask_probability, "algorithm.srpo.mask_probability");
-        let papo = &self.algorithm.papo;
         checks.not_negative(papo.kl_prcp_coef, "algorithm.papo.kl_prcp_coef");
         checks.not_negative(papo.ori_entropy_loss_coef, "algorithm.papo.ori_entropy_loss_coef");
         checks.not_negative(papo.aug_entropy_loss_coef, "algorithm.papo.aug_entropy_loss_coef");

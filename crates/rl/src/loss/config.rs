@@ -1,7 +1,8 @@
 //! Settings of the losses, by EasyR1's key names.
 
 use super::{CorrectionConfig, KlPenalty, KlType, PapoConfig};
-use crate::shaping::{Draw, Stream};
+use crate::perturb::Published;
+use crate::shaping::Stream;
 use serde::{Deserialize, Serialize};
 
 /// Which policy loss.
@@ -211,7 +212,7 @@ impl LossConfig {
             streams.push(Stream::RefLogProbs);
         }
         if let Some(papo) = self.papo.as_ref().filter(|papo| papo.needs_masked()) {
-            streams.push(papo.perturbation.stream(Draw::Prompt, papo.mask_probability));
+            streams.push(papo.perturbation.stream(Published::PAPO, papo.mask_probability));
         }
         streams
     }

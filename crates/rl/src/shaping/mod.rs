@@ -5,14 +5,16 @@
 //! | `none` | [`none`] | - | every token gets its response's advantage |
 //! | `vgpo` | [`vgpo`] | visual focus | tokens and responses that look at the picture more, late ones compensated |
 //! | `vppo` | [`vppo`] | perturbed log-probs | filter tokens, re-weight responses by their dependency on the picture |
-//! | `pgpo` | [`pgpo`] | perturbed log-probs | sum-preserving token weights from that dependency |
-//! | `pepo` | [`pepo`] | visual focus, entropy | softmax of the hidden-state similarity, gated by entropy |
+//! | `pgpo` | [`pgpo`] | token visual dependency | sum-preserving weights, from the divergence to text alone |
+//! | `pepo` | [`pepo`] | visual focus, entropy | softmax of the hidden-state similarity, gated by entropy, faded in |
 //! | `srpo` | [`srpo`] | perturbed log-probs, spans, log-probs without the perception span | a weight for each role |
+//! | `entropy` | [`entropy`] | entropy | a capped entropy term on each advantage, with and without a picture |
 //!
 //! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO adds
 //! terms to the loss instead: [`crate::loss::papo`].) Streams are ragged host lists, one a response, `[T_i]`.
 
 pub mod dependency;
+pub mod entropy;
 pub mod none;
 pub mod pepo;
 pub mod pgpo;
@@ -22,8 +24,12 @@ pub mod vgpo;
 pub mod vppo;
 
 #[cfg(test)]
+mod by_hand;
+#[cfg(test)]
 mod tests;
 
+pub use dependency::DependencyKind;
+pub use entropy::{EntropyAdvantage, EntropyConfig};
 pub use none::NoShaping;
 pub use pepo::{Pepo, PepoConfig};
 pub use pgpo::{Pgpo, PgpoConfig};
@@ -64,6 +70,24 @@ pub struct ShapingBatch<'a> {
     pub has_image: &'a [bool],
     /// The streams that were declared.
     pub streams: &'a Streams,
+    /// Where the stage stands, for what changes in the course of training.
+    pub training: Training,
+}
+
+/// Where a stage stands. A resumed run finds itself where the stopped one was: `step` is in the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Training {
+    /// Training steps of the stage that are done.
+    pub step: u64,
+    /// Those that it will have, 1 or more.
+    pub max_steps: u64,
+}
+
+impl Training {
+    /// `min(1, step / max_steps)`: 0 in the first step, `(max_steps - 1) / max_steps` in the last.
+    pub fn share(&self) -> f64 {
+        (self.step as f64 / self.max_steps.max(1) as f64).min(1.0)
+    }
 }
 
 impl ShapingBatch<'_> {
@@ -127,11 +151,13 @@ pub enum ShapingKind {
     Pepo,
     /// arXiv 2605.07274.
     Srpo,
+    /// arXiv 2506.14758.
+    Entropy,
 }
 
 impl ShapingKind {
     /// Every shaping.
-    pub const ALL: [Self; 6] = [Self::None, Self::Vgpo, Self::Vppo, Self::Pgpo, Self::Pepo, Self::Srpo];
+    pub const ALL: [Self; 7] = [Self::None, Self::Vgpo, Self::Vppo, Self::Pgpo, Self::Pepo, Self::Srpo, Self::Entropy];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -142,6 +168,7 @@ impl ShapingKind {
             Self::Pgpo => "pgpo",
             Self::Pepo => "pepo",
             Self::Srpo => "srpo",
+            Self::Entropy => "entropy",
         }
     }
 
@@ -167,6 +194,8 @@ pub struct ShapingConfig {
     pub pepo: PepoConfig,
     /// Settings of `srpo`.
     pub srpo: SrpoConfig,
+    /// Settings of `entropy`.
+    pub entropy: EntropyConfig,
 }
 
 impl ShapingConfig {
@@ -187,6 +216,7 @@ impl ShapingConfig {
             ShapingKind::Pgpo => self.pgpo.validate(),
             ShapingKind::Pepo => self.pepo.validate(),
             ShapingKind::Srpo => self.srpo.validate(),
+            ShapingKind::Entropy => self.entropy.validate(),
         }
     }
 
@@ -199,6 +229,7 @@ impl ShapingConfig {
             ShapingKind::Pgpo => Box::new(Pgpo(self.pgpo.clone())),
             ShapingKind::Pepo => Box::new(Pepo(self.pepo.clone())),
             ShapingKind::Srpo => Box::new(Srpo(self.srpo.clone())),
+            ShapingKind::Entropy => Box::new(EntropyAdvantage(self.entropy.clone())),
         }
     }
 }

@@ -6,11 +6,15 @@
 //! m_t     = v^_t + H^_t
 //! g_t     = 1 + alpha tanh(m_t - mean m)
 //! w_t     = T softmax_t(v_t g_t / temperature)
+//! weight  = 1 + lambda (w_t - 1),  lambda = min(1, step / max_steps)
 //! ```
+//!
+//! The weights fade in over the training steps of the stage: the first step, with 0 steps behind it, is the base
+//! algorithm (GRPO with sequence averaging and a KL term of .001), and from then on the share of `w_t` grows evenly.
 //!
 //! As in the authors' released code, except for `v`: they average the cosine over all layers and all image tokens, here it is the
 //! last layer's cosine to the image prototype, which is the visual focus stream (`v = 2 rho - 1`). The weights of a response sum to
-//! its number of tokens.
+//! its number of tokens, faded or not.
 
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
@@ -83,6 +87,11 @@ pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec
     exponentials.iter().map(|e| e / scale).collect()
 }
 
+/// A weight at this share of the fade-in: 1 at 0, the weight itself at 1.
+pub fn fade(weight: f64, lambda: f64) -> f64 {
+    1.0 + lambda * (weight - 1.0)
+}
+
 /// Perception prior and entropy gate.
 #[derive(Debug, Clone, Default)]
 pub struct Pepo(pub PepoConfig);
@@ -102,6 +111,7 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
         let focus = stream::visual_focus(batch)?;
         let entropy = stream::need("entropy", &batch.streams.entropy, batch.lengths)?;
         let mut advantages = batch.plain();
+        let lambda = batch.training.share();
         let (mut smallest, mut largest) = (1.0_f64, 1.0_f64);
         for (i, row) in advantages.iter_mut().enumerate() {
             if !batch.has_image[i] || !is_finite(&[&focus[i], &entropy[i]]) {
@@ -109,6 +119,7 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
             }
             let weights = token_weights(&focus[i], &entropy[i], &self.0);
             for (advantage, weight) in row.iter_mut().zip(weights) {
+                let weight = fade(weight, lambda);
                 *advantage = (f64::from(*advantage) * weight) as f32;
                 smallest = smallest.min(weight);
                 largest = largest.max(weight);
@@ -117,7 +128,11 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
         Ok(Shaped {
             advantages,
             policy_mask: None,
-            metrics: vec![("pepo/token_weight_min", smallest), ("pepo/token_weight_max", largest)],
+            metrics: vec![
+                ("pepo/lambda", lambda),
+                ("pepo/token_weight_min", smallest),
+                ("pepo/token_weight_max", largest),
+            ],
         })
     }
 }

@@ -1,36 +1,43 @@
-//! PGPO (arXiv 2604.01840): a threshold on the visual dependency of tokens decides which are amplified; the weights of a response
-//! keep their sum, so what the others lose is what these gain.
+//! PGPO (arXiv 2604.01840, its equations 4 to 8): tokens that depend on the picture are amplified, the others
+//! suppressed, and the weights of a response keep their sum, so what the others lose is what these gain.
 //!
-//! The paper is known here by its summary (threshold-gated, sum-preserving, `tau` .4, `beta` 2, dependency of the prediction on the
-//! image). The formula is our reading: `S^` is the min-max of the dependency over the response,
-//! `u_t = 1 + beta S^_t [S^_t >= tau]`, and the weight is `T u_t / sum u`.
+//! ```text
+//! S_t  = KL(pi(.|s_t, I) || pi(.|s_t))                      full vocabulary; without I the prompt is its text
+//! S~_t = log(1 + S_t)
+//! I_t  = (S~_t - min S~) / (max S~ - min S~ + eps)          within the response
+//! w_t  = I_t / (tau + eps)                                  where I_t < tau
+//!        1 + beta (I_t - tau) / (1 - tau + eps)             elsewhere
+//! w^_t = w_t T / sum w,   A_t = A w^_t
+//! ```
+//!
+//! `tau` .4, `beta` 2; the base is DAPO. The paper's ablation gives the suppression the largest share. Where all
+//! tokens of a response depend alike (one token does) all `w_t` are 0 and nothing is left to tell them apart: they
+//! keep the plain advantage.
 
 use super::{
-    AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream,
-    dependency::{dependencies, is_finite, mean, min_max},
+    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
+    dependency::{is_finite, mean, min_max},
     refuse, stream, within,
 };
-use crate::perturb::PerturbationConfig;
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
-/// Settings of PGPO.
+/// The `eps` of the formulas.
+const EPS: f64 = 1e-8;
+
+/// Settings of PGPO; defaults are the paper's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PgpoConfig {
-    /// Normalised dependency from which a token is amplified, in [0, 1].
+    /// Normalised dependency below which a token is suppressed and from which on it is amplified, in [0, 1).
     pub tau: f64,
     /// Strength of the amplification, above 0.
     pub beta: f64,
-    /// Probability that a 14x14 block of the image is blacked out, in (0, 1]; 1 hides the whole image.
-    pub mask_probability: f64,
-    /// How the image is perturbed.
-    pub perturbation: PerturbationConfig,
 }
 
 impl Default for PgpoConfig {
     fn default() -> Self {
-        Self { tau: 0.4, beta: 2.0, mask_probability: 1.0, perturbation: PerturbationConfig::default() }
+        Self { tau: 0.4, beta: 2.0 }
     }
 }
 
@@ -40,41 +47,35 @@ impl PgpoConfig {
     /// # Errors
     /// [`ShapingError::Config`].
     pub fn validate(&self) -> Result<(), ShapingError> {
-        if !(0.0..=1.0).contains(&self.tau) {
+        if !(0.0..1.0).contains(&self.tau) {
             return refuse(
                 "pgpo.tau",
                 self.tau,
-                "must lie in [0, 1]: it is compared with a dependency normalised to that range",
+                "must lie in [0, 1): it is compared with a dependency normalised to [0, 1]",
             );
         }
-        within(
-            "pgpo.beta",
-            self.beta,
-            0.0,
-            f64::MAX,
-            "must be above 0: without amplification write shaping = \"none\"",
-        )?;
-        within(
-            "pgpo.mask_probability",
-            self.mask_probability,
-            0.0,
-            1.0,
-            "must lie in (0, 1]: with nothing hidden no token depends on the picture",
-        )
+        within("pgpo.beta", self.beta, 0.0, f64::MAX, "must be above 0: without amplification write shaping = \"none\"")
     }
 }
 
-/// Token weights of one response; they sum to its number of tokens. Equal dependencies give ones.
+/// Token weights of one response; they sum to its number of tokens.
+///
+/// `dependency`: `[T]` divergences `S_t` in nats. Equal ones give ones.
 pub fn token_weights(dependency: &[f64], config: &PgpoConfig) -> Vec<f64> {
-    let raw: Vec<f64> = min_max(dependency, 1e-8)
+    let (tau, beta) = (config.tau, config.beta);
+    let logs: Vec<f64> = dependency.iter().map(|s| s.max(0.0).ln_1p()).collect();
+    let raw: Vec<f64> = min_max(&logs, EPS)
         .into_iter()
-        .map(|s| match s >= config.tau {
-            true => 1.0 + config.beta * s,
-            false => 1.0,
+        .map(|i| match i < tau {
+            true => i / (tau + EPS),
+            false => 1.0 + beta * (i - tau) / (1.0 - tau + EPS),
         })
         .collect();
     let scale = mean(&raw);
-    raw.iter().map(|u| u / scale).collect()
+    match scale > 0.0 {
+        true => raw.iter().map(|w| w / scale).collect(),
+        false => vec![1.0; raw.len()],
+    }
 }
 
 /// Sum-preserving token weights.
@@ -87,32 +88,39 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![Stream::OldLogProbs, self.0.perturbation.stream(Draw::Response, self.0.mask_probability)]
+        vec![Stream::TokenVisualDependency]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         self.0.validate()?;
         batch.check()?;
-        let own = stream::need("old_log_probs", &batch.streams.old_log_probs, batch.lengths)?;
-        let perturbed = stream::need("perturbed_log_probs", &batch.streams.perturbed_log_probs, batch.lengths)?;
+        let rows = stream::need("token_visual_dependency", &batch.streams.token_visual_dependency, batch.lengths)?;
         let mut advantages = batch.plain();
-        let (mut largest, mut total, mut tokens) = (1.0_f64, 0.0, 0);
-        for (i, row) in advantages.iter_mut().enumerate() {
-            if !batch.has_image[i] || !is_finite(&[&own[i], &perturbed[i]]) {
+        let (mut largest, mut total, mut tokens, mut suppressed, mut plain) = (1.0_f64, 0.0, 0, 0, 0);
+        for (i, row) in advantages.iter_mut().enumerate().filter(|(i, _)| batch.has_image[*i]) {
+            if !is_finite(&[&rows[i]]) {
+                plain += 1;
                 continue;
             }
-            let dependency = dependencies(&own[i], &perturbed[i]);
+            let dependency: Vec<f64> = rows[i].iter().map(|&s| f64::from(s)).collect();
             total += dependency.iter().sum::<f64>();
             tokens += dependency.len();
             for (advantage, weight) in row.iter_mut().zip(token_weights(&dependency, &self.0)) {
                 *advantage = (f64::from(*advantage) * weight) as f32;
                 largest = largest.max(weight);
+                suppressed += usize::from(weight < 1.0);
             }
         }
+        let share = |sum: f64| sum / tokens.max(1) as f64;
         Ok(Shaped {
             advantages,
             policy_mask: None,
-            metrics: vec![("pgpo/dependency_mean", total / tokens.max(1) as f64), ("pgpo/token_weight_max", largest)],
+            metrics: vec![
+                ("pgpo/dependency_mean", share(total)),
+                ("pgpo/token_weight_max", largest),
+                ("pgpo/weakened_tokens", share(suppressed as f64)),
+                ("pgpo/non_finite_responses", f64::from(plain)),
+            ],
         })
     }
 }

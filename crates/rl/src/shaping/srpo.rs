@@ -5,17 +5,20 @@
 //! perception, with against without the generated perception for reasoning, one baseline a trajectory, positive weights that keep
 //! the sign of the advantage. Our reading, in two replaceable pieces:
 //!
-//! 1. [`role_scores`]: the dependency of each token (k3 of the two log-probs, see [`super::dependency`]) on what its role should rest
-//!    on, min-maxed within its role so that neither role drowns the other;
+//! 1. [`role_scores`]: the dependency of each token on what its role should rest on, min-maxed within its role so
+//!    that neither role drowns the other. The dependency is k3 of the two log-probs, or their signed difference
+//!    ([`DependencyKind`]): the abstract calls perception tokens "dependent" on the picture and reasoning tokens
+//!    "consistent" with the perception, and gives a formula for neither. k3 also weighs a token up that the picture,
+//!    or the description, speaks against; the log-ratio only one that it speaks for;
 //! 2. [`token_weights`]: `exp(lambda (score_t - b))` with the trajectory's mean score `b` as the baseline, clamped to
 //!    `[1/bound, bound]`.
 
 use super::{
-    AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream,
-    dependency::{dependencies, is_finite, mean, min_max},
+    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
+    dependency::{DependencyKind, is_finite, mean, min_max},
     stream, within,
 };
-use crate::perturb::PerturbationConfig;
+use crate::perturb::{PerturbationConfig, Published};
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -28,6 +31,8 @@ pub struct SrpoConfig {
     pub lambda: f64,
     /// Largest weight, above 1; the smallest is its inverse.
     pub bound: f64,
+    /// How the dependency of a token is read from its two log-probs, for both roles.
+    pub dependency: DependencyKind,
     /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
     pub mask_probability: f64,
     /// How the image is perturbed.
@@ -36,7 +41,13 @@ pub struct SrpoConfig {
 
 impl Default for SrpoConfig {
     fn default() -> Self {
-        Self { lambda: 1.0, bound: 2.0, mask_probability: 0.5, perturbation: PerturbationConfig::default() }
+        Self {
+            lambda: 1.0,
+            bound: 2.0,
+            dependency: DependencyKind::K3,
+            mask_probability: 0.5,
+            perturbation: PerturbationConfig::default(),
+        }
     }
 }
 
@@ -96,7 +107,7 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            self.0.perturbation.stream(Draw::Response, self.0.mask_probability),
+            self.0.perturbation.stream(Published::VPPO, self.0.mask_probability),
             Stream::PerceptionSpans,
             Stream::UnperceivedLogProbs,
         ]
@@ -127,8 +138,8 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
             if !is_finite(&[&own[i], &perturbed[i], &unperceived[i][span.end..]]) {
                 continue;
             }
-            let on_image = dependencies(&own[i], &perturbed[i]);
-            let on_perception = dependencies(&own[i], &unperceived[i]);
+            let on_image = self.0.dependency.of(&own[i], &perturbed[i]);
+            let on_perception = self.0.dependency.of(&own[i], &unperceived[i]);
             let scores = role_scores(&on_image, &on_perception, span);
             for (advantage, weight) in row.iter_mut().zip(token_weights(&scores, &self.0)) {
                 *advantage = (f64::from(*advantage) * weight) as f32;

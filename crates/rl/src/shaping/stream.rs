@@ -37,10 +37,21 @@ pub enum Stream {
     RefLogProbs,
     /// Entropy of the full vocabulary at each token, without a gradient.
     Entropy,
+    /// PGPO's token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary: with the picture in
+    /// the prompt, and taken out of it. Responses without an image are not scored.
+    TokenVisualDependency,
     /// Where each response describes the picture: the token range between its perception tags.
     PerceptionSpans,
     /// Log-probs of the tokens when the perception span is hidden from them.
     UnperceivedLogProbs,
+}
+
+impl Stream {
+    /// Whether it compares with a prompt whose picture is perturbed or gone, and so means nothing on data without
+    /// pictures.
+    pub fn compares_pictures(&self) -> bool {
+        matches!(self, Self::PerturbedLogProbs { .. } | Self::TokenVisualDependency)
+    }
 }
 
 /// The streams of a batch: ragged, one list a response, `[T_i]`. What nobody declared is `None`.
@@ -56,6 +67,9 @@ pub struct Streams {
     pub ref_log_probs: Option<Vec<Vec<f32>>>,
     /// [`Stream::Entropy`].
     pub entropy: Option<Vec<Vec<f32>>>,
+    /// [`Stream::TokenVisualDependency`] in nats; the lists of responses without an image are not read, and a prompt
+    /// that is nothing but its picture has NaN.
+    pub token_visual_dependency: Option<Vec<Vec<f32>>>,
     /// [`Stream::PerceptionSpans`]; `None` for a response without the tags.
     pub perception_spans: Option<Vec<Option<Range<usize>>>>,
     /// [`Stream::UnperceivedLogProbs`]; only the entries after the span are read.
@@ -68,10 +82,10 @@ pub struct Streams {
 /// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it once.
 ///
 /// ```
-/// use rl::perturb::PerturbationConfig;
-/// use rl::shaping::{Draw, Stream, stream::merge};
-/// let vppo = PerturbationConfig::default().stream(Draw::Response, 0.5);
-/// let papo = PerturbationConfig::default().stream(Draw::Prompt, 0.6);
+/// use rl::perturb::{PerturbationConfig, Published};
+/// use rl::shaping::{Stream, stream::merge};
+/// let vppo = PerturbationConfig::default().stream(Published::VPPO, 0.5);
+/// let papo = PerturbationConfig::default().stream(Published::PAPO, 0.6);
 /// assert_eq!(merge(&[vppo, Stream::Entropy, vppo]).unwrap(), [vppo, Stream::Entropy]);
 /// assert!(merge(&[vppo, papo]).is_err());
 /// ```

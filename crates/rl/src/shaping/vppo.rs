@@ -2,11 +2,11 @@
 //! and how much a response counts (trajectory advantage shaping, TAS).
 
 use super::{
-    AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream,
+    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
     dependency::{dependencies, is_finite, mean, min_max},
     refuse, stream, within,
 };
-use crate::perturb::PerturbationConfig;
+use crate::perturb::{PerturbationConfig, Published};
 use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -117,7 +117,7 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![Stream::OldLogProbs, self.0.perturbation.stream(Draw::Response, self.0.mask_probability)]
+        vec![Stream::OldLogProbs, self.0.perturbation.stream(Published::VPPO, self.0.mask_probability)]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {

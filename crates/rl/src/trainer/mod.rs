@@ -237,14 +237,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         })
     }
 
-    /// An algorithm that compares with a perturbed picture needs pictures.
+    /// An algorithm that compares with a perturbed picture, or with none, needs pictures.
     fn check_pictures(&self) -> Result<(), TrainError> {
         let config = &self.setup.config;
         let shaping = config.to_shaping_config().build::<B>();
-        let perturbed = |streams: &[Stream]| streams.iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. }));
-        let name = if perturbed(&shaping.streams()) {
+        let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
+        let name = if compares(&shaping.streams()) {
             format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
-        } else if perturbed(&config.to_loss_config().streams()) {
+        } else if compares(&config.to_loss_config().streams()) {
             "the loss".to_string()
         } else {
             return Ok(());
@@ -254,8 +254,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let prompts = Prompts::open(files, "data.train_files", config, self.setup.processor.clone())?;
             if !prompts.have_pictures(PICTURE_PROBES) {
                 return Err(TrainError::Input(format!(
-                    "{name} compares with a perturbed picture, but no row of data.train_files was found to have one \
-                     (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data or another algorithm",
+                    "{name} compares with a perturbed picture or with none, but no row of data.train_files was found \
+                     to have one (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other \
+                     data or another algorithm",
                     config.data.image_key
                 )));
             }

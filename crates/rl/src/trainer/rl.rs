@@ -21,7 +21,7 @@ use crate::progress::{Phase, StepReport};
 use crate::prompts::Prompts;
 use crate::rollout::{FinishReason, Job, RolloutStats, generate};
 use crate::sampler::Sampling;
-use crate::shaping::{AdvantageShaping, Stream};
+use crate::shaping::{AdvantageShaping, Stream, Training};
 use crate::update::{Learner, Schedule, update};
 
 /// A kept group in a checkpoint.
@@ -302,6 +302,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             processor: &self.setup.processor,
             kl_coef: self.state.kl_coef,
             step: self.state.step,
+            training: Training { step: self.state.stage_step, max_steps: steps as u64 },
         };
         let (experience, times) = make(&self.policy, self.reference.as_ref(), groups, &recipe, &mut images)?;
         if self.interrupted() {

@@ -14,6 +14,7 @@ use rl::experience::{Experience, Group, Recipe, grade, make};
 use rl::image_cache::ImageCache;
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
+use rl::shaping::Training;
 use rl::spans::{perception_span, unperceived_log_probs};
 use rl::update::{Learner, Schedule, update};
 
@@ -53,8 +54,13 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
     let model = model::<B>();
     let batch = batch(&model);
     let groups = batch.groups();
-    let request =
-        |token_budget| ScoreRequest { temperature: 0.8, entropy: true, focus: Some(PrototypeMode::Mean), token_budget };
+    let request = |token_budget| ScoreRequest {
+        temperature: 0.8,
+        entropy: true,
+        focus: Some(PrototypeMode::Mean),
+        dependency: false,
+        token_budget,
+    };
     let all = score(&model, &mut ImageCache::default(), &groups, &request(100_000));
     let check =
         |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
@@ -206,6 +212,7 @@ pub fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experie
         processor: &processor,
         kl_coef: 0.01,
         step: 1,
+        training: Training { step: 1, max_steps: 2 },
     };
     make(model, None, groups, &recipe, &mut ImageCache::default()).unwrap().0
 }
@@ -227,6 +234,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
         processor: &processor,
         kl_coef: 0.0,
         step: 1,
+        training: Training { step: 1, max_steps: 2 },
     };
     let made = make(&moved, None, groups, &recipe, &mut ImageCache::default()).unwrap().0;
     for ((old, rollout), carried) in made.old_log_probs.iter().zip(&made.rollout_log_probs).zip(carried) {
@@ -239,7 +247,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
 fn a_description_is_taken_out<B: Kernels>() {
     let (model, processor) = (model::<B>(), processor());
     let prompts = mixed_prompts(&model);
-    let request = ScoreRequest { temperature: 1.0, entropy: false, focus: None, token_budget: 4096 };
+    let request = ScoreRequest { temperature: 1.0, entropy: false, focus: None, dependency: false, token_budget: 4096 };
     let ids = |text: &str| processor.encode_text(text).unwrap();
     let described = ids("1 <perception>3 4</perception> is 7");
     let (plain, open) = (ids("7"), ids("<perception>3 4"));
@@ -372,6 +380,7 @@ fn parts_in_16_bits() {
         temperature: 1.0,
         entropy: false,
         focus: Some(PrototypeMode::Mean),
+        dependency: false,
         token_budget,
     };
     let all = |budget| -> Vec<f32> {

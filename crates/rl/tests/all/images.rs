@@ -17,8 +17,13 @@ use rl::rollout::{Job, generate};
 
 type B = Flex<f32, i32>;
 
-const REQUEST: ScoreRequest =
-    ScoreRequest { temperature: 1.0, entropy: false, focus: Some(PrototypeMode::Mean), token_budget: 60 };
+const REQUEST: ScoreRequest = ScoreRequest {
+    temperature: 1.0,
+    entropy: false,
+    focus: Some(PrototypeMode::Mean),
+    dependency: false,
+    token_budget: 60,
+};
 
 fn pictured(prompts: &[Prompt]) -> usize {
     prompts.iter().filter(|p| !p.image_grid_thw.is_empty()).count()

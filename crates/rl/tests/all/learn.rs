@@ -91,6 +91,7 @@ fn every_algorithm_learns<B: Kernels>() {
         &["algorithm.shaping=vppo"],
         &["algorithm.shaping=pgpo"],
         &["algorithm.shaping=pepo"],
+        &["algorithm.shaping=entropy"],
         &[
             "algorithm.papo.kl_prcp_coef=0.01",
             "algorithm.papo.ori_entropy_loss_coef=0.03",
@@ -114,7 +115,8 @@ fn every_algorithm_runs<B: Kernels>() {
         ],
         &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
         &["algorithm.shaping=vppo"],
-        &["algorithm.shaping=vppo", "algorithm.perturbation.align=pixels"],
+        &["algorithm.shaping=vppo", "algorithm.perturbation.align=stored"],
+        &["algorithm.shaping=vppo", "algorithm.perturbation.align=grid"],
         &["algorithm.shaping=vppo", "algorithm.perturbation.kind=gaussian_noise", "algorithm.perturbation.draw=prompt"],
         &["algorithm.shaping=vppo", "algorithm.perturbation.kind=blank", "algorithm.papo.kl_prcp_coef=0.01"],
         &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.perturbation.draw=response"],
@@ -122,6 +124,9 @@ fn every_algorithm_runs<B: Kernels>() {
         &["algorithm.shaping=pepo"],
         &["algorithm.shaping=pgpo"],
         &["algorithm.shaping=srpo"],
+        &["algorithm.shaping=srpo", "algorithm.srpo.dependency=log_ratio"],
+        &["algorithm.shaping=entropy"],
+        &["algorithm.shaping=pgpo", "actor.old_log_probs=rollout", "actor.micro_batch_tokens=60"],
         &[
             "actor.loss_type=gspo",
             "actor.loss_avg_mode=seq",
@@ -301,6 +306,20 @@ fn a_reference_policy_moves_with_its_checkpoint() {
     std::fs::remove_dir_all(dir.path().join("whole/reference")).unwrap();
     let error = run_in("lost", &["trainer.max_steps=4", &resume]).unwrap_err();
     assert!(error.contains("reference policy") && error.contains("disable_kl"), "{error}");
+}
+
+/// The share of PEPO's weights follows the steps that are done, and a resumed run goes on where the stopped one was.
+#[test]
+fn pepo_fades_in_through_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_in = |name: &str, more: &[&str]| {
+        let settings = [&["algorithm.shaping=pepo", "trainer.max_steps=4", "rollout.n=4"][..], more].concat();
+        let lines = run::<burn_flex::Flex<f32, i32>>(&dir.path().join(name), &settings).unwrap();
+        lines.iter().map(|l| l["pepo/lambda"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    assert_eq!(run_in("whole", &["trainer.save_freq=2"]), [0.0, 0.25, 0.5, 0.75]);
+    let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
+    assert_eq!(run_in("rest", &[&resume]), [0.5, 0.75]);
 }
 
 /// A number format that the backend does not store is refused with its key.

@@ -16,6 +16,7 @@ macro_rules! on {
 
 mod common;
 mod credit;
+mod dependency;
 mod engine;
 mod honest;
 mod images;

@@ -177,7 +177,7 @@ fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
             &model,
             &mut ImageCache::default(),
             &groups,
-            &ScoreRequest { temperature, entropy: false, focus, token_budget: 200 },
+            &ScoreRequest { temperature, entropy: false, focus, dependency: false, token_budget: 200 },
         );
         let (mut log_prob, mut rho) = (0f32, 0f32);
         for (response, score) in got.iter().flatten().zip(scores.iter().flatten()) {

@@ -9,11 +9,28 @@ use cubecl::prelude::{Tensor as Strided, *};
 
 use super::launch::{Launch, countable, empty, float, grid, held, held_int, owned_rows, rows_in_order, tensor, units};
 use super::reduce::{LOWEST, max, sum};
-use crate::head::{HeadOutput, log_probs_backward_by, log_probs_by, plain_log_probs, plain_log_probs_backward};
+use crate::head::{
+    HeadOutput, log_probs_backward_by, log_probs_by, plain_kl_divergence, plain_log_probs, plain_log_probs_backward,
+};
 
 /// Logits held at one time, in elements: 882 rows of a vocabulary of 152,064. Each chunk reads the whole head, and its backward
 /// adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
 const LOGITS: usize = 1 << 27;
+
+/// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads
+/// the whole head. It keeps some f32 tensors of this size beside each other, so a chunk is shorter than the head's
+/// own.
+const DIVERGENCE_LOGITS: usize = LOGITS / 4;
+
+/// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence).
+pub(super) fn kl_divergence<B: Launch>(
+    p: Tensor<B, 2>,
+    q: Tensor<B, 2>,
+    weight: &Tensor<B, 2>,
+    temperature: f64,
+) -> Tensor<B, 1> {
+    plain_kl_divergence(p, q, weight, temperature, DIVERGENCE_LOGITS)
+}
 
 /// Of the row of `z` that starts at `first`, scaled by `inverse`: the log-sum-exp and, if asked for, the entropy (else 0).
 #[cube]

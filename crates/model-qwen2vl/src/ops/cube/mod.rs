@@ -110,6 +110,15 @@ macro_rules! kernels {
                 head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
             }
 
+            fn kl_divergence(
+                p: Tensor<Self, 2>,
+                q: Tensor<Self, 2>,
+                weight: &Tensor<Self, 2>,
+                temperature: f64,
+            ) -> Tensor<Self, 1> {
+                head::kl_divergence(p, q, weight, temperature)
+            }
+
             fn adamw(
                 param: Tensor<Self, 1>,
                 grad: Tensor<Self, 1>,

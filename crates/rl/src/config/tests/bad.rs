@@ -33,9 +33,31 @@ fn a_key_of_another_section_is_found_there() {
     refused(
         "[trainer]\nmask_probability = 0.5\n",
         "run.toml:2: unknown key `trainer.mask_probability`; did you mean `algorithm.vppo.mask_probability` or \
-         `algorithm.pgpo.mask_probability` or `algorithm.srpo.mask_probability` or `algorithm.papo.mask_probability`?",
+         `algorithm.srpo.mask_probability` or `algorithm.papo.mask_probability`?",
     );
     refused("seed = 3\n", "run.toml:1: unknown key `seed`; did you mean `data.seed` or `trainer.seed`?");
+}
+
+#[test]
+fn what_is_gone_names_what_to_write_instead() {
+    refused(
+        "[algorithm.pgpo]\nmask_probability = 0.5\n",
+        "run.toml:2: unknown key `algorithm.pgpo.mask_probability`; PGPO compares with a prompt that has no picture \
+         (its equation 4), nothing is blacked out any more: leave the key out",
+    );
+    refused(
+        "[algorithm.perturbation]\nalign = \"pixels\"\n",
+        "run.toml:2: `algorithm.perturbation.align`: expected one of \"published\", \"grid\", \"stored\", \"resized\", \
+         found the string \"pixels\"; what was \"pixels\" is \"stored\" (PAPO's); VPPO's released code has \"resized\"",
+    );
+    // Another wrong value of the same key has no such history.
+    let other = with("[algorithm.perturbation]\nalign = \"patches\"\n").unwrap_err().to_string();
+    assert!(other.ends_with("found the string \"patches\""), "{other}");
+    assert_eq!(
+        overridden(&["algorithm.pgpo.mask_probability=1"]).unwrap_err().to_string(),
+        "override `algorithm.pgpo.mask_probability=1`: unknown key `algorithm.pgpo.mask_probability`; PGPO compares \
+         with a prompt that has no picture (its equation 4), nothing is blacked out any more: leave the key out"
+    );
 }
 
 #[test]

@@ -79,6 +79,15 @@ fn each_contradiction_has_its_reason() {
             "algorithm.vppo.token_filtering, algorithm.vppo.trajectory_shaping: with both off VPPO changes nothing; write \
              algorithm.shaping = \"none\"",
         ),
+        (
+            &["algorithm.shaping=pgpo", "algorithm.perturbation.kind=blank"],
+            "algorithm.perturbation, algorithm.shaping: PGPO takes the picture out of the prompt and perturbs nothing; \
+             leave these keys out",
+        ),
+        (
+            &["algorithm.entropy.kappa=1"],
+            "algorithm.entropy.kappa: must be above 1, is 1; otherwise the term could change the sign of an advantage",
+        ),
         (&["algorithm.papo.kl_prcp_coef=-1"], "algorithm.papo.kl_prcp_coef: must be 0 or more, is -1"),
         (
             &["actor.global_batch_size=100"],

@@ -6,7 +6,8 @@ use ::reward::RewardConfig;
 use super::*;
 use crate::advantage::{AdvantageConfig, Estimator};
 use crate::loss::{CorrectionMode, KlPenalty, LossAvgMode, LossConfig, LossType};
-use crate::shaping::{ShapingConfig, ShapingKind};
+use crate::perturb::AlignChoice;
+use crate::shaping::{DependencyKind, ShapingConfig, ShapingKind};
 
 #[test]
 fn the_defaults_are_those_of_the_parts() {
@@ -30,6 +31,9 @@ fn a_key_reaches_its_part() {
         "algorithm.pgpo.tau=0.6",
         "algorithm.pepo.gate_temperature=1.8",
         "algorithm.srpo.bound=3",
+        "algorithm.srpo.dependency=log_ratio",
+        "algorithm.entropy.kappa=5",
+        "algorithm.perturbation.align=grid",
         "algorithm.disable_kl=false",
         "algorithm.use_kl_loss=true",
         "algorithm.kl_penalty=mse",
@@ -53,6 +57,8 @@ fn a_key_reaches_its_part() {
     assert_eq!((shaping.vgpo.kappa, shaping.vgpo.inter), (0.4, false));
     assert_eq!((shaping.vppo.keep_share, shaping.pgpo.tau), (0.3, 0.6));
     assert_eq!((shaping.pepo.gate_temperature, shaping.srpo.bound), (1.8, 3.0));
+    assert_eq!((shaping.srpo.dependency, shaping.entropy.kappa), (DependencyKind::LogRatio, 5.0));
+    assert_eq!(shaping.vppo.perturbation.align, AlignChoice::Grid);
     let loss = config.to_loss_config();
     assert_eq!((loss.loss_type, loss.entropy_coef), (LossType::Cispo, 0.06));
     assert_eq!((loss.loss_avg_mode, loss.max_response_length), (LossAvgMode::Constant, 1024));

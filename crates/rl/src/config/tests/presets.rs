@@ -6,6 +6,7 @@ use super::*;
 use crate::advantage::Estimator;
 use crate::config::Stage;
 use crate::loss::LossAvgMode;
+use crate::perturb::AlignChoice;
 use crate::shaping::ShapingKind;
 
 fn files() -> Vec<PathBuf> {
@@ -92,6 +93,15 @@ fn dr_grpo_replaces_both_denominators() {
     assert_eq!(config.algorithm.adv_estimator, Estimator::DrGrpo);
     let loss = config.to_loss_config();
     assert_eq!((loss.loss_avg_mode, loss.max_response_length), (LossAvgMode::Constant, 2048));
+}
+
+#[test]
+fn pictures_are_perturbed_as_the_released_codes_do() {
+    for size in ["3b", "7b", "32b"] {
+        let align = |algorithm: &str| preset(&format!("{algorithm}_{size}.toml")).algorithm.perturbation.align;
+        assert_eq!(align("vppo"), AlignChoice::Resized);
+        assert_eq!(align("papo"), AlignChoice::Stored);
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! What the configuration accepts, and what it says when it does not.
 
 use super::*;
-use crate::perturb::PerturbationConfig;
-use crate::shaping::{Draw, Stream};
+use crate::perturb::{PerturbationConfig, Published};
+use crate::shaping::Stream;
 
 fn message(config: LossConfig) -> String {
     config.validate().unwrap_err().to_string()
@@ -94,7 +94,7 @@ fn streams_are_declared() {
     let mut config = LossConfig { papo: Some(PapoConfig::default()), ..LossConfig::default() };
     config.kl.disable_kl = false;
     config.kl.use_kl_loss = true;
-    assert_eq!(config.streams(), [Stream::RefLogProbs, PerturbationConfig::default().stream(Draw::Prompt, 0.6)]);
+    assert_eq!(config.streams(), [Stream::RefLogProbs, PerturbationConfig::default().stream(Published::PAPO, 0.6)]);
 }
 
 /// The entropy with the true image alone needs no pass with another.
