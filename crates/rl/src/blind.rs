@@ -7,9 +7,9 @@
 
 use burn::tensor::Tensor;
 use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::{Kernels, head};
+use model_qwen2vl::{DeviceError, Kernels, head, host};
 
-use crate::engine::{GroupRef, MicroBatch, ResponseScores, ScoreRequest, host};
+use crate::engine::{GroupRef, MicroBatch, ResponseScores, ScoreRequest};
 use crate::policy::{PackGroup, Policy};
 
 /// A prompt without its pictures, computed once for responses that come in parts.
@@ -37,18 +37,18 @@ pub(crate) fn together<B: Kernels, P: Policy<B>>(
     micro: &MicroBatch,
     seeing: (&PackedBatch<B>, Tensor<B, 2>),
     out: &mut [Vec<ResponseScores>],
-) {
+) -> Result<(), DeviceError> {
     let texts: Vec<Option<Prompt>> = micro.iter().map(|(g, _)| text(policy, groups[*g].prompt)).collect();
     let packed: Vec<PackGroup> = std::iter::zip(micro, &texts)
         .filter_map(|((g, responses), text)| Some((text.as_ref()?, groups[*g].some(responses))))
         .collect();
     if packed.is_empty() {
-        return;
+        return Ok(());
     }
     let batch = policy.pack(&packed);
     let hidden = policy.hidden(&batch, None);
     let with_text: Vec<bool> = texts.iter().map(Option::is_some).collect();
-    read(policy, groups, request, micro, &with_text, [seeing, (&batch, hidden)], out);
+    read(policy, groups, request, micro, &with_text, [seeing, (&batch, hidden)], out)
 }
 
 /// The same of one part of a group.
@@ -60,11 +60,11 @@ pub(crate) fn part<B: Kernels, P: Policy<B>>(
     seeing: (&PackedBatch<B>, Tensor<B, 2>),
     text: &SharedText<B, P>,
     out: &mut [Vec<ResponseScores>],
-) {
+) -> Result<(), DeviceError> {
     let responses: Vec<&[u32]> = micro.iter().flat_map(|(g, responses)| groups[*g].some(responses)).collect();
     let batch = policy.pack_part(&text.prompt, &responses);
     let hidden = policy.hidden_part(&text.shared, &batch);
-    read(policy, groups, request, micro, &[true], [seeing, (&batch, hidden)], out);
+    read(policy, groups, request, micro, &[true], [seeing, (&batch, hidden)], out)
 }
 
 /// Divergences of the rows that predict the responses of those groups of `micro` that have a text. The second batch
@@ -77,7 +77,7 @@ fn read<B: Kernels, P: Policy<B>>(
     with_text: &[bool],
     [(seeing, seen), (blind, unseen)]: [(&PackedBatch<B>, Tensor<B, 2>); 2],
     out: &mut [Vec<ResponseScores>],
-) {
+) -> Result<(), DeviceError> {
     let device = policy.device();
     let all = seeing.predicting_rows();
     let (mut rows, mut places) = (Vec::new(), Vec::new());
@@ -98,10 +98,11 @@ fn read<B: Kernels, P: Policy<B>>(
         policy.head().0,
         request.temperature,
     );
-    let divergence = host(divergence);
+    let divergence = host::floats(divergence)?;
     let mut from = 0;
     for (g, r, len) in places {
         out[g][r].token_visual_dependency = Some(divergence[from..from + len].to_vec());
         from += len;
     }
+    Ok(())
 }

@@ -18,6 +18,7 @@ mod common;
 mod credit;
 mod dependency;
 mod engine;
+mod faults;
 mod honest;
 mod images;
 mod learn;
