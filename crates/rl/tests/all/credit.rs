@@ -13,7 +13,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, estimate};
 use rl::shaping::{
-    PepoConfig, PgpoConfig, Shaped, ShapingBatch, ShapingConfig, ShapingKind, SrpoConfig, Streams, VppoConfig,
+    PepoConfig, PgpoConfig, Shaped, ShapingBatch, ShapingConfig, ShapingKind, SrpoConfig, Streams, Training, VppoConfig,
 };
 
 use crate::common::pairs;
@@ -142,6 +142,7 @@ fn streams(batch: &Batch, told: Told, described: bool) -> Streams {
         visual_focus: Some(rows(&batch.on_picture, &|v| x(v).clamp(0.0, 1.0))),
         old_log_probs: Some(rows(&batch.on_picture, &|_| -1.0)),
         perturbed_log_probs: Some(rows(picture, &fallen)),
+        token_visual_dependency: Some(rows(&batch.on_picture, &|v| 3.0 * x(v))),
         entropy: Some(rows(&batch.entropy, &|v| v)),
         perception_spans: Some(vec![Some(0..SPAN_END); batch.words.len()]),
         unperceived_log_probs: Some(rows(description, &fallen)),
@@ -159,6 +160,8 @@ fn shape(batch: &Batch, config: &ShapingConfig, told: Told) -> Shaped {
         groups: &batch.groups,
         has_image: &has_image,
         streams: &streams,
+        // Where PEPO's weights count in full.
+        training: Training { step: 1, max_steps: 1 },
     };
     config.build::<B>().shape(&inputs, &Default::default()).unwrap()
 }
@@ -345,7 +348,12 @@ fn vppo_lets_the_tokens_learn_that_depend_on_the_picture() {
 fn pgpo_moves_the_weight_to_dependent_tokens() {
     let config = ShapingConfig { shaping: ShapingKind::Pgpo, pgpo: PgpoConfig::default(), ..none() };
     let inverted = of(&config, Told::Inverted);
-    decides("pgpo", &config, 1.1, &[("dependency inverted", inverted, 0.8), ("shuffled weights", shuffled(&config), 0.9)]);
+    decides(
+        "pgpo",
+        &config,
+        1.1,
+        &[("dependency inverted", inverted, 0.8), ("shuffled weights", shuffled(&config), 0.9)],
+    );
     assert!(inverted < of(&none(), Told::Truly), "inverted weights are worse than none: {inverted}");
 }
 

@@ -67,9 +67,9 @@ fn the_dependency_is_the_divergence_to_the_text_alone() {
         .collect();
     let none = || ImageCache::default();
     assert!(passes(&groups, 45).iter().any(|pass| matches!(pass, Pass::Parts(..))), "a group is split");
-    let plain = score(&model, &mut none(), &groups, &request(false, 100_000));
+    let plain = score(&model, &mut none(), &groups, &request(false, 100_000)).unwrap();
     for budget in [1, 45, 120, 100_000] {
-        let found = score(&model, &mut none(), &groups, &request(true, budget));
+        let found = score(&model, &mut none(), &groups, &request(true, budget)).unwrap();
         for (g, prompt) in prompts.iter().enumerate() {
             for (r, response) in responses.iter().enumerate() {
                 let scores = &found[g][r];

@@ -19,7 +19,7 @@ use rl::experience::{Experience, Recipe, make};
 use rl::image_cache::ImageCache;
 use rl::optimizer::AdamW;
 use rl::perturb::Perturbation;
-use rl::shaping::{AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream, Streams};
+use rl::shaping::{AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream, Streams, Training};
 use rl::update::{Learner, Schedule, update};
 
 use crate::common::{difference, model, processor, relative_error};
@@ -89,6 +89,7 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config, shaping: &dyn 
         processor: &processor(),
         kl_coef: 0.0,
         step: 1,
+        training: Training { step: 1, max_steps: 1 },
     };
     make(model, None, sampled_groups(model), &recipe, &mut ImageCache::default()).unwrap().0
 }
@@ -264,7 +265,8 @@ fn every_loss_and_mini_batch<B: Kernels>() {
     };
     let base = experience(&start, &config(&[]), &OneHot { row: 0, token: 0, by_mask: false });
     let last = places(&base)[4];
-    for (loss, mode) in [("ppo", "seq"), ("cispo", "token"), ("sapo", "token"), ("sapo", "seq"), ("gspo_token", "seq")] {
+    for (loss, mode) in [("ppo", "seq"), ("cispo", "token"), ("sapo", "token"), ("sapo", "seq"), ("gspo_token", "seq")]
+    {
         let budget = "actor.micro_batch_tokens=120";
         let config = config(&[&format!("actor.loss_type={loss}"), &format!("actor.loss_avg_mode={mode}"), budget]);
         let expected = oracle_at::<B>(&base, last, weight(&base, last, &config, 0..5));
@@ -311,7 +313,17 @@ impl Fault {
             table[row * width..][..values.len()].copy_from_slice(values);
         }
         let exchanged = |a: usize, b: usize| -> Vec<usize> {
-            (0..rows.len()).map(|row| if row == a { b } else if row == b { a } else { row }).collect()
+            (0..rows.len())
+                .map(|row| {
+                    if row == a {
+                        b
+                    } else if row == b {
+                        a
+                    } else {
+                        row
+                    }
+                })
+                .collect()
         };
         // Where each row reads: its start in the table.
         let starts: Vec<isize> = match self {
