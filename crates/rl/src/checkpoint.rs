@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use data::Cursor;
+use data::processor::serving;
+use data::{Cursor, ImageLimits};
 use model_qwen2vl::Kernels;
 use reward::Score;
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,7 @@ fn sync_dir(path: &Path) -> std::io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
-/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed).
+/// Writes a checkpoint, its model folder with the pixels of the run (`pixels`) for servers, and then removes all but the newest `limit` (0: none is removed).
 ///
 /// # Errors
 /// Anything the file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
@@ -161,6 +162,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
     policy: &P,
     optimizer: &AdamW<B>,
     source: &Path,
+    pixels: &ImageLimits,
     limit: usize,
 ) -> Result<PathBuf, TrainError> {
     let target = dir.join(format!("{PREFIX}{}", state.step));
@@ -175,6 +177,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
         }
         fs::create_dir_all(&temporary).map_err(io(&temporary))?;
         policy.save(&temporary.join("hf"), Some(source))?;
+        serving::write(&temporary.join("hf"), pixels)?;
         optimizer.save(&temporary.join("optimizer.safetensors"))?;
         let path = temporary.join("trainer.json");
         let json = serde_json::to_vec(state).map_err(|e| io(&path)(e.into()))?;

@@ -131,13 +131,9 @@ pub fn train<B: Kernels>(
     }
     let architecture = architecture(&config, &source)?;
     let processor = Processor::from_folder(&source)?;
-    // 0 keeps the folder's own limit.
-    let or = |value: usize, own: u64| if value == 0 { own } else { value as u64 };
-    let (min, max) = (
-        or(config.data.min_pixels, processor.limits().min_pixels),
-        or(config.data.max_pixels, processor.limits().max_pixels),
-    );
-    let processor = processor.with_limits(min, max)?;
+    let processor = processor
+        .with_limits(config.data.min_pixels as u64, config.data.max_pixels as u64)?
+        .with_picture_settings(config.data.alpha, config.data.exif_orientation);
     check_folder(&source, &processor, &architecture)?;
     let eos = eos_token_ids(&source, &architecture)?;
     let random = is_toy || !config.model.init.as_str().is_empty();

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use data::image::{RgbImage, decode_within, process};
+use data::image::{RgbImage, process};
 use data::{ImageSource, Processor};
 use model_qwen2vl::model::Prompt;
 use serde::{Deserialize, Serialize};
@@ -154,9 +154,7 @@ impl<'a> Perturber<'a> {
     ) -> Result<Self, TrainError> {
         let stored = match perturbation {
             Perturbation::PatchBlackout { align: Align::Pixels, .. } => {
-                let limit = processor.limits().max_decoded_pixels;
-                let decode = |source: &ImageSource| decode_within(&source.load()?, limit);
-                images.iter().map(decode).collect::<Result<_, _>>().map_err(|e| {
+                images.iter().map(|source| processor.picture(source)).collect::<Result<_, _>>().map_err(|e| {
                     TrainError::Input(format!("a picture that was read before cannot be read again: {e}"))
                 })?
             }

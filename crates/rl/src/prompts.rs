@@ -80,6 +80,8 @@ struct Encoded {
     /// `[N * 1176]`, all pictures after one another.
     pixels: Vec<f32>,
     grids: Vec<[usize; 3]>,
+    /// The pictures as they stand in the prompt, one for each grid.
+    images: Vec<ImageSource>,
 }
 
 /// A row, encoded; or set aside; or the end of the run.
@@ -298,7 +300,8 @@ impl Encoder {
         Ok(build_prompt(&sample, &self.format, &self.processor, system).map(|encoded| {
             let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
             let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
-            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids })
+            let images = encoded.sources.iter().map(|k| sample.images[*k].clone()).collect();
+            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids, images })
         }))
     }
 }
@@ -315,7 +318,7 @@ impl Encoded {
                 solution: sample.solution,
                 task: sample.task,
                 prompt,
-                images: sample.images,
+                images: self.images,
             }),
             Err(error) => Err(BadRow { id: sample.id, index: sample.index, reason: error.to_string() }),
         }

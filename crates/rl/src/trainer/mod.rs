@@ -325,6 +325,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             &self.policy,
             &self.optimizer,
             &self.setup.source,
+            self.setup.processor.limits(),
             self.setup.config.trainer.save_limit,
         )?;
         self.saved = Some(path.clone());
