@@ -216,3 +216,30 @@ fn a_full_disk_is_no_mistake_of_use() {
         assert_eq!(said.lines().count(), 1, "{said}");
     }
 }
+
+/// Numbers beyond 2^64 and decimals of many digits, as answers, ids and further columns, through both forms.
+#[test]
+fn long_numbers_are_converted_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let long = "12345678901234567890123";
+    let rows = format!(
+        "{{\"id\": {long}, \"problem\": \"a\", \"answer\": {long}, \"more\": [{long}, 0.12345678901234567890]}}\n\
+         {{\"id\": 2, \"problem\": \"b\", \"answer\": 2.718281828459045235360287, \"more\": 18446744073709551616}}\n"
+    );
+    std::fs::write(path("a.jsonl"), &rows).unwrap();
+    ok(&["convert", &path("a.jsonl"), "-o", &path("b.parquet")]);
+    ok(&["convert", &path("b.parquet"), "-o", &path("c.jsonl")]);
+    ok(&["convert", &path("c.jsonl"), "-o", &path("d.jsonl")]);
+    for name in ["c.jsonl", "d.jsonl"] {
+        let lines: Vec<serde_json::Value> = std::fs::read_to_string(path(name))
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!((&lines[0]["id"], &lines[0]["answer"]), (&long.into(), &long.into()));
+        assert_eq!(lines[0]["more"], format!("[{long},0.12345678901234567890]"));
+        assert_eq!(lines[1]["answer"], "2.718281828459045235360287");
+        assert_eq!(lines[1]["more"], "18446744073709551616");
+    }
+}

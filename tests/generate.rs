@@ -281,7 +281,14 @@ fn pixel_limits_change_the_picture() {
     let options = "--min-pixels 784 --max-pixels 3136 --max-new-tokens 1";
     usual().with(options).path("--dump", &dump).text();
     let grid = ints(&entries(&dump)["image_grid_thw"]);
-    assert!(grid[1] * grid[2] * 14 * 14 <= 3136, "{grid:?}");
+    // 3136 pixels, each side then rounded to the nearest multiple of 28.
+    assert!(grid[1] * grid[2] * 14 * 14 <= 70 * 70 * 2, "{grid:?}");
+    usual().with("--max-new-tokens 1").path("--dump", &dump).text();
+    let free = ints(&entries(&dump)["image_grid_thw"]);
+    assert!(grid[1] * grid[2] < free[1] * free[2], "{grid:?} {free:?}");
+    // 0 is no limit.
+    usual().with("--min-pixels 0 --max-pixels 0 --max-new-tokens 1").path("--dump", &dump).text();
+    assert_eq!(ints(&entries(&dump)["image_grid_thw"]), free);
 }
 
 #[test]
@@ -362,7 +369,10 @@ fn bad_arguments_are_refused() {
         ("--max-new-tokens -1", &["--max-new-tokens", "-1"]),
         ("--seed x", &["--seed", "x"]),
         ("--min-pixels 9000 --max-pixels 8000", &["min_pixels (9000)", "max_pixels (8000)"]),
-        ("--max-pixels 0", &["max_pixels"]),
+        ("--min-pixels 99999999999", &["min_pixels (99999999999)"]),
+        ("--alpha black", &["--alpha", "\"white\" nor \"drop\""]),
+        ("--exif-orientation no", &["--exif-orientation", "\"apply\" nor \"ignore\""]),
+        ("--format-prompt maths", &["maths", "math_perception"]),
         ("--backend tpu", &["--backend", "tpu", "ndarray"]),
         ("--dtype f8", &["--dtype", "f8", "bf16"]),
         ("--no-such x", &["--no-such"]),

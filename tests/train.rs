@@ -2,9 +2,11 @@
 
 mod support;
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
-use support::{checkpoints, metrics, stderr, succeeded};
+use serde_json::json;
+use support::{Bench, NOTHING, SMALLEST, checkpoints, metrics, stderr, succeeded, write_rows};
 
 fn train(dir: &std::path::Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_train")).current_dir(dir).args(args).output().unwrap()
@@ -122,4 +124,151 @@ fn every_configuration_resolves() {
         count += 1;
     }
     assert!(count > 30, "{count}");
+}
+
+/// A picture of the given size, as a PNG file.
+fn picture(path: &Path, width: u32, height: u32) {
+    image::RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 90])).save(path).unwrap();
+}
+
+/// Runs a program; what it printed, on both streams.
+fn said(program: &str, dir: &Path, args: &[&str]) -> String {
+    let output = Command::new(program).current_dir(dir).args(args).stdin(Stdio::null()).output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// N of "the prompt has N tokens", which programs say of a prompt that is too long.
+#[track_caller]
+fn tokens(text: &str) -> usize {
+    let found = text.split_once("the prompt has ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+    found.unwrap_or_else(|| panic!("no length of a prompt in: {text}"))
+}
+
+/// The same picture and the same limits are the same tokens, whichever program looks at them; and a model that a run has saved
+/// is asked with the pixels and the format prompt of the run, in its folder and copied elsewhere.
+#[test]
+fn pixels_of_a_run_are_those_of_every_program() {
+    let bench = Bench::new(SMALLEST);
+    let dir = bench.path("");
+    picture(&bench.path("tall.png"), 31, 521);
+    let row = json!({"problem": "<image>sum?", "answer": "7", "images": ["tall.png"]});
+    write_rows(&bench.path("tall.jsonl"), &[row]);
+    let math = ["data.format_prompt=math", "data.max_prompt_length=400", "data.min_pixels=20000", "data.alpha=drop"];
+    succeeded(&bench.train(NOTHING));
+    succeeded(&bench.train(&[&math[..], &["trainer.output_dir=limited"]].concat()));
+    let hf = |run: &str| bench.path(run).join("checkpoints/global_step_1/hf").display().to_string();
+
+    let in_train = |model: &str, extra: &[&str]| {
+        let model = format!("model.path={model}");
+        let own = ["data.train_files=[tall.jsonl]", "data.max_prompt_length=1", "trainer.output_dir=none", &model];
+        tokens(&stderr(&bench.train(&[&own[..], extra].concat())))
+    };
+    let eval = env!("CARGO_BIN_EXE_eval");
+    let in_eval = |model: &str, extra: &[&str]| {
+        let own = ["--model", model, "--benchmark", "custom:a=tall.jsonl", "--max-prompt-length", "1", "--out", "out"];
+        let text = said(eval, &dir, &[&own[..], extra].concat());
+        std::fs::remove_dir_all(bench.path("out")).unwrap();
+        tokens(&text)
+    };
+    let in_generate = |model: &str, extra: &[&str]| {
+        let own = ["--model", model, "--image", "tall.png", "--prompt", "sum?", "--max-new-tokens", "0"];
+        let own = [&own[..], &["--dump", "d.safetensors"]].concat();
+        let text = said(env!("CARGO_BIN_EXE_generate"), &dir, &[&own[..], extra].concat());
+        let bytes = std::fs::read(bench.path("d.safetensors")).unwrap_or_else(|_| panic!("{text}"));
+        std::fs::remove_file(bench.path("d.safetensors")).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("input_ids").unwrap().shape()[0]
+    };
+    let in_analyze = |model: &str, extra: &[&str]| {
+        let own = ["--model", model, "--data", "tall.jsonl", "--out", "analysis", "data.max_prompt_length=1"];
+        let text = said(env!("CARGO_BIN_EXE_analyze"), &dir, &[&own[..], extra].concat());
+        std::fs::remove_dir_all(bench.path("analysis")).unwrap();
+        tokens(&text)
+    };
+    let in_data = |model: &str, extra: &[&str]| {
+        let own = ["inspect", "tall.jsonl", "--model", model, "--max-prompt-length", "1"];
+        tokens(&said(env!("CARGO_BIN_EXE_data"), &dir, &[&own[..], extra].concat()))
+    };
+
+    // Without limits of the run there is one resize: 31 x 521 -> 28 x 532, 19 tokens. Two, of which the first changes nothing,
+    // would be the same; two within the folder's limits would not.
+    let plain = hf("run");
+    let expected = in_train(&plain, &[]);
+    for model in [&plain, "run", "run/checkpoints/global_step_1"] {
+        let none = ["--format-prompt", "none"];
+        let found = [
+            in_eval(model, &none),
+            in_eval(model, &[]),
+            in_eval(model, &["--format-prompt", "none", "--min-pixels", "0", "--max-pixels", "0"]),
+            in_generate(model, &[]),
+            in_generate(model, &["--max-pixels", "0"]),
+            in_analyze(model, &["data.format_prompt=none"]),
+            in_analyze(model, &["data.format_prompt=none", "data.min_pixels=0", "data.max_pixels=0"]),
+        ];
+        assert_eq!(found, [expected; 7], "{model}");
+    }
+    assert_eq!(in_data(&plain, &["--format-prompt", "none"]), expected);
+
+    // With them: 31 x 521 -> 34 x 579 -> 28 x 588, 21 tokens; and the format prompt of the run around the question.
+    let limited = hf("limited");
+    let expected = in_train(&limited, &math[..1].iter().chain(&math[2..]).copied().collect::<Vec<_>>());
+    for model in [&limited, "limited", "limited/checkpoints/global_step_1"] {
+        let found = [in_eval(model, &[]), in_generate(model, &[]), in_analyze(model, &["data.format_prompt=math"])];
+        assert_eq!(found, [expected; 3], "{model}");
+    }
+    let without = in_eval("limited", &["--min-pixels", "0"]);
+    assert!(without < expected, "{without} {expected}");
+    // A copy knows its pixels, not its prompt.
+    std::fs::rename(&limited, bench.path("copy")).unwrap();
+    assert_eq!(in_eval("copy", &["--format-prompt", "math"]), expected);
+    assert_eq!(in_generate("copy", &["--format-prompt", "math"]), expected);
+    assert!(in_generate("copy", &[]) < expected);
+    let own = data::Processor::from_folder(&bench.path("copy")).unwrap();
+    assert_eq!((own.limits().run.min_pixels, own.limits().alpha), (20_000, data::Alpha::Drop));
+}
+
+#[test]
+fn pictures_by_number_are_in_their_places_in_every_program() {
+    let bench = Bench::new(SMALLEST);
+    succeeded(&bench.train(NOTHING));
+    picture(&bench.path("a.png"), 28, 28);
+    picture(&bench.path("b.png"), 84, 28);
+    let rows = [
+        json!({"problem": "<image 2> or <image 1>?", "answer": "1", "image_1": "a.png", "image_2": "b.png"}),
+        json!({"problem": "<image1>?", "answer": "1", "image_1": "a.png", "image_2": null}),
+        json!({"problem": "<image 3>?", "answer": "1", "image_1": "a.png", "image_2": "b.png"}),
+        json!({"problem": "sum?", "answer": "1"}),
+    ];
+    write_rows(&bench.path("numbered.jsonl"), &rows);
+    let dir = bench.path("");
+    let check = said(env!("CARGO_BIN_EXE_data"), &dir, &["check", "numbered.jsonl"]);
+    assert!(check.contains("row 2: ") && check.contains("<image 3> and the row has 2 images"), "{check}");
+    assert!(check.contains("3 of 4 rows are good"), "{check}");
+    let all = ["data.train_files=[numbered.jsonl]", "data.rollout_batch_size=3", "trainer.output_dir=numbered"];
+    let output = bench.train(&all);
+    succeeded(&output);
+    assert!(
+        stderr(&output).contains("row 2: placeholder count differs: the problem has <image 3>"),
+        "{}",
+        stderr(&output)
+    );
+    let eval = said(
+        env!("CARGO_BIN_EXE_eval"),
+        &dir,
+        &["--model", "run", "--benchmark", "custom:a=numbered.jsonl", "--max-new-tokens", "2", "--out", "out"],
+    );
+    assert!(eval.contains("<image 3> and the row has 2 images"), "{eval}");
+    let dump = |prompt: &str| {
+        let args = ["--model", "run", "--image", "a.png", "--image", "b.png", "--prompt", prompt];
+        let text = said(
+            env!("CARGO_BIN_EXE_generate"),
+            &dir,
+            &[&args[..], &["--max-new-tokens", "0", "--dump", "d.safetensors"]].concat(),
+        );
+        let bytes = std::fs::read(bench.path("d.safetensors")).unwrap_or_else(|_| panic!("{text}"));
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let grids = file.tensor("image_grid_thw").unwrap();
+        grids.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect::<Vec<_>>()
+    };
+    assert_eq!(dump("<image 2> or <image 1>?"), [1, 2, 6, 1, 2, 2]);
+    assert_eq!(dump("<image1><image2><image1>?"), [1, 2, 2, 1, 2, 6, 1, 2, 2]);
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::focus_map::{FocusMap, Panel, Picture};
+use crate::common::model::{Model, PictureOptions};
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print};
 use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
@@ -37,7 +38,8 @@ use serde_json::json;
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct Args {
-    /// Model folder in the Hugging Face layout.
+    /// Model folder in the Hugging Face layout, the run folder of train (its newest checkpoint), or a checkpoint. Pictures are seen as
+    /// the model was trained, unless data.min_pixels and the like say otherwise.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A second model, after training: everything is measured for both, and compared.
@@ -82,12 +84,12 @@ struct Args {
     overrides: Vec<String>,
 }
 
-/// What differs from train's defaults: pictures as the model folder says, accuracy alone.
+/// What differs from train's defaults: pictures as the model was trained, accuracy alone.
 const DEFAULTS: &str =
     "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
 
 /// Settings of `[data]` that mean something here; all of `[reward]` do.
-const DATA_KEYS: [&str; 11] = [
+const DATA_KEYS: [&str; 13] = [
     "prompt_key",
     "answer_key",
     "image_key",
@@ -98,6 +100,8 @@ const DATA_KEYS: [&str; 11] = [
     "max_prompt_length",
     "min_pixels",
     "max_pixels",
+    "alpha",
+    "exif_orientation",
     "filter_overlong_prompts",
 ];
 
@@ -120,6 +124,21 @@ impl Args {
         )?;
         config.data.val_files = config.data.train_files.clone();
         Ok(config)
+    }
+
+    /// How pictures are seen, where that was said; `config` has the values.
+    fn pictures(&self, config: &Config) -> PictureOptions {
+        let data = &config.data;
+        let said = |key: &str| {
+            let key = format!("data.{key}");
+            self.overrides.iter().any(|text| text.split('=').next().is_some_and(|name| name.trim() == key))
+        };
+        PictureOptions {
+            min_pixels: said("min_pixels").then_some(data.min_pixels as u64),
+            max_pixels: said("max_pixels").then_some(data.max_pixels as u64),
+            alpha: said("alpha").then_some(data.alpha),
+            exif_orientation: said("exif_orientation").then_some(data.exif_orientation),
+        }
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -160,14 +179,11 @@ struct Subject {
 }
 
 impl Subject {
-    fn open(path: &Path, config: &Config) -> Result<Self, Failure> {
-        let processor = Processor::from_folder(path)?;
-        let or = |value: usize, own: u64| if value == 0 { own } else { value as u64 };
-        let (min, max) = (
-            or(config.data.min_pixels, processor.limits().min_pixels),
-            or(config.data.max_pixels, processor.limits().max_pixels),
-        );
-        let processor = Arc::new(processor.with_limits(min, max)?);
+    /// `pictures` are the settings of pictures that the user gave; others are as the model was trained.
+    fn open(path: &Path, config: &Config, pictures: PictureOptions) -> Result<Self, Failure> {
+        let model = Model::find(path)?;
+        let processor = Arc::new(model.processor(pictures)?);
+        let path = &model.folder;
         let architecture = Qwen2_5_VLConfig::from_folder(path)?;
         check_folder(path, &processor, &architecture)?;
         let prompts = Prompts::open(&config.data.val_files, "--data", config, processor.clone())?;
@@ -364,7 +380,7 @@ fn run(args: Args) -> Result<(), Failure> {
     let config = args.config()?;
     let subjects = std::iter::once(&args.model)
         .chain(&args.compare)
-        .map(|path| Subject::open(path, &config))
+        .map(|path| Subject::open(path, &config, args.pictures(&config)))
         .collect::<Result<Vec<_>, _>>()?;
     let interrupt = interrupt_flag(None)?;
     let (backend, dtype) = (args.backend, args.dtype);

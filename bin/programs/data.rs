@@ -147,11 +147,11 @@ struct Inspect {
     /// Prompts with more tokens are set aside.
     #[arg(long, requires = "model")]
     max_prompt_length: Option<usize>,
-    /// Fewest pixels of a resized picture; with --max-pixels.
-    #[arg(long, requires_all = ["model", "max_pixels"])]
+    /// As data.min_pixels of train; 0: no limit. Default: as the model folder was trained, or none.
+    #[arg(long, requires = "model")]
     min_pixels: Option<u64>,
-    /// Most pixels of a resized picture; with --min-pixels.
-    #[arg(long, requires_all = ["model", "min_pixels"])]
+    /// As data.max_pixels of train; 0: no limit. Default: as the model folder was trained, or none.
+    #[arg(long, requires = "model")]
     max_pixels: Option<u64>,
 }
 
@@ -253,10 +253,10 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
     let settings = match &args.model {
         None => None,
         Some(folder) => {
-            let mut processor = Processor::from_folder(folder)?;
-            if let (Some(min), Some(max)) = (args.min_pixels, args.max_pixels) {
-                processor = processor.with_limits(min, max)?;
-            }
+            let processor = Processor::from_folder(folder)?;
+            let own = processor.limits().run;
+            let (min, max) = (args.min_pixels.unwrap_or(own.min_pixels), args.max_pixels.unwrap_or(own.max_pixels));
+            let processor = processor.with_limits(min, max)?;
             Some(Arc::new(PromptSettings {
                 processor,
                 format: FormatPrompt::new(&args.format_prompt)?,

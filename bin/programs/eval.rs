@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::common::model::Model;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
 use burn::tensor::DType;
 use clap::Parser;
@@ -70,18 +71,18 @@ struct Evaluate {
 
 impl Evaluate {
     fn new(plan: Answer, interrupt: Arc<AtomicBool>) -> Result<Self, Failure> {
-        let folder = model_folder(&plan.model)?;
-        let config = Qwen2_5_VLConfig::from_folder(&folder)?;
-        let mut processor = Processor::from_folder(&folder)?;
+        let model = Model::find(&plan.model)?;
+        let config = Qwen2_5_VLConfig::from_folder(&model.folder)?;
+        let processor = Arc::new(model.processor(plan.pictures)?);
+        let Model { folder, run } = model;
         check_folder(&folder, &processor, &config)?;
-        if let (min, max) = plan.pixels
-            && (min.is_some() || max.is_some())
-        {
-            let limits = processor.limits().clone();
-            processor = processor.with_limits(min.unwrap_or(limits.min_pixels), max.unwrap_or(limits.max_pixels))?;
-        }
-        let processor = Arc::new(processor);
-        let tasks = plan.tasks.iter().cloned().map(|spec| Task::open(spec, &processor, plan.max_prompt_length));
+        // A model is asked as it was trained, unless the user says otherwise.
+        let run = run.unwrap_or_default();
+        let tasks = plan.tasks.iter().cloned().map(|mut spec| {
+            spec.format_prompt = spec.format_prompt.or_else(|| run.format_prompt.clone());
+            spec.system_prompt = spec.system_prompt.or_else(|| run.system_prompt.clone());
+            Task::open(spec, &processor, plan.max_prompt_length)
+        });
         let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
         let output = OutputFolder::open(&plan.out)?;
         let fingerprint = fingerprint(&folder)?;
@@ -106,26 +107,13 @@ impl Evaluate {
         map.extend(self.answering().settings());
         map.insert("min_pixels".into(), json!(limits.min_pixels));
         map.insert("max_pixels".into(), json!(limits.max_pixels));
-        map.insert("process_image".into(), json!(limits.process_image));
+        map.insert("run_min_pixels".into(), json!(limits.run.min_pixels));
+        map.insert("run_max_pixels".into(), json!(limits.run.max_pixels));
+        map.insert("alpha".into(), json!(limits.alpha));
+        map.insert("exif_orientation".into(), json!(limits.exif_orientation));
         map.insert("backend".into(), json!(B::name(device)));
         map.insert("dtype".into(), json!(format!("{dtype:?}").to_lowercase()));
         map
-    }
-}
-
-/// The model folder itself, or the newest checkpoint of a run folder.
-fn model_folder(path: &Path) -> Result<PathBuf, Failure> {
-    if path == Path::new("toy") && !path.exists() {
-        return Err(Failure::input(
-            "--model toy: the toy model is random before it is trained; run `train` and name its run folder (runs/toy)",
-        ));
-    }
-    if path.join("config.json").is_file() || !path.join("checkpoints").is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    match rl::checkpoint::list(&path.join("checkpoints")).pop() {
-        Some((_, checkpoint)) => Ok(checkpoint.join("hf")),
-        None => Err(Failure::input(format!("--model {}: the run has no checkpoint yet", path.display()))),
     }
 }
 

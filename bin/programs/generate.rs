@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::focus_map::{FocusMap, Panel, Picture, highest};
+use crate::common::model::{Model, PictureOptions};
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
 use burn::tensor::DType;
 use clap::Parser;
-use data::prompt::{IMAGE_PLACEHOLDER, split_at_images};
-use data::{Content, Encoded, ImageSource, Processor};
+use data::prompt::{IMAGE_PLACEHOLDER, names_pictures, split_at_images};
+use data::{Alpha, Content, Encoded, ExifOrientation, FormatPrompt, ImageSource, Processor};
 use dump::{States, values};
 use model_qwen2vl::model::{Prompt, int_tensor};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
@@ -26,7 +27,7 @@ use rl::sampler::Sampling;
 
 /// Answer a question about pictures with a Qwen2.5-VL model; the text is written as it is generated.
 ///
-/// Pictures come before the prompt, unless the prompt says with <image> where each one stands.
+/// Pictures come before the prompt, unless the prompt says with <image>, or with <image 1> and <image 2>, where each one stands.
 #[derive(Parser)]
 #[command(
     version,
@@ -38,7 +39,8 @@ use rl::sampler::Sampling;
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct Args {
-    /// Model folder in the Hugging Face layout.
+    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A run's model is
+    /// asked as it was trained: with the run's pixels, format prompt and system message, unless others are given.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A picture (PNG, JPEG, WebP, GIF, BMP, TIFF); give it again for more.
@@ -47,7 +49,11 @@ struct Args {
     /// The question.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: String,
-    /// System message. Default: the chat template's own.
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file around the question.
+    /// Default: the run's; none without one.
+    #[arg(long, value_name = "NAME")]
+    format_prompt: Option<String>,
+    /// System message. Default: the run's, or the chat template's own.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Length limit of the response.
@@ -65,12 +71,20 @@ struct Args {
     /// Root of the random numbers; the same seed gives the same response.
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
-    /// Fewest pixels of a resized picture, as data.min_pixels of train. Default: the model folder's.
+    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default: as the model
+    /// was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     min_pixels: Option<u64>,
-    /// Most pixels of a resized picture, as data.max_pixels of train. Default: the model folder's.
+    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default: as the model
+    /// was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_pixels: Option<u64>,
+    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained, or white.
+    #[arg(long, value_name = "WHAT")]
+    alpha: Option<Alpha>,
+    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or apply.
+    #[arg(long, value_name = "WHAT")]
+    exif_orientation: Option<ExifOrientation>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
     #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
     backend: rl::config::Backend,
@@ -119,37 +133,36 @@ impl Args {
         Ok(())
     }
 
-    /// The user's message: pictures first, or where the prompt says.
-    fn content(&self) -> Result<Vec<Content>, Failure> {
-        let placeholders = self.prompt.matches(IMAGE_PLACEHOLDER).count();
-        if placeholders == 0 {
-            let text = Content::Text(self.prompt.clone());
-            return Ok((0..self.image.len()).map(Content::Image).chain([text]).collect());
+    /// The user's message: pictures first, or where the prompt says; inside the format prompt.
+    fn content(&self, format_prompt: &str) -> Result<Vec<Content>, Failure> {
+        let mut question = self.prompt.clone();
+        if !names_pictures(&question) {
+            question.insert_str(0, &IMAGE_PLACEHOLDER.repeat(self.image.len()));
         }
-        if placeholders != self.image.len() {
-            return Err(Failure::input(format!(
-                "the prompt has {placeholders} {IMAGE_PLACEHOLDER} but {} pictures are given with --image",
-                self.image.len()
-            )));
-        }
-        Ok(split_at_images(&self.prompt))
+        let split = |text: &str| {
+            split_at_images(text, self.image.len()).map_err(|reason| {
+                Failure::input(format!("--prompt: {reason} ({} pictures are given with --image)", self.image.len()))
+            })
+        };
+        // Of the question itself first: what is wrong with it is not the fault of a template.
+        split(&question)?;
+        split(&FormatPrompt::new(format_prompt)?.render(&question)?)
     }
 
-    /// Tokenizer and image processor, with this call's pixel limits.
-    fn processor(&self) -> Result<Processor, Failure> {
-        let processor = Processor::from_folder(&self.model)?;
-        if self.min_pixels.is_none() && self.max_pixels.is_none() {
-            return Ok(processor);
+    fn pictures(&self) -> PictureOptions {
+        PictureOptions {
+            min_pixels: self.min_pixels,
+            max_pixels: self.max_pixels,
+            alpha: self.alpha,
+            exif_orientation: self.exif_orientation,
         }
-        let min = self.min_pixels.unwrap_or(processor.limits().min_pixels);
-        let max = self.max_pixels.unwrap_or(processor.limits().max_pixels);
-        Ok(processor.with_limits(min, max)?)
     }
 }
 
 /// Everything that is settled before the weights are read.
 struct Generate {
     args: Args,
+    folder: PathBuf,
     processor: Processor,
     config: Qwen2_5_VLConfig,
     encoded: Encoded,
@@ -161,12 +174,16 @@ struct Generate {
 impl Generate {
     fn new(args: Args) -> Result<Self, Failure> {
         args.check()?;
-        let content = args.content()?;
-        let processor = args.processor()?;
-        let config = Qwen2_5_VLConfig::from_folder(&args.model)?;
-        check_folder(&args.model, &processor, &config)?;
+        let model = Model::find(&args.model)?;
+        let processor = model.processor(args.pictures())?;
+        let Model { folder, run } = model;
+        let run = run.unwrap_or_default();
+        let content = args.content(args.format_prompt.as_deref().or(run.format_prompt.as_deref()).unwrap_or("none"))?;
+        let config = Qwen2_5_VLConfig::from_folder(&folder)?;
+        check_folder(&folder, &processor, &config)?;
         let images: Vec<ImageSource> = args.image.iter().cloned().map(ImageSource::Path).collect();
-        let encoded = processor.encode(args.system.as_deref(), &content, &images)?;
+        let system = args.system.as_deref().or(run.system_prompt.as_deref());
+        let encoded = processor.encode(system, &content, &images)?;
         let pixels: Vec<f32> = encoded.images.iter().flat_map(|i| i.values.iter().copied()).collect();
         let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
         let prompt = Prompt::new(&config, encoded.input_ids.clone(), pixels, grids)?;
@@ -186,7 +203,7 @@ impl Generate {
         {
             return Err(Failure::input(format!("--dump and --focus-map both name {}", a.path.display())));
         }
-        Ok(Self { args, processor, config, encoded, prompt, dump, focus_map })
+        Ok(Self { args, folder, processor, config, encoded, prompt, dump, focus_map })
     }
 
     /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked for.
@@ -197,7 +214,7 @@ impl Generate {
             sampling: Sampling { temperature: self.args.temperature, top_p: self.args.top_p, seed: self.args.seed },
             max_new_tokens: self.args.max_new_tokens,
             min_new_tokens: self.args.min_new_tokens,
-            eos: end_tokens(&self.args.model, &self.config, &self.processor)?,
+            eos: end_tokens(&self.folder, &self.config, &self.processor)?,
             suppress: never_sampled(self.config.vision_token_ids(), &self.processor, self.config.text.vocab_size),
             focus: wants_files.then_some(vgpo::PrototypeMode::Mean),
             max_batch_rows: 1,
@@ -249,7 +266,7 @@ fn print(text: &str) -> Result<Reader, Failure> {
 impl OnBackend for Generate {
     type Output = Result<(), Failure>;
     fn run<B: Kernels>(mut self, device: B::Device, dtype: DType) -> Self::Output {
-        let model = Qwen2_5_VL::<B>::load(&self.args.model, dtype, &device)?;
+        let model = Qwen2_5_VL::<B>::load(&self.folder, dtype, &device)?;
         let Some(response) = self.respond(&model)? else {
             return Ok(());
         };

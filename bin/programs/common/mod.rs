@@ -1,6 +1,7 @@
 //! What the programs share: the choice of a backend and the way errors end a program.
 
 pub mod focus_map;
+pub mod model;
 mod sheet;
 
 use std::process::ExitCode;

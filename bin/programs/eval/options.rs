@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
+use data::{Alpha, ExifOrientation};
 use eval::predictions::Grading;
 use eval::task::TaskSpec;
 use eval::{Benchmark, Extract, Rule};
@@ -12,13 +13,15 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::common::model::PictureOptions;
 use crate::common::{Failure, parse_backend, parse_dtype};
 
 /// Everything that can be said on the command line or in a configuration file; what is left out has its default.
 #[derive(Args, Deserialize, Debug, Clone, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Model folder in the Hugging Face layout, or the run folder of `train` (its newest checkpoint).
+    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A run's model is
+    /// asked as it was trained: with the run's pixels, format prompt and system message, unless others are given.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
     /// A benchmark and its file: geo3k=FILE, mathverse=FOLDER@test, custom:mine=FILE, sums=toy:sum?split=test. Give it again
@@ -59,10 +62,11 @@ pub struct Options {
     /// Root of the random numbers. Default: 0.
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file. Default: math_perception, none for toy tasks.
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file.
+    /// Default: the run's; without one math_perception, none for toy tasks.
     #[arg(long, value_name = "NAME")]
     pub format_prompt: Option<String>,
-    /// System message. Default: the chat template's own.
+    /// System message. Default: the run's, or the chat template's own.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system_prompt: Option<String>,
     /// either, mathruler, math, choice, exact or numeric. Default: the benchmark's own.
@@ -90,12 +94,20 @@ pub struct Options {
     /// Folder that picture paths are relative to. Default: that of the file.
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
-    /// Fewest pixels of a resized picture, as data.min_pixels of train. Default: the model folder's.
+    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default: as the model
+    /// was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub min_pixels: Option<u64>,
-    /// Most pixels of a resized picture, as data.max_pixels of train. Default: the model folder's.
+    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default: as the model
+    /// was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_pixels: Option<u64>,
+    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained, or white.
+    #[arg(long, value_name = "WHAT")]
+    pub alpha: Option<Alpha>,
+    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or apply.
+    #[arg(long, value_name = "WHAT")]
+    pub exif_orientation: Option<ExifOrientation>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: auto.
     #[arg(long, value_name = "B")]
     pub backend: Option<String>,
@@ -188,8 +200,8 @@ pub struct Answer {
     pub max_prompt_length: Option<usize>,
     /// Answers at a time.
     pub batch_size: usize,
-    /// Fewest and most pixels.
-    pub pixels: (Option<u64>, Option<u64>),
+    /// How pictures are seen, where that is said.
+    pub pictures: PictureOptions,
     /// Where.
     pub backend: rl::config::Backend,
     /// In which numbers.
@@ -225,6 +237,8 @@ macro_rules! each_field {
             image_dir,
             min_pixels,
             max_pixels,
+            alpha,
+            exif_orientation,
             backend,
             dtype
         )
@@ -351,7 +365,12 @@ impl Options {
             max_new_tokens,
             max_prompt_length: self.max_prompt_length,
             batch_size,
-            pixels: (self.min_pixels, self.max_pixels),
+            pictures: PictureOptions {
+                min_pixels: self.min_pixels,
+                max_pixels: self.max_pixels,
+                alpha: self.alpha,
+                exif_orientation: self.exif_orientation,
+            },
             backend: parse_backend(self.backend.as_deref().unwrap_or("auto")).map_err(Failure::input)?,
             dtype: parse_dtype(self.dtype.as_deref().unwrap_or("auto")).map_err(Failure::input)?,
         })

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::cursor::{EpochPart, EpochRows};
 use crate::error::{BadRow, DataError};
-use crate::sample::{Keys, Sample};
+use crate::prompt;
+use crate::sample::{ImageSource, Keys, Sample};
 use crate::source::{self, Column, RawRow, Source};
 
 /// One entry of `data.train_files`: a spec string, or one with a weight.
@@ -212,6 +213,15 @@ impl Dataset {
             Ok(images) => images,
             Err(reason) => return Err(bad(id, format!("`{}`: {reason}", self.keys.image_key))),
         };
+        let (mut problem, mut extra) = (problem, row.extra);
+        for text in std::iter::once(&mut problem).chain(extra.values_mut()) {
+            match without_holes(text, &images) {
+                Ok(None) => {}
+                Ok(Some(changed)) => *text = changed,
+                Err(reason) => return Err(bad(id, reason)),
+            }
+        }
+        let images = images.into_iter().flatten().collect();
         Ok(Sample {
             id: id.unwrap_or_else(|| index.to_string()),
             index,
@@ -220,7 +230,7 @@ impl Dataset {
             images,
             task: row.task,
             solution: row.solution,
-            extra: row.extra,
+            extra,
         })
     }
 
@@ -247,6 +257,20 @@ impl Dataset {
             repeated
         })
     }
+}
+
+/// A text whose placeholders count the pictures that are there, if nulls stand between these; nothing where it stays as it is.
+fn without_holes(text: &str, images: &[Option<ImageSource>]) -> Result<Option<String>, String> {
+    if images.iter().all(Option::is_some) || !prompt::names_pictures(text) {
+        return Ok(None);
+    }
+    let renumber = |number: usize| match number.checked_sub(1).and_then(|k| images.get(k)) {
+        Some(Some(_)) => Ok(images[..number].iter().flatten().count()),
+        Some(None) => Err(format!("placeholder count differs: image {number} is named, but it is null")),
+        // Said of the text that it is part of in the end.
+        None => Ok(number),
+    };
+    prompt::renumbered(text, renumber).map(Some)
 }
 
 impl EpochRows for Dataset {

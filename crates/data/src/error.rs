@@ -127,6 +127,9 @@ pub enum ImageError {
     /// Neither magic number nor header of a known format.
     #[error("not an image in a known format (PNG, JPEG, WebP, GIF, BMP, TIFF): {0}")]
     Format(String),
+    /// What Git LFS leaves in the place of a file that it has not fetched.
+    #[error("{}", crate::lfs::REASON)]
+    LfsPointer,
     /// The header is fine, the content is not.
     #[error("cannot decode the image: {0}")]
     Decode(String),
@@ -141,12 +144,17 @@ pub enum ImageError {
         limit: u64,
     },
     /// Qwen2-VL accepts aspect ratios up to 200.
-    #[error("{width}x{height} is too elongated: the aspect ratio must not exceed 200")]
+    #[error(
+        "{width}x{height} is too elongated{}: the aspect ratio must not exceed 200",
+        resized.map(|(w, h)| format!(" (within the run's min_pixels and max_pixels {w}x{h})")).unwrap_or_default()
+    )]
     AspectRatio {
-        /// Pixels.
+        /// Pixels of the picture itself.
         width: u32,
-        /// Pixels.
+        /// Pixels of the picture itself.
         height: u32,
+        /// Width and height within the run's limits, where these change them: their ratio is the one that counts.
+        resized: Option<(u32, u32)>,
     },
     /// A width or height of zero.
     #[error("{width}x{height} has no pixels")]

@@ -1,4 +1,8 @@
-//! From a sample to the prompt: format prompt, `<image>` placeholders, chat template.
+//! From a sample to the prompt: format prompt, placeholders of pictures, chat template.
+//!
+//! A text says where its pictures stand in one of two ways. `<image>` takes the next picture of the row; there must be as many as
+//! pictures. `<image 1>`, `<image1>` or `<image_1>` (in any case) takes the picture of that number, counted from 1; a number may come back (the
+//! picture stands there again), and every picture must be named. A text that does both is refused, as no order is certain.
 
 use std::path::Path;
 
@@ -8,8 +12,57 @@ use crate::error::{BadRow, DataError};
 use crate::processor::{Content, Encoded, Processor};
 use crate::sample::Sample;
 
-/// Where a picture stands in a problem.
+/// Where the next picture stands in a problem.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
+
+/// A placeholder in a text: the number of its picture from 1, or none where it takes the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Placeholder {
+    start: usize,
+    end: usize,
+    number: Option<usize>,
+}
+
+/// `<image>`, and `<image` in any case followed by an optional blank, `_` or `-`, a number and `>`.
+fn placeholders(text: &str) -> Vec<Placeholder> {
+    const HEAD: &str = "<image";
+    let mut found = Vec::new();
+    // Offsets are the same in both.
+    for (start, _) in text.to_ascii_lowercase().match_indices(HEAD) {
+        let rest = &text[start + HEAD.len()..];
+        let Some((inside, _)) = rest.split_once('>') else { break };
+        let end = start + HEAD.len() + inside.len() + 1;
+        let digits = inside.strip_prefix([' ', '_', '-']).unwrap_or(inside);
+        let number = match inside {
+            "" if text[start..].starts_with(IMAGE_PLACEHOLDER) => None,
+            _ if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) => continue,
+            // More digits than a number has are no picture that anybody has.
+            _ => Some(digits.parse().unwrap_or(usize::MAX)),
+        };
+        found.push(Placeholder { start, end, number });
+    }
+    found
+}
+
+/// Whether a text says where a picture stands.
+pub fn names_pictures(text: &str) -> bool {
+    !placeholders(text).is_empty()
+}
+
+/// A text in which every number of a numbered placeholder is what `renumber` makes of it.
+pub(crate) fn renumbered(text: &str, renumber: impl Fn(usize) -> Result<usize, String>) -> Result<String, String> {
+    let (mut out, mut at) = (String::with_capacity(text.len()), 0);
+    for placeholder in placeholders(text) {
+        out.push_str(&text[at..placeholder.start]);
+        match placeholder.number {
+            None => out.push_str(IMAGE_PLACEHOLDER),
+            Some(number) => out.push_str(&format!("<image {}>", renumber(number)?)),
+        }
+        at = placeholder.end;
+    }
+    out.push_str(&text[at..]);
+    Ok(out)
+}
 
 /// Names of the built-in format prompts.
 pub const BUILT_IN: [&str; 7] = ["math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none"];
@@ -98,22 +151,51 @@ impl FormatPrompt {
     }
 }
 
-/// Splits at each `<image>`: text, picture, text, ... with empty texts left out.
-pub fn split_at_images(text: &str) -> Vec<Content> {
-    let mut content = Vec::new();
-    for (k, piece) in text.split(IMAGE_PLACEHOLDER).enumerate() {
-        if k > 0 {
-            content.push(Content::Image(k - 1));
-        }
-        if !piece.is_empty() {
-            content.push(Content::Text(piece.to_owned()));
-        }
+/// Text and pictures in the order of a message, of a text with `images` pictures beside it; empty texts are left out.
+///
+/// # Errors
+/// Placeholders that do not fit the number of pictures, in words.
+pub fn split_at_images(text: &str, images: usize) -> Result<Vec<Content>, String> {
+    let found = placeholders(text);
+    let plain = found.iter().filter(|p| p.number.is_none()).count();
+    let numbered = found.len() - plain;
+    let differs = |reason: String| Err(format!("placeholder count differs: {reason}"));
+    if plain > 0 && numbered > 0 {
+        return differs(format!(
+            "the problem has both {IMAGE_PLACEHOLDER} and numbered placeholders; which picture stands where is not certain"
+        ));
     }
-    content
+    if numbered == 0 && plain != images {
+        return differs(format!("the problem has {plain} {IMAGE_PLACEHOLDER} and the row has {images} images"));
+    }
+    let mut named = vec![numbered == 0; images];
+    let (mut content, mut at) = (Vec::new(), 0);
+    let push_text = |content: &mut Vec<Content>, text: &str| {
+        if !text.is_empty() {
+            content.push(Content::Text(text.to_owned()));
+        }
+    };
+    for (k, placeholder) in found.iter().enumerate() {
+        let number = placeholder.number.unwrap_or(k + 1);
+        let shown = &text[placeholder.start..placeholder.end];
+        match number.checked_sub(1).and_then(|index| named.get_mut(index)) {
+            Some(named) => *named = true,
+            None if number == 0 => return differs(format!("the problem has {shown}; pictures are counted from 1")),
+            None => return differs(format!("the problem has {shown} and the row has {images} images")),
+        }
+        push_text(&mut content, &text[at..placeholder.start]);
+        content.push(Content::Image(number - 1));
+        at = placeholder.end;
+    }
+    push_text(&mut content, &text[at..]);
+    match named.iter().position(|named| !named) {
+        None => Ok(content),
+        Some(k) => differs(format!("no placeholder names image {} of the row's {images}", k + 1)),
+    }
 }
 
-/// What can be said about a row without a template or tokenizer: its problem, its answer, and its `<image>` placeholders, which
-/// must be as many as its pictures.
+/// What can be said about a row without a template or tokenizer: its problem, its answer, and its placeholders, which must fit
+/// its pictures.
 ///
 /// # Errors
 /// A [`BadRow`] naming what is wrong.
@@ -125,19 +207,15 @@ pub fn check_row(sample: &Sample) -> Result<(), BadRow> {
     if sample.answer.trim().is_empty() && sample.solution.as_deref().is_none_or(|s| s.trim().is_empty()) {
         return Err(bad("the answer is empty"));
     }
-    check_placeholders(sample, &sample.problem)
+    split(sample, &sample.problem).map(drop)
 }
 
-fn check_placeholders(sample: &Sample, text: &str) -> Result<(), BadRow> {
-    let placeholders = text.matches(IMAGE_PLACEHOLDER).count();
-    if placeholders == sample.images.len() {
-        return Ok(());
-    }
-    let reason = format!(
-        "placeholder count differs: the problem has {placeholders} {IMAGE_PLACEHOLDER} and the row has {} images",
-        sample.images.len()
-    );
-    Err(BadRow { id: sample.id.clone(), index: sample.index, reason })
+fn split(sample: &Sample, text: &str) -> Result<Vec<Content>, BadRow> {
+    split_at_images(text, sample.images.len()).map_err(|reason| BadRow {
+        id: sample.id.clone(),
+        index: sample.index,
+        reason,
+    })
 }
 
 /// The message of a sample, checked as far as that goes without looking at a picture.
@@ -145,8 +223,7 @@ fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRo
     check_row(sample)?;
     let text = format.render(&sample.problem).map_err(|e| set_aside(sample, e))?;
     // Once more: a template can write the problem twice, or a placeholder of its own.
-    check_placeholders(sample, &text)?;
-    Ok(split_at_images(&text))
+    split(sample, &text)
 }
 
 /// The prompt of a sample: format prompt, pictures at their placeholders, chat template.
@@ -189,12 +266,43 @@ mod tests {
     #[test]
     fn placeholders_stand_anywhere() {
         let text = |s: &str| Content::Text(s.into());
-        assert_eq!(split_at_images("<image>sum?"), [Content::Image(0), text("sum?")]);
+        assert_eq!(split_at_images("<image>sum?", 1).unwrap(), [Content::Image(0), text("sum?")]);
         assert_eq!(
-            split_at_images("a<image><image> b<image>"),
+            split_at_images("a<image><image> b<image>", 3).unwrap(),
             [text("a"), Content::Image(0), Content::Image(1), text(" b"), Content::Image(2)]
         );
-        assert_eq!(split_at_images("none"), [text("none")]);
+        assert_eq!(split_at_images("none", 0).unwrap(), [text("none")]);
+        // No placeholder, whatever it looks like.
+        for other in
+            ["<images>", "<image", "<image >", "<image one>", "<image 1 >", "< image 1>", "<image  1>", "<Image>"]
+        {
+            assert_eq!(split_at_images(other, 0).unwrap(), [text(other)]);
+        }
+    }
+
+    #[test]
+    fn numbered_placeholders_name_their_pictures() {
+        let images = |text: &str, n: usize| -> Vec<usize> {
+            let content = split_at_images(text, n).unwrap_or_else(|e| panic!("{text}: {e}"));
+            content.iter().filter_map(|c| if let Content::Image(k) = c { Some(*k) } else { None }).collect()
+        };
+        assert_eq!(images("Compare <image 1> and <image 2>.", 2), [0, 1]);
+        assert_eq!(images("<image2> or <image1>? <image_2> again", 2), [1, 0, 1]);
+        assert_eq!(images("<image-1>", 1), [0]);
+        assert_eq!(images("<Image 1> or <IMAGE_2>", 2), [0, 1]);
+        let many: String = (1..=12).rev().map(|k| format!("<image {k}>")).collect();
+        assert_eq!(images(&many, 12), (0..12).rev().collect::<Vec<_>>());
+        for (text, n, reason) in [
+            ("<image 1> <image 3>", 2, "<image 3> and the row has 2 images"),
+            ("<image 1>", 2, "no placeholder names image 2 of the row's 2"),
+            ("<image 0>", 1, "counted from 1"),
+            ("<image1>", 0, "the row has 0 images"),
+            ("<image><image 1>", 1, "both"),
+            ("<image 99999999999999999999999>", 1, "the row has 1 images"),
+        ] {
+            let error = split_at_images(text, n).unwrap_err();
+            assert!(error.contains("placeholder count differs") && error.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]

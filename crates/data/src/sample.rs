@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
-use crate::image::header_size;
+use crate::image::{self, ExifOrientation};
 
 /// One problem. Images are encoded (PNG, JPEG, ...), never decoded here.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,11 +18,11 @@ pub struct Sample {
     pub id: String,
     /// Row index in the data set.
     pub index: usize,
-    /// Problem text with `<image>` where a picture stands.
+    /// Problem text with `<image>`, or `<image 1>`, `<image 2>` and so on, where a picture stands ([`crate::prompt`]).
     pub problem: String,
     /// The ground truth as text; numbers are written out. May be empty when there is a `solution`.
     pub answer: String,
-    /// Pictures in the order of their placeholders.
+    /// Pictures; `<image>` takes them one after the other, `<image 2>` the second.
     pub images: Vec<ImageSource>,
     /// Name of the task or subject, for metrics by task.
     pub task: Option<String>,
@@ -73,13 +73,26 @@ impl ImageSource {
 }
 
 impl ImageSource {
-    /// Width and height from the header; of a file no more is read than that.
+    /// Width and height from the header, as stored; of a file no more is read than that.
     ///
     /// # Errors
     /// A file that cannot be read, or that is no image.
     pub fn header_size(&self) -> Result<(u32, u32), ImageError> {
+        self.with_bytes(image::header_size)
+    }
+
+    /// Width and height of the picture turned upright, from header and metadata.
+    ///
+    /// # Errors
+    /// As [`header_size`](Self::header_size).
+    pub fn upright_size(&self, setting: ExifOrientation) -> Result<(u32, u32), ImageError> {
+        self.with_bytes(|bytes| image::upright_size(bytes, setting))
+    }
+
+    /// What `look` finds in the encoded bytes; of a file only what it touches is read.
+    fn with_bytes<T>(&self, look: impl FnOnce(&[u8]) -> Result<T, ImageError>) -> Result<T, ImageError> {
         match self {
-            Self::Bytes(bytes) => header_size(bytes),
+            Self::Bytes(bytes) => look(bytes),
             Self::Path(path) => {
                 let fail =
                     |e: std::io::Error| ImageError::Read { path: path.display().to_string(), reason: e.to_string() };
@@ -91,7 +104,7 @@ impl ImageSource {
                 // SAFETY: the map is read-only and gone at the end of this function; a file that is cut meanwhile is outside
                 // what we defend against.
                 let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
-                header_size(&map)
+                look(&map)
             }
         }
     }
@@ -111,7 +124,8 @@ pub struct Keys {
     pub prompt_key: String,
     /// Column with the ground truth.
     pub answer_key: String,
-    /// Column with the pictures; a source without it is text only.
+    /// Column with the pictures. Where it is missing, numbered columns are read: of `images` or `image` the columns `image_1`,
+    /// `image_2` and so on. A source with neither is text only.
     pub image_key: String,
     /// Column with a response to imitate; optional.
     pub solution_key: String,

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use data::ImageError;
-use data::image::{self, ImageLimits, RgbImage};
+use data::image::{self, RgbImage};
+use data::{Alpha, ExifOrientation, ImageError, ImageLimits, RunPixels};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -39,7 +39,10 @@ fn every_kind_of_file_gives_the_pixels_of_the_reference() {
     assert!(cases().len() > 20);
     for case in cases() {
         let limits = case.limits();
-        let picture = image::decode(&fixture(&case.file)).unwrap_or_else(|e| panic!("{}: {e}", case.file));
+        // These references had their alpha dropped.
+        let dropped = ImageLimits { alpha: Alpha::Drop, ..limits.clone() };
+        let picture =
+            image::decode_with(&fixture(&case.file), &dropped).unwrap_or_else(|e| panic!("{}: {e}", case.file));
         let plan = image::plan(picture.width(), picture.height(), &limits).unwrap();
         let resized = image::resize_bicubic(&picture, plan.last.0, plan.last.1);
         let expected = image::decode(&fixture(&format!("{}.expected.png", case.file))).unwrap();
@@ -99,6 +102,7 @@ fn sixteen_bit_colour_is_read_by_its_high_byte() {
 
 #[test]
 fn a_truncated_file_is_an_error_in_every_format() {
+    // What is behind the pixels of a PNG may be missing.
     for name in ["plain.png", "420.jpg", "progressive.jpg", "lossy.webp", "plain.bmp", "plain.tiff"] {
         let bytes = fixture(name);
         for keep in [bytes.len() / 2, bytes.len() * 9 / 10] {
@@ -159,9 +163,11 @@ fn too_elongated_is_an_error() {
 proptest! {
     #[test]
     fn resized_sides_are_multiples_within_the_limits(
-        w in 1u32..3000, h in 1u32..3000, min in 784u64..200_000, extra in 200_000u64..2_000_000, process_image: bool,
+        w in 1u32..3000, h in 1u32..3000, min in 784u64..200_000, extra in 200_000u64..2_000_000,
+        run_min in 0u64..400_000, run_extra in 0u64..2_000_000, is_run: bool,
     ) {
-        let limits = ImageLimits { min_pixels: min, max_pixels: min + extra, process_image, ..Default::default() };
+        let run = if is_run { RunPixels { min_pixels: run_min, max_pixels: run_min + run_extra } } else { Default::default() };
+        let limits = ImageLimits { min_pixels: min, max_pixels: min + extra, run, ..Default::default() };
         match image::plan(w, h, &limits) {
             Ok(plan) => {
                 let (w, h) = plan.last;
@@ -171,7 +177,7 @@ proptest! {
                 // Very elongated pictures keep one token's height, whatever that makes of their area.
                 prop_assert!(area >= min && (area <= min + extra || w.min(h) == 28), "{}x{}", w, h);
             }
-            Err(e) => prop_assert!(w.max(h) > 200 * w.min(h) || process_image, "{}", e),
+            Err(e) => prop_assert!(w.max(h) > 200 * w.min(h) || is_run, "{}", e),
         }
     }
 
@@ -183,25 +189,146 @@ proptest! {
     }
 }
 
-/// A perturbation may come between the two steps of processing; without one they are the whole.
+/// Base64 of the bytes of a file, or of a picture's values behind its width and height.
+fn unpacked(text: &str) -> Vec<u8> {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.decode(text).unwrap()
+}
+
+#[derive(Deserialize)]
+struct Pixels(u32, u32, String);
+
+impl Pixels {
+    fn image(&self) -> RgbImage {
+        RgbImage::from_raw(self.0, self.1, unpacked(&self.2)).unwrap()
+    }
+}
+
+/// Transparent and turned files of every kind, against transformers' `convert_to_rgb` after Pillow's `exif_transpose`, and against
+/// PIL's `convert("RGB")` of the file as it is opened.
 #[test]
-fn the_steps_of_processing_make_the_whole() {
-    let picture = RgbImage::from_fn(90, 70, |x, y| [(3 * x) as u8, (2 * y) as u8, (x * y) as u8].into());
-    let run = |min_pixels, max_pixels, process_image| ImageLimits {
-        min_pixels,
-        max_pixels,
-        process_image,
-        ..ImageLimits::default()
-    };
-    for (limits, first) in [
-        (run(40_000, 90_000, true), Some((226, 176))),
-        (run(784, 4_000, true), Some((71, 55))),
-        (run(784, 90_000, true), None),
-        (run(40_000, 90_000, false), None),
-    ] {
-        let resized = image::process_image(&picture, &limits).unwrap();
-        assert_eq!(resized.as_ref().map(RgbImage::dimensions), first, "{limits:?}");
-        let parts = image::process_resized(resized.as_ref().unwrap_or(&picture), &limits).unwrap();
-        assert_eq!(parts, image::process(&picture, &limits).unwrap(), "{limits:?}");
+fn transparency_and_orientation_are_those_of_the_references() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        file: String,
+        white: Pixels,
+        dropped: Pixels,
+    }
+    let cases: Vec<Case> = serde_json::from_slice(&fixture("decode.json")).unwrap();
+    assert_eq!(cases.len(), 95);
+    let easyr1 =
+        ImageLimits { alpha: Alpha::Drop, exif_orientation: ExifOrientation::Ignore, ..ImageLimits::default() };
+    let mut wrong = Vec::new();
+    for case in cases {
+        let file = unpacked(&case.file);
+        for (limits, expected) in [(ImageLimits::default(), case.white.image()), (easyr1.clone(), case.dropped.image())]
+        {
+            let found = image::decode_with(&file, &limits).unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            let size = image::upright_size(&file, limits.exif_orientation).unwrap();
+            if found != expected || size != found.dimensions() {
+                wrong.push(format!(
+                    "{} {:?}: {:?} {:?} {:?} {:?}",
+                    case.name,
+                    limits.alpha,
+                    found.dimensions(),
+                    expected.dimensions(),
+                    &found.as_raw()[..9.min(found.as_raw().len())],
+                    &expected.as_raw()[..9.min(expected.as_raw().len())]
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_png_without_its_end_is_read_where_pillow_reads_it() {
+    #[derive(Deserialize)]
+    struct Case {
+        name: String,
+        file: String,
+        /// For each number of bytes cut off: the check sum of the pixels, or nothing where Pillow refuses.
+        reads: Vec<Option<u32>>,
+    }
+    let cases: Vec<Case> = serde_json::from_slice(&fixture("truncated.json")).unwrap();
+    assert_eq!(cases.len(), 16);
+    let mut wrong = Vec::new();
+    for case in cases {
+        let file = unpacked(&case.file);
+        let limits = ImageLimits { alpha: Alpha::Drop, ..ImageLimits::default() };
+        for (cut, expected) in case.reads.iter().enumerate() {
+            let found = image::decode_with(&file[..file.len() - cut], &limits).ok().map(|p| crc32(p.as_raw()));
+            if found != *expected {
+                wrong.push(format!("{}, {cut} bytes less: {found:?}, not {expected:?}", case.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[derive(Deserialize)]
+#[allow(clippy::type_complexity)]
+struct Size(u32, u32, u64, u64, u64, u64, usize, Option<(u32, u32)>, Option<(u32, u32)>, Option<[usize; 2]>);
+
+/// EasyR1's `process_image` and transformers' `smart_resize`, written in Python.
+#[test]
+fn sizes_are_those_of_the_references() {
+    let sizes: Vec<Size> = serde_json::from_slice(&fixture("sizes.json")).unwrap();
+    assert_eq!(sizes.len(), 1500);
+    let (mut grids, mut both) = (0, 0);
+    for Size(w, h, min, max, least, most, factor, reduced, enlarged, grid) in sizes {
+        let limits = ImageLimits {
+            min_pixels: least,
+            max_pixels: most,
+            patch_size: factor / 2,
+            run: RunPixels { min_pixels: min, max_pixels: max },
+            ..Default::default()
+        };
+        let case = format!("{w}x{h} within {min}..{max}, then {least}..{most}");
+        match (image::plan(w, h, &limits), grid) {
+            (Ok(plan), Some(grid)) => {
+                assert_eq!((plan.reduced, plan.enlarged), (reduced, enlarged), "{case}");
+                assert_eq!(image::grid_of(w, h, &limits).unwrap(), [1, grid[0], grid[1]], "{case}");
+                grids += 1;
+                both += usize::from(reduced.is_some() && enlarged.is_some());
+            }
+            (Err(ImageError::AspectRatio { width, height, .. }), None) => assert_eq!((width, height), (w, h)),
+            (found, expected) => panic!("{case}: {found:?}, not {expected:?}"),
+        }
+    }
+    assert!(grids > 1400 && both > 50, "{grids} {both}");
+}
+
+#[test]
+fn pixels_within_the_limits_of_a_run() {
+    #[derive(Deserialize)]
+    struct Case {
+        file: String,
+        run: [u64; 2],
+        first: [u32; 2],
+        pixels: Pixels,
+    }
+    let cases: Vec<Case> = serde_json::from_slice(&fixture("run.json")).unwrap();
+    assert_eq!(cases.len(), 4);
+    for case in cases {
+        let [min_pixels, max_pixels] = case.run;
+        let limits = ImageLimits {
+            min_pixels: 784,
+            max_pixels: 12_845_056,
+            run: RunPixels { min_pixels, max_pixels },
+            ..Default::default()
+        };
+        let picture = image::decode(&unpacked(&case.file)).unwrap();
+        let first = image::process_image(&picture, &limits).unwrap();
+        assert_eq!(first.dimensions(), (case.first[0], case.first[1]));
+        let expected = case.pixels.image();
+        assert_eq!(image::resize_bicubic(&first, case.pixels.0, case.pixels.1), expected, "{:?}", case.run);
+        // The two halves are the whole, and the run's limits do not act on the second.
+        let patches = image::process(&picture, &limits).unwrap();
+        assert_eq!(image::to_patches(&first, &limits).unwrap(), patches);
+        let none = ImageLimits { run: RunPixels::default(), ..limits.clone() };
+        assert_eq!(image::to_patches(&first, &none).unwrap(), patches);
+        assert_eq!(patches.grid_thw, [1, case.pixels.1 as usize / 14, case.pixels.0 as usize / 14]);
     }
 }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder};
+use arrow_array::builder::{BinaryBuilder, ListBuilder, StringBuilder, UInt64Builder};
 use arrow_array::{
-    Array, ArrayRef, Float64Array, Int64Array, ListArray, NullArray, RecordBatch, StringArray, StructArray,
+    Array, ArrayRef, Decimal128Array, Decimal256Array, Float64Array, Int64Array, ListArray, NullArray, RecordBatch,
+    StringArray, StructArray, UInt64Array,
 };
+use arrow_buffer::i256;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use base64::Engine;
+use data::write::{JsonImages, SampleWriter};
 use data::{Cursor, DataSpec, Dataset, ImageSource, Keys, Sample};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
@@ -534,4 +537,238 @@ fn ids_on_several_rows_are_counted() {
     assert_eq!(found.repeated_ids, 2);
     let said = found.to_string();
     assert!(said.contains("named by number instead: 2") && said.contains("set aside: 0 of 3"), "{said}");
+}
+
+/// Numbers with more digits than a number type holds, in every place that becomes text; and through both written forms.
+#[test]
+fn numbers_keep_their_digits() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.jsonl");
+    let long = "12345678901234567890123";
+    let rows = [
+        format!(
+            r#"{{"id": {long}, "problem": "a", "answer": {long}, "more": {{"a": [{long}, 0.10]}}, "solution": -{long}}}"#
+        ),
+        format!(r#"{{"id": {long}4, "problem": "b", "answer": [{long}], "more": [1, 18446744073709551616]}}"#),
+        r#"{"id": 3, "problem": {"a": 1}, "answer": 1}"#.to_owned(),
+        r#"{"id": 4, "problem": 0.1234567890123456789, "answer": 3.14159265358979323846264338327950288, "more": 7.0}"#
+            .to_owned(),
+    ];
+    std::fs::write(&path, rows.join("\n")).unwrap();
+    let keys = Keys { extra: vec!["more".into()], ..Keys::default() };
+    let check = |dataset: &Dataset| {
+        let a = dataset.get(0).unwrap();
+        assert_eq!((a.id.as_str(), a.answer.as_str()), (long, long));
+        assert_eq!(a.extra["more"], format!(r#"{{"a":[{long},0.10]}}"#));
+        assert_eq!(a.solution, Some(format!("-{long}")));
+        let b = dataset.get(1).unwrap();
+        assert_eq!((b.id.as_str(), b.answer.as_str()), (format!("{long}4").as_str(), long));
+        assert_eq!(b.extra["more"], "[1,18446744073709551616]");
+        let last = dataset.get(dataset.len() - 1).unwrap();
+        assert_eq!(last.problem, "0.1234567890123456789");
+        assert_eq!(last.answer, "3.14159265358979323846264338327950288");
+        assert_eq!(last.extra["more"], "7");
+    };
+    let dataset = open_with(&path, &keys);
+    check(&dataset);
+    assert!(dataset.get(2).unwrap_err().reason.contains("`problem`: an object"));
+    for name in ["y.parquet", "y.jsonl"] {
+        let output = dir.join(name);
+        let mut writer = SampleWriter::create(&output, &keys, JsonImages::Files).unwrap();
+        [0, 1, 3].into_iter().for_each(|i| writer.write(&dataset.get(i).unwrap()).unwrap());
+        assert_eq!(writer.finish().unwrap(), 3);
+        check(&open_with(&output, &keys));
+    }
+}
+
+#[test]
+fn numbers_of_parquet_keep_their_digits() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    let wide = i128::from_str_radix("12345678901234567890123456789012345678", 10).unwrap();
+    let decimal = Decimal128Array::from(vec![wide, -1]).with_precision_and_scale(38, 10).unwrap();
+    let wider = Decimal256Array::from(vec![i256::from_i128(wide), i256::from_i128(-7)]);
+    let wider = wider.with_precision_and_scale(60, 0).unwrap();
+    let mut list = ListBuilder::new(UInt64Builder::new());
+    list.append_value([Some(u64::MAX), None]);
+    list.append_value([]);
+    write(
+        &path,
+        vec![
+            ("id", Arc::new(UInt64Array::from(vec![u64::MAX, 0]))),
+            ("problem", texts(["a", "b"])),
+            ("answer", Arc::new(decimal)),
+            ("wider", Arc::new(wider)),
+            ("list", Arc::new(list.finish())),
+            ("signed", Arc::new(Int64Array::from(vec![i64::MIN, 1]))),
+        ],
+        2,
+        false,
+    );
+    let extra = ["wider", "list", "signed"].map(String::from).to_vec();
+    let dataset = open_with(&path, &Keys { extra, ..Keys::default() });
+    let row = dataset.get(0).unwrap();
+    assert_eq!(
+        (row.id.as_str(), row.answer.as_str()),
+        ("18446744073709551615", "1234567890123456789012345678.9012345678")
+    );
+    assert_eq!(row.extra["wider"], "12345678901234567890123456789012345678");
+    assert_eq!(row.extra["list"], "[18446744073709551615,null]");
+    assert_eq!(row.extra["signed"], "-9223372036854775808");
+    let row = dataset.get(1).unwrap();
+    assert_eq!((row.answer.as_str(), row.extra["wider"].as_str()), ("-0.0000000001", "-7"));
+}
+
+#[test]
+fn broken_first_lines_cost_their_rows() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.jsonl");
+    let good = r#"{"id": "g", "problem": "p", "answer": "1"}"#;
+    for (bad, count, reason) in [
+        ("not json\n", 1, "not JSON"),
+        ("\u{feff}not json\n", 1, "not JSON"),
+        ("{\"problem\": \"p\",\n\n", 1, "not JSON"),
+        ("17\n", 1, "not an object"),
+        ("[1, 2]\n", 1, "not an object"),
+        ("[\"a\n", 1, "not JSON"),
+        ("[]\n", 1, "not an object"),
+        ("[{\"problem\": \"p\"}]\n", 1, "not an object"),
+        ("\n \n\"text\"\nnull\n", 2, "not an object"),
+        ("{}\n", 1, "`problem` is missing"),
+        ("{\"other\": 1}\n", 1, "`problem` is missing"),
+        (&"x\n".repeat(300), 300, "not JSON"),
+        ("\0\0\0\n", 1, "not JSON"),
+    ] {
+        std::fs::write(&path, format!("{bad}{good}\r\n{good}\n")).unwrap();
+        let dataset = open(&path);
+        assert_eq!(dataset.len(), count + 2, "{bad:?}");
+        for row in 0..count {
+            let found = dataset.get(row).unwrap_err();
+            assert!(found.reason.contains(reason), "{bad:?}: {found}");
+        }
+        // The id column is found behind the broken rows: both good rows are named g, and so by their number.
+        assert_eq!(dataset.rows_with_repeated_ids(), 2, "{bad:?}");
+        assert_eq!(dataset.get(count).unwrap().problem, "p");
+        assert!(dataset.sources()[0].2.iter().any(|c| c.name == "answer" && c.used), "{bad:?}");
+    }
+    let name = path.display().to_string();
+    for (bytes, expected) in [
+        (b"a,b\n1,2\n".as_slice(), "none of its 2 rows is a JSON object"),
+        (b"PK\x03\x04\x14\0\0\0", "none of its 1 rows is a JSON object"),
+        (b"\xff\xfe{\0}\0", "UTF-16"),
+        (b"{\n  \"data\": []\n}\n", "none of its 3 rows is a JSON object"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123456\n", "git lfs pull"),
+        (b"[\n{\"problem\": \"p\", \"answer\": \"1\"},\n{\"problem\": \"p\"", "truncated"),
+        (b"[\n{\"problem\": \"p\", \"answer\": \"1\"}\n", "truncated"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        assert!(refusal(&name).contains(expected), "{}", refusal(&name));
+    }
+}
+
+#[test]
+fn pointers_of_git_lfs_are_called_by_their_name() {
+    let (_tmp, dir) = folder();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123456\n";
+    for name in ["x.parquet", "x.jsonl", "x.json"] {
+        let path = dir.join(name);
+        std::fs::write(&path, pointer).unwrap();
+        let error = refusal(&path.display().to_string());
+        assert!(error.contains(name) && error.contains("Git LFS pointer") && error.contains("git lfs pull"), "{error}");
+    }
+    std::fs::write(dir.join("p.png"), pointer).unwrap();
+    for picture in [ImageSource::Path(dir.join("p.png")), pointer.as_bytes().to_vec().into()] {
+        let decoded = data::image::decode(&picture.load().unwrap()).unwrap_err();
+        assert_eq!(decoded, picture.header_size().unwrap_err());
+        assert!(decoded.to_string().contains("git lfs pull"), "{decoded}");
+    }
+}
+
+/// MMMU-Pro's form: the columns `image_1` to `image_N`, null where a row has fewer.
+#[test]
+fn numbered_columns_of_parquet() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.parquet");
+    let picture = |names: [Option<&'static str>; 5]| {
+        Arc::new(structs(&names.map(|n| (n.map(|n| n.as_bytes().to_vec()), None)))) as ArrayRef
+    };
+    let nullable = |names: [Option<&'static str>; 5]| {
+        let whole = picture(names.map(|n| n.or(Some(""))));
+        let nulls = names.iter().map(Option::is_some).collect::<arrow_buffer::NullBuffer>();
+        let fields = whole.as_any().downcast_ref::<StructArray>().unwrap().clone().into_parts();
+        Arc::new(StructArray::new(fields.0, fields.1, Some(nulls))) as ArrayRef
+    };
+    write(
+        &path,
+        vec![
+            (
+                "problem",
+                texts(["<image 3> and <image 1>", "<image 1> <image 10>", "<image 2>", "<image> <image>", "<image 2>"]),
+            ),
+            ("answer", texts(["1", "2", "3", "4", "5"])),
+            ("options", texts(["['<image 3>', '<image_1>']", "", "", "", ""])),
+            ("image_10", nullable([None, Some("b10"), None, None, None])),
+            ("image_1", nullable([Some("a1"), Some("b1"), Some("c1"), Some("d1"), Some("e1")])),
+            ("image_2", nullable([None, None, None, Some("d2"), None])),
+            ("image_3", nullable([Some("a3"), None, None, None, Some("e3")])),
+            ("image_4_caption", texts(["", "", "", "", ""])),
+        ],
+        5,
+        false,
+    );
+    let keys = Keys { extra: vec!["options".into()], ..Keys::default() };
+    let dataset = open_with(&path, &keys);
+    let named = |row: usize| {
+        let sample = dataset.get(row).unwrap();
+        let content = data::prompt::split_at_images(&sample.problem, sample.images.len()).unwrap();
+        let place = |c: &data::Content| match c {
+            data::Content::Image(k) => Some(String::from_utf8(bytes_of(&sample.images[*k])).unwrap()),
+            data::Content::Text(_) => None,
+        };
+        content.iter().filter_map(place).collect::<Vec<_>>()
+    };
+    assert_eq!(named(0), ["a3", "a1"]);
+    assert_eq!(dataset.get(0).unwrap().extra["options"], "['<image 2>', '<image 1>']", "its numbers changed as well");
+    assert_eq!(named(1), ["b1", "b10"]);
+    let reason = data::prompt::check_row(&dataset.get(2).unwrap()).unwrap_err().reason;
+    assert!(reason.contains("<image 2> and the row has 1 images"), "{reason}");
+    let reason = dataset.get(4).unwrap_err().reason;
+    assert!(reason.contains("image 2 is named, but it is null"), "{reason}");
+    assert_eq!(named(3), ["d1", "d2"]);
+    let used: Vec<_> = dataset.sources()[0].2.iter().filter(|c| c.used).map(|c| c.name.clone()).collect();
+    assert!(used.contains(&"image_10".into()) && !used.contains(&"image_4_caption".into()), "{used:?}");
+}
+
+#[test]
+fn numbered_keys_of_json() {
+    let (_tmp, dir) = folder();
+    let path = dir.join("x.jsonl");
+    let rows = [
+        r#"{"problem": "<image2>, then <image1>", "answer": "1", "image_1": "1.png", "image_2": {"path": "2.png"}}"#,
+        r#"{"problem": "<image 1>", "answer": "1", "images": ["own.png"], "image_1": "other.png"}"#,
+        r#"{"problem": "<image_3>", "answer": "1", "images": null, "image_1": null, "image_3": ["3.png"]}"#,
+        r#"{"problem": "<image 1>", "answer": "1", "image_0": "0.png"}"#,
+        r#"{"problem": "<image 1>", "answer": "1", "image_1": ["1.png", "2.png"]}"#,
+        r#"{"problem": "<image 2>", "answer": "1", "images": [null, "second.png"]}"#,
+        r#"{"problem": "<image1>", "answer": "1"}"#,
+    ];
+    std::fs::write(&path, rows.join("\n")).unwrap();
+    let dataset = open(&path);
+    let images = |row: usize| -> Vec<String> {
+        let sample = dataset.get(row).unwrap();
+        data::prompt::check_row(&sample).unwrap();
+        let name = |i: &ImageSource| match i {
+            ImageSource::Path(path) => path.file_name().unwrap().to_string_lossy().into_owned(),
+            ImageSource::Bytes(_) => panic!(),
+        };
+        sample.images.iter().map(name).collect()
+    };
+    assert_eq!(images(0), ["1.png", "2.png"]);
+    assert_eq!(images(1), ["own.png"]);
+    assert_eq!(images(2), ["3.png"]);
+    assert!(dataset.get(3).unwrap_err().reason.contains("`image_0`: numbered pictures are counted from 1"));
+    assert!(dataset.get(4).unwrap_err().reason.contains("`image_1`: 2 pictures where one is expected"));
+    assert_eq!(images(5), ["second.png"]);
+    let bad = data::prompt::check_row(&dataset.get(6).unwrap()).unwrap_err();
+    assert!(bad.reason.contains("<image1>") && bad.reason.contains("0 images"), "{bad}");
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use data::prompt::IMAGE_PLACEHOLDER;
+use data::prompt::{IMAGE_PLACEHOLDER, names_pictures};
 use data::{
     BadRow, DataSpec, Dataset, Encoded, FormatPrompt, Keys, Processor, Sample, build_prompt, count_prompt_tokens,
 };
@@ -79,8 +79,7 @@ impl TaskSpec {
             path: path.to_owned(),
             keys,
             image_dir: None,
-            // The toy model is trained on the bare problem.
-            format_prompt: toy.then(|| "none".to_owned()),
+            format_prompt: None,
             system_prompt: None,
             grader: None,
             extract: None,
@@ -138,7 +137,9 @@ impl Task {
         max_prompt_length: Option<usize>,
     ) -> Result<Self, EvalError> {
         let dataset = Dataset::open(&[DataSpec::from(spec.path.as_str())], &spec.keys, spec.image_dir.as_deref())?;
-        let format_prompt = spec.format_prompt.as_deref().unwrap_or(FORMAT_PROMPT);
+        // The toy model is trained on the bare problem.
+        let usual = if spec.path.starts_with("toy:") { "none" } else { FORMAT_PROMPT };
+        let format_prompt = spec.format_prompt.as_deref().unwrap_or(usual);
         let asker = Asker {
             benchmark: spec.benchmark,
             processor: processor.clone(),
@@ -239,7 +240,7 @@ pub(crate) fn bad(sample: &Sample, reason: &str) -> BadRow {
 
 /// MathVista's `query` and the like do not say where the picture stands. A single one stands in front.
 fn place_picture(sample: &mut Sample) {
-    if sample.images.len() == 1 && !sample.problem.contains(IMAGE_PLACEHOLDER) {
+    if sample.images.len() == 1 && !names_pictures(&sample.problem) {
         sample.problem.insert_str(0, IMAGE_PLACEHOLDER);
     }
 }
@@ -305,7 +306,7 @@ mod tests {
         assert_eq!((spec.name.as_str(), spec.path.as_str()), ("geometry3k", "a=b.parquet"));
         assert_eq!(TaskSpec::parse("custom:mine=x.jsonl").unwrap().name, "mine");
         let toy = TaskSpec::parse("sums=toy:sum?rows=2").unwrap();
-        assert_eq!((toy.name.as_str(), toy.format_prompt.as_deref()), ("sums", Some("none")));
+        assert_eq!((toy.name.as_str(), toy.format_prompt), ("sums", None));
         for (text, needle) in [
             ("geo3k", "not NAME=PATH"),
             ("=x", "not NAME=PATH"),

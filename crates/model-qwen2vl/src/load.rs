@@ -56,6 +56,12 @@ fn open(path: PathBuf) -> Result<Shard, ModelError> {
     };
     // SAFETY: the map is read-only and private to this load; a file that is changed meanwhile gives wrong weights, as it would by reading.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
+    if map.starts_with(b"version https://git-lfs.github.com/spec/") {
+        let what =
+            "is a Git LFS pointer, not the weights, which were never fetched; run `git lfs pull` in its repository"
+                .into();
+        return Err(ModelError::Missing { path, what });
+    }
     let (header, meta) = SafeTensors::read_metadata(&map)
         .map_err(|e| ModelError::Damaged { path: path.clone(), reason: e.to_string() })?;
     let data = header + 8;

@@ -53,11 +53,12 @@ pub fn mrope_positions(
                     run - used
                 )));
             }
-            // Images have no duration: the temporal position of every frame is the base (second_per_grid = 0).
-            for _ in 0..t {
+            // Frames of an image are one apart in time, as transformers 5.23 has them; the text goes on behind the larger side,
+            // however many frames there are.
+            for frame in 0..t {
                 for y in 0..h {
                     for x in 0..w {
-                        positions[0].push(next);
+                        positions[0].push(next + frame as i64);
                         positions[1].push(next + y as i64);
                         positions[2].push(next + x as i64);
                     }
@@ -230,6 +231,28 @@ mod tests {
         assert_eq!(p[1], [0, 1, 2, 2, 2, 3, 3, 3, 5]);
         assert_eq!(p[2], [0, 1, 2, 3, 4, 2, 3, 4, 5]);
         assert_eq!(next_position(&p), 6);
+    }
+
+    /// Values of `Qwen2_5_VLModel.get_rope_index` of transformers 5.23.0.
+    #[test]
+    fn frames_of_an_image_are_one_apart() {
+        let c = config();
+        let img = c.image_token_id;
+        // text <three frames of 1x2> text text
+        let mut ids = vec![1];
+        ids.extend([img; 6]);
+        ids.extend([2, 3]);
+        let p = mrope_positions(&c, &ids, &[[3, 2, 4]]).unwrap();
+        assert_eq!(p[0], [0, 1, 1, 2, 2, 3, 3, 3, 4]);
+        assert_eq!(p[1], [0, 1, 1, 1, 1, 1, 1, 3, 4]);
+        assert_eq!(p[2], [0, 1, 2, 1, 2, 1, 2, 3, 4]);
+        assert_eq!(next_position(&p), 5);
+        // text <two frames of 2x3> text
+        let ids: Vec<u32> = [vec![1], vec![img; 12], vec![2]].concat();
+        let p = mrope_positions(&c, &ids, &[[2, 4, 6]]).unwrap();
+        assert_eq!(p[0], [0, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 4]);
+        assert_eq!(p[1], [0, 1, 1, 1, 2, 2, 2, 1, 1, 1, 2, 2, 2, 4]);
+        assert_eq!(p[2], [0, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -116,6 +116,19 @@ impl Companions {
         Ok(Self(files))
     }
 
+    /// Replaces what `revise` gives another content for.
+    ///
+    /// # Errors
+    /// The first error of `revise`.
+    pub fn revise<E>(&mut self, revise: impl Fn(&str, &[u8]) -> Result<Option<Vec<u8>>, E>) -> Result<(), E> {
+        for (name, bytes) in &mut self.0 {
+            if let Some(revised) = revise(name, bytes)? {
+                *bytes = revised;
+            }
+        }
+        Ok(())
+    }
+
     /// Names and contents.
     pub fn files(&self) -> impl Iterator<Item = (&'static str, &[u8])> {
         self.0.iter().map(|(name, bytes)| (*name, &bytes[..]))

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use data::processor::serving;
 use data::{Processor, toy};
 use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::save::Companions;
@@ -162,16 +163,16 @@ pub fn train<B: Kernels>(
     }
     let architecture = architecture(&config, &source)?;
     let processor = Processor::from_folder(&source)?;
-    // 0 keeps the folder's own limit.
-    let or = |value: usize, own: u64| if value == 0 { own } else { value as u64 };
-    let (min, max) = (
-        or(config.data.min_pixels, processor.limits().min_pixels),
-        or(config.data.max_pixels, processor.limits().max_pixels),
-    );
-    let processor = processor.with_limits(min, max)?;
+    let processor = processor
+        .with_limits(config.data.min_pixels as u64, config.data.max_pixels as u64)?
+        .with_picture_settings(config.data.alpha, config.data.exif_orientation);
     check_folder(&source, &processor, &architecture)?;
     let eos = end_tokens(&source, &architecture, &processor)?;
-    let companions = Companions::read(&source)?;
+    let mut companions = Companions::read(&source)?;
+    // Every folder that the run saves says how its pictures became patches.
+    companions
+        .revise(|name, bytes| serving::restate(name, bytes, processor.limits()))
+        .map_err(|reason| TrainError::Input(format!("model folder {}: {reason}", source.display())))?;
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device, folder) = (config.model.init_seed, device.clone(), source.clone());
     let initial = move || match random {

@@ -166,6 +166,8 @@ struct Encoded {
     pixels: Vec<f32>,
     grids: Vec<[usize; 3]>,
     solution: Option<Vec<u32>>,
+    /// The pictures as they stand in the prompt, one for each grid.
+    images: Vec<ImageSource>,
 }
 
 /// A row, encoded; or set aside; or the end of the run.
@@ -438,7 +440,8 @@ impl Encoder {
         Ok(build_prompt(&sample, &self.format, &self.processor, system).map(|encoded| {
             let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
             let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
-            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids, solution })
+            let images = encoded.sources.iter().map(|k| sample.images[*k].clone()).collect();
+            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids, solution, images })
         }))
     }
 }
@@ -455,7 +458,7 @@ impl Encoded {
                 solution: self.solution,
                 task: sample.task,
                 prompt,
-                images: sample.images,
+                images: self.images,
             }),
             Err(error) => Err(BadRow { id: sample.id, index: sample.index, reason: error.to_string() }),
         }

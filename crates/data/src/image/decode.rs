@@ -1,13 +1,14 @@
-//! Encoded bytes -> RGB, with the values that PIL's `convert("RGB")` gives.
+//! Encoded bytes -> RGB, with the values that Pillow gives.
 
 use std::io::Cursor;
 
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
-use super::{ImageLimits, RgbImage, jpeg};
+use super::alpha::{Transparency, to_rgb};
+use super::{ExifOrientation, ImageLimits, RgbImage, exif, gif, jpeg, png};
 use crate::error::ImageError;
 
-/// Width and height from the header; no pixel is decoded.
+/// Width and height from the header, as stored; no pixel is decoded.
 ///
 /// # Errors
 /// Bytes that are no image, or a header that makes no sense.
@@ -24,70 +25,101 @@ pub fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     Ok((width, height))
 }
 
-/// [`decode_within`] the default limit of [`ImageLimits`].
+/// Width and height of the picture that [`decode_with`] gives, from header and metadata; no pixel is decoded.
 ///
 /// # Errors
-/// As [`decode_within`].
-pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
-    decode_within(bytes, ImageLimits::default().max_decoded_pixels)
+/// As [`header_size`].
+pub fn upright_size(bytes: &[u8], setting: ExifOrientation) -> Result<(u32, u32), ImageError> {
+    Ok(exif::orientation(bytes, format_of(bytes)?, setting).size(header_size(bytes)?))
 }
 
-/// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF image; of an animation the first frame. Alpha is dropped, not blended; EXIF
-/// orientation is not applied; 16-bit grey is clipped at 255, which is what PIL does and Qwen's processor sees.
+/// [`decode_with`] the default [`ImageLimits`].
+///
+/// # Errors
+/// As [`decode_with`].
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+    decode_with(bytes, &ImageLimits::default())
+}
+
+/// [`decode_with`] the default [`ImageLimits`] and this limit.
+///
+/// # Errors
+/// As [`decode_with`].
+pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, ImageError> {
+    decode_with(bytes, &ImageLimits { max_decoded_pixels, ..ImageLimits::default() })
+}
+
+/// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF image; of an animation the first frame. What is clear becomes what
+/// [`ImageLimits::alpha`] says, the picture is turned as [`ImageLimits::exif_orientation`] says; 16-bit grey is clipped at 255,
+/// which is what PIL does and Qwen's processor sees.
 ///
 /// # Errors
 /// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels.
-pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, ImageError> {
+pub fn decode_with(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let (width, height) = header_size(bytes)?;
-    if width as u64 * height as u64 > max_decoded_pixels {
-        return Err(ImageError::TooLarge { width, height, limit: max_decoded_pixels });
+    let limit = limits.max_decoded_pixels;
+    if width as u64 * height as u64 > limit {
+        return Err(ImageError::TooLarge { width, height, limit });
     }
     let format = format_of(bytes)?;
-    if format == ImageFormat::Jpeg {
-        let image = jpeg::decode(bytes)?;
-        return match image.dimensions() == (width, height) {
-            true => Ok(image),
-            false => Err(ImageError::Decode("the JPEG file has several sizes".to_owned())),
-        };
-    }
+    let image = match format {
+        ImageFormat::Jpeg => {
+            let image = jpeg::decode(bytes)?;
+            if image.dimensions() != (width, height) {
+                return Err(ImageError::Decode("the JPEG file has several sizes".to_owned()));
+            }
+            image
+        }
+        _ => {
+            let (image, grey16) = pixels(bytes, format).or_else(|error| {
+                // Sixteen bits of four channels, and the filter of each row.
+                let most = (u64::from(width) * 8 + 16) * (u64::from(height) + 16);
+                let whole = (format == ImageFormat::Png).then(|| png::mended(bytes, most)).flatten();
+                whole.and_then(|bytes| pixels(&bytes, format).ok()).ok_or(error)
+            })?;
+            let transparency = transparency(bytes, format);
+            // Grey with a clear colour is decoded to grey with alpha.
+            let grey16 = grey16 || matches!(transparency, Transparency::Colour(_));
+            to_rgb(image, grey16, transparency, limits.alpha)
+        }
+    };
+    Ok(exif::orientation(bytes, format, limits.exif_orientation).turn(image))
+}
+
+/// The pixels as they are stored, and whether they are 16-bit grey.
+fn pixels(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage, bool), ImageError> {
     let fail = |e: ::image::ImageError| ImageError::Decode(e.to_string());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The limit above is the one that counts; the library's own would refuse sizes that are within it.
+    // The limit on pixels is the one that counts; the library's own would refuse sizes that are within it.
     reader.no_limits();
     let decoder = reader.into_decoder().map_err(fail)?;
     let grey16 = decoder.original_color_type() == ::image::ExtendedColorType::L16;
-    let image = DynamicImage::from_decoder(decoder).map_err(fail)?;
-    Ok(to_rgb(image, grey16))
+    Ok((DynamicImage::from_decoder(decoder).map_err(fail)?, grey16))
+}
+
+/// What the file says about its transparency.
+fn transparency(bytes: &[u8], format: ImageFormat) -> Transparency {
+    match format {
+        ImageFormat::Png => png::clear_colour(bytes).map_or(Transparency::Channel, Transparency::Colour),
+        ImageFormat::Gif => gif::uncovered(bytes),
+        ImageFormat::Tiff => match exif::extra_sample(bytes) {
+            Some(0) => Transparency::Unspecified,
+            Some(1) => Transparency::Premultiplied,
+            _ => Transparency::Channel,
+        },
+        _ => Transparency::Channel,
+    }
 }
 
 fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
     }
+    if crate::lfs::is_pointer(bytes) {
+        return Err(ImageError::LfsPointer);
+    }
     ::image::guess_format(bytes).map_err(|_| {
         let head: Vec<String> = bytes.iter().take(8).map(|b| format!("{b:02x}")).collect();
         ImageError::Format(format!("it starts with {}", head.join(" ")))
     })
-}
-
-/// `convert("RGB")`. `grey16`: the file is 16-bit grey, whose values PIL clips; other 16-bit files it reads by the high byte.
-fn to_rgb(image: DynamicImage, grey16: bool) -> RgbImage {
-    let (w, h) = (image.width(), image.height());
-    let high = |v: u16| (v >> 8) as u8;
-    let grey = |v: u16| if grey16 { v.min(255) as u8 } else { high(v) };
-    let pixels: Vec<u8> = match image {
-        DynamicImage::ImageRgb8(image) => return image,
-        DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
-        DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p.0[0]; 3]).collect(),
-        DynamicImage::ImageRgba8(image) => image.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]).collect(),
-        DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect(),
-        DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [grey(p.0[0]); 3]).collect(),
-        DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| p.0.map(high)).collect(),
-        DynamicImage::ImageRgba16(image) => {
-            image.pixels().flat_map(|p| [high(p.0[0]), high(p.0[1]), high(p.0[2])]).collect()
-        }
-        other => return other.into_rgb8(),
-    };
-    // Three bytes a pixel by construction.
-    RgbImage::from_raw(w, h, pixels).unwrap_or_default()
 }

@@ -1,19 +1,28 @@
 //! Encoded picture -> pixel patches, as transformers' Qwen2-VL image processor (the PIL one) computes them.
 //!
 //! ```text
-//! bytes -> decode -> RGB -> (EasyR1's process_image) -> smart_resize, bicubic -> (x / 255 - mean) / std -> patches [N, 1176]
+//! bytes -> decode -> RGB, upright -> EasyR1's process_image (the run's limits)
+//!       -> smart_resize (the model folder's limits), bicubic -> (x / 255 - mean) / std -> patches [N, 1176]
 //! ```
 
+mod alpha;
 mod decode;
+mod exif;
+mod gif;
 mod jpeg;
+mod png;
 mod resample;
 mod size;
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 pub use ::image::RgbImage;
 
-pub use decode::{decode, decode_within, header_size};
+pub use alpha::Alpha;
+pub use decode::{decode, decode_with, decode_within, header_size, upright_size};
+pub use exif::ExifOrientation;
 pub use resample::resize_bicubic;
 pub use size::{Plan, grid_of, plan, smart_resize};
 
@@ -24,12 +33,29 @@ pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// CLIP's channel standard deviations.
 pub const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
-/// Settings of the image processor: `preprocessor_config.json`, with the run's own pixel limits on top.
+/// The pixel limits of a run, EasyR1's `data.min_pixels` and `data.max_pixels`: what its `process_image` keeps a picture within
+/// before the image processor sees it. 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunPixels {
+    /// Pictures with fewer pixels are enlarged to about this many; 0: none is.
+    pub min_pixels: u64,
+    /// Pictures with more pixels are reduced to about this many; 0: none is.
+    pub max_pixels: u64,
+}
+
+impl RunPixels {
+    /// Whether there is no limit at all.
+    pub fn is_empty(&self) -> bool {
+        self.min_pixels == 0 && self.max_pixels == 0
+    }
+}
+
+/// How a picture becomes patches: the model folder's `preprocessor_config.json`, and what a run adds to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageLimits {
-    /// Fewest pixels of a resized picture (`size.shortest_edge` in newer files).
+    /// Fewest pixels of a resized picture, of the model folder (`size.shortest_edge` in newer files).
     pub min_pixels: u64,
-    /// Most pixels of a resized picture (`size.longest_edge` in newer files).
+    /// Most pixels of a resized picture, of the model folder (`size.longest_edge` in newer files).
     pub max_pixels: u64,
     /// Side of a patch, pixels.
     pub patch_size: usize,
@@ -43,10 +69,12 @@ pub struct ImageLimits {
     pub std: [f32; 3],
     /// Pictures whose header states more pixels are refused before decoding.
     pub max_decoded_pixels: u64,
-    /// Whether EasyR1's `process_image` runs first: shrink to `max_pixels`, then enlarge to `min_pixels`, keeping the aspect
-    /// ratio and cutting sizes to whole pixels. On when a run sets its own limits
-    /// ([`crate::Processor::with_limits`]); off with the limits of the model folder, as transformers does it.
-    pub process_image: bool,
+    /// The run's own limits, applied by [`process_image`] before `smart_resize` applies the folder's.
+    pub run: RunPixels,
+    /// What becomes of transparency.
+    pub alpha: Alpha,
+    /// Whether pictures are turned as their EXIF says.
+    pub exif_orientation: ExifOrientation,
 }
 
 impl Default for ImageLimits {
@@ -61,7 +89,9 @@ impl Default for ImageLimits {
             mean: CLIP_MEAN,
             std: CLIP_STD,
             max_decoded_pixels: 89_478_485,
-            process_image: false,
+            run: RunPixels::default(),
+            alpha: Alpha::default(),
+            exif_orientation: ExifOrientation::default(),
         }
     }
 }
@@ -107,6 +137,18 @@ impl ImageLimits {
                 f = self.factor()
             )));
         }
+        let RunPixels { min_pixels, max_pixels } = self.run;
+        if max_pixels > 0 && min_pixels > max_pixels {
+            return Err(ImageError::Limits(format!(
+                "min_pixels ({min_pixels}) of the run must be at most its max_pixels ({max_pixels})"
+            )));
+        }
+        if min_pixels > self.max_decoded_pixels {
+            return Err(ImageError::Limits(format!(
+                "min_pixels ({min_pixels}) of the run is more than a picture may have ({} pixels)",
+                self.max_decoded_pixels
+            )));
+        }
         if !self.std.iter().all(|s| s.is_finite() && *s != 0.0) || !self.mean.iter().all(|m| m.is_finite()) {
             return bad("image_mean must be finite and image_std finite and not zero");
         }
@@ -135,34 +177,41 @@ impl Patches {
     }
 }
 
-/// Resizes, normalises and cuts a picture.
+/// Resizes, normalises and cuts a picture: [`process_image`], then [`to_patches`].
 ///
 /// # Errors
 /// An aspect ratio above 200, or limits that no picture can satisfy.
 pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
-    let resized = process_image(image, limits)?;
-    process_resized(resized.as_ref().unwrap_or(image), limits)
-}
-
-/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits. `None` where it
-/// stays as it is.
-///
-/// # Errors
-/// As [`process`].
-pub fn process_image(image: &RgbImage, limits: &ImageLimits) -> Result<Option<RgbImage>, ImageError> {
     let plan = plan(image.width(), image.height(), limits)?;
-    Ok(plan.first.map(|(w, h)| resize_bicubic(image, w, h)))
+    let (w, h) = plan.last;
+    Ok(patchify(&resize_bicubic(&resize_for_run(image, &plan), w, h), limits))
 }
 
-/// The other steps of [`process`], for a picture that [`process_image`] has seen: `smart_resize`, normalisation and
-/// patches.
+/// EasyR1's `process_image`: keeps a picture within the limits of the run ([`ImageLimits::run`]) and changes nothing else. Its
+/// result is what [`to_patches`] takes; a picture that is changed between the two (VPPO's blackout) goes through both.
 ///
 /// # Errors
 /// As [`process`].
-pub fn process_resized(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
-    let rest = ImageLimits { process_image: false, ..limits.clone() };
-    let (w, h) = plan(image.width(), image.height(), &rest)?.last;
+pub fn process_image<'a>(image: &'a RgbImage, limits: &ImageLimits) -> Result<Cow<'a, RgbImage>, ImageError> {
+    Ok(resize_for_run(image, &plan(image.width(), image.height(), limits)?))
+}
+
+/// What transformers' image processor makes of a picture that [`process_image`] has resized: `smart_resize` within the model
+/// folder's limits, normalisation, patches. The limits of the run are not applied again.
+///
+/// # Errors
+/// As [`process`].
+pub fn to_patches(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
+    let (w, h) = size::within_folder(image.width(), image.height(), limits)?;
     Ok(patchify(&resize_bicubic(image, w, h), limits))
+}
+
+/// The first two steps of a plan, one after the other, as EasyR1 takes them.
+fn resize_for_run<'a>(image: &'a RgbImage, plan: &Plan) -> Cow<'a, RgbImage> {
+    [plan.reduced, plan.enlarged]
+        .into_iter()
+        .flatten()
+        .fold(Cow::Borrowed(image), |image, (w, h)| Cow::Owned(resize_bicubic(&image, w, h)))
 }
 
 /// Cuts a picture whose sides are multiples of `patch_size * merge_size`.

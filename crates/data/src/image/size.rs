@@ -6,39 +6,54 @@ use crate::error::ImageError;
 /// The resizing steps of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Plan {
-    /// Width and height after EasyR1's `process_image`, where it changes them.
-    pub first: Option<(u32, u32)>,
-    /// Final width and height: multiples of `patch_size * merge_size`.
+    /// Width and height after EasyR1's `process_image` has reduced it to the run's `max_pixels`, where it does.
+    pub reduced: Option<(u32, u32)>,
+    /// Width and height after EasyR1's `process_image` has enlarged that to the run's `min_pixels`, where it does.
+    pub enlarged: Option<(u32, u32)>,
+    /// Final width and height: multiples of `patch_size * merge_size` within the model folder's limits.
     pub last: (u32, u32),
 }
 
-/// The steps for a picture of `width` x `height`.
+/// The steps for a picture of `width` x `height`, turned upright.
 ///
 /// # Errors
 /// No pixels, an aspect ratio above 200, or impossible limits.
 pub fn plan(width: u32, height: u32, limits: &ImageLimits) -> Result<Plan, ImageError> {
-    limits.validate()?;
-    let (mut w, mut h) = (width, height);
-    if limits.process_image && w > 0 && h > 0 {
-        // Both tests, in this order: cutting to whole pixels after shrinking can fall below the lower limit.
-        let area = |w: u32, h: u32| w as u64 * h as u64;
-        let scaled = |limit: u64, w: u32, h: u32| {
-            let factor = (limit as f64 / area(w, h) as f64).sqrt();
-            ((w as f64 * factor) as u32, (h as f64 * factor) as u32)
-        };
-        if area(w, h) > limits.max_pixels {
-            (w, h) = scaled(limits.max_pixels, w, h);
-        }
-        if w > 0 && h > 0 && area(w, h) < limits.min_pixels {
-            (w, h) = scaled(limits.min_pixels, w, h);
-        }
-        if w == 0 || h == 0 {
-            return Err(ImageError::AspectRatio { width, height });
-        }
+    if width == 0 || height == 0 {
+        return Err(ImageError::NoPixels { width, height });
     }
-    let (last_h, last_w) = smart_resize(h, w, limits.factor() as u32, limits.min_pixels, limits.max_pixels)?;
-    let first = ((w, h) != (width, height)).then_some((w, h));
-    Ok(Plan { first, last: (last_w, last_h) })
+    let area = |(w, h): (u32, u32)| u64::from(w) * u64::from(h);
+    // Python's `int` cuts towards zero.
+    let scaled = |limit: u64, (w, h): (u32, u32)| {
+        let factor = (limit as f64 / area((w, h)) as f64).sqrt();
+        ((f64::from(w) * factor) as u32, (f64::from(h) * factor) as u32)
+    };
+    let too_elongated = |resized| ImageError::AspectRatio { width, height, resized };
+    let size = (width, height);
+    let most = limits.run.max_pixels;
+    let reduced = (most > 0 && area(size) > most).then(|| scaled(most, size));
+    let size = reduced.unwrap_or(size);
+    // A side that was cut to nothing cannot be enlarged again.
+    if area(size) == 0 {
+        return Err(too_elongated(Some(size)));
+    }
+    // Both tests, in this order: cutting to whole pixels after reducing can fall below the lower limit.
+    let least = limits.run.min_pixels;
+    let enlarged = (area(size) < least).then(|| scaled(least, size));
+    let size = enlarged.unwrap_or(size);
+    let last = within_folder(size.0, size.1, limits).map_err(|e| match e {
+        // The message names the picture as it is stored, which its owner knows.
+        ImageError::AspectRatio { .. } => too_elongated(reduced.or(enlarged).and(Some(size))),
+        other => other,
+    })?;
+    Ok(Plan { reduced, enlarged, last })
+}
+
+/// Width and height after `smart_resize` within the limits of the model folder.
+pub(super) fn within_folder(width: u32, height: u32, limits: &ImageLimits) -> Result<(u32, u32), ImageError> {
+    limits.validate()?;
+    let (h, w) = smart_resize(height, width, limits.factor() as u32, limits.min_pixels, limits.max_pixels)?;
+    Ok((w, h))
 }
 
 /// Qwen2-VL's `smart_resize`: (height, width) rounded to multiples of `factor`, with `min_pixels <= height * width <=
@@ -57,7 +72,7 @@ pub fn smart_resize(
         return Err(ImageError::NoPixels { width, height });
     }
     if height.max(width) as f64 / height.min(width) as f64 > 200.0 {
-        return Err(ImageError::AspectRatio { width, height });
+        return Err(ImageError::AspectRatio { width, height, resized: None });
     }
     let f = factor as f64;
     let (h, w) = (height as f64, width as f64);
@@ -76,7 +91,7 @@ pub fn smart_resize(
     Ok((h_bar as u32, w_bar as u32))
 }
 
-/// Frames, rows and columns of patches of a picture of `width` x `height`, no pixel decoded.
+/// Frames, rows and columns of patches of a picture of `width` x `height` (turned upright), no pixel decoded.
 ///
 /// # Errors
 /// As [`plan`].
@@ -87,6 +102,7 @@ pub fn grid_of(width: u32, height: u32, limits: &ImageLimits) -> Result<[usize; 
 
 #[cfg(test)]
 mod tests {
+    use super::super::RunPixels;
     use super::*;
 
     #[test]
@@ -106,23 +122,55 @@ mod tests {
         assert!(matches!(smart_resize(0, 5, 28, 3136, 1_003_520), Err(ImageError::NoPixels { .. })));
     }
 
+    fn with_run(min_pixels: u64, max_pixels: u64) -> ImageLimits {
+        let run = RunPixels { min_pixels, max_pixels };
+        ImageLimits { min_pixels: 3136, max_pixels: 12_845_056, run, ..Default::default() }
+    }
+
     #[test]
-    fn process_image_first() {
-        let limits =
-            ImageLimits { min_pixels: 262_144, max_pixels: 1_048_576, process_image: true, ..Default::default() };
+    fn the_run_s_limits_act_before_smart_resize_and_not_in_it() {
+        // 224 x 224 -> 512 x 512 -> 504 x 504, 36 x 36 patches; not 532 x 532, as the limit in smart_resize would make it.
+        let grid = |w, h, min, max| grid_of(w, h, &with_run(min, max)).unwrap();
+        assert_eq!(grid(224, 224, 262_144, 4_194_304), [1, 36, 36]);
+        // 1000 x 1010 -> 996 x 1006 -> 1008 x 1008, although that is more than max_pixels.
+        assert_eq!(plan(1000, 1010, &with_run(0, 1_003_520)).unwrap().reduced, Some((996, 1006)));
+        assert_eq!(grid(1000, 1010, 0, 1_003_520), [1, 72, 72]);
+        // Without limits of the run there is one step only.
+        let plan = plan(127, 2077, &with_run(0, 0)).unwrap();
+        assert_eq!((plan.reduced, plan.enlarged), (None, None));
+    }
+
+    #[test]
+    fn process_image_cuts_to_whole_pixels() {
+        let limits = with_run(262_144, 1_048_576);
         // sqrt(1048576 / 12e6) = 0.29560...: 4000 -> 1182, 3000 -> 886.
-        assert_eq!(plan(4000, 3000, &limits).unwrap().first, Some((1182, 886)));
-        // 300 * sqrt(262144 / 60000) = 627.06, 200 -> 418.04; their product is below the limit, and so smart_resize enlarges.
-        let small = plan(300, 200, &limits).unwrap();
-        assert_eq!(small.first, Some((627, 418)));
-        assert!(small.last.0 as u64 * small.last.1 as u64 >= 262_144);
-        assert_eq!(plan(800, 700, &limits).unwrap().first, None);
+        assert_eq!(plan(4000, 3000, &limits).unwrap().reduced, Some((1182, 886)));
+        // 300 * sqrt(262144 / 60000) = 627.06, 200 -> 418.04.
+        assert_eq!(plan(300, 200, &limits).unwrap().enlarged, Some((627, 418)));
+        let none = plan(800, 700, &limits).unwrap();
+        assert_eq!((none.reduced, none.enlarged), (None, None));
+        // Both: 200 x 200 -> 99 x 99 (sqrt(9990) = 99.95), 9801 pixels, less than 9900 -> 99 * sqrt(9900 / 9801) = 99.498.
+        let both = plan(200, 200, &with_run(9900, 9990)).unwrap();
+        assert_eq!((both.reduced, both.enlarged), (Some((99, 99)), Some((99, 99))));
+    }
+
+    #[test]
+    fn too_elongated_is_said_of_the_stored_size() {
+        let error = plan(201, 1, &with_run(262_144, 0)).unwrap_err().to_string();
+        assert!(error.starts_with("201x1 is too elongated") && error.contains("7258x36"), "{error}");
+        let error = plan(30_000, 2, &with_run(0, 400)).unwrap_err().to_string();
+        assert!(error.starts_with("30000x2 is too elongated"), "{error}");
+        let error = plan(201, 1, &with_run(0, 0)).unwrap_err().to_string();
+        assert_eq!(error, "201x1 is too elongated: the aspect ratio must not exceed 200");
     }
 
     #[test]
     fn impossible_limits_are_named() {
         let limits = ImageLimits { min_pixels: 10, max_pixels: 5, ..Default::default() };
         assert!(plan(100, 100, &limits).unwrap_err().to_string().contains("min_pixels (10)"));
+        let error = plan(100, 100, &with_run(50, 40)).unwrap_err().to_string();
+        assert!(error.contains("min_pixels (50) of the run") && error.contains("max_pixels (40)"), "{error}");
+        assert!(plan(100, 100, &with_run(5_000_000_000, 0)).unwrap_err().to_string().contains("5000000000"));
         let limits = ImageLimits { min_pixels: 10, max_pixels: 500, ..Default::default() };
         assert!(plan(100, 100, &limits).unwrap_err().to_string().contains("28x28"));
     }

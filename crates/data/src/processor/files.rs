@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 
 use super::template::ChatTemplate;
-use super::{Processor, VisionIds};
+use super::{Processor, VisionIds, serving};
 use crate::error::DataError;
 use crate::image::ImageLimits;
+use crate::lfs;
 
 /// What `generation_config.json` says about sampling; all optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -61,6 +62,9 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
         ),
         _ => DataError::io(&path, e),
     })?;
+    if lfs::is_pointer(&bytes) {
+        return Err(DataError::file(path, lfs::REASON));
+    }
     let mut tokenizer =
         Tokenizer::from_bytes(bytes).map_err(|e| fail(format!("tokenizer.json cannot be read: {e}")))?;
     // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
@@ -146,13 +150,16 @@ fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
 }
 
 /// A JSON object; `None` when there is no such file.
-fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>, DataError> {
+pub(super) fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>, DataError> {
     let path = dir.join(name);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(DataError::io(path, e)),
     };
+    if lfs::is_pointer(&bytes) {
+        return Err(DataError::file(path, lfs::REASON));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(map)) => Ok(Some(map)),
         Ok(_) => Err(DataError::file(path, "is not a JSON object")),
@@ -193,7 +200,11 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
         Some(inner) => ("processor_config.json", inner.clone()),
         None => match object(dir, "preprocessor_config.json")? {
             Some(map) => ("preprocessor_config.json", map),
-            None if nested.is_some() => return Err(fail("processor_config.json has no image_processor".into())),
+            None if nested.is_some() => {
+                return Err(fail(
+                    "has no preprocessor_config.json, and its processor_config.json has no image_processor".into(),
+                ));
+            }
             None => return Err(fail("has neither preprocessor_config.json nor processor_config.json".into())),
         },
     };
@@ -241,6 +252,7 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
         std: triple("image_std", default.std)?,
         ..default
     };
+    let limits = serving::read(&map, limits).map_err(|e| fail(format!("{name}: {e}")))?;
     limits.validate().map_err(|e| fail(format!("{name}: {e}")))?;
     Ok(limits)
 }

@@ -1,6 +1,7 @@
 //! A model folder's tokenizer, chat template and image settings as one thing that turns a conversation into ids and patches.
 
 mod files;
+pub mod serving;
 mod stream;
 mod template;
 
@@ -12,7 +13,7 @@ pub use files::GenerationConfig;
 pub use stream::StreamDecoder;
 
 use crate::error::{DataError, ImageError};
-use crate::image::{self, ImageLimits, Patches};
+use crate::image::{self, Alpha, ExifOrientation, ImageLimits, Patches, RgbImage, RunPixels};
 use crate::sample::ImageSource;
 use template::ChatTemplate;
 
@@ -32,6 +33,8 @@ pub struct Encoded {
     pub input_ids: Vec<u32>,
     /// Pictures in the order of their placeholders.
     pub images: Vec<Patches>,
+    /// Of each of them the index among the images that were given: a picture may stand in several places.
+    pub sources: Vec<usize>,
 }
 
 /// Tokenizer, chat template and image settings of a Qwen2.5-VL folder. `Send + Sync`.
@@ -78,16 +81,30 @@ impl Processor {
         files::load(dir)
     }
 
-    /// Sets the run's own pixel limits, EasyR1's `min_pixels` and `max_pixels`: [`ImageLimits::process_image`] first, then
-    /// `smart_resize` within the same limits.
+    /// Sets the run's own pixel limits, EasyR1's `min_pixels` and `max_pixels`; 0 is no limit. Its `process_image` keeps pictures
+    /// within them ([`image::process_image`]); `smart_resize` then takes the limits of the model folder, not these.
     ///
     /// # Errors
     /// Limits that no picture can satisfy.
     pub fn with_limits(mut self, min_pixels: u64, max_pixels: u64) -> Result<Self, DataError> {
-        let limits = ImageLimits { min_pixels, max_pixels, process_image: true, ..self.limits };
+        let limits = ImageLimits { run: RunPixels { min_pixels, max_pixels }, ..self.limits };
         limits.validate().map_err(|e| DataError::Prompt(e.to_string()))?;
         self.limits = limits;
         Ok(self)
+    }
+
+    /// Sets what becomes of transparency, and whether pictures are turned as their EXIF says.
+    pub fn with_picture_settings(mut self, alpha: Alpha, exif_orientation: ExifOrientation) -> Self {
+        self.limits = ImageLimits { alpha, exif_orientation, ..self.limits };
+        self
+    }
+
+    /// A picture as the settings in force decode it: RGB, upright, of its own size.
+    ///
+    /// # Errors
+    /// A file that cannot be read, no image, too many pixels.
+    pub fn picture(&self, source: &ImageSource) -> Result<RgbImage, ImageError> {
+        image::decode_with(&source.load()?, &self.limits)
     }
 
     /// The image settings in force.
@@ -163,11 +180,16 @@ impl Processor {
         images: &[ImageSource],
     ) -> Result<Encoded, DataError> {
         let compact = self.compact_ids(system, content, images.len())?;
-        let mut patches = Vec::new();
-        for index in placeholders(content) {
+        let sources: Vec<usize> = placeholders(content).collect();
+        let mut patches: Vec<Patches> = Vec::with_capacity(sources.len());
+        for (k, &index) in sources.iter().enumerate() {
+            // A picture that has been here before is not decoded again.
+            if let Some(earlier) = sources[..k].iter().position(|s| *s == index) {
+                patches.push(patches[earlier].clone());
+                continue;
+            }
             let fail = |source| DataError::Image { index: index + 1, source };
-            let bytes = images[index].load().map_err(fail)?;
-            let image = image::decode_within(&bytes, self.limits.max_decoded_pixels).map_err(fail)?;
+            let image = self.picture(&images[index]).map_err(fail)?;
             patches.push(image::process(&image, &self.limits).map_err(fail)?);
         }
         let mut counts = patches.iter().map(|p| self.limits.tokens(p.grid_thw));
@@ -176,7 +198,7 @@ impl Processor {
             let copies = if id == self.vision.image_pad { counts.next().unwrap_or(0) } else { 1 };
             input_ids.extend(std::iter::repeat_n(id, copies));
         }
-        Ok(Encoded { input_ids, images: patches })
+        Ok(Encoded { input_ids, images: patches, sources })
     }
 
     /// The length of [`Processor::encode`]'s `input_ids`, from image headers alone: no pixel is decoded.
@@ -202,7 +224,7 @@ impl Processor {
     /// # Errors
     /// No image, too many pixels, too elongated.
     pub fn count_image_tokens(&self, image: &ImageSource) -> Result<usize, ImageError> {
-        let (width, height) = image.header_size()?;
+        let (width, height) = image.upright_size(self.limits.exif_orientation)?;
         let limit = self.limits.max_decoded_pixels;
         if width as u64 * height as u64 > limit {
             return Err(ImageError::TooLarge { width, height, limit });

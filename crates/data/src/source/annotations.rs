@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
-use serde_json::{Map, Value};
 
+use super::value::{Json, Object};
 use super::{Column, RawRow, Source, json};
 use crate::error::DataError;
 use crate::sample::Keys;
@@ -29,10 +29,10 @@ enum Form {
 
 /// Whether a `dataset_info.json` is of this form; the Hugging Face `datasets` library writes another file of that name.
 pub(super) fn is_annotations(info: &Path) -> bool {
-    read(info).is_ok_and(|entries| entries.values().any(|e| e.get("file_name").is_some()))
+    read(info).is_ok_and(|entries| entries.iter().any(|(_, e)| e.get("file_name").is_some()))
 }
 
-fn read(info: &Path) -> Result<Map<String, Value>, DataError> {
+fn read(info: &Path) -> Result<Object, DataError> {
     let bytes = std::fs::read(info).map_err(|e| DataError::io(info, e))?;
     json::parse(&bytes).map_err(|reason| DataError::file(info, reason))
 }
@@ -45,15 +45,15 @@ pub(super) fn open(
     image_dir: Option<&Path>,
 ) -> Result<AnnotationSource, DataError> {
     let entries = read(info)?;
-    let names = || entries.keys().cloned().collect::<Vec<_>>().join(", ");
+    let names = || entries.keys().collect::<Vec<_>>().join(", ");
     let (name, entry) = match name {
-        Some(name) => match entries.get_key_value(name) {
-            Some(found) => found,
+        Some(name) => match entries.get(name) {
+            Some(found) => (name, found),
             None => {
                 return Err(DataError::file(info, format!("has no entry {name:?}; it has {}", names())));
             }
         },
-        None => match (entries.iter().next(), entries.len()) {
+        None => match (entries.iter().next(), entries.iter().len()) {
             (Some(found), 1) => found,
             _ => {
                 return Err(DataError::file(info, format!("has several entries; pick one with @: {}", names())));
@@ -61,13 +61,13 @@ pub(super) fn open(
         },
     };
     let folder = info.parent().unwrap_or(Path::new(""));
-    let Some(file_name) = entry.get("file_name").and_then(Value::as_str) else {
+    let Some(file_name) = entry.get("file_name").and_then(Json::as_str) else {
         return Err(DataError::file(info, format!("entry {name:?} has no file_name")));
     };
     let text = |part: &str, key: &str, default: &str| {
-        entry.get(part).and_then(|c| c.get(key)).and_then(Value::as_str).unwrap_or(default).to_owned()
+        entry.get(part).and_then(|c| c.get(key)).and_then(Json::as_str).unwrap_or(default).to_owned()
     };
-    let form = match entry.get("formatting").and_then(Value::as_str).unwrap_or("alpaca") {
+    let form = match entry.get("formatting").and_then(Json::as_str).unwrap_or("alpaca") {
         "sharegpt" => Form::ShareGpt {
             messages: text("columns", "messages", "conversations"),
             role: text("tags", "role_tag", "from"),
@@ -102,13 +102,13 @@ pub(super) fn open(
 }
 
 impl AnnotationSource {
-    fn object(&self, i: usize) -> Result<Map<String, Value>, String> {
+    fn object(&self, i: usize) -> Result<Object, String> {
         let (start, end) = self.rows[i];
         json::parse(&self.map[start..end])
     }
 
     /// Problem and response.
-    fn turns(&self, object: &Map<String, Value>) -> Result<(Option<String>, Option<String>), String> {
+    fn turns(&self, object: &Object) -> Result<(Option<String>, Option<String>), String> {
         match &self.form {
             Form::Alpaca { prompt, query, response } => {
                 let problem = match (json::text(object.get(prompt))?, json::text(object.get(query))?) {
@@ -118,12 +118,12 @@ impl AnnotationSource {
                 Ok((problem, json::text(object.get(response))?))
             }
             Form::ShareGpt { messages, role, content, user, assistant, system } => {
-                let Some(Value::Array(turns)) = object.get(messages) else {
+                let Some(Json::Array(turns)) = object.get(messages) else {
                     return Err(format!("`{messages}` is not a list of turns"));
                 };
                 let (mut problem, mut response) = (None, None);
                 for turn in turns {
-                    let who = turn.get(role).and_then(Value::as_str).unwrap_or_default();
+                    let who = turn.get(role).and_then(Json::as_str).unwrap_or_default();
                     let said = json::text(turn.get(content))?;
                     if who == user && problem.is_none() {
                         problem = said;

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
+    Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, Float16Type, Float32Type, Float64Type, Int8Type,
+    Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_schema::DataType;
-use serde_json::Value;
 
 use super::RowImages;
+use super::value::Json;
 use crate::sample::ImageSource;
 
 /// Text of cell `i`: strings as they are, numbers written out (`3.0` becomes `3`), booleans as Python writes them, lists of
@@ -40,7 +40,10 @@ pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String
         DataType::Float16 => number!(Float16Type),
         DataType::Float32 => number!(Float32Type),
         DataType::Float64 => number!(Float64Type),
+        DataType::Decimal32(..) => array.as_primitive::<Decimal32Type>().value_as_string(i),
+        DataType::Decimal64(..) => array.as_primitive::<Decimal64Type>().value_as_string(i),
         DataType::Decimal128(..) => array.as_primitive::<Decimal128Type>().value_as_string(i),
+        DataType::Decimal256(..) => array.as_primitive::<Decimal256Type>().value_as_string(i),
         DataType::Boolean => if array.as_boolean().value(i) { "True" } else { "False" }.to_owned(),
         DataType::Null => return Ok(None),
         DataType::Dictionary(..) => {
@@ -68,11 +71,14 @@ pub(super) fn text_or_list(array: &dyn Array, i: usize) -> Option<String> {
     text(array, i).unwrap_or_else(|_| json(array, i).map(|value| value.to_string()))
 }
 
-/// Texts and lists of them, of any depth.
-fn json(array: &dyn Array, i: usize) -> Option<Value> {
+/// Texts, numbers and lists of them, of any depth.
+fn json(array: &dyn Array, i: usize) -> Option<Json> {
     match list(array, i).filter(|_| !array.is_null(i)) {
-        Some(items) => Some((0..items.len()).map(|k| json(&items, k).unwrap_or(Value::Null)).collect()),
-        None => text(array, i).ok().flatten().map(Value::String),
+        Some(items) => Some(Json::Array((0..items.len()).map(|k| json(&items, k).unwrap_or(Json::Null)).collect())),
+        None => {
+            let text = text(array, i).ok().flatten()?;
+            Some(if array.data_type().is_numeric() { Json::Number(text) } else { Json::String(text) })
+        }
     }
 }
 
@@ -85,20 +91,17 @@ fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     })
 }
 
-/// Pictures of cell `i`: a list, or a single picture. Null cells and null elements of a list hold no picture.
+/// Pictures of cell `i`: a list, or a single picture. A null cell holds none, a null element of a list leaves a number out.
 pub(super) fn images(array: &dyn Array, i: usize, root: &Path) -> RowImages {
     if array.is_null(i) {
         return Ok(Vec::new());
     }
     match list(array, i) {
         Some(items) => {
-            let mut out = Vec::with_capacity(items.len());
-            for k in 0..items.len() {
-                out.extend(image(&items, k, root).map_err(|e| format!("image {}: {e}", k + 1))?);
-            }
-            Ok(out)
+            let one = |k| image(&items, k, root).map_err(|e| format!("image {}: {e}", k + 1));
+            (0..items.len()).map(one).collect()
         }
-        None => Ok(image(array, i, root)?.into_iter().collect()),
+        None => Ok(image(array, i, root)?.map(Some).into_iter().collect()),
     }
 }
 

@@ -8,10 +8,12 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use memmap2::Mmap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
-use super::{Column, RawRow, RowImages, Source};
+use super::value::{Json, Object, number_text};
+use super::{Column, RawRow, RowImages, Source, numbered};
 use crate::error::DataError;
+use crate::lfs;
 use crate::sample::{ImageSource, Keys};
 
 pub(super) struct JsonSource {
@@ -27,26 +29,50 @@ impl JsonSource {
     pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
         let (map, rows) = index(path)?;
         let source = Self { path: path.to_path_buf(), root, map, rows, keys: keys.clone() };
-        let first = source.object(0).map_err(|reason| DataError::file(path, reason))?;
-        let names = || first.keys().cloned().collect::<Vec<_>>().join(", ");
-        let has = |key: &str| first.contains_key(key);
+        let sample = sample_of_rows(&source.map, &source.rows).map_err(|reason| DataError::file(path, reason))?;
+        let has = |key: &str| sample.iter().any(|keys| keys.iter().any(|k| k == key));
         for (key, option, needed) in
             [(&keys.prompt_key, "prompt_key", true), (&keys.answer_key, "answer_key", !has(&keys.solution_key))]
         {
             if needed && !has(key) {
+                let names = sample.first().map(|keys| keys.join(", ")).unwrap_or_default();
                 return Err(DataError::file(
                     path,
-                    format!("no key {key:?}; the first row has {}; set {option} to the right one", names()),
+                    format!("no key {key:?}; the first row has {names}; set {option} to the right one"),
                 ));
             }
         }
         Ok(source)
     }
 
-    fn object(&self, i: usize) -> Result<Map<String, Value>, String> {
+    fn object(&self, i: usize) -> Result<Object, String> {
         let (start, end) = self.rows[i];
         parse(&self.map[start..end])
     }
+}
+
+/// Rows that tell which keys a file has.
+const SAMPLE: usize = 100;
+
+/// The keys of the first rows that are objects. Those before them are broken, and are named when they are read.
+fn sample_of_rows(bytes: &[u8], rows: &[(usize, usize)]) -> Result<Vec<Vec<String>>, String> {
+    let keys = |&(start, end): &(usize, usize)| {
+        let mut keyring = Keyring::default();
+        let mut row = serde_json::Deserializer::from_slice(&bytes[start..end]);
+        let read = (&mut keyring).deserialize(&mut row).and_then(|()| row.end());
+        read.is_ok().then(|| keyring.keys.into_iter().map(|(key, _)| key).collect::<Vec<_>>())
+    };
+    let sample: Vec<_> = rows.iter().filter_map(keys).take(SAMPLE).collect();
+    if !sample.is_empty() {
+        return Ok(sample);
+    }
+    let (start, end) = rows[0];
+    let reason = parse(&bytes[start..end]).err().unwrap_or_default();
+    let what = match bytes {
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => "it is written in UTF-16; save it in UTF-8",
+        _ => "is it a JSON lines file, or a list of objects?",
+    };
+    Err(format!("none of its {} rows is a JSON object ({what}); the first: {reason}", rows.len()))
 }
 
 /// Maps a file and finds its objects.
@@ -58,9 +84,17 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     }
     // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend against.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io(path, e))?;
+    if lfs::is_pointer(&map) {
+        return Err(DataError::file(path, lfs::REASON));
+    }
     let start = if map.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
     let rows = match map[start..].iter().find(|b| !b.is_ascii_whitespace()) {
-        Some(b'[') => elements(&map, start).map_err(|reason| DataError::file(path, reason))?,
+        Some(b'[') => match elements(&map, start) {
+            Ok(rows) => rows,
+            // A broken first line may begin like a list.
+            Err(_) if is_broken_line(&map[start..]) => lines(&map, start),
+            Err(reason) => return Err(DataError::file(path, reason)),
+        },
         Some(_) => lines(&map, start),
         None => Vec::new(),
     };
@@ -68,6 +102,15 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
         return Err(DataError::file(path, "has no rows"));
     }
     Ok((map, rows))
+}
+
+/// Whether the first line, which begins with `[`, is a row of JSON lines that is no object: the next one is one. A list may be
+/// broken into lines, too, but not like this.
+fn is_broken_line(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let is_list = first == b"[" || first[1..].trim_ascii_start().starts_with(b"{") && !first.ends_with(b"]");
+    !is_list && lines.next().is_some_and(|line| parse(line).is_ok())
 }
 
 fn lines(bytes: &[u8], mut start: usize) -> Vec<(usize, usize)> {
@@ -120,25 +163,26 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
 }
 
 /// One object, or why it is none.
-pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, String> {
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(map)) => Ok(map),
+pub(super) fn parse(bytes: &[u8]) -> Result<Object, String> {
+    match Json::parse(bytes) {
+        Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err("the row is JSON but not an object".to_owned()),
         Err(e) => Err(format!("not JSON: {e}")),
     }
 }
 
-/// The value of `key` in each row, when the first row has it. Everything else is skipped, not parsed: rows can hold megabytes of
-/// base64.
+/// The value of `key` in each row, when one of the first rows has it. Everything else is skipped, not parsed: rows can hold
+/// megabytes of base64.
 pub(super) fn ids(bytes: &[u8], rows: &[(usize, usize)], key: &str) -> Vec<Option<String>> {
-    let id = |&(start, end): &(usize, usize)| {
+    // Nothing for a row that is no object.
+    let read = |&(start, end): &(usize, usize)| {
         let mut row = serde_json::Deserializer::from_slice(&bytes[start..end]);
-        let value = OneKey(key).deserialize(&mut row).ok()?;
-        text(value.as_ref()).ok().flatten()
+        let found = OneKey(key).deserialize(&mut row).ok()?;
+        Some(found.and_then(|raw| text(Some(&Json::of(raw).ok()?)).ok().flatten()))
     };
-    match rows.first().and_then(id) {
-        Some(_) => rows.iter().map(id).collect(),
-        None => Vec::new(),
+    match rows.iter().filter_map(read).take(SAMPLE).any(|id| id.is_some()) {
+        true => rows.iter().map(|row| read(row).flatten()).collect(),
+        false => Vec::new(),
     }
 }
 
@@ -146,21 +190,21 @@ pub(super) fn ids(bytes: &[u8], rows: &[(usize, usize)], key: &str) -> Vec<Optio
 struct OneKey<'a>(&'a str);
 
 impl<'de> DeserializeSeed<'de> for OneKey<'_> {
-    type Value = Option<Value>;
+    type Value = Option<&'de RawValue>;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<Value>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
 impl<'de> Visitor<'de> for OneKey<'_> {
-    type Value = Option<Value>;
+    type Value = Option<&'de RawValue>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Option<Value>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
             match key == self.0 {
@@ -209,13 +253,13 @@ impl<'de> Visitor<'de> for &mut Keyring {
             match self.places.get(key.as_ref()).copied() {
                 Some(at) if self.keys[at].1 != "null" => drop(map.next_value::<IgnoredAny>()?),
                 known => {
-                    let kind = match map.next_value::<Value>()? {
-                        Value::Null => "null",
-                        Value::Bool(_) => "bool",
-                        Value::Number(_) => "number",
-                        Value::String(_) => "string",
-                        Value::Array(_) => "list",
-                        Value::Object(_) => "object",
+                    let kind = match map.next_value::<&RawValue>()?.get().as_bytes().first() {
+                        Some(b'n') => "null",
+                        Some(b't' | b'f') => "bool",
+                        Some(b'"') => "string",
+                        Some(b'[') => "list",
+                        Some(b'{') => "object",
+                        _ => "number",
                     };
                     match known {
                         Some(at) => self.keys[at].1 = kind,
@@ -231,27 +275,23 @@ impl<'de> Visitor<'de> for &mut Keyring {
     }
 }
 
-/// A JSON value as text: strings as they are, numbers written out, a list of one element as that element.
-pub(super) fn text(value: Option<&Value>) -> Result<Option<String>, String> {
+/// A JSON value as text: strings as they are, numbers as [`number_text`] writes them, a list of one element as that element.
+pub(super) fn text(value: Option<&Json>) -> Result<Option<String>, String> {
     Ok(Some(match value {
-        None | Some(Value::Null) => return Ok(None),
-        Some(Value::String(s)) => s.clone(),
-        Some(Value::Number(n)) => match n.as_f64() {
-            // 3.0 and 3 are one answer.
-            Some(f) if !n.is_i64() && !n.is_u64() => f.to_string(),
-            _ => n.to_string(),
-        },
-        Some(Value::Bool(b)) => if *b { "True" } else { "False" }.to_owned(),
-        Some(Value::Array(items)) if items.len() == 1 => return text(items.first()),
-        Some(Value::Array(items)) => {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(s)) => s.clone(),
+        Some(Json::Number(n)) => number_text(n),
+        Some(Json::Bool(b)) => if *b { "True" } else { "False" }.to_owned(),
+        Some(Json::Array(items)) if items.len() == 1 => return text(items.first()),
+        Some(Json::Array(items)) => {
             return Err(format!("a list of {} values where one text is expected", items.len()));
         }
-        Some(Value::Object(_)) => return Err("an object where text is expected".to_owned()),
+        Some(Json::Object(_)) => return Err("an object where text is expected".to_owned()),
     }))
 }
 
 /// The values of `keys` that a row has: text as [`text`] reads it, longer lists and objects as JSON.
-pub(super) fn extra(row: &Map<String, Value>, keys: &[String]) -> BTreeMap<String, String> {
+pub(super) fn extra(row: &Object, keys: &[String]) -> BTreeMap<String, String> {
     let read = |key: &String| {
         let value = row.get(key)?;
         let text = text(Some(value)).unwrap_or_else(|_| Some(value.to_string()))?;
@@ -260,27 +300,36 @@ pub(super) fn extra(row: &Map<String, Value>, keys: &[String]) -> BTreeMap<Strin
     keys.iter().filter_map(read).collect()
 }
 
-/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these.
-pub(super) fn images(value: Option<&Value>, root: &Path) -> RowImages {
+/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these, in which null leaves a
+/// number out.
+pub(super) fn images(value: Option<&Json>, root: &Path) -> RowImages {
     match value {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(items)) => {
-            let mut out = Vec::with_capacity(items.len());
-            for (k, item) in items.iter().enumerate().filter(|(_, item)| !item.is_null()) {
-                out.push(image(item, root).map_err(|e| format!("image {}: {e}", k + 1))?);
-            }
-            Ok(out)
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::Array(items)) => {
+            let one = |(k, item): (usize, &Json)| match item {
+                Json::Null => Ok(None),
+                item => image(item, root).map(Some).map_err(|e| format!("image {}: {e}", k + 1)),
+            };
+            items.iter().enumerate().map(one).collect()
         }
-        Some(item) => Ok(vec![image(item, root)?]),
+        Some(item) => Ok(vec![Some(image(item, root)?)]),
     }
 }
 
-fn image(value: &Value, root: &Path) -> Result<ImageSource, String> {
+/// The pictures of a row: the column `key`, or where it is missing or null the numbered ones.
+fn images_of_row(row: &Object, key: &str, root: &Path) -> RowImages {
+    match row.get(key) {
+        Some(value) if !value.is_null() => images(Some(value), root),
+        _ => numbered::collect(row.keys(), key, |name| images(row.get(name), root)),
+    }
+}
+
+fn image(value: &Json, root: &Path) -> Result<ImageSource, String> {
     match value {
-        Value::String(s) => image_text(s, root),
-        Value::Object(map) => match (map.get("bytes"), map.get("path")) {
-            (Some(Value::String(bytes)), _) => decode_base64(bytes).map(ImageSource::from),
-            (_, Some(Value::String(path))) => Ok(ImageSource::Path(root.join(path))),
+        Json::String(s) => image_text(s, root),
+        Json::Object(map) => match (map.get("bytes").and_then(Json::as_str), map.get("path").and_then(Json::as_str)) {
+            (Some(bytes), _) => decode_base64(bytes).map(ImageSource::from),
+            (_, Some(path)) => Ok(ImageSource::Path(root.join(path))),
             _ => Err("neither bytes nor path".to_owned()),
         },
         _ => Err("neither a path nor base64 text".to_owned()),
@@ -337,7 +386,7 @@ impl Source for JsonSource {
             answer: field(&self.keys.answer_key)?,
             solution: field(&self.keys.solution_key)?,
             task: field(&self.keys.task_key)?,
-            images: images(object.get(&self.keys.image_key), &self.root),
+            images: images_of_row(&object, &self.keys.image_key, &self.root),
             extra: extra(&object, &self.keys.extra),
         })
     }
@@ -351,7 +400,15 @@ impl Source for JsonSource {
         let named =
             [&keys.id_key, &keys.prompt_key, &keys.answer_key, &keys.solution_key, &keys.task_key, &keys.image_key];
         let used: BTreeSet<&String> = named.into_iter().chain(&keys.extra).collect();
-        let column = |(name, kind): (String, &str)| Column { used: used.contains(&name), name, kind: kind.into() };
-        keys_of(&self.map, &self.rows).into_iter().map(column).collect()
+        let found = keys_of(&self.map, &self.rows);
+        let numbered: Vec<String> = match found.iter().any(|(name, _)| *name == keys.image_key) {
+            true => Vec::new(),
+            false => {
+                numbered::names(found.iter().map(|(name, _)| name.as_str()), &keys.image_key).into_values().collect()
+            }
+        };
+        let is_used = |name: &String| used.contains(name) || numbered.contains(name);
+        let column = |(name, kind): (String, &str)| Column { used: is_used(&name), name, kind: kind.into() };
+        found.into_iter().map(column).collect()
     }
 }

@@ -6,9 +6,11 @@ mod guard;
 #[cfg(feature = "hub")]
 mod hub;
 mod json;
+mod numbered;
 mod pages;
 mod parquet;
 mod resolve;
+mod value;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,8 +46,8 @@ pub(crate) struct RawRow {
     pub extra: BTreeMap<String, String>,
 }
 
-/// The pictures of a row, or why its image cell makes no sense.
-pub(crate) type RowImages = Result<Vec<ImageSource>, String>;
+/// The pictures of a row by their number, from 1; a null has a number and is no picture. Or why the image cell makes no sense.
+pub(crate) type RowImages = Result<Vec<Option<ImageSource>>, String>;
 
 /// Rows that are read one by one.
 pub(crate) trait Source: Send + Sync {

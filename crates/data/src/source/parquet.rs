@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -18,8 +19,9 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::PageIndexPolicy;
 
 use super::guard::guarded;
-use super::{Column, RawRow, Source, cell, pages};
+use super::{Column, RawRow, Source, cell, numbered, pages};
 use crate::error::DataError;
+use crate::lfs;
 use crate::sample::Keys;
 
 /// Row groups above this many bytes (uncompressed, wanted columns) are not decoded whole for one row,
@@ -104,6 +106,11 @@ impl Drop for ParquetSource {
 impl ParquetSource {
     pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
         let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+        let mut head = Vec::new();
+        (&file).take(64).read_to_end(&mut head).map_err(|e| DataError::io(path, e))?;
+        if lfs::is_pointer(&head) {
+            return Err(DataError::file(path, lfs::REASON));
+        }
         let options = options().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata =
             guarded(|| ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())).flatten().map_err(
@@ -155,6 +162,10 @@ impl ParquetSource {
                 return Err(DataError::file(path, format!("column {key:?} (image_key) is {kind}, not pictures")));
             }
             wanted.push(k);
+        } else {
+            let numbered = numbered::names(fields.iter().map(|f| f.name().as_str()), &keys.image_key);
+            let columns = numbered.values().filter_map(|name| find(name));
+            wanted.extend(columns.filter(|&k| cell::can_hold_images(fields[k].data_type())));
         }
         // What cannot be text is of no use to anybody who asks for it.
         wanted.extend(
@@ -320,7 +331,15 @@ impl ParquetSource {
             task: text(&self.keys.task_key)?,
             images: match batch.column_by_name(&self.keys.image_key) {
                 Some(column) => cell::images(column, i, &self.root),
-                None => Ok(Vec::new()),
+                // Those that are read: none where the file has the column itself, or none that hold pictures.
+                None => numbered::collect(
+                    batch.schema_ref().fields().iter().map(|f| f.name().as_str()),
+                    &self.keys.image_key,
+                    |name| match batch.column_by_name(name).filter(|c| cell::can_hold_images(c.data_type())) {
+                        Some(column) => cell::images(column, i, &self.root),
+                        None => Ok(Vec::new()),
+                    },
+                ),
             },
             extra: {
                 let read = |key: &String| Some((key.clone(), cell::text_or_list(batch.column_by_name(key)?, i)?));

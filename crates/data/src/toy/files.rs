@@ -128,6 +128,8 @@ pub fn processor_files() -> Vec<(&'static str, Value)> {
                 "chat_template": CHAT_TEMPLATE
             }),
         ),
+        // transformers' processors do not look for a template in the tokenizer's settings.
+        ("processor_config.json", json!({ "processor_class": "Qwen2_5_VLProcessor", "chat_template": CHAT_TEMPLATE })),
         (
             "preprocessor_config.json",
             json!({

@@ -193,7 +193,7 @@ impl Source for ToySource {
             id: Some(self.spec.id(i)),
             problem: Some(problem.problem),
             answer: Some(problem.answer),
-            images: Ok(vec![ImageSource::from(problem.png)]),
+            images: Ok(vec![Some(ImageSource::from(problem.png))]),
             task: Some(self.spec.task.name().to_owned()),
             solution: Some(problem.solution),
             extra: Default::default(),

@@ -1,8 +1,12 @@
 //! `[data]`: what is read, and how a row becomes a prompt.
 
-use ::data::DataSpec;
+use ::data::{Alpha, DataSpec, ExifOrientation};
 
+use super::field::choices;
 use super::section::section;
+
+choices!(Alpha { White = "white", Drop = "drop", });
+choices!(ExifOrientation { Apply = "apply", Ignore = "ignore", });
 
 section! {
     /// Data sets and prompts.
@@ -12,11 +16,12 @@ section! {
         train_files: Vec<DataSpec> = Vec::new(),
         /// Validation data, in the same forms. Empty: no validation.
         val_files: Vec<DataSpec> = Vec::new(),
-        /// Column of the problem text, with an `<image>` placeholder where each image stands.
+        /// Column of the problem text, with an `<image>` placeholder where each image stands, or with numbered ones (`<image 1>`,
+        /// `<image1>`, `<image_1>`), which name their images.
         prompt_key: String = String::from("problem"),
         /// Column of the reference answer.
         answer_key: String = String::from("answer"),
-        /// Column of the images.
+        /// Column of the images; where it is missing, numbered columns (`image_1`, `image_2` ...) are read.
         image_key: String = String::from("images"),
         /// Column of a worked response; supervised stages learn it.
         solution_key: String = String::from("solution"),
@@ -45,10 +50,18 @@ section! {
         shuffle: bool = true,
         /// Seed of that order.
         seed: u64 = 1,
-        /// Images with fewer pixels are enlarged to this many. 0: the value in the model folder.
+        /// Images with fewer pixels are enlarged to this many before the image processor resizes them within the limits of the
+        /// model folder (EasyR1's process_image). 0: none is.
         min_pixels: usize = 262_144,
-        /// Images with more pixels are reduced to this many. 0: the value in the model folder.
+        /// Images with more pixels are reduced to this many before the image processor resizes them within the limits of the
+        /// model folder. 0: none is.
         max_pixels: usize = 4_194_304,
+        /// What becomes of transparency: "white" lays the image on white, as transformers does; "drop" drops the alpha channel, as
+        /// PIL's convert("RGB") and EasyR1 do.
+        alpha: Alpha = Alpha::White,
+        /// "apply" turns images as their EXIF says, as transformers' load_image does; "ignore" leaves them as they are stored, as
+        /// EasyR1 does.
+        exif_orientation: ExifOrientation = ExifOrientation::Apply,
         /// Set rows aside whose prompt exceeds `max_prompt_length`; otherwise the first one ends the run.
         filter_overlong_prompts: bool = true,
     }
