@@ -43,7 +43,7 @@ fn pgpo(dependency: &[f32]) -> Vec<f32> {
 }
 
 /// Divergences whose `log(1 + S)` is 0, 1, 2, 3.5 and 5: `I` is 0, .2, .4, .7, 1.
-const S: [f32; 5] = [0.0, 1.718_281_8, 6.389_056, 32.115_452, 147.413_16];
+const S: [f32; 5] = [0.0, 1.718_281_8, 6.389_056, 32.115_45, 147.413_16];
 /// `w` is 0 and .2/.4 below tau = .4; at and above it 1, 1 + 2 * .3/.6 = 2 and 1 + 2 * .6/.6 = 3. They sum to 6.5,
 /// and five tokens share five: 0, .5, 1, 2, 3 times 5/6.5.
 const PGPO: [f32; 5] = [0.0, 0.384_615_4, 0.769_230_8, 1.538_461_5, 2.307_692_3];

@@ -238,6 +238,12 @@ fn the_released_form_clamps_and_normalises_over_the_batch() {
     let result = factors(tensor(&[&rho]), &[9], &[0], &config).unwrap();
     close(&values(result.rho), &[0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
     close(&values(result.token)[3..5], &[8.0 / 9.0, 17.0 / 9.0]);
+    // One response looks away once: psi of that token is -19/20, which the clamp raises to -.9.
+    let mut rho = [0.9_f32; 20];
+    rho[3] = 0.6;
+    let result = factors(tensor(&[&rho]), &[20], &[0], &config).unwrap();
+    close(&values(result.psi)[3..5], &[-0.95, 0.05]);
+    close(&values(result.token)[3..5], &[0.1, 1.05]);
     // The lowest trajectory factor is .9, not .5.
     let rho = tensor(&[&[0.2, 0.6, 0.2], &[0.2, 0.6, 0.6]]);
     let result = factors(rho, &[3, 3], &[0, 0], &config).unwrap();

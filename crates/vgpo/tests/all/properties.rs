@@ -19,19 +19,26 @@ fn cosine() -> impl Strategy<Value = f64> {
 }
 
 /// Up to eight responses of up to 24 tokens in three groups; in half of the batches of one length, in a quarter some
-/// without an image.
+/// without an image. In a quarter of the responses all tokens but one look alike: factors reach the ends of their
+/// range.
 fn batches() -> impl Strategy<Value = Case> {
-    let response = (0_usize..3, 0_u8..8, prop::collection::vec(cosine(), 1..24));
+    let alike_but_one = (cosine(), cosine(), 2_usize..24, 0_usize..24).prop_map(|(all, one, length, at)| {
+        let mut row = vec![all; length];
+        row[at % length] = one;
+        row
+    });
+    let tokens = prop_oneof![3 => prop::collection::vec(cosine(), 1..24), 1 => alike_but_one];
+    let response = (0_usize..3, tokens);
     (prop::collection::vec(response, 1..9), any::<bool>(), 0_u8..4).prop_map(|(mut responses, one_length, images)| {
         if one_length {
-            let shortest = responses.iter().map(|r| r.2.len()).min().unwrap();
-            responses.iter_mut().for_each(|r| r.2.truncate(shortest));
+            let shortest = responses.iter().map(|r| r.1.len()).min().unwrap();
+            responses.iter_mut().for_each(|r| r.1.truncate(shortest));
         }
         Case {
             groups: responses.iter().map(|r| r.0).collect(),
             // A prompt has an image or not: all responses of its group alike.
             has_image: responses.iter().map(|r| images > 0 || r.0 != 2).collect(),
-            cosines: responses.into_iter().map(|r| r.2).collect(),
+            cosines: responses.into_iter().map(|r| r.1).collect(),
         }
     })
 }
