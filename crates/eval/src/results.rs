@@ -153,7 +153,9 @@ impl BenchmarkResult {
 /// MathVerse-V, of the rows of MathVerse: those that say which version they are.
 fn part(benchmark: &'static Benchmark, records: &[Record]) -> Option<BenchmarkResult> {
     let part = Benchmark::find("mathverse-v").ok().filter(|_| benchmark.name == "mathverse")?;
-    let says = |r: &Record| part.only.iter().any(|(column, _)| *column == "problem_version" && r.columns.contains_key(*column));
+    let says = |r: &Record| {
+        part.only.iter().any(|(column, _)| *column == "problem_version" && r.columns.contains_key(*column))
+    };
     let records: Vec<Record> = records.iter().filter(|r| says(r) && part.has(&r.columns)).cloned().collect();
     let mut result = (!records.is_empty()).then(|| BenchmarkResult::new(part.name, part, &records))?;
     result.notes.push("the rows of MathVerse whose version is Vision Intensive, Vision Dominant or Vision Only".into());
@@ -278,7 +280,8 @@ mod tests {
         assert_eq!((part.title.as_str(), part.score.questions), ("MathVerse-V", 30));
         assert_eq!(part.score.accuracy, Some(11.0 / 30.0));
         let vision = records.iter().filter(|r| !r.columns["problem_version"].starts_with("Text"));
-        let answers = vision.map(|r| Answer { row: r.row, cluster: Some(&r.columns["problem_index"]), right: r.accuracy });
+        let answers =
+            vision.map(|r| Answer { row: r.row, cluster: Some(&r.columns["problem_index"]), right: r.accuracy });
         assert_eq!(part.score.standard_error, Accuracy::of(answers).standard_error);
         assert_eq!(results.averages.len(), 2);
         assert_eq!(results.averages[1].missing, ["LogicVista", "SuperCLEVR-Counting", "MMMU-Pro"]);

@@ -81,7 +81,8 @@ mod tests {
     fn a_question_counts_only_with_all_of_its_variants() {
         let dynamath = Benchmark::find("dynamath").unwrap();
         for column in ["question_id", "qid", "id"] {
-            let all = records(column, &[&[&[1.0], &[1.0], &[1.0]], &[&[1.0], &[0.0], &[1.0]], &[&[0.0], &[0.0], &[0.0]]]);
+            let all =
+                records(column, &[&[&[1.0], &[1.0], &[1.0]], &[&[1.0], &[0.0], &[1.0]], &[&[0.0], &[0.0], &[0.0]]]);
             let found = worst_case(dynamath, &all).unwrap();
             assert_eq!((found.variants, found.incomplete, found.score.questions), (3, 0, 3));
             assert_eq!(found.score.accuracy, Some(1.0 / 3.0));

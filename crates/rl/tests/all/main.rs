@@ -21,3 +21,4 @@ mod images;
 mod learn;
 mod oracle;
 mod rollout;
+mod values;
