@@ -65,6 +65,7 @@ fn two_models_on_pictures() {
         for r in &records {
             let (image, prompt, own) = (floats(&r["image"]), floats(&r["prompt"]), floats(&r["generated"]));
             assert!(!image.is_empty() && image.len() <= 12 && floats(&r["focus"]).len() == image.len());
+            assert_eq!((prompt.len(), own.len()), (image.len(), image.len()));
             for ((i, p), g) in image.iter().zip(&prompt).zip(&own) {
                 assert!((i + p + g - 1.0).abs() < 1e-4 && *i > 0.0, "{i} + {p} + {g}");
             }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
-use support::{Bench, SMALLEST, checkpoints, json_row, metrics, stderr, succeeded, toy_rows, wait, write_rows};
+use support::{
+    Bench, SMALLEST, checkpoints, json_row, metrics, skipped, stderr, succeeded, toy_rows, wait, write_rows,
+};
 
 /// Runs, expects exit code 2 and exactly one message; checks that it contains all of `words`. Returns the message.
 fn refused(bench: &Bench, overrides: &[&str], words: &[&str]) -> String {
@@ -374,7 +376,7 @@ fn a_file_that_may_not_grow_leaves_the_last_checkpoint() {
     full_disk(&bench, "ulimit -f 2000;", &[], || (), "File too large");
 }
 
-/// Needs the right to mount a file system; says so where that is missing.
+/// Needs the right to mount a file system; says so where that is missing, and fails there if `CI` is set.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_leaves_the_last_checkpoint() {
@@ -391,7 +393,7 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     let mount =
         std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=20m", "tmpfs"]).arg(&disk).output();
     if !mount.is_ok_and(|m| m.status.success()) {
-        println!("skipped: a small file system cannot be mounted here (that needs root)");
+        skipped("a_full_disk_leaves_the_last_checkpoint: a small file system cannot be mounted here (that needs root)");
         return;
     }
     let mounted = Mounted(disk.clone());

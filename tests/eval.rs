@@ -106,7 +106,11 @@ fn interrupt(command: &mut Command, file: &Path, count: usize, signal: &str) -> 
         assert!(start.elapsed() < Duration::from_secs(120), "no {count} lines");
         std::thread::sleep(Duration::from_millis(1));
     }
-    Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    // A signal that hits nothing tests nothing.
+    let ended = child.try_wait().unwrap();
+    assert!(ended.is_none(), "the run had ended by itself ({ended:?}) before SIG{signal}");
+    let sent = Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
     wait(child).status.code()
 }
 
@@ -147,16 +151,18 @@ fn a_killed_run_goes_on_to_the_same_result() {
 /// A JSON lines file with toy rows and others.
 fn rows(dir: &Path) -> PathBuf {
     use base64::Engine;
-    let spec = "toy:sum?rows=1&cols=2&split=test&size=6".to_owned();
+    let spec = "toy:sum?rows=1&cols=2&split=test&size=7".to_owned();
     let dataset = Dataset::open(&[spec.into()], &Keys::default(), None).unwrap();
     let mut text = String::new();
-    for i in 0..6 {
+    let versions = ["Vision Intensive", "Text Lite", "Vision Dominant", "Text Dominant", "Vision Only", "Text Lite"];
+    for i in 0..7 {
         let sample = dataset.get(i).unwrap();
         let picture = base64::engine::general_purpose::STANDARD.encode(sample.images[0].load().unwrap());
         let row = json!({
             "id": if i < 2 { "twin".to_owned() } else { format!("row{i}") },
             "problem": sample.problem, "answer": sample.answer, "images": [picture],
-            "problem_version": if i % 2 == 0 { "Vision Only" } else { "Text Lite" }, "problem_index": i / 2,
+            "problem_version": versions[i % 6], "problem_index": i / 2,
+            "question_type": if i < 6 { "multi-choice" } else { "free-form" },
         });
         text += &format!("{row}\n");
     }
@@ -194,9 +200,9 @@ fn rows_that_cannot_be_used_are_counted_and_named() {
         ("id \"few\"", "placeholder count differs"),
         ("id \"long\"", "more than --max-prompt-length 300"),
         ("id \"blank\"", "the answer is empty"),
-        ("row 10", "a list of 2 values"),
+        ("row 11", "a list of 2 values"),
         ("id \"null\"", "missing or null"),
-        ("row 12", "not JSON"),
+        ("row 13", "not JSON"),
     ] {
         let hit =
             |s: &&Value| s["place"].as_str().unwrap().contains(place) && s["reason"].as_str().unwrap().contains(reason);
@@ -205,7 +211,9 @@ fn rows_that_cannot_be_used_are_counted_and_named() {
     assert!(table.contains("MathVerse: 7 set aside") && table.contains("and 2 more"), "{table}");
     assert!(table.contains("2 rows share their id with another"), "{table}");
     assert!(table.contains("| - problem_version Vision Only |"), "{table}");
-    // Its vision-only part counts as MathVerse-V, and the averages say what they lack.
+    // A free-form question is none of its rows; the three versions that need the picture count as MathVerse-V, and the averages say
+    // what they lack.
+    assert_eq!(mathverse["other_rows"], 1);
     assert_eq!(found["benchmarks"][1]["title"], "MathVerse-V");
     assert_eq!(found["benchmarks"][1]["questions"], 3);
     assert!(table.contains("published: 7B VGPO") && table.contains("Avg-Math needs MathVista, WeMath"), "{table}");
@@ -213,7 +221,11 @@ fn rows_that_cannot_be_used_are_counted_and_named() {
     let alone = dir.path().join("alone");
     ok(&mut call(&alone, &options.replace("MathVerse=", "mathverse_v=").replace("300", "299")));
     assert_eq!(lines(alone.join("mathverse-v.jsonl")).len(), 3);
-    assert_eq!(results(&alone)["benchmarks"][0]["other_rows"], 3);
+    assert_eq!(results(&alone)["benchmarks"][0]["other_rows"], 4);
+    // The whole file has a name of its own.
+    let whole = dir.path().join("whole");
+    ok(&mut call(&whole, &options.replace("MathVerse=", "mathverse-testmini=")));
+    assert_eq!(lines(whole.join("mathverse-testmini.jsonl")).len(), 7);
 }
 
 #[test]

@@ -170,8 +170,9 @@ fn compare(dump: &Path, golden: &Path, what: &str) {
             assert_eq!(ints(entry), ints(golden), "{what} {key}");
             continue;
         }
-        let pairs = floats(entry).into_iter().zip(floats(golden));
-        let differences: Vec<f32> = pairs.map(|(a, b)| (a - b).abs()).collect();
+        let (found, expected) = (floats(entry), floats(golden));
+        assert_eq!(found.len(), expected.len(), "{what} {key}");
+        let differences: Vec<f32> = found.into_iter().zip(expected).map(|(a, b)| (a - b).abs()).collect();
         let largest = differences.iter().copied().fold(0.0, f32::max);
         if key == "pixel_values" {
             let equal = differences.iter().filter(|d| **d < 1e-6).count();

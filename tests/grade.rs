@@ -69,6 +69,7 @@ fn given_answers_by_each_grader() {
         .collect();
     for (at, name) in ["mathruler", "math", "multiple_choice", "exact", "numeric"].into_iter().enumerate() {
         let found = ok(&["--grader", name], &input);
+        assert_eq!(found.len(), rows.len(), "{name}");
         for (row, (given, truth, right)) in found.iter().zip(&rows) {
             let accuracy = f64::from(u8::from(right[at]));
             assert_eq!(numbers(row), [accuracy, 1.0, 0.9 * accuracy + 0.1], "{name}: {given} | {truth}");

@@ -81,10 +81,27 @@ pub fn wait(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Sends a signal by name (`TERM`, `INT`).
-pub fn signal(child: &Child, name: &str) {
+/// Sends a signal by name (`TERM`, `INT`, `KILL`) to a run that is still going on: a test of interrupts that hits none has tested
+/// nothing. A child that has ended and was not waited for would still take a signal, so that is asked first.
+pub fn signal(child: &mut Child, name: &str) {
+    assert!(try_signal(child, name), "the run had ended by itself before SIG{name}: make it longer");
+}
+
+/// The same; false, and no signal, if the run has ended.
+pub fn try_signal(child: &mut Child, name: &str) -> bool {
+    if child.try_wait().unwrap().is_some() {
+        return false;
+    }
     let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", child.id())]).status().unwrap();
-    assert!(sent.success());
+    assert!(sent.success(), "SIG{name} reached no process");
+    true
+}
+
+/// Says that a test cannot be done here and why, past the capture of the test program; where `CI` is set that is a failure.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "skipped where CI is set: {why}");
+    writeln!(std::io::stderr(), "\nSKIPPED: {why}").unwrap();
 }
 
 /// What a run printed on its standard error.

@@ -135,7 +135,9 @@ fn random_access_over_row_groups() {
         check_virl(&dataset.get(k * 37 % 103).unwrap(), &dir, 5);
     }
     let many: Vec<usize> = (0..200).map(|k| k * 61 % 103).collect();
-    for (i, sample) in many.iter().zip(dataset.get_many(&many)) {
+    let found = dataset.get_many(&many);
+    assert_eq!(found.len(), many.len());
+    for (i, sample) in many.iter().zip(found) {
         let sample = sample.unwrap();
         assert_eq!(sample.index, *i);
         check_virl(&sample, &dir, 5);

@@ -146,6 +146,7 @@ fn batched_is_single<B: Kernels>() {
     let refs: Vec<&Prompt> = prompts.iter().collect();
     let steps = goldens.iter().map(|g| g.ids("generated_ids").len()).min().unwrap();
     let together = greedy(&model, &refs, &suppress, steps);
+    assert_eq!(together.len(), goldens.len());
     for (golden, got) in goldens.iter().zip(&together) {
         assert_eq!(got[..], golden.ids("generated_ids")[..steps]);
     }

@@ -22,6 +22,7 @@ fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
 fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
     assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{what}");
     let (a, b) = (values(a), values(b));
+    assert_eq!(a.len(), b.len(), "{what}");
     let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
     for (i, (a, b)) in a.iter().zip(&b).enumerate() {
         assert!((a - b).abs() <= tolerance * largest, "{what}: {a}, not {b}, at {i}; largest {largest}");

@@ -74,6 +74,7 @@ fn attention_matches_on_wgpu() {
         std::iter::once(o).chain(grads).map(values).collect()
     }
     let (gpu, cpu) = (run::<B>(), run::<burn_flex::Flex<f32, i32>>());
+    assert_eq!((gpu.len(), cpu.len()), (4, 4));
     for (name, (gpu, cpu)) in ["o", "dq", "dk", "dv"].iter().zip(gpu.iter().zip(&cpu)) {
         let gap = largest_difference(gpu, cpu);
         println!("{name} {gap:.1e}");

@@ -285,7 +285,7 @@ fn vgpo_puts_the_weight_where_the_picture_decides() {
     let ungated = of(&vgpo(VgpoConfig { compensation: false, ..paper.clone() }), Told::Truly);
     let (right, reversed) = (by_hand(false), by_hand(true));
     println!("vgpo: compensated {right:.4}, not compensated {ungated:.4}, the gate reversed {reversed:.4}");
-    assert!(right > 1.005 * ungated && ungated > 1.005 * reversed, "{right} {ungated} {reversed}");
+    assert!(right > 1.03 * ungated && ungated > reversed, "{right} {ungated} {reversed}");
     let config = vgpo(paper.clone());
     decides(
         "vgpo",
@@ -296,25 +296,37 @@ fn vgpo_puts_the_weight_where_the_picture_decides() {
             ("shuffled weights", shuffled(&config), 0.8),
             ("phi = 0", of(&vgpo(VgpoConfig { inter: false, ..paper.clone() }), Told::Truly), 0.97),
             ("psi = 0", of(&vgpo(VgpoConfig { intra: false, ..paper.clone() }), Told::Truly), 0.9),
-            ("the gate reversed", reversed, 0.99),
+            ("the gate reversed", reversed, 0.97),
         ],
     );
 }
 
+/// The released code's trajectory factor works against the paper's idea here: its score sums weights that were min-maxed within each
+/// response, so a response that looks nowhere, whose noise fills the whole range, outscores one that looks at two tokens. Without phi
+/// it does better, with the paper's phi the paper's variant does.
 #[test]
-fn the_released_vgpo_does_so_too() {
+fn the_released_vgpo_does_so_by_its_tokens() {
     let released = VgpoConfig { variant: Variant::Released, ..VgpoConfig::default() };
     let config = vgpo(released.clone());
+    let without_phi = vgpo(VgpoConfig { inter: false, ..released.clone() });
+    let (with, without) = (of(&config, Told::Truly), of(&without_phi, Told::Truly));
+    println!("vgpo, released: with phi {with:.4}, phi = 0 {without:.4}");
+    assert!(without > 1.1 * with, "{without} {with}");
     decides(
         "vgpo, released",
         &config,
-        1.3,
+        1.1,
         &[
-            ("focus inverted", of(&config, Told::Inverted), 0.5),
+            ("focus inverted", of(&config, Told::Inverted), 0.6),
             ("shuffled weights", shuffled(&config), 0.8),
-            ("phi = 0", of(&vgpo(VgpoConfig { inter: false, ..released.clone() }), Told::Truly), 0.99),
-            ("psi = 0", of(&vgpo(VgpoConfig { intra: false, ..released.clone() }), Told::Truly), 0.9),
+            ("psi = 0", of(&vgpo(VgpoConfig { intra: false, ..released.clone() }), Told::Truly), 0.8),
         ],
+    );
+    decides(
+        "vgpo, released, phi = 0",
+        &without_phi,
+        1.3,
+        &[("focus inverted", of(&without_phi, Told::Inverted), 0.6), ("shuffled weights", shuffled(&without_phi), 0.8)],
     );
 }
 

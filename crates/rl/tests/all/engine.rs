@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{difference, mixed_prompts, model, processor, rollout, sample, score};
+use crate::common::{difference, mixed_prompts, model, pairs, processor, rollout, sample, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
@@ -64,7 +64,7 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
     let all = score(&model, &mut ImageCache::default(), &groups, &request(100_000));
     let check =
         |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
-            for (a, b) in got.iter().copied().flatten().zip(expected.iter().copied().flatten()) {
+            for (a, b) in pairs(got, expected).flat_map(|(got, expected)| pairs(*got, *expected)) {
                 assert!(difference(&a.log_probs, &b.log_probs) < 1e-4, "{name}");
                 assert!(difference(a.entropy.as_ref().unwrap(), b.entropy.as_ref().unwrap()) < 1e-4, "{name}");
                 assert_eq!(a.visual_focus.is_some(), b.visual_focus.is_some(), "{name}");
@@ -147,7 +147,7 @@ fn gradients_do_not_depend_on_the_budget_or_on_recomputing<B: Kernels>() {
         assert_eq!(got.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
         let d = got
             .iter()
-            .flat_map(|(k, g)| g.iter().zip(&expected[k]))
+            .flat_map(|(k, g)| pairs(g, &expected[k]))
             .map(|(a, b)| f64::from(a - b).powi(2))
             .sum::<f64>()
             .sqrt();
@@ -237,7 +237,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
         training: Training { step: 1, max_steps: 2 },
     };
     let made = make(&moved, None, groups, &recipe, &mut ImageCache::default()).unwrap().0;
-    for ((old, rollout), carried) in made.old_log_probs.iter().zip(&made.rollout_log_probs).zip(carried) {
+    for ((old, rollout), carried) in pairs(pairs(&made.old_log_probs, &made.rollout_log_probs), carried) {
         assert_eq!(difference(old, rollout) < 1e-6, carried, "{old:?} {rollout:?}");
     }
     assert!(made.metrics["mismatch/log_prob_abs_mean"] > 1e-3);
@@ -396,8 +396,8 @@ fn parts_in_16_bits() {
         let parts = gradients(&model, &batch, 45, recompute);
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
         let size = norm(&mut whole.values().flatten().map(|v| f64::from(*v)));
-        let pairs = whole.iter().flat_map(|(name, g)| g.iter().zip(&parts[name]));
-        let gap = norm(&mut pairs.map(|(a, b)| f64::from(a - b))) / size;
+        let both = whole.iter().flat_map(|(name, g)| pairs(g, &parts[name]));
+        let gap = norm(&mut both.map(|(a, b)| f64::from(a - b))) / size;
         println!("gradients, recompute {recompute}: {gap:.1e}");
         assert!(gap < 0.02, "recompute {recompute}: {gap}");
     }

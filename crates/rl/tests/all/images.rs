@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::{difference, mixed_prompts, model, rollout, score};
+use crate::common::{difference, mixed_prompts, model, pairs, rollout, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
@@ -38,7 +38,7 @@ fn responses() -> Vec<Vec<u32>> {
 }
 
 fn same(a: &[Vec<ResponseScores>], b: &[Vec<ResponseScores>]) -> bool {
-    a.iter().flatten().zip(b.iter().flatten()).all(|(a, b)| {
+    pairs(a, b).flat_map(|(a, b)| pairs(a, b)).all(|(a, b)| {
         let focus = match (&a.visual_focus, &b.visual_focus) {
             (Some(a), Some(b)) => difference(a, b) < 1e-5,
             (a, b) => a.is_none() && b.is_none(),

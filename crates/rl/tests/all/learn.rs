@@ -1,4 +1,9 @@
-//! Small runs through the whole trainer: every algorithm runs, and raises the reward of a bandit.
+//! Small runs through the whole trainer: every algorithm runs with the values that follow from its settings, and raises the reward
+//! of a bandit.
+//!
+//! The bandit's reward is the negative length, so any positive weights of tokens learn it: it shows that the loop of sampling, grading
+//! and updating closes under each setting, not that a shaping weighs the right tokens. That is shown in `credit.rs`, where the weights
+//! decide, and in `oracle.rs`, where each weight is followed to its gradient.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,6 +18,9 @@ use rl::launch::train;
 use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use serde_json::{Map, Value};
+
+use crate::common::pairs;
+use crate::values::complaints;
 
 /// One picture, and a reward that falls with the length of the response: what is learned is to emit the end token.
 const BANDIT: &str = r#"
@@ -100,7 +108,8 @@ fn every_algorithm_learns<B: Kernels>() {
     ]);
 }
 
-/// Every shaping, loss, estimator and option runs two steps (the second with a ratio that is not 1) with finite metrics.
+/// Every shaping, loss, estimator and option runs two steps with the metrics that its settings and its responses ask for
+/// (`values.rs`).
 fn every_algorithm_runs<B: Kernels>() {
     let kl = "algorithm.disable_kl=false";
     let table: &[&[&str]] = &[
@@ -178,6 +187,8 @@ fn every_algorithm_runs<B: Kernels>() {
         &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
     ];
     let mut failures = Vec::new();
+    let dir = tempfile::tempdir().unwrap();
+    let plain = run::<B>(&dir.path().join("run"), &["trainer.max_steps=2", "rollout.n=4"]).unwrap();
     for overrides in table {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<&str> = ["trainer.max_steps=2", "rollout.n=4"].iter().chain(*overrides).copied().collect();
@@ -188,6 +199,11 @@ fn every_algorithm_runs<B: Kernels>() {
                     lines.iter().flat_map(|l| l.iter().filter(|(_, v)| v.is_null()).map(|(k, _)| k)).collect();
                 if lines.len() != 2 || !bad.is_empty() {
                     failures.push(format!("{}: {} lines, not finite: {bad:?}", overrides.join(" "), lines.len()));
+                    continue;
+                }
+                let wrong = complaints(overrides, &dir.path().join("run"), &lines, &plain);
+                if !wrong.is_empty() {
+                    failures.push(format!("{}: {}", overrides.join(" "), wrong.join("; ")));
                 }
             }
         }
@@ -251,7 +267,23 @@ fn papo_on_mixed_data() {
     let data = format!("data.train_files=[{}, \"toy:read?rows=1&cols=1&size=1\"]", rows.display());
     let settings = [&data, "algorithm.papo.kl_prcp_coef=0.02", "data.rollout_batch_size=2", "trainer.max_steps=3"];
     let lines = run::<burn_flex::Flex<f32, i32>>(&dir.path().join("run"), &settings).unwrap();
-    assert!(lines.iter().all(|l| l["actor/kl_prcp"].as_f64().is_some_and(|kl| kl > 0.0)), "{lines:?}");
+    assert_eq!(lines.len(), 3);
+    for (step, line) in lines.iter().enumerate() {
+        let text = std::fs::read_to_string(dir.path().join(format!("run/rollouts/step_{}.jsonl", step + 1))).unwrap();
+        let (mut with_picture, mut all) = (0.0, 0.0);
+        for response in text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()) {
+            let tokens = response["tokens"].as_f64().unwrap();
+            all += tokens;
+            with_picture += if response["problem"] == "2+2?" { 0.0 } else { tokens };
+        }
+        assert!(with_picture > 0.0 && with_picture < all, "both kinds are in the batch: {with_picture} of {all}");
+        let of = |key: &str| line[key].as_f64().unwrap();
+        // The mean is over the tokens that have a picture; in the loss, which is an average over all tokens, the others add nothing.
+        let (kl, loss) = (of("actor/kl_prcp"), of("actor/papo_loss"));
+        assert!(kl > 1e-6, "{line:?}");
+        let expected = -0.02 * kl * with_picture / all;
+        assert!((loss - expected).abs() < 1e-5 * expected.abs() + 1e-9, "step {}: {loss}, not {expected}", step + 1);
+    }
 }
 
 /// One row in many that can be used: the others are set aside, and that one is trained on.
@@ -295,7 +327,7 @@ fn a_reference_policy_moves_with_its_checkpoint() {
     let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
     let rest = run_in("rest", &["trainer.max_steps=4", &resume]).unwrap();
     assert_eq!(rest.iter().map(|l| l["step"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 4]);
-    for (whole, rest) in whole[2..].iter().zip(&rest) {
+    for (whole, rest) in pairs(&whole[2..], &rest) {
         let kept = |line: &Map<String, Value>| -> Map<String, Value> {
             let timed = |key: &str| key.starts_with("time/") || key.starts_with("perf/");
             line.iter().filter(|(key, _)| !timed(key)).map(|(k, v)| (k.clone(), v.clone())).collect()

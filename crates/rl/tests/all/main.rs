@@ -25,3 +25,4 @@ mod learn;
 mod masking;
 mod oracle;
 mod rollout;
+mod values;

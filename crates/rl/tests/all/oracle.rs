@@ -267,8 +267,12 @@ fn every_loss_and_mini_batch<B: Kernels>() {
     let last = places(&base)[4];
     for (loss, mode) in [("ppo", "seq"), ("cispo", "token"), ("sapo", "token"), ("sapo", "seq"), ("gspo_token", "seq")]
     {
-        let budget = "actor.micro_batch_tokens=120";
-        let config = config(&[&format!("actor.loss_type={loss}"), &format!("actor.loss_avg_mode={mode}"), budget]);
+        let (loss_type, avg_mode) = (format!("actor.loss_type={loss}"), format!("actor.loss_avg_mode={mode}"));
+        let mut settings = vec![&loss_type[..], &avg_mode, "actor.micro_batch_tokens=120"];
+        if loss == "gspo_token" {
+            settings.extend(["actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"]);
+        }
+        let config = config(&settings);
         let expected = oracle_at::<B>(&base, last, weight(&base, last, &config, 0..5));
         let e = error(&shaped(&config, last, row(&base, last)), &expected);
         assert!(e < 1e-3, "{loss}, {mode}: {e:.1e}");

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{difference, mixed_prompts, model, rollout, sample, score};
+use crate::common::{difference, mixed_prompts, model, pairs, rollout, sample, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
@@ -28,9 +28,11 @@ fn company_changes_nothing<B: Kernels>() {
     let expected = sample(&model, &refs(&prompts), &config);
     let lengths: Vec<usize> = expected.iter().flatten().map(|r| r.ids.len()).collect();
     assert!(lengths.iter().any(|&l| l < 24) && lengths.contains(&24), "responses of several lengths: {lengths:?}");
+    assert_eq!(lengths.len(), 3 * prompts.len(), "{lengths:?}");
     let check = |name: &str, got: &[Vec<Response>], expected: &[&Vec<Response>]| {
-        for (got, expected) in got.iter().flatten().zip(expected.iter().copied().flatten()) {
+        for (got, expected) in pairs(got, expected).flat_map(|(got, expected)| pairs(got, *expected)) {
             assert_eq!((&got.ids, got.finish), (&expected.ids, expected.finish), "{name}");
+            assert_eq!(got.log_probs.len(), got.ids.len(), "{name}");
             let d = difference(&got.log_probs, &expected.log_probs);
             assert!(d < 1e-4, "{name}: log-probs differ by {d}");
         }
@@ -56,7 +58,8 @@ fn company_changes_nothing<B: Kernels>() {
     }
     // Fewer responses are the first of more.
     let fewer = sample(&model, &refs(&prompts), &RolloutConfig { n: 2, ..config.clone() });
-    for (fewer, more) in ids(&fewer).iter().zip(ids(&expected)) {
+    for (fewer, more) in pairs(ids(&fewer), ids(&expected)) {
+        assert_eq!((fewer.len(), more.len()), (2, 3));
         assert_eq!(fewer[..], more[..2]);
     }
     let other = RolloutConfig { sampling: Sampling { seed: 6, ..config.sampling.clone() }, ..config };
@@ -168,9 +171,7 @@ fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
         let sampling = Sampling { temperature, top_p: 1.0, seed: 11 };
         let config = RolloutConfig { sampling, focus, max_batch_rows, ..rollout(&model, 4, 20) };
         let got = sample(&model, &refs(&prompts), &config);
-        let groups: Vec<GroupRef> = prompts
-            .iter()
-            .zip(&got)
+        let groups: Vec<GroupRef> = pairs(&prompts, &got)
             .map(|(prompt, group)| GroupRef { prompt, responses: group.iter().map(|r| &r.ids[..]).collect() })
             .collect();
         let scores = score(
@@ -180,7 +181,7 @@ fn log_probs_and_focus_are_those_of_scoring<B: Kernels>() {
             &ScoreRequest { temperature, entropy: false, focus, dependency: false, token_budget: 200 },
         );
         let (mut log_prob, mut rho) = (0f32, 0f32);
-        for (response, score) in got.iter().flatten().zip(scores.iter().flatten()) {
+        for (response, score) in pairs(&got, &scores).flat_map(|(group, scores)| pairs(group, scores)) {
             log_prob = log_prob.max(difference(&response.log_probs, &score.log_probs));
             assert_eq!(response.visual_focus.is_some(), score.visual_focus.is_some());
             if let (Some(a), Some(b)) = (&response.visual_focus, &score.visual_focus) {
@@ -201,8 +202,9 @@ fn greedy_is_the_argmax_of_a_full_forward<B: Kernels>() {
     let prompts = mixed_prompts(&model);
     let config = RolloutConfig { sampling: Sampling::greedy(), ..rollout(&model, 1, 10) };
     let got = sample(&model, &refs(&prompts), &config);
-    for (prompt, group) in prompts.iter().zip(&got) {
+    for (prompt, group) in pairs(&prompts, &got) {
         let response = &group[0];
+        assert!(!response.ids.is_empty());
         for t in 0..response.ids.len() {
             let logits: Vec<f32> =
                 model.logits(last_state(&model, prompt, &response.ids[..t])).into_data().to_vec().unwrap();

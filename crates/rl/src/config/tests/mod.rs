@@ -5,6 +5,7 @@ mod contradictions;
 mod overrides;
 mod parts;
 mod presets;
+mod published;
 mod round_trip;
 
 use super::{Config, ConfigError, Source, resolve};
