@@ -477,6 +477,9 @@ mod tests {
             // blocks, and at once only where no enlargement comes after.
             let edges = |values: &[f32]| values.windows(2).filter(|w| (w[0] - w[1]).abs() > 1.5).count();
             assert!(edges(&resized) > 2 * edges(&stored), "{} {}", edges(&resized), edges(&stored));
+            // 2000 x 21 becomes 3236 x 33, which a second `process_image` would enlarge once more.
+            let (resized, by_hand) = blacked_out(&processor, (2000, 21), Align::Resized);
+            assert_eq!(resized, by_hand, "patches of {patch_size}");
         }
     }
 
