@@ -200,8 +200,8 @@ fn the_steps_of_processing_make_the_whole() {
         (run(40_000, 90_000, false), None),
     ] {
         let resized = image::process_image(&picture, &limits).unwrap();
-        assert_eq!(resized.as_ref().map(RgbImage::dimensions), first, "{limits:?}");
-        let parts = image::process_resized(resized.as_ref().unwrap_or(&picture), &limits).unwrap();
+        assert_eq!(resized.dimensions(), first.unwrap_or((90, 70)), "{limits:?}");
+        let parts = image::to_patches(&resized, &limits).unwrap();
         assert_eq!(parts, image::process(&picture, &limits).unwrap(), "{limits:?}");
     }
 }

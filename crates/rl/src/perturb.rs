@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use data::image::{RgbImage, decode_within, process, process_image, process_resized};
+use data::image::{RgbImage, decode_within, process, process_image, to_patches};
 use data::{ImageSource, Processor};
 use model_qwen2vl::model::Prompt;
 use serde::{Deserialize, Serialize};
@@ -203,7 +203,7 @@ impl<'a> Perturber<'a> {
             let picture = decode_within(&source.load()?, limits.max_decoded_pixels)?;
             Ok(match perturbation {
                 Perturbation::PatchBlackout { align: Align::Resized, .. } => {
-                    process_image(&picture, limits)?.unwrap_or(picture)
+                    process_image(&picture, limits)?.into_owned()
                 }
                 _ => picture,
             })
@@ -273,7 +273,7 @@ impl<'a> Perturber<'a> {
                 }
             }
             let patches = match align {
-                Align::Resized => process_resized(&picture, limits),
+                Align::Resized => to_patches(&picture, limits),
                 Align::Stored | Align::Grid => process(&picture, limits),
             };
             values.extend(patches.map_err(|e| TrainError::Input(e.to_string()))?.values);
@@ -445,9 +445,10 @@ mod tests {
         let drawn = Perturber::new(&prompt, &images, processor, perturbation, seed, key).unwrap().draw(draw).unwrap();
         // By hand: 14x14 blocks of the picture at its place, row by row.
         let mut picture = match align {
-            Align::Resized => process_image(&white, limits).unwrap().expect("the limits ask for another size"),
+            Align::Resized => process_image(&white, limits).unwrap().into_owned(),
             _ => white,
         };
+        assert_eq!(picture.dimensions() == size, align == Align::Stored, "the limits ask for another size");
         let across = picture.width().div_ceil(14);
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
             if f64::from(uniform(seed, key, draw, u64::from(y / 14 * across + x / 14))) < probability {
@@ -455,7 +456,7 @@ mod tests {
             }
         }
         let expected = match align {
-            Align::Resized => process_resized(&picture, limits),
+            Align::Resized => to_patches(&picture, limits),
             _ => process(&picture, limits),
         };
         (drawn.pixel_values.to_vec(), expected.unwrap().values)

@@ -9,6 +9,8 @@ mod jpeg;
 mod resample;
 mod size;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 pub use ::image::RgbImage;
@@ -141,17 +143,19 @@ impl Patches {
 /// An aspect ratio above 200, or limits that no picture can satisfy.
 pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
     let resized = process_image(image, limits)?;
-    process_resized(resized.as_ref().unwrap_or(image), limits)
+    to_patches(&resized, limits)
 }
 
-/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits. `None` where it
-/// stays as it is.
+/// The first step of [`process`], EasyR1's `process_image`: the picture within the run's own limits.
 ///
 /// # Errors
 /// As [`process`].
-pub fn process_image(image: &RgbImage, limits: &ImageLimits) -> Result<Option<RgbImage>, ImageError> {
+pub fn process_image<'a>(image: &'a RgbImage, limits: &ImageLimits) -> Result<Cow<'a, RgbImage>, ImageError> {
     let plan = plan(image.width(), image.height(), limits)?;
-    Ok(plan.first.map(|(w, h)| resize_bicubic(image, w, h)))
+    Ok(match plan.first {
+        Some((w, h)) => Cow::Owned(resize_bicubic(image, w, h)),
+        None => Cow::Borrowed(image),
+    })
 }
 
 /// The other steps of [`process`], for a picture that [`process_image`] has seen: `smart_resize`, normalisation and
@@ -159,7 +163,7 @@ pub fn process_image(image: &RgbImage, limits: &ImageLimits) -> Result<Option<Rg
 ///
 /// # Errors
 /// As [`process`].
-pub fn process_resized(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
+pub fn to_patches(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
     let rest = ImageLimits { process_image: false, ..limits.clone() };
     let (w, h) = plan(image.width(), image.height(), &rest)?.last;
     Ok(patchify(&resize_bicubic(image, w, h), limits))
