@@ -448,6 +448,7 @@ mod tests {
             Align::Resized => process_image(&white, limits).unwrap().into_owned(),
             _ => white,
         };
+        assert_eq!(picture.dimensions() == size, align == Align::Stored, "the limits ask for another size");
         let across = picture.width().div_ceil(14);
         for (x, y, pixel) in picture.enumerate_pixels_mut() {
             if f64::from(uniform(seed, key, draw, u64::from(y / 14 * across + x / 14))) < probability {
@@ -477,6 +478,9 @@ mod tests {
             // blocks, and at once only where no enlargement comes after.
             let edges = |values: &[f32]| values.windows(2).filter(|w| (w[0] - w[1]).abs() > 1.5).count();
             assert!(edges(&resized) > 2 * edges(&stored), "{} {}", edges(&resized), edges(&stored));
+            // 2000 x 21 becomes 3236 x 33, which a second `process_image` would enlarge once more.
+            let (resized, by_hand) = blacked_out(&processor, (2000, 21), Align::Resized);
+            assert_eq!(resized, by_hand, "patches of {patch_size}");
         }
     }
 
