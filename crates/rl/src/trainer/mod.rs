@@ -140,34 +140,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             checkpoint::read_state(&path)?; // before a folder is made for a run that cannot start
         }
         let folder = RunFolder::open(&root)?;
-        let loaded = match config.trainer.resume() {
-            Resume::None => None,
-            Resume::From(path) => Some(resume::load(&path, &setup)?),
-            Resume::Auto => resume::newest(&folder.checkpoints(), &setup, &mut notes)?,
-        };
-        // A run that was killed before its first checkpoint begins again.
-        let again = loaded.is_none() && config.trainer.resume() == Resume::Auto && RunFolder::has_run(&root);
-        if loaded.is_none() && !again {
-            folder.vacant()?;
-        }
+        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
         let stages = config.stages();
-        let (from, mut state, policy, optimizer) = match loaded {
-            Some(Loaded { path, mut state, policy, optimizer }) => {
-                resume::reconcile(&path, &mut state, &setup, &mut notes)?;
-                (Some(path), state, policy, optimizer)
-            }
-            None => (None, beginning(config), (setup.initial)()?, optimizer_of(config, &stages[0])),
-        };
         let reward = Reward::new(&config.to_reward_config())?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => Some(Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?),
         };
-        let mut data = BTreeMap::new();
-        for (index, stage) in stages.iter().enumerate().skip(state.stage) {
-            data.insert(index, Prompts::of_stage(stage, config, setup.processor.clone())?);
-        }
-        check_pictures::<B>(config, &stages, &data)?;
+        let data = open_stages::<B>(config, &stages, state.stage, &setup.processor)?;
         let (mut carried, mut reference) = (vec![], None);
         if let Some(path) = &from {
             let prompts = &data[&state.stage];
@@ -181,10 +161,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         // Nothing refuses from here on.
         let text = config.to_toml();
-        match &from {
-            Some(_) => folder.go_on(&text, state.step)?,
-            None if again => folder.go_on(&text, 0)?,
-            None => folder.begin(&text)?,
+        match (&from, again) {
+            (None, false) => folder.begin(&text)?,
+            _ => folder.go_on(&text, state.step)?,
         }
         checkpoint::recover(&folder.checkpoints());
         if from.is_some() {
@@ -453,6 +432,55 @@ fn beginning(config: &Config) -> TrainerState {
         unvalidated: None,
         origin: Origin::default(),
     }
+}
+
+/// What a run starts from.
+struct Start<B: Kernels, P> {
+    /// The checkpoint; none at the beginning.
+    from: Option<PathBuf>,
+    /// A run that was killed before its first checkpoint begins again.
+    again: bool,
+    state: TrainerState,
+    policy: P,
+    optimizer: AdamW<B>,
+}
+
+impl<B: Kernels, P: Policy<B>> Start<B, P> {
+    /// The checkpoint that the configuration names or the newest that can be read, brought to agree with the configuration; or the
+    /// beginning.
+    fn find(setup: &Setup<P>, folder: &RunFolder, notes: &mut Vec<String>) -> Result<Self, TrainError> {
+        let config = &setup.config;
+        let loaded = match config.trainer.resume() {
+            Resume::None => None,
+            Resume::From(path) => Some(resume::load(&path, setup)?),
+            Resume::Auto => resume::newest(&folder.checkpoints(), setup, notes)?,
+        };
+        if let Some(Loaded { path, mut state, policy, optimizer }) = loaded {
+            resume::reconcile(&path, &mut state, setup, notes)?;
+            return Ok(Self { from: Some(path), again: false, state, policy, optimizer });
+        }
+        let again = config.trainer.resume() == Resume::Auto && RunFolder::has_run(folder.root());
+        if !again {
+            folder.vacant()?;
+        }
+        let optimizer = optimizer_of(config, &config.stages()[0]);
+        Ok(Self { from: None, again, state: beginning(config), policy: (setup.initial)()?, optimizer })
+    }
+}
+
+/// The data of the stages from `first` on, by stage.
+fn open_stages<B: Kernels>(
+    config: &Config,
+    stages: &[Stage],
+    first: usize,
+    processor: &Arc<Processor>,
+) -> Result<BTreeMap<usize, Prompts>, TrainError> {
+    let mut data = BTreeMap::new();
+    for (index, stage) in stages.iter().enumerate().skip(first) {
+        data.insert(index, Prompts::of_stage(stage, config, processor.clone())?);
+    }
+    check_pictures::<B>(config, stages, &data)?;
+    Ok(data)
 }
 
 /// An algorithm that compares with a perturbed picture, or with none, needs pictures, in every RL stage to come.

@@ -531,7 +531,7 @@ mod tests {
             ("[reward]\nformat_weight = 0.2", Some("reward.format_weight")),
             ("[algorithm]\nfilter_low = 0.2", Some("algorithm.filter_low")),
             ("[rollout]\ntemperature = 0.5", Some("rollout.temperature")),
-            ("[actor]\nglobal_batch_size = 3", None),
+            ("[actor]\nglobal_batch_size = 64", None),
             ("[trainer]\nseed = 9", None),
         ] {
             let now = resolve(&[Source::new("test", STAGES), Source::new("change", text)], &[]).unwrap();

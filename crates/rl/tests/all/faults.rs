@@ -28,7 +28,7 @@ train_files = ["rows.jsonl"]
 format_prompt = "none"
 max_prompt_length = 64
 max_response_length = 10
-rollout_batch_size = 3
+rollout_batch_size = 4
 min_pixels = 0
 max_pixels = 0
 [rollout]
@@ -39,7 +39,7 @@ filter_key = "overall"
 filter_low = -1.95
 filter_high = -1.01
 [actor]
-global_batch_size = 3
+global_batch_size = 4
 [actor.optim]
 lr = 1e-3
 [reward]
@@ -57,7 +57,7 @@ batch_size = 2
 [[stages]]
 stage = "rl"
 name = "rl"
-steps = 3
+steps = 5
 "#;
 
 /// A folder with data and a run.
@@ -78,7 +78,7 @@ impl Write for Said {
 }
 
 impl World {
-    /// Eleven rows with pictures.
+    /// Fourteen rows with pictures.
     fn new() -> Self {
         let world = Self(tempfile::tempdir().unwrap());
         world.write_rows(&rows());
@@ -120,7 +120,7 @@ impl World {
 
     /// The last checkpoint but the final one that holds carried groups and stands inside an epoch; its step and the carried rows.
     fn with_carried(&self) -> (u64, Vec<usize>) {
-        let found = (2..4).rev().find_map(|step| {
+        let found = (2..6).rev().find_map(|step| {
             let text = std::fs::read_to_string(self.checkpoint(step).join("trainer.json")).unwrap();
             let state: serde_json::Value = serde_json::from_str(&text).unwrap();
             let rows: Vec<usize> =
@@ -132,7 +132,7 @@ impl World {
 }
 
 fn rows() -> Vec<Sample> {
-    let spec = "toy:read?rows=1&cols=1-2&split=train&size=11".to_string().into();
+    let spec = "toy:read?rows=1&cols=1-2&split=train&size=14".to_string().into();
     let dataset = Dataset::open(&[spec], &Keys::default(), None).unwrap();
     (0..dataset.len()).map(|i| dataset.get(i).unwrap()).collect()
 }
@@ -207,11 +207,11 @@ fn a_refused_resume_changes_nothing() {
     let world = World::new();
     world.trained(&[]);
     let text = world.path("text.jsonl");
-    std::fs::write(&text, "{\"problem\": \"2+2?\", \"answer\": \"4\", \"solution\": \"4\"}\n".repeat(11)).unwrap();
+    std::fs::write(&text, "{\"problem\": \"2+2?\", \"answer\": \"4\", \"solution\": \"4\"}\n".repeat(14)).unwrap();
     let text_only = format!("data.train_files=[{}]", text.display());
     // A folder of another tokenizer: two letters have changed places.
     let other = world.path("other");
-    copy(&world.checkpoint(4).join("hf"), &other);
+    copy(&world.checkpoint(6).join("hf"), &other);
     let mut tokenizer: serde_json::Value =
         serde_json::from_slice(&std::fs::read(other.join("tokenizer.json")).unwrap()).unwrap();
     let vocab = tokenizer["model"]["vocab"].as_object_mut().unwrap();
@@ -295,7 +295,7 @@ fn carried_groups_are_known_by_the_content_of_their_row() {
     // Other data under the cursor: rows in another order, and fewer of them.
     for (rows, part) in [
         (rows().into_iter().rev().collect::<Vec<_>>(), "another problem or answer"),
-        (rows()[..7].to_vec(), "an epoch had 11 rows and has 7"),
+        (rows()[..9].to_vec(), "an epoch had 14 rows and has 9"),
     ] {
         again();
         world.write_rows(&rows);
@@ -391,7 +391,7 @@ fn bad_supervised_rows_are_set_aside() {
     world.write_rows(&all);
     let error = world.train(&[]).0.unwrap_err();
     assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("none of its 11 rows can be used"), "{error}");
+    assert!(error.to_string().contains("none of its 14 rows can be used"), "{error}");
 }
 
 /// Wherever a device fails, the run ends with an error that says so, and never with other numbers.
