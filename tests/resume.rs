@@ -1,13 +1,18 @@
 //! A run that is killed at any moment and started again gives the same numbers as one that never was.
+#![cfg(unix)] // signals
 
 mod support;
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use support::{
     Bench, NOTHING, STEPS, assert_same_run, checkpoints, last_step, metrics, stateful as bench, stderr, succeeded, wait,
 };
+
+/// The signal that `kill` sends.
+const SIGKILL: i32 = 9;
 
 /// A small generator of moments (SplitMix64): the test is the same in each run.
 struct Moments(u64);
@@ -49,16 +54,22 @@ fn a_killed_run_goes_on_to_the_same_result() {
         let bench = bench();
         let run = bench.path("run");
         let mut moments = Moments(seed);
-        let mut history = Vec::new();
+        let (mut history, mut hits) = (Vec::new(), 0);
         for _ in 0..5 {
-            let moment = duration.mul_f64(moments.share() * 0.8);
+            // Of the time that is left: what is behind is not done again.
+            let left = 1.0 - last_step(&run) as f64 / STEPS as f64;
+            let moment = duration.mul_f64(moments.share() * 0.6 * left);
             let mut child = bench.start(NOTHING);
             std::thread::sleep(moment);
             child.kill().unwrap();
             let output = child.wait_with_output().unwrap();
             assert!(!stderr(&output).contains("error:"), "{}", stderr(&output));
-            history.push(format!("{} ms (step {})", moment.as_millis(), last_step(&run)));
+            let hit = output.status.signal() == Some(SIGKILL);
+            hits += usize::from(hit);
+            let how = if hit { "" } else { ", too late" };
+            history.push(format!("{} ms (step {}{how})", moment.as_millis(), last_step(&run)));
         }
+        assert!(hits >= 3, "seed {seed}: only {hits} kills hit a running process: {history:?}");
         finish(&bench, &run);
         println!(
             "seed {seed}: killed after {}\n        {}",
@@ -75,7 +86,7 @@ fn a_run_killed_while_it_writes_a_checkpoint() {
     finish(&whole, &whole.path("run"));
     let bench = bench();
     let run = bench.path("run");
-    let mut caught = Vec::new();
+    let (mut caught, mut halves) = (Vec::new(), 0);
     for step in [2, 6, 10] {
         let partial = run.join(format!("checkpoints/.global_step_{step}.partial"));
         let mut child = bench.start(NOTHING);
@@ -84,9 +95,13 @@ fn a_run_killed_while_it_writes_a_checkpoint() {
             std::hint::spin_loop();
         }
         child.kill().unwrap();
-        wait(child);
+        let output = wait(child);
+        // The run had steps before it: a kill that hits nothing tests nothing.
+        assert_eq!(output.status.signal(), Some(SIGKILL), "checkpoint {step}: {}", stderr(&output));
+        halves += usize::from(partial.exists());
         caught.push(format!("{step}: {}", if partial.exists() { "half a folder left" } else { "too late" }));
     }
+    assert!(halves > 0, "no kill fell into the writing of a checkpoint: {caught:?}");
     finish(&bench, &run);
     println!("killed at checkpoints {}\n        {}", caught.join(", "), assert_same_run(&whole.path("run"), &run));
     let left: Vec<_> = std::fs::read_dir(run.join("checkpoints"))

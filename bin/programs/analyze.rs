@@ -13,12 +13,11 @@ use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
 use data::{Patches, Processor};
-use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use reward::Reward;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
-use rl::launch::check_folder;
+use rl::launch::{check_folder, end_tokens};
 use rl::prompts::Prompts;
 use rl::sampler::Sampling;
 use serde_json::json;
@@ -247,7 +246,7 @@ impl Analyze {
             limit: a.limit,
             sampling: Sampling { temperature: a.temperature, top_p: 1.0, seed: a.seed },
             max_new_tokens: a.max_new_tokens,
-            eos: eos_token_ids(&subject.path, &subject.config)?,
+            eos: end_tokens(&subject.path, &subject.config, subject.prompts.processor())?,
             max_batch_rows: a.max_batch_rows,
             maps: a.maps,
         };

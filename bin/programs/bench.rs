@@ -196,7 +196,7 @@ impl Shared {
             ..Optim::default()
         };
         check_formats::<B>(&optim, device)?;
-        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.seed, optim);
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.model.as_deref(), self.seed, optim)?;
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =

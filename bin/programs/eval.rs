@@ -20,10 +20,9 @@ use eval::run::{Answering, Context, answer, fingerprint};
 use eval::task::Task;
 use eval::{EvalError, Record, Results, report};
 use indicatif::{ProgressBar, ProgressStyle};
-use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use options::{Answer, Options, Plan};
-use rl::launch::check_folder;
+use rl::launch::{check_folder, end_tokens};
 use serde_json::{Map, Value, json};
 
 /// Evaluate a Qwen2.5-VL model on benchmarks, or grade answers that were made elsewhere.
@@ -145,7 +144,7 @@ impl OnBackend for Evaluate {
         let model = Qwen2_5_VL::<B>::load(&self.folder, dtype, &device)?;
         let context = Context {
             processor: &self.processor,
-            eos: eos_token_ids(&self.folder, &self.config)?,
+            eos: end_tokens(&self.folder, &self.config, &self.processor)?,
             max_positions: self.config.text.max_position_embeddings,
             interrupt: &self.interrupt,
         };

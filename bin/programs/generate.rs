@@ -15,13 +15,13 @@ use clap::Parser;
 use data::prompt::{IMAGE_PLACEHOLDER, split_at_images};
 use data::{Content, Encoded, ImageSource, Processor};
 use dump::{States, values};
-use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::model::{Prompt, int_tensor};
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use output::Output;
+use rl::TrainError;
 use rl::image_cache::ImageCache;
-use rl::launch::check_folder;
-use rl::rollout::{Job, Response, RolloutConfig, generate};
+use rl::launch::{check_folder, end_tokens};
+use rl::rollout::{Job, Response, RolloutConfig, RolloutError, generate, never_sampled};
 use rl::sampler::Sampling;
 
 /// Answer a question about pictures with a Qwen2.5-VL model; the text is written as it is generated.
@@ -189,17 +189,6 @@ impl Generate {
         Ok(Self { args, processor, config, encoded, prompt, dump, focus_map })
     }
 
-    /// Vision tokens of the config and of the tokenizer: one without its picture would break the sequence.
-    fn suppressed(&self) -> Vec<u32> {
-        let p = &self.processor;
-        let mut ids = self.config.vision_token_ids();
-        ids.extend([p.vision_start_id(), p.vision_end_id(), p.image_pad_id(), p.video_pad_id()]);
-        ids.extend(p.token_id("<|vision_pad|>"));
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    }
-
     /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked for.
     fn respond<B: Kernels>(&self, model: &Qwen2_5_VL<B>) -> Result<Option<Response>, Failure> {
         let wants_files = self.dump.is_some() || self.focus_map.is_some();
@@ -208,8 +197,8 @@ impl Generate {
             sampling: Sampling { temperature: self.args.temperature, top_p: self.args.top_p, seed: self.args.seed },
             max_new_tokens: self.args.max_new_tokens,
             min_new_tokens: self.args.min_new_tokens,
-            eos: eos_token_ids(&self.args.model, &self.config)?,
-            suppress: self.suppressed(),
+            eos: end_tokens(&self.args.model, &self.config, &self.processor)?,
+            suppress: never_sampled(self.config.vision_token_ids(), &self.processor, self.config.text.vocab_size),
             focus: wants_files.then_some(vgpo::PrototypeMode::Mean),
             max_batch_rows: 1,
             prefill_token_budget: usize::MAX,
@@ -236,7 +225,8 @@ impl Generate {
         match (failure, result) {
             (Some(failure), _) => Err(failure),
             (None, Ok((mut responses, _))) => Ok(responses.pop().and_then(|mut group| group.pop())),
-            (None, Err(_)) => Ok(None),
+            (None, Err(RolloutError::Interrupted)) => Ok(None),
+            (None, Err(error)) => Err(TrainError::from(error).into()),
         }
     }
 }

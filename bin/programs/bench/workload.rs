@@ -1,11 +1,13 @@
 //! The work that `bench` measures: random prompts, fixed lengths, one step of reinforcement learning over them.
 
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
+use data::Processor;
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig, host};
 use rl::TrainError;
 use rl::advantage::Advantages;
 use rl::config::{Config, OldLogProbs, Optim};
@@ -13,9 +15,10 @@ use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
 use rl::experience::{Experience, Group};
 use rl::focus;
 use rl::image_cache::ImageCache;
+use rl::launch::end_tokens;
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
-use rl::rollout::{Job, RolloutConfig, generate};
+use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
 use rl::sampler::{Sampling, uniform};
 use rl::shaping::{ShapingBatch, Stream, Streams};
 use rl::update::{Learner, Schedule, update};
@@ -51,6 +54,10 @@ pub struct Bench<B: Kernels> {
     seed: u64,
     /// Floating-point operations a second of a large matmul, measured.
     peak_flops: f64,
+    /// Ids that end a response; all are held back until it has its length.
+    eos: Vec<u32>,
+    /// Ids that are never sampled.
+    suppress: Vec<u32>,
 }
 
 /// What one step took.
@@ -203,15 +210,29 @@ fn prompt(config: &Qwen2_5_VLConfig, sizes: &Sizes, seed: u64, index: u64) -> Re
 
 impl<B: Kernels> Bench<B> {
     /// Measures the device's matmul and sets up an optimizer.
-    pub fn new(model: Qwen2_5_VL<B>, seed: u64, optim: Optim) -> Self {
+    ///
+    /// # Errors
+    /// A device that fails, a `folder` whose tokenizer cannot be read.
+    pub fn new(model: Qwen2_5_VL<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
-        let peak_flops = matmul_flops(&model);
-        Self { optimizer: AdamW::new(&config.actor.optim), model, config, recompute: None, seed, peak_flops }
+        let vision = model.config.vision_token_ids();
+        // A preset has no tokenizer, and its ids no text.
+        let (eos, suppress) = match folder.filter(|folder| folder.join("tokenizer.json").exists()) {
+            Some(folder) => {
+                let processor = Processor::from_folder(folder)?;
+                let eos = end_tokens(folder, &model.config, &processor)?;
+                (eos, never_sampled(vision, &processor, model.config.text.vocab_size))
+            }
+            None => (model.config.eos_token_ids.clone(), vision),
+        };
+        let peak_flops = matmul_flops(&model)?;
+        let optimizer = AdamW::new(&config.actor.optim);
+        Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, eos, suppress })
     }
 
-    fn sync(&self) {
-        let _ = B::sync(&self.model.device());
+    fn sync(&self) -> Result<(), Failure> {
+        Ok(host::sync::<B>(&self.model.device()).map_err(TrainError::from)?)
     }
 
     /// One step: generate, old log-probs, advantages and their shaping, update.
@@ -240,8 +261,8 @@ impl<B: Kernels> Bench<B> {
             sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: self.seed.wrapping_add(step) },
             max_new_tokens: sizes.response_tokens,
             min_new_tokens: sizes.response_tokens,
-            eos: config.eos_token_ids.clone(),
-            suppress: config.vision_token_ids(),
+            eos: self.eos.clone(),
+            suppress: self.suppress.clone(),
             focus: mode.filter(|_| from_rollout),
             max_batch_rows: all,
             prefill_token_budget: token_budget.max(self.config.actor.micro_batch_tokens),
@@ -252,8 +273,8 @@ impl<B: Kernels> Bench<B> {
         let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
         let (responses, stats) =
             generate(&self.model, &jobs, &rollout, &mut images, &AtomicBool::new(false), |_, _, _| {})
-                .map_err(Failure::other)?;
-        self.sync();
+                .map_err(TrainError::from)?;
+        self.sync()?;
         let generate_s = start.elapsed().as_secs_f64();
 
         let clock = Instant::now();
@@ -270,12 +291,16 @@ impl<B: Kernels> Bench<B> {
                 .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() })
                 .collect();
             let request = ScoreRequest { temperature: 1.0, entropy: false, focus: mode, token_budget };
-            let scores: Vec<_> = score(&self.model, &mut images, &groups, &request).into_iter().flatten().collect();
+            let scores: Vec<_> = score(&self.model, &mut images, &groups, &request)
+                .map_err(TrainError::from)?
+                .into_iter()
+                .flatten()
+                .collect();
             streams.visual_focus =
                 mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
             scores.into_iter().map(|s| s.log_probs).collect()
         };
-        self.sync();
+        self.sync()?;
         let old_s = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
@@ -338,11 +363,11 @@ impl<B: Kernels> Bench<B> {
         let mut schedule = Schedule { done: 0, total: 1 };
         let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
         let (_, times) = update(learner, &experience, &self.config, &loss, &options, &mut schedule)?;
-        self.sync();
+        self.sync()?;
         let update_s = clock.elapsed().as_secs_f64();
         let total_s = start.elapsed().as_secs_f64();
         // Focus is computed inside the scoring pass; here once more by itself, outside of the total.
-        let focus_s = shaping_s + mode.map_or(0.0, |mode| self.focus_seconds(&prompts, sizes, mode));
+        let focus_s = shaping_s + mode.map_or(Ok(0.0), |mode| self.focus_seconds(&prompts, sizes, mode))?;
         let [decoder, tower] = flops(config, &prompts, sizes);
         // The tower computes a picture once for generation and scoring.
         let flops = decoder * if from_rollout { 4.0 } else { 5.0 } + tower * 4.0;
@@ -371,7 +396,7 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// Equations 2 to 4 over hidden states of the step's size.
-    fn focus_seconds(&self, prompts: &[Prompt], sizes: &Sizes, mode: ::vgpo::PrototypeMode) -> f64 {
+    fn focus_seconds(&self, prompts: &[Prompt], sizes: &Sizes, mode: ::vgpo::PrototypeMode) -> Result<f64, Failure> {
         let device = self.model.device();
         let d = self.model.config.text.hidden_size;
         let responses = sizes.rollouts * sizes.response_tokens;
@@ -381,35 +406,35 @@ impl<B: Kernels> Bench<B> {
             let hidden =
                 Tensor::<B, 2>::random([rows, d], Distribution::Default, (&device, self.model.head().0.dtype()));
             let image_rows = prompt.image_rows(&self.model.config);
-            self.sync();
+            self.sync()?;
             let clock = Instant::now();
             if let Some(p) = focus::prototype(&hidden, &image_rows, &(0..prompt.len()), mode, &prompt.image_grid_thw) {
-                let _ = focus::of_range(&hidden, prompt.len()..rows, &p).into_data();
+                host::floats(focus::of_range(&hidden, prompt.len()..rows, &p)).map_err(TrainError::from)?;
             }
             seconds += clock.elapsed().as_secs_f64();
         }
-        seconds
+        Ok(seconds)
     }
 }
 
 /// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is over
 /// too soon to be measured.
-fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> f64 {
+fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> Result<f64, TrainError> {
     let device = model.device();
     let mut n = 1024;
     loop {
         let x = Tensor::<B, 2>::random([n, n], Distribution::Default, (&device, model.head().0.dtype()));
-        let times = (0..6).map(|_| {
-            let _ = B::sync(&device);
+        let mut best = f64::MAX;
+        for _ in 0..6 {
+            host::sync::<B>(&device)?;
             let clock = Instant::now();
             let y = x.clone().matmul(x.clone());
-            let _ = B::sync(&device);
+            host::sync::<B>(&device)?;
             drop(y);
-            clock.elapsed().as_secs_f64()
-        });
-        let best = times.fold(f64::MAX, f64::min);
+            best = best.min(clock.elapsed().as_secs_f64());
+        }
         if best > 5e-3 || n == 8192 {
-            return 2.0 * (n as f64).powi(3) / best;
+            return Ok(2.0 * (n as f64).powi(3) / best);
         }
         n *= 2;
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt};
-use model_qwen2vl::{Kernels, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, host};
 use rl::TrainError;
 use rl::rollout::Response;
 use safetensors::Dtype;
@@ -38,8 +38,7 @@ impl<B: Kernels> States<B> {
 /// # Errors
 /// A failing device.
 pub fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, Failure> {
-    let data = tensor.try_into_data().map_err(|e| Failure::from(TrainError::Device(e.to_string())))?;
-    data.convert::<f32>().to_vec().map_err(|e| Failure::from(TrainError::Device(format!("{e:?}"))))
+    Ok(host::floats(tensor).map_err(TrainError::from)?)
 }
 
 /// One entry of the dump.

@@ -22,6 +22,9 @@ pub enum EvalError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The device could not be read; every finished answer is in its file.
+    #[error(transparent)]
+    Device(#[from] model_qwen2vl::DeviceError),
     /// SIGINT or SIGTERM; every finished answer is in its file.
     #[error("interrupted; the same command goes on where it was")]
     Interrupted,
@@ -38,7 +41,7 @@ impl EvalError {
             Self::Data(error) => error.exit_code(),
             Self::Model(_) | Self::Input(_) => 2,
             Self::Interrupted => 130,
-            Self::Io { .. } => 1,
+            Self::Io { .. } | Self::Device(_) => 1,
         }
     }
 }

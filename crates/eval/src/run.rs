@@ -11,7 +11,7 @@ use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
 use rl::image_cache::ImageCache;
 use rl::policy::Policy;
-use rl::rollout::{FinishReason, Job, RolloutConfig, generate};
+use rl::rollout::{FinishReason, Job, RolloutConfig, RolloutError, generate, never_sampled};
 use rl::sampler::Sampling;
 use serde_json::{Map, Value, json};
 
@@ -190,7 +190,8 @@ fn answer_batch<B: Kernels, P: Policy<B>>(
     });
     match (failure, result) {
         (Some(error), _) => Err(error),
-        (None, Err(_)) => Err(EvalError::Interrupted),
+        (None, Err(RolloutError::Interrupted)) => Err(EvalError::Interrupted),
+        (None, Err(RolloutError::Device(error))) => Err(EvalError::Device(error)),
         (None, Ok(_)) => Ok(()),
     }
 }
@@ -230,19 +231,13 @@ fn stream(name: &str) -> u64 {
 }
 
 fn rollout_config<B: Kernels, P: Policy<B>>(policy: &P, answering: &Answering, context: &Context) -> RolloutConfig {
-    let p = context.processor;
-    let mut suppress = policy.vision_token_ids();
-    suppress.extend([p.vision_start_id(), p.vision_end_id(), p.image_pad_id(), p.video_pad_id()]);
-    suppress.extend(p.token_id("<|vision_pad|>"));
-    suppress.sort_unstable();
-    suppress.dedup();
     RolloutConfig {
         n: answering.samples,
         sampling: answering.sampling.clone(),
         max_new_tokens: answering.max_new_tokens,
         min_new_tokens: 0,
         eos: context.eos.clone(),
-        suppress,
+        suppress: never_sampled(policy.vision_token_ids(), context.processor, policy.head().0.dims()[0]),
         focus: None,
         max_batch_rows: answering.batch_size.max(answering.samples),
         prefill_token_budget: answering.prefill_token_budget,

@@ -110,7 +110,7 @@ pub struct Qwen2_5_VLConfig {
     pub image_token_id: u32,
     /// Placeholder of one merged video token (refused).
     pub video_token_id: u32,
-    /// Tokens that end a response, from `eos_token_id` (generation_config.json may widen it).
+    /// Tokens that end a response, from `eos_token_id` at the top and in `text_config` (generation_config.json may widen it).
     pub eos_token_ids: Vec<u32>,
     /// The file as it was read: written back unchanged, so that nothing a newer transformers added is lost.
     pub raw: Value,
@@ -184,12 +184,14 @@ impl Qwen2_5_VLConfig {
                 vision_config.out_hidden_size, text_config.hidden_size
             )));
         }
-        let eos = [top_map.get("eos_token_id"), text.map.get("eos_token_id")]
-            .into_iter()
-            .flatten()
-            .find(|v| !v.is_null())
-            .map(token_ids)
-            .unwrap_or_default();
+        // A response ends at any of them; the two places may name different ones.
+        let mut eos: Vec<u32> = Vec::new();
+        for id in [top_map.get("eos_token_id"), text.map.get("eos_token_id")].into_iter().flatten().flat_map(token_ids)
+        {
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
         let config = Self {
             vision_start_token_id: id("vision_start_token_id")?,
             vision_end_token_id: id("vision_end_token_id")?,

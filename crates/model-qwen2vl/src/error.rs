@@ -45,6 +45,17 @@ pub enum ModelError {
         /// One line a problem.
         list: String,
     },
+    /// A tensor with NaN or infinities in it, which no reader takes; nothing was written.
+    #[error("{name} is not finite ({found})")]
+    NotFinite {
+        /// The tensor, by the name in the file.
+        name: String,
+        /// Where, and what stands there.
+        found: crate::finite::NotFinite,
+    },
+    /// The device that holds the weights.
+    #[error(transparent)]
+    Device(#[from] crate::host::DeviceError),
     /// A prompt that this model cannot run.
     #[error("{0}")]
     Input(String),

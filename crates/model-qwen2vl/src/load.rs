@@ -14,6 +14,7 @@ use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 use crate::config::Qwen2_5_VLConfig;
 use crate::decoder::LM_HEAD;
 use crate::error::ModelError;
+use crate::finite::first_not_finite;
 use crate::init::ParamSource;
 use crate::model::Qwen2_5_VL;
 
@@ -142,6 +143,9 @@ impl<D> FileSource<D> {
         let Some(bytes) = shard.map.get(shard.data + start..shard.data + end) else {
             return Err(format!("truncated  {name}: {} ends early", shard.path.display()));
         };
+        if let Some(found) = first_not_finite(bytes, info.dtype) {
+            return Err(format!("not finite {name}: {found}; the checkpoint is damaged"));
+        }
         let shape = shape.to_vec();
         let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         let values: Vec<f32> = match info.dtype {
@@ -154,9 +158,6 @@ impl<D> FileSource<D> {
                 ));
             }
         };
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(format!("not finite {name}: {} at element {at}; the checkpoint is damaged", values[at]));
-        }
         Ok(match self.dtype {
             DType::BF16 => TensorData::new(values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>(), shape),
             DType::F16 => TensorData::new(values.into_iter().map(half::f16::from_f32).collect::<Vec<_>>(), shape),
@@ -210,10 +211,12 @@ impl<B: Backend> Qwen2_5_VL<B> {
     }
 }
 
-/// The end-of-response ids of a folder: `generation_config.json`'s `eos_token_id`, else the config's.
+/// The end-of-response ids of a folder: all of `generation_config.json`'s `eos_token_id`, then those of `config.json` that are not
+/// among them. A response ends at whichever comes first: published folders name different ones in the two files. Empty where
+/// neither names any.
 ///
 /// # Errors
-/// A `generation_config.json` that is not JSON, or no id anywhere.
+/// A `generation_config.json` that is not JSON, or an id that the model has no embedding for.
 pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, ModelError> {
     let path = dir.join("generation_config.json");
     let mut ids = match std::fs::read_to_string(&path) {
@@ -225,17 +228,17 @@ pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, 
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(e) => return Err(ModelError::io(path)(e)),
     };
-    if ids.is_empty() {
-        ids.clone_from(&config.eos_token_ids);
+    for id in &config.eos_token_ids {
+        // What is no token cannot be sampled, so that it does no harm beside one that is.
+        let counts = ids.is_empty() || (*id as usize) < config.text.vocab_size;
+        if counts && !ids.contains(id) {
+            ids.push(*id);
+        }
     }
     match ids.iter().find(|&&id| id as usize >= config.text.vocab_size) {
         Some(id) => Err(ModelError::Config {
             path,
             reason: format!("eos_token_id {id} is outside the vocabulary of {}", config.text.vocab_size),
-        }),
-        None if ids.is_empty() => Err(ModelError::Config {
-            path,
-            reason: "eos_token_id: missing here and in config.json; responses would never end".into(),
         }),
         None => Ok(ids),
     }

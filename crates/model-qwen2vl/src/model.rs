@@ -12,6 +12,7 @@ use crate::attention::{AttentionPlan, Response};
 use crate::config::Qwen2_5_VLConfig;
 use crate::decoder::{Decoder, DecoderSaved};
 use crate::error::ModelError;
+use crate::host::DeviceError;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::{Rotary, mrope_positions, mrope_table, next_position};
@@ -307,11 +308,14 @@ impl<B: Kernels> Qwen2_5_VL<B> {
     }
 
     /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and generated text.
+    ///
+    /// # Errors
+    /// A device that cannot be read.
     pub fn hidden_with_attention(
         &self,
         batch: &PackedBatch<B>,
         image_embeds: Option<Tensor<B, 2>>,
-    ) -> (Tensor<B, 2>, Vec<AttentionMass>) {
+    ) -> Result<(Tensor<B, 2>, Vec<AttentionMass>), DeviceError> {
         let lookers = batch
             .responses
             .iter()
@@ -324,7 +328,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let last = self.config.text.num_hidden_layers - 1;
         let mut measure = Measure { plan: &batch.plan, last, lookers, masses: Vec::new() };
         let hidden = self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut measure);
-        (hidden, mass::read(measure.masses))
+        Ok((hidden, mass::read(measure.masses)?))
     }
 
     /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.

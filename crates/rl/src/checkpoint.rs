@@ -1,18 +1,23 @@
 //! Checkpoints (design decision 8): `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a
 //! temporary name, synced, then renamed, so that a folder with its final name is always whole.
+//!
+//! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on their way to the
+//! disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no earlier checkpoint.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use data::Cursor;
-use model_qwen2vl::Kernels;
+use model_qwen2vl::save::Companions;
+use model_qwen2vl::{Kernels, ModelError};
 use reward::Score;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::optimizer::AdamW;
 use crate::policy::Policy;
-use crate::prompts::SetAside;
+use crate::prompts::{DataFile, SetAside};
 use crate::rollout::Response;
 
 /// Where a run stands.
@@ -37,16 +42,118 @@ pub struct TrainerState {
     /// Seconds of training behind.
     pub seconds: f64,
     /// The last validation's metrics.
-    pub validation: std::collections::BTreeMap<String, f64>,
+    #[serde(with = "nullable")]
+    pub validation: BTreeMap<String, f64>,
     /// Validation before the first RL step, for the final table.
-    pub before: std::collections::BTreeMap<String, f64>,
+    #[serde(with = "nullable")]
+    pub before: BTreeMap<String, f64>,
     /// Rows set aside so far, so that a resumed run counts them once, as one that was never stopped does.
     #[serde(default)]
     pub set_aside: SetAside,
     /// What was measured in step `step`, where an interrupt fell into its validation: the resumed run validates first and
     /// then logs the step. `None` is a number that is not finite.
     #[serde(default)]
-    pub unvalidated: Option<std::collections::BTreeMap<String, Option<f64>>>,
+    pub unvalidated: Option<BTreeMap<String, Option<f64>>>,
+    /// What the numbers above refer to, so that a resumed run can tell whether it is still there.
+    #[serde(default)]
+    pub origin: Origin,
+}
+
+/// The configuration and the data that a checkpoint is from. An older checkpoint has none of it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    /// Every key of the configuration with its value, stages by their names.
+    pub settings: BTreeMap<String, String>,
+    /// All stages in their order.
+    pub stages: Vec<StageName>,
+    /// The files of the stage's data.
+    pub data: Vec<DataFile>,
+    /// Rows drawn in an epoch of it.
+    pub epoch_len: usize,
+    /// The last rows that were trained on: their numbers and contents.
+    pub rows: Vec<KnownRow>,
+    /// Folder in `reference/` of the policy that the stage began with.
+    pub reference: Option<String>,
+}
+
+/// A stage as a person knows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StageName {
+    /// `sft` or `rl`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// How many stages of this kind and name stand before it: the default names may come more than once.
+    pub twin: usize,
+}
+
+/// A row by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownRow {
+    /// Row in the stage's data.
+    pub row: usize,
+    /// [`crate::prompts::Item::content`].
+    pub content: u64,
+}
+
+impl TrainerState {
+    /// What no run can go on from, whether it is about to be written or was read.
+    ///
+    /// # Errors
+    /// Names the number and where it is.
+    pub fn check(&self) -> Result<(), String> {
+        if !self.kl_coef.is_finite() {
+            return Err(format!("the KL coefficient is {}", self.kl_coef));
+        }
+        if self.stage_step > self.step {
+            return Err(format!("stage step {} lies after step {}", self.stage_step, self.step));
+        }
+        for group in &self.carried {
+            let row = group.row;
+            if group.scores.len() != group.responses.len() {
+                return Err(format!(
+                    "{} scores of {} carried responses to row {row}",
+                    group.scores.len(),
+                    group.responses.len()
+                ));
+            }
+            for response in &group.responses {
+                if response.ids.is_empty() || response.log_probs.len() != response.ids.len() {
+                    return Err(format!("a carried response to row {row} has no log-prob for each token"));
+                }
+                let focus = response.visual_focus.iter().flatten();
+                if !response.log_probs.iter().chain(focus).all(|v| v.is_finite()) {
+                    return Err(format!("log-probs of a carried response to row {row} are not finite"));
+                }
+            }
+            let numbers = group
+                .scores
+                .iter()
+                .flat_map(|s| [s.overall, s.accuracy, s.format].into_iter().chain(s.extra.values().copied()));
+            if !numbers.chain(group.greedy).all(f64::is_finite) {
+                return Err(format!("a reward of a carried response to row {row} is not finite"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Metrics may be NaN, which JSON has not: written as `null`, and read as NaN again.
+mod nullable {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(map: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        let map: BTreeMap<&String, Option<f64>> = map.iter().map(|(k, v)| (k, v.is_finite().then_some(*v))).collect();
+        map.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+        let map = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+        Ok(map.into_iter().map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect())
+    }
 }
 
 /// A kept group: its row and everything that was sampled.
@@ -54,6 +161,9 @@ pub struct TrainerState {
 pub struct Carried {
     /// Row in the stage's data.
     pub row: usize,
+    /// [`crate::prompts::Item::whole_content`] of that row: its number alone may name another row after a resume.
+    #[serde(default)]
+    pub content: u64,
     /// Its responses.
     pub responses: Vec<Response>,
     /// Overall, accuracy and format of each, then the extra metrics.
@@ -69,7 +179,7 @@ pub struct CarriedScore {
     accuracy: f64,
     format: f64,
     extracted: Option<String>,
-    extra: std::collections::BTreeMap<String, f64>,
+    extra: BTreeMap<String, f64>,
 }
 
 impl From<&Score> for CarriedScore {
@@ -96,18 +206,37 @@ const OLD: &str = ".old_";
 /// A checkpoint that is being removed.
 const REMOVED: &str = ".removed_";
 
-/// Checkpoints of a folder by step, oldest first. Folders without a readable `trainer.json` are not checkpoints.
+/// Checkpoints of a folder by step, oldest first. Folders without a `trainer.json` are not checkpoints.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return vec![];
-    };
-    let mut found: Vec<(u64, PathBuf)> = entries
-        .flatten()
-        .filter_map(|e| {
-            let step = e.file_name().to_str()?.strip_prefix(PREFIX)?.parse().ok()?;
-            e.path().join("trainer.json").is_file().then(|| (step, e.path()))
-        })
-        .collect();
+    let mut found = named(dir, PREFIX);
+    found.retain(|(_, path)| path.join("trainer.json").is_file());
+    found
+}
+
+/// Everything that a run may try to go on from, by step, oldest first: folders with a checkpoint's name, damaged or not, and one that a
+/// killed process was replacing, where the new one is not there.
+pub fn candidates(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut found = named(dir, PREFIX);
+    for (step, path) in named(dir, OLD) {
+        if found.iter().all(|(other, _)| *other != step) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The name that a candidate has once [`recover`] has put right what a killed process left.
+pub fn recovered(path: &Path) -> PathBuf {
+    let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(OLD));
+    step.map_or_else(|| path.to_path_buf(), |step| path.with_file_name(format!("{PREFIX}{step}")))
+}
+
+/// Folders called `prefix` and a step, by step.
+fn named(dir: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
+    let step = |entry: &fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e)?, e.path()))).collect();
     found.sort();
     found
 }
@@ -136,7 +265,7 @@ pub fn recover(dir: &Path) {
 /// # Errors
 /// A folder that cannot be renamed.
 pub fn supersede(dir: &Path, step: u64) -> Result<(), TrainError> {
-    for (_, path) in list(dir).into_iter().filter(|(s, _)| *s > step) {
+    for (_, path) in named(dir, PREFIX).into_iter().filter(|(s, _)| *s > step) {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         let target = (0..).map(|i| dir.join(format!("superseded_{i}_{name}"))).find(|p| !p.exists());
         if let Some(target) = target {
@@ -151,33 +280,52 @@ fn sync_dir(path: &Path) -> std::io::Result<()> {
     fs::File::open(path)?.sync_all()
 }
 
-/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed).
+/// What a checkpoint holds.
+pub struct Contents<'a, B: Kernels, P> {
+    /// Where the run stands.
+    pub state: &'a TrainerState,
+    /// The weights.
+    pub policy: &'a P,
+    /// Moments and master weights.
+    pub optimizer: &'a AdamW<B>,
+    /// Tokenizer and processor files.
+    pub companions: &'a Companions,
+}
+
+/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the weights are written
+/// and nothing is replaced yet: whether the policy still computes numbers.
 ///
 /// # Errors
-/// Anything the file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
+/// [`TrainError::Diverged`] for what [`read_state`] or the loaders would refuse, the error of `proof`, and anything the file system
+/// refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
 pub fn save<B: Kernels, P: Policy<B>>(
     dir: &Path,
-    state: &TrainerState,
-    policy: &P,
-    optimizer: &AdamW<B>,
-    source: &Path,
+    Contents { state, policy, optimizer, companions }: Contents<B, P>,
     limit: usize,
+    proof: impl FnOnce() -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
     let target = dir.join(format!("{PREFIX}{}", state.step));
     let temporary = dir.join(format!(".{PREFIX}{}.partial", state.step));
     let write = || -> Result<(), TrainError> {
+        let diverged = |what: String| TrainError::Diverged { what, way: String::new() };
+        let numbers = |error: ModelError| match error {
+            ModelError::NotFinite { .. } => diverged(error.to_string()),
+            other => other.into(),
+        };
         let io = |path: &Path| {
             let path = path.to_path_buf();
-            move |source| TrainError::Model(model_qwen2vl::ModelError::Io { path, source })
+            move |source| TrainError::Model(ModelError::Io { path, source })
         };
         if temporary.exists() {
             fs::remove_dir_all(&temporary).map_err(io(&temporary))?;
         }
         fs::create_dir_all(&temporary).map_err(io(&temporary))?;
-        policy.save(&temporary.join("hf"), Some(source))?;
-        optimizer.save(&temporary.join("optimizer.safetensors"))?;
+        policy.save(&temporary.join("hf"), Some(companions)).map_err(numbers)?;
+        optimizer.save(&temporary.join("optimizer.safetensors")).map_err(numbers)?;
+        proof()?;
         let path = temporary.join("trainer.json");
         let json = serde_json::to_vec(state).map_err(|e| io(&path)(e.into()))?;
+        parse_state(&json).map_err(diverged)?;
         fs::write(&path, json).and_then(|()| sync_dir(&path)).map_err(io(&path))?;
         for folder in [temporary.join("hf"), temporary.clone()] {
             sync_dir(&folder).map_err(io(&folder))?;
@@ -197,6 +345,12 @@ pub fn save<B: Kernels, P: Policy<B>>(
     };
     if let Err(error) = write() {
         let _ = fs::remove_dir_all(&temporary);
+        if matches!(
+            error,
+            TrainError::Diverged { .. } | TrainError::Device(_) | TrainError::Model(ModelError::Device(_))
+        ) {
+            return Err(error);
+        }
         let kept = list(dir).last().map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
             format!("the newest checkpoint is {}", p.display())
         });
@@ -231,8 +385,15 @@ pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
         )),
         _ => bad(format!("trainer.json cannot be read: {e}")),
     })?;
-    serde_json::from_str(&text)
+    parse_state(text.as_bytes())
         .map_err(|e| bad(format!("trainer.json cannot be read: {e}; resume from an earlier checkpoint")))
+}
+
+/// What the reader takes, asked by the writer, too.
+fn parse_state(json: &[u8]) -> Result<TrainerState, String> {
+    let state: TrainerState = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+    state.check()?;
+    Ok(state)
 }
 
 #[cfg(test)]
@@ -260,5 +421,81 @@ mod tests {
         let text = |name: &str| fs::read_to_string(dir.join(name).join("trainer.json")).unwrap();
         assert_eq!((text("global_step_3"), text("global_step_5")), ("three".into(), "newer".into()));
         assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
+    }
+    fn state() -> TrainerState {
+        TrainerState {
+            step: 7,
+            stage: 1,
+            stage_step: 3,
+            optimizer_steps: 3,
+            cursor: Cursor::new(1),
+            kl_coef: 0.1,
+            carried: vec![Carried {
+                row: 4,
+                content: 9,
+                responses: vec![Response {
+                    ids: vec![1, 2],
+                    log_probs: vec![-0.5, -0.25],
+                    finish: crate::rollout::FinishReason::Stop,
+                    visual_focus: None,
+                }],
+                scores: vec![CarriedScore {
+                    overall: 1.0,
+                    accuracy: 1.0,
+                    format: 0.0,
+                    extracted: None,
+                    extra: BTreeMap::new(),
+                }],
+                greedy: None,
+            }],
+            stage_over: false,
+            seconds: 1.5,
+            validation: BTreeMap::from([("val/accuracy".into(), 0.5), ("val/odd".into(), f64::NAN)]),
+            before: BTreeMap::new(),
+            set_aside: SetAside::default(),
+            unvalidated: None,
+            origin: Origin::default(),
+        }
+    }
+
+    /// Whatever is written is read again, and what would not be read is not written.
+    #[test]
+    fn the_writer_of_the_state_accepts_what_its_reader_does() {
+        let json = |state: &TrainerState| serde_json::to_vec(state).unwrap();
+        let again = parse_state(&json(&state())).unwrap();
+        assert_eq!(again.validation["val/accuracy"], 0.5);
+        assert!(again.validation["val/odd"].is_nan(), "a metric that is no number ends no run");
+        type Breaking = fn(&mut TrainerState);
+        let broken: [Breaking; 7] = [
+            |s| s.kl_coef = f64::NAN,
+            |s| s.kl_coef = f64::INFINITY,
+            |s| s.carried[0].responses[0].log_probs[1] = f32::NEG_INFINITY,
+            |s| s.carried[0].responses[0].visual_focus = Some(vec![f32::NAN, 0.0]),
+            |s| s.carried[0].scores[0].overall = f64::NAN,
+            |s| s.carried[0].scores.clear(),
+            |s| s.stage_step = 8,
+        ];
+        for (index, change) in broken.into_iter().enumerate() {
+            let mut state = state();
+            change(&mut state);
+            assert!(state.check().is_err(), "{index}");
+            assert!(parse_state(&json(&state)).is_err(), "{index}");
+        }
+    }
+
+    /// A process that was killed between two renames: what it left is found without a change on the disk.
+    #[test]
+    fn candidates_are_found_before_anything_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        checkpoint(dir, ".old_3", "three");
+        checkpoint(dir, ".old_5", "earlier");
+        checkpoint(dir, "global_step_5", "newer");
+        fs::create_dir(dir.join("global_step_6")).unwrap();
+        checkpoint(dir, "superseded_0_global_step_9", "nine");
+        let names: Vec<_> = candidates(dir).iter().map(|(s, p)| (*s, p.file_name().unwrap().to_owned())).collect();
+        assert_eq!(names, [(3, ".old_3".into()), (5, "global_step_5".into()), (6, "global_step_6".into())]);
+        assert_eq!(recovered(&dir.join(".old_3")), dir.join("global_step_3"));
+        assert_eq!(recovered(&dir.join("global_step_5")), dir.join("global_step_5"));
     }
 }

@@ -4,7 +4,7 @@ use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor};
 use model_qwen2vl::model::{PackedBatch, Pictures, Prompt, int_tensor};
 use model_qwen2vl::params::{cast_to, to_f32};
-use model_qwen2vl::{Gradients, Kernels, head};
+use model_qwen2vl::{DeviceError, Gradients, Kernels, head, host};
 
 use crate::focus;
 use crate::image_cache::ImageCache;
@@ -104,12 +104,15 @@ pub struct ResponseScores {
 }
 
 /// Scores all responses of all groups: one entry a group, one a response.
+///
+/// # Errors
+/// A device that cannot be read.
 pub fn score<B: Kernels, P: Policy<B>>(
     policy: &P,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
     request: &ScoreRequest,
-) -> Vec<Vec<ResponseScores>> {
+) -> Result<Vec<Vec<ResponseScores>>, DeviceError> {
     let mut out: Vec<Vec<ResponseScores>> =
         groups.iter().map(|g| vec![ResponseScores::default(); g.responses.len()]).collect();
     for pass in passes(groups, request.token_budget) {
@@ -119,7 +122,7 @@ pub fn score<B: Kernels, P: Policy<B>>(
                 let prompts: Vec<&Prompt> = packed.iter().map(|(p, _)| *p).collect();
                 let batch = policy.pack(&packed);
                 let hidden = policy.hidden(&batch, images.embed(policy, &prompts));
-                read_scores(policy, groups, request, &micro, &batch, hidden, &mut out);
+                read_scores(policy, groups, request, &micro, &batch, hidden, &mut out)?;
             }
             Pass::Parts(g, parts) => {
                 let prompt = groups[g].prompt;
@@ -127,12 +130,12 @@ pub fn score<B: Kernels, P: Policy<B>>(
                 for part in parts {
                     let batch = policy.pack_part(prompt, &groups[g].some(&part));
                     let hidden = policy.hidden_part(&shared, &batch);
-                    read_scores(policy, groups, request, &vec![(g, part)], &batch, hidden, &mut out);
+                    read_scores(policy, groups, request, &vec![(g, part)], &batch, hidden, &mut out)?;
                 }
             }
         }
     }
-    out
+    Ok(out)
 }
 
 /// Token ids of the responses of a micro-batch, one after the other.
@@ -150,7 +153,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
     batch: &PackedBatch<B>,
     hidden: Tensor<B, 2>,
     out: &mut [Vec<ResponseScores>],
-) {
+) -> Result<(), DeviceError> {
     let device = policy.device();
     let rows = int_tensor(batch.predicting_rows(), &device);
     let scores = head::log_probs(
@@ -160,8 +163,8 @@ fn read_scores<B: Kernels, P: Policy<B>>(
         request.temperature,
         request.entropy,
     );
-    let log_probs = host(scores.log_probs);
-    let entropy = scores.entropy.map(host);
+    let log_probs = host::floats(scores.log_probs)?;
+    let entropy = scores.entropy.map(host::floats).transpose()?;
     let mut at = 0; // in the scores of this micro-batch
     let mut segment = 0; // in its responses
     for (k, (g, responses)) in micro.iter().enumerate() {
@@ -172,7 +175,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
         let span = batch.responses[segment..segment + responses.len()].iter().map(|r| r.rows.clone());
         let (first, last) = (span.clone().map(|r| r.start).min(), span.map(|r| r.end).max());
         let focus = match (prototype, first, last) {
-            (Some(p), Some(a), Some(b)) => Some(host(focus::of_range(&hidden, a..b, &p))),
+            (Some(p), Some(a), Some(b)) => Some(host::floats(focus::of_range(&hidden, a..b, &p))?),
             _ => None,
         };
         let mut from = 0;
@@ -188,10 +191,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
             segment += 1;
         }
     }
-}
-
-fn host<B: Kernels>(t: Tensor<B, 1>) -> Vec<f32> {
-    t.into_data().convert::<f32>().to_vec().unwrap_or_default()
+    Ok(())
 }
 
 /// How gradients are computed.

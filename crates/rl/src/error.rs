@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use data::DataError;
-use model_qwen2vl::ModelError;
+use model_qwen2vl::{DeviceError, ModelError};
 use reward::RewardError;
 
+use crate::rollout::RolloutError;
 use crate::run_folder::RunFolderError;
 
 /// The end of a run that did not finish.
@@ -47,6 +48,14 @@ pub enum TrainError {
         /// Why, and what is left.
         reason: String,
     },
+    /// Weights, optimizer state or outputs that are no numbers any more. No checkpoint was written, and none removed.
+    #[error("training has diverged: {what}.{way}")]
+    Diverged {
+        /// What is not finite.
+        what: String,
+        /// From which checkpoint to go on, and with which change; a sentence with a blank before it.
+        way: String,
+    },
     /// The device.
     #[error("the device failed: {0}")]
     Device(String),
@@ -59,7 +68,8 @@ impl TrainError {
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
     pub fn exit_code(&self) -> i32 {
         match self {
-            // A disk without room is not what the user gave.
+            // A device that fails is not what the user gave, nor are weights that have diverged, nor is a disk without room.
+            Self::Model(ModelError::Device(_) | ModelError::NotFinite { .. }) => 1,
             Self::Data(DataError::Write { .. }) => 1,
             Self::Data(DataError::Io { source, .. }) | Self::Model(ModelError::Io { source, .. })
                 if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
@@ -76,9 +86,18 @@ impl TrainError {
     }
 }
 
-impl From<crate::rollout::Interrupted> for TrainError {
-    fn from(_: crate::rollout::Interrupted) -> Self {
-        Self::Interrupted
+impl From<RolloutError> for TrainError {
+    fn from(error: RolloutError) -> Self {
+        match error {
+            RolloutError::Interrupted => Self::Interrupted,
+            RolloutError::Device(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeviceError> for TrainError {
+    fn from(DeviceError(reason): DeviceError) -> Self {
+        Self::Device(reason)
     }
 }
 

@@ -171,7 +171,7 @@ fn log_probs_of(scores: Vec<Vec<ResponseScores>>) -> Vec<Vec<f32>> {
 /// Computes what the algorithm declares and shapes the advantages. `images` holds what the policy's tower made of the prompts' pictures.
 ///
 /// # Errors
-/// Streams and settings that do not fit, from the estimator or the shaping.
+/// Streams and settings that do not fit, from the estimator or the shaping; a device that cannot be read.
 pub fn make<B: Kernels, P: Policy<B>>(
     policy: &P,
     reference: Option<&P>,
@@ -216,11 +216,11 @@ pub fn make<B: Kernels, P: Policy<B>>(
             streams.visual_focus = Some(ragged(&groups, |r| r.visual_focus.clone().unwrap_or_default()));
         }
         if compared && groups.iter().any(|g| g.carried) {
-            current = Some(current_log_probs(policy, images, &groups, &plain));
+            current = Some(current_log_probs(policy, images, &groups, &plain)?);
         }
         rollout_log_probs.clone()
     } else {
-        let scores: Vec<ResponseScores> = score(policy, images, &refs, &request).into_iter().flatten().collect();
+        let scores: Vec<ResponseScores> = score(policy, images, &refs, &request)?.into_iter().flatten().collect();
         if focus.is_some() {
             streams.visual_focus = Some(scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
         }
@@ -246,7 +246,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     let clock = std::time::Instant::now();
     let needs_reference = recipe.loss.kl.in_loss() || recipe.loss.kl.in_reward();
     let ref_log_probs = match (needs_reference, reference) {
-        (true, Some(reference)) => Some(log_probs_of(score(reference, &mut ImageCache::default(), &refs, &plain))),
+        (true, Some(reference)) => Some(log_probs_of(score(reference, &mut ImageCache::default(), &refs, &plain)?)),
         (true, None) => {
             return Err(TrainError::Input("a KL term needs the reference policy, which was not loaded".into()));
         }
@@ -266,7 +266,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
                     .flat_map(|g| g.responses.iter().map(|r| perception_span(recipe.processor, &r.ids)))
                     .collect();
                 streams.unperceived_log_probs =
-                    Some(crate::spans::unperceived_log_probs(policy, images, &refs, &spans, current, &plain));
+                    Some(crate::spans::unperceived_log_probs(policy, images, &refs, &spans, current, &plain)?);
                 streams.perception_spans = Some(spans);
             }
             _ => {}
@@ -338,15 +338,15 @@ fn current_log_probs<B: Kernels, P: Policy<B>>(
     images: &mut ImageCache<B>,
     groups: &[Group],
     request: &ScoreRequest,
-) -> Vec<Vec<f32>> {
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let mut out = Vec::new();
     for group in groups {
         match group.carried {
-            true => out.extend(log_probs_of(score(policy, images, &[group.refs()], request))),
+            true => out.extend(log_probs_of(score(policy, images, &[group.refs()], request)?)),
             false => out.extend(group.responses.iter().map(|r| r.log_probs.clone())),
         }
     }
-    out
+    Ok(out)
 }
 
 /// The gap between trainer and sampler, token by token, of what this policy sampled.
@@ -394,7 +394,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
         let scores = match draw {
             Draw::Prompt => {
                 let prompt = draws.draw(0).map_err(named)?;
-                score(policy, none, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)
+                score(policy, none, &[GroupRef { prompt: &prompt, responses: group.refs().responses }], request)?
             }
             Draw::Response => {
                 let count = group.responses.len() as u64;
@@ -404,7 +404,7 @@ fn perturbed_log_probs<B: Kernels, P: Policy<B>>(
                     .zip(&group.responses)
                     .map(|(prompt, r)| GroupRef { prompt, responses: vec![&r.ids] })
                     .collect();
-                score(policy, none, &refs, request)
+                score(policy, none, &refs, request)?
             }
         };
         out.extend(log_probs_of(scores));

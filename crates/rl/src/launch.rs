@@ -7,12 +7,14 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::DType;
 use data::{Processor, toy};
 use model_qwen2vl::load::eos_token_ids;
+use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, Qwen2_5_VL, Qwen2_5_VLConfig};
 
 use crate::config::Config;
 use crate::error::TrainError;
 use crate::optimizer::check_formats;
 use crate::progress::Progress;
+use crate::run_folder::RunFolder;
 use crate::trainer::{Setup, Summary, Trainer};
 
 /// Writes the embedded toy model's folder without weights: tokenizer, image processor, `config.json`.
@@ -81,6 +83,31 @@ pub fn check_folder(dir: &Path, processor: &Processor, config: &Qwen2_5_VLConfig
     Ok(())
 }
 
+/// Ids that end a response, none twice: those of the folder's `generation_config.json` and `config.json`, the tokenizer's `eos_token`,
+/// and the chat template's `<|im_end|>` where it is a special token. A response ends at whichever comes first, as the files of published
+/// folders name different ones. The first is what a supervised response is taught to end with.
+///
+/// # Errors
+/// A folder that names none which its tokenizer has, or one that the model has no embedding for.
+pub fn end_tokens(dir: &Path, config: &Qwen2_5_VLConfig, processor: &Processor) -> Result<Vec<u32>, TrainError> {
+    let mut ids = eos_token_ids(dir, config)?;
+    let turn = processor.token_id("<|im_end|>").filter(|id| processor.special_ids().contains(id));
+    for id in processor.eos_ids().iter().copied().chain(turn) {
+        if !ids.contains(&id) && (id as usize) < config.text.vocab_size {
+            ids.push(id);
+        }
+    }
+    ids.retain(|&id| processor.token(id).is_some());
+    match ids.is_empty() {
+        false => Ok(ids),
+        true => Err(TrainError::Input(format!(
+            "model folder {}: no end token of generation_config.json, config.json or tokenizer_config.json is a token of \
+             tokenizer.json, so responses would never end; set eos_token_id in generation_config.json",
+            dir.display()
+        ))),
+    }
+}
+
 /// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
 fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, TrainError> {
     let own = Qwen2_5_VLConfig::from_folder(folder)?;
@@ -126,8 +153,12 @@ pub fn train<B: Kernels>(
     let source: PathBuf =
         if is_toy { config.trainer.run_dir().join("model") } else { PathBuf::from(&config.model.path) };
     if is_toy {
-        std::fs::create_dir_all(&source).map_err(|e| ModelError::Io { path: source.clone(), source: e })?;
-        write_toy_folder(&source)?;
+        // A run that is there has its folder, and goes on with that one.
+        let begun = RunFolder::has_run(&config.trainer.run_dir()) && source.join("config.json").is_file();
+        if !begun {
+            std::fs::create_dir_all(&source).map_err(|e| ModelError::Io { path: source.clone(), source: e })?;
+            write_toy_folder(&source)?;
+        }
     }
     let architecture = architecture(&config, &source)?;
     let processor = Processor::from_folder(&source)?;
@@ -139,7 +170,8 @@ pub fn train<B: Kernels>(
     );
     let processor = processor.with_limits(min, max)?;
     check_folder(&source, &processor, &architecture)?;
-    let eos = eos_token_ids(&source, &architecture)?;
+    let eos = end_tokens(&source, &architecture, &processor)?;
+    let companions = Companions::read(&source)?;
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device, folder) = (config.model.init_seed, device.clone(), source.clone());
     let initial = move || match random {
@@ -152,7 +184,7 @@ pub fn train<B: Kernels>(
         load: Box::new(move |path| Qwen2_5_VL::<B>::load(path, dtype, &own_device)),
         initial: Box::new(initial),
         processor: Arc::new(processor),
-        source,
+        companions,
         eos,
         progress,
         interrupt,
@@ -163,6 +195,36 @@ pub fn train<B: Kernels>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: a folder whose files name different end tokens ended its responses at one of them only.
+    #[test]
+    fn a_response_ends_at_every_end_token_that_a_folder_names() {
+        let dir = tempfile::tempdir().unwrap();
+        write_toy_folder(dir.path()).unwrap();
+        let mut config = Qwen2_5_VLConfig::from_folder(dir.path()).unwrap();
+        let processor = || Processor::from_folder(dir.path()).unwrap();
+        let id = |token: &str| processor().token_id(token).unwrap();
+        let (end, text) = (id("<|im_end|>"), id("<|endoftext|>"));
+        let set = |name: &str, key: &str, value: serde_json::Value| {
+            let path = dir.path().join(name);
+            let bytes = std::fs::read(&path).unwrap_or_else(|_| b"{}".to_vec());
+            let mut map: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            map[key] = value;
+            std::fs::write(&path, map.to_string()).unwrap();
+        };
+        let _ = std::fs::remove_file(dir.path().join("generation_config.json"));
+        set("tokenizer_config.json", "eos_token", "<|im_end|>".into());
+        config.eos_token_ids = vec![text];
+        assert_eq!(end_tokens(dir.path(), &config, &processor()).unwrap(), [text, end], "tokenizer and config differ");
+        set("tokenizer_config.json", "eos_token", "<|endoftext|>".into());
+        assert_eq!(end_tokens(dir.path(), &config, &processor()).unwrap(), [text, end], "the template's end of a turn");
+        set("generation_config.json", "eos_token_id", 3.into());
+        assert_eq!(
+            end_tokens(dir.path(), &config, &processor()).unwrap(),
+            [3, text, end],
+            "generation_config.json first"
+        );
+    }
 
     #[test]
     fn a_folder_of_two_models_is_refused() {

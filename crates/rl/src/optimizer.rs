@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
+use model_qwen2vl::finite::first_not_finite;
 use model_qwen2vl::ops::AdamWStep;
 use model_qwen2vl::params::{cast_to, to_f32};
 use model_qwen2vl::save::write_tensors;
-use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor};
+use model_qwen2vl::{DeviceError, Gradients, Kernels, ModelError, ParamVisitor, host};
 use safetensors::SafeTensors;
 
 use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
@@ -61,6 +62,9 @@ impl<B: Kernels> AdamW<B> {
     }
 
     /// Applies `grads` to the policy. Weight decay acts on matrices only; norms and biases have none.
+    ///
+    /// # Errors
+    /// A device that cannot be read: nothing was changed.
     pub fn step<P: Policy<B>>(
         &mut self,
         policy: &mut P,
@@ -68,21 +72,22 @@ impl<B: Kernels> AdamW<B> {
         lr: f64,
         weight_decay: f64,
         max_grad_norm: f64,
-    ) -> StepOutcome {
-        let norm = grads.squared_norm(&policy.device()).into_data().convert::<f32>().to_vec::<f32>();
-        let grad_norm = norm.ok().and_then(|v| v.first().copied()).map_or(f64::NAN, |v| f64::from(v).sqrt());
+    ) -> Result<StepOutcome, DeviceError> {
+        let norm = host::floats(grads.squared_norm(&policy.device()))?;
+        let grad_norm = norm.first().map_or(f64::NAN, |v| f64::from(*v).sqrt());
         if !grad_norm.is_finite() {
-            return StepOutcome { grad_norm, applied: false };
+            return Ok(StepOutcome { grad_norm, applied: false });
         }
         let grad_scale = if max_grad_norm > 0.0 { (max_grad_norm / (grad_norm + 1e-6)).min(1.0) } else { 1.0 };
         policy.visit_params(&mut Update { optimizer: self, grads, lr, weight_decay, grad_scale });
-        StepOutcome { grad_norm, applied: true }
+        Ok(StepOutcome { grad_norm, applied: true })
     }
 
     /// Writes moments, master weights and step counts.
     ///
     /// # Errors
-    /// Anything the file system refuses.
+    /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read, anything the file system
+    /// refuses.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
         let mut tensors = Vec::new();
         for (name, state) in &self.state {
@@ -102,7 +107,7 @@ impl<B: Kernels> AdamW<B> {
     /// Reads what [`save`](Self::save) wrote, replacing all state.
     ///
     /// # Errors
-    /// A missing or damaged file, or state that does not belong to `policy`.
+    /// A missing or damaged file, numbers that are not finite, or state that does not belong to `policy`.
     pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
         let io = |source| ModelError::Io { path: path.into(), source };
@@ -119,6 +124,9 @@ impl<B: Kernels> AdamW<B> {
                 let Ok(view) = file.tensor(&format!("{name}.{part}")) else {
                     return Ok(None);
                 };
+                if let Some(found) = first_not_finite(view.data(), view.dtype()) {
+                    return Err(damaged(format!("{name}.{part} is not finite: {found}")));
+                }
                 let (data, dtype) = match view.dtype() {
                     safetensors::Dtype::BF16 => {
                         let v: Vec<half::bf16> =
@@ -142,9 +150,7 @@ impl<B: Kernels> AdamW<B> {
                 (None, None, None) => continue,
                 _ => return Err(damaged(format!("a part of the state of {name} is missing"))),
             };
-            let steps =
-                steps.into_data().convert::<f32>().to_vec::<f32>().ok().and_then(|v| v.first().copied()).unwrap_or(0.0)
-                    as usize;
+            let steps = host::floats(steps)?.first().map_or(0, |v| *v as usize);
             state.insert(name.clone(), State { m, v, master: read("master")?, steps });
         }
         let saved = file.names().iter().filter(|n| n.ends_with(".m")).count();
@@ -362,7 +368,7 @@ mod tests {
             model.visit(&mut Fill(&mut grads, 0.5));
             let now = values(&mut model);
             let norm = grads.squared_norm(&model.device()).into_scalar().sqrt() as f64;
-            let outcome = adamw.step(&mut model, grads, 0.01, 0.1, 1.0);
+            let outcome = adamw.step(&mut model, grads, 0.01, 0.1, 1.0).unwrap();
             assert!((outcome.grad_norm - norm).abs() < 1e-3 * norm && outcome.applied);
             let scale = (1.0 / (norm + 1e-6)).min(1.0);
             let after = values(&mut model);
@@ -395,7 +401,7 @@ mod tests {
         let mut adamw = AdamW::<B>::new(&Optim::default());
         let mut grads = Gradients::default();
         model.visit(&mut Fill(&mut grads, f32::NAN));
-        let outcome = adamw.step(&mut model, grads, 0.1, 0.1, 1.0);
+        let outcome = adamw.step(&mut model, grads, 0.1, 0.1, 1.0).unwrap();
         assert!(!outcome.applied && outcome.grad_norm.is_nan());
         assert_eq!(before, values(&mut model));
     }
@@ -415,7 +421,7 @@ mod tests {
                 }
                 let mut grads = Gradients::default();
                 model.visit(&mut Fill(&mut grads, 0.3));
-                adamw.step(&mut model, grads, 0.01, 0.01, 1.0);
+                adamw.step(&mut model, grads, 0.01, 0.01, 1.0).unwrap();
             }
             values(&mut model)
         };
@@ -434,7 +440,7 @@ mod tests {
                 model.visit(&mut Fill(&mut grads, 0.3));
                 model.visit(&mut Fill(&mut grads, 0.1));
                 assert!(grads.iter().all(|(_, g)| g.dtype() == DType::BF16));
-                assert!(adamw.step(&mut model, grads, 0.01, 0.01, 1.0).applied);
+                assert!(adamw.step(&mut model, grads, 0.01, 0.01, 1.0).unwrap().applied);
             }
             values(&mut model)
         };
@@ -447,7 +453,7 @@ mod tests {
             let mut grads = Gradients::default();
             exact.visit(&mut Fill(&mut grads, 0.3));
             exact.visit(&mut Fill(&mut grads, 0.1));
-            adamw.step(&mut exact, grads, 0.01, 0.01, 1.0);
+            adamw.step(&mut exact, grads, 0.01, 0.01, 1.0).unwrap();
         }
         let start = values(&mut model());
         let distance = |a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]| {
@@ -533,7 +539,7 @@ mod tests {
                 }
             }
             model.visit(&mut Ones(&mut grads));
-            optimizer.step(&mut model, grads, optim.lr, 0.0, 1e9);
+            optimizer.step(&mut model, grads, optim.lr, 0.0, 1e9).unwrap();
         }
         // Adam's steps are lr each when all gradients agree.
         let moved = (before - sum(&mut model)) / count as f64;

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::{Int, Tensor};
 use model_qwen2vl::attention::decode::{DecodeCache, PromptKv};
 use model_qwen2vl::model::{Images, PackedBatch, Pictures, Prompt, Tape};
+use model_qwen2vl::save::Companions;
 use model_qwen2vl::shared::{PartTape, SharedPrompt, TrainedPrompt};
 use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor, Qwen2_5_VL};
 
@@ -85,11 +86,11 @@ pub trait Policy<B: Kernels>: Clone + Send {
     fn head(&self) -> (&Tensor<B, 2>, &'static str);
     /// Shows every parameter to `visitor`.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
-    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `source`.
+    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`.
     ///
     /// # Errors
-    /// Anything the file system refuses.
-    fn save(&self, dir: &Path, source: Option<&Path>) -> Result<(), ModelError>;
+    /// Weights that are not finite, a device that cannot be read, anything the file system refuses.
+    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError>;
     /// Checks and positions a prompt for this model.
     ///
     /// # Errors
@@ -194,8 +195,8 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>) {
         self.visit(visitor);
     }
-    fn save(&self, dir: &Path, source: Option<&Path>) -> Result<(), ModelError> {
-        self.save(dir, source)
+    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
+        self.save(dir, companions)
     }
     fn prompt(
         &self,

@@ -12,7 +12,7 @@ use model_qwen2vl::model::Prompt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, Stage};
 use crate::error::TrainError;
 use crate::policy::Policy;
 
@@ -27,14 +27,60 @@ pub struct Item {
     pub problem: String,
     /// The reference answer.
     pub answer: String,
-    /// A worked response, for supervised stages.
-    pub solution: Option<String>,
+    /// Token ids of the worked response, without an end token; in supervised stages only, never empty there.
+    pub solution: Option<Vec<u32>>,
     /// Name of the task.
     pub task: Option<String>,
     /// The prompt.
     pub prompt: Prompt,
     /// Its pictures as they are stored, for perturbations that follow their pixels.
     pub images: Vec<ImageSource>,
+}
+
+/// Hashes parts one after the other (FNV-1a over words), each with its length, so that no two lists of parts run together.
+struct Content(u64);
+
+impl Content {
+    fn new() -> Self {
+        Self(0xCBF2_9CE4_8422_2325)
+    }
+
+    fn word(&mut self, word: u64) {
+        // The rotation carries high bits down, which a product never does.
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.word(text.len() as u64);
+        text.bytes().for_each(|byte| self.word(u64::from(byte)));
+    }
+
+    /// What a row asks and what is right: the two that a reward depends on.
+    fn of_row(problem: &str, answer: &str) -> u64 {
+        let mut content = Self::new();
+        content.text(problem);
+        content.text(answer);
+        content.0
+    }
+}
+
+impl Item {
+    /// Names problem and answer by what they are, not by where they stand.
+    pub fn content(&self) -> u64 {
+        Content::of_row(&self.problem, &self.answer)
+    }
+
+    /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its pictures' pixels as
+    /// the model sees them.
+    pub fn whole_content(&self) -> u64 {
+        let mut content = Content(self.content());
+        content.text(self.task.as_deref().unwrap_or_default());
+        content.word(self.prompt.input_ids.len() as u64);
+        self.prompt.input_ids.iter().for_each(|id| content.word(u64::from(*id)));
+        self.prompt.image_grid_thw.iter().flatten().for_each(|side| content.word(*side as u64));
+        self.prompt.pixel_values.iter().for_each(|value| content.word(u64::from(value.to_bits())));
+        content.0
+    }
 }
 
 /// A data set with everything that turns its rows into prompts.
@@ -71,6 +117,45 @@ struct Encoder {
     filter_overlong: bool,
     /// What it is called in messages.
     name: &'static str,
+    /// What supervised stages need of a row besides its prompt.
+    supervised: Option<Supervised>,
+}
+
+/// The worked responses of a supervised stage.
+#[derive(Debug)]
+struct Supervised {
+    /// The column, for messages.
+    key: String,
+    /// Longest response in tokens, its end included.
+    max_tokens: usize,
+}
+
+/// Bytes that no token of a tokenizer stands for; the longest of Qwen's has 128. A text of more bytes than this for each token that
+/// it may have is too long without being tokenized, which takes time and memory by its length.
+const MOST_TOKEN_BYTES: usize = 512;
+
+impl Supervised {
+    /// The ids of a row's worked response, or why it has none that can be learned.
+    fn ids(&self, sample: &Sample, processor: &Processor) -> Result<Vec<u32>, String> {
+        let Self { key, max_tokens } = self;
+        let Some(text) = sample.solution.as_deref().filter(|text| !text.trim().is_empty()) else {
+            return Err(format!(
+                "`{key}` is missing or empty; a supervised stage needs a worked response in each row (data.solution_key)"
+            ));
+        };
+        let long = |what: String| {
+            format!("`{key}` has {what}, more than the stage's max_response_length = {max_tokens} (with the end token)")
+        };
+        if text.len() > max_tokens.saturating_mul(MOST_TOKEN_BYTES) {
+            return Err(long(format!("{} bytes", text.len())));
+        }
+        let ids = processor.encode_text(text).map_err(|error| format!("`{key}`: {error}"))?;
+        match ids.len() {
+            0 => Err(format!("`{key}` has no tokens")),
+            tokens if tokens + 1 > *max_tokens => Err(long(format!("{tokens} tokens"))),
+            _ => Ok(ids),
+        }
+    }
 }
 
 /// A sample with everything that needs no model.
@@ -80,6 +165,7 @@ struct Encoded {
     /// `[N * 1176]`, all pictures after one another.
     pixels: Vec<f32>,
     grids: Vec<[usize; 3]>,
+    solution: Option<Vec<u32>>,
 }
 
 /// A row, encoded; or set aside; or the end of the run.
@@ -99,6 +185,17 @@ impl SetAside {
     }
 }
 
+/// A file or generator of a data set, as far as one is told from another by looking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFile {
+    /// Its path, or how it is generated.
+    pub name: String,
+    /// Its rows.
+    pub rows: usize,
+    /// Bytes of a file.
+    pub bytes: Option<u64>,
+}
+
 /// Rows set aside that are named one by one; further ones are only counted.
 const NAMED: usize = 10;
 
@@ -113,6 +210,30 @@ impl Prompts {
         config: &Config,
         processor: Arc<Processor>,
     ) -> Result<Self, TrainError> {
+        Self::open_for(specs, name, config, processor, None)
+    }
+
+    /// The training data of a stage; rows of a supervised one need a worked response that can be learned.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
+        let supervised = match stage {
+            Stage::Rl(_) => None,
+            Stage::Sft(stage) => {
+                Some(Supervised { key: config.data.solution_key.clone(), max_tokens: stage.max_response_length })
+            }
+        };
+        Self::open_for(config.train_files(stage), "data.train_files", config, processor, supervised)
+    }
+
+    fn open_for(
+        specs: &[DataSpec],
+        name: &'static str,
+        config: &Config,
+        processor: Arc<Processor>,
+        supervised: Option<Supervised>,
+    ) -> Result<Self, TrainError> {
         let image_dir = (!config.data.image_dir.is_empty()).then(|| std::path::PathBuf::from(&config.data.image_dir));
         let dataset = Dataset::open(specs, &config.to_keys(), image_dir.as_deref())?;
         if dataset.is_empty() {
@@ -125,6 +246,7 @@ impl Prompts {
             max_prompt_length: config.data.max_prompt_length,
             filter_overlong: config.data.filter_overlong_prompts,
             name,
+            supervised,
         };
         Ok(Self { dataset: Arc::new(dataset), encoder: Arc::new(encoder), ahead: Arc::default() })
     }
@@ -148,6 +270,20 @@ impl Prompts {
     /// Rows drawn in one epoch, the weights of the files included.
     pub fn epoch_len(&self) -> usize {
         Cursor::epoch_len(&*self.dataset)
+    }
+
+    /// Files and generators, with the rows and, of files, the bytes of each.
+    pub fn sources(&self) -> Vec<DataFile> {
+        let of = |(name, rows, _): (String, usize, _)| {
+            let bytes = std::fs::metadata(&name).ok().filter(|file| file.is_file()).map(|file| file.len());
+            DataFile { name, rows, bytes }
+        };
+        self.dataset.sources().into_iter().map(of).collect()
+    }
+
+    /// [`Item::content`] of a row; none where it cannot be read.
+    pub fn content(&self, row: usize) -> Option<u64> {
+        self.dataset.get(row).ok().map(|sample| Content::of_row(&sample.problem, &sample.answer))
     }
 
     /// The tokenizer and image processor.
@@ -295,10 +431,14 @@ impl Encoder {
             Ok(_) => {}
             Err(bad) => return Ok(Err(bad)),
         }
+        let solution = match self.supervised.as_ref().map(|wanted| wanted.ids(&sample, &self.processor)).transpose() {
+            Ok(solution) => solution,
+            Err(reason) => return Ok(Err(BadRow { id: sample.id, index: row, reason })),
+        };
         Ok(build_prompt(&sample, &self.format, &self.processor, system).map(|encoded| {
             let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
             let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
-            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids })
+            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids, solution })
         }))
     }
 }
@@ -312,7 +452,7 @@ impl Encoded {
                 id: sample.id,
                 problem: sample.problem,
                 answer: sample.answer,
-                solution: sample.solution,
+                solution: self.solution,
                 task: sample.task,
                 prompt,
                 images: sample.images,

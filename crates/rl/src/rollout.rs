@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Int, Tensor, TensorData};
+use data::Processor;
 use model_qwen2vl::Kernels;
+use model_qwen2vl::host::{self, DeviceError};
 use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
 use serde::{Deserialize, Serialize};
 
@@ -59,7 +61,7 @@ pub struct RolloutConfig {
     pub min_new_tokens: usize,
     /// Ids that end a response.
     pub eos: Vec<u32>,
-    /// Ids that are never sampled: vision tokens.
+    /// Ids that are never sampled ([`never_sampled`]).
     pub suppress: Vec<u32>,
     /// Whether to compute visual focus while decoding (no further forward pass).
     pub focus: Option<PrototypeMode>,
@@ -86,10 +88,38 @@ pub struct RolloutStats {
     pub decode_steps: usize,
 }
 
-/// Rollout was stopped by the interrupt flag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("interrupted")]
-pub struct Interrupted;
+/// Why nothing was generated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RolloutError {
+    /// The interrupt flag was set.
+    #[error("interrupted")]
+    Interrupted,
+    /// The device could not be read.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Ids that no program samples, ascending: `vision` tokens of the model's config and of the tokenizer, one of which without its picture
+/// would break the sequence, and the ids below `vocab` (rows of the embedding) that the tokenizer has no token for. Published models
+/// pad their embeddings, so that such an id can be likely and has no text.
+///
+/// The mask acts on what is *drawn*, greedily or not. Log-probs, of the sampler and of every scoring pass alike, are those of the full
+/// distribution: the ids count in the denominator and in neither ratio, and training pushes them down as it does every other
+/// token that was not drawn, which keeps them unlikely for servers that mask nothing.
+pub fn never_sampled(vision: Vec<u32>, processor: &Processor, vocab: usize) -> Vec<u32> {
+    let mut ids = vision;
+    ids.extend([
+        processor.vision_start_id(),
+        processor.vision_end_id(),
+        processor.image_pad_id(),
+        processor.video_pad_id(),
+    ]);
+    ids.extend(processor.token_id("<|vision_pad|>"));
+    ids.extend((0..vocab as u32).filter(|&id| processor.token(id).is_none()));
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
 
 /// A row being decoded.
 struct Row<B: Kernels> {
@@ -128,24 +158,24 @@ impl<B: Kernels> Waiting<B> {
     }
 
     /// Gives every number to its response, in the order of the tokens.
-    fn read(&mut self, mut give: impl FnMut(usize, usize, f32)) {
+    fn read(&mut self, mut give: impl FnMut(usize, usize, f32)) -> Result<(), DeviceError> {
         if self.parts.is_empty() {
-            return;
+            return Ok(());
         }
-        let values = Tensor::cat(std::mem::take(&mut self.parts), 0);
-        let values: Vec<f32> = values.into_data().convert::<f32>().to_vec().unwrap_or_default();
+        let values = host::floats(Tensor::cat(std::mem::take(&mut self.parts), 0))?;
         for (whose, value) in self.whose.drain(..).zip(values) {
             if let Some((job, index)) = whose {
                 give(job, index, value);
             }
         }
+        Ok(())
     }
 }
 
 impl<B: Kernels> Later<B> {
-    fn read(&mut self, out: &mut [Vec<Response>]) {
-        self.log_probs.read(|job, index, value| out[job][index].log_probs.push(value));
-        self.focus.read(|job, index, value| out[job][index].visual_focus.get_or_insert_default().push(value));
+    fn read(&mut self, out: &mut [Vec<Response>]) -> Result<(), DeviceError> {
+        self.log_probs.read(|job, index, value| out[job][index].log_probs.push(value))?;
+        self.focus.read(|job, index, value| out[job][index].visual_focus.get_or_insert_default().push(value))
     }
 }
 
@@ -153,7 +183,8 @@ impl<B: Kernels> Later<B> {
 /// `on_token(job, response, id)` sees each token as it is sampled.
 ///
 /// # Errors
-/// [`Interrupted`] when `interrupt` is set: nothing that was generated is kept.
+/// [`RolloutError::Interrupted`] when `interrupt` is set, [`RolloutError::Device`] when the device cannot be read or waited for:
+/// nothing that was generated is kept.
 pub fn generate<B: Kernels, P: Policy<B>>(
     policy: &P,
     jobs: &[Job],
@@ -161,7 +192,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     images: &mut ImageCache<B>,
     interrupt: &AtomicBool,
     mut on_token: impl FnMut(usize, usize, u32),
-) -> Result<(Vec<Vec<Response>>, RolloutStats), Interrupted> {
+) -> Result<(Vec<Vec<Response>>, RolloutStats), RolloutError> {
     let device = policy.device();
     let (weight, _) = policy.head();
     let vocab = weight.dims()[0];
@@ -188,7 +219,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
     }
     loop {
         if interrupt.load(Ordering::Relaxed) {
-            return Err(Interrupted);
+            return Err(RolloutError::Interrupted);
         }
         // Admit a wave when a good part of the rows is free: each wave is a lane of its own in the cache.
         // A finished row takes its place in the cache until its lane is made smaller.
@@ -199,7 +230,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             wave.reverse();
             for part in prefill_parts(&wave, jobs, config.prefill_token_budget) {
                 stack = None;
-                let last = admit(policy, &mut cache, jobs, part, config, images, &mut rows, &mut stats);
+                let last = admit(policy, &mut cache, jobs, part, config, images, &mut rows, &mut stats)?;
                 hidden = Some(match hidden.take() {
                     Some(h) => Tensor::cat(vec![h, last], 0),
                     None => last,
@@ -207,7 +238,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             }
         }
         let Some(states) = hidden.take() else {
-            later.read(&mut out);
+            later.read(&mut out)?;
             return Ok((out, stats));
         };
 
@@ -227,17 +258,17 @@ pub fn generate<B: Kernels, P: Policy<B>>(
         };
         let (ids, log_probs) = sample(states, weight, &config.sampling, &uniforms, mask.as_ref());
         // The one read a token: what is sampled decides what is computed next.
-        let sampled: Vec<i32> = ids.clone().into_data().convert::<i32>().to_vec().unwrap_or_default();
+        let sampled = sampled_ids(ids.clone(), vocab)?;
         later.log_probs.push(log_probs, rows.iter().map(|r| (!r.done).then_some((r.job, r.index))));
         for (row, &id) in rows.iter_mut().zip(&sampled) {
             if row.done {
                 continue;
             }
             let response = &mut out[row.job][row.index];
-            response.ids.push(id as u32);
+            response.ids.push(id);
             stats.response_tokens += 1;
-            on_token(row.job, row.index, id as u32);
-            if config.eos.contains(&(id as u32)) {
+            on_token(row.job, row.index, id);
+            if config.eos.contains(&id) {
                 response.finish = FinishReason::Stop;
                 row.done = true;
             } else if response.ids.len() >= config.max_new_tokens {
@@ -249,7 +280,7 @@ pub fn generate<B: Kernels, P: Policy<B>>(
         let all_done = rows.iter().all(|r| r.done);
         if all_done && !wants_focus {
             (rows, cache, stack) = (Vec::new(), policy.cache(config.max_new_tokens), None);
-            later.read(&mut out);
+            later.read(&mut out)?;
             stats.decode_s += clock.elapsed().as_secs_f64();
             continue;
         }
@@ -284,11 +315,18 @@ pub fn generate<B: Kernels, P: Policy<B>>(
             }
         }
         if later.log_probs.parts.len() >= READ_EVERY {
-            later.read(&mut out);
+            later.read(&mut out)?;
         }
         hidden = (!rows.is_empty()).then_some(states);
         stats.decode_s += clock.elapsed().as_secs_f64();
     }
+}
+
+/// Sampled ids `[S]` on the host.
+fn sampled_ids<B: Kernels>(ids: Tensor<B, 1, Int>, vocab: usize) -> Result<Vec<u32>, DeviceError> {
+    let id = |id: i32| u32::try_from(id).ok().filter(|&id| (id as usize) < vocab);
+    let outside = |i: i32| DeviceError(format!("it sampled token {i} of a vocabulary of {vocab}"));
+    host::ints(ids)?.into_iter().map(|i| id(i).ok_or_else(|| outside(i))).collect()
 }
 
 /// Splits a wave into prefills of at most `budget` prompt tokens; a longer prompt goes alone.
@@ -318,12 +356,12 @@ fn admit<B: Kernels, P: Policy<B>>(
     images: &mut ImageCache<B>,
     rows: &mut Vec<Row<B>>,
     stats: &mut RolloutStats,
-) -> Tensor<B, 2> {
+) -> Result<Tensor<B, 2>, DeviceError> {
     let prompts: Vec<&Prompt> = part.iter().map(|&j| jobs[j].prompt).collect();
     let clock = std::time::Instant::now();
     let embeds = images.embed(policy, &prompts);
     // What is queued belongs to the part that queued it.
-    let _ = B::sync(&policy.device());
+    host::sync::<B>(&policy.device())?;
     stats.vision_s += clock.elapsed().as_secs_f64();
     let clock = std::time::Instant::now();
     let groups: Vec<_> = prompts.iter().map(|p| (*p, vec![])).collect();
@@ -345,9 +383,9 @@ fn admit<B: Kernels, P: Policy<B>>(
     stats.prompt_tokens += batch.tokens;
     let ends = batch.prompts.iter().flat_map(|r| std::iter::repeat_n(r.end - 1, config.n));
     let last = hidden.select(0, int_tensor(ends, &policy.device()));
-    let _ = B::sync(&policy.device());
+    host::sync::<B>(&policy.device())?;
     stats.prefill_s += clock.elapsed().as_secs_f64();
-    last
+    Ok(last)
 }
 
 /// Position of the token that each row feeds next: its last sampled one.

@@ -80,48 +80,56 @@ impl RunFolder {
     /// [`RunFolderError::Occupied`] where a run has left its metrics; [`RunFolderError::Locked`] where one is
     /// at work.
     pub fn create(root: &Path, config: &str) -> Result<Self, RunFolderError> {
-        let folder = Self::lock(root)?;
-        if Self::has_run(root) {
-            return Err(RunFolderError::Occupied(root.to_path_buf()));
-        }
-        replace(&root.join("config.toml"), config)?;
+        let folder = Self::open(root)?;
+        folder.begin(config)?;
         Ok(folder)
     }
 
-    /// The folder of a run that goes on after `step` (0: from its beginning). What was logged after that step
-    /// is dropped. Where the configuration has changed, the earlier one is kept as `config_until_step_N.toml`.
+    /// Refuses a folder in which a run has left its metrics.
     ///
     /// # Errors
-    /// [`RunFolderError::BadLine`] where a metrics line up to `step` is none; [`RunFolderError::Locked`].
-    pub fn resume(root: &Path, config: &str, step: u64) -> Result<Self, RunFolderError> {
-        let folder = Self::lock(root)?;
-        truncate_after(&folder.metrics_file(), step)?;
-        for (path, logged) in folder.response_logs()? {
+    /// [`RunFolderError::Occupied`].
+    pub fn vacant(&self) -> Result<(), RunFolderError> {
+        if Self::has_run(&self.root) { Err(RunFolderError::Occupied(self.root.clone())) } else { Ok(()) }
+    }
+
+    /// Starts a new run in an open folder.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Occupied`].
+    pub fn begin(&self, config: &str) -> Result<(), RunFolderError> {
+        self.vacant()?;
+        replace(&self.root.join("config.toml"), config)
+    }
+
+    /// Goes on after `step` (0: from the beginning) in an open folder: the first thing of a resumed run that changes anything on the disk.
+    /// What was logged after that step is dropped. Where the configuration has changed, the earlier one is kept as
+    /// `config_until_step_N.toml`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::BadLine`] where a metrics line up to `step` is none: nothing was changed then.
+    pub fn go_on(&self, config: &str, step: u64) -> Result<(), RunFolderError> {
+        truncate_after(&self.metrics_file(), step)?;
+        for (path, logged) in self.response_logs()? {
             if logged > step {
                 fs::remove_file(&path).map_err(at(&path))?;
             }
         }
-        let path = root.join("config.toml");
+        let path = self.root.join("config.toml");
         match fs::read_to_string(&path) {
-            Ok(earlier) if earlier == config => return Ok(folder),
-            Ok(earlier) => replace(&root.join(format!("config_until_step_{step}.toml")), &earlier)?,
+            Ok(earlier) if earlier == config => return Ok(()),
+            Ok(earlier) => replace(&self.root.join(format!("config_until_step_{step}.toml")), &earlier)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(at(&path)(error)),
         }
-        replace(&path, config)?;
-        Ok(folder)
+        replace(&path, config)
     }
 
-    /// Puts right what a process left in `checkpoints/` that was killed there, unless one is at work.
-    pub fn recover(root: &Path) {
-        if root.join("checkpoints").is_dir()
-            && let Ok(folder) = Self::lock(root)
-        {
-            crate::checkpoint::recover(&folder.checkpoints());
-        }
-    }
-
-    fn lock(root: &Path) -> Result<Self, RunFolderError> {
+    /// Opens a folder, made where it is not there, and locks it; of a run that is in it nothing changes.
+    ///
+    /// # Errors
+    /// [`RunFolderError::Locked`] where a process is at work; a folder that cannot be made or written to.
+    pub fn open(root: &Path) -> Result<Self, RunFolderError> {
         for folder in [root, &root.join("rollouts"), &root.join("checkpoints")] {
             fs::create_dir_all(folder).map_err(at(folder))?;
         }
@@ -207,7 +215,11 @@ fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {
         let mut file = File::create(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&temporary, path)
+        fs::rename(&temporary, path)?;
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
     };
     write().map_err(at(path))
 }
@@ -343,6 +355,12 @@ impl MetricsLog {
 mod tests {
     use super::*;
 
+    fn resume(root: &Path, config: &str, step: u64) -> Result<RunFolder, RunFolderError> {
+        let folder = RunFolder::open(root)?;
+        folder.go_on(config, step)?;
+        Ok(folder)
+    }
+
     fn metrics(reward: f64) -> Map<String, Value> {
         Map::from_iter([("reward".to_string(), reward.into())])
     }
@@ -376,7 +394,7 @@ mod tests {
         train(&RunFolder::create(&whole, "a = 1\n").unwrap(), 1, 12);
         // Killed in step 11, after a checkpoint at step 9.
         train(&RunFolder::create(&killed, "a = 1\n").unwrap(), 1, 11);
-        let folder = RunFolder::resume(&killed, "a = 1\n", 9).unwrap();
+        let folder = resume(&killed, "a = 1\n", 9).unwrap();
         assert!(!killed.join("rollouts/step_10.jsonl").exists());
         train(&folder, 10, 12);
         assert_eq!(files(&whole), files(&killed));
@@ -387,7 +405,7 @@ mod tests {
     fn resuming_at_step_0_starts_the_logs_anew() {
         let temporary = tempfile::tempdir().unwrap();
         train(&RunFolder::create(temporary.path(), "").unwrap(), 1, 3);
-        RunFolder::resume(temporary.path(), "", 0).unwrap();
+        resume(temporary.path(), "", 0).unwrap();
         assert_eq!(files(temporary.path()), [("metrics.jsonl".to_string(), Vec::new())]);
     }
 
@@ -403,7 +421,7 @@ mod tests {
             file.write_all(garbage).unwrap();
             let readable = read_metrics(&root.join("metrics.jsonl")).unwrap();
             assert!(readable.len() >= 2);
-            RunFolder::resume(&root, "", 7).unwrap();
+            resume(&root, "", 7).unwrap();
             let kept = fs::read_to_string(root.join("metrics.jsonl")).unwrap();
             assert_eq!(kept, "{\"step\":1,\"reward\":0.1}\n{\"step\":2,\"reward\":0.2}\n");
         }
@@ -414,7 +432,7 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("metrics.jsonl");
         fs::write(&path, "{\"step\":1}\n{\"stop\":2}\n{\"step\":3}\n").unwrap();
-        let error = RunFolder::resume(temporary.path(), "", 3).unwrap_err().to_string();
+        let error = resume(temporary.path(), "", 3).unwrap_err().to_string();
         assert_eq!(
             error,
             format!("{}:2: not a log line (it has no \"step\"); remove or repair it, then resume", path.display())
@@ -444,7 +462,7 @@ mod tests {
     fn a_changed_configuration_keeps_the_earlier_one() {
         let temporary = tempfile::tempdir().unwrap();
         train(&RunFolder::create(temporary.path(), "a = 1\n").unwrap(), 1, 4);
-        RunFolder::resume(temporary.path(), "a = 2\n", 4).unwrap();
+        resume(temporary.path(), "a = 2\n", 4).unwrap();
         assert_eq!(fs::read_to_string(temporary.path().join("config.toml")).unwrap(), "a = 2\n");
         assert_eq!(fs::read_to_string(temporary.path().join("config_until_step_4.toml")).unwrap(), "a = 1\n");
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use data::Processor;
-use model_qwen2vl::Kernels;
+use model_qwen2vl::{DeviceError, Kernels};
 
 use crate::engine::{GroupRef, ScoreRequest, score};
 use crate::image_cache::ImageCache;
@@ -34,6 +34,9 @@ pub fn perception_span(processor: &Processor, ids: &[u32]) -> Option<Range<usize
 
 /// Log-probs of each response's tokens when its perception span is taken out of it; tokens up to the span's end keep `old`.
 /// Responses without a span keep `old` altogether. One list a response, in the order of the groups.
+///
+/// # Errors
+/// A device that cannot be read.
 pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
     policy: &P,
     images: &mut ImageCache<B>,
@@ -41,7 +44,7 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
     spans: &[Option<Range<usize>>],
     old: &[Vec<f32>],
     request: &ScoreRequest,
-) -> Vec<Vec<f32>> {
+) -> Result<Vec<Vec<f32>>, DeviceError> {
     let mut out = old.to_vec();
     let mut index = 0;
     for group in groups {
@@ -59,9 +62,10 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
             continue;
         }
         let group = GroupRef { prompt: group.prompt, responses: cut.iter().map(|(_, _, ids)| &ids[..]).collect() };
-        for ((i, span, _), scores) in cut.iter().zip(score(policy, images, &[group], request).into_iter().flatten()) {
+        let scores = score(policy, images, &[group], request)?;
+        for ((i, span, _), scores) in cut.iter().zip(scores.into_iter().flatten()) {
             out[*i][span.end..].copy_from_slice(&scores.log_probs[span.start..]);
         }
     }
-    out
+    Ok(out)
 }

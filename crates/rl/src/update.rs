@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
+use model_qwen2vl::{Kernels, host};
 
 use crate::config::Config;
 use crate::engine::{GradientOptions, MicroGradients, MicroScores, Ragged, accumulate};
@@ -104,7 +104,7 @@ pub struct Learner<'a, B: Kernels, P> {
 /// All optimizer steps of one experience; the metrics of the update. `schedule.done` grows.
 ///
 /// # Errors
-/// Loss settings and streams that do not fit.
+/// Loss settings and streams that do not fit; a device that cannot be read or waited for.
 pub fn update<B: Kernels, P: Policy<B>>(
     Learner { policy, optimizer, images }: Learner<B, P>,
     experience: &Experience,
@@ -136,13 +136,13 @@ pub fn update<B: Kernels, P: Policy<B>>(
             accumulate(policy, images, groups, options, &mut grads, |micro| closure.gradients(micro, &mut sums))?;
             times.tokens += groups.iter().map(|g| g.prompt.len()).sum::<usize>() + lengths.iter().sum::<usize>();
             // What is queued belongs to the part that queued it.
-            let _ = B::sync(&policy.device());
+            host::sync::<B>(&policy.device())?;
             times.gradients_s += clock.elapsed().as_secs_f64();
             let clock = std::time::Instant::now();
             let optim = &config.actor.optim;
             let lr = crate::optimizer::learning_rate(optim, schedule.done + 1, schedule.total);
-            let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm);
-            let _ = B::sync(&policy.device());
+            let outcome = optimizer.step(policy, grads, lr, optim.weight_decay, config.actor.max_grad_norm)?;
+            host::sync::<B>(&policy.device())?;
             times.optimizer_s += clock.elapsed().as_secs_f64();
             schedule.done += 1;
             steps += 1;

@@ -3,17 +3,16 @@
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Tensor;
-use data::Processor;
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::params::to_f32;
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, Qwen2_5_VL, host};
 use reward::Reward;
 use rl::TrainError;
 use rl::experience::{Group, grade};
 use rl::focus;
 use rl::image_cache::ImageCache;
 use rl::prompts::{Prompts, SetAside};
-use rl::rollout::{Job, RolloutConfig, generate};
+use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
 use rl::sampler::Sampling;
 use serde::{Deserialize, Serialize};
 use vgpo::PrototypeMode;
@@ -88,21 +87,6 @@ pub struct Measured {
     pub panels: Vec<Panel>,
 }
 
-/// Ids that are never sampled: one without its picture would break the sequence.
-pub fn suppressed(config: &Qwen2_5_VLConfig, processor: &Processor) -> Vec<u32> {
-    let mut ids = config.vision_token_ids();
-    ids.extend([
-        processor.vision_start_id(),
-        processor.vision_end_id(),
-        processor.image_pad_id(),
-        processor.video_pad_id(),
-    ]);
-    ids.extend(processor.token_id("<|vision_pad|>"));
-    ids.sort_unstable();
-    ids.dedup();
-    ids
-}
-
 /// Prompts whose responses are generated together.
 const PROMPTS_AT_ONCE: usize = 32;
 /// Tokens of a response that are drawn.
@@ -133,7 +117,7 @@ impl Pilot {
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: 0,
             eos: self.eos.clone(),
-            suppress: suppressed(&model.config, prompts.processor()),
+            suppress: never_sampled(model.config.vision_token_ids(), prompts.processor(), model.config.text.vocab_size),
             focus: None,
             max_batch_rows: self.max_batch_rows,
             prefill_token_budget: 16_384,
@@ -163,14 +147,14 @@ fn measure<B: Kernels>(model: &Qwen2_5_VL<B>, group: &Group, maps: &mut usize) -
     let batch = PackedBatch::new(&model.config, &[(prompt, ids)], &device);
     let images = Images::new(&model.config, [prompt], &device);
     let embeds = images.map(|i| model.encode_images(&i));
-    let (hidden, masses) = model.hidden_with_attention(&batch, embeds);
+    let (hidden, masses) = model.hidden_with_attention(&batch, embeds)?;
     let prototype =
         focus::prototype(&hidden, &batch.image_rows, &batch.prompts[0], PrototypeMode::Mean, &prompt.image_grid_thw);
     let mut measured = Vec::with_capacity(masses.len());
     for (k, (mass, response)) in masses.into_iter().zip(&group.responses).enumerate() {
         let rows = batch.responses[k].rows.clone();
         let of_tokens = match &prototype {
-            Some(p) => values(focus::of_range(&hidden, rows.clone(), p))?,
+            Some(p) => host::floats(focus::of_range(&hidden, rows.clone(), p))?,
             None => vec![],
         };
         let mut panels = vec![];
@@ -201,11 +185,6 @@ fn measure<B: Kernels>(model: &Qwen2_5_VL<B>, group: &Group, maps: &mut usize) -
     Ok(measured)
 }
 
-fn values<B: Kernels, const D: usize>(tensor: Tensor<B, D>) -> Result<Vec<f32>, TrainError> {
-    let data = tensor.try_into_data().map_err(|e| TrainError::Device(e.to_string()))?;
-    data.convert::<f32>().to_vec().map_err(|e| TrainError::Device(format!("{e:?}")))
-}
-
 /// Cosines of the tokens of highest focus to all image tokens.
 fn cosines<B: Kernels>(
     hidden: &Tensor<B, 2>,
@@ -223,7 +202,7 @@ fn cosines<B: Kernels>(
         x.div(norm)
     };
     let tokens = unit(order.iter().map(|t| first + t).collect());
-    let all = values(tokens.matmul(unit(images.to_vec()).transpose()))?; // [chosen, M]
+    let all = host::floats(tokens.matmul(unit(images.to_vec()).transpose()))?; // [chosen, M]
     Ok(order
         .into_iter()
         .zip(all.chunks(images.len().max(1)))

@@ -10,6 +10,7 @@ use burn::tensor::{Tensor, TensorData, backend::Backend};
 use super::forward::fold_queries;
 use super::plan::AttentionPlan;
 use super::scores::{PLAIN_SCORES, causal_mask};
+use crate::host::{self, DeviceError};
 use crate::layers::Attend;
 use crate::ops::Kernels;
 use crate::params::to_f32;
@@ -96,14 +97,13 @@ fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Te
 }
 
 /// Reads the masses from the device.
-pub(crate) fn read<B: Backend>(masses: Vec<Tensor<B, 2>>) -> Vec<AttentionMass> {
+pub(crate) fn read<B: Backend>(masses: Vec<Tensor<B, 2>>) -> Result<Vec<AttentionMass>, DeviceError> {
     masses
         .into_iter()
         .map(|m| {
-            // A tensor of f32 converts to f32.
-            let values: Vec<f32> = m.into_data().convert::<f32>().to_vec().unwrap_or_default();
+            let values = host::floats(m)?;
             let kind = |k: usize| values.iter().skip(k).step_by(3).copied().collect();
-            AttentionMass { image: kind(0), prompt: kind(1), generated: kind(2) }
+            Ok(AttentionMass { image: kind(0), prompt: kind(1), generated: kind(2) })
         })
         .collect()
 }

@@ -79,7 +79,7 @@ fn attention_masses_match<B: Kernels>() {
             let batch = PackedBatch::new(&model.config, &[(&prompt, responses.clone())], &device);
             let embeds = Images::new(&model.config, [&prompt], &device).map(|i| model.encode_images(&i));
             let plain = values(model.hidden(&batch, embeds.clone()));
-            let (hidden, masses) = model.hidden_with_attention(&batch, embeds);
+            let (hidden, masses) = model.hidden_with_attention(&batch, embeds).unwrap();
             assert_eq!(values(hidden), plain, "{case}");
             assert_eq!(masses.len(), responses.len());
             for (mass, response) in masses.iter().zip(&responses) {

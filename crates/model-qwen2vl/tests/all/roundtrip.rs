@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use crate::common::fixtures;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use model_qwen2vl::load::hub_name;
-use model_qwen2vl::{ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::save::Companions;
+use model_qwen2vl::{ModelError, ParamVisitor, Qwen2_5_VL};
 use safetensors::SafeTensors;
 
 type B = burn_flex::Flex<f32, i32>;
@@ -67,7 +68,7 @@ fn a_saved_folder_is_the_one_that_was_loaded() {
         let source = fixtures().join("models").join(name);
         let model = Qwen2_5_VL::<B>::load(&source, DType::F32, &Default::default()).unwrap();
         let dir = saved(name, &temporary);
-        model.save(&dir, Some(&source)).unwrap();
+        model.save(&dir, Some(&Companions::read(&source).unwrap())).unwrap();
 
         let again = Qwen2_5_VL::<B>::load(&dir, DType::F32, &Default::default()).unwrap();
         assert!(values(&model) == values(&again), "{name}: the weights differ");
@@ -139,7 +140,7 @@ fn sixteen_bit_weights_are_written_as_they_were() {
     let temporary = tempfile::tempdir().unwrap();
     let source = fixtures().join("models/sharded_bf16");
     let model = Qwen2_5_VL::<B>::load(&source, DType::BF16, &Default::default()).unwrap();
-    model.save(temporary.path(), Some(&source)).unwrap();
+    model.save(temporary.path(), Some(&Companions::read(&source).unwrap())).unwrap();
     let (theirs, ours) = (tensors(&source).0, tensors(temporary.path()).0);
     assert!(!ours.is_empty() && ours.iter().all(|(name, tensor)| theirs[name] == *tensor));
 }
@@ -178,4 +179,67 @@ fn weights_are_as_readable_as_the_config() {
     model.save(temporary.path(), None).unwrap();
     let mode = |name: &str| std::fs::metadata(temporary.path().join(name)).unwrap().permissions();
     assert_eq!(mode("model.safetensors"), mode("config.json"));
+}
+
+/// Multiplies one tensor.
+struct Break(&'static str, f64);
+
+impl ParamVisitor<B> for Break {
+    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+        if name == self.0 {
+            *tensor = tensor.clone().add_scalar(1.0).mul_scalar(self.1);
+        }
+    }
+}
+
+/// What `load` refuses `save` refuses: a diverged run does not write folders that nobody can read.
+#[test]
+fn weights_that_are_no_numbers_are_not_written() {
+    let source = fixtures().join("models/sharded_bf16");
+    for (dtype, factor) in [(DType::F32, f64::NAN), (DType::F32, f64::INFINITY), (DType::BF16, f64::NEG_INFINITY)] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut model = Qwen2_5_VL::<B>::load(&source, dtype, &Default::default()).unwrap();
+        model.save(temporary.path(), None).unwrap();
+        let name = "model.norm.weight";
+        model.visit(&mut Break(name, factor));
+        let error = model.save(temporary.path(), None).unwrap_err();
+        assert!(matches!(&error, ModelError::NotFinite { name: found, .. } if found == name), "{error}");
+        assert!(!temporary.path().join("model.safetensors").exists(), "nothing is left that looks like weights");
+    }
+}
+
+/// A device that fails while weights are read gives an error and no file.
+#[cfg(debug_assertions)]
+#[test]
+fn a_device_that_fails_leaves_no_weights() {
+    use model_qwen2vl::host::fault::failing_from;
+    let source = fixtures().join("models/tied_gqa");
+    let model = Qwen2_5_VL::<B>::load(&source, DType::F32, &Default::default()).unwrap();
+    for nth in [0, 1, 7] {
+        let temporary = tempfile::tempdir().unwrap();
+        let error = failing_from(nth, || model.save(temporary.path(), None)).unwrap_err();
+        assert!(matches!(error, ModelError::Device(_)), "{error}");
+        assert!(!temporary.path().join("model.safetensors").exists());
+    }
+}
+
+/// The folder that a run started from may go away: what a checkpoint needs of it is in memory.
+#[test]
+fn companions_outlive_their_folder() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (folder, saved) = (temporary.path().join("source"), temporary.path().join("saved"));
+    std::fs::create_dir(&folder).unwrap();
+    let source = fixtures().join("models/tied_gqa");
+    for entry in std::fs::read_dir(&source).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let model = Qwen2_5_VL::<B>::load(&folder, DType::F32, &Default::default()).unwrap();
+    let companions = Companions::read(&folder).unwrap();
+    assert!(companions.get("tokenizer.json").is_some() && companions.get("model.safetensors").is_none());
+    std::fs::remove_dir_all(&folder).unwrap();
+    model.save(&saved, Some(&companions)).unwrap();
+    for (name, bytes) in companions.files() {
+        assert!(std::fs::read(saved.join(name)).unwrap() == bytes, "{name}");
+    }
 }

@@ -17,6 +17,8 @@ section! {
         train_files: Vec<DataSpec> = Vec::new(),
         /// Samples in one optimizer step.
         batch_size: usize = 48,
+        /// Longest worked response in tokens, its end token included; a row with a longer one is set aside.
+        max_response_length: usize = 8192,
         /// Learning rate.
         lr: f64 = 1e-3,
         /// Optimizer steps of linear warm-up.

@@ -60,8 +60,8 @@ section! {
         save_freq: usize = 0,
         /// Checkpoints kept, the newest. 0: all.
         save_limit: usize = 3,
-        /// "auto": go on from the newest checkpoint in the run folder, where there is one. "none": start anew.
-        /// Otherwise the folder of a checkpoint.
+        /// "auto": go on from the newest checkpoint in the run folder that can be read, where there is one. "none":
+        /// start anew. Otherwise the folder of a checkpoint.
         resume: String = String::from("auto"),
         /// Seed of sampling and of masks.
         seed: u64 = 1,

@@ -462,6 +462,7 @@ impl Config {
                 Stage::Sft(stage) => {
                     checks.at_least_one(stage.steps, &key("steps"));
                     checks.at_least_one(stage.batch_size, &key("batch_size"));
+                    checks.at_least_one(stage.max_response_length, &key("max_response_length"));
                     checks.at_least_one(stage.check_freq, &key("check_freq"));
                     checks.positive(stage.lr, &key("lr"));
                     checks.not_negative(stage.weight_decay, &key("weight_decay"));

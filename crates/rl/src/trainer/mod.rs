@@ -2,12 +2,14 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | [`resume`] | whether and how a run goes on from a checkpoint |
 //! | [`rl`] | a step of reinforcement learning |
 //! | [`sft`] | a step of supervised warm start |
 //! | [`validate`] | greedy and sampled validation |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing else.
 
+mod resume;
 mod rl;
 mod sft;
 mod validate;
@@ -19,26 +21,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use data::{Cursor, Processor};
+use model_qwen2vl::model::Prompt;
+use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError};
 use reward::Reward;
 use serde_json::{Map, Value};
 
-use crate::checkpoint::{self, TrainerState};
+use crate::checkpoint::{self, Contents, KnownRow, Origin, TrainerState};
 use crate::config::field::Choice;
 use crate::config::{Config, Resume, SftStage, Stage};
 use crate::error::TrainError;
 use crate::experience::Group;
+use crate::image_cache::ImageCache;
 use crate::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::progress::{Phase, Progress};
-use crate::prompts::{Prompts, SetAside};
-use crate::rollout::RolloutConfig;
+use crate::prompts::{Item, Prompts, SetAside};
+use crate::rollout::{Job, RolloutConfig, generate, never_sampled};
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::shaping::Stream;
+use resume::Loaded;
 
 /// What one training step or validation measured.
 pub type Metrics = BTreeMap<String, f64>;
+
+/// Rows by which a checkpoint knows its data again.
+const ROWS_KNOWN: usize = 16;
 
 /// Rows that are looked at for a picture before training starts.
 const PICTURE_PROBES: usize = 64;
@@ -56,8 +65,8 @@ pub struct Setup<P> {
     pub initial: Box<dyn Fn() -> Result<P, ModelError>>,
     /// Tokenizer and image processor.
     pub processor: Arc<Processor>,
-    /// The model folder, whose tokenizer files go into every checkpoint.
-    pub source: PathBuf,
+    /// The model folder's tokenizer and processor files, which go into every checkpoint.
+    pub companions: Companions,
     /// Ids that end a response.
     pub eos: Vec<u32>,
     /// Where a person looks.
@@ -95,6 +104,14 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     state: TrainerState,
     /// Groups that dynamic sampling kept for the next batch.
     carried: Vec<Group>,
+    /// The data of this stage and of those to come, by stage.
+    data: BTreeMap<usize, Prompts>,
+    /// The last rows of this stage that were trained on, the newest first.
+    rows: Vec<KnownRow>,
+    /// A prompt of the last step.
+    probe: Option<Prompt>,
+    /// Ids that are never sampled.
+    never: Vec<u32>,
     folder: RunFolder,
     log: MetricsLog,
     reward: Reward,
@@ -106,93 +123,72 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
-    /// Opens the run folder, resuming where the configuration says so, and loads the weights.
+    /// Opens the run folder, resuming where the configuration says so, and loads the weights. Nothing on the disk changes before
+    /// everything that can refuse has been asked: configuration, data of all stages to come, weights, checkpoint, reward, pictures.
     ///
     /// # Errors
-    /// An occupied or locked folder, a damaged checkpoint, weights or validation data that cannot be used.
+    /// An occupied or locked folder, a checkpoint that is damaged or does not fit the configuration, weights or data that cannot be used.
     pub fn new(setup: Setup<P>) -> Result<Self, TrainError> {
         let config = &setup.config;
         let root = config.trainer.run_dir();
-        let text = config.to_toml();
-        RunFolder::recover(&root);
-        let from = match config.trainer.resume() {
-            Resume::None => None,
-            Resume::From(path) => Some(path),
-            Resume::Auto => checkpoint::list(&root.join("checkpoints")).pop().map(|(_, path)| path),
-        };
-        let state = from.as_deref().map(checkpoint::read_state).transpose()?;
-        let folder = match (&state, config.trainer.resume()) {
-            (Some(state), _) => RunFolder::resume(&root, &text, state.step)?,
-            (None, Resume::Auto) if RunFolder::has_run(&root) => RunFolder::resume(&root, &text, 0)?,
-            (None, _) => RunFolder::create(&root, &text)?,
-        };
-        if let Some(state) = &state {
-            checkpoint::supersede(&folder.checkpoints(), state.step)?;
+        let mut notes: Vec<String> = config.warnings().iter().map(|warning| format!("warning: {warning}")).collect();
+        if let Resume::From(path) = config.trainer.resume() {
+            checkpoint::read_state(&path)?; // before a folder is made for a run that cannot start
         }
+        let folder = RunFolder::open(&root)?;
+        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
+        let stages = config.stages();
         let reward = Reward::new(&config.to_reward_config())?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => Some(Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?),
         };
-        let mut policy = match &from {
-            Some(path) => (setup.load)(&path.join("hf"))?,
-            None => (setup.initial)()?,
-        };
-        let stages = config.stages();
-        let state = match state {
-            Some(state) if state.stage >= stages.len() => {
-                return Err(TrainError::Checkpoint {
-                    path: from.unwrap_or_default(),
-                    reason: format!(
-                        "it stands in stage {}, the configuration has {} stages",
-                        state.stage + 1,
-                        stages.len()
-                    ),
-                });
-            }
-            Some(state) => state,
-            None => TrainerState {
-                step: 0,
-                stage: 0,
-                stage_step: 0,
-                optimizer_steps: 0,
-                cursor: cursor(config, 0),
-                kl_coef: config.algorithm.kl_coef,
-                carried: vec![],
-                stage_over: false,
-                seconds: 0.0,
-                validation: BTreeMap::new(),
-                before: BTreeMap::new(),
-                set_aside: SetAside::default(),
-                unvalidated: None,
-            },
-        };
-        let mut optimizer = optimizer_of::<B>(config, &stages[state.stage]);
+        let data = open_stages::<B>(config, &stages, state.stage, &setup.processor)?;
+        let (mut carried, mut reference) = (vec![], None);
         if let Some(path) = &from {
-            optimizer.load(&path.join("optimizer.safetensors"), &mut policy)?;
+            let prompts = &data[&state.stage];
+            resume::check_data(path, &state, prompts, &mut notes)?;
+            carried = resume::restore_carried(&mut state, prompts, &policy, config, &mut notes)?;
+            if matches!(stages[state.stage], Stage::Rl(_)) && rl::wants_reference(config) && state.stage_step > 0 {
+                let own = root.join("reference").join(rl::reference_name(&state));
+                reference = Some(resume::reference(&own, path, &setup)?);
+            }
+            notes.push(format!("resumed at step {} from {}", state.step, path.display()));
         }
+        // Nothing refuses from here on.
+        let text = config.to_toml();
+        match (&from, again) {
+            (None, false) => folder.begin(&text)?,
+            _ => folder.go_on(&text, state.step)?,
+        }
+        checkpoint::recover(&folder.checkpoints());
+        if from.is_some() {
+            checkpoint::supersede(&folder.checkpoints(), state.step)?;
+        }
+        let vocab = policy.head().0.dims()[0];
         let log = folder.metrics()?;
         let mut trainer = Self {
+            never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
             policy,
-            reference: None,
+            reference,
             optimizer,
             seconds_before: state.seconds,
             aside: state.set_aside.clone(),
+            rows: state.origin.rows.clone(),
             state,
-            carried: vec![],
+            carried,
+            data,
+            probe: None,
             folder,
             log,
             reward,
             validation,
             started: Instant::now(),
-            saved: from.clone(),
+            saved: from,
             setup,
         };
-        for warning in trainer.setup.config.warnings() {
-            trainer.setup.progress.note(&format!("warning: {warning}"));
-        }
-        if let Some(path) = from {
-            trainer.setup.progress.note(&format!("resumed at step {} from {}", trainer.state.step, path.display()));
+        for note in notes {
+            trainer.setup.progress.note(&note);
         }
         Ok(trainer)
     }
@@ -206,8 +202,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         match result {
             Ok(()) => {}
             Err(TrainError::Interrupted) => {
-                let path = self.save()?;
+                let path = self.save();
                 self.setup.progress.finish();
+                let path = path?;
                 self.setup.progress.note(&format!(
                     "interrupted: checkpoint of step {} in {}",
                     self.state.step,
@@ -220,8 +217,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 return Err(error);
             }
         }
-        let path = self.save()?;
+        let path = self.save();
         self.setup.progress.finish();
+        let path = path?;
         Ok(Summary {
             folder: self.folder.root().to_path_buf(),
             steps: self.state.step,
@@ -233,39 +231,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         })
     }
 
-    /// An algorithm that compares with a perturbed picture needs pictures.
-    fn check_pictures(&self) -> Result<(), TrainError> {
-        let config = &self.setup.config;
-        let shaping = config.to_shaping_config().build::<B>();
-        let perturbed = |streams: &[Stream]| streams.iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. }));
-        let name = if perturbed(&shaping.streams()) {
-            format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
-        } else if perturbed(&config.to_loss_config().streams()) {
-            "the loss".to_string()
-        } else {
-            return Ok(());
-        };
-        for stage in config.stages().iter().filter(|s| matches!(s, Stage::Rl(_))) {
-            let files = config.train_files(stage);
-            let prompts = Prompts::open(files, "data.train_files", config, self.setup.processor.clone())?;
-            if !prompts.have_pictures(PICTURE_PROBES) {
-                return Err(TrainError::Input(format!(
-                    "{name} compares with a perturbed picture, but no row of data.train_files was found to have one \
-                     (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data or another algorithm",
-                    config.data.image_key
-                )));
-            }
-        }
-        Ok(())
-    }
-
     fn stages(&mut self) -> Result<(), TrainError> {
-        self.check_pictures()?;
         let stages = self.setup.config.stages();
         loop {
             let index = self.state.stage;
-            let files = self.setup.config.train_files(&stages[index]).to_vec();
-            let prompts = Prompts::open(&files, "data.train_files", &self.setup.config, self.setup.processor.clone())?;
+            let prompts = self.data[&index].clone();
             match &stages[index] {
                 Stage::Sft(stage) => self.sft(stage, &prompts)?,
                 Stage::Rl(stage) => self.rl(stage, &prompts)?,
@@ -280,7 +250,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.state.cursor = cursor(&self.setup.config, self.state.stage);
             self.state.kl_coef = self.setup.config.algorithm.kl_coef;
             self.carried.clear();
-            self.state.carried.clear();
+            self.rows.clear();
+            self.state.origin.reference = None;
+            self.data.remove(&index);
             // A KL term refers to the policy that its own stage begins with.
             self.reference = None;
             // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
@@ -319,16 +291,67 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.carried = self.carried.iter().map(rl::carry).collect();
         self.state.seconds = self.seconds();
         self.state.set_aside = self.aside.clone();
-        let path = checkpoint::save(
-            &self.folder.checkpoints(),
-            &self.state,
-            &self.policy,
-            &self.optimizer,
-            &self.setup.source,
-            self.setup.config.trainer.save_limit,
-        )?;
+        let reference = self.state.origin.reference.take();
+        let prompts = self.data.get(&self.state.stage);
+        self.state.origin = resume::origin(&self.setup.config, prompts, &self.rows, reference.as_deref());
+        let contents = Contents {
+            state: &self.state,
+            policy: &self.policy,
+            optimizer: &self.optimizer,
+            companions: &self.setup.companions,
+        };
+        let limit = self.setup.config.trainer.save_limit;
+        let path = match checkpoint::save(&self.folder.checkpoints(), contents, limit, || self.prove()) {
+            Err(TrainError::Diverged { what, .. }) => return Err(self.diverged(what)),
+            result => result?,
+        };
         self.saved = Some(path.clone());
         Ok(path)
+    }
+
+    /// Whether the policy still computes numbers: one token after a prompt of the last step. Weights may be finite and overflow.
+    fn prove(&self) -> Result<(), TrainError> {
+        let Some(prompt) = &self.probe else { return Ok(()) };
+        let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy()) };
+        // The run's own flag may be set: a checkpoint is what an interrupt waits for.
+        let (never, none) = (AtomicBool::new(false), &mut ImageCache::default());
+        let (responses, _) = generate(&self.policy, &[Job { prompt, key: 0 }], &config, none, &never, |_, _, _| {})?;
+        match responses.iter().flatten().flat_map(|r| &r.log_probs).all(|p| p.is_finite()) {
+            true => Ok(()),
+            false => Err(self.diverged("the weights are finite, the model's outputs are not".into())),
+        }
+    }
+
+    /// The error of a run whose policy is no use any more: from where to go on, and with which change.
+    fn diverged(&self, what: String) -> TrainError {
+        let config = &self.setup.config;
+        let (key, lr) = match &config.stages()[self.state.stage] {
+            Stage::Rl(_) => ("actor.optim.lr".to_string(), config.actor.optim.lr),
+            Stage::Sft(stage) => (format!("stages.{}.lr", self.state.stage), stage.lr),
+        };
+        let change = format!("a smaller learning rate ({key} is {lr:e}, try {:e})", lr / 10.0);
+        let way = match checkpoint::list(&self.folder.checkpoints()).pop() {
+            Some((step, path)) => format!(
+                " Checkpoints up to step {step} are good: go on with trainer.resume={} and {change}",
+                path.display()
+            ),
+            None => format!(" There is no checkpoint before it: start again with {change}"),
+        };
+        TrainError::Diverged { what, way }
+    }
+
+    /// Remembers rows of a complete step, for its checkpoint.
+    fn looked_at(&mut self, items: &[Item]) {
+        if let Some(item) = items.first() {
+            self.probe = Some(item.prompt.clone());
+        }
+        let known = items.iter().rev().map(|item| KnownRow { row: item.row, content: item.content() });
+        // The newest first, each row once.
+        let mut rows: Vec<KnownRow> = known.chain(std::mem::take(&mut self.rows)).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        rows.retain(|known| seen.insert(known.row));
+        rows.truncate(ROWS_KNOWN);
+        self.rows = rows;
     }
 
     /// Validates after the update of a step. An interrupt leaves `metrics` in the state: the update is done and cannot be
@@ -373,29 +396,114 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// How responses are generated with this sampling.
     fn rollout_config(&self, n: usize, sampling: Sampling) -> RolloutConfig {
         let config = &self.setup.config;
-        let processor = &self.setup.processor;
-        let mut suppress = self.policy.vision_token_ids();
-        suppress.extend([
-            processor.vision_start_id(),
-            processor.vision_end_id(),
-            processor.image_pad_id(),
-            processor.video_pad_id(),
-        ]);
-        suppress.extend(processor.token_id("<|vision_pad|>"));
-        suppress.sort_unstable();
-        suppress.dedup();
         RolloutConfig {
             n,
             sampling,
             max_new_tokens: config.data.max_response_length,
             min_new_tokens: 0,
             eos: self.setup.eos.clone(),
-            suppress,
+            suppress: self.never.clone(),
             focus: None,
             max_batch_rows: config.rollout.max_batch_rows,
             prefill_token_budget: config.rollout.prefill_token_budget,
         }
     }
+}
+
+/// Where a run begins.
+fn beginning(config: &Config) -> TrainerState {
+    TrainerState {
+        step: 0,
+        stage: 0,
+        stage_step: 0,
+        optimizer_steps: 0,
+        cursor: cursor(config, 0),
+        kl_coef: config.algorithm.kl_coef,
+        carried: vec![],
+        stage_over: false,
+        seconds: 0.0,
+        validation: BTreeMap::new(),
+        before: BTreeMap::new(),
+        set_aside: SetAside::default(),
+        unvalidated: None,
+        origin: Origin::default(),
+    }
+}
+
+/// What a run starts from.
+struct Start<B: Kernels, P> {
+    /// The checkpoint; none at the beginning.
+    from: Option<PathBuf>,
+    /// A run that was killed before its first checkpoint begins again.
+    again: bool,
+    state: TrainerState,
+    policy: P,
+    optimizer: AdamW<B>,
+}
+
+impl<B: Kernels, P: Policy<B>> Start<B, P> {
+    /// The checkpoint that the configuration names or the newest that can be read, brought to agree with the configuration; or the
+    /// beginning.
+    fn find(setup: &Setup<P>, folder: &RunFolder, notes: &mut Vec<String>) -> Result<Self, TrainError> {
+        let config = &setup.config;
+        let loaded = match config.trainer.resume() {
+            Resume::None => None,
+            Resume::From(path) => Some(resume::load(&path, setup)?),
+            Resume::Auto => resume::newest(&folder.checkpoints(), setup, notes)?,
+        };
+        if let Some(Loaded { path, mut state, policy, optimizer }) = loaded {
+            resume::reconcile(&path, &mut state, setup, notes)?;
+            return Ok(Self { from: Some(path), again: false, state, policy, optimizer });
+        }
+        let again = config.trainer.resume() == Resume::Auto && RunFolder::has_run(folder.root());
+        if !again {
+            folder.vacant()?;
+        }
+        let optimizer = optimizer_of(config, &config.stages()[0]);
+        Ok(Self { from: None, again, state: beginning(config), policy: (setup.initial)()?, optimizer })
+    }
+}
+
+/// The data of the stages from `first` on, by stage.
+fn open_stages<B: Kernels>(
+    config: &Config,
+    stages: &[Stage],
+    first: usize,
+    processor: &Arc<Processor>,
+) -> Result<BTreeMap<usize, Prompts>, TrainError> {
+    let mut data = BTreeMap::new();
+    for (index, stage) in stages.iter().enumerate().skip(first) {
+        data.insert(index, Prompts::of_stage(stage, config, processor.clone())?);
+    }
+    check_pictures::<B>(config, stages, &data)?;
+    Ok(data)
+}
+
+/// An algorithm that compares with a perturbed picture needs pictures, in every RL stage to come.
+fn check_pictures<B: Kernels>(
+    config: &Config,
+    stages: &[Stage],
+    data: &BTreeMap<usize, Prompts>,
+) -> Result<(), TrainError> {
+    let shaping = config.to_shaping_config().build::<B>();
+    let perturbed = |streams: &[Stream]| streams.iter().any(|s| matches!(s, Stream::PerturbedLogProbs { .. }));
+    let name = if perturbed(&shaping.streams()) {
+        format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
+    } else if perturbed(&config.to_loss_config().streams()) {
+        "the loss".to_string()
+    } else {
+        return Ok(());
+    };
+    for (_, prompts) in data.iter().filter(|(index, _)| matches!(stages[**index], Stage::Rl(_))) {
+        if !prompts.have_pictures(PICTURE_PROBES) {
+            return Err(TrainError::Input(format!(
+                "{name} compares with a perturbed picture, but no row of data.train_files was found to have one \
+                 (column data.image_key = \"{}\"; looked at up to {PICTURE_PROBES} rows); take other data or another algorithm",
+                config.data.image_key
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The cursor that a stage starts with; stages draw in different orders.

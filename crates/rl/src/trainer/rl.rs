@@ -1,6 +1,6 @@
 //! A step of reinforcement learning: sample, grade, select, make experience, update.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use data::Cursor;
@@ -8,7 +8,7 @@ use model_qwen2vl::{Kernels, ModelError};
 use serde_json::{Map, Value, json};
 
 use super::{Metrics, Trainer};
-use crate::checkpoint::Carried;
+use crate::checkpoint::{Carried, TrainerState};
 use crate::config::{Config, OldLogProbs, RlStage};
 use crate::engine::GradientOptions;
 use crate::error::TrainError;
@@ -17,7 +17,7 @@ use crate::image_cache::ImageCache;
 use crate::loss::{KlController, KlType, LossConfig};
 use crate::policy::Policy;
 use crate::progress::{Phase, StepReport};
-use crate::prompts::Prompts;
+use crate::prompts::{Item, Prompts};
 use crate::rollout::{FinishReason, Job, RolloutStats, generate};
 use crate::sampler::Sampling;
 use crate::shaping::{AdvantageShaping, Stream};
@@ -27,6 +27,7 @@ use crate::update::{Learner, Schedule, update};
 pub(super) fn carry(group: &Group) -> Carried {
     Carried {
         row: group.item.row,
+        content: group.item.whole_content(),
         responses: group.responses.clone(),
         scores: group.scores.iter().map(Into::into).collect(),
         greedy: group.greedy,
@@ -46,6 +47,8 @@ struct Batch {
     /// Sum of the mean rewards of all sampled groups, kept or not.
     sampled_reward: f64,
     kept: usize,
+    /// The rows of the last round.
+    drawn: Vec<Item>,
 }
 
 impl Batch {
@@ -79,10 +82,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         };
         let shaping = config.to_shaping_config().build::<B>();
         let mut loss = config.to_loss_config();
-        if loss.kl.in_loss() || loss.kl.in_reward() {
+        if wants_reference(&config) {
             self.load_reference()?;
         }
-        self.restore_carried(prompts)?;
         self.setup.progress.stage(&stage.name, steps as u64, self.state.stage_step);
         let mut before = Metrics::new();
         if self.state.stage_step == 0 && config.trainer.val_before_train && self.validation.is_some() {
@@ -170,6 +172,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             sampled: 0,
             sampled_reward: 0.0,
             kept: 0,
+            drawn: vec![],
         };
         while batch.groups.len() < size {
             if batch.rounds > 0
@@ -233,8 +236,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 ),
                 false => None,
             };
+            if !responses.iter().flatten().flat_map(|r| &r.log_probs).any(|p| p.is_finite()) {
+                return Err(self.diverged("not one token of a whole batch of responses has a finite log-prob".into()));
+            }
             batch.rollout_s += clock.elapsed().as_secs_f64();
             add(&mut batch.stats, &stats);
+            batch.drawn.clone_from(&items);
             let clock = Instant::now();
             let greedy = match greedy {
                 Some(greedy) => grade(items.clone(), greedy, &self.setup.processor, &mut self.reward)?
@@ -286,9 +293,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         images.prune();
         let collected = batch.metrics();
         let reward = batch.sampled_reward / batch.sampled.max(1) as f64;
-        let Batch { groups, surplus, cursor, .. } = batch;
+        let Batch { groups, surplus, cursor, drawn, .. } = batch;
         if groups.is_empty() {
             self.state.cursor = cursor;
+            self.looked_at(&drawn);
             let mut metrics = collected;
             metrics.insert("reward".into(), reward);
             return Ok((metrics, reward, 0));
@@ -327,6 +335,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.optimizer_steps +=
             experience.groups.len().div_ceil(config.update_batch_size()) * config.actor.ppo_epochs;
         self.state.cursor = cursor;
+        self.looked_at(&drawn);
         self.carried = surplus;
         self.carried.iter_mut().for_each(|group| group.carried = true);
         if loss.kl.kl_type == KlType::Adaptive {
@@ -403,75 +412,67 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
 
     /// The policy at the beginning of this stage, kept in the run folder so that a resumed run has the same.
     fn load_reference(&mut self) -> Result<(), TrainError> {
-        if self.reference.is_some() {
-            return Ok(());
-        }
-        let path = self.folder.root().join(format!("reference/stage_{}", self.state.stage));
+        let name = reference_name(&self.state);
+        let path = self.folder.root().join("reference").join(&name);
+        self.state.origin.reference = Some(name);
+        // Under another name until it is whole.
+        let partial = path.with_extension("partial");
         if self.state.stage_step == 0 {
-            self.policy.save(&path, Some(&self.setup.source))?;
-            self.reference = Some(self.policy.clone());
-        } else {
-            if !path.exists() {
-                self.adopt_reference(&path)?;
+            let io = io_error(&path);
+            match self.policy.save(&partial, Some(&self.setup.companions)) {
+                Err(error @ ModelError::NotFinite { .. }) => return Err(self.diverged(error.to_string())),
+                result => result?,
             }
+            if path.exists() {
+                std::fs::remove_dir_all(&path).map_err(&io)?;
+            }
+            std::fs::rename(&partial, &path).map_err(io)?;
+            self.reference = Some(self.policy.clone());
+        } else if !path.exists() {
+            // A run that goes on from the checkpoint of another folder takes that one's reference policy along.
+            let checkpoint = self.saved.clone().unwrap_or_default();
+            let source = reference_elsewhere(&path, &checkpoint)?;
+            std::fs::create_dir_all(&partial).map_err(io_error(&partial))?;
+            for entry in std::fs::read_dir(&source).map_err(io_error(&source))? {
+                let from = entry.map_err(io_error(&source))?.path();
+                std::fs::copy(&from, partial.join(from.file_name().unwrap_or_default())).map_err(io_error(&from))?;
+            }
+            std::fs::rename(&partial, &path).map_err(io_error(&path))?;
+        }
+        if self.reference.is_none() {
             self.reference = Some((self.setup.load)(&path)?);
         }
         Ok(())
     }
+}
 
-    /// A run that goes on from the checkpoint of another folder takes that one's reference policy along.
-    fn adopt_reference(&self, path: &Path) -> Result<(), TrainError> {
-        let name = path.file_name().unwrap_or_default();
-        let other = self.saved.as_deref().and_then(|checkpoint| checkpoint.parent()?.parent());
-        let source = other.map(|run| run.join("reference").join(name)).filter(|source| source.is_dir());
-        let Some(source) = source else {
-            return Err(TrainError::Input(format!(
-                "{}: the reference policy of this stage is gone, and its KL term needs it; copy the folder reference/ of \
-                 the run that the checkpoint is from, or set algorithm.disable_kl = true",
-                path.display()
-            )));
-        };
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| TrainError::Model(ModelError::Io { path, source })
-        };
-        // Under another name until it is whole.
-        let partial = path.with_extension("partial");
-        std::fs::create_dir_all(&partial).map_err(io(&partial))?;
-        for entry in std::fs::read_dir(&source).map_err(io(&source))? {
-            let from = entry.map_err(io(&source))?.path();
-            std::fs::copy(&from, partial.join(from.file_name().unwrap_or_default())).map_err(io(&from))?;
-        }
-        std::fs::rename(&partial, path).map_err(io(path))
-    }
+/// Whether the KL term of a configuration compares with the policy that a stage began with.
+pub(super) fn wants_reference(config: &Config) -> bool {
+    let loss = config.to_loss_config();
+    loss.kl.in_loss() || loss.kl.in_reward()
+}
 
-    /// Groups that an earlier process kept.
-    fn restore_carried(&mut self, prompts: &Prompts) -> Result<(), TrainError> {
-        for carried in std::mem::take(&mut self.state.carried) {
-            let item = match prompts.load(carried.row, &self.policy)? {
-                Ok(item) => item,
-                Err(bad) => {
-                    return Err(TrainError::Input(format!(
-                        "a row that the checkpoint holds responses to cannot be used any more: {bad}"
-                    )));
-                }
-            };
-            let texts = carried
-                .responses
-                .iter()
-                .map(|r| self.setup.processor.decode(&r.ids, true))
-                .collect::<Result<_, _>>()?;
-            self.carried.push(Group {
-                item,
-                responses: carried.responses,
-                texts,
-                scores: carried.scores.into_iter().map(Into::into).collect(),
-                greedy: carried.greedy,
-                carried: true,
-            });
-        }
-        Ok(())
-    }
+/// The folder in `reference/` of the current stage's reference policy; one that was named keeps its name when stages are dropped.
+pub(super) fn reference_name(state: &TrainerState) -> String {
+    state.origin.reference.clone().unwrap_or_else(|| format!("stage_{}", state.stage))
+}
+
+/// Where the reference policy `path` is that this run does not have: beside the checkpoint.
+pub(super) fn reference_elsewhere(path: &Path, checkpoint: &Path) -> Result<PathBuf, TrainError> {
+    let name = path.file_name().unwrap_or_default();
+    let run = checkpoint.parent().and_then(Path::parent);
+    run.map(|run| run.join("reference").join(name)).filter(|source| source.is_dir()).ok_or_else(|| {
+        TrainError::Input(format!(
+            "{}: the reference policy of this stage is gone, and its KL term needs it; copy the folder reference/ of the run that the \
+             checkpoint is from, or set algorithm.disable_kl = true",
+            path.display()
+        ))
+    })
+}
+
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> TrainError + use<> {
+    let path = path.to_path_buf();
+    move |source| TrainError::Model(ModelError::Io { path: path.clone(), source })
 }
 
 /// Whether anything after the first rollout asks for image embeddings of this policy.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
+use model_qwen2vl::{Kernels, host};
 
 use super::{Metrics, Trainer, sft_optim};
 use crate::config::{Recompute, SftStage};
@@ -67,20 +67,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let items = prompts
             .next(&mut cursor, stage.batch_size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
         let end = self.setup.eos.first().copied();
-        let targets = items
-            .iter()
-            .map(|item| {
-                let Some(solution) = item.solution.as_deref().filter(|s| !s.is_empty()) else {
-                    return Err(TrainError::Input(format!(
-                        "row {} ({}) has no {:?}; a supervised stage needs a worked response in each row (data.solution_key)",
-                        item.row, item.id, self.setup.config.data.solution_key
-                    )));
-                };
-                let mut ids = prompts.processor().encode_text(solution)?;
-                ids.extend(end);
-                Ok(ids)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let targets: Vec<Vec<u32>> =
+            items.iter().map(|item| item.solution.iter().flatten().copied().chain(end).collect()).collect();
         let groups: Vec<GroupRef> = items
             .iter()
             .zip(&targets)
@@ -97,27 +85,32 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             recompute: self.recompute(),
         };
         let mut grads = gradients(&self.setup.config.actor.optim);
-        let mut total = 0f64;
+        let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();
         accumulate(&self.policy, none, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
-            let sum = micro
-                .log_probs
-                .clone()
-                .sum()
-                .into_data()
-                .convert::<f32>()
-                .to_vec::<f32>()
-                .map_err(|e| TrainError::Device(format!("{e:?}")))?;
-            total += f64::from(sum.first().copied().unwrap_or(0.0));
+            let log_probs = host::floats(micro.log_probs.clone())?;
+            finite |= log_probs.iter().any(|p| p.is_finite());
+            total += log_probs.iter().map(|p| f64::from(*p)).sum::<f64>();
             // loss = -mean log p over all tokens of the step
             let gradient = Tensor::full(micro.log_probs.dims(), -1.0 / count as f64, &micro.log_probs.device());
             Ok(MicroGradients { log_probs: gradient, entropy: None })
         })?;
+        if !finite {
+            return Err(
+                self.diverged("the model gives no token of a whole batch a probability that is a number".into())
+            );
+        }
         let optim = sft_optim(&self.setup.config, stage);
         let lr = learning_rate(&optim, self.state.optimizer_steps + 1, stage.steps);
-        let outcome =
-            self.optimizer.step(&mut self.policy, grads, lr, optim.weight_decay, self.setup.config.actor.max_grad_norm);
+        let outcome = self.optimizer.step(
+            &mut self.policy,
+            grads,
+            lr,
+            optim.weight_decay,
+            self.setup.config.actor.max_grad_norm,
+        )?;
         self.state.cursor = cursor;
+        self.looked_at(&items);
         self.state.optimizer_steps += 1;
         let metrics = Metrics::from([
             ("sft/loss".into(), -total / count as f64),

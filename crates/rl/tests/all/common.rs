@@ -7,6 +7,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use rl::engine::{GroupRef, ResponseScores, ScoreRequest};
 use rl::image_cache::ImageCache;
 use rl::launch::{toy_config, write_toy_folder};
 use rl::policy::Policy;
@@ -82,6 +83,16 @@ pub fn rollout<B: Kernels>(model: &Qwen2_5_VL<B>, n: usize, max_new_tokens: usiz
         max_batch_rows: 64,
         prefill_token_budget: 4096,
     }
+}
+
+/// [`rl::engine::score`] on a device that does not fail.
+pub fn score<B: Kernels>(
+    model: &Qwen2_5_VL<B>,
+    images: &mut ImageCache<B>,
+    groups: &[GroupRef],
+    request: &ScoreRequest,
+) -> Vec<Vec<ResponseScores>> {
+    rl::engine::score(model, images, groups, request).unwrap()
 }
 
 /// The responses to `prompts`, whose places are their keys.

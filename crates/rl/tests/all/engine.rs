@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{difference, mixed_prompts, model, processor, rollout, sample};
+use crate::common::{difference, mixed_prompts, model, processor, rollout, sample, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
 use reward::{Reward, RewardConfig};
 use rl::config::{Config, Source, resolve};
-use rl::engine::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes, score};
+use rl::engine::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes};
 use rl::experience::{Experience, Group, Recipe, grade, make};
 use rl::image_cache::ImageCache;
 use rl::optimizer::AdamW;
@@ -259,7 +259,8 @@ fn a_description_is_taken_out<B: Kernels>() {
     let old = of(group.responses.clone());
     let spans = vec![None, Some(span.clone()), None];
     let found =
-        unperceived_log_probs(&model, &mut ImageCache::default(), std::slice::from_ref(&group), &spans, &old, &request);
+        unperceived_log_probs(&model, &mut ImageCache::default(), std::slice::from_ref(&group), &spans, &old, &request)
+            .unwrap();
     let short = [&described[..span.start], &described[span.end..]].concat();
     let expected = &of(vec![&short])[0];
     assert_eq!((&found[0], &found[2]), (&old[0], &old[2]));

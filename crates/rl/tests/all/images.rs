@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::common::{difference, mixed_prompts, model, rollout};
+use crate::common::{difference, mixed_prompts, model, rollout, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Qwen2_5_VL};
-use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate, score};
+use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate};
 use rl::image_cache::ImageCache;
 use rl::policy::Policy;
 use rl::rollout::{Job, generate};

@@ -16,6 +16,7 @@ macro_rules! on {
 
 mod common;
 mod engine;
+mod faults;
 mod images;
 mod learn;
 mod rollout;

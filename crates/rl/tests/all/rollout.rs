@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::common::{difference, mixed_prompts, model, rollout, sample};
+use crate::common::{difference, mixed_prompts, model, rollout, sample, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
-use rl::engine::{GroupRef, ScoreRequest, score};
+use rl::engine::{GroupRef, ScoreRequest};
 use rl::image_cache::ImageCache;
 use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;

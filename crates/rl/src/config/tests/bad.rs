@@ -137,8 +137,8 @@ fn a_bad_file_entry_is_described() {
 fn a_bad_stage_names_its_place() {
     refused(
         "[[stages]]\nstage = \"rl\"\nsteps = 1\n\n[[stages]]\nstage = \"sft\"\nsteps = 1\nlearning = 2\n",
-        "run.toml:8: unknown key `stages.1.learning`; the keys of [stages.1] are name, steps, train_files, batch_size, lr, \
-         lr_warmup_steps, weight_decay, until_accuracy, check_freq",
+        "run.toml:8: unknown key `stages.1.learning`; the keys of [stages.1] are name, steps, train_files, batch_size, \
+         max_response_length, lr, lr_warmup_steps, weight_decay, until_accuracy, check_freq",
     );
     refused(
         "[[stages]]\nsteps = 1\n",
