@@ -32,13 +32,13 @@ fn kind(found: FileType) -> &'static str {
             return "a device";
         }
     }
-    "no regular file"
+    "something else"
 }
 
 fn check(found: &Metadata) -> Result<()> {
     match found.is_file() {
         true => Ok(()),
-        false => Err(refuse(format!("it is {}, where a file is expected", kind(found.file_type())))),
+        false => Err(refuse(format!("it is not a file but {}", kind(found.file_type())))),
     }
 }
 
@@ -153,12 +153,14 @@ pub fn read_model_text(dir: &Path, name: &str) -> Result<String> {
     text(read_model_file(dir, name)?)
 }
 
-/// Whether `path` lies in `folder` once `..` and links are resolved.
+/// Whether `path` lies in `folder` once `..` and links are resolved; files of the Hugging Face cache lie in the folder of their
+/// snapshot.
 ///
 /// # Errors
 /// A path or folder that is not there.
 pub fn lies_in(path: &Path, folder: &Path) -> Result<bool> {
     // A data file that was named without a folder has an empty one.
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    Ok(path.canonicalize()?.starts_with(folder.canonicalize()?))
+    let (real, folder) = (path.canonicalize()?, folder.canonicalize()?);
+    Ok(real.starts_with(&folder) || blobs_of(&folder).is_some_and(|blobs| real.parent() == Some(&blobs)))
 }

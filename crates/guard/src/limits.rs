@@ -100,19 +100,17 @@ limits! {
     parquet_cache_bytes = 256 << 20;
     /// Bytes of one parquet row group, decoded, up to which it is decoded whole; of a larger one single pages are read.
     parquet_group_bytes = 512 << 20;
-    /// Bytes of one parquet page, decompressed, and of the values of one row group's column that one read may decode at once.
-    parquet_page_bytes = 1 << 30;
     /// Bytes of one text that is tokenized, where the length limit of prompts does not give a lower one. Tokenizers take some hundred
     /// bytes of memory for each byte of a long word, and a second for each megabyte.
     text_bytes = 4 << 20;
     /// Steps of one rendering of a chat template or format prompt. A template takes some hundred steps and 20 to 40 for each picture.
     template_fuel = 500_000;
     /// Bytes that one rendering of a template may handle in all, its own strings and its output together.
-    template_bytes_handled = 256 << 20;
+    template_bytes_handled = 128 << 20;
     /// Levels of lists and objects within one another in a template.
     template_depth = 64;
     /// Seconds of one rendering of a template; one takes less than a millisecond.
-    template_seconds = 20;
+    template_seconds = 5;
     /// A switch: 1 lets the picture paths of rows leave their folder (see below); a data set of a stranger could name any picture of
     /// yours.
     outside_pictures = 0;

@@ -1,9 +1,8 @@
 //! Encoded bytes -> RGB, with the values that PIL's `convert("RGB")` gives.
 
-use std::io::Cursor;
-
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
+use super::bounds::{self, Metered};
 use super::{ImageLimits, RgbImage, jpeg};
 use crate::error::ImageError;
 
@@ -14,9 +13,11 @@ use crate::error::ImageError;
 pub fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     let (width, height) = match format_of(bytes)? {
         ImageFormat::Jpeg => jpeg::header_size(bytes)?,
-        format => ImageReader::with_format(Cursor::new(bytes), format)
-            .into_dimensions()
-            .map_err(|e| ImageError::Decode(e.to_string()))?,
+        format => {
+            let mut reader = ImageReader::with_format(Metered::new(bytes), format);
+            reader.limits(bounds::header_limits());
+            caught(|| reader.into_dimensions().map_err(fail))?
+        }
     };
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
@@ -36,28 +37,42 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
 /// orientation is not applied; 16-bit grey is clipped at 255, which is what PIL does and Qwen's processor sees.
 ///
 /// # Errors
-/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels.
+/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels, or a decoder that
+/// would take more memory or time than so many pixels are worth.
 pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, ImageError> {
     let (width, height) = header_size(bytes)?;
     if width as u64 * height as u64 > max_decoded_pixels {
         return Err(ImageError::TooLarge { width, height, limit: max_decoded_pixels });
     }
+    bounds::check_length(bytes, width, height)?;
     let format = format_of(bytes)?;
+    let _turn = bounds::turn(width, height);
     if format == ImageFormat::Jpeg {
-        let image = jpeg::decode(bytes)?;
+        bounds::check_jpeg(bytes, (width, height), max_decoded_pixels)?;
+        let image = jpeg::decode(bytes, (width, height))?;
         return match image.dimensions() == (width, height) {
             true => Ok(image),
             false => Err(ImageError::Decode("the JPEG file has several sizes".to_owned())),
         };
     }
-    let fail = |e: ::image::ImageError| ImageError::Decode(e.to_string());
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The limit above is the one that counts; the library's own would refuse sizes that are within it.
-    reader.no_limits();
-    let decoder = reader.into_decoder().map_err(fail)?;
-    let grey16 = decoder.original_color_type() == ::image::ExtendedColorType::L16;
-    let image = DynamicImage::from_decoder(decoder).map_err(fail)?;
-    Ok(to_rgb(image, grey16))
+    caught(|| {
+        let mut reader = ImageReader::with_format(Metered::new(bytes), format);
+        reader.limits(bounds::decoder_limits(format, max_decoded_pixels));
+        let decoder = reader.into_decoder().map_err(fail)?;
+        bounds::check_buffers(format, bytes, decoder.total_bytes(), max_decoded_pixels)?;
+        let grey16 = decoder.original_color_type() == ::image::ExtendedColorType::L16;
+        let image = DynamicImage::from_decoder(decoder).map_err(fail)?;
+        Ok(to_rgb(image, grey16))
+    })
+}
+
+fn fail(error: ::image::ImageError) -> ImageError {
+    ImageError::Decode(error.to_string())
+}
+
+/// A decoder that panics cannot decode the image.
+fn caught<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    guard::caught(work).map_err(ImageError::Decode)?
 }
 
 fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {

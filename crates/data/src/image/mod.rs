@@ -4,6 +4,7 @@
 //! bytes -> decode -> RGB -> (EasyR1's process_image) -> smart_resize, bicubic -> (x / 255 - mean) / std -> patches [N, 1176]
 //! ```
 
+mod bounds;
 mod decode;
 mod jpeg;
 mod resample;
@@ -50,7 +51,8 @@ pub struct ImageLimits {
 }
 
 impl Default for ImageLimits {
-    /// transformers' defaults: 56 * 56 to 28 * 28 * 1280 pixels, patches of 14, 2x2 merged; Pillow's bomb limit.
+    /// transformers' defaults: 56 * 56 to 28 * 28 * 1280 pixels, patches of 14, 2x2 merged; the limit of
+    /// `guard::limits`, which is Pillow's.
     fn default() -> Self {
         Self {
             min_pixels: 56 * 56,
@@ -60,7 +62,7 @@ impl Default for ImageLimits {
             temporal_patch_size: 2,
             mean: CLIP_MEAN,
             std: CLIP_STD,
-            max_decoded_pixels: 89_478_485,
+            max_decoded_pixels: guard::limits().decoded_pixels.value,
             process_image: false,
         }
     }
@@ -98,6 +100,16 @@ impl ImageLimits {
             return Err(ImageError::Limits(format!(
                 "min_pixels ({}) must be at least 1 and at most max_pixels ({})",
                 self.min_pixels, self.max_pixels
+            )));
+        }
+        // What lies beyond is not reached by a picture that may be decoded, but a small one would be enlarged to it.
+        let limit = guard::limits().resized_pixels;
+        if self.min_pixels > limit.value {
+            return Err(ImageError::Limits(format!(
+                "min_pixels ({}) must be at most {}; {}",
+                self.min_pixels,
+                limit.value,
+                limit.raise()
             )));
         }
         if self.max_pixels < (self.factor() * self.factor()) as u64 {
@@ -146,8 +158,25 @@ pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageE
         resized = Some(resize_bicubic(image, w, h));
     }
     let (w, h) = plan.last;
+    check_patches(w, h, limits)?;
     let resized = resize_bicubic(resized.as_ref().unwrap_or(image), w, h);
     Ok(patchify(&resized, limits))
+}
+
+/// Refuses what would have more patches than a picture may have, by the bytes of the published models' patches.
+fn check_patches(width: u32, height: u32, limits: &ImageLimits) -> Result<(), ImageError> {
+    let limit = guard::limits().resized_pixels;
+    let pixels = u64::from(width) * u64::from(height);
+    // A pixel is repeated for each frame of a patch; two are usual.
+    match pixels.saturating_mul(limits.temporal_patch_size as u64) <= limit.value.saturating_mul(2) {
+        true => Ok(()),
+        false => Err(ImageError::Limits(format!(
+            "{width}x{height} pixels, {} frames a patch, are more than {} resized pixels; {}",
+            limits.temporal_patch_size,
+            limit.value,
+            limit.raise()
+        ))),
+    }
 }
 
 /// Cuts a picture whose sides are multiples of `patch_size * merge_size`.
