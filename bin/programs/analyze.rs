@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use crate::common::focus_map::{FocusMap, Panel, Picture};
-use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print};
+use crate::common::{
+    Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print, ranges, within,
+};
 use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
@@ -51,25 +53,25 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Responses a prompt.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within::<usize>(ranges::RESPONSES))]
     samples: usize,
     /// Only the first so many rows; 0: all.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = within::<usize>(ranges::ROWS))]
     limit: usize,
     /// 0 takes the likeliest token, always.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Length limit of a response.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = within::<usize>(ranges::TOKENS))]
     max_new_tokens: usize,
     /// Root of the random numbers.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Heat maps: the first so many responses to prompts with pictures.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within::<usize>(ranges::ROWS))]
     maps: usize,
     /// Responses decoded at the same time.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within::<usize>(ranges::RESPONSES))]
     max_batch_rows: usize,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
     #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
@@ -168,7 +170,8 @@ impl Subject {
             or(config.data.min_pixels, processor.limits().min_pixels),
             or(config.data.max_pixels, processor.limits().max_pixels),
         );
-        let processor = Arc::new(processor.with_limits(min, max)?);
+        let processor =
+            Arc::new(processor.with_limits(min, max)?.with_max_prompt_length(config.data.max_prompt_length));
         let architecture = Qwen2_5_VLConfig::from_folder(path)?;
         check_folder(path, &processor, &architecture)?;
         let prompts = Prompts::open(&config.data.val_files, "--data", config, processor.clone())?;
@@ -374,5 +377,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::common::{Failure, ranges, within};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data::inspect::{PromptSettings, inspect};
 use data::write::{JsonImages, SampleWriter};
@@ -62,7 +63,7 @@ struct Sources {
     #[arg(long)]
     image_dir: Option<PathBuf>,
     /// Only the first rows.
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = within::<usize>(ranges::ROWS))]
     limit: Option<usize>,
 }
 
@@ -119,7 +120,8 @@ impl Sources {
             }
         }
         for (source, column) in left_out {
-            eprintln!("{source}: the column {:?} ({}) cannot be carried over as text", column.name, column.kind);
+            let (name, kind) = (guard::echo(&column.name), guard::echo(&column.kind));
+            eprintln!("{}: the column {name:?} ({kind}) cannot be carried over as text", guard::echo(&source));
         }
         // A column that no source can deliver would be written empty.
         let wanted = keys.extra.len();
@@ -145,13 +147,13 @@ struct Inspect {
     #[arg(long, requires = "model")]
     system_prompt: Option<String>,
     /// Prompts with more tokens are set aside.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", value_parser = within::<usize>(ranges::TOKENS))]
     max_prompt_length: Option<usize>,
     /// Fewest pixels of a resized picture; with --max-pixels.
-    #[arg(long, requires_all = ["model", "max_pixels"])]
+    #[arg(long, requires_all = ["model", "max_pixels"], value_parser = within::<u64>(ranges::PIXELS))]
     min_pixels: Option<u64>,
     /// Most pixels of a resized picture; with --min-pixels.
-    #[arg(long, requires_all = ["model", "min_pixels"])]
+    #[arg(long, requires_all = ["model", "min_pixels"], value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
 }
 
@@ -198,29 +200,25 @@ struct Toy {
 
 /// The program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Command::Inspect(args) => run_inspect(&args),
-        Command::Check(args) => run_check(&args),
-        Command::Convert(args) => run_convert(&args),
-        Command::Toy(args) => {
-            let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
-            Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
-                .and_then(|d| convert(&Arc::new(d), usize::MAX, &args.output, JsonImages::Files))
-        }
-    };
-    match done {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.exit_code())
-        }
-    }
+    crate::common::program(|cli: Cli| {
+        let done = match cli.command {
+            Command::Inspect(args) => run_inspect(&args),
+            Command::Check(args) => run_check(&args),
+            Command::Convert(args) => run_convert(&args),
+            Command::Toy(args) => {
+                let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
+                Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
+                    .and_then(|d| convert(&Arc::new(d), usize::MAX, &args.output, JsonImages::Files))
+            }
+        };
+        done.map_err(|e| Failure::with_code(e.exit_code(), e))
+    })
 }
 
 /// Standard output may be a pipe that is closed early, which is no error.
 fn print(text: &str) -> Result<(), DataError> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    // Names of columns and ids stand in it as a file has them.
+    match std::io::stdout().lock().write_all(guard::harmless(text).as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(DataError::Write { path: "standard output".into(), source: e })
         }
@@ -254,6 +252,9 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
         None => None,
         Some(folder) => {
             let mut processor = Processor::from_folder(folder)?;
+            if let Some(tokens) = args.max_prompt_length {
+                processor = processor.with_max_prompt_length(tokens);
+            }
             if let (Some(min), Some(max)) = (args.min_pixels, args.max_pixels) {
                 processor = processor.with_limits(min, max)?;
             }
@@ -362,7 +363,7 @@ fn convert(
             Err(bad) => bad,
         };
         left_out += 1;
-        bar.suspend(|| eprintln!("left out: {bad}"));
+        bar.suspend(|| eprintln!("{}", guard::printable(&format!("left out: {bad}"))));
     }
     bar.finish_and_clear();
     let written = writer.finish()?;

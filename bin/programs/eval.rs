@@ -81,7 +81,9 @@ impl Evaluate {
             let limits = processor.limits().clone();
             processor = processor.with_limits(min.unwrap_or(limits.min_pixels), max.unwrap_or(limits.max_pixels))?;
         }
-        let processor = Arc::new(processor);
+        // A prompt that does not fit the model is set aside anyway.
+        let most = plan.max_prompt_length.unwrap_or(config.text.max_position_embeddings);
+        let processor = Arc::new(processor.with_max_prompt_length(most));
         let tasks = plan.tasks.iter().cloned().map(|spec| Task::open(spec, &processor, plan.max_prompt_length));
         let tasks = tasks.collect::<Result<Vec<_>, _>>()?;
         let output = OutputFolder::open(&plan.out)?;
@@ -271,7 +273,8 @@ fn grade(from: &Path, out: Option<&Path>, grading: &Grading) -> Result<(), Failu
 fn options(args: Args) -> Result<Options, Failure> {
     let Some(path) = args.config else { return Ok(args.options) };
     let fail = |reason: String| Failure::input(format!("--config {}: {reason}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    let text = guard::file::read_text(&path, guard::limits().config_bytes)
+        .map_err(|e| fail(format!("cannot be read: {e}")))?;
     let file: Options = toml::from_str(&text).map_err(|e| fail(e.to_string().trim().to_owned()))?;
     Ok(args.options.over(file))
 }
@@ -288,5 +291,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

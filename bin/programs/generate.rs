@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::focus_map::{FocusMap, Panel, Picture, highest};
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, ranges, within};
 use burn::tensor::DType;
 use clap::Parser;
 use data::prompt::{IMAGE_PLACEHOLDER, split_at_images};
@@ -51,10 +51,10 @@ struct Args {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Length limit of the response.
-    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true, value_parser = within::<usize>(ranges::TOKENS))]
     max_new_tokens: usize,
     /// The response does not end before this many tokens.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = within::<usize>(ranges::TOKENS))]
     min_new_tokens: usize,
     /// 0 takes the likeliest token, always.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -66,10 +66,10 @@ struct Args {
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// Fewest pixels of a resized picture, as data.min_pixels of train. Default: the model folder's.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     min_pixels: Option<u64>,
     /// Most pixels of a resized picture, as data.max_pixels of train. Default: the model folder's.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
     #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
@@ -334,5 +334,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

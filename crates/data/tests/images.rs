@@ -312,6 +312,15 @@ fn buffers_follow_from_the_pixel_limit() {
     }
 }
 
+/// Of an animation or a file of several pages the first picture is wanted; the others may be as large as they like.
+#[test]
+fn what_follows_the_first_picture_is_no_bomb() {
+    for file in ["two_frames.gif", "plain.tiff", "420.jpg"] {
+        let long = [fixture(file), vec![0; 20 << 20]].concat();
+        assert_eq!(image::decode(&long).unwrap(), image::decode(&fixture(file)).unwrap(), "{file}");
+    }
+}
+
 #[test]
 fn scans_over_and_over_are_refused() {
     let jpeg = fixture("progressive.jpg");

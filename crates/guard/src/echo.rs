@@ -28,6 +28,11 @@ pub fn printable(message: &str) -> String {
     out.join("\n")
 }
 
+/// `text` with its line breaks and tabs and without a cut, other control characters escaped: for reports of any length.
+pub fn harmless(text: &str) -> String {
+    text.split('\n').map(|line| escaped(line, true)).collect::<Vec<_>>().join("\n")
+}
+
 /// Both ends of a text of more than `most` characters.
 fn cut(text: &str, most: usize) -> std::borrow::Cow<'_, str> {
     // A character has at least one byte.
@@ -80,6 +85,8 @@ mod tests {
     fn a_terminal_obeys_nothing() {
         assert_eq!(echo("a\u{1b}[2J\u{7}\r\nb\u{9b}1m\u{202e}c"), "a\\u{1b}[2J\\u{7}\\r\\nb\\u{9b}1m\\u{202e}c");
         assert_eq!(printable("one\n\ttwo\u{1b}]0;x\u{7}"), "one\n\ttwo\\u{1b}]0;x\\u{7}");
+        let report = format!("a\u{1b}[2J|\tb\n{}", "x".repeat(100_000));
+        assert_eq!(harmless(&report), report.replace('\u{1b}', "\\u{1b}"));
     }
 
     #[test]

@@ -10,6 +10,6 @@ pub mod limits;
 pub mod stack;
 
 pub use caught::caught;
-pub use echo::{echo, printable};
+pub use echo::{echo, harmless, printable};
 pub use limits::{Limit, Limits, limits};
 pub use stack::on_stack;

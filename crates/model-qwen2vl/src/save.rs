@@ -95,8 +95,14 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         if let Some(source) = source {
             for name in COMPANIONS {
                 let (from, to) = (source.join(name), dir.join(name));
-                if from.is_file() && from != to {
-                    std::fs::copy(&from, &to).map_err(ModelError::io(&to))?;
+                if from == to {
+                    continue;
+                }
+                // A link could bring in any file of the user; the guard follows only those that are the folder's own.
+                match guard::file::read_model_file(source, name) {
+                    Ok(bytes) => std::fs::write(&to, bytes).map_err(ModelError::io(&to))?,
+                    Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(ModelError::io(from)(e)),
                 }
             }
         }

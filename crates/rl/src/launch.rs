@@ -137,7 +137,7 @@ pub fn train<B: Kernels>(
         or(config.data.min_pixels, processor.limits().min_pixels),
         or(config.data.max_pixels, processor.limits().max_pixels),
     );
-    let processor = processor.with_limits(min, max)?;
+    let processor = processor.with_limits(min, max)?.with_max_prompt_length(config.data.max_prompt_length);
     check_folder(&source, &processor, &architecture)?;
     let eos = eos_token_ids(&source, &architecture)?;
     let random = is_toy || !config.model.init.as_str().is_empty();

@@ -1,8 +1,8 @@
 //! What decoding a picture may cost. A file of some bytes can ask for any amount of memory and time: a frame larger than its
 //! screen, floats of four bytes a channel, a profile that inflates without end, a thousand scans over all pixels.
 //!
-//! Everything follows from one number, the pixels of a picture: the decoder's own buffers have [`BYTES_A_PIXEL`] for each of them, an
-//! encoded file has no more than that for each pixel it states, and nothing is read twice as often as the file is long.
+//! Everything follows from one number, the pixels of a picture: the decoder's own buffers have [`BYTES_A_PIXEL`] for each of them, a
+//! PNG has no more than that for each pixel it states, and no file is read more than twice over.
 
 use std::io::{BufRead, Cursor, Error, Read, Result, Seek, SeekFrom};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,10 +48,18 @@ pub(super) fn turn(width: u32, height: u32) -> Option<MutexGuard<'static, ()>> {
     large.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Refuses a file that is longer than its pixels can be.
-pub(super) fn check_length(bytes: &[u8], width: u32, height: u32) -> std::result::Result<(), ImageError> {
+/// Refuses a PNG that is longer than its pixels can be: all of its data is inflated. Other formats may have more pictures after the
+/// first, which are not looked at.
+pub(super) fn check_length(
+    format: ImageFormat,
+    bytes: &[u8],
+    width: u32,
+    height: u32,
+) -> std::result::Result<(), ImageError> {
     let pixels = u64::from(width) * u64::from(height);
-    if bytes.len() as u64 <= pixels.saturating_mul(BYTES_A_PIXEL).saturating_add(METADATA_BYTES) {
+    if format != ImageFormat::Png
+        || bytes.len() as u64 <= pixels.saturating_mul(BYTES_A_PIXEL).saturating_add(METADATA_BYTES)
+    {
         return Ok(());
     }
     Err(ImageError::Decode(format!(
@@ -120,6 +128,8 @@ fn jpeg_scans(bytes: &[u8]) -> (u64, u64) {
                 components = components.max(bytes.get(at + 8).copied().map_or(0, u64::from));
                 at += 1;
             }
+            // What follows is another picture.
+            0xD9 => break,
             0xDA => {
                 scans += 1;
                 at += 1;

@@ -44,8 +44,8 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
     if width as u64 * height as u64 > max_decoded_pixels {
         return Err(ImageError::TooLarge { width, height, limit: max_decoded_pixels });
     }
-    bounds::check_length(bytes, width, height)?;
     let format = format_of(bytes)?;
+    bounds::check_length(format, bytes, width, height)?;
     let _turn = bounds::turn(width, height);
     if format == ImageFormat::Jpeg {
         bounds::check_jpeg(bytes, (width, height), max_decoded_pixels)?;

@@ -55,19 +55,7 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     if !dir.is_dir() {
         return Err(fail("is not a folder; name a folder in the Hugging Face layout".into()));
     }
-    let path = dir.join("tokenizer.json");
-    let bytes = read_model_file(dir, "tokenizer.json").map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => fail(
-            "has no tokenizer.json; save the processor with transformers (`processor.save_pretrained`) into it".into(),
-        ),
-        _ => DataError::io(&path, e),
-    })?;
-    let tokenizer = guard::caught(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())).and_then(|done| done);
-    let mut tokenizer = tokenizer.map_err(|e| fail(format!("tokenizer.json cannot be read: {}", guard::echo(&e))))?;
-    // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
-    let _ = tokenizer.with_truncation(None);
-    tokenizer.with_padding(None);
-
+    let tokenizer = open_tokenizer(dir)?;
     let vision = guard::caught(|| vision_ids(&tokenizer)).and_then(|found| found).map_err(fail)?;
     let config = object(dir, "tokenizer_config.json")?.unwrap_or_default();
     let token = |key: &str| match config.get(key) {
@@ -117,15 +105,7 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     special_ids.extend([vision.vision_start, vision.vision_end, vision.image_pad, vision.video_pad]);
     special_ids.sort_unstable();
     special_ids.dedup();
-    let vocab = tokenizer.get_vocab(true);
-    let vocab_size = vocab.values().max().map_or(0, |id| *id as usize + 1);
-    if vocab_size > MOST_TOKENS {
-        return Err(fail(format!(
-            "tokenizer.json has the token id {}; the largest that is read is {MOST_TOKENS}",
-            vocab_size - 1
-        )));
-    }
-    let longest_token = vocab.keys().map(String::len).max().unwrap_or(1).max(1);
+    let (vocab_size, longest_token) = vocabulary(&tokenizer).map_err(fail)?;
     let special = special_ids.iter().filter_map(|id| tokenizer.id_to_token(*id)).collect();
     Ok(Processor {
         tokenizer,
@@ -145,6 +125,34 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
 
 /// Token ids are places in tables; the largest published vocabulary has 262,144.
 const MOST_TOKENS: usize = 1 << 24;
+
+/// The tokenizer of a folder, without the settings of its training.
+fn open_tokenizer(dir: &Path) -> Result<Tokenizer, DataError> {
+    let fail = |reason: String| DataError::Model { dir: dir.to_path_buf(), reason };
+    let path = dir.join("tokenizer.json");
+    let bytes = read_model_file(dir, "tokenizer.json").map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => fail(
+            "has no tokenizer.json; save the processor with transformers (`processor.save_pretrained`) into it".into(),
+        ),
+        _ => DataError::io(&path, e),
+    })?;
+    let tokenizer = guard::caught(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())).and_then(|done| done);
+    let mut tokenizer = tokenizer.map_err(|e| fail(format!("tokenizer.json cannot be read: {}", guard::echo(&e))))?;
+    // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
+    let _ = tokenizer.with_truncation(None);
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// The largest token id plus one, and the bytes of the longest token.
+fn vocabulary(tokenizer: &Tokenizer) -> Result<(usize, usize), String> {
+    let vocab = tokenizer.get_vocab(true);
+    let size = vocab.values().max().map_or(0, |id| *id as usize + 1);
+    if size > MOST_TOKENS {
+        return Err(format!("tokenizer.json has the token id {}; the largest that is read is {MOST_TOKENS}", size - 1));
+    }
+    Ok((size, vocab.keys().map(String::len).max().unwrap_or(1).max(1)))
+}
 
 fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
     let mut missing = Vec::new();
