@@ -67,7 +67,12 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
 }
 
 fn fail(error: ::image::ImageError) -> ImageError {
-    ImageError::Decode(error.to_string())
+    ImageError::Decode(match error {
+        ::image::ImageError::Limits(_) => {
+            format!("{error} (decompression bomb?); {}", guard::limits().decoded_pixels.raise())
+        }
+        error => error.to_string(),
+    })
 }
 
 /// A decoder that panics cannot decode the image.

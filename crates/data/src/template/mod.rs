@@ -71,11 +71,10 @@ impl Template {
         runtime.remove_global("debug");
         bounds::install(&mut runtime);
         let compile = || parsed.add_template_owned(NAME, source.to_owned()).map_err(|e| own_words(&e));
-        let compiled = guard::on_stack(STACK, || guard::caught(compile));
-        match compiled.and_then(|done| done) {
-            Ok(Ok(())) => Ok(Self { name: name.to_owned(), parsed, runtime }),
-            Ok(Err(reason)) | Err(reason) => Err(TemplateError::Failed(format!("{name}: is not a template: {reason}"))),
-        }
+        let failed = |reason: String| TemplateError::Failed(format!("{name}: {reason}"));
+        let compiled = guard::on_stack(STACK, || guard::caught(compile)).map_err(failed)?;
+        compiled.and_then(|done| done).map_err(|reason| failed(format!("is not a template: {reason}")))?;
+        Ok(Self { name: name.to_owned(), parsed, runtime })
     }
 
     /// The text of the template for these variables.
@@ -83,11 +82,13 @@ impl Template {
     /// # Errors
     /// A template that costs too much or that fails.
     pub(crate) fn render(&self, variables: Value) -> Result<String, TemplateError> {
-        let work = || guard::caught(|| self.render_here(variables));
-        match guard::on_stack(STACK, work).and_then(|done| done) {
+        let again = variables.clone();
+        let done = match guard::on_stack(STACK, || guard::caught(|| self.render_here(variables))) {
             Ok(done) => done,
-            Err(reason) => Err(TemplateError::Failed(format!("{}: {reason}", self.name))),
-        }
+            // No thread just now is no fault of the row: here, as the values of a template are not deep.
+            Err(_) => guard::caught(|| self.render_here(again)),
+        };
+        done.unwrap_or_else(|reason| Err(TemplateError::Failed(format!("{}: {reason}", self.name))))
     }
 
     fn render_here(&self, variables: Value) -> Result<String, TemplateError> {

@@ -221,7 +221,7 @@ fn all_problems_are_told_at_once() {
     assert_eq!(
         error,
         "the configuration cannot be used:\n  rollout.temperature: must be above 0, is -1\n  actor.ppo_epochs: must be at \
-         least 1, is 0"
+         least 1, is 0 (the range is 1 to 1000)"
     );
 }
 
