@@ -410,3 +410,187 @@ fn a_full_disk_leaves_the_last_checkpoint() {
     );
     drop(mounted);
 }
+
+/// A program with its arguments, to its end.
+fn program(path: &str, bench: &Bench, args: &[&str]) -> std::process::Output {
+    let mut command = std::process::Command::new(path);
+    command.current_dir(bench.path("")).args(args).stdin(std::process::Stdio::null());
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    wait(command.spawn().unwrap())
+}
+
+/// What a program says against its arguments: exit code 2, without a panic, in lines that a terminal can show.
+fn said_by(path: &str, bench: &Bench, args: &[&str]) -> String {
+    let output = program(path, bench, args);
+    let said = stderr(&output);
+    let start: String = args.join(" ").chars().take(200).collect();
+    assert_eq!(output.status.code(), Some(2), "{start}: {}", &said[..said.len().min(2000)]);
+    assert!(
+        said.contains("error: ") && !said.contains("panicked") && !said.contains("fault of this program"),
+        "{start}: {said}"
+    );
+    assert!(said.lines().all(|line| line.len() < 10_000), "{start}: {} bytes", said.len());
+    assert!(!said.contains(['\u{1b}', '\u{7}']), "{start}: {said:?}");
+    said
+}
+
+const GENERATE: &str = env!("CARGO_BIN_EXE_generate");
+const DATA: &str = env!("CARGO_BIN_EXE_data");
+
+#[test]
+fn sizes_beyond_their_range_are_named() {
+    let bench = Bench::new(SMALLEST);
+    let folder = model(&bench, "m");
+    let m = folder.to_str().unwrap();
+    for (path, args, words) in [
+        (
+            GENERATE,
+            vec!["--model", m, "--prompt", "x", "--max-new-tokens", "1000000000000"],
+            ["--max-new-tokens", "1000000000000", "0..=1048576"],
+        ),
+        (
+            GENERATE,
+            vec!["--model", m, "--prompt", "x", "--min-pixels", "5000000000"],
+            ["--min-pixels", "5000000000", "1..=4294967296"],
+        ),
+        (env!("CARGO_BIN_EXE_study"), vec!["--seeds", "100000000", "--plan"], ["--seeds", "100000000", "1..=1000"]),
+        (env!("CARGO_BIN_EXE_study"), vec!["--jobs", "100000000"], ["--jobs", "100000000", "1..=1024"]),
+        (
+            env!("CARGO_BIN_EXE_bench"),
+            vec!["step", "--preset", "toy", "--prompts", "18446744073709551615"],
+            ["--prompts", "18446744073709551615", "0..=65536"],
+        ),
+        (
+            env!("CARGO_BIN_EXE_bench"),
+            vec!["step", "--preset", "toy", "--image", "1000000000"],
+            ["--image", "1000000000", "0..=16384"],
+        ),
+        (
+            env!("CARGO_BIN_EXE_eval"),
+            vec!["--model", m, "--out", "o", "--benchmark", "custom:x=toy:sum", "--samples", "1000000000"],
+            ["--samples", "1000000000", "1 to 65536"],
+        ),
+        (
+            env!("CARGO_BIN_EXE_eval"),
+            vec!["--model", m, "--out", "o", "--benchmark", "custom:x=toy:sum", "--max-pixels", "5000000000"],
+            ["--max-pixels", "5000000000", "1 to 4294967296"],
+        ),
+        (
+            env!("CARGO_BIN_EXE_analyze"),
+            vec!["--model", m, "--data", "toy:sum", "--out", "o", "--max-batch-rows", "1000000000"],
+            ["--max-batch-rows", "1000000000", "0..=65536"],
+        ),
+        (
+            env!("CARGO_BIN_EXE_grade"),
+            vec!["--max-response-length", "1000000000000", "--overlong-buffer-length", "4"],
+            ["--max-response-length", "1000000000000", "0..=1048576"],
+        ),
+        (DATA, vec!["check", "toy:sum?size=1000000000000"], ["size", "1000000000000", "at most 100000000"]),
+        (DATA, vec!["toy", "sum?size=1000000000000", "-o", "x.jsonl"], ["size", "1000000000000", "at most 100000000"]),
+    ] {
+        let said = said_by(path, &bench, &args);
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+    }
+    for (override_, words) in [
+        ("rollout.n=9223372036854775807", ["rollout.n", "9223372036854775807", "1 to 65536"]),
+        ("data.rollout_batch_size=1000000000000", ["data.rollout_batch_size", "1000000000000", "1 to 1048576"]),
+        ("data.train_files=[\"toy:sum?size=1000000000000\"]", ["size", "1000000000000", "at most 100000000"]),
+    ] {
+        refused(&bench, &[override_], &words);
+    }
+    let enlarged = ["data.min_pixels=200000000", "data.max_pixels=200000000"];
+    refused(&bench, &enlarged, &["min_pixels", "200000000", "resized_pixels="]);
+}
+
+#[test]
+fn an_echo_is_cut_and_harmless() {
+    let bench = Bench::new(SMALLEST);
+    let long = format!("{}\u{1b}[2J\u{7}end", "k".repeat(100_000));
+    for args in [
+        vec!["--config".to_string(), long.clone()],
+        vec![format!("rollout.{long}=1")],
+        vec![format!("{long}=1")],
+        vec![format!("rollout.n={long}")],
+        vec![format!("model.path={long}")],
+        vec![format!("data.train_files=[\"{}\"]", "t".repeat(100_000))],
+        vec![format!("--{}", "o".repeat(100_000))],
+        vec!["--dtype".into(), long.clone()],
+    ] {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let said =
+            said_by(env!("CARGO_BIN_EXE_train"), &bench, &[&["--config", "config.toml"], args.as_slice()].concat());
+        assert!(said.len() < 30_000, "{} bytes", said.len());
+    }
+    let said = said_by(DATA, &bench, &["check", &long]);
+    assert!(said.contains("kkk") && said.contains("end\"") && said.len() < 6_000, "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_file_ends_a_program_at_once() {
+    let bench = Bench::new(SMALLEST);
+    let folder = model(&bench, "m");
+    let m = folder.to_str().unwrap();
+    let pipe = |path: &Path| assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    pipe(&bench.path("pipe.toml"));
+    pipe(&bench.path("pipe.jinja"));
+    let train = env!("CARGO_BIN_EXE_train");
+    for (path, args) in [
+        (train, vec!["--config", "pipe.toml"]),
+        (train, vec!["--config", "/dev/zero"]),
+        (train, vec!["--config", "."]),
+        (train, vec!["--config", "config.toml", "data.format_prompt=pipe.jinja"]),
+        (env!("CARGO_BIN_EXE_eval"), vec!["--config", "pipe.toml"]),
+        (env!("CARGO_BIN_EXE_study"), vec!["--rows", "pipe.toml", "--plan"]),
+        (GENERATE, vec!["--model", m, "--prompt", "x", "--image", "pipe.toml", "--max-new-tokens", "1"]),
+    ] {
+        let said = said_by(path, &bench, &args);
+        assert!(["a pipe", "a device", "a folder"].iter().any(|what| said.contains(what)), "{args:?}: {said}");
+    }
+    for name in ["config.json", "tokenizer.json", "model.safetensors", "preprocessor_config.json"] {
+        let kept = bench.path("kept");
+        std::fs::rename(folder.join(name), &kept).unwrap();
+        pipe(&folder.join(name));
+        let said = said_by(GENERATE, &bench, &["--model", m, "--prompt", "x", "--max-new-tokens", "1"]);
+        assert!(said.contains(name) && said.contains("a pipe"), "{said}");
+        std::fs::remove_file(folder.join(name)).unwrap();
+        std::fs::rename(&kept, folder.join(name)).unwrap();
+    }
+}
+
+#[test]
+fn limits_are_raised_by_the_environment() {
+    let bench = Bench::new(SMALLEST);
+    let run = |limits: &str| {
+        let mut command = bench.command::<&str>(&["--dry-run"]);
+        wait(command.env("VISUAL_RL_LIMITS", limits).spawn().unwrap())
+    };
+    let refused = run("config_bytes=10");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("config_bytes=... raises the limit"), "{}", stderr(&refused));
+    succeeded(&run("config_bytes=100000,template_fuel=1e6"));
+    let unknown = run("config_byte=10");
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(stderr(&unknown).contains("there is no limit"), "{}", stderr(&unknown));
+}
+
+/// Threads that the system does not give: an error, no panic. The standard library asks for as much stack as this variable says.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_without_threads_is_an_error() {
+    let bench = Bench::new(SMALLEST);
+    let mut command = bench.command::<&str>(&[]);
+    let output = wait(command.env("RUST_MIN_STACK", "100000000000000").spawn().unwrap());
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: ") && said.contains("ulimit"), "{said}");
+    assert!(!said.contains("panicked") && !said.contains("fault of this program"), "{said}");
+    // A small stack is the main thread's alone.
+    let command = bench.command::<&str>(&[]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -s 256; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+    shell.current_dir(bench.path("")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    succeeded(&wait(shell.spawn().unwrap()));
+}

@@ -9,7 +9,9 @@ use std::sync::atomic::AtomicBool;
 
 use crate::common::focus_map::{FocusMap, Panel, Picture};
 use crate::common::model::{Model, PictureOptions};
-use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print};
+use crate::common::{
+    Failure, OnBackend, interrupt_flag, on_backend, parse_backend, parse_dtype, print, ranges, within,
+};
 use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
@@ -52,25 +54,25 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Responses a prompt.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = within::<usize>(ranges::RESPONSES))]
     samples: usize,
     /// Only the first so many rows; 0: all.
-    #[arg(long, value_name = "N", default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = within::<usize>(ranges::ROWS))]
     limit: usize,
     /// 0 takes the likeliest token, always.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f64,
     /// Length limit of a response.
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = within::<usize>(ranges::TOKENS))]
     max_new_tokens: usize,
     /// Root of the random numbers.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Heat maps: the first so many responses to prompts with pictures.
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = within::<usize>(ranges::ROWS))]
     maps: usize,
     /// Responses decoded at the same time.
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = within::<usize>(ranges::RESPONSES))]
     max_batch_rows: usize,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
     #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
@@ -182,7 +184,8 @@ impl Subject {
     /// `pictures` are the settings of pictures that the user gave; others are as the model was trained.
     fn open(path: &Path, config: &Config, pictures: PictureOptions) -> Result<Self, Failure> {
         let model = Model::find(path)?;
-        let processor = Arc::new(model.processor(pictures)?);
+        let processor = model.processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
+        let processor = Arc::new(processor);
         let path = &model.folder;
         let architecture = Qwen2_5_VLConfig::from_folder(path)?;
         check_folder(path, &processor, &architecture)?;
@@ -389,5 +392,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

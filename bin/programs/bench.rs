@@ -8,7 +8,7 @@ mod workload;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print, ranges, within};
 use analysis::svg::axis::Axis;
 use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
@@ -71,25 +71,25 @@ struct Shared {
     #[arg(long)]
     preset: Option<String>,
     /// Prompts a step.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = within::<usize>(ranges::RESPONSES))]
     prompts: usize,
     /// Responses a prompt.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = within::<usize>(ranges::RESPONSES))]
     rollouts: usize,
     /// Side of the picture in pixels; 0 leaves it out.
-    #[arg(long, default_value_t = 336)]
+    #[arg(long, default_value_t = 336, value_parser = within::<usize>(0..=1 << 14))]
     image: usize,
     /// Words of the prompt around the picture.
-    #[arg(long, default_value_t = 48)]
+    #[arg(long, default_value_t = 48, value_parser = within::<usize>(ranges::TOKENS))]
     text_tokens: usize,
     /// Length of every response.
-    #[arg(long, default_value_t = 96)]
+    #[arg(long, default_value_t = 96, value_parser = within::<usize>(ranges::TOKENS))]
     response_tokens: usize,
     /// Responses in one forward and backward pass, their prompts not counted. Default: as many as train takes.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = within::<usize>(ranges::RESPONSES))]
     micro_batch: Option<usize>,
     /// Steps to time.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = within::<usize>(0..=1 << 20))]
     steps: usize,
     /// Root of the random numbers.
     #[arg(long, default_value_t = 0)]
@@ -348,5 +348,5 @@ fn run(cli: Cli) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Cli::parse()))
+    crate::common::program(|args: Cli| run(args).map(|()| ExitCode::SUCCESS))
 }

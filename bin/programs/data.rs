@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::common::{Failure, ranges, within};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data::inspect::{PromptSettings, inspect};
 use data::write::{JsonImages, SampleWriter};
@@ -62,7 +63,7 @@ struct Sources {
     #[arg(long)]
     image_dir: Option<PathBuf>,
     /// Only the first rows.
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = within::<usize>(ranges::ROWS))]
     limit: Option<usize>,
 }
 
@@ -119,7 +120,8 @@ impl Sources {
             }
         }
         for (source, column) in left_out {
-            eprintln!("{source}: the column {:?} ({}) cannot be carried over as text", column.name, column.kind);
+            let (name, kind) = (guard::echo(&column.name), guard::echo(&column.kind));
+            eprintln!("{}: the column {name:?} ({kind}) cannot be carried over as text", guard::echo(&source));
         }
         // A column that no source can deliver would be written empty.
         let wanted = keys.extra.len();
@@ -145,13 +147,13 @@ struct Inspect {
     #[arg(long, requires = "model")]
     system_prompt: Option<String>,
     /// Prompts with more tokens are set aside.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", value_parser = within::<usize>(ranges::TOKENS))]
     max_prompt_length: Option<usize>,
     /// As data.min_pixels of train; 0: no limit. Default: as the model folder was trained, or none.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", value_parser = within::<u64>(ranges::PIXELS))]
     min_pixels: Option<u64>,
     /// As data.max_pixels of train; 0: no limit. Default: as the model folder was trained, or none.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "model", value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
 }
 
@@ -198,29 +200,25 @@ struct Toy {
 
 /// The program.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Command::Inspect(args) => run_inspect(&args),
-        Command::Check(args) => run_check(&args),
-        Command::Convert(args) => run_convert(&args),
-        Command::Toy(args) => {
-            let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
-            Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
-                .and_then(|d| convert(&Arc::new(d), usize::MAX, &args.output, JsonImages::Files))
-        }
-    };
-    match done {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("error: {e}");
-            ExitCode::from(e.exit_code())
-        }
-    }
+    crate::common::program(|cli: Cli| {
+        let done = match cli.command {
+            Command::Inspect(args) => run_inspect(&args),
+            Command::Check(args) => run_check(&args),
+            Command::Convert(args) => run_convert(&args),
+            Command::Toy(args) => {
+                let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
+                Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)
+                    .and_then(|d| convert(&Arc::new(d), usize::MAX, &args.output, JsonImages::Files))
+            }
+        };
+        done.map_err(|e| Failure::with_code(e.exit_code(), e))
+    })
 }
 
 /// Standard output may be a pipe that is closed early, which is no error.
 fn print(text: &str) -> Result<(), DataError> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    // Names of columns and ids stand in it as a file has them.
+    match std::io::stdout().lock().write_all(guard::harmless(text).as_bytes()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => {
             Err(DataError::Write { path: "standard output".into(), source: e })
         }
@@ -256,7 +254,10 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
             let processor = Processor::from_folder(folder)?;
             let own = processor.limits().run;
             let (min, max) = (args.min_pixels.unwrap_or(own.min_pixels), args.max_pixels.unwrap_or(own.max_pixels));
-            let processor = processor.with_limits(min, max)?;
+            let mut processor = processor.with_limits(min, max)?;
+            if let Some(tokens) = args.max_prompt_length {
+                processor = processor.with_max_prompt_length(tokens);
+            }
             Some(Arc::new(PromptSettings {
                 processor,
                 format: FormatPrompt::new(&args.format_prompt)?,
@@ -362,7 +363,7 @@ fn convert(
             Err(bad) => bad,
         };
         left_out += 1;
-        bar.suspend(|| eprintln!("left out: {bad}"));
+        bar.suspend(|| eprintln!("{}", guard::printable(&format!("left out: {bad}"))));
     }
     bar.finish_and_clear();
     let written = writer.finish()?;

@@ -76,6 +76,9 @@ impl Evaluate {
         let processor = Arc::new(model.processor(plan.pictures)?);
         let Model { folder, run } = model;
         check_folder(&folder, &processor, &config)?;
+        // A prompt that does not fit the model is set aside anyway.
+        let most = plan.max_prompt_length.unwrap_or(config.text.max_position_embeddings);
+        let processor = Arc::new(processor.with_max_prompt_length(most));
         // A model is asked as it was trained, unless the user says otherwise.
         let run = run.unwrap_or_default();
         let tasks = plan.tasks.iter().cloned().map(|mut spec| {
@@ -258,7 +261,8 @@ fn grade(from: &Path, out: Option<&Path>, grading: &Grading) -> Result<(), Failu
 fn options(args: Args) -> Result<Options, Failure> {
     let Some(path) = args.config else { return Ok(args.options) };
     let fail = |reason: String| Failure::input(format!("--config {}: {reason}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|e| fail(format!("cannot be read: {e}")))?;
+    let text = guard::file::read_text(&path, guard::limits().config_bytes)
+        .map_err(|e| fail(format!("cannot be read: {e}")))?;
     let file: Options = toml::from_str(&text).map_err(|e| fail(e.to_string().trim().to_owned()))?;
     Ok(args.options.over(file))
 }
@@ -275,5 +279,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

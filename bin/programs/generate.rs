@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::focus_map::{FocusMap, Panel, Picture, highest};
 use crate::common::model::{Model, PictureOptions};
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype};
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, ranges, within};
 use burn::tensor::DType;
 use clap::Parser;
 use data::prompt::{IMAGE_PLACEHOLDER, names_pictures, split_at_images};
@@ -57,10 +57,10 @@ struct Args {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     system: Option<String>,
     /// Length limit of the response.
-    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 128, allow_negative_numbers = true, value_parser = within::<usize>(ranges::TOKENS))]
     max_new_tokens: usize,
     /// The response does not end before this many tokens.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, value_parser = within::<usize>(ranges::TOKENS))]
     min_new_tokens: usize,
     /// 0 takes the likeliest token, always.
     #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
@@ -73,11 +73,11 @@ struct Args {
     seed: u64,
     /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default: as the model
     /// was trained, or none.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     min_pixels: Option<u64>,
     /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default: as the model
     /// was trained, or none.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
     /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained, or white.
     #[arg(long, value_name = "WHAT")]
@@ -341,5 +341,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::common::{ranges, within};
 use clap::Parser;
 use rayon::prelude::*;
 use reward::{Grader, OverlongConfig, Request, Reward, RewardConfig, RewardError, RewardType, Score};
@@ -65,10 +66,10 @@ struct Cli {
     #[arg(long, value_name = "NUMBER")]
     numeric_tolerance: Option<f64>,
     /// Length in tokens from which the whole overlong penalty counts; needs `response_length` in each line.
-    #[arg(long, value_name = "TOKENS", requires = "overlong_buffer_length")]
+    #[arg(long, value_name = "TOKENS", requires = "overlong_buffer_length", value_parser = within::<usize>(ranges::TOKENS))]
     max_response_length: Option<usize>,
     /// Tokens before that over which the penalty grows.
-    #[arg(long, value_name = "TOKENS", requires = "max_response_length")]
+    #[arg(long, value_name = "TOKENS", requires = "max_response_length", value_parser = within::<usize>(ranges::TOKENS))]
     overlong_buffer_length: Option<usize>,
     /// Weight of the penalty; 1 by default.
     #[arg(long, value_name = "NUMBER", requires = "max_response_length")]
@@ -81,7 +82,7 @@ struct Cli {
     #[arg(long, value_name = "SECONDS", requires = "command")]
     command_timeout_s: Option<f64>,
     /// Most lines that are sent to the command at once; 256 by default.
-    #[arg(long, value_name = "LINES", requires = "command")]
+    #[arg(long, value_name = "LINES", requires = "command", value_parser = within::<usize>(0..=1 << 20))]
     command_batch_size: Option<usize>,
     /// Key of the extracted answer.
     #[arg(long, value_name = "KEY", default_value = "given")]
@@ -165,13 +166,9 @@ impl Cli {
 
 /// The program.
 pub fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(code) => code,
-        Err(Failure(code, text)) => {
-            eprintln!("error: {text}");
-            ExitCode::from(code)
-        }
-    }
+    crate::common::program(|cli: Cli| {
+        run(&cli).map_err(|Failure(code, text)| crate::common::Failure::with_code(code, text))
+    })
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -443,7 +440,7 @@ impl Totals {
     fn bad(&mut self, name: &str, number: u64, problem: &str) {
         self.bad += 1;
         if self.bad <= NAMED {
-            eprintln!("{name}:{number}: {problem}");
+            eprintln!("{}", guard::printable(&format!("{name}:{number}: {problem}")));
         }
     }
 

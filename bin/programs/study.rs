@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
+use crate::common::{Failure, Train, interrupt_flag, on_backend, print, within};
 use analysis::study::report::{self, Session};
 use analysis::study::{Ended, Job, RowsFile, Study, StudyError, runner};
 use clap::Parser;
@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     rows_only: Vec<String>,
     /// Warm starts. Default: as the rows file says.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within::<usize>(1..=1000))]
     seeds: Option<usize>,
     /// The quick form: fewer rows, seeds and steps.
     #[arg(long)]
@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Runs at a time; each gets its share of the cores. Default: one a core, at most 4; 1 on a GPU.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = within::<usize>(1..=1024))]
     jobs: Option<usize>,
     /// Copy study.md and its plots to this folder at the end, for example docs.
     #[arg(long, value_name = "DIR")]
@@ -88,11 +88,12 @@ fn train(file: &Path) -> Result<(), Failure> {
     let flag = interrupt.clone();
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(Failure::other)?;
     let flag = interrupt.clone();
-    std::thread::spawn(move || {
+    let watch = move || {
         // The parent writes nothing: reading ends when its end of the pipe is closed, however it ended.
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
         flag.store(true, Ordering::Relaxed);
-    });
+    };
+    std::thread::Builder::new().spawn(watch).map_err(|e| Failure::other(guard::stack::no_thread(e)))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     on_backend(backend, dtype, Train { config, interrupt })??;
     Ok(())
@@ -133,7 +134,7 @@ fn child(job: &Job, threads: usize, stop: &AtomicBool) -> Ended {
         Some(130) => Ended::Interrupted,
         _ if stop.load(Ordering::Relaxed) => Ended::Interrupted,
         _ => {
-            let text = std::fs::read_to_string(&job.log).unwrap_or_default();
+            let text = guard::file::read_text(&job.log, guard::limits().record_bytes).unwrap_or_default();
             let reason = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it says nothing");
             Ended::Failed(format!("{status}: {reason} (see {})", job.log.display()))
         }
@@ -257,5 +258,5 @@ fn publish(out: &Path, folder: &Path) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -111,5 +111,5 @@ fn table(summary: &Summary) -> String {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::exit(run(Args::parse()))
+    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
 }

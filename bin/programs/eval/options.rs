@@ -14,7 +14,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::common::model::PictureOptions;
-use crate::common::{Failure, parse_backend, parse_dtype};
+use crate::common::{Failure, parse_backend, parse_dtype, ranges};
 
 /// Everything that can be said on the command line or in a configuration file; what is left out has its default.
 #[derive(Args, Deserialize, Debug, Clone, Default)]
@@ -330,6 +330,14 @@ impl Options {
             if value == Some(0) {
                 return fail(format!("{name} 0 leaves nothing to do; use 1 or more"));
             }
+            let most = match name {
+                "--limit" => *ranges::ROWS.end(),
+                "--samples" | "--batch-size" => *ranges::RESPONSES.end(),
+                _ => *ranges::TOKENS.end(),
+            };
+            if let Some(value) = value.filter(|value| *value as u64 > most) {
+                return fail(format!("{name} {value} is out of range; it is 1 to {most}"));
+            }
         }
         if !(temperature == 0.0 || temperature.is_finite() && temperature >= MIN_TEMPERATURE) {
             return fail(format!(
@@ -338,6 +346,12 @@ impl Options {
         }
         if !(top_p > 0.0 && top_p <= 1.0) {
             return fail(format!("--top-p {top_p} is not above 0 and at most 1"));
+        }
+        for (name, value) in [("--min-pixels", self.min_pixels), ("--max-pixels", self.max_pixels)] {
+            if let Some(value) = value.filter(|value| !ranges::PIXELS.contains(value)) {
+                let (least, most) = ranges::PIXELS.into_inner();
+                return fail(format!("{name} {value} is out of range; it is {least} to {most}"));
+            }
         }
         if temperature == 0.0 && samples > 1 {
             return fail(format!(

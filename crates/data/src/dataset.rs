@@ -80,6 +80,11 @@ struct Part {
     start: usize,
 }
 
+/// Times that a row may be seen in an epoch.
+pub const LARGEST_WEIGHT: f64 = 1e6;
+/// Rows of one epoch, weights included: every product of them with epochs and responses stays within 64 bits.
+const LARGEST_EPOCH: f64 = 1e12;
+
 /// Rows of one or several sources. `Send + Sync`; a row is read when it is asked for.
 pub struct Dataset {
     parts: Vec<Part>,
@@ -112,14 +117,20 @@ impl Dataset {
         let mut total = 0;
         for spec in specs {
             let weight = spec.weight();
-            if !weight.is_finite() || weight < 0.0 {
-                return Err(DataError::spec(spec.path(), format!("weight {weight} must be a number of at least 0")));
+            if !(0.0..=LARGEST_WEIGHT).contains(&weight) {
+                let reason = format!("weight {weight} must be a number of at least 0 and at most {LARGEST_WEIGHT}");
+                return Err(DataError::spec(spec.path(), reason));
             }
             let start = total;
             for source in source::open(spec.path(), keys, image_dir)? {
                 let len = source.len();
                 parts.push(Part { source, start: total });
                 total += len;
+            }
+            if (total - start) as f64 * weight > LARGEST_EPOCH {
+                let reason =
+                    format!("{} rows with weight {weight} are more than {LARGEST_EPOCH} an epoch", total - start);
+                return Err(DataError::spec(spec.path(), reason));
             }
             epoch.push(EpochPart { start, len: total - start, weight });
         }
@@ -202,7 +213,7 @@ impl Dataset {
         let bad =
             |id: Option<String>, reason: String| BadRow { id: id.unwrap_or_else(|| index.to_string()), index, reason };
         let row = row.map_err(|reason| bad(None, reason))?;
-        let id = row.id.filter(|id| !self.repeated().ids.contains(id));
+        let id = row.id.filter(|id| is_name(id) && !self.repeated().ids.contains(id));
         let Some(problem) = row.problem else {
             return Err(bad(id, format!("`{}` is missing or null", self.keys.prompt_key)));
         };
@@ -244,7 +255,7 @@ impl Dataset {
         self.repeated_ids.get_or_init(|| {
             let mut seen = HashSet::new();
             let mut repeated = Repeated { ids: HashSet::new(), rows: 0 };
-            for id in self.parts.iter().flat_map(|p| p.source.ids()).flatten() {
+            for id in self.parts.iter().flat_map(|p| p.source.ids()).flatten().filter(|id| is_name(id)) {
                 if repeated.ids.contains(&id) {
                     repeated.rows += 1;
                     continue;
@@ -271,6 +282,11 @@ fn without_holes(text: &str, images: &[Option<ImageSource>]) -> Result<Option<St
         None => Ok(number),
     };
     prompt::renumbered(text, renumber).map(Some)
+}
+
+/// Whether an id can name a row: it is kept for every row, and printed.
+pub(crate) fn is_name(id: &str) -> bool {
+    id.len() as u64 <= guard::limits().id_bytes.value
 }
 
 impl EpochRows for Dataset {

@@ -17,11 +17,11 @@ pub struct BadRow {
 impl fmt::Display for BadRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Reasons may quote what a file contains; one row is one line in every log.
-        let reason = self.reason.split_whitespace().collect::<Vec<_>>().join(" ");
+        let reason = guard::printable(&self.reason.split_whitespace().collect::<Vec<_>>().join(" "));
         if self.id == self.index.to_string() {
             write!(f, "row {}: {reason}", self.index)
         } else {
-            write!(f, "row {} (id {:?}): {reason}", self.index, self.id)
+            write!(f, "row {} (id {:?}): {reason}", self.index, guard::echo(&self.id))
         }
     }
 }

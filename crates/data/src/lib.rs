@@ -20,6 +20,7 @@ pub mod processor;
 pub mod prompt;
 pub mod sample;
 pub mod source;
+mod template;
 pub mod toy;
 pub mod write;
 

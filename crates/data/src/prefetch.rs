@@ -15,6 +15,8 @@ use crate::sample::Sample;
 pub struct Prefetcher<T> {
     shared: Arc<Shared<T>>,
     workers: Vec<JoinHandle<()>>,
+    /// Makes the next result here, where the system gives no thread.
+    here: Box<dyn Fn(&Shared<T>) + Send + Sync>,
 }
 
 struct Shared<T> {
@@ -67,36 +69,42 @@ impl<T: Send + 'static> Prefetcher<T> {
             changed: Condvar::new(),
         });
         let work = Arc::new(work);
-        let workers = (0..workers.clamp(1, ahead)).map(|_| {
+        // As many threads as the system gives: with none, rows are read when they are asked for.
+        let workers = (0..workers.clamp(1, ahead)).map_while(|_| {
             let (shared, work, dataset) = (shared.clone(), work.clone(), dataset.clone());
-            std::thread::spawn(move || run(&shared, ahead, |index| work(dataset.get(index))))
+            let job = move || while step(&shared, ahead, |index| work(dataset.get(index))) {};
+            std::thread::Builder::new().spawn(job).ok()
         });
-        Self { workers: workers.collect(), shared }
+        let workers = workers.collect();
+        let here = move |shared: &Shared<T>| {
+            step(shared, 1, |index| work(dataset.get(index)));
+        };
+        Self { workers, shared, here: Box::new(here) }
     }
 }
 
-fn run<T>(shared: &Shared<T>, ahead: usize, work: impl Fn(usize) -> T) {
-    loop {
-        let mut state = shared.lock();
-        while !state.stopped && !state.ended && state.started >= state.taken + ahead {
-            state = shared.wait(state);
-        }
-        if state.stopped || state.ended {
-            return;
-        }
-        let Some(index) = state.indices.next() else {
-            state.ended = true;
-            shared.changed.notify_all();
-            return;
-        };
-        let order = state.started;
-        state.started += 1;
-        drop(state);
-        // A panic is carried to the caller's thread, which would otherwise wait for ever.
-        let result = catch_unwind(AssertUnwindSafe(|| work(index)));
-        shared.lock().done.insert(order, (index, result));
-        shared.changed.notify_all();
+/// Makes the next result, when it may be made; false when there is none left to make.
+fn step<T>(shared: &Shared<T>, ahead: usize, work: impl Fn(usize) -> T) -> bool {
+    let mut state = shared.lock();
+    while !state.stopped && !state.ended && state.started >= state.taken + ahead {
+        state = shared.wait(state);
     }
+    if state.stopped || state.ended {
+        return false;
+    }
+    let Some(index) = state.indices.next() else {
+        state.ended = true;
+        shared.changed.notify_all();
+        return false;
+    };
+    let order = state.started;
+    state.started += 1;
+    drop(state);
+    // A panic is carried to the caller's thread, which would otherwise wait for ever.
+    let result = catch_unwind(AssertUnwindSafe(|| work(index)));
+    shared.lock().done.insert(order, (index, result));
+    shared.changed.notify_all();
+    true
 }
 
 impl<T> Iterator for Prefetcher<T> {
@@ -118,7 +126,13 @@ impl<T> Iterator for Prefetcher<T> {
             if state.ended && state.taken == state.started {
                 return None;
             }
-            state = self.shared.wait(state);
+            if self.workers.is_empty() {
+                drop(state);
+                (self.here)(&self.shared);
+                state = self.shared.lock();
+            } else {
+                state = self.shared.wait(state);
+            }
         }
     }
 }

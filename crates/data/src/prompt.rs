@@ -6,11 +6,13 @@
 
 use std::path::Path;
 
-use minijinja::{Environment, context};
+use guard::limits;
+use minijinja::context;
 
 use crate::error::{BadRow, DataError};
 use crate::processor::{Content, Encoded, Processor};
 use crate::sample::Sample;
+use crate::template::Template;
 
 /// Where the next picture stands in a problem.
 pub const IMAGE_PLACEHOLDER: &str = "<image>";
@@ -88,7 +90,7 @@ const SRPO: &str = "{{ content | trim }} First write all that you see in the pic
 #[derive(Debug)]
 pub struct FormatPrompt {
     name: String,
-    environment: Environment<'static>,
+    template: Template,
 }
 
 impl FormatPrompt {
@@ -106,7 +108,7 @@ impl FormatPrompt {
             "srpo" => SRPO.to_owned(),
             "none" => "{{ content }}".to_owned(),
             file if file.ends_with(".jinja") => {
-                std::fs::read_to_string(Path::new(file)).map_err(|e| DataError::io(file, e))?
+                guard::file::read_text(Path::new(file), limits().template_bytes).map_err(|e| DataError::io(file, e))?
             }
             _ => {
                 let reason = format!("is neither one of {} nor a .jinja file", BUILT_IN.join(", "));
@@ -122,10 +124,10 @@ impl FormatPrompt {
     /// Text that is not Jinja or that leaves `content` out.
     pub fn from_source(name: &str, source: String) -> Result<Self, DataError> {
         let fail = |reason: String| DataError::Template { name: name.to_owned(), reason };
-        let mut environment = Environment::new();
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_template_owned("format", source).map_err(|e| fail(format!("is not a template: {e}")))?;
-        let format = Self { name: name.to_owned(), environment };
+        let template = Template::new(&guard::echo(name), &source, |environment| {
+            environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        });
+        let format = Self { name: name.to_owned(), template: template.map_err(|e| fail(e.to_string()))? };
         // A template that forgets the problem would train on noise for hours.
         const PROBE: &str = "the-problem-itself";
         if !format.render(PROBE)?.contains(PROBE) {
@@ -144,10 +146,9 @@ impl FormatPrompt {
     /// # Errors
     /// A template that fails at run time.
     pub fn render(&self, content: &str) -> Result<String, DataError> {
-        self.environment
-            .get_template("format")
-            .and_then(|t| t.render(context! { content }))
-            .map_err(|e| DataError::Template { name: self.name.clone(), reason: format!("cannot be rendered: {e}") })
+        self.template
+            .render(context! { content })
+            .map_err(|e| DataError::Template { name: self.name.clone(), reason: e.to_string() })
     }
 }
 

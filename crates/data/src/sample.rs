@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use guard::{Limit, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ImageError;
@@ -32,20 +32,6 @@ pub struct Sample {
     pub extra: BTreeMap<String, String>,
 }
 
-/// Largest picture file that is read.
-const MAX_FILE_BYTES: u64 = 1 << 30;
-
-/// A pipe would wait for ever, and a device has no end.
-fn regular(path: &Path) -> Result<(), ImageError> {
-    let fail = |reason: String| ImageError::Read { path: path.display().to_string(), reason };
-    let found = std::fs::metadata(path).map_err(|e| fail(e.to_string()))?;
-    match found.is_file() {
-        false => Err(fail("it is not a file".into())),
-        true if found.len() > MAX_FILE_BYTES => Err(fail(format!("{} bytes are more than a picture has", found.len()))),
-        true => Ok(()),
-    }
-}
-
 /// An encoded image, in memory or in a file that is read when it is needed.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageSource {
@@ -64,9 +50,10 @@ impl ImageSource {
         match self {
             Self::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
             Self::Path(path) => {
-                let fail = |reason: String| ImageError::Read { path: path.display().to_string(), reason };
-                regular(path)?;
-                std::fs::read(path).map(Cow::Owned).map_err(|e| fail(e.to_string()))
+                // As many bytes as the largest picture that may be decoded has.
+                let pixels = limits().decoded_pixels;
+                let limit = Limit { value: 8 * pixels.value, ..pixels };
+                guard::file::read(path, limit).map(Cow::Owned).map_err(|e| unreadable(path, &e))
             }
         }
     }
@@ -94,10 +81,8 @@ impl ImageSource {
         match self {
             Self::Bytes(bytes) => look(bytes),
             Self::Path(path) => {
-                let fail =
-                    |e: std::io::Error| ImageError::Read { path: path.display().to_string(), reason: e.to_string() };
-                regular(path)?;
-                let file = File::open(path).map_err(fail)?;
+                let fail = |e: std::io::Error| unreadable(path, &e);
+                let file = guard::file::open(path).map_err(fail)?;
                 if file.metadata().map_err(fail)?.len() == 0 {
                     return Err(ImageError::Empty);
                 }
@@ -108,6 +93,10 @@ impl ImageSource {
             }
         }
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ImageError {
+    ImageError::Read { path: guard::echo(&path.to_string_lossy()), reason: error.to_string() }
 }
 
 impl From<Vec<u8>> for ImageSource {

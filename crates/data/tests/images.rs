@@ -332,3 +332,179 @@ fn pixels_within_the_limits_of_a_run() {
         assert_eq!(patches.grid_thw, [1, case.pixels.1 as usize / 14, case.pixels.0 as usize / 14]);
     }
 }
+
+/// A zlib stream of `side * (side + 1)` zero bytes, as the PNG encoder writes it.
+fn zlib_zeros(side: u32) -> Vec<u8> {
+    let mut png = Vec::new();
+    let blank = ::image::GrayImage::new(side, side);
+    blank.write_to(&mut std::io::Cursor::new(&mut png), ::image::ImageFormat::Png).unwrap();
+    chunks(&png).filter(|(name, _)| name == b"IDAT").flat_map(|(_, body)| body.to_vec()).collect()
+}
+
+/// Name and body of each chunk of a PNG.
+fn chunks(png: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    let mut at = 8;
+    std::iter::from_fn(move || {
+        let head = png.get(at..at + 8)?;
+        let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        let body = &png[at + 8..at + 8 + length];
+        at += length + 12;
+        Some((head[4..].try_into().unwrap(), body))
+    })
+}
+
+/// A PNG of these chunks, with right check sums.
+fn png_of(parts: &[(&[u8; 4], Vec<u8>)]) -> Vec<u8> {
+    let crc = |bytes: &[u8]| {
+        !bytes.iter().fold(u32::MAX, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xEDB8_8320 } else { 0 })
+        })
+    };
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (name, body) in parts {
+        png.extend((body.len() as u32).to_be_bytes());
+        let named = [name.as_slice(), body].concat();
+        png.extend(&named);
+        png.extend(crc(&named).to_be_bytes());
+    }
+    png
+}
+
+fn ihdr(width: u32, height: u32, depth: u8, color: u8) -> Vec<u8> {
+    [&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, color, 0, 0, 0]].concat()
+}
+
+/// Peak memory of this process so far, bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+}
+
+/// Small files that ask for much memory or time: each is an error, and takes little of both.
+#[test]
+fn bombs_of_every_format_are_refused() {
+    let zeros = zlib_zeros(8192); // 67 MB in 65 kB
+    assert!(zeros.len() < 1 << 20);
+    let tiny = {
+        let mut png = Vec::new();
+        RgbImage::new(4, 4).write_to(&mut std::io::Cursor::new(&mut png), ::image::ImageFormat::Png).unwrap();
+        png
+    };
+    let idat: Vec<u8> = chunks(&tiny).find(|(name, _)| name == b"IDAT").unwrap().1.to_vec();
+    // A frame of 65535 x 65535 on a screen of 1 x 1.
+    let gif = b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff\x2c\x00\x00\x00\x00\xff\xff\xff\xff\x00\x02\x02\x44\x01\x00\x3b";
+    let mut offset = gif.to_vec();
+    offset[20] = 1; // begins one pixel to the right
+    let profile = [b"x\0\0".as_slice(), &zeros].concat();
+    let mut huge = fixture("420.jpg");
+    let sof = huge.windows(2).position(|w| w == [0xFF, 0xC0]).unwrap();
+    huge[sof + 5..sof + 9].fill(0xFF);
+    for (name, bytes, refused) in [
+        ("gif", gif.to_vec(), true),
+        ("gif with an offset", offset, true),
+        // Whether a profile, a text or what follows the last row is looked at is the decoder's affair; it must not be kept.
+        (
+            "profile",
+            png_of(&[(b"IHDR", ihdr(4, 4, 8, 2)), (b"iCCP", profile), (b"IDAT", idat.clone()), (b"IEND", vec![])]),
+            false,
+        ),
+        ("pixels", png_of(&[(b"IHDR", ihdr(4, 4, 8, 0)), (b"IDAT", zeros.clone()), (b"IEND", vec![])]), false),
+        (
+            "text",
+            png_of(&[
+                (b"IHDR", ihdr(4, 4, 8, 2)),
+                (b"zTXt", [b"k\0\0", &zeros[..]].concat()),
+                (b"IDAT", idat.clone()),
+                (b"IEND", vec![]),
+            ]),
+            false,
+        ),
+        ("large png", png_of(&[(b"IHDR", ihdr(60_000, 60_000, 16, 6)), (b"IDAT", zeros), (b"IEND", vec![])]), true),
+        ("large jpeg", huge, true),
+        ("long", [tiny, vec![0; 17 << 20]].concat(), true),
+    ] {
+        let (start, before) = (std::time::Instant::now(), peak());
+        let done = image::decode(&bytes);
+        assert!(!refused || done.is_err(), "{name}");
+        if let Err(error) = done {
+            assert!(error.to_string().len() < 400, "{name}: {error}");
+            assert!(!name.starts_with("gif") || error.to_string().contains("decoded_pixels="), "{name}: {error}");
+        }
+        assert!(start.elapsed().as_secs() < 20, "{name}: {:?}", start.elapsed());
+        assert!(peak() - before < 200 << 20, "{name}: {} MB", (peak() - before) >> 20);
+    }
+}
+
+/// Memory follows from the pixel limit, not from what a format makes of a pixel.
+#[test]
+fn buffers_follow_from_the_pixel_limit() {
+    let encode = |picture: ::image::DynamicImage, format| {
+        let mut bytes = Vec::new();
+        picture.write_to(&mut std::io::Cursor::new(&mut bytes), format).unwrap();
+        bytes
+    };
+    use ::image::{DynamicImage, ImageFormat};
+    let (w, h) = (90, 90);
+    let limit = u64::from(w * h);
+    let tiff = |picture| encode(picture, ImageFormat::Tiff);
+    // Two buffers of three bytes a pixel, and two of twelve.
+    assert!(image::decode_within(&tiff(DynamicImage::new_rgb8(w, h)), limit).is_ok());
+    let floats = tiff(DynamicImage::ImageRgb32F(::image::Rgb32FImage::new(w, h)));
+    let error = image::decode_within(&floats, limit).unwrap_err().to_string();
+    assert!(error.contains("194400 bytes") && error.contains("decoded_pixels="), "{error}");
+    assert!(image::decode_within(&floats, 3 * limit).is_ok());
+    // Sixteen bits and alpha are what a pixel may have.
+    let deep = encode(DynamicImage::new_rgba16(w, h), ImageFormat::Png);
+    assert!(image::decode_within(&deep, limit).is_ok());
+    assert!(matches!(image::decode_within(&deep, limit - 1), Err(ImageError::TooLarge { .. })));
+    for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
+        assert!(image::decode_within(&encode(DynamicImage::new_rgb8(w, h), format), limit).is_ok(), "{format:?}");
+    }
+}
+
+/// Of an animation or a file of several pages the first picture is wanted; the others may be as large as they like.
+#[test]
+fn what_follows_the_first_picture_is_no_bomb() {
+    for file in ["two_frames.gif", "plain.tiff", "420.jpg"] {
+        let long = [fixture(file), vec![0; 20 << 20]].concat();
+        assert_eq!(image::decode(&long).unwrap(), image::decode(&fixture(file)).unwrap(), "{file}");
+    }
+}
+
+#[test]
+fn scans_over_and_over_are_refused() {
+    let jpeg = fixture("progressive.jpg");
+    let (w, h) = image::header_size(&jpeg).unwrap();
+    let pixels = u64::from(w) * u64::from(h);
+    assert!(image::decode_within(&jpeg, pixels).is_ok());
+    // The last scan again and again.
+    let last = jpeg.windows(2).rposition(|w| w == [0xFF, 0xDA]).unwrap();
+    let end = jpeg.windows(2).rposition(|w| w == [0xFF, 0xD9]).unwrap();
+    let mut many = jpeg[..end].to_vec();
+    (0..2000).for_each(|_| many.extend(&jpeg[last..end]));
+    many.extend(&jpeg[end..]);
+    let error = image::decode_within(&many, 20 * pixels).unwrap_err().to_string();
+    assert!(error.contains("scans over") && error.contains("picture_passes="), "{error}");
+    // A second frame header is not what is decoded.
+    let sof = jpeg.windows(2).position(|w| w == [0xFF, 0xC2]).unwrap();
+    let length = 2 + usize::from(u16::from_be_bytes([jpeg[sof + 2], jpeg[sof + 3]]));
+    let mut twice = jpeg[..sof + length].to_vec();
+    let mut other = jpeg[sof..sof + length].to_vec();
+    other[5] = 0x7F;
+    twice.extend(other);
+    twice.extend(&jpeg[sof + length..]);
+    assert!(image::decode(&twice).is_err());
+}
+
+#[test]
+fn limits_of_a_model_folder_are_bounded() {
+    let limits = |min, max| ImageLimits { min_pixels: min, max_pixels: max, ..Default::default() };
+    let error = limits(5_000_000_000, 5_000_000_000).validate().unwrap_err().to_string();
+    assert!(error.contains("min_pixels (5000000000)") && error.contains("resized_pixels="), "{error}");
+    // A large upper limit alone enlarges nothing.
+    limits(3136, u64::MAX / 2).validate().unwrap();
+    let frames = ImageLimits { temporal_patch_size: 64, ..limits(3_000_000, 4_000_000) };
+    let error = image::process(&RgbImage::new(50, 50), &frames).unwrap_err().to_string();
+    assert!(error.contains("64 frames a patch"), "{error}");
+}

@@ -369,7 +369,7 @@ fn folders_that_cannot_be_used() {
         t["chat_template"] = json!("{% for %}");
         Some(t)
     });
-    assert!(refusal(dir.path()).contains("chat template cannot be read"));
+    assert!(refusal(dir.path()).contains("chat template cannot be used"));
     for (key, value) in [
         ("min_pixels", json!(-1)),
         ("do_resize", json!(false)),
@@ -620,4 +620,166 @@ fn headers_alone_are_read_for_counting() {
     let none = FormatPrompt::new("none").unwrap();
     assert!(count_prompt_tokens(&row, &none, &TOY.1, None).is_ok());
     assert!(build_prompt(&row, &none, &TOY.1, None).unwrap_err().reason.contains("image 1: cannot decode"));
+}
+
+/// A tokenizer as Qwen's: its regular expression, bytes as characters, and of its merges only that of blanks.
+fn qwen_like(pattern: &str) -> tempfile::TempDir {
+    let printable = |b: u32| matches!(b, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
+    let mut next = 256;
+    let mut vocab = serde_json::Map::new();
+    for byte in 0..256u32 {
+        let c = if printable(byte) {
+            byte
+        } else {
+            next += 1;
+            next - 1
+        };
+        vocab.insert(char::from_u32(c).unwrap().to_string(), json!(byte));
+    }
+    vocab.insert("ĠĠ".into(), json!(256));
+    let special = [
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        "<|vision_start|>",
+        "<|vision_end|>",
+        "<|image_pad|>",
+        "<|video_pad|>",
+    ];
+    let added: Vec<Value> = (257..)
+        .zip(special)
+        .map(|(id, content)| json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}))
+        .collect();
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false});
+    edited("tokenizer.json", |_| {
+        Some(json!({
+            "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+            "normalizer": {"type": "NFC"},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}, bytes
+            ]},
+            "post_processor": bytes, "decoder": bytes,
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+                "fuse_unk": false, "byte_fallback": false, "ignore_merges": false, "vocab": vocab, "merges": ["Ġ Ġ"]}
+        }))
+    })
+}
+
+const QWEN: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+#[test]
+fn long_texts_are_refused_before_they_are_tokenized() {
+    let dir = qwen_like(QWEN);
+    let processor = Processor::from_folder(dir.path()).unwrap();
+    let text = "What is 2 + 2?\n  Think.";
+    assert_eq!(processor.decode(&processor.encode_text(text).unwrap(), true).unwrap(), text);
+    for long in [format!("x{}x", " ".repeat(10_500_000)), "w".repeat(50_000_000), "<image>".repeat(2_000_000)] {
+        let start = std::time::Instant::now();
+        let error = processor.encode_text(&long).unwrap_err().to_string();
+        assert!(error.contains("bytes is longer than the limit") && error.contains("text_bytes="), "{error}");
+        assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
+    }
+    // The limit of a run is lower. Both ways of asking say so, and name the row.
+    let limited = Processor::from_folder(dir.path()).unwrap().with_max_prompt_length(64);
+    let most = limited.bytes_of_tokens(64).max(4096);
+    let (fits, over) = ("1 ".repeat(most / 2 - 200), "1 ".repeat(most / 2 + 1));
+    let format = FormatPrompt::new("none").unwrap();
+    assert!(
+        count_prompt_tokens(&sample(&fits, vec![]), &format, &limited, None).unwrap() > 64,
+        "surely more was not so sure"
+    );
+    for error in [
+        count_prompt_tokens(&sample(&over, vec![]), &format, &limited, None).unwrap_err(),
+        build_prompt(&sample(&over, vec![]), &format, &limited, None).unwrap_err(),
+        build_prompt(&sample("?", vec![]), &format, &limited, Some(&over)).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("surely more than the limit of 64 tokens"), "{error}");
+    }
+    assert!(build_prompt(&sample(&over, vec![]), &format, &processor, None).is_ok());
+}
+
+#[test]
+fn a_tokenizer_that_panics_sets_the_row_aside() {
+    // A regular expression that gives up, which the library answers with a panic.
+    let dir = qwen_like(r"(?:x+x+)+y|[^x]");
+    let processor = Processor::from_folder(dir.path()).unwrap();
+    let format = FormatPrompt::new("none").unwrap();
+    let error = build_prompt(&sample(&"x".repeat(200), vec![]), &format, &processor, None).unwrap_err().to_string();
+    assert!(error.contains("the tokenizer failed") && error.len() < 600, "{error}");
+    assert!(build_prompt(&sample("1 + 1", vec![]), &format, &processor, None).is_ok());
+}
+
+#[test]
+fn a_token_id_beyond_every_table_is_refused() {
+    let dir = edited("tokenizer.json", |mut json| {
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        let last = vocab.keys().last().unwrap().clone();
+        vocab.insert(last, json!(u32::MAX - 1));
+        Some(json)
+    });
+    let error = refusal(dir.path());
+    assert!(error.contains("4294967294"), "{error}");
+}
+
+#[test]
+fn a_template_that_never_ends_is_named_when_the_folder_is_opened() {
+    let endless =
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}{{ messages[0].content }}";
+    for name in ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"] {
+        let dir = tempfile::tempdir().unwrap();
+        toy::write_processor_files(dir.path()).unwrap();
+        match name {
+            "chat_template.jinja" => std::fs::write(dir.path().join(name), endless).unwrap(),
+            _ => {
+                let path = dir.path().join(name);
+                let old: Value = std::fs::read(&path).map_or(json!({}), |b| serde_json::from_slice(&b).unwrap());
+                let mut new = old;
+                new["chat_template"] = json!(endless);
+                std::fs::write(path, new.to_string()).unwrap();
+            }
+        }
+        let error = refusal(dir.path());
+        assert!(error.contains(name) && error.contains("template_fuel="), "{error}");
+    }
+    let error = FormatPrompt::from_source("mine.jinja", format!("{{{{ content }}}}{endless}")).unwrap_err().to_string();
+    assert!(error.contains("mine.jinja") && error.contains("template_fuel="), "{error}");
+    let error = FormatPrompt::from_source("mine.jinja", "x".repeat(1 << 20)).unwrap_err().to_string();
+    assert!(error.contains("mine.jinja") && error.contains("template_bytes="), "{error}");
+}
+
+#[cfg(unix)]
+#[test]
+fn files_of_a_model_folder_are_files_of_its_own() {
+    use std::os::unix::fs::symlink;
+    let secret = tempfile::tempdir().unwrap();
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "preprocessor_config.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        toy::write_processor_files(dir.path()).unwrap();
+        let path = dir.path().join(name);
+        let _ = std::fs::rename(&path, secret.path().join(name));
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let error = refusal_or_io(dir.path());
+        assert!(error.contains(name) && error.contains("a pipe"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(secret.path().join(name), "{}").unwrap();
+        symlink(secret.path().join(name), &path).unwrap();
+        let error = refusal_or_io(dir.path());
+        assert!(error.contains(name) && error.contains("outside the model folder"), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        let error = refusal_or_io(dir.path());
+        assert!(error.contains(name) && error.contains("1099511627776 bytes"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+fn refusal_or_io(dir: &Path) -> String {
+    Processor::from_folder(dir).unwrap_err().to_string()
 }

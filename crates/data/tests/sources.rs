@@ -298,7 +298,7 @@ fn pictures_that_are_no_files_cost_their_rows() {
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     std::fs::create_dir(dir.join("folder.png")).unwrap();
     let row = |picture: &str| format!(r#"{{"problem": "q", "answer": "1", "images": ["{picture}"]}}"#);
-    let rows = ["pipe.png", "/dev/zero", "folder.png"];
+    let rows = ["pipe.png", "folder.png"];
     let path = dir.join("x.jsonl");
     std::fs::write(&path, rows.map(row).join("\n")).unwrap();
     let dataset = open(&path);
@@ -309,6 +309,9 @@ fn pictures_that_are_no_files_cost_their_rows() {
             assert_eq!(error.lines().count(), 1, "{error}");
         }
     }
+    // Where a row may name a device at all.
+    let device = ImageSource::Path("/dev/zero".into());
+    assert!(device.load().unwrap_err().to_string().contains("not a file but a device"));
     let found = data::inspect::inspect(&Arc::new(dataset), 3, None, |_| {}).to_string();
     assert!(rows.iter().all(|name| found.contains(name)), "{found}");
 }
@@ -773,4 +776,154 @@ fn numbered_keys_of_json() {
     assert_eq!(images(5), ["second.png"]);
     let bad = data::prompt::check_row(&dataset.get(6).unwrap()).unwrap_err();
     assert!(bad.reason.contains("<image1>") && bad.reason.contains("0 images"), "{bad}");
+}
+
+/// Peak memory of this process so far, bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+}
+
+/// One picture of 512 kB shared by the 60 rows of each of 12 groups: 6 MB in the file, 360 MB if every row had its own.
+#[test]
+fn a_dictionary_is_in_memory_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("shared.parquet");
+    let (groups, each) = (12, 60);
+    let noise = |group: u64| -> Vec<u8> {
+        (0..1u64 << 19).map(|i| (i.wrapping_mul(0x9E37_79B9_7F4A_7C15 + group) >> 56) as u8).collect()
+    };
+    let mut writer = None;
+    for group in 0..groups {
+        let pictures: Pictures = (0..each).map(|_| Some(vec![(Some(noise(group)), None)])).collect();
+        let text = |t: &str| Arc::new(StringArray::from(vec![t; each])) as ArrayRef;
+        let columns = vec![
+            ("problem", text("<image>?")),
+            ("answer", text("1")),
+            ("images", Arc::new(picture_lists(&pictures)) as ArrayRef),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let writer = writer.get_or_insert_with(|| {
+            let properties = WriterProperties::builder().set_dictionary_page_size_limit(8 << 20).build();
+            ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), batch.schema(), Some(properties)).unwrap()
+        });
+        writer.write(&batch).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.unwrap().close().unwrap();
+    assert!(std::fs::metadata(&path).unwrap().len() < 10 << 20, "the writer has no dictionary");
+    let data = Dataset::open(&[path.to_str().unwrap().into()], &Keys::default(), None).unwrap();
+    let before = peak();
+    for row in 0..data.len() {
+        let sample = data.get(row).unwrap();
+        let ImageSource::Bytes(own) = &sample.images[0] else { panic!() };
+        let (own, group) = (own.to_vec(), (row / each) as u64);
+        assert!(own.len() == 1 << 19 && own[..64] == noise(group)[..64], "row {row}");
+    }
+    let grown = peak() - before;
+    assert!(grown < 150 << 20, "{} MB", grown >> 20);
+}
+
+#[cfg(unix)]
+#[test]
+fn pictures_of_rows_stay_in_their_folder() {
+    use std::os::unix::fs::symlink;
+    let tmp = tempfile::tempdir().unwrap();
+    let data = tmp.path().join("data");
+    std::fs::create_dir_all(data.join("images")).unwrap();
+    std::fs::write(data.join("images/a.png"), "png").unwrap();
+    std::fs::write(tmp.path().join("secret.png"), "secret").unwrap();
+    symlink("../secret.png", data.join("link.png")).unwrap();
+    symlink("..", data.join("up")).unwrap();
+    let outside = tmp.path().join("secret.png").display().to_string();
+    let inside = data.join("images/a.png").display().to_string();
+    let paths = [
+        "images/a.png",
+        &inside,
+        "images/../images/a.png",
+        "../secret.png",
+        &outside,
+        "link.png",
+        "up/secret.png",
+        "file:///etc/passwd",
+    ];
+    let row = |p: &&str| serde_json::json!({"problem": "<image>", "answer": "1", "images": [p]}).to_string();
+    std::fs::write(data.join("rows.jsonl"), paths.iter().map(row).collect::<Vec<_>>().join("\n")).unwrap();
+    let structs: Pictures = vec![Some(vec![(None, Some("../secret.png"))]), Some(vec![(None, Some("images/a.png"))])];
+    let text = |t: &str| Arc::new(StringArray::from(vec![t; 2])) as ArrayRef;
+    let columns = vec![
+        ("problem", text("<image>")),
+        ("answer", text("1")),
+        ("images", Arc::new(picture_lists(&structs)) as ArrayRef),
+    ];
+    write(&data.join("rows.parquet"), columns, 10, false);
+    let open = |file: &str, dir: Option<&Path>| {
+        Dataset::open(&[data.join(file).to_str().unwrap().into()], &Keys::default(), dir).unwrap()
+    };
+    let rows = open("rows.jsonl", None);
+    for (k, path) in paths.iter().enumerate() {
+        match rows.get(k) {
+            Ok(_) => assert!(k < 3, "{path}"),
+            Err(bad) => assert!(k >= 3 && bad.to_string().contains("lies outside the folder"), "{path}: {bad}"),
+        }
+    }
+    // A folder above both holds the absolute paths.
+    let rows = open("rows.jsonl", Some(tmp.path()));
+    assert!(rows.get(1).is_ok() && rows.get(4).is_ok() && rows.get(7).is_err());
+    let rows = open("rows.parquet", None);
+    assert!(rows.get(0).is_err() && rows.get(1).is_ok());
+}
+
+#[cfg(unix)]
+#[test]
+fn data_that_is_no_file_is_refused_at_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    for name in ["rows.jsonl", "rows.parquet"] {
+        let path = tmp.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        assert!(Dataset::open(&[path.to_str().unwrap().into()], &Keys::default(), None).is_err());
+    }
+    std::fs::create_dir(tmp.path().join("folder.jsonl")).unwrap();
+    assert!(
+        Dataset::open(&[tmp.path().join("folder.jsonl").to_str().unwrap().into()], &Keys::default(), None).is_err()
+    );
+}
+
+#[test]
+fn sizes_have_upper_bounds() {
+    let open = |spec: DataSpec| Dataset::open(&[spec], &Keys::default(), None).map(drop).map_err(|e| e.to_string());
+    for (size, good) in
+        [("1000000000", true), ("1000000001", false), ("1000000000000", false), ("18446744073709551615", false)]
+    {
+        let done = open(format!("toy:sum?size={size}").as_str().into());
+        assert_eq!(done.is_ok(), good, "{size}");
+        if let Err(error) = done {
+            assert!(
+                error.contains("size must be at least 1 and at most 1000000000") && error.contains(size),
+                "{error}"
+            );
+        }
+    }
+    let long = open(format!("toy:sum?size={}", "9".repeat(100_000)).as_str().into()).unwrap_err();
+    assert!(guard::printable(&long).len() < 5_000);
+    for weight in [2e6, f64::INFINITY, f64::NAN, -1.0] {
+        let spec = DataSpec::Weighted(data::dataset::WeightedSpec { path: "toy:sum?size=10".into(), weight });
+        assert!(open(spec).unwrap_err().contains("weight"), "{weight}");
+    }
+    let spec = DataSpec::Weighted(data::dataset::WeightedSpec { path: "toy:sum?size=1000000000".into(), weight: 1e4 });
+    assert!(open(spec).unwrap_err().contains("an epoch"));
+}
+
+#[test]
+fn ids_without_end_are_no_names() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("rows.jsonl");
+    let row = |id: String| serde_json::json!({"problem": "1?", "answer": "1", "id": id}).to_string();
+    std::fs::write(&path, [row("short".into()), row("x".repeat(100_000))].join("\n")).unwrap();
+    let data = Dataset::open(&[path.to_str().unwrap().into()], &Keys::default(), None).unwrap();
+    assert_eq!((data.get(0).unwrap().id.as_str(), data.get(1).unwrap().id.as_str()), ("short", "1"));
+    let bad = data::BadRow { id: "\u{1b}[2J".into(), index: 3, reason: format!("a\u{1b}b\n{}", "x".repeat(100_000)) };
+    let shown = bad.to_string();
+    assert!(shown.len() < 3_000 && shown.lines().count() == 1 && !shown.contains('\u{1b}'), "{shown}");
 }

@@ -98,12 +98,12 @@ impl AnswerLog {
     ) -> Result<Self, EvalError> {
         let path = folder.path(&format!("{name}.jsonl"));
         let about = format!("{name}.settings.json");
-        let kept = match fs::read(&path) {
+        let kept = match guard::file::read(&path, guard::limits().record_bytes) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(EvalError::io(&path)(e)),
         };
-        match fs::read_to_string(folder.path(&about)) {
+        match guard::file::read_text(&folder.path(&about), guard::limits().settings_bytes) {
             Ok(text) => same_settings(&folder.path(&about), &text, settings)?,
             Err(e) if e.kind() == ErrorKind::NotFound && kept.is_empty() => {
                 let text = serde_json::to_string_pretty(settings).unwrap_or_default();

@@ -271,11 +271,13 @@ pub fn fingerprint(folder: &Path) -> Result<String, EvalError> {
             continue;
         }
         let fail = EvalError::io;
-        let mut file = std::fs::File::open(path).map_err(fail(path))?;
+        let mut file = guard::file::open(path).map_err(fail(path))?;
         let length = file.metadata().map_err(fail(path))?.len();
         add(path.file_name().map(|n| n.as_encoded_bytes()).unwrap_or_default());
         add(&length.to_le_bytes());
-        let whole = extension != "safetensors" || length <= BLOCKS * BLOCK as u64;
+        // Longer ones are no files that a model folder is read with.
+        let whole = length <= BLOCKS * BLOCK as u64
+            || extension != "safetensors" && length <= guard::limits().tokenizer_bytes.value;
         let mut buffer = vec![0u8; if whole { length as usize } else { BLOCK }];
         let starts = if whole { 1 } else { BLOCKS };
         for k in 0..starts {

@@ -129,7 +129,7 @@ impl Qwen2_5_VLConfig {
             });
         }
         let path = dir.join("config.json");
-        let text = match std::fs::read_to_string(&path) {
+        let text = match guard::file::read_model_text(dir, "config.json") {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(ModelError::Missing { path, what: "missing; is this a Hugging Face model folder?".into() });
@@ -155,7 +155,7 @@ impl Qwen2_5_VLConfig {
             other => {
                 return Err(config_error(format!(
                     "model_type: expected \"qwen2_5_vl\", found {}; only Qwen2.5-VL folders can be loaded",
-                    other.map_or("nothing".into(), |o| format!("{o:?}"))
+                    other.map_or("nothing".into(), |o| format!("\"{}\"", guard::echo(o)))
                 )));
             }
         }
@@ -170,11 +170,10 @@ impl Qwen2_5_VLConfig {
 
         // Where the id keys live differs between versions: look at the top first, then in text_config.
         let id = |key: &str| -> Result<u32, ModelError> {
-            let value = match top_map.get(key) {
-                Some(v) if !v.is_null() => top.usize_of(&[key], None)?,
-                _ => text.usize_of(&[key], None)?,
-            };
-            Ok(value as u32)
+            match top_map.get(key) {
+                Some(v) if !v.is_null() => top.id(key),
+                _ => text.id(key),
+            }
         };
         let text_config = Self::text_config(&top, &text)?;
         let vision_config = Self::vision_config(&vision)?;
@@ -186,10 +185,24 @@ impl Qwen2_5_VLConfig {
         }
         // A response ends at any of them; the two places may name different ones.
         let mut eos: Vec<u32> = Vec::new();
-        for id in [top_map.get("eos_token_id"), text.map.get("eos_token_id")].into_iter().flatten().flat_map(token_ids)
-        {
-            if !eos.contains(&id) {
-                eos.push(id);
+        for value in [top_map.get("eos_token_id"), text.map.get("eos_token_id")].into_iter().flatten() {
+            let ids = if value.is_null() {
+                Vec::new()
+            } else {
+                token_ids(value).map_err(|reason| config_error(format!("eos_token_id: {reason}")))?
+            };
+            for id in ids {
+                if !eos.contains(&id) {
+                    eos.push(id);
+                }
+            }
+        }
+        // These are read from the file where they are needed.
+        for key in ["bos_token_id", "pad_token_id", "vision_token_id"] {
+            for reader in [&top, &text] {
+                if reader.map.get(key).is_some_and(Value::is_u64) {
+                    reader.id(key)?;
+                }
             }
         }
         let config = Self {
@@ -277,11 +290,12 @@ impl Qwen2_5_VLConfig {
                 .and_then(|s| s.try_into().ok())
                 .ok_or_else(|| rope.fail("mrope_section", "expected three whole numbers"))?,
         };
-        if section.iter().sum::<usize>() != half {
-            return Err(rope.fail(
-                "mrope_section",
-                format!("{section:?} sums to {}, half of the head size is {half}", section.iter().sum::<usize>()),
-            ));
+        let sum = section.iter().try_fold(0usize, |sum, part| sum.checked_add(*part));
+        if sum != Some(half) {
+            let sum = sum.map_or("more than 64 bits hold".to_owned(), |sum| sum.to_string());
+            return Err(
+                rope.fail("mrope_section", format!("{section:?} sums to {sum}, half of the head size is {half}"))
+            );
         }
         Ok(TextConfig {
             vocab_size: text.positive(&["vocab_size"], None)?,
@@ -297,7 +311,7 @@ impl Qwen2_5_VLConfig {
             tie_word_embeddings: top.bool_of("tie_word_embeddings")?.unwrap_or(false)
                 || text.bool_of("tie_word_embeddings")?.unwrap_or(false),
             initializer_range: text.f64_of("initializer_range", 0.02)?,
-            max_position_embeddings: text.positive(&["max_position_embeddings"], Some(32768))?,
+            max_position_embeddings: text.within(&["max_position_embeddings"], Some(32768), 1 << 30)?,
         })
     }
 
@@ -312,8 +326,8 @@ impl Qwen2_5_VLConfig {
                 format!("{num_heads} heads do not divide hidden_size {hidden_size} into heads of a multiple of 4 (2-D rotary positions)"),
             ));
         }
-        let patch_size = vision.positive(&["patch_size", "spatial_patch_size"], Some(14))?;
-        let merge = vision.positive(&["spatial_merge_size"], Some(2))?;
+        let patch_size = vision.within(&["patch_size", "spatial_patch_size"], Some(14), 1024)?;
+        let merge = vision.within(&["spatial_merge_size"], Some(2), 64)?;
         let window_size = vision.positive(&["window_size"], Some(112))?;
         if window_size < patch_size * merge {
             return Err(vision.fail(
@@ -353,11 +367,11 @@ impl Qwen2_5_VLConfig {
             hidden_size,
             intermediate_size: vision.positive(&["intermediate_size"], None)?,
             num_heads,
-            in_channels: vision.positive(&["in_channels", "in_chans"], Some(3))?,
+            in_channels: vision.within(&["in_channels", "in_chans"], Some(3), 64)?,
             out_hidden_size: vision.positive(&["out_hidden_size"], None)?,
             patch_size,
             spatial_merge_size: merge,
-            temporal_patch_size: vision.positive(&["temporal_patch_size"], Some(2))?,
+            temporal_patch_size: vision.within(&["temporal_patch_size"], Some(2), 64)?,
             window_size,
             fullatt_block_indexes: full,
         })
@@ -419,21 +433,25 @@ impl Qwen2_5_VLConfig {
     pub fn vision_token_ids(&self) -> Vec<u32> {
         let mut ids =
             vec![self.vision_start_token_id, self.vision_end_token_id, self.image_token_id, self.video_token_id];
-        if let Some(pad) = self.raw.get("vision_token_id").and_then(Value::as_u64) {
-            ids.push(pad as u32);
-        }
+        // It was checked when the file was read.
+        ids.extend(self.raw.get("vision_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()));
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 }
 
-/// `eos_token_id` may be one id or a list of ids.
-pub fn token_ids(value: &Value) -> Vec<u32> {
-    match value {
-        Value::Array(a) => a.iter().filter_map(Value::as_u64).map(|v| v as u32).collect(),
-        v => v.as_u64().map(|v| v as u32).into_iter().collect(),
-    }
+/// `eos_token_id` may be one id or a list of ids; what is no whole number is left out.
+///
+/// # Errors
+/// An id that 32 bits do not hold.
+pub fn token_ids(value: &Value) -> Result<Vec<u32>, String> {
+    let items = match value {
+        Value::Array(items) => items.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    let id = |id: u64| u32::try_from(id).map_err(|_| format!("{id} is no token id; the largest is {}", u32::MAX));
+    items.iter().filter_map(Value::as_u64).map(id).collect()
 }
 
 #[cfg(test)]
@@ -525,6 +543,27 @@ mod tests {
         assert!(break_it(&["hidden_size"], json!("big")).contains("hidden_size: expected a whole number"));
         assert!(break_it(&["num_key_value_heads"], json!(4)).contains("num_key_value_heads: 4 does not divide"));
         assert!(break_it(&["rope_scaling", "mrope_section"], json!([1, 2, 3])).contains("mrope_section"));
+        // These sum to 32 where sums wrap at 64 bits.
+        let wraps = json!([u64::MAX, 17, 16]);
+        assert!(break_it(&["rope_scaling", "mrope_section"], wraps).contains("more than 64 bits hold"));
+        for key in ["image_token_id", "bos_token_id", "vision_token_id", "eos_token_id"] {
+            let error = break_it(&[key], json!((1u64 << 32) + 3));
+            assert!(error.contains(key) && error.contains("4294967299 is no token id"), "{error}");
+        }
+        assert!(break_it(&["eos_token_id"], json!([1, 1u64 << 32])).contains("4294967296 is no token id"));
+        for (path, key) in [
+            (vec!["vocab_size"], "vocab_size"),
+            (vec!["intermediate_size"], "intermediate_size"),
+            (vec!["max_position_embeddings"], "max_position_embeddings"),
+            (vec!["vision_config", "patch_size"], "vision_config.patch_size"),
+            (vec!["vision_config", "temporal_patch_size"], "vision_config.temporal_patch_size"),
+            (vec!["vision_config", "intermediate_size"], "vision_config.intermediate_size"),
+        ] {
+            let error = break_it(&path, json!(u64::MAX / 2));
+            assert!(error.contains(key) && error.contains("must be at most"), "{error}");
+        }
+        let error = break_it(&["hidden_act"], json!(format!("\u{1b}[2J{}", "x".repeat(100_000))));
+        assert!(error.len() < 600 && !error.contains('\u{1b}'), "{error}");
         assert!(break_it(&["vision_config", "out_hidden_size"], json!(9)).contains("out_hidden_size is 9"));
         assert!(break_it(&["rms_norm_eps"], json!(-1)).contains("rms_norm_eps: must be above 0"));
         assert!(break_it(&["rope_theta"], json!(0)).contains("rope_theta: must be above 0"));

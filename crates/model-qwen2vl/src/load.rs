@@ -4,10 +4,10 @@
 //! line for each tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use guard::limits;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 
@@ -47,7 +47,7 @@ pub fn hub_name(name: &str) -> String {
 }
 
 fn open(path: PathBuf) -> Result<Shard, ModelError> {
-    let file = match File::open(&path) {
+    let file = match guard::file::open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(ModelError::Missing { path, what: "missing weight file; download or copy it again".into() });
@@ -62,8 +62,14 @@ fn open(path: PathBuf) -> Result<Shard, ModelError> {
                 .into();
         return Err(ModelError::Missing { path, what });
     }
-    let (header, meta) = SafeTensors::read_metadata(&map)
-        .map_err(|e| ModelError::Damaged { path: path.clone(), reason: e.to_string() })?;
+    let damaged = |reason: String| ModelError::Damaged { path: path.clone(), reason: guard::echo(&reason) };
+    let (stated, limit) =
+        (map.first_chunk().map_or(0, |head| u64::from_le_bytes(*head)), limits().weights_header_bytes);
+    if stated > limit.value {
+        return Err(damaged(format!("a header of {stated} bytes, the limit is {}; {}", limit.value, limit.raise())));
+    }
+    let read = guard::caught(|| SafeTensors::read_metadata(&map).map_err(|e| e.to_string()));
+    let (header, meta) = read.and_then(|done| done).map_err(damaged)?;
     let data = header + 8;
     Ok(Shard { path, map, data, meta })
 }
@@ -75,7 +81,8 @@ impl Checkpoint {
         let paths = if single.exists() {
             vec![single]
         } else if index_path.exists() {
-            let text = std::fs::read_to_string(&index_path).map_err(ModelError::io(&index_path))?;
+            let text = guard::file::read_model_text(dir, "model.safetensors.index.json");
+            let text = text.map_err(ModelError::io(&index_path))?;
             let bad = |reason: String| ModelError::Config { path: index_path.clone(), reason };
             let json: serde_json::Value =
                 serde_json::from_str(&text).map_err(|e| bad(format!("not valid JSON ({e})")))?;
@@ -84,9 +91,12 @@ impl Checkpoint {
                 .ok_or_else(|| bad("weight_map: missing; expected an object of tensor names and files".into()))?;
             let mut files = BTreeSet::new();
             for (tensor, file) in map {
-                let file = file.as_str().ok_or_else(|| bad(format!("weight_map.{tensor}: expected a file name")))?;
+                let file = file
+                    .as_str()
+                    .ok_or_else(|| bad(format!("weight_map.{}: expected a file name", guard::echo(tensor))))?;
                 // A name with a path in it could read outside the folder.
                 if Path::new(file).file_name().is_none_or(|n| n != file) {
+                    let (tensor, file) = (guard::echo(tensor), guard::echo(file));
                     return Err(bad(format!("weight_map.{tensor}: {file:?} is not a file of this folder")));
                 }
                 files.insert(dir.join(file));
@@ -108,7 +118,9 @@ impl Checkpoint {
                     return Err(ModelError::Config {
                         path: path.clone(),
                         reason: format!(
-                            "{name} is there twice, as {twin} in {} too; which of the two counts is not known, remove one",
+                            "{} is there twice, as {} in {} too; which of the two counts is not known, remove one",
+                            guard::echo(name),
+                            guard::echo(&twin),
                             other.path.display()
                         ),
                     });
@@ -201,6 +213,7 @@ impl<B: Backend> Qwen2_5_VL<B> {
             // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
             let harmless = (tied && name == LM_HEAD) || name.ends_with("rotary_emb.inv_freq");
             if !source.used.contains(name) && !harmless {
+                let name = guard::echo(name);
                 source.problems.push(format!("extra      {name}: config.json describes no such tensor"));
             }
         }
@@ -225,11 +238,12 @@ impl<B: Backend> Qwen2_5_VL<B> {
 /// A `generation_config.json` that is not JSON, or an id that the model has no embedding for.
 pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, ModelError> {
     let path = dir.join("generation_config.json");
-    let mut ids = match std::fs::read_to_string(&path) {
+    let mut ids = match guard::file::read_model_text(dir, "generation_config.json") {
         Ok(text) => {
             let json: serde_json::Value = serde_json::from_str(&text)
                 .map_err(|e| ModelError::Config { path: path.clone(), reason: format!("not valid JSON ({e})") })?;
-            json.get("eos_token_id").map(crate::config::token_ids).unwrap_or_default()
+            let ids = json.get("eos_token_id").map_or(Ok(Vec::new()), crate::config::token_ids);
+            ids.map_err(|e| ModelError::Config { path: path.clone(), reason: format!("eos_token_id: {e}") })?
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
         Err(e) => return Err(ModelError::io(path)(e)),

@@ -104,13 +104,15 @@ impl Companions {
     /// Reads those that `folder` has.
     ///
     /// # Errors
-    /// A file that is there and cannot be read.
+    /// A file that is there and cannot be read: no regular file, larger than its kind may be, or a link that leaves the folder.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let mut files = Vec::new();
         for name in COMPANIONS {
-            let path = folder.join(name);
-            if path.is_file() {
-                files.push((*name, fs::read(&path).map_err(ModelError::io(&path))?));
+            // A link could bring in any file of the user; the guard follows only those that are the folder's own.
+            match guard::file::read_model_file(folder, name) {
+                Ok(bytes) => files.push((*name, bytes)),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(ModelError::io(&folder.join(name))(e)),
             }
         }
         Ok(Self(files))

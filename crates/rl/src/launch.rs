@@ -165,7 +165,8 @@ pub fn train<B: Kernels>(
     let processor = Processor::from_folder(&source)?;
     let processor = processor
         .with_limits(config.data.min_pixels as u64, config.data.max_pixels as u64)?
-        .with_picture_settings(config.data.alpha, config.data.exif_orientation);
+        .with_picture_settings(config.data.alpha, config.data.exif_orientation)
+        .with_max_prompt_length(config.data.max_prompt_length);
     check_folder(&source, &processor, &architecture)?;
     let eos = end_tokens(&source, &architecture, &processor)?;
     let mut companions = Companions::read(&source)?;

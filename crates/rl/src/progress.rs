@@ -170,9 +170,11 @@ impl Progress {
 
     /// A line that stays: a validation result, a warning, where a checkpoint lies.
     pub fn note(&mut self, text: &str) {
+        // It may quote what a file says.
+        let text = guard::printable(text);
         match &self.output {
             Output::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Output::Lines(_) => self.write_line(text),
+            Output::Lines(_) => self.write_line(&text),
         }
     }
 

@@ -37,14 +37,15 @@ impl Session {
     /// Anything the file system refuses.
     pub fn append(&self, study: &Study, out: &Path) -> Result<(), StudyError> {
         let path = out.join("sessions.jsonl");
-        let mut text = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut text = guard::file::read_text(&path, guard::limits().record_bytes).unwrap_or_default();
         let _ = writeln!(text, "{}", serde_json::to_string(self).unwrap_or_default());
         result::write(&path, &text)?;
         write(study, out)
     }
 
     fn read(out: &Path) -> Vec<Self> {
-        let text = std::fs::read_to_string(out.join("sessions.jsonl")).unwrap_or_default();
+        let text =
+            guard::file::read_text(&out.join("sessions.jsonl"), guard::limits().record_bytes).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }

@@ -57,7 +57,7 @@ impl RunResult {
     /// A file that does not read, or one that was made with other settings than `fingerprint` stands for.
     pub fn read(out: &Path, row: &str, seed: u64, fingerprint: &str) -> Result<Option<Self>, StudyError> {
         let path = path(out, row, seed);
-        let text = match fs::read_to_string(&path) {
+        let text = match guard::file::read_text(&path, guard::limits().record_bytes) {
             Ok(text) => text,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StudyError::io(path)(e)),
@@ -110,7 +110,7 @@ impl RunResult {
     ) -> Result<Self, StudyError> {
         let path = folder.join("metrics.jsonl");
         let damaged = |reason: String| StudyError::Damaged { path: path.clone(), reason };
-        let text = fs::read_to_string(&path).map_err(StudyError::io(&path))?;
+        let text = guard::file::read_text(&path, guard::limits().record_bytes).map_err(StudyError::io(&path))?;
         let mut result = Self {
             row: row.into(),
             seed,

@@ -6,6 +6,9 @@ use serde::Deserialize;
 
 use super::{StudyError, WARM};
 
+/// Each seed is a run of every row.
+const MOST_SEEDS: usize = 1000;
+
 /// Rows, tables, seeds, and what the quick form takes of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,6 +104,9 @@ impl RowsFile {
         quick.iter().flat_map(|q| &q.rows).try_for_each(|row| known(row, "quick"))?;
         if quick.is_some_and(|q| !q.rows.contains(&self.reference)) {
             return Err(format!("quick leaves out the reference {:?}", self.reference));
+        }
+        if self.seeds > MOST_SEEDS || quick.is_some_and(|q| q.seeds > MOST_SEEDS) {
+            return Err(format!("seeds is {}; a study has at most {MOST_SEEDS}", self.seeds));
         }
         if self.seeds == 0 || quick.is_some_and(|q| q.seeds == 0) {
             return Err("seeds is 0; a study needs at least one".into());

@@ -218,7 +218,9 @@ fn one(
     let text = config.to_toml();
     // A half-finished run goes on only with the settings that it began with.
     let kept = folder.join("config.toml");
-    if std::fs::read_to_string(&kept).is_ok_and(|earlier| settings(&earlier) != settings(&text)) {
+    if guard::file::read_text(&kept, guard::limits().record_bytes)
+        .is_ok_and(|earlier| settings(&earlier) != settings(&text))
+    {
         return Err(StudyError::OtherSettings { path: folder });
     }
     let config_file = folder.join("study.toml");

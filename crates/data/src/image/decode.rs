@@ -1,10 +1,9 @@
 //! Encoded bytes -> RGB, with the values that Pillow gives.
 
-use std::io::Cursor;
-
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::alpha::{Transparency, to_rgb};
+use super::bounds::{self, Metered};
 use super::{ExifOrientation, ImageLimits, RgbImage, exif, gif, jpeg, png};
 use crate::error::ImageError;
 
@@ -15,9 +14,11 @@ use crate::error::ImageError;
 pub fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     let (width, height) = match format_of(bytes)? {
         ImageFormat::Jpeg => jpeg::header_size(bytes)?,
-        format => ImageReader::with_format(Cursor::new(bytes), format)
-            .into_dimensions()
-            .map_err(|e| ImageError::Decode(e.to_string()))?,
+        format => {
+            let mut reader = ImageReader::with_format(Metered::new(bytes), format);
+            reader.limits(bounds::header_limits());
+            caught(|| reader.into_dimensions().map_err(fail))?
+        }
     };
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
@@ -54,7 +55,8 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
 /// which is what PIL does and Qwen's processor sees.
 ///
 /// # Errors
-/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels.
+/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels, or a decoder that would take more memory or time
+/// than so many pixels are worth.
 pub fn decode_with(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let (width, height) = header_size(bytes)?;
     let limit = limits.max_decoded_pixels;
@@ -62,20 +64,23 @@ pub fn decode_with(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Image
         return Err(ImageError::TooLarge { width, height, limit });
     }
     let format = format_of(bytes)?;
+    bounds::check_length(format, bytes, width, height)?;
+    let _turn = bounds::turn(width, height);
     let image = match format {
         ImageFormat::Jpeg => {
-            let image = jpeg::decode(bytes)?;
+            bounds::check_jpeg(bytes, (width, height), limit)?;
+            let image = jpeg::decode(bytes, (width, height))?;
             if image.dimensions() != (width, height) {
                 return Err(ImageError::Decode("the JPEG file has several sizes".to_owned()));
             }
             image
         }
         _ => {
-            let (image, grey16) = pixels(bytes, format).or_else(|error| {
+            let (image, grey16) = pixels(bytes, format, limit).or_else(|error| {
                 // Sixteen bits of four channels, and the filter of each row.
                 let most = (u64::from(width) * 8 + 16) * (u64::from(height) + 16);
                 let whole = (format == ImageFormat::Png).then(|| png::mended(bytes, most)).flatten();
-                whole.and_then(|bytes| pixels(&bytes, format).ok()).ok_or(error)
+                whole.and_then(|bytes| pixels(&bytes, format, limit).ok()).ok_or(error)
             })?;
             let transparency = transparency(bytes, format);
             // Grey with a clear colour is decoded to grey with alpha.
@@ -87,14 +92,15 @@ pub fn decode_with(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, Image
 }
 
 /// The pixels as they are stored, and whether they are 16-bit grey.
-fn pixels(bytes: &[u8], format: ImageFormat) -> Result<(DynamicImage, bool), ImageError> {
-    let fail = |e: ::image::ImageError| ImageError::Decode(e.to_string());
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The limit on pixels is the one that counts; the library's own would refuse sizes that are within it.
-    reader.no_limits();
-    let decoder = reader.into_decoder().map_err(fail)?;
-    let grey16 = decoder.original_color_type() == ::image::ExtendedColorType::L16;
-    Ok((DynamicImage::from_decoder(decoder).map_err(fail)?, grey16))
+fn pixels(bytes: &[u8], format: ImageFormat, max_decoded_pixels: u64) -> Result<(DynamicImage, bool), ImageError> {
+    caught(|| {
+        let mut reader = ImageReader::with_format(Metered::new(bytes), format);
+        reader.limits(bounds::decoder_limits(format, max_decoded_pixels));
+        let decoder = reader.into_decoder().map_err(fail)?;
+        bounds::check_buffers(format, bytes, decoder.total_bytes(), max_decoded_pixels)?;
+        let grey16 = decoder.original_color_type() == ::image::ExtendedColorType::L16;
+        Ok((DynamicImage::from_decoder(decoder).map_err(fail)?, grey16))
+    })
 }
 
 /// What the file says about its transparency.
@@ -109,6 +115,20 @@ fn transparency(bytes: &[u8], format: ImageFormat) -> Transparency {
         },
         _ => Transparency::Channel,
     }
+}
+
+fn fail(error: ::image::ImageError) -> ImageError {
+    ImageError::Decode(match error {
+        ::image::ImageError::Limits(_) => {
+            format!("{error} (decompression bomb?); {}", guard::limits().decoded_pixels.raise())
+        }
+        error => error.to_string(),
+    })
+}
+
+/// A decoder that panics cannot decode the image.
+fn caught<T>(work: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
+    guard::caught(work).map_err(ImageError::Decode)?
 }
 
 fn format_of(bytes: &[u8]) -> Result<ImageFormat, ImageError> {

@@ -45,12 +45,12 @@ pub(super) fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
     }
 }
 
-/// Decodes to RGB; CMYK as Pillow converts it.
-pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
+/// Decodes to RGB; CMYK as Pillow converts it. `size` is that of the frame header.
+pub(super) fn decode(bytes: &[u8], size: (u32, u32)) -> Result<RgbImage, ImageError> {
     let ran_dry = Cell::new(false);
     let source = Source { rest: bytes, ran_dry: &ran_dry };
     // libjpeg reports a fatal error by unwinding; no panic hook runs for it.
-    let decoded = catch_unwind(AssertUnwindSafe(|| read(source)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| read(source, size)));
     if ran_dry.get() {
         return Err(ImageError::Decode("the JPEG file is truncated".to_owned()));
     }
@@ -64,9 +64,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, ImageError> {
     }
 }
 
-fn read(source: Source<'_>) -> std::io::Result<RgbImage> {
+fn read(source: Source<'_>, size: (u32, u32)) -> std::io::Result<RgbImage> {
     let decoder = Decompress::new_reader(source)?;
     let (width, height) = decoder.size();
+    // What was checked against the limits must be what is decoded.
+    if (width, height) != (size.0 as usize, size.1 as usize) {
+        return Err(std::io::Error::other("the JPEG file has several sizes"));
+    }
     let pixels = match decoder.color_space() {
         ColorSpace::JCS_CMYK | ColorSpace::JCS_YCCK => {
             let mut started = decoder.to_colorspace(ColorSpace::JCS_CMYK)?;

@@ -6,6 +6,7 @@
 //! ```
 
 mod alpha;
+mod bounds;
 mod decode;
 mod exif;
 mod gif;
@@ -78,7 +79,8 @@ pub struct ImageLimits {
 }
 
 impl Default for ImageLimits {
-    /// transformers' defaults: 56 * 56 to 28 * 28 * 1280 pixels, patches of 14, 2x2 merged; Pillow's bomb limit.
+    /// transformers' defaults: 56 * 56 to 28 * 28 * 1280 pixels, patches of 14, 2x2 merged; the limit of
+    /// `guard::limits`, which is Pillow's.
     fn default() -> Self {
         Self {
             min_pixels: 56 * 56,
@@ -88,7 +90,7 @@ impl Default for ImageLimits {
             temporal_patch_size: 2,
             mean: CLIP_MEAN,
             std: CLIP_STD,
-            max_decoded_pixels: 89_478_485,
+            max_decoded_pixels: guard::limits().decoded_pixels.value,
             run: RunPixels::default(),
             alpha: Alpha::default(),
             exif_orientation: ExifOrientation::default(),
@@ -128,6 +130,16 @@ impl ImageLimits {
             return Err(ImageError::Limits(format!(
                 "min_pixels ({}) must be at least 1 and at most max_pixels ({})",
                 self.min_pixels, self.max_pixels
+            )));
+        }
+        // What lies beyond is not reached by a picture that may be decoded, but a small one would be enlarged to it.
+        let limit = guard::limits().resized_pixels;
+        if self.min_pixels > limit.value {
+            return Err(ImageError::Limits(format!(
+                "min_pixels ({}) must be at most {}; {}",
+                self.min_pixels,
+                limit.value,
+                limit.raise()
             )));
         }
         if self.max_pixels < (self.factor() * self.factor()) as u64 {
@@ -184,6 +196,7 @@ impl Patches {
 pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
     let plan = plan(image.width(), image.height(), limits)?;
     let (w, h) = plan.last;
+    check_patches(w, h, limits)?;
     Ok(patchify(&resize_bicubic(&resize_for_run(image, &plan), w, h), limits))
 }
 
@@ -203,6 +216,7 @@ pub fn process_image<'a>(image: &'a RgbImage, limits: &ImageLimits) -> Result<Co
 /// As [`process`].
 pub fn to_patches(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageError> {
     let (w, h) = size::within_folder(image.width(), image.height(), limits)?;
+    check_patches(w, h, limits)?;
     Ok(patchify(&resize_bicubic(image, w, h), limits))
 }
 
@@ -212,6 +226,22 @@ fn resize_for_run<'a>(image: &'a RgbImage, plan: &Plan) -> Cow<'a, RgbImage> {
         .into_iter()
         .flatten()
         .fold(Cow::Borrowed(image), |image, (w, h)| Cow::Owned(resize_bicubic(&image, w, h)))
+}
+
+/// Refuses what would have more patches than a picture may have, by the bytes of the published models' patches.
+fn check_patches(width: u32, height: u32, limits: &ImageLimits) -> Result<(), ImageError> {
+    let limit = guard::limits().resized_pixels;
+    let pixels = u64::from(width) * u64::from(height);
+    // A pixel is repeated for each frame of a patch; two are usual.
+    match pixels.saturating_mul(limits.temporal_patch_size as u64) <= limit.value.saturating_mul(2) {
+        true => Ok(()),
+        false => Err(ImageError::Limits(format!(
+            "{width}x{height} pixels, {} frames a patch, are more than {} resized pixels; {}",
+            limits.temporal_patch_size,
+            limit.value,
+            limit.raise()
+        ))),
+    }
 }
 
 /// Cuts a picture whose sides are multiples of `patch_size * merge_size`.

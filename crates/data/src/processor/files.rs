@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use guard::file::{read_model_file, read_model_text};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
@@ -55,38 +56,23 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     if !dir.is_dir() {
         return Err(fail("is not a folder; name a folder in the Hugging Face layout".into()));
     }
-    let path = dir.join("tokenizer.json");
-    let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => fail(
-            "has no tokenizer.json; save the processor with transformers (`processor.save_pretrained`) into it".into(),
-        ),
-        _ => DataError::io(&path, e),
-    })?;
-    if lfs::is_pointer(&bytes) {
-        return Err(DataError::file(path, lfs::REASON));
-    }
-    let mut tokenizer =
-        Tokenizer::from_bytes(bytes).map_err(|e| fail(format!("tokenizer.json cannot be read: {e}")))?;
-    // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
-    let _ = tokenizer.with_truncation(None);
-    tokenizer.with_padding(None);
-
-    let vision = vision_ids(&tokenizer).map_err(fail)?;
+    let tokenizer = open_tokenizer(dir)?;
+    let vision = guard::caught(|| vision_ids(&tokenizer)).and_then(|found| found).map_err(fail)?;
     let config = object(dir, "tokenizer_config.json")?.unwrap_or_default();
     let token = |key: &str| match config.get(key) {
         Some(Value::String(text)) => Some(text.clone()),
         Some(Value::Object(map)) => map.get("content").and_then(Value::as_str).map(str::to_owned),
         _ => None,
     };
-    let source = chat_template(dir, &config)?.ok_or_else(|| {
+    let (name, source) = chat_template(dir, &config)?.ok_or_else(|| {
         fail(
             "has no chat template in chat_template.jinja, chat_template.json or tokenizer_config.json; \
              copy the one of the instruct model into it"
                 .into(),
         )
     })?;
-    let template = ChatTemplate::new(source, token("bos_token"), token("eos_token"))
-        .map_err(|e| fail(format!("the chat template cannot be read: {e}")))?;
+    let template = ChatTemplate::new(name, &source, token("bos_token"), token("eos_token"))
+        .map_err(|e| fail(format!("the chat template cannot be used: {e}")))?;
 
     let limits = image_limits(dir, &fail)?;
     let generation = match object(dir, "generation_config.json")? {
@@ -120,9 +106,56 @@ pub(super) fn load(dir: &Path) -> Result<Processor, DataError> {
     special_ids.extend([vision.vision_start, vision.vision_end, vision.image_pad, vision.video_pad]);
     special_ids.sort_unstable();
     special_ids.dedup();
-    let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
+    let (vocab_size, longest_token) = vocabulary(&tokenizer).map_err(fail)?;
     let special = special_ids.iter().filter_map(|id| tokenizer.id_to_token(*id)).collect();
-    Ok(Processor { tokenizer, template, limits, generation, vision, eos_ids, pad_id, special, special_ids, vocab_size })
+    Ok(Processor {
+        tokenizer,
+        template,
+        limits,
+        generation,
+        vision,
+        eos_ids,
+        pad_id,
+        special,
+        special_ids,
+        vocab_size,
+        longest_token,
+        max_prompt_length: None,
+    })
+}
+
+/// Token ids are places in tables; the largest published vocabulary has 262,144.
+const MOST_TOKENS: usize = 1 << 24;
+
+/// The tokenizer of a folder, without the settings of its training.
+fn open_tokenizer(dir: &Path) -> Result<Tokenizer, DataError> {
+    let fail = |reason: String| DataError::Model { dir: dir.to_path_buf(), reason };
+    let path = dir.join("tokenizer.json");
+    let bytes = read_model_file(dir, "tokenizer.json").map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => fail(
+            "has no tokenizer.json; save the processor with transformers (`processor.save_pretrained`) into it".into(),
+        ),
+        _ => DataError::io(&path, e),
+    })?;
+    if lfs::is_pointer(&bytes) {
+        return Err(DataError::file(path, lfs::REASON));
+    }
+    let tokenizer = guard::caught(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string())).and_then(|done| done);
+    let mut tokenizer = tokenizer.map_err(|e| fail(format!("tokenizer.json cannot be read: {}", guard::echo(&e))))?;
+    // Some files carry the settings of their training; a prompt must never be cut or padded behind our back.
+    let _ = tokenizer.with_truncation(None);
+    tokenizer.with_padding(None);
+    Ok(tokenizer)
+}
+
+/// The largest token id plus one, and the bytes of the longest token.
+fn vocabulary(tokenizer: &Tokenizer) -> Result<(usize, usize), String> {
+    let vocab = tokenizer.get_vocab(true);
+    let size = vocab.values().max().map_or(0, |id| *id as usize + 1);
+    if size > MOST_TOKENS {
+        return Err(format!("tokenizer.json has the token id {}; the largest that is read is {MOST_TOKENS}", size - 1));
+    }
+    Ok((size, vocab.keys().map(String::len).max().unwrap_or(1).max(1)))
 }
 
 fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
@@ -152,7 +185,7 @@ fn vision_ids(tokenizer: &Tokenizer) -> Result<VisionIds, String> {
 /// A JSON object; `None` when there is no such file.
 pub(super) fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>>, DataError> {
     let path = dir.join(name);
-    let bytes = match std::fs::read(&path) {
+    let bytes = match read_model_file(dir, name) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(DataError::io(path, e)),
@@ -167,16 +200,17 @@ pub(super) fn object(dir: &Path, name: &str) -> Result<Option<Map<String, Value>
     }
 }
 
-/// The first of: `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json`.
-fn chat_template(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>, DataError> {
-    let path = dir.join("chat_template.jinja");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => return Ok(Some(text)),
+/// The first of: `chat_template.jinja`, `chat_template.json`, `tokenizer_config.json`; with its name.
+fn chat_template(dir: &Path, config: &Map<String, Value>) -> Result<Option<(&'static str, String)>, DataError> {
+    const JINJA: &str = "chat_template.jinja";
+    match read_model_text(dir, JINJA) {
+        Ok(text) => return Ok(Some((JINJA, text))),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-        Err(e) => return Err(DataError::io(path, e)),
+        Err(e) => return Err(DataError::io(dir.join(JINJA), e)),
     }
     let legacy = object(dir, "chat_template.json")?;
-    Ok([legacy.as_ref(), Some(config)].into_iter().flatten().find_map(|map| template_text(map.get("chat_template")?)))
+    let found = |name, map: &Map<String, Value>| Some((name, template_text(map.get("chat_template")?)?));
+    Ok(legacy.and_then(|map| found("chat_template.json", &map)).or_else(|| found("tokenizer_config.json", config)))
 }
 
 /// A template is a string, or a list of `{ name, template }` of which `default` counts.

@@ -50,7 +50,14 @@ pub struct Processor {
     special: Vec<String>,
     special_ids: Vec<u32>,
     vocab_size: usize,
+    /// Bytes of the longest token.
+    longest_token: usize,
+    /// Tokens that a prompt may have, where the run limits them.
+    max_prompt_length: Option<usize>,
 }
+
+/// Bytes that every prompt may have: a chat template alone writes some hundred.
+const SHORT: usize = 4096;
 
 /// Ids of the four vision tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +112,19 @@ impl Processor {
     /// A file that cannot be read, no image, too many pixels.
     pub fn picture(&self, source: &ImageSource) -> Result<RgbImage, ImageError> {
         image::decode_with(&source.load()?, &self.limits)
+    }
+
+    /// Sets the run's limit of a prompt: a text that surely has more tokens is refused before it is tokenized, which can take long.
+    pub fn with_max_prompt_length(mut self, tokens: usize) -> Self {
+        self.max_prompt_length = Some(tokens);
+        self
+    }
+
+    /// Bytes of text beyond which there are surely more than `tokens` tokens: four times as many as tokens of the longest kind have, as
+    /// normalizers may shorten a text.
+    pub fn bytes_of_tokens(&self, tokens: usize) -> usize {
+        const GENEROUS: usize = 4;
+        tokens.saturating_mul(self.longest_token).saturating_mul(GENEROUS)
     }
 
     /// The image settings in force.
@@ -234,6 +254,11 @@ impl Processor {
 
     /// Ids with one `<|image_pad|>` a picture, checked.
     fn compact_ids(&self, system: Option<&str>, content: &[Content], images: usize) -> Result<Vec<u32>, DataError> {
+        let texts = content.iter().map(|part| match part {
+            Content::Text(text) => text.len(),
+            Content::Image(_) => 0,
+        });
+        self.check_length(texts.sum::<usize>() + system.map_or(0, str::len))?;
         if let Some(system) = system {
             self.refuse_special(system)?;
         }
@@ -257,7 +282,9 @@ impl Processor {
                 Content::Image(_) => {}
             }
         }
-        let rendered = self.template.render(system, &parts)?;
+        let rendered = self.template.render(system, &parts);
+        let rendered = rendered.map_err(|e| DataError::Prompt(format!("the chat template failed: {e}")))?;
+        self.check_length(rendered.len())?;
         let ids = self.raw_ids(&rendered)?;
         let wanted = placeholders(content).count();
         let written = ids.iter().filter(|id| **id == self.vision.image_pad).count();
@@ -268,6 +295,18 @@ impl Processor {
             )));
         }
         Ok(ids)
+    }
+
+    /// Refuses a prompt of so many bytes that its tokens are surely too many.
+    fn check_length(&self, bytes: usize) -> Result<(), DataError> {
+        if let Some(tokens) = self.max_prompt_length
+            && bytes > self.bytes_of_tokens(tokens).max(SHORT)
+        {
+            return Err(DataError::Prompt(format!(
+                "the text of the prompt has {bytes} bytes, which are surely more than the limit of {tokens} tokens"
+            )));
+        }
+        Ok(())
     }
 
     fn refuse_special(&self, text: &str) -> Result<(), DataError> {
@@ -281,10 +320,20 @@ impl Processor {
     }
 
     fn raw_ids(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let limit = guard::limits().text_bytes;
+        if text.len() as u64 > limit.value {
+            return Err(DataError::Prompt(format!(
+                "a text of {} bytes is longer than the limit of {} for one text; {}",
+                text.len(),
+                limit.value,
+                limit.raise()
+            )));
+        }
         // `false`: the template writes every special token; the tokenizer's post-processor must not add its own.
-        match self.tokenizer.encode_fast(text, false) {
+        let encode = || self.tokenizer.encode_fast(text, false).map_err(|e| e.to_string());
+        match guard::caught(encode).and_then(|done| done) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(DataError::Prompt(format!("the tokenizer failed: {e}"))),
+            Err(e) => Err(DataError::Prompt(format!("the tokenizer failed: {}", guard::echo(&e)))),
         }
     }
 
@@ -302,9 +351,10 @@ impl Processor {
     /// # Errors
     /// A failing tokenizer.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, DataError> {
-        self.tokenizer
-            .decode(ids, skip_special)
-            .map_err(|e| DataError::Prompt(format!("the tokenizer cannot decode: {e}")))
+        let decode = || self.tokenizer.decode(ids, skip_special).map_err(|e| e.to_string());
+        guard::caught(decode)
+            .and_then(|done| done)
+            .map_err(|e| DataError::Prompt(format!("the tokenizer cannot decode: {}", guard::echo(&e))))
     }
 
     /// Decodes a response token by token, special tokens left out.

@@ -5,54 +5,36 @@ use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 
 use super::Content;
-use crate::error::DataError;
+use crate::template::{Template, TemplateError};
 
 pub(super) struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     bos_token: Option<String>,
     eos_token: Option<String>,
 }
 
-const NAME: &str = "chat_template";
-
 impl ChatTemplate {
-    /// The error is the template's own complaint.
+    /// `name` is the file that the template stands in.
+    ///
+    /// # Errors
+    /// What is no template, or costs too much for the shortest of prompts.
     pub(super) fn new(
-        source: String,
+        name: &str,
+        source: &str,
         bos_token: Option<String>,
         eos_token: Option<String>,
-    ) -> Result<Self, minijinja::Error> {
-        let mut environment = Environment::new();
-        // As transformers sets up Jinja.
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-        });
-        // Not the library's own, which escapes < and > for HTML.
-        environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
-            let indent: Option<usize> = options.get("indent")?;
-            let ascii: Option<bool> = options.get("ensure_ascii")?;
-            options.assert_all_used()?;
-            if ascii == Some(true) {
-                return Err(minijinja::Error::new(
-                    ErrorKind::InvalidOperation,
-                    "tojson: ensure_ascii = true is not supported",
-                ));
-            }
-            let text = match indent {
-                Some(width) => indented(&value, width),
-                None => serde_json::to_string(&value),
-            };
-            text.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
-        });
-        environment.add_template_owned(NAME, without_generation_tags(&source))?;
-        Ok(Self { environment, bos_token, eos_token })
+    ) -> Result<Self, TemplateError> {
+        let template = Template::new(name, &without_generation_tags(source), setup)?;
+        let template = Self { template, bos_token, eos_token };
+        // One that fails here may want a system message; one that never ends would not end for any row.
+        match template.render(None, &[Content::Text("?".into())]) {
+            Err(error @ TemplateError::Limit(_)) => Err(error),
+            _ => Ok(template),
+        }
     }
 
     /// One user message, ready for the assistant to answer.
-    pub(super) fn render(&self, system: Option<&str>, content: &[Content]) -> Result<String, DataError> {
+    pub(super) fn render(&self, system: Option<&str>, content: &[Content]) -> Result<String, TemplateError> {
         let mut messages = Vec::new();
         if let Some(system) = system {
             messages.push(context! { role => "system", content => system });
@@ -64,11 +46,35 @@ impl ChatTemplate {
             bos_token => self.bos_token,
             eos_token => self.eos_token,
         };
-        self.environment
-            .get_template(NAME)
-            .and_then(|template| template.render(context))
-            .map_err(|e| DataError::Prompt(format!("the chat template failed: {e}")))
+        self.template.render(context)
     }
+}
+
+/// As transformers sets up Jinja.
+fn setup(environment: &mut Environment<'static>) {
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
+    });
+    // Not the library's own, which escapes < and > for HTML.
+    environment.add_filter("tojson", |value: Value, options: Kwargs| -> Result<String, minijinja::Error> {
+        let indent: Option<usize> = options.get("indent")?;
+        let ascii: Option<bool> = options.get("ensure_ascii")?;
+        options.assert_all_used()?;
+        if ascii == Some(true) {
+            return Err(minijinja::Error::new(
+                ErrorKind::InvalidOperation,
+                "tojson: ensure_ascii = true is not supported",
+            ));
+        }
+        let text = match indent {
+            Some(width) => indented(&value, width),
+            None => serde_json::to_string(&value),
+        };
+        text.map_err(|e| minijinja::Error::new(ErrorKind::BadSerialization, e.to_string()))
+    });
 }
 
 /// `{% generation %}` marks what to train on and prints nothing: a comment in its place keeps the rules for the blanks
@@ -122,10 +128,10 @@ mod tests {
     fn what_transformers_adds_to_jinja() {
         let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}\
                       {% generation %}{{ m.content }}{%- endgeneration %}{{ {'a': 1}|tojson(indent=2, ensure_ascii=false) }}{% break %}{% endfor %}";
-        let template = ChatTemplate::new(source.into(), None, None).unwrap();
+        let template = ChatTemplate::new("x.jinja", source, None, None).unwrap();
         let text = template.render(Some("be brief"), &[Content::Text("hi".into())]).unwrap();
         assert_eq!(text, "hi{\n  \"a\": 1\n}");
-        let ascii = ChatTemplate::new("{{ messages|tojson(ensure_ascii=true) }}".into(), None, None).unwrap();
+        let ascii = ChatTemplate::new("x.jinja", "{{ messages|tojson(ensure_ascii=true) }}", None, None).unwrap();
         assert!(ascii.render(None, &[Content::Text("hi".into())]).unwrap_err().to_string().contains("ensure_ascii"));
     }
 }

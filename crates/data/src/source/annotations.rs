@@ -33,7 +33,7 @@ pub(super) fn is_annotations(info: &Path) -> bool {
 }
 
 fn read(info: &Path) -> Result<Object, DataError> {
-    let bytes = std::fs::read(info).map_err(|e| DataError::io(info, e))?;
+    let bytes = guard::file::read(info, guard::limits().settings_bytes).map_err(|e| DataError::io(info, e))?;
     json::parse(&bytes).map_err(|reason| DataError::file(info, reason))
 }
 
@@ -87,6 +87,10 @@ pub(super) fn open(
         }
     };
     let path = folder.join(file_name);
+    if guard::file::lies_in(&path, folder).is_ok_and(|inside| !inside) {
+        let reason = format!("entry {name:?}: the file {} lies outside this folder", guard::echo(file_name));
+        return Err(DataError::file(info, reason));
+    }
     let (map, rows) = json::index(&path)?;
     Ok(AnnotationSource {
         name: format!("{} ({name})", path.display()),
@@ -103,8 +107,7 @@ pub(super) fn open(
 
 impl AnnotationSource {
     fn object(&self, i: usize) -> Result<Object, String> {
-        let (start, end) = self.rows[i];
-        json::parse(&self.map[start..end])
+        json::parse_row(&self.map, self.rows[i])
     }
 
     /// Problem and response.

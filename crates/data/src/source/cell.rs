@@ -122,7 +122,7 @@ fn image(array: &dyn Array, i: usize, root: &Path) -> Result<Option<ImageSource>
         if let Some(path) = fields.column_by_name("path")
             && let Some(path) = text(path, i)?
         {
-            return Ok(Some(ImageSource::Path(root.join(path))));
+            return super::picture(root, &path).map(Some);
         }
         return Err("neither bytes nor path".to_owned());
     }

@@ -1,7 +1,6 @@
 //! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -11,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::value::{Json, Object, number_text};
-use super::{Column, RawRow, RowImages, Source, numbered};
+use super::{Column, RawRow, RowImages, Source, numbered, picture};
 use crate::error::DataError;
 use crate::lfs;
 use crate::sample::{ImageSource, Keys};
@@ -46,8 +45,16 @@ impl JsonSource {
     }
 
     fn object(&self, i: usize) -> Result<Object, String> {
-        let (start, end) = self.rows[i];
-        parse(&self.map[start..end])
+        parse_row(&self.map, self.rows[i])
+    }
+}
+
+/// One row of a file.
+pub(super) fn parse_row(bytes: &[u8], (start, end): (usize, usize)) -> Result<Object, String> {
+    let limit = guard::limits().row_bytes;
+    match (end - start) as u64 <= limit.value {
+        true => parse(&bytes[start..end]),
+        false => Err(format!("the row has {} bytes, and the limit is {}; {}", end - start, limit.value, limit.raise())),
     }
 }
 
@@ -77,7 +84,7 @@ fn sample_of_rows(bytes: &[u8], rows: &[(usize, usize)]) -> Result<Vec<Vec<Strin
 
 /// Maps a file and finds its objects.
 pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataError> {
-    let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+    let file = guard::file::open(path).map_err(|e| DataError::io(path, e))?;
     let length = file.metadata().map_err(|e| DataError::io(path, e))?.len();
     if length == 0 {
         return Err(DataError::file(path, "has no rows (0 bytes)"));
@@ -329,7 +336,7 @@ fn image(value: &Json, root: &Path) -> Result<ImageSource, String> {
         Json::String(s) => image_text(s, root),
         Json::Object(map) => match (map.get("bytes").and_then(Json::as_str), map.get("path").and_then(Json::as_str)) {
             (Some(bytes), _) => decode_base64(bytes).map(ImageSource::from),
-            (_, Some(path)) => Ok(ImageSource::Path(root.join(path))),
+            (_, Some(path)) => picture(root, path),
             _ => Err("neither bytes nor path".to_owned()),
         },
         _ => Err("neither a path nor base64 text".to_owned()),
@@ -348,7 +355,7 @@ pub(super) fn image_text(text: &str, root: &Path) -> Result<ImageSource, String>
         return decode_base64(body).map(ImageSource::from);
     }
     if text.starts_with("http://") || text.starts_with("https://") {
-        return Err(format!("{text:?} is a web address; download the picture and name the file"));
+        return Err(format!("{:?} is a web address; download the picture and name the file", guard::echo(text)));
     }
     if text.is_empty() {
         return Err("an empty path".to_owned());
@@ -360,7 +367,7 @@ pub(super) fn image_text(text: &str, root: &Path) -> Result<ImageSource, String>
     {
         return decode_base64(text).map(ImageSource::from);
     }
-    Ok(ImageSource::Path(root.join(text.strip_prefix("file://").unwrap_or(text))))
+    picture(root, text.strip_prefix("file://").unwrap_or(text))
 }
 
 fn decode_base64(text: &str) -> Result<Vec<u8>, String> {

@@ -2,7 +2,6 @@
 
 mod annotations;
 mod cell;
-mod guard;
 #[cfg(feature = "hub")]
 mod hub;
 mod json;
@@ -93,4 +92,19 @@ fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Ar
             return Err(DataError::file(path, "unknown file type; use .parquet, .jsonl or .json"));
         }
     })
+}
+
+/// The picture at `path`, relative to `root`, which it must not leave: what a row names may have been written by a stranger.
+pub(crate) fn picture(root: &Path, path: &str) -> Result<ImageSource, String> {
+    let full = root.join(path);
+    // A picture that is not there is told when it is loaded.
+    if guard::limits().outside_pictures.value == 0 && guard::file::lies_in(&full, root).is_ok_and(|inside| !inside) {
+        return Err(format!(
+            "the picture {} lies outside the folder {}; name a folder that holds all pictures (image_dir), or {}",
+            guard::echo(path),
+            guard::echo(&root.to_string_lossy()),
+            "set VISUAL_RL_LIMITS=outside_pictures=1 for data that you trust"
+        ));
+    }
+    Ok(ImageSource::Path(full))
 }

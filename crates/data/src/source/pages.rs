@@ -33,7 +33,7 @@ pub(super) fn find(
     group: usize,
     projection: &ProjectionMask,
 ) -> Option<GroupPages> {
-    let file = Recorder { file: File::open(path).ok()?, last: Mutex::new(0) };
+    let file = Recorder { file: guard::file::open(path).ok()?, last: Mutex::new(0) };
     let file = Arc::new(file);
     let row_group = metadata.row_group(group);
     let rows = usize::try_from(row_group.num_rows()).ok()?;

@@ -1,35 +1,43 @@
 //! Parquet: opened by its footer, read row by row.
 //!
-//! A small row group is decoded whole and kept (least recently used out, within [`CACHE_BYTES`]); of a large one only the pages
-//! with the wanted rows are read, by the file's page index or by one found at the first touch ([`super::pages`]). Only the columns
-//! that [`Keys`] names are ever touched.
+//! A small row group is decoded whole and kept (least recently used out, within the limit `parquet_cache_bytes`); of a large one
+//! only the pages with the wanted rows are read, by the file's page index or by one found at the first touch ([`super::pages`]). Only
+//! the columns that [`Keys`] names are ever touched.
+//!
+//! Texts and bytes are decoded to views: a value that a dictionary holds once and a thousand rows name is in memory once, so that the
+//! size of a group in memory follows from its size in the file, and the cache is charged with what it really holds.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow_array::{Array, RecordBatch};
+use arrow_schema::{DataType, Field, Schema};
+use guard::limits;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
 use parquet::file::metadata::PageIndexPolicy;
 
-use super::guard::guarded;
 use super::{Column, RawRow, Source, cell, numbered, pages};
+use crate::dataset::is_name;
 use crate::error::DataError;
 use crate::lfs;
 use crate::sample::Keys;
+use guard::caught as guarded;
 
 /// Row groups above this many bytes (uncompressed, wanted columns) are not decoded whole for one row,
 const WHOLE_GROUP_BYTES: u64 = 32 << 20;
-/// unless their pages are nearly as large as they are, up to this many.
-const WHOLE_GROUP_AT_MOST: u64 = 512 << 20;
-/// Decoded row groups kept in memory, of all files together.
-const CACHE_BYTES: u64 = 256 << 20;
+/// unless their pages are nearly as large as they are, up to the limit `parquet_group_bytes`.
+fn whole_group_at_most() -> u64 {
+    limits().parquet_group_bytes.value
+}
+
+/// What a value takes beside its bytes: a view of 16 bytes, its part of offsets and validity.
+const VALUE_BYTES: u64 = 24;
 
 pub(super) struct ParquetSource {
     path: PathBuf,
@@ -49,7 +57,7 @@ pub(super) struct ParquetSource {
 /// One row group.
 #[derive(Default)]
 struct Group {
-    /// Uncompressed size of the wanted columns.
+    /// Size of the wanted columns in memory: uncompressed, with the views of their values.
     bytes: u64,
     /// Found when a row of the group is first read.
     access: OnceLock<Access>,
@@ -86,7 +94,7 @@ fn keep(number: u64, group: usize, bytes: u64, batch: Arc<RecordBatch>) {
     let mut cache = cache();
     cache.push_back((number, group, bytes, batch));
     let mut kept: u64 = cache.iter().map(|entry| entry.2).sum();
-    while kept > CACHE_BYTES && cache.len() > 1 {
+    while kept > limits().parquet_cache_bytes.value && cache.len() > 1 {
         kept -= cache.pop_front().map_or(0, |entry| entry.2);
     }
 }
@@ -97,6 +105,29 @@ fn options() -> ArrowReaderOptions {
     ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }
 
+/// The same file with texts and bytes as views, in lists and structs too.
+fn with_views(metadata: &ArrowReaderMetadata) -> ArrowReaderMetadata {
+    fn view(field: &Field) -> Field {
+        let kind = match field.data_type() {
+            DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+            DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+            DataType::List(item) => DataType::List(Arc::new(view(item))),
+            DataType::LargeList(item) => DataType::LargeList(Arc::new(view(item))),
+            DataType::FixedSizeList(item, n) => DataType::FixedSizeList(Arc::new(view(item)), *n),
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(|field| view(field)).collect()),
+            kind => kind.clone(),
+        };
+        field.clone().with_data_type(kind)
+    }
+    let schema = metadata.schema();
+    let fields: Vec<Field> = schema.fields().iter().map(|field| view(field)).collect();
+    let schema = Schema::new_with_metadata(fields, schema.metadata().clone());
+    let options = options().with_schema(Arc::new(schema));
+    // A type that the reader has no view of is read as it is, and charged as what it takes.
+    let viewed = guarded(|| ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).ok());
+    viewed.ok().flatten().unwrap_or_else(|| metadata.clone())
+}
+
 impl Drop for ParquetSource {
     fn drop(&mut self) {
         cache().retain(|entry| entry.0 != self.number);
@@ -105,7 +136,7 @@ impl Drop for ParquetSource {
 
 impl ParquetSource {
     pub(super) fn open(path: &Path, keys: &Keys, root: PathBuf) -> Result<Self, DataError> {
-        let file = File::open(path).map_err(|e| DataError::io(path, e))?;
+        let file = guard::file::open(path).map_err(|e| DataError::io(path, e))?;
         let mut head = Vec::new();
         (&file).take(64).read_to_end(&mut head).map_err(|e| DataError::io(path, e))?;
         if lfs::is_pointer(&head) {
@@ -181,8 +212,11 @@ impl ParquetSource {
         let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
         let groups = metadata.metadata().row_groups().iter().map(|group| {
             let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| projection.leaf_included(*leaf));
-            let bytes = leaves.map(|(_, c)| c.uncompressed_size().max(0) as u64).sum();
-            Group { bytes, ..Group::default() }
+            let bytes = leaves.map(|(_, c)| {
+                let values = (c.num_values().max(0) as u64).saturating_mul(VALUE_BYTES);
+                values.saturating_add(c.uncompressed_size().max(0) as u64)
+            });
+            Group { bytes: bytes.fold(0, u64::saturating_add), ..Group::default() }
         });
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
@@ -195,7 +229,7 @@ impl ParquetSource {
             id_column,
             keys: keys.clone(),
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-            metadata,
+            metadata: with_views(&metadata),
         })
     }
 
@@ -208,7 +242,7 @@ impl ParquetSource {
         selection: Option<RowSelection>,
     ) -> Result<Vec<RecordBatch>, String> {
         // A handle of its own for every read: handles that share a file position cannot be used by two threads.
-        let file = File::open(&self.path).map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
+        let file = guard::file::open(&self.path).map_err(|e| format!("cannot read {}: {e}", self.path.display()))?;
         // Small batches where only some rows are wanted: binary columns of one batch are limited to 2 GiB.
         let rows = self.starts[group + 1] - self.starts[group];
         let batch_size = if selection.is_some() { 64 } else { rows.max(1) };
@@ -236,13 +270,17 @@ impl ParquetSource {
         if let Some(batch) = cached(self.number, group) {
             return Ok(batch);
         }
+        // Large ones one at a time: several threads would hold as many.
+        static LARGE: Mutex<()> = Mutex::new(());
+        let _turn = (self.groups[group].bytes > WHOLE_GROUP_BYTES)
+            .then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner));
         let mut batches = self.read(&self.metadata, group, self.projection.clone(), None)?;
         let rows = self.starts[group + 1] - self.starts[group];
         let batch = match batches.pop() {
             Some(batch) if batches.is_empty() && batch.num_rows() == rows => Arc::new(batch),
             _ => return Err(self.short(group)),
         };
-        keep(self.number, group, self.groups[group].bytes, batch.clone());
+        keep(self.number, group, batch.get_array_memory_size() as u64, batch.clone());
         Ok(batch)
     }
 
@@ -268,16 +306,16 @@ impl ParquetSource {
             // A damaged group tells its reason when one of its rows is read.
             let found = guarded(|| pages::find(&self.path, metadata, group, &self.projection));
             match found.ok().flatten() {
-                Some(found) if found.largest * 4 <= bytes || bytes > WHOLE_GROUP_AT_MOST => {
+                Some(found) if found.largest * 4 <= bytes || bytes > whole_group_at_most() => {
                     let mut index = vec![Vec::new(); metadata.num_row_groups()];
                     index[group] = found.columns;
                     let metadata = (**metadata).clone().into_builder().set_offset_index(Some(index)).build();
                     match ArrowReaderMetadata::try_new(Arc::new(metadata), options()) {
-                        Ok(metadata) => Access::Pages(Box::new(metadata)),
+                        Ok(metadata) => Access::Pages(Box::new(with_views(&metadata))),
                         Err(_) => Access::Pages(Box::new(self.metadata.clone())),
                     }
                 }
-                _ if bytes <= WHOLE_GROUP_AT_MOST => Access::Whole,
+                _ if bytes <= whole_group_at_most() => Access::Whole,
                 _ => Access::Pages(Box::new(self.metadata.clone())),
             }
         })
@@ -389,7 +427,9 @@ impl Source for ParquetSource {
             // A damaged group tells its reason when one of its rows is read.
             for batch in self.read(&self.metadata, group, mask.clone(), None).unwrap_or_default() {
                 let column = batch.column(0);
-                ids.extend((0..column.len()).map(|i| cell::text(column, i).unwrap_or_default()));
+                ids.extend(
+                    (0..column.len()).map(|i| cell::text(column, i).unwrap_or_default().filter(|id| is_name(id))),
+                );
             }
         }
         ids

@@ -38,6 +38,8 @@ pub struct ToySpec {
 
 /// 18 cells of 28 pixels are the last that fit into the toy processor's 512.
 const MAX_SIDE: usize = 18;
+/// Most problems of one spec: programs go over all rows of their data.
+const MAX_SIZE: usize = 1_000_000_000;
 
 impl ToySpec {
     /// Parses `NAME` or `NAME?key=value&...`.
@@ -102,8 +104,8 @@ impl ToySpec {
                 }
             }
         }
-        if spec.size == 0 {
-            return Err("size must be at least 1".to_owned());
+        if !(1..=MAX_SIZE).contains(&spec.size) {
+            return Err(format!("size must be at least 1 and at most {MAX_SIZE}, is {}", spec.size));
         }
         if task == Task::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
             return Err("compare needs at least two rows or two columns".to_owned());
@@ -149,7 +151,7 @@ fn draw_bars() -> usize {
 }
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("{key}={value:?} is not a whole number"))
+    value.parse().map_err(|_| format!("{key}={:?} is not a whole number", guard::echo(value)))
 }
 
 fn range(key: &str, value: &str, allowed: RangeInclusive<usize>) -> Result<RangeInclusive<usize>, String> {

@@ -8,6 +8,8 @@ use crate::error::ModelError;
 
 /// More layers than any model has.
 const MOST_LAYERS: usize = 4096;
+/// No width, vocabulary or number of heads is larger; products of two stay far within 64 bits.
+const LARGEST: usize = 1 << 24;
 
 /// Reads keys of one JSON object and keeps what is wrong in words.
 pub(super) struct Reader<'a> {
@@ -28,22 +30,32 @@ impl Reader<'_> {
                     return v
                         .as_u64()
                         .map(|v| v as usize)
-                        .ok_or_else(|| self.fail(key, format!("expected a whole number, found {v}")));
+                        .ok_or_else(|| self.fail(key, format!("expected a whole number, found {}", shown(v))));
                 }
             }
         }
         default.ok_or_else(|| self.fail(keys[0], "missing; a Qwen2.5-VL config needs it"))
     }
     pub(super) fn positive(&self, keys: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
+        self.within(keys, default, LARGEST)
+    }
+    /// A size from 1 to `most`.
+    pub(super) fn within(&self, keys: &[&str], default: Option<usize>, most: usize) -> Result<usize, ModelError> {
         match self.usize_of(keys, default)? {
             0 => Err(self.fail(keys[0], "must be at least 1, found 0")),
+            v if v > most => Err(self.fail(keys[0], format!("must be at most {most}, found {v}"))),
             v => Ok(v),
         }
+    }
+    /// A token id.
+    pub(super) fn id(&self, key: &str) -> Result<u32, ModelError> {
+        let value = self.usize_of(&[key], None)?;
+        u32::try_from(value).map_err(|_| self.fail(key, format!("{value} is no token id; the largest is {}", u32::MAX)))
     }
     pub(super) fn f64_of(&self, key: &str, default: f64) -> Result<f64, ModelError> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(default),
-            Some(v) => v.as_f64().ok_or_else(|| self.fail(key, format!("expected a number, found {v}"))),
+            Some(v) => v.as_f64().ok_or_else(|| self.fail(key, format!("expected a number, found {}", shown(v)))),
         }
     }
     pub(super) fn positive_f64(&self, key: &str, default: f64) -> Result<f64, ModelError> {
@@ -63,22 +75,27 @@ impl Reader<'_> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Bool(v)) => Ok(Some(*v)),
-            Some(v) => Err(self.fail(key, format!("expected true or false, found {v}"))),
+            Some(v) => Err(self.fail(key, format!("expected true or false, found {}", shown(v)))),
         }
     }
     pub(super) fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>, ModelError> {
         match self.map.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Object(m)) => Ok(Some(m)),
-            Some(v) => Err(self.fail(key, format!("expected an object, found {v}"))),
+            Some(v) => Err(self.fail(key, format!("expected an object, found {}", shown(v)))),
         }
     }
     pub(super) fn silu(&self) -> Result<(), ModelError> {
         match self.map.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
             Some(other) => {
-                Err(self.fail("hidden_act", format!("{other:?} is not supported; Qwen2.5-VL uses \"silu\"")))
+                Err(self.fail("hidden_act", format!("{} is not supported; Qwen2.5-VL uses \"silu\"", shown(other))))
             }
         }
     }
+}
+
+/// A value as a message shows it.
+pub(super) fn shown(value: impl std::fmt::Display) -> String {
+    guard::echo(&value.to_string())
 }

@@ -243,3 +243,79 @@ fn companions_outlive_their_folder() {
         assert!(std::fs::read(saved.join(name)).unwrap() == bytes, "{name}");
     }
 }
+
+/// A copy of a model folder.
+#[cfg(unix)]
+fn copy(model: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixtures().join("models").join(model)).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+#[cfg(unix)]
+#[test]
+fn what_a_link_brings_in_is_not_saved() {
+    use std::os::unix::fs::symlink;
+    let source = copy("tied_gqa");
+    let device = Default::default();
+    let model = Qwen2_5_VL::<B>::load(source.path(), DType::F32, &device).unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), "SECRET").unwrap();
+    symlink(outside.path().join("secret"), source.path().join("added_tokens.json")).unwrap();
+    let to = tempfile::tempdir().unwrap();
+    let error = Companions::read(source.path()).unwrap_err().to_string();
+    assert!(error.contains("added_tokens.json") && error.contains("outside the model folder"), "{error}");
+    // A pipe would be waited for.
+    std::fs::remove_file(source.path().join("added_tokens.json")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(source.path().join("merges.txt")).status().unwrap().success());
+    assert!(Companions::read(source.path()).unwrap_err().to_string().contains("a pipe"));
+    // A link within the folder is its own file, and so is one into the cache that the folder is a snapshot of.
+    std::fs::remove_file(source.path().join("merges.txt")).unwrap();
+    std::fs::write(source.path().join("one"), "m").unwrap();
+    symlink("one", source.path().join("merges.txt")).unwrap();
+    model.save(to.path(), Some(&Companions::read(source.path()).unwrap())).unwrap();
+    assert_eq!(std::fs::read_to_string(to.path().join("merges.txt")).unwrap(), "m");
+}
+
+#[cfg(unix)]
+#[test]
+fn hostile_weight_files_are_refused() {
+    let device = Default::default();
+    let refusal = |dir: &Path| Qwen2_5_VL::<B>::load(dir, DType::F32, &device).err().unwrap().to_string();
+    let folder = copy("tied_gqa");
+    let weights = folder.path().join("model.safetensors");
+    let own = std::fs::read(&weights).unwrap();
+    // Names that a terminal would obey, and names without end.
+    let header_bytes = u64::from_le_bytes(own[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&own[8..8 + header_bytes]).unwrap();
+    let mut named = header.clone();
+    let first = named.as_object().unwrap().keys().find(|k| *k != "__metadata__").unwrap().clone();
+    let tensor = named.as_object_mut().unwrap().remove(&first).unwrap();
+    named[format!("\u{1b}[2J\u{7}{}", "x".repeat(100_000))] = tensor;
+    let with = |header: &serde_json::Value| {
+        let text = header.to_string();
+        [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &own[8 + header_bytes..]].concat()
+    };
+    std::fs::write(&weights, with(&named)).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains(&first) && error.len() < 3_000 && !error.contains(['\u{1b}', '\u{7}']), "{error}");
+    // A header that is all of the memory.
+    let mut long = own.clone();
+    long[..8].copy_from_slice(&(99_000_000u64).to_le_bytes());
+    std::fs::write(&weights, &long).unwrap();
+    let error = refusal(folder.path());
+    assert!(error.contains("99000000 bytes") && error.contains("weights_header_bytes="), "{error}");
+    for damage in [&own[..4], &own[..8], b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF{}"] {
+        std::fs::write(&weights, damage).unwrap();
+        assert!(refusal(folder.path()).contains("model.safetensors"));
+    }
+    std::fs::remove_file(&weights).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&weights).status().unwrap().success());
+    assert!(refusal(folder.path()).contains("a pipe"));
+    std::fs::remove_file(folder.path().join("config.json")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(folder.path().join("config.json")).status().unwrap().success());
+    assert!(refusal(folder.path()).contains("a pipe"));
+}

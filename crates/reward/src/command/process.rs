@@ -62,18 +62,22 @@ impl Process {
             _ => return Err(missing()),
         };
         let (input, batches) = channel::<Vec<u8>>();
-        std::thread::spawn(move || {
+        let thread = |job: Box<dyn FnOnce() + Send>| std::thread::Builder::new().spawn(job).map(drop);
+        let write = move || {
             // A failed write means that the program ended, which its output shows.
             while let Ok(batch) = batches.recv()
                 && stdin.write_all(&batch).and_then(|()| stdin.flush()).is_ok()
             {}
-        });
+        };
         let (lines, output) = sync_channel(LINES_AHEAD);
-        std::thread::spawn(move || read_lines(BufReader::new(stdout), &lines));
         let tail = Arc::new(Tail::default());
         let kept = Arc::clone(&tail);
-        std::thread::spawn(move || kept.fill(BufReader::new(stderr)));
-        Ok(Self { child, input: Some(input), output: Mutex::new(output), stderr: tail, gone: false })
+        // From here on an error ends the program, too, which is dropped.
+        let process = Self { child, input: Some(input), output: Mutex::new(output), stderr: tail, gone: false };
+        thread(Box::new(write))?;
+        thread(Box::new(move || read_lines(BufReader::new(stdout), &lines)))?;
+        thread(Box::new(move || kept.fill(BufReader::new(stderr))))?;
+        Ok(process)
     }
 
     /// Hands a batch to the writer; does not wait for the program to read it.

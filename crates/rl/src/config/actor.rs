@@ -78,11 +78,11 @@ section! {
     pub struct Actor {
         /// Prompts in one optimizer step, each with all its responses; larger than
         /// `data.rollout_batch_size` is taken as that.
-        global_batch_size: usize = 128,
+        global_batch_size: usize = 128 => 1..=1_048_576,
         /// Tokens in one forward and backward pass; bounds memory, changes no result.
-        micro_batch_tokens: usize = 16_384,
+        micro_batch_tokens: usize = 16_384 => 1..=16_777_216,
         /// Passes over a rollout batch.
-        ppo_epochs: usize = 1,
+        ppo_epochs: usize = 1 => 1..=1_000,
         /// Leave responses that were cut at `data.max_response_length` out of the loss, and out of what it is divided
         /// by. They still count in the rewards that the others of their group are compared with.
         mask_truncated: bool = false,
@@ -93,33 +93,33 @@ section! {
         /// (Dr. GRPO).
         loss_avg_mode: LossAvgMode = LossAvgMode::Token,
         /// The ratio is clipped below at 1 minus this.
-        clip_ratio_low: f64 = 0.2,
+        clip_ratio_low: f64 = 0.2 => ..=1.0,
         /// The ratio is clipped above at 1 plus this.
-        clip_ratio_high: f64 = 0.3,
+        clip_ratio_high: f64 = 0.3 => ..=1e6,
         /// Dual clip: bound of the ratio where the advantage is negative.
-        clip_ratio_dual: f64 = 3.0,
+        clip_ratio_dual: f64 = 3.0 => ..=1e9,
         /// SAPO: temperature of the gate for positive advantages.
-        sapo_tau_positive: f64 = 1.0,
+        sapo_tau_positive: f64 = 1.0 => ..=1e6,
         /// SAPO: temperature of the gate for negative advantages.
-        sapo_tau_negative: f64 = 1.05,
+        sapo_tau_negative: f64 = 1.05 => ..=1e6,
         /// Weight of the entropy in the loss: above 0 the entropy is lowered (VPPO's penalty), below 0 raised.
-        entropy_coef: f64 = 0.0,
+        entropy_coef: f64 = 0.0 => ..=1e6,
         /// Which entropy.
         entropy_type: EntropyType = EntropyType::Sampled,
         /// The gradient is scaled down to this global norm.
-        max_grad_norm: f64 = 1.0,
+        max_grad_norm: f64 = 1.0 => ..=1e38,
         /// Log-probabilities of the sampling policy: a forward pass of the trainer, or the sampler's own.
         old_log_probs: OldLogProbs = OldLogProbs::Recompute,
         /// Weigh the loss by the ratio of the trainer's to the sampler's probabilities, of each token or of
         /// the whole response; ratios above the cap are cut ("truncate") or dropped ("mask").
         rollout_correction: CorrectionMode = CorrectionMode::None,
         /// The largest such weight.
-        rollout_correction_cap: f64 = 2.0,
+        rollout_correction_cap: f64 = 2.0 => ..=1e9,
         /// Compute a layer's activations again in its backward pass instead of keeping them.
         recompute: Recompute = Recompute::Auto,
         /// With recompute = "auto": GiB that the activations of all layers of a micro-batch may take before they are computed again. Raise it
         /// where the device has room.
-        activation_memory_gib: f64 = 4.0,
+        activation_memory_gib: f64 = 4.0 => ..=1e5,
     }
     sections {
         /// AdamW.
@@ -131,21 +131,21 @@ section! {
     /// AdamW and its learning rate.
     pub struct Optim {
         /// Learning rate after the warm-up.
-        lr: f64 = 1e-6,
+        lr: f64 = 1e-6 => ..=1e38,
         /// Decay of the two moments.
         betas: [f64; 2] = [0.9, 0.999],
         /// Added to the root of the second moment.
-        eps: f64 = 1e-8,
+        eps: f64 = 1e-8 => ..=1e6,
         /// Decoupled weight decay of matrices; norms and biases have none.
-        weight_decay: f64 = 1e-2,
+        weight_decay: f64 = 1e-2 => ..=1e6,
         /// Optimizer steps of linear warm-up.
-        lr_warmup_steps: usize = 0,
+        lr_warmup_steps: usize = 0 => 0..=1_000_000_000_000,
         /// Warm-up as a share of all optimizer steps; instead of `lr_warmup_steps`.
-        lr_warmup_ratio: f64 = 0.0,
+        lr_warmup_ratio: f64 = 0.0 => ..=1.0,
         /// The learning rate after the warm-up.
         lr_scheduler_type: LrScheduler = LrScheduler::Constant,
         /// Cosine: the share of `lr` at the end.
-        min_lr_ratio: f64 = 0.0,
+        min_lr_ratio: f64 = 0.0 => ..=1.0,
         /// Keep the weights in 32 bits beside a 16-bit model, so that small updates are not lost.
         master_weights: bool = true,
         /// Number format of the moments.

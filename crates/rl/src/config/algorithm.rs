@@ -44,17 +44,17 @@ section! {
         /// How the rewards of a group become advantages.
         adv_estimator: Estimator = Estimator::Grpo,
         /// Discount of REINFORCE++'s return.
-        discount: f64 = 1.0,
+        discount: f64 = 1.0 => ..=1.0,
         /// How an advantage is spread over the tokens of its response.
         shaping: ShapingKind = ShapingKind::None,
         /// VGPO: "paper" computes the printed equations, "released" what the authors' code computes.
         variant: Variant = Variant::Paper,
         /// VGPO, equation (5): strength of the compensation of late tokens.
-        beta: f64 = 0.3,
+        beta: f64 = 0.3 => ..=1e6,
         /// VGPO, equation (6): share of the response, from its end, that may be compensated.
-        gamma: f64 = 0.5,
+        gamma: f64 = 0.5 => ..=1.0,
         /// VGPO, equation (6): share of those tokens that pass the gate, the most visual first.
-        kappa: f64 = 0.2,
+        kappa: f64 = 0.2 => ..=1.0,
         /// VGPO: growth of the compensation along the response.
         schedule: Schedule = Schedule::Linear,
         /// VGPO, equations (7)-(8): weigh the tokens within a response.
@@ -76,22 +76,22 @@ section! {
         /// Estimator of the KL divergence.
         kl_penalty: KlPenalty = KlPenalty::LowVarKl,
         /// Weight of the KL term.
-        kl_coef: f64 = 1e-2,
+        kl_coef: f64 = 1e-2 => ..=1e6,
         /// Fixed or adaptive weight.
         kl_type: KlType = KlType::Fixed,
         /// Adaptive: the KL divergence to steer to.
-        kl_target: f64 = 0.1,
+        kl_target: f64 = 0.1 => ..=1e6,
         /// Adaptive: responses over which the weight adapts; more is slower.
-        kl_horizon: f64 = 10_000.0,
+        kl_horizon: f64 = 10_000.0 => ..=1e12,
         /// Keep only prompts whose group is neither all right nor all wrong (DAPO's dynamic sampling).
         online_filtering: bool = false,
         /// The part of the reward whose group mean is looked at: "overall", "accuracy", "format", "overlong", or a
         /// metric of the reward command.
         filter_key: String = String::from("accuracy"),
         /// Keep a group whose mean lies above this.
-        filter_low: f64 = 0.01,
+        filter_low: f64 = 0.01 => ..=1e9,
         /// Keep a group whose mean lies below this.
-        filter_high: f64 = 0.99,
+        filter_high: f64 = 0.99 => ..=1e9,
         /// Of those, drop groups whose responses all earned the same reward: compared with one another they have no
         /// advantage.
         filter_zero_variance: bool = false,
@@ -119,15 +119,15 @@ section! {
     /// each response, with a perturbed image.
     pub struct Vppo {
         /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
-        mask_probability: f64 = 0.5,
+        mask_probability: f64 = 0.5 => ..=1.0,
         /// Learn only from the tokens that depend most on the image.
         token_filtering: bool = true,
         /// Share of the tokens of a response that is kept.
-        keep_share: f64 = 0.4,
+        keep_share: f64 = 0.4 => ..=1.0,
         /// Weigh responses by their mean visual dependency.
         trajectory_shaping: bool = true,
         /// Weight of the least dependent response; the greatest follows from a mean weight of 1.
-        beta_min: f64 = 0.9,
+        beta_min: f64 = 0.9 => ..=1.0,
     }
 }
 
@@ -138,9 +138,9 @@ section! {
     pub struct Pgpo {
         /// Dependency on the image, normalised to 0..=1, below which a token is suppressed and from which on it is
         /// amplified.
-        tau: f64 = 0.4,
+        tau: f64 = 0.4 => ..=1.0,
         /// Strength of the amplification.
-        beta: f64 = 2.0,
+        beta: f64 = 2.0 => ..=1e6,
     }
 }
 
@@ -150,9 +150,9 @@ section! {
     /// 1)). The paper's base is GRPO with `actor.loss_avg_mode = "seq"` and a KL term of 0.001.
     pub struct Pepo {
         /// Strength of the entropy gate.
-        gate_alpha: f64 = 0.05,
+        gate_alpha: f64 = 0.05 => ..=1.0,
         /// Temperature of the softmax over the tokens of a response; the released 3B runs use 1.8.
-        gate_temperature: f64 = 1.0,
+        gate_temperature: f64 = 1.0 => ..=1e6,
     }
 }
 
@@ -161,15 +161,15 @@ section! {
     /// are weighted by how they depend on the picture, reasoning tokens by how they depend on the description before them. It needs two more forward passes over each response.
     pub struct Srpo {
         /// Strength of the weights.
-        lambda: f64 = 1.0,
+        lambda: f64 = 1.0 => ..=1e6,
         /// The largest weight; the smallest is its inverse.
-        bound: f64 = 2.0,
+        bound: f64 = 2.0 => ..=1e6,
         /// How a token's dependency is read from its log-probability with and without what it should rest on: "k3", a
         /// divergence, or "log_ratio", the signed difference, which is high only where that makes the token likelier
         /// ("consistency"). Both are readings of the abstract.
         dependency: DependencyKind = DependencyKind::K3,
         /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
-        mask_probability: f64 = 0.5,
+        mask_probability: f64 = 0.5 => ..=1.0,
     }
 }
 
@@ -191,14 +191,14 @@ section! {
     pub struct Papo {
         /// gamma: weight of the divergence between log-probabilities with the image and with the masked one,
         /// which is maximised. 0: off. The paper uses 0.01 and 0.02; at 0.04 training collapses.
-        kl_prcp_coef: f64 = 0.0,
+        kl_prcp_coef: f64 = 0.0 => ..=1e6,
         /// eta 1: weight of the entropy with the image, which is minimised.
-        ori_entropy_loss_coef: f64 = 0.0,
+        ori_entropy_loss_coef: f64 = 0.0 => ..=1e6,
         /// eta 2: weight of the entropy with the masked image. It stands in the reported loss; its log-probabilities
         /// are constants, as in the released code, so it has no gradient, and is refused without `kl_prcp_coef`.
-        aug_entropy_loss_coef: f64 = 0.0,
+        aug_entropy_loss_coef: f64 = 0.0 => ..=1e6,
         /// Probability that a 14x14 pixel block of the masked image is blacked out.
-        mask_probability: f64 = 0.6,
+        mask_probability: f64 = 0.6 => ..=1.0,
     }
 }
 
@@ -214,7 +214,7 @@ section! {
         /// VPPO and SRPO resized, PAPO stored.
         align: AlignChoice = AlignChoice::Published,
         /// Standard deviation of the noise, where black is 0 and white 1.
-        sigma: f64 = 0.5,
+        sigma: f64 = 0.5 => ..=1e6,
         /// A new draw for each "response", one for each "prompt" (cheaper: its responses share the pass), or as
         /// "published": VPPO and SRPO a response, PAPO a prompt.
         draw: DrawChoice = DrawChoice::Published,

@@ -25,7 +25,7 @@ impl std::fmt::Display for Problem {
 
 /// Collects problems so that all of them are told at once.
 #[derive(Default)]
-pub(super) struct Checks(pub(super) Vec<Problem>);
+pub(crate) struct Checks(pub(crate) Vec<Problem>);
 
 impl Checks {
     /// A problem of `keys` unless `good`.
@@ -35,8 +35,11 @@ impl Checks {
         }
     }
 
-    pub fn at_least_one(&mut self, value: usize, key: &str) {
-        self.need(value >= 1, &[key], "must be at least 1, is 0");
+    /// A number outside its declared range, unless something is said of that key already.
+    pub fn out_of_range(&mut self, key: String, reason: String) {
+        if !self.0.iter().any(|problem| problem.keys == [key.as_str()]) {
+            self.0.push(Problem { keys: vec![key], reason });
+        }
     }
 
     pub fn positive(&mut self, value: f64, key: &str) {
@@ -70,6 +73,12 @@ impl Checks {
                 file.weight() > 0.0,
                 &[&key],
                 format!("has weight {}; a weight must be above 0, or leave the file out", file.weight()),
+            );
+            let most = ::data::dataset::LARGEST_WEIGHT;
+            self.need(
+                file.weight().is_nan() || file.weight() <= most,
+                &[&key],
+                format!("has weight {}; a weight must be at most {most}", file.weight()),
             );
         }
     }

@@ -29,7 +29,8 @@ section! {
         id_key: String = String::from("id"),
         /// Column of the task's name, for metrics by task, where there is one.
         task_key: String = String::from("task"),
-        /// Folder that relative image paths start from. Empty: the folder of the data file.
+        /// Folder that relative image paths start from, and that no image path may leave (docs/limits.md). Empty: the folder of the
+        /// data file.
         image_dir: String = String::new(),
         /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none", or a Jinja
         /// file that uses `content`.
@@ -37,25 +38,25 @@ section! {
         /// System message in front of each prompt. Empty: the chat template's own.
         system_prompt: String = String::new(),
         /// Longest prompt in tokens, images included.
-        max_prompt_length: usize = 2048,
+        max_prompt_length: usize = 2048 => 1..=1_048_576,
         /// Longest response in tokens; generation stops there.
-        max_response_length: usize = 2048,
+        max_response_length: usize = 2048 => 1..=1_048_576,
         /// Prompts in one training step, each answered `rollout.n` times.
-        rollout_batch_size: usize = 512,
+        rollout_batch_size: usize = 512 => 1..=1_048_576,
         /// Validation prompts generated together; it changes speed and memory, not the result.
-        val_batch_size: usize = 512,
+        val_batch_size: usize = 512 => 1..=1_048_576,
         /// Validate on the first so many rows only. 0: all.
-        val_max_samples: usize = 0,
+        val_max_samples: usize = 0 => 0..=1_000_000_000_000,
         /// Visit the training rows in a new random order each epoch.
         shuffle: bool = true,
         /// Seed of that order.
-        seed: u64 = 1,
+        seed: u64 = 1 => 0..=i64::MAX as u64,
         /// Images with fewer pixels are enlarged to this many before the image processor resizes them within the limits of the
         /// model folder (EasyR1's process_image). 0: none is.
-        min_pixels: usize = 262_144,
+        min_pixels: usize = 262_144 => 0..=268_435_456,
         /// Images with more pixels are reduced to this many before the image processor resizes them within the limits of the
         /// model folder. 0: none is.
-        max_pixels: usize = 4_194_304,
+        max_pixels: usize = 4_194_304 => 0..=4_294_967_296,
         /// What becomes of transparency: "white" lays the image on white, as transformers does; "drop" drops the alpha channel, as
         /// PIL's convert("RGB") and EasyR1 do.
         alpha: Alpha = Alpha::White,

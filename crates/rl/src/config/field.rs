@@ -357,6 +357,10 @@ pub(crate) fn not_a_choice(text: &str, names: &[&str]) -> String {
 /// The candidate that a typo most likely meant: one with at most a third of its letters wrong (or two), or one
 /// that the word abbreviates or extends.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Nothing of that length is a typo, and the distance takes the product of both lengths.
+    if word.len() > 200 {
+        return None;
+    }
     let normal = word.to_lowercase().replace('-', "_");
     candidates
         .filter_map(|candidate| {

@@ -6,7 +6,7 @@
 
 mod actor;
 mod algorithm;
-mod checks;
+pub(crate) mod checks;
 mod convert;
 mod data;
 mod error;
@@ -157,6 +157,17 @@ impl Node for Config {
         self.reward.write("reward", out);
         self.trainer.write("trainer", out);
         self.stages.write("stages", out);
+    }
+
+    fn check(&self, _path: &str, checks: &mut checks::Checks) {
+        self.model.check("model", checks);
+        self.data.check("data", checks);
+        self.rollout.check("rollout", checks);
+        self.algorithm.check("algorithm", checks);
+        self.actor.check("actor", checks);
+        self.reward.check("reward", checks);
+        self.trainer.check("trainer", checks);
+        self.stages.check("stages", checks);
     }
 
     fn describe(_path: &str, out: &mut Vec<SectionDoc>) {

@@ -31,7 +31,7 @@ section! {
         /// the tokenizer and the image processor still come from `path`.
         init: Init = Init::Pretrained,
         /// Seed of the random weights, where there are any.
-        init_seed: u64 = 1,
+        init_seed: u64 = 1 => 0..=i64::MAX as u64,
         /// Keep the vision tower as it is and train only the decoder.
         freeze_vision_tower: bool = false,
     }

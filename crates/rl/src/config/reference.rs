@@ -30,10 +30,11 @@ pub fn reference() -> String {
     let mut out = String::from(INTRODUCTION);
     for section in Config::sections() {
         out.push_str(&format!("\n## `{}`\n\n{}\n\n", section.header, section.doc));
-        out.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
+        out.push_str("| key | type | default | range | meaning |\n|---|---|---|---|---|\n");
         for key in &section.keys {
             let default = if key.default.is_empty() { String::new() } else { format!("`{}`", key.default) };
-            out.push_str(&format!("| `{}` | {} | {default} | {} |\n", key.name, cell(&key.kind), cell(&key.doc)));
+            let (kind, doc) = (cell(&key.kind), cell(&key.doc));
+            out.push_str(&format!("| `{}` | {kind} | {default} | {} | {doc} |\n", key.name, key.range));
         }
     }
     out

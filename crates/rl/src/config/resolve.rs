@@ -30,7 +30,7 @@ impl Source {
     /// [`ConfigError::Unreadable`] when it cannot be read as UTF-8 text.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match guard::file::read_text(path, guard::limits().config_bytes) {
             Ok(text) => Ok(Self { name, text }),
             Err(error) => Err(ConfigError::Unreadable { name, reason: error.to_string() }),
         }

@@ -25,22 +25,22 @@ section! {
         /// What compares an answer with the reference.
         grader: Grader = Grader::Mathruler,
         /// Weight of a right answer in "math", "look_back" and "r1v".
-        accuracy_weight: f64 = 0.9,
+        accuracy_weight: f64 = 0.9 => ..=1e6,
         /// Weight of the right format in "math", "look_back" and "r1v".
-        format_weight: f64 = 0.1,
+        format_weight: f64 = 0.1 => ..=1e6,
         /// "numeric": largest difference, in shares of the reference answer (of 1 where that is smaller).
-        numeric_tolerance: f64 = 1e-4,
+        numeric_tolerance: f64 = 1e-4 => ..=1e6,
         /// The penalty for length (DAPO's, with any `reward_type`) grows over so many tokens before
         /// `data.max_response_length`. 0: no penalty.
-        overlong_buffer_length: usize = 0,
+        overlong_buffer_length: usize = 0 => 0..=1_048_576,
         /// Weight of that penalty.
-        overlong_penalty_factor: f64 = 1.0,
+        overlong_penalty_factor: f64 = 1.0 => ..=1e6,
         /// A program of yours and its arguments. It reads JSON lines on its standard input and answers each
         /// with one; `overall` is the reward, other numbers become metrics (docs/grading.md). Empty: the rules above.
         command: Vec<String> = Vec::new(),
         /// Seconds that program has for one batch, its start included; then it is killed, and started again once.
-        command_timeout_s: f64 = 60.0,
+        command_timeout_s: f64 = 60.0 => ..=3.2e7,
         /// Responses sent to that program before its answers are awaited.
-        command_batch_size: usize = 256,
+        command_batch_size: usize = 256 => 1..=1_048_576,
     }
 }

@@ -1,6 +1,43 @@
 //! Sections: one declaration gives the struct, its defaults, its reader, its printer and its reference.
 
+use std::fmt::Display;
+use std::ops::{RangeInclusive, RangeToInclusive};
+
 use toml::Value;
+
+use super::checks::Checks;
+
+/// The values that a numeric key may have: from one number to another, or up to one.
+pub(crate) trait Bounds<T> {
+    /// As the reference shows it.
+    fn text(&self) -> String;
+    /// What is wrong with a value, `None` where nothing is.
+    fn problem(&self, value: &T) -> Option<String>;
+}
+
+impl<T: PartialOrd + Display> Bounds<T> for RangeInclusive<T> {
+    fn text(&self) -> String {
+        format!("{} to {}", self.start(), self.end())
+    }
+    fn problem(&self, value: &T) -> Option<String> {
+        let (low, high) = (self.start(), self.end());
+        match value {
+            value if value < low => Some(format!("must be at least {low}, is {value} (the range is {low} to {high})")),
+            value if value > high => Some(format!("must be at most {high}, is {value} (the range is {low} to {high})")),
+            _ => None,
+        }
+    }
+}
+
+// The lower end of a share or a weight, which may be open, is checked with what depends on it.
+impl Bounds<f64> for RangeToInclusive<f64> {
+    fn text(&self) -> String {
+        format!("up to {:?}", self.end)
+    }
+    fn problem(&self, value: &f64) -> Option<String> {
+        (*value > self.end).then(|| format!("must be at most {:?}, is {value:?}", self.end))
+    }
+}
 
 /// One key of a section, as the reference shows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +48,8 @@ pub struct KeyDoc {
     pub kind: String,
     /// The default, as TOML.
     pub default: String,
+    /// The smallest and largest value of a number.
+    pub range: String,
     /// What it means.
     pub doc: String,
 }
@@ -59,6 +98,8 @@ pub(crate) trait Node {
     fn apply_text(&mut self, path: &str, rest: &[&str], text: &str) -> Result<(), KeyError>;
     /// Prints the node as TOML, each key under its documentation.
     fn write(&self, path: &str, out: &mut String);
+    /// Collects the numbers that lie outside their ranges.
+    fn check(&self, path: &str, checks: &mut Checks);
     /// Lists the node's sections for the reference.
     fn describe(path: &str, out: &mut Vec<SectionDoc>);
 }
@@ -94,12 +135,13 @@ pub(crate) fn write_comment(text: &str, out: &mut String) {
     }
 }
 
-/// Declares a section. The doc comments become the comments of the printed file and of the reference.
+/// Declares a section. The doc comments become the comments of the printed file and of the reference; a number has a range after
+/// `=>`, which bounds memory, time and every product of sizes.
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*
         pub struct $name:ident {
-            $( $(#[doc = $kdoc:literal])* $key:ident : $type:ty = $default:expr, )*
+            $( $(#[doc = $kdoc:literal])* $key:ident : $type:ty = $default:expr $( => $range:expr )?, )*
         }
         $( sections { $( $(#[doc = $sdoc:literal])* $sub:ident : $sub_type:ty, )* } )?
     ) => {
@@ -132,6 +174,7 @@ macro_rules! section {
                     name: stringify!($key),
                     kind: <$type as $crate::config::field::Field>::kind(),
                     default: $crate::config::field::Field::to_text(&defaults.$key),
+                    range: Vec::<String>::from([$( $crate::config::section::Bounds::<$type>::text(&($range)) )?]).concat(),
                     doc: $crate::config::section::paragraph(&[$( $kdoc ),*]),
                 }, )*]
             }
@@ -226,6 +269,17 @@ macro_rules! section {
                     &$crate::config::section::join(path, stringify!($sub)),
                     out,
                 ); )* )?
+            }
+
+            #[allow(unused_variables, unused_imports)]
+            fn check(&self, path: &str, checks: &mut $crate::config::checks::Checks) {
+                use $crate::config::section::{Bounds, join};
+                $( $(
+                    if let Some(reason) = Bounds::<$type>::problem(&($range), &self.$key) {
+                        checks.out_of_range(join(path, stringify!($key)), reason);
+                    }
+                )? )*
+                $( $( $crate::config::section::Node::check(&self.$sub, &join(path, stringify!($sub)), checks); )* )?
             }
 
             fn describe(path: &str, out: &mut Vec<$crate::config::section::SectionDoc>) {

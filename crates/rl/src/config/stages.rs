@@ -3,6 +3,7 @@
 use ::data::DataSpec;
 use toml::Value;
 
+use super::checks::Checks;
 use super::field::{Field, mismatch, not_a_choice};
 use super::section::{KeyDoc, KeyError, Node, SectionDoc, join, paragraph, section, write_comment};
 
@@ -12,23 +13,23 @@ section! {
         /// Name in logs.
         name: String = String::from("sft"),
         /// Optimizer steps. Required.
-        steps: usize = 0,
+        steps: usize = 0 => 1..=1_000_000_000_000,
         /// Training data of this stage. Empty: `data.train_files`.
         train_files: Vec<DataSpec> = Vec::new(),
         /// Samples in one optimizer step.
-        batch_size: usize = 48,
+        batch_size: usize = 48 => 1..=65_536,
         /// Longest worked response in tokens, its end token included; a row with a longer one is set aside.
-        max_response_length: usize = 8192,
+        max_response_length: usize = 8192 => 1..=1_048_576,
         /// Learning rate.
-        lr: f64 = 1e-3,
+        lr: f64 = 1e-3 => ..=1e38,
         /// Optimizer steps of linear warm-up.
-        lr_warmup_steps: usize = 0,
+        lr_warmup_steps: usize = 0 => 0..=1_000_000_000_000,
         /// Decoupled weight decay.
-        weight_decay: f64 = 0.0,
+        weight_decay: f64 = 0.0 => ..=1e6,
         /// Stop when the greedy accuracy on `data.val_files` reaches this. 0: run all steps.
-        until_accuracy: f64 = 0.0,
+        until_accuracy: f64 = 0.0 => ..=1.0,
         /// With `until_accuracy`: steps between two looks.
-        check_freq: usize = 20,
+        check_freq: usize = 20 => 1..=1_000_000_000_000,
     }
 }
 
@@ -38,7 +39,7 @@ section! {
         /// Name in logs.
         name: String = String::from("rl"),
         /// Training steps. 0: as `trainer.max_steps` and `trainer.total_epochs` say.
-        steps: usize = 0,
+        steps: usize = 0 => 0..=1_000_000_000_000,
         /// Training data of this stage. Empty: `data.train_files`.
         train_files: Vec<DataSpec> = Vec::new(),
     }
@@ -161,6 +162,16 @@ impl Node for Vec<Stage> {
         }
     }
 
+    fn check(&self, path: &str, checks: &mut Checks) {
+        for (index, stage) in self.iter().enumerate() {
+            let path = join(path, &index.to_string());
+            match stage {
+                Stage::Sft(stage) => stage.check(&path, checks),
+                Stage::Rl(stage) => stage.check(&path, checks),
+            }
+        }
+    }
+
     fn describe(path: &str, out: &mut Vec<SectionDoc>) {
         for (kind, doc, keys) in
             [("sft", SftStage::DOC, SftStage::key_docs()), ("rl", RlStage::DOC, RlStage::key_docs())]
@@ -169,6 +180,7 @@ impl Node for Vec<Stage> {
                 name: KIND,
                 kind: format!("\"{kind}\""),
                 default: String::new(),
+                range: String::new(),
                 doc: KIND_DOC.to_string(),
             }];
             all.extend(keys);

@@ -43,28 +43,28 @@ section! {
         /// A name for the run; where it is given the run folder is a folder of this name in `output_dir`.
         experiment_name: String = String::new(),
         /// Passes over the training data.
-        total_epochs: usize = 1,
+        total_epochs: usize = 1 => 0..=1_000_000,
         /// Training steps, however many epochs that makes. 0: as `total_epochs` says.
-        max_steps: usize = 0,
+        max_steps: usize = 0 => 0..=1_000_000_000_000,
         /// With `algorithm.online_filtering`: rounds of generation for one batch. After them a batch that is not
         /// full is trained on as it is, and an empty one is a step without an update, both with a warning. 0: no
         /// limit.
-        max_try_make_batch: usize = 20,
+        max_try_make_batch: usize = 20 => 0..=1_000_000,
         /// Validate each so many steps. 0: only where `val_before_train` says and at the end.
-        val_freq: usize = 0,
+        val_freq: usize = 0 => 0..=1_000_000_000_000,
         /// Validate before the first step.
         val_before_train: bool = true,
         /// Validation responses that are kept in full in each validation.
-        val_generations_to_log: usize = 3,
+        val_generations_to_log: usize = 3 => 0..=1_048_576,
         /// Checkpoint each so many steps. 0: only at the end and when interrupted.
-        save_freq: usize = 0,
+        save_freq: usize = 0 => 0..=1_000_000_000_000,
         /// Checkpoints kept, the newest. 0: all.
-        save_limit: usize = 3,
+        save_limit: usize = 3 => 0..=1_000_000,
         /// "auto": go on from the newest checkpoint in the run folder that can be read, where there is one. "none":
         /// start anew. Otherwise the folder of a checkpoint.
         resume: String = String::from("auto"),
         /// Seed of sampling and of masks.
-        seed: u64 = 1,
+        seed: u64 = 1 => 0..=i64::MAX as u64,
         /// The device library; "auto" takes the fastest that was compiled in.
         backend: Backend = Backend::Auto,
         /// Number format of weights and activations; "auto" is bf16 where the backend computes in it.

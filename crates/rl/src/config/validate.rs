@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
 use super::field::Choice;
+use super::section::Node as _;
 use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
 use crate::loss::{CorrectionMode, KlType, LossAvgMode, LossType};
 use crate::shaping::ShapingKind;
@@ -11,8 +12,8 @@ use ::reward::RewardType;
 
 /// Above this a clip of a sequence ratio never acts.
 const LARGEST_SEQUENCE_CLIP: f64 = 0.1;
-/// A year.
-const LONGEST_TIMEOUT_S: f64 = 3.2e7;
+/// Responses of one step or of one part of a validation, which are in memory together.
+const MOST_RESPONSES: usize = 1 << 24;
 
 impl Config {
     /// Every value out of range and every contradiction; [`resolve`](super::resolve) calls it.
@@ -30,6 +31,7 @@ impl Config {
         self.check_reward(&mut checks);
         self.check_trainer(&mut checks);
         self.check_stages(&mut checks);
+        self.check("", &mut checks);
         if checks.0.is_empty() {
             // The parts check themselves as well, with a range that was tightened there but not here.
             self.check_parts(&mut checks);
@@ -105,10 +107,6 @@ impl Config {
         ] {
             checks.need(!value.is_empty(), &[key], "is empty");
         }
-        checks.at_least_one(data.max_prompt_length, "data.max_prompt_length");
-        checks.at_least_one(data.max_response_length, "data.max_response_length");
-        checks.at_least_one(data.rollout_batch_size, "data.rollout_batch_size");
-        checks.at_least_one(data.val_batch_size, "data.val_batch_size");
         checks.need(
             data.max_pixels == 0 || data.min_pixels <= data.max_pixels,
             &["data.min_pixels", "data.max_pixels"],
@@ -118,14 +116,20 @@ impl Config {
 
     fn check_rollout(&self, checks: &mut Checks) {
         let rollout = &self.rollout;
-        checks.at_least_one(rollout.n, "rollout.n");
+        for (n, key, prompts, other) in [
+            (rollout.n, "rollout.n", self.data.rollout_batch_size, "data.rollout_batch_size"),
+            (rollout.val_n, "rollout.val_n", self.data.val_batch_size, "data.val_batch_size"),
+        ] {
+            checks.need(
+                n.checked_mul(prompts).is_some_and(|responses| responses <= MOST_RESPONSES),
+                &[key, other],
+                format!("{n} responses to each of {prompts} prompts are more than {MOST_RESPONSES} at once"),
+            );
+        }
         checks.positive(rollout.temperature, "rollout.temperature");
         checks.positive_share(rollout.top_p, "rollout.top_p");
         checks.positive_share(rollout.val_top_p, "rollout.val_top_p");
         checks.not_negative(rollout.val_temperature, "rollout.val_temperature");
-        checks.at_least_one(rollout.val_n, "rollout.val_n");
-        checks.at_least_one(rollout.max_batch_rows, "rollout.max_batch_rows");
-        checks.at_least_one(rollout.prefill_token_budget, "rollout.prefill_token_budget");
         checks.not_negative(rollout.image_cache_gib, "rollout.image_cache_gib");
         checks.need(
             rollout.val_n <= 1 || rollout.val_temperature > 0.0,
@@ -172,7 +176,7 @@ impl Config {
         if algorithm.kl_type == KlType::Adaptive {
             checks.positive(algorithm.kl_target, "algorithm.kl_target");
             // The factor of a step is 1 +- 0.2 responses / horizon.
-            let least = 0.2 * (self.data.rollout_batch_size * self.rollout.n) as f64;
+            let least = 0.2 * self.data.rollout_batch_size as f64 * self.rollout.n as f64;
             checks.need(
                 algorithm.kl_horizon > least,
                 &["algorithm.kl_horizon"],
@@ -294,9 +298,6 @@ impl Config {
 
     fn check_actor(&self, checks: &mut Checks) {
         let actor = &self.actor;
-        checks.at_least_one(actor.global_batch_size, "actor.global_batch_size");
-        checks.at_least_one(actor.micro_batch_tokens, "actor.micro_batch_tokens");
-        checks.at_least_one(actor.ppo_epochs, "actor.ppo_epochs");
         let update = self.update_batch_size();
         checks.need(
             update == 0 || self.data.rollout_batch_size.is_multiple_of(update),
@@ -398,12 +399,7 @@ impl Config {
             &["reward.overlong_buffer_length", "reward.command"],
             "a reward command says the whole reward and gets each response's length; set the buffer to 0",
         );
-        checks.at_least_one(reward.command_batch_size, "reward.command_batch_size");
-        checks.need(
-            reward.command_timeout_s > 0.0 && reward.command_timeout_s <= LONGEST_TIMEOUT_S,
-            &["reward.command_timeout_s"],
-            format!("must be above 0 and at most a year, is {}", reward.command_timeout_s),
-        );
+        checks.positive(reward.command_timeout_s, "reward.command_timeout_s");
         if reward.command.is_empty() {
             self.check_prompt_against_reward(checks);
         } else {
@@ -490,10 +486,6 @@ impl Config {
             checks.files(stage.train_files(), &key("train_files"));
             match stage {
                 Stage::Sft(stage) => {
-                    checks.at_least_one(stage.steps, &key("steps"));
-                    checks.at_least_one(stage.batch_size, &key("batch_size"));
-                    checks.at_least_one(stage.max_response_length, &key("max_response_length"));
-                    checks.at_least_one(stage.check_freq, &key("check_freq"));
                     checks.positive(stage.lr, &key("lr"));
                     checks.not_negative(stage.weight_decay, &key("weight_decay"));
                     checks.share(stage.until_accuracy, &key("until_accuracy"));

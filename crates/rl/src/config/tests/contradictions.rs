@@ -26,7 +26,10 @@ fn each_contradiction_has_its_reason() {
             &["data.min_pixels=5000", "data.max_pixels=4000"],
             "data.min_pixels, data.max_pixels: min_pixels (5000) is above max_pixels (4000)",
         ),
-        (&["data.max_response_length=0"], "data.max_response_length: must be at least 1, is 0"),
+        (
+            &["data.max_response_length=0"],
+            "data.max_response_length: must be at least 1, is 0 (the range is 1 to 1048576)",
+        ),
         (&["rollout.temperature=0"], "rollout.temperature: must be above 0, is 0"),
         (&["rollout.top_p=1.5"], "rollout.top_p: must be above 0 and at most 1, is 1.5"),
         (
@@ -177,7 +180,7 @@ fn each_contradiction_has_its_reason() {
              \\boxed{}",
         ),
         (&["reward.command=[\"\"]"], "reward.command: names no program; the first element is the program"),
-        (&["reward.command_timeout_s=0"], "reward.command_timeout_s: must be above 0 and at most a year, is 0"),
+        (&["reward.command_timeout_s=0"], "reward.command_timeout_s: must be above 0, is 0"),
         (
             &["trainer.experiment_name=a/b"],
             "trainer.experiment_name: \"a/b\" is a path; the name of a folder is needed, and output_dir says where",
@@ -202,7 +205,10 @@ fn stages_are_checked() {
         Err(ConfigError::Invalid(problems)) => problems.iter().map(|p| p.to_string()).collect::<Vec<_>>(),
         other => panic!("{stages} gave {other:?}"),
     };
-    assert_eq!(check("[[stages]]\nstage = \"sft\"\n"), ["stages.0.steps: must be at least 1, is 0"]);
+    assert_eq!(
+        check("[[stages]]\nstage = \"sft\"\n"),
+        ["stages.0.steps: must be at least 1, is 0 (the range is 1 to 1000000000000)"]
+    );
     assert_eq!(
         check("[[stages]]\nstage = \"sft\"\nsteps = 1\nuntil_accuracy = 0.5\n"),
         [
@@ -229,7 +235,7 @@ fn all_problems_are_told_at_once() {
     assert_eq!(
         error,
         "the configuration cannot be used:\n  rollout.temperature: must be above 0, is -1\n  actor.ppo_epochs: must be at \
-         least 1, is 0"
+         least 1, is 0 (the range is 1 to 1000)"
     );
 }
 
@@ -260,4 +266,60 @@ fn what_disappoints_is_a_warning() {
         ]
     );
     assert!(warnings(&["actor.loss_type=sapo", "actor.loss_avg_mode=seq"]).is_empty());
+}
+
+#[test]
+fn every_number_has_a_range() {
+    let mut numbers = 0;
+    for section in Config::sections() {
+        for key in section.keys.iter().filter(|key| ["integer", "number"].contains(&key.kind.as_str())) {
+            assert!(!key.range.is_empty(), "{} {} is declared without a range", section.header, key.name);
+            numbers += 1;
+        }
+    }
+    assert!(numbers > 60, "{numbers}");
+}
+
+/// The largest number that TOML can write, in every key that holds one, and numbers of which only the product is too large.
+#[test]
+fn numbers_beyond_their_range_are_named() {
+    for (prefix, sections) in [("", Config::sections()), ("stages.0.", Config::sections())] {
+        for section in sections {
+            let header = section.header.trim_matches(['[', ']']);
+            if (header == "stages") == prefix.is_empty() {
+                continue;
+            }
+            for key in &section.keys {
+                let name =
+                    if prefix.is_empty() { format!("{header}.{}", key.name) } else { format!("{prefix}{}", key.name) };
+                let seed = key.name.ends_with("seed");
+                let value = match key.kind.as_str() {
+                    "integer" if !seed => "9223372036854775807",
+                    "number" => "1e300",
+                    _ => continue,
+                };
+                let kind = if section.keys[0].kind.contains("sft") { "sft" } else { "rl" };
+                let steps = if kind == "sft" && key.name != "steps" { "steps = 1\n" } else { "" };
+                let stages =
+                    format!("[[stages]]\nstage = \"{kind}\"\n{steps}[[stages]]\nstage = \"rl\"\nname = \"last\"\n");
+                let sources = [Source::new("small.toml", SMALL), Source::new("stages.toml", stages)];
+                let files = if prefix.is_empty() { &sources[..1] } else { &sources[..] };
+                let said = match resolve(files, &[format!("{name}={value}")]) {
+                    Err(ConfigError::Invalid(problems)) => problems,
+                    other => panic!("{name}={value} gave {other:?}"),
+                };
+                assert!(said.iter().any(|p| p.keys[0] == name), "{name}={value} is not named: {said:?}");
+            }
+        }
+    }
+    for (override_, message) in [
+        ("rollout.n=1000000000", "rollout.n: must be at most 65536, is 1000000000 (the range is 1 to 65536)"),
+        ("actor.optim.lr=1e39", "actor.optim.lr: must be at most 1e38, is 1e39"),
+    ] {
+        assert!(problems(&[override_]).contains(&message.to_string()), "{:?}", problems(&[override_]));
+    }
+    let said = problems(&["rollout.n=65536", "data.rollout_batch_size=1048576", "actor.global_batch_size=1048576"]);
+    let message =
+        "rollout.n, data.rollout_batch_size: 65536 responses to each of 1048576 prompts are more than 16777216 at once";
+    assert_eq!(said, [message]);
 }
