@@ -1,10 +1,11 @@
 //! The pixels of a run in the folder that it saves: transformers and vLLM resize once, a run twice.
 //!
-//! A run keeps pictures within its own limits and rounds each side to the nearest multiple of a token's side (`process_image`,
-//! then `smart_resize`, which has nothing left to do but round). A server has `smart_resize` alone, which rounds down at its upper
-//! limit and up at its lower one. With limits that are half a token's side wider, rounding down and up land where rounding to the
-//! nearest does: for square pictures, and mostly for others (docs/pixels.md has the shares). These limits are written
-//! where servers look for them, and the run's own beside them under [`KEY`], which transformers hands on and does not use.
+//! A run keeps pictures within its own limits and rounds each side to the nearest multiple of a token's side
+//! (`process_image`, then `smart_resize`, which has nothing left to do but round). A server has `smart_resize` alone,
+//! which rounds down at its upper limit and up at its lower one. With limits that are half a token's side wider,
+//! rounding down and up land where rounding to the nearest does: for square pictures, and mostly for others
+//! (docs/pixels.md has the shares). These limits are written where servers look for them, and the run's own beside
+//! them under [`KEY`], which transformers hands on and does not use.
 
 use std::path::Path;
 
@@ -44,8 +45,8 @@ pub fn one_resize(limits: &ImageLimits) -> (u64, u64) {
         _ if min_pixels == 0 => limits.min_pixels,
         side => {
             let (wished, to) = ((side - factor / 2.0).max(0.0).powi(2), rounded(side));
-            // So that the square comes out as in training, also where it lies between two multiples. Half a pixel a side is
-            // beyond what floating point can lose.
+            // So that the square comes out as in training, also where it lies between two multiples. Half a pixel a
+            // side is beyond what floating point can lose.
             let wished = if to > 0.0 { wished.min(to * to - to).max((to - factor).powi(2) + to) } else { wished };
             (wished as u64).max(limits.min_pixels)
         }
@@ -63,9 +64,9 @@ pub fn one_resize(limits: &ImageLimits) -> (u64, u64) {
     (least, most.max(least).max((limits.factor() * limits.factor()) as u64))
 }
 
-/// Writes `limits` into the processor settings of a model folder, so that a server sees the pictures as nearly as it can as the
-/// model was trained on them, and [`super::Processor::from_folder`] gives exactly `limits` again. A folder whose settings say all
-/// of it already stays as it is.
+/// Writes `limits` into the processor settings of a model folder, so that a server sees the pictures as nearly as it
+/// can as the model was trained on them, and [`super::Processor::from_folder`] gives exactly `limits` again. A folder
+/// whose settings say all of it already stays as it is.
 ///
 /// # Errors
 /// Settings that cannot be read or written.
@@ -104,8 +105,8 @@ pub fn write(dir: &Path, limits: &ImageLimits) -> Result<(), DataError> {
     Ok(())
 }
 
-/// `limits` as the settings of an image processor state them, with what [`write`] has left there. Where somebody has changed the
-/// limits since, theirs count.
+/// `limits` as the settings of an image processor state them, with what [`write`] has left there. Where somebody has
+/// changed the limits since, theirs count.
 pub(super) fn read(settings: &Map<String, Value>, limits: ImageLimits) -> Result<ImageLimits, String> {
     let Some(value) = settings.get(KEY).filter(|v| !v.is_null()) else { return Ok(limits) };
     let training = TrainingPixels::deserialize(value).map_err(|e| format!("{KEY} is not usable: {e}"))?;
