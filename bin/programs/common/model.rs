@@ -1,5 +1,5 @@
-//! The model of `--model`: a model folder, the run folder of `train`, or a checkpoint of a run; and how a run saw its pictures and
-//! asked its questions, which holds for its model unless a user says otherwise.
+//! The model of `--model`: a model folder, the run folder of `train`, or a checkpoint of a run; and how a run saw its
+//! pictures and asked its questions, which holds for its model unless a user says otherwise.
 
 use std::path::{Path, PathBuf};
 
@@ -76,7 +76,8 @@ impl Model {
     pub fn processor(&self, options: PictureOptions) -> Result<Processor, Failure> {
         let processor = Processor::from_folder(&self.folder)?;
         let own = processor.limits();
-        // The folder of a checkpoint says how its pictures were seen; one of an earlier version does not, but its run does.
+        // The folder of a checkpoint says how its pictures were seen; one of an earlier version does not, but its run
+        // does.
         let said = (own.run, own.alpha, own.exif_orientation);
         let (run, alpha, exif_orientation) = match &self.run {
             Some(run) if said == Default::default() => (run.pixels, run.alpha, run.exif_orientation),

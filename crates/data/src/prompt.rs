@@ -1,8 +1,9 @@
 //! From a sample to the prompt: format prompt, placeholders of pictures, chat template.
 //!
-//! A text says where its pictures stand in one of two ways. `<image>` takes the next picture of the row; there must be as many as
-//! pictures. `<image 1>`, `<image1>` or `<image_1>` (in any case) takes the picture of that number, counted from 1; a number may come back (the
-//! picture stands there again), and every picture must be named. A text that does both is refused, as no order is certain.
+//! A text says where its pictures stand in one of two ways. `<image>` takes the next picture of the row; there must
+//! be as many as pictures. `<image 1>`, `<image1>` or `<image_1>` (in any case) takes the picture of that number,
+//! counted from 1; a number may come back (the picture stands there again), and every picture must be named. A text
+//! that does both is refused, as no order is certain.
 
 use std::path::Path;
 
@@ -195,8 +196,8 @@ pub fn split_at_images(text: &str, images: usize) -> Result<Vec<Content>, String
     }
 }
 
-/// What can be said about a row without a template or tokenizer: its problem, its answer, and its placeholders, which must fit
-/// its pictures.
+/// What can be said about a row without a template or tokenizer: its problem, its answer, and its placeholders, which
+/// must fit its pictures.
 ///
 /// # Errors
 /// A [`BadRow`] naming what is wrong.

@@ -246,11 +246,11 @@ fn a_saved_folder_says_how_its_pictures_were_seen() {
     let run = read().with_limits(262_144, 1_003_520).unwrap();
     let run = run.with_picture_settings(Alpha::Drop, ExifOrientation::Ignore);
     serve(dir.path(), run.limits());
-    // (512 - 14)^2 and (sqrt(1003520) + 14)^2
-    let edges = json!({"shortest_edge": 248_004, "longest_edge": 1_031_765});
+    // (512 - 14)^2 and (1001 + 14)^2
+    let edges = json!({"shortest_edge": 248_004, "longest_edge": 1_030_225});
     for settings in [&file("preprocessor_config.json"), &file("processor_config.json")["image_processor"]] {
         assert_eq!(settings["size"], edges);
-        assert_eq!((&settings["min_pixels"], &settings["max_pixels"]), (&json!(248_004), &json!(1_031_765)));
+        assert_eq!((&settings["min_pixels"], &settings["max_pixels"]), (&json!(248_004), &json!(1_030_225)));
         assert_eq!(settings["training_pixels"]["max_pixels"], json!(1_003_520));
     }
     assert_eq!(read().limits(), run.limits());
@@ -280,6 +280,17 @@ fn a_saved_folder_says_how_its_pictures_were_seen() {
 #[test]
 fn what_is_written_for_servers_comes_close_to_training() {
     let folder = ImageLimits { min_pixels: 3136, max_pixels: 12_845_056, ..ImageLimits::default() };
+    // Squares, also of limits whose root lies between two multiples of 28: 70 and 98 pixels.
+    for (min_pixels, max_pixels) in [(5000, 8000), (4950, 9700), (9700, 20_000), (192_074, 2_244_624), (40_000, 0)] {
+        let trained = ImageLimits { run: RunPixels { min_pixels, max_pixels }, ..ImageLimits::default() };
+        let trained = ImageLimits { min_pixels: 784, max_pixels: 12_845_056, ..trained };
+        let (least, most) = serving::one_resize(&trained);
+        let served = ImageLimits { min_pixels: least, max_pixels: most, run: RunPixels::default(), ..trained.clone() };
+        for side in (20..2500).step_by(3) {
+            let grid = |limits: &ImageLimits| data::image::grid_of(side, side, limits).unwrap();
+            assert_eq!(grid(&served), grid(&trained), "{side} within {min_pixels}..{max_pixels}: {least}..{most}");
+        }
+    }
     for (min_pixels, max_pixels) in [(262_144, 4_194_304), (200_704, 1_003_520)] {
         let trained = ImageLimits { run: RunPixels { min_pixels, max_pixels }, ..folder.clone() };
         let (least, most) = serving::one_resize(&trained);

@@ -9,12 +9,12 @@ use super::RgbImage;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Alpha {
-    /// The picture is laid on white, as transformers' `convert_to_rgb` does with a picture that is handed to its processor:
-    /// black lines on a clear ground stay black lines on white.
+    /// The picture is laid on white, as transformers' `convert_to_rgb` does with a picture that is handed to its
+    /// processor: black lines on a clear ground stay black lines on white.
     #[default]
     White,
-    /// The alpha channel is dropped, as PIL's `convert("RGB")` does and with it EasyR1: what stands under clear pixels shows,
-    /// which is often black.
+    /// The alpha channel is dropped, as PIL's `convert("RGB")` does and with it EasyR1: what stands under clear
+    /// pixels shows, which is often black.
     Drop,
 }
 
@@ -59,8 +59,8 @@ pub(super) enum Transparency {
     },
 }
 
-/// `convert("RGB")`, with white under what is clear if `alpha` says so. `grey16`: the file is 16-bit grey, whose values PIL clips;
-/// other 16-bit files it reads by the high byte.
+/// `convert("RGB")`, with white under what is clear if `alpha` says so. `grey16`: the file is 16-bit grey, whose
+/// values PIL clips; other 16-bit files it reads by the high byte.
 pub(super) fn to_rgb(image: DynamicImage, grey16: bool, transparency: Transparency, alpha: Alpha) -> RgbImage {
     let (w, h) = (image.width(), image.height());
     let high = |v: u16| (v >> 8) as u8;
@@ -101,7 +101,8 @@ fn flatten(rgb: [u8; 3], a: u8, transparency: Transparency, alpha: Alpha) -> [u8
     }
 }
 
-/// PIL's `alpha_composite` over opaque white: the division by 255 is rounded in fixed point with 7 bits after the point.
+/// PIL's `alpha_composite` over opaque white: the division by 255 is rounded in fixed point with 7 bits after the
+/// point.
 fn on_white(rgb: [u8; 3], a: u8) -> [u8; 3] {
     let (a, clear) = (u32::from(a), 255 - u32::from(a));
     rgb.map(|v| {

@@ -51,8 +51,8 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
 }
 
 /// Decodes a PNG, JPEG, WebP, GIF, BMP or TIFF image; of an animation the first frame. What is clear becomes what
-/// [`ImageLimits::alpha`] says, the picture is turned as [`ImageLimits::exif_orientation`] says; 16-bit grey is clipped at 255,
-/// which is what PIL does and Qwen's processor sees.
+/// [`ImageLimits::alpha`] says, the picture is turned as [`ImageLimits::exif_orientation`] says; 16-bit grey is
+/// clipped at 255, which is what PIL does and Qwen's processor sees.
 ///
 /// # Errors
 /// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels, or a decoder that would take more memory or time

@@ -1,6 +1,6 @@
-//! How a picture is to be turned, found in its metadata as Pillow's `ImageOps.exif_transpose` finds it: the orientation tag of
-//! the EXIF block (JPEG APP1, PNG eXIf or a raw profile in text, WebP EXIF, TIFF itself), or else `tiff:Orientation` of the XMP
-//! block. No pixel is decoded. What cannot be read is no orientation.
+//! How a picture is to be turned, found in its metadata as Pillow's `ImageOps.exif_transpose` finds it: the
+//! orientation tag of the EXIF block (JPEG APP1, PNG eXIf or a raw profile in text, WebP EXIF, TIFF itself), or else
+//! `tiff:Orientation` of the XMP block. No pixel is decoded. What cannot be read is no orientation.
 
 use std::borrow::Cow;
 
@@ -16,8 +16,8 @@ pub enum ExifOrientation {
     /// Turned as they are meant to be looked at, as transformers' `load_image` does.
     #[default]
     Apply,
-    /// Left as they are stored, as PIL's `Image.open` gives them and with it EasyR1. (A TIFF is turned all the same: Pillow does
-    /// that when it opens one.)
+    /// Left as they are stored, as PIL's `Image.open` gives them and with it EasyR1. (A TIFF is turned all the same:
+    /// Pillow does that when it opens one.)
     Ignore,
 }
 
@@ -224,7 +224,8 @@ impl<'a> Ifd<'a> {
         Some(Self { data, big_endian, wide, at })
     }
 
-    /// The value of a tag; of several entries the first one that can be read. Entries behind the end of the data are missing.
+    /// The value of a tag; of several entries the first one that can be read. Entries behind the end of the data are
+    /// missing.
     fn get(&self, tag: u16) -> Option<Tag<'a>> {
         let (counter, entry, word) = if self.wide { (8, 20, 8) } else { (2, 12, 4) };
         let read = |at: usize, length: usize| self.data.get(at..at.checked_add(length)?);

@@ -2,8 +2,9 @@
 
 use super::alpha::Transparency;
 
-/// Colour and kind of the pixels that a decoder leaves clear: those of the transparent colour, and those of the screen that the
-/// first frame does not cover. Pillow fills these with the transparent colour, or with the first one where there is none.
+/// Colour and kind of the pixels that a decoder leaves clear: those of the transparent colour, and those of the
+/// screen that the first frame does not cover. Pillow fills these with the transparent colour, or with the first one
+/// where there is none.
 pub(super) fn uncovered(bytes: &[u8]) -> Transparency {
     let (index, palette) = first_frame(bytes).unwrap_or_default();
     let at = 3 * usize::from(index.unwrap_or(0));

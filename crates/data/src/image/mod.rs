@@ -34,8 +34,8 @@ pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// CLIP's channel standard deviations.
 pub const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
-/// The pixel limits of a run, EasyR1's `data.min_pixels` and `data.max_pixels`: what its `process_image` keeps a picture within
-/// before the image processor sees it. 0 is no limit.
+/// The pixel limits of a run, EasyR1's `data.min_pixels` and `data.max_pixels`: what its `process_image` keeps a
+/// picture within before the image processor sees it. 0 is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunPixels {
     /// Pictures with fewer pixels are enlarged to about this many; 0: none is.
@@ -200,8 +200,9 @@ pub fn process(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, ImageE
     Ok(patchify(&resize_bicubic(&resize_for_run(image, &plan), w, h), limits))
 }
 
-/// EasyR1's `process_image`: keeps a picture within the limits of the run ([`ImageLimits::run`]) and changes nothing else. Its
-/// result is what [`to_patches`] takes; a picture that is changed between the two (VPPO's blackout) goes through both.
+/// EasyR1's `process_image`: keeps a picture within the limits of the run ([`ImageLimits::run`]) and changes nothing
+/// else. Its result is what [`to_patches`] takes; a picture that is changed between the two (VPPO's blackout) goes
+/// through both.
 ///
 /// # Errors
 /// As [`process`].
@@ -209,8 +210,8 @@ pub fn process_image<'a>(image: &'a RgbImage, limits: &ImageLimits) -> Result<Co
     Ok(resize_for_run(image, &plan(image.width(), image.height(), limits)?))
 }
 
-/// What transformers' image processor makes of a picture that [`process_image`] has resized: `smart_resize` within the model
-/// folder's limits, normalisation, patches. The limits of the run are not applied again.
+/// What transformers' image processor makes of a picture that [`process_image`] has resized: `smart_resize` within
+/// the model folder's limits, normalisation, patches. The limits of the run are not applied again.
 ///
 /// # Errors
 /// As [`process`].

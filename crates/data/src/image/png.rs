@@ -1,5 +1,5 @@
-//! What PNG files need beside a decoder: their metadata and transparent colour as Pillow reads them, and the end of a file that
-//! was cut off behind the last pixel.
+//! What PNG files need beside a decoder: their metadata and transparent colour as Pillow reads them, and the end of a
+//! file that was cut off behind the last pixel.
 
 use std::borrow::Cow;
 use std::io::{Read, Write};
@@ -101,8 +101,8 @@ fn raw_profile(text: &[u8]) -> Option<Vec<u8>> {
     digits.chunks(2).map(|pair| Some((digit(pair[0])? << 4 | digit(*pair.get(1)?)?) as u8)).collect()
 }
 
-/// The one colour that the tRNS chunk of a grey or RGB file makes clear, in 8 bits as Pillow compares it: of a sample of more bits
-/// by its low byte, of one of 2 or 4 bits with what the pixels are scaled to.
+/// The one colour that the tRNS chunk of a grey or RGB file makes clear, in 8 bits as Pillow compares it: of a sample
+/// of more bits by its low byte, of one of 2 or 4 bits with what the pixels are scaled to.
 pub(super) fn clear_colour(bytes: &[u8]) -> Option<[u8; 3]> {
     let mut form = None;
     for (kind, data) in chunks(bytes).take_while(|(kind, _)| *kind != b"IDAT") {
@@ -124,9 +124,10 @@ pub(super) fn clear_colour(bytes: &[u8]) -> Option<[u8; 3]> {
     None
 }
 
-/// The file as it would be had it not been cut off, if all of its pixels are there: Pillow asks for no more. It does not look at
-/// the check sum of the pixels' chunks, and the end of the compressed stream may be missing; a chunk that begins behind the
-/// last pixel must be whole. Nothing for a file that Pillow refuses, or of more than `most` bytes of pixels.
+/// The file as it would be had it not been cut off, if all of its pixels are there: Pillow asks for no more. It does
+/// not look at the check sum of the pixels' chunks, and the end of the compressed stream may be missing; a chunk that
+/// begins behind the last pixel must be whole. Nothing for a file that Pillow refuses, or of more than `most` bytes
+/// of pixels.
 pub(super) fn mended(bytes: &[u8], most: u64) -> Option<Vec<u8>> {
     let mut all = chunks(bytes);
     let (_, head) = all.next().filter(|(kind, data)| *kind == b"IHDR" && data.len() == 13)?;

@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn the_run_s_limits_act_before_smart_resize_and_not_in_it() {
-        // 224 x 224 -> 512 x 512 -> 504 x 504, 36 x 36 patches; not 532 x 532, as the limit in smart_resize would make it.
+        // 224 x 224 -> 512 x 512 -> 504 x 504, 36 x 36 patches; not 532 x 532, as the limit in smart_resize would
+        // make it.
         let grid = |w, h, min, max| grid_of(w, h, &with_run(min, max)).unwrap();
         assert_eq!(grid(224, 224, 262_144, 4_194_304), [1, 36, 36]);
         // 1000 x 1010 -> 996 x 1006 -> 1008 x 1008, although that is more than max_pixels.
@@ -149,7 +150,8 @@ mod tests {
         assert_eq!(plan(300, 200, &limits).unwrap().enlarged, Some((627, 418)));
         let none = plan(800, 700, &limits).unwrap();
         assert_eq!((none.reduced, none.enlarged), (None, None));
-        // Both: 200 x 200 -> 99 x 99 (sqrt(9990) = 99.95), 9801 pixels, less than 9900 -> 99 * sqrt(9900 / 9801) = 99.498.
+        // Both: 200 x 200 -> 99 x 99 (sqrt(9990) = 99.95), 9801 pixels, less than 9900 -> 99 * sqrt(9900 / 9801) =
+        // 99.498.
         let both = plan(200, 200, &with_run(9900, 9990)).unwrap();
         assert_eq!((both.reduced, both.enlarged), (Some((99, 99)), Some((99, 99))));
     }

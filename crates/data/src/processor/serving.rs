@@ -1,10 +1,11 @@
 //! The pixels of a run in the folder that it saves: transformers and vLLM resize once, a run twice.
 //!
-//! A run keeps pictures within its own limits and rounds each side to the nearest multiple of a token's side (`process_image`,
-//! then `smart_resize`, which has nothing left to do but round). A server has `smart_resize` alone, which rounds down at its upper
-//! limit and up at its lower one. With limits that are half a token's side wider, rounding down and up land where rounding to the
-//! nearest does: for a square picture always, for others mostly (docs/pixels.md has the shares). These limits are written
-//! where servers look for them, and the run's own beside them under [`KEY`], which transformers hands on and does not use.
+//! A run keeps pictures within its own limits and rounds each side to the nearest multiple of a token's side
+//! (`process_image`, then `smart_resize`, which has nothing left to do but round). A server has `smart_resize` alone,
+//! which rounds down at its upper limit and up at its lower one. With limits that are half a token's side wider,
+//! rounding down and up land where rounding to the nearest does: for square pictures, and mostly for others
+//! (docs/pixels.md has the shares). These limits are written where servers look for them, and the run's own beside
+//! them under [`KEY`], which transformers hands on and does not use.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -31,20 +32,37 @@ struct TrainingPixels {
 
 /// Fewest and most pixels with which one `smart_resize` comes closest to what `limits` do in two steps.
 pub fn one_resize(limits: &ImageLimits) -> (u64, u64) {
-    let half = limits.factor() as f64 / 2.0;
-    let side = |pixels: u64| (pixels as f64).sqrt();
-    let area = |side: f64| (side.max(0.0) * side.max(0.0)) as u64;
+    let factor = limits.factor() as f64;
+    // The side of a square picture at a limit of the run, and what it is rounded to.
+    let side = |pixels: u64| (pixels as f64).sqrt().floor();
+    let rounded = |side: f64| (side / factor).round_ties_even() * factor;
     let RunPixels { min_pixels, max_pixels } = limits.run;
-    let least = if min_pixels > 0 { area(side(min_pixels) - half).max(limits.min_pixels) } else { limits.min_pixels };
-    let most = if max_pixels > 0 { area(side(max_pixels) + half).min(limits.max_pixels) } else { limits.max_pixels };
+    let least = match side(min_pixels) {
+        _ if min_pixels == 0 => limits.min_pixels,
+        side => {
+            let (wished, to) = ((side - factor / 2.0).max(0.0).powi(2), rounded(side));
+            // So that the square comes out as in training, also where it lies between two multiples. Half a pixel a
+            // side is beyond what floating point can lose.
+            let wished = if to > 0.0 { wished.min(to * to - to).max((to - factor).powi(2) + to) } else { wished };
+            (wished as u64).max(limits.min_pixels)
+        }
+    };
+    let most = match side(max_pixels) {
+        _ if max_pixels == 0 => limits.max_pixels,
+        side => {
+            let (wished, to) = ((side + factor / 2.0).powi(2), rounded(side));
+            let wished = wished.max(to * to + to).min((to + factor).powi(2) - to - factor);
+            (wished as u64).min(limits.max_pixels)
+        }
+    };
     // Limits of the run outside the folder's own: those of the folder have the last word.
     let least = least.min(limits.max_pixels);
     (least, most.max(least).max((limits.factor() * limits.factor()) as u64))
 }
 
-/// The file `name` of a model folder, whose content is `bytes`, with `limits` in it, so that a server sees the pictures as nearly as it
-/// can as the model was trained on them, and [`super::Processor::from_folder`] gives exactly `limits` again. `None` where the file stays
-/// as it is: it holds no processor settings, or they say all of it already.
+/// The file `name` of a model folder, whose content is `bytes`, with `limits` in it, so that a server sees the pictures
+/// as nearly as it can as the model was trained on them, and [`super::Processor::from_folder`] gives exactly `limits`
+/// again. `None` where the file stays as it is: it holds no processor settings, or they say all of it already.
 ///
 /// # Errors
 /// Settings that are no JSON object; the file is named.
@@ -81,8 +99,8 @@ pub fn restate(name: &str, bytes: &[u8], limits: &ImageLimits) -> Result<Option<
     Ok(Some(format!("{:#}\n", Value::Object(file)).into_bytes()))
 }
 
-/// `limits` as the settings of an image processor state them, with what [`restate`] has left there. Where somebody has changed the
-/// limits since, theirs count.
+/// `limits` as the settings of an image processor state them, with what [`restate`] has left there. Where somebody has
+/// changed the limits since, theirs count.
 pub(super) fn read(settings: &Map<String, Value>, limits: ImageLimits) -> Result<ImageLimits, String> {
     let Some(value) = settings.get(KEY).filter(|v| !v.is_null()) else { return Ok(limits) };
     let training = TrainingPixels::deserialize(value).map_err(|e| format!("{KEY} is not usable: {e}"))?;

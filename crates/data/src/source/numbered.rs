@@ -7,8 +7,8 @@ use super::RowImages;
 /// Higher numbers name no picture.
 const MOST: usize = 1000;
 
-/// The numbered columns among `names` that belong to `key`, by number: of `images` and of `image` those called `image_1`, `image1`,
-/// `images_1` and the like.
+/// The numbered columns among `names` that belong to `key`, by number: of `images` and of `image` those called
+/// `image_1`, `image1`, `images_1` and the like.
 pub(super) fn names<'a>(names: impl Iterator<Item = &'a str>, key: &str) -> BTreeMap<usize, String> {
     let singular = key.strip_suffix('s').filter(|stem| !stem.is_empty());
     let number = |name: &str| {

@@ -1,4 +1,5 @@
-//! JSON values whose numbers stay as they are written: an id or an answer may have more digits than any number type holds.
+//! JSON values whose numbers stay as they are written: an id or an answer may have more digits than any number type
+//! holds.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -141,8 +142,8 @@ impl fmt::Display for Json {
     }
 }
 
-/// A JSON number as text. `3.0` and `3` are one answer, and so are `1e3` and `1000`; where a floating-point number cannot hold
-/// all digits, and in every whole number, they stay as they are written.
+/// A JSON number as text. `3.0` and `3` are one answer, and so are `1e3` and `1000`; where a floating-point number
+/// cannot hold all digits, and in every whole number, they stay as they are written.
 pub(super) fn number_text(written: &str) -> String {
     if !written.contains(['.', 'e', 'E']) {
         return written.to_owned();
