@@ -187,7 +187,7 @@ fn changes(then: &Origin, now: &BTreeMap<String, String>, names: &[StageName]) -
         if old == new || OF_THE_START.contains(&&key[..]) || !known(key, names) || !known(key, &then.stages) {
             continue;
         }
-        let text = |value: Option<&String>| value.map_or("(no such key)", |v| v).to_string();
+        let text = |value: Option<&String>| value.map_or("(no such key)", String::as_str).to_string();
         lines.push(format!("{key}: {} -> {}{}", text(old), text(new), meaning(key)));
     }
     lines
