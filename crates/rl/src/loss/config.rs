@@ -54,7 +54,8 @@ pub enum LossAvgMode {
     /// Every response of the optimizer step weighs the same: mean over responses of the mean over tokens.
     Seq,
     /// Dr. GRPO (arXiv 2503.20783): sum over tokens / (responses x longest that a response may be). A token weighs the
-    /// same however long its response, and however long the others are.
+    /// same however long its response, and however long the others are. TRL calls it `dr_grpo`, verl
+    /// `seq-mean-token-sum-norm`.
     Constant,
 }
 
