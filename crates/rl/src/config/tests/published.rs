@@ -140,7 +140,8 @@ fn value(config: &toml::Table, key: &str) -> Option<toml::Value> {
 
 fn compare(file: &str, settings: &[&[Setting]]) -> Vec<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(file);
-    let config: toml::Table = toml::from_str(&resolve(&[Source::read(&path).unwrap()], &[]).unwrap().to_toml()).unwrap();
+    let config: toml::Table =
+        toml::from_str(&resolve(&[Source::read(&path).unwrap()], &[]).unwrap().to_toml()).unwrap();
     let wrong = |(key, published): &Setting| {
         let published: toml::Table = toml::from_str(&format!("value = {published}")).unwrap();
         let found = value(&config, key);
