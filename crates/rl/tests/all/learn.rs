@@ -20,7 +20,7 @@ use rl::run_folder::read_metrics;
 use serde_json::{Map, Value};
 
 use crate::common::pairs;
-use crate::values::complaints;
+use crate::values::{GROUP, complaints};
 
 /// One picture, and a reward that falls with the length of the response: what is learned is to emit the end token.
 const BANDIT: &str = r#"
@@ -188,10 +188,12 @@ fn every_algorithm_runs<B: Kernels>() {
     ];
     let mut failures = Vec::new();
     let dir = tempfile::tempdir().unwrap();
-    let plain = run::<B>(&dir.path().join("run"), &["trainer.max_steps=2", "rollout.n=4"]).unwrap();
+    let base = ["trainer.max_steps=2", "trainer.seed=1", &format!("rollout.n={GROUP}")];
+    let plain = run::<B>(&dir.path().join("run"), &base).unwrap();
+    let mut taught = 0;
     for overrides in table {
         let dir = tempfile::tempdir().unwrap();
-        let all: Vec<&str> = ["trainer.max_steps=2", "rollout.n=4"].iter().chain(*overrides).copied().collect();
+        let all: Vec<&str> = base.iter().chain(*overrides).copied().collect();
         match run::<B>(&dir.path().join("run"), &all) {
             Err(error) => failures.push(format!("{}: {error}", overrides.join(" "))),
             Ok(lines) => {
@@ -201,6 +203,7 @@ fn every_algorithm_runs<B: Kernels>() {
                     failures.push(format!("{}: {} lines, not finite: {bad:?}", overrides.join(" "), lines.len()));
                     continue;
                 }
+                taught += usize::from(lines[0]["group/zero_variance_share"] == 0.0);
                 let wrong = complaints(overrides, &dir.path().join("run"), &lines, &plain);
                 if !wrong.is_empty() {
                     failures.push(format!("{}: {}", overrides.join(" "), wrong.join("; ")));
@@ -208,6 +211,8 @@ fn every_algorithm_runs<B: Kernels>() {
             }
         }
     }
+    // Where all rewards are equal nothing is learned, and little is checked.
+    assert!(taught * 10 > table.len() * 8, "only {taught} of {} first steps have rewards that differ", table.len());
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), table.len(), failures.join("\n"));
 }
 

@@ -279,7 +279,8 @@ fn every_loss_and_mini_batch<B: Kernels>() {
     }
     for (size, first, group) in [(1, 4, 4), (2, 4, 4), (3, 3, 3), (3, 3, 4)] {
         let place = places(&base)[group];
-        let config = config(&[&format!("actor.global_batch_size={size}"), "actor.micro_batch_tokens=70"]);
+        let mut config = config(&["actor.micro_batch_tokens=70"]);
+        config.actor.global_batch_size = size;
         let expected = oracle_at::<B>(&base, place, weight(&base, place, &config, first..5));
         let e = error(&shaped(&config, place, row(&base, place)), &expected);
         assert!(e < 1e-3, "mini-batches of {size}, {place:?}: {e:.1e}");

@@ -6,6 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::common::pairs;
 
+/// Responses of a group.
+pub const GROUP: usize = 8;
+
 /// A finished run of two steps.
 pub struct Run<'a> {
     settings: &'a [&'a str],
@@ -91,7 +94,7 @@ impl Run<'_> {
 
     /// Rewards of the groups of the first step; a group's responses are neighbours.
     fn groups(&self) -> Vec<Vec<f64>> {
-        self.column("reward").chunks(4).map(<[f64]>::to_vec).collect()
+        self.column("reward").chunks(GROUP).map(<[f64]>::to_vec).collect()
     }
 
     /// Without a shaping the mean advantage of a response is the estimator's.
@@ -115,7 +118,7 @@ impl Run<'_> {
             }
             return;
         }
-        for (rewards, found) in pairs(&groups, found.chunks(4)) {
+        for (rewards, found) in pairs(&groups, found.chunks(GROUP)) {
             let n = rewards.len() as f64;
             let mean = rewards.iter().sum::<f64>() / n;
             let std = (rewards.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
@@ -150,9 +153,13 @@ impl Run<'_> {
                 self.near("actor/ratio_mean", self.at(step, "actor/ratio_mean"), 1.0, 1e-3);
             }
             let others = terms[1..].iter().any(|key| of(key) != 0.0);
-            let flat = self.at(step, "group/zero_variance_share") == 1.0;
+            // Discounted returns of equal rewards differ from token to token.
+            let by_token = self.set("algorithm.adv_estimator") == Some("reinforce_plus_plus");
+            let flat = self.at(step, "group/zero_variance_share") == 1.0 && !by_token;
             let norm = self.at(step, "actor/grad_norm");
-            match flat && !others {
+            // The pass@k form reinforces nothing where two responses share the best reward.
+            let tied = self.set("algorithm.adv_estimator") == Some("grpo_passk") && of("actor/pg_loss") == 0.0;
+            match (flat || tied) && !others {
                 true => self.near("actor/grad_norm of flat groups", norm, 0.0, 1e-6),
                 false => self.check(norm > 1e-6, || format!("actor/grad_norm is {norm}")),
             }
@@ -177,7 +184,7 @@ impl Run<'_> {
                 // Of T tokens ceil(.4 T) are kept: 3 of 7 at most above four tenths, all of one.
                 self.within("vppo/kept_tokens", self.one("vppo/kept_tokens"), 0.4, 0.75);
                 self.check(self.one("vppo/dependency_mean") > 0.0, || "vppo/dependency_mean is not above 0".into());
-                self.within("vppo/trajectory_weight_max", self.one("vppo/trajectory_weight_max"), 1.0, 1.6);
+                self.within("vppo/trajectory_weight_max", self.one("vppo/trajectory_weight_max"), 1.0, 1.71);
             }
             Some("pgpo") => {
                 self.check(self.one("pgpo/dependency_mean") > 0.0, || "pgpo/dependency_mean is not above 0".into());
@@ -214,8 +221,8 @@ impl Run<'_> {
             } else {
                 0.9
             };
-            self.within(&format!("vgpo/{factor}_min"), low, least, 1.0);
-            self.within(&format!("vgpo/{factor}_max"), high, 1.0, 2.0);
+            self.within(&format!("vgpo/{factor}_min"), low, least - 1e-6, 1.0);
+            self.within(&format!("vgpo/{factor}_max"), high, 1.0, 2.0 + 1e-6);
             if !released {
                 // psi and phi have mean 0.
                 self.near(&format!("vgpo/{factor}_mean"), mean, 1.0, 1e-4);
