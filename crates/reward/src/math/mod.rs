@@ -22,17 +22,20 @@
 //! - `2:30 p.m.` is 14:30, and 2:30 where the other side says no half of the day;
 //! - `±` stands for both values;
 //! - words without regard to case; a single capital letter as a multiple choice;
-//! - a sentence is searched for its answer: the last box (several when joined by `and`, `or` or commas), what follows
-//!   `answer is`, the last formula, the last number.
+//! - of a text the last box counts (several when joined by `and`, `or` or commas); without one, the statement that answers, and
+//!   only when it is understood as a whole (`statement`): `7 or more` is not 7, and neither is `7 is wrong`.
 
 mod alternatives;
 mod arithmetic;
+mod chemistry;
 mod clock;
 mod compare;
 mod extract;
 mod functions;
+mod labels;
 mod lexer;
 mod names;
+mod number;
 mod numerals;
 mod operations;
 mod parser;
@@ -40,22 +43,30 @@ mod prepare;
 mod quantity;
 mod relations;
 mod sets;
+mod statement;
 mod text;
 mod token;
 mod units;
 mod value;
 mod words;
 
+use std::cell::Cell;
+
 use clock::Clock;
 use compare::Comparer;
 use lexer::Commas;
-use prepare::{in_ascii, is_hedged, named_point, without_blanks};
+pub(crate) use number::{close, number};
+use prepare::{in_ascii, named_point, without_blanks};
+use statement::Known;
 use value::Value;
 
 use crate::simple;
 
 /// Longest answer, in bytes, that is read; a longer one is right only when it equals the truth as a string.
 const MAX_BYTES: usize = 1 << 16;
+
+/// Most bytes of parts of a statement that are read in search of its value.
+const MAX_TRIED: usize = 1 << 14;
 
 /// Whether `given` is the same answer as `truth`. Never fails, whatever the texts are; an empty answer is wrong.
 ///
@@ -81,6 +92,11 @@ pub fn equal(given: &str, truth: &str) -> bool {
     if truth.plain == given.plain && !truth.plain.is_empty() {
         return true;
     }
+    if let Some(same) =
+        labels::same(&truth.body, &given.body).or_else(|| chemistry::same(&truth.spelled, &given.spelled))
+    {
+        return same;
+    }
     // A capital letter is a choice; anything else that is one letter is a variable.
     if (truth.plain.len() == 1 && truth.plain.starts_with(|c: char| c.is_ascii_uppercase() && c <= 'J')
         || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')']))
@@ -101,7 +117,12 @@ pub fn equal(given: &str, truth: &str) -> bool {
         return true;
     }
     let mut comparer = Comparer::new();
-    let (truth, given) = (truth.readings(), given.readings());
+    let words = truth.body.to_lowercase();
+    let rounded = is_decimal(&truth.plain);
+    let (truth, given) = (
+        truth.readings(Known { trusted: true, truth: &words, rounded }),
+        given.readings(Known { trusted: false, truth: &words, rounded }),
+    );
     truth.iter().any(|truth| {
         given.iter().any(|given| truth.fits(given) && given.fits(truth) && comparer.same(&truth.value, &given.value))
     })
@@ -129,23 +150,20 @@ impl Reading {
 struct Answer {
     /// What was in the box, or the whole text.
     body: String,
-    /// Whether it was in a box.
-    boxed: bool,
+    /// The same as it was written, without the spelling of [`in_ascii`].
+    spelled: String,
     /// The body without blanks, dollars, `\text` and a final stop.
     plain: String,
 }
 
 impl Answer {
     fn new(text: &str) -> Self {
-        let text = &in_ascii(text);
-        let (body, boxed) = match extract::boxed(text) {
+        let spelled = match extract::boxed(text) {
             // A final answer that is announced after the box replaces it.
-            Some((content, after)) => match extract::announced(after) {
-                Some(answer) => (answer.to_owned(), false),
-                None => (content, true),
-            },
-            None => (text.to_owned(), false),
+            Some((content, after)) => extract::announced(after).map_or(content, str::to_owned),
+            None => text.to_owned(),
         };
+        let body = in_ascii(&spelled);
         let mut plain = body.replace(r"\left", "").replace(r"\right", "").replace(r"\!", "");
         for font in [r"\text{", r"\mathrm{", r"\textbf{", r"\mathbf{"] {
             if let Some(inner) =
@@ -157,12 +175,16 @@ impl Answer {
         }
         plain.retain(|c| c != '$');
         let plain = without_blanks(plain.trim_end_matches(['.', ' ']));
-        Self { body, boxed, plain }
+        Self { body, spelled, plain }
     }
 
     /// All values that the answer may be read as, the most natural first.
-    fn readings(&self) -> Vec<Reading> {
-        let mut found = readings(&self.body, 0);
+    fn readings(&self, known: Known) -> Vec<Reading> {
+        // A question is no answer.
+        if !known.trusted && self.body.trim_end_matches(['$', ' ', '}']).ends_with(['?', '？']) {
+            return Vec::new();
+        }
+        let mut found = readings(&self.body, known, 0);
         // `5 days` is more than its number.
         let measured = found.iter().any(|reading| match &reading.value {
             Value::Quantity(quantity) => quantity.unit.is_some() && relations::is_constant(&quantity.expr),
@@ -171,46 +193,76 @@ impl Answer {
         if found.is_empty()
             && let Some(point) = named_point(&self.body)
         {
-            return readings(point, 0);
+            return readings(point, known, 0);
         }
-        // Words around the answer: look for it inside.
-        let sentence = is_sentence(&self.body);
-        let inside = found.is_empty() && (sentence || extract::is_marked(&self.body)) || sentence && !measured;
-        if inside && !self.boxed && !is_hedged(&self.body) {
-            for part in extract::from_sentence(&self.body) {
-                let inner = readings(&part, 0);
-                if !inner.is_empty() {
-                    found.extend(inner);
-                    break;
-                }
+        // `+-` is a sum of a negative number, and how `±` is typed.
+        if self.body.contains("+-") {
+            found.extend(readings(&self.body.replace("+-", "±"), known, 0));
+        }
+        if let Some(plain) = prepare::without_unit_brackets(&self.body, |phrase| known.phrase(phrase)) {
+            found.extend(readings(&plain, known, 0));
+        }
+        // Words around the answer: the whole must be understood.
+        if found.is_empty() || is_sentence(&self.body) && !measured {
+            // Each part that is tried costs its length.
+            let budget = Cell::new(MAX_TRIED);
+            let readable = |text: &str| {
+                let left = budget.get().checked_sub(text.len() + 32);
+                budget.set(left.unwrap_or(0));
+                let prose = text.contains(|c: char| c.is_ascii_digit()) && statement::has_prose(text);
+                left.is_some() && !prose && readings(text, known, 0).iter().any(|reading| !is_garbled(&reading.value))
+            };
+            if let Some(part) = statement::stated(&self.body, &known, &readable) {
+                found.extend(readings(&part, known, 0));
             }
         }
         found
     }
 }
 
+/// Whether words were taken for factors, which they are not.
+fn is_garbled(value: &Value) -> bool {
+    match value {
+        Value::Quantity(quantity) => quantity.expr.has_long_name(),
+        Value::List(items) | Value::Set(items) | Value::Relation(items, _) | Value::Sequence { items, .. } => {
+            items.iter().any(is_garbled)
+        }
+        _ => false,
+    }
+}
+
+/// Whether an answer is a decimal fraction, as a rounded number is.
+fn is_decimal(text: &str) -> bool {
+    text.as_bytes().windows(2).any(|pair| pair[0] == b'.' && pair[1].is_ascii_digit())
+}
+
 /// Whether plain words stand in the text, outside of commands.
 fn is_sentence(text: &str) -> bool {
     let words = text.split_whitespace().count();
+    let short =
+        |word: &str| ["it", "is", "so", "we", "no", "of", "to", "he"].iter().any(|own| word.eq_ignore_ascii_case(own));
     words > 1
-        && text.split_whitespace().map(|word| word.trim_end_matches([':', ','])).any(|word| {
-            word.len() > 2 && word.bytes().all(|b| b.is_ascii_alphabetic()) && !matches!(word, "and" | "or")
+        && text.split_whitespace().map(|word| word.trim_matches(|c: char| !c.is_ascii_alphabetic())).any(|word| {
+            word.contains('\'') && word.len() > 2
+                || (word.len() > 2 || short(word))
+                    && word.bytes().all(|b| b.is_ascii_alphabetic())
+                    && !matches!(word, "and" | "or")
         })
 }
 
-fn readings(text: &str, depth: usize) -> Vec<Reading> {
+fn readings(text: &str, known: Known, depth: usize) -> Vec<Reading> {
     let mut found: Vec<Reading> = Vec::new();
     for commas in comma_readings(text) {
         let Some(tokens) = lexer::tokens(text, commas) else { continue };
-        let plain = parser::parse(&tokens).map(|value| (value, Vec::new()));
-        let with_units = quantity::has_unit_letter(&tokens).then(|| parser::parse_with_units(&tokens)).flatten();
+        let plain = parser::parse(&tokens, known).map(|value| (value, Vec::new()));
+        let with_units = quantity::has_unit_letter(&tokens).then(|| parser::parse_with_units(&tokens, known)).flatten();
         for (value, letters) in plain.into_iter().chain(with_units) {
             // \text{5 cm}: a value in the font of words.
             if let Value::Text(words) = &value
                 && depth < 2
                 && words.contains(|c: char| c.is_ascii_digit())
             {
-                found.extend(readings(words, depth + 1));
+                found.extend(readings(words, known, depth + 1));
             }
             let set = alternatives::as_set(&value, &tokens).map(|set| (set, false));
             let values = alternatives::as_values(&value);
