@@ -42,7 +42,7 @@ const CHOOSE: &[&str] = &[
 const FILLERS: &[&str] = &[
     "the", "option", "options", "choice", "choices", "letter", "answer", "answers", "with", "for", "is", "be", "clearly", "definitely", "indeed",
     "therefore", "thus", "simply", "just", "actually", "then", "only", "both", "most", "likely", "probably", "obviously", "certainly", "in", "fact",
-    "that", "text", "textbf", "mathrm", "mathbf", "boxed", "bold", "correct", "one", "final", "best", "again", "now", "instead", "it", "to", "as",
+    "that", "correct", "one", "final", "best", "again", "now", "instead", "it", "to", "as",
 ];
 /// What leaves open whether it is so.
 const HEDGES: &[&str] = &["may", "might", "could", "can", "either", "possibly", "perhaps", "maybe"];
@@ -291,10 +291,9 @@ fn pronoun(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
 
 /// `so B.`, `therefore (B)`, `\boxed{B}`.
 fn concluded(text: &str, word: &Word) -> Vec<Evidence> {
-    let Some((place, list)) = letters_at(text, word.end + usize::from(word.gap.starts_with(','))) else {
-        return Vec::new();
-    };
-    let boxed = word.lower == "boxed";
+    let boxed = word.lower == "boxed" && text[..word.start].ends_with('\\');
+    let from = if boxed { word.start - 1 } else { word.end + usize::from(word.gap.starts_with(',')) };
+    let Some((place, list)) = letters_at(text, from) else { return Vec::new() };
     let rest = list.rest.trim_start_matches(['$', ' ', '}']);
     let ends = rest.is_empty() || rest.starts_with(['.', '\n', '!', '。', ';']);
     if boxed || ends {

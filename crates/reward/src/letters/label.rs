@@ -68,6 +68,14 @@ pub(super) fn list(text: &str, lower: bool) -> Option<List<'_>> {
         if word && judgement(next.rest).is_none() && !followed() {
             break;
         }
+        // `B，A项错误`; `B, A is wrong`: the next clause begins.
+        let between = &list.rest[..list.rest.len() - after.len()];
+        let parted =
+            between.chars().all(|c| c.is_whitespace() || matches!(c, ',' | '，')) && between.contains([',', '，']);
+        let judged = next.rest.starts_with(['项', '选', '错', '不', '正', '对']) || next.rest.starts_with(" is ");
+        if parted && judged && judgement(next.rest).is_some() {
+            break;
+        }
         // More than the alphabet is no choice.
         count += 1;
         if count > 26 {

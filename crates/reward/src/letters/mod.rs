@@ -110,14 +110,23 @@ fn single(list: &List) -> bool {
     list.letters.count_ones() == 1
 }
 
-/// Whether the lines of a text are the options themselves: `A. ...` and below it `B. ...`.
+/// Whether a text lists the options themselves: `A. ...` and below it `B. ...`, or `A) 3, B) 4`.
 fn lists_options(text: &str) -> bool {
     let mut lines = text.lines().filter_map(|line| {
         let mut chars = line.trim_start_matches(['(', '*', ' ', '-']).chars();
         let letter = chars.next().filter(char::is_ascii_uppercase)?;
         chars.next().filter(|sign| matches!(sign, '.' | ')' | ':' | '、' | '．')).map(|_| letter)
     });
-    lines.next().is_some_and(|first| lines.any(|other| other != first))
+    let inline = || {
+        let bytes = text.as_bytes();
+        let mut labels = text.match_indices(") ").filter_map(|(at, _)| {
+            let letter = bytes[at.checked_sub(1)?];
+            let free = at < 2 || matches!(bytes[at - 2], b' ' | b'\n');
+            (letter.is_ascii_uppercase() && free).then_some(letter)
+        });
+        labels.next().is_some_and(|first| labels.any(|other| other != first))
+    };
+    lines.next().is_some_and(|first| lines.any(|other| other != first)) || inline()
 }
 
 #[cfg(test)]

@@ -126,7 +126,7 @@ const STATED: &[(&str, &[&str])] = &[
         "Although option C looks right, I pick B.", "Eliminate A and C. The answer is B", "This corresponds to option B, whereas option A is its mirror image.",
         "答案是B，因为选项C不对", "答案是B。与选项A相比，它更大", "选B，不选C", "因为选项A不对，所以选B", "答案不是A，而是B", "正确答案为B，选项D是干扰项",
         "排除A和C，故选B", "答案：B。选项A错误", "**答案：B**", "故选：B", "本题选B，选项A不符合题意", "选项A错误，选项B正确", "A不正确，B正确",
-        "答案是A。等等，不对，答案是B。", "由于选项C太大，答案应为B", "正确的是B，而不是C", "正确选项是B", "选项B是正确的，选项C不正确",
+        "答案是A。等等，不对，答案是B。", "由于选项C太大，答案应为B", "正确的是B，而不是C", "正确选项是B", "正确答案是B，A项错误，C项错误", r"The answer is $\boxed{B}$.", "A) 3 is wrong, but the answer is B) 4", "选项B是正确的，选项C不正确",
     ]),
     ("A", &["A is correct because option B is not", "The answer is A: a cat is longer than option B.", "I pick A. I think C is wrong."]),
     ("C", &["The answer is B. Wait, C is correct.", "Let me check. Option A: no. Option B: no. It must be C."]),

@@ -157,7 +157,9 @@ impl Parser<'_> {
             return Some(Value::expr(Expr::var(&name)));
         }
         // `7 apples left`: a word of its own in an answer is no product.
-        if letters.len() > 2 && !self.known.trusted && self.at > 1 && self.tokens[self.at - 1].spaced {
+        let before = self.at.checked_sub(2).map(|at| &self.tokens[at].kind);
+        let beside = matches!(before, Some(Kind::Word(_) | Kind::Text(_) | Kind::Number(..)));
+        if letters.len() > 2 && !self.known.trusted && beside && self.tokens[self.at - 1].spaced {
             return None;
         }
         // A product of letters; what follows binds to the last one.

@@ -198,7 +198,7 @@ impl<'a> Lexer<'a> {
             '{' => Kind::Open('{'),
             '}' => Kind::Close('}'),
             // A full stop that ends a sentence.
-            '.' | '。' | '…' | '?' => {
+            '.' | '。' | '…' | '?' | '∴' => {
                 self.spaced = true;
                 return Some(());
             }

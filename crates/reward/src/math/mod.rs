@@ -58,6 +58,7 @@ use lexer::Commas;
 pub(crate) use number::{close, number};
 use prepare::{in_ascii, named_point, without_blanks};
 use statement::Known;
+use token::Kind;
 use value::Value;
 
 use crate::simple;
@@ -77,55 +78,151 @@ const MAX_TRIED: usize = 1 << 14;
 /// assert!(!equal("0.333333", "1/3"));
 /// ```
 pub fn equal(given: &str, truth: &str) -> bool {
+    decide(given, truth).is_right()
+}
+
+/// What decided a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The same text, blanks and fonts left out.
+    SameText,
+    /// The same letter of a choice.
+    SameLetter,
+    /// The same time of day, statements by their numbers, or chemical formula.
+    SameSign,
+    /// The same value.
+    SameValue(Matched),
+    /// Wrong: the answer is not understood as one value, as a bound or a denial is not.
+    NotUnderstood,
+    /// Wrong: the ground truth is not understood, and the texts differ.
+    TruthNotUnderstood,
+    /// Wrong: the same number with another unit.
+    Units,
+    /// Wrong: another letter, time or formula.
+    OtherSign,
+    /// Wrong: another value.
+    Different,
+    /// Wrong: no answer, or one that is too long.
+    Empty,
+}
+
+/// By what two values that are written differently are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Matched {
+    /// The value was taken out of words.
+    pub(crate) stated: bool,
+    /// One side or both have a unit.
+    pub(crate) unit: bool,
+    /// One side has a percent sign.
+    pub(crate) percent: bool,
+    /// One side is an equation, the other its value.
+    pub(crate) equation: bool,
+    /// Several values, a set, an interval or a matrix.
+    pub(crate) several: bool,
+}
+
+impl Decision {
+    pub(crate) fn is_right(self) -> bool {
+        matches!(self, Self::SameText | Self::SameLetter | Self::SameSign | Self::SameValue(_))
+    }
+}
+
+/// The verdict of [`equal`] and why.
+pub(crate) fn decide(given: &str, truth: &str) -> Decision {
     let (given, truth) = (given.trim(), truth.trim());
     if given.is_empty() || truth.is_empty() {
-        return false;
+        return Decision::Empty;
     }
     if given == truth {
-        return true;
+        return Decision::SameText;
     }
     if given.len() > MAX_BYTES || truth.len() > MAX_BYTES {
-        return false;
+        return Decision::Empty;
     }
     let truth = Answer::new(truth);
     let given = Answer::new(given);
     if truth.plain == given.plain && !truth.plain.is_empty() {
-        return true;
+        return Decision::SameText;
     }
-    if let Some(same) =
-        labels::same(&truth.body, &given.body).or_else(|| chemistry::same(&truth.spelled, &given.spelled))
-    {
-        return same;
+    if let Some(decision) = by_signs(&truth, &given) {
+        return decision;
+    }
+    let words = truth.body.to_lowercase();
+    let rounded = is_decimal(&truth.plain);
+    let truth = truth.readings(Known { trusted: true, truth: &words, rounded });
+    let given = given.readings(Known { trusted: false, truth: &words, rounded });
+    by_values(&truth, &given)
+}
+
+/// What is decided by letters, times, numbers in circles or formulas, if anything is.
+fn by_signs(truth: &Answer, given: &Answer) -> Option<Decision> {
+    let sign = |same: bool| if same { Decision::SameSign } else { Decision::OtherSign };
+    let same = labels::same(&truth.body, &given.body).or_else(|| chemistry::same(&truth.spelled, &given.spelled));
+    if let Some(same) = same {
+        return Some(sign(same));
     }
     // A capital letter is a choice; anything else that is one letter is a variable.
     if (truth.plain.len() == 1 && truth.plain.starts_with(|c: char| c.is_ascii_uppercase() && c <= 'J')
         || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')']))
         && let Some(letter) = simple::choice_letter(&given.body)
     {
-        return truth.plain.contains(letter);
+        return Some(if truth.plain.contains(letter) { Decision::SameLetter } else { Decision::OtherSign });
     }
     if let (Some(truth), Some(given)) = (Clock::read(&truth.body), Clock::read(&given.body))
         && (truth.is_marked() || given.is_marked())
     {
-        return truth.same(given);
+        return Some(sign(truth.same(given)));
     }
     // The truth `A. 35 cm` is the choice A.
     if let [letter @ b'A'..=b'J', b'.' | b')' | b':', _, ..] = truth.plain.as_bytes()
         && truth.body.trim_start().as_bytes().get(2).is_some_and(u8::is_ascii_whitespace)
         && simple::choice_letter(&given.body) == Some(char::from(*letter))
     {
-        return true;
+        return Some(Decision::SameLetter);
     }
+    None
+}
+
+/// Compares every reading of one side with every reading of the other.
+fn by_values(truth: &[Reading], given: &[Reading]) -> Decision {
     let mut comparer = Comparer::new();
-    let words = truth.body.to_lowercase();
-    let rounded = is_decimal(&truth.plain);
-    let (truth, given) = (
-        truth.readings(Known { trusted: true, truth: &words, rounded }),
-        given.readings(Known { trusted: false, truth: &words, rounded }),
-    );
-    truth.iter().any(|truth| {
-        given.iter().any(|given| truth.fits(given) && given.fits(truth) && comparer.same(&truth.value, &given.value))
-    })
+    for truth in truth {
+        let same =
+            |given: &&Reading| truth.fits(given) && given.fits(truth) && comparer.same(&truth.value, &given.value);
+        if let Some(given) = given.iter().find(same) {
+            return Decision::SameValue(matched(truth, given));
+        }
+    }
+    match (truth, given) {
+        ([], _) => Decision::TruthNotUnderstood,
+        (_, []) => Decision::NotUnderstood,
+        _ if given.iter().all(|reading| is_garbled(&reading.value)) => Decision::NotUnderstood,
+        _ => {
+            let units =
+                truth.iter().any(|truth| given.iter().any(|given| comparer.same_but_unit(&truth.value, &given.value)));
+            if units { Decision::Units } else { Decision::Different }
+        }
+    }
+}
+
+fn matched(truth: &Reading, given: &Reading) -> Matched {
+    let quantity = |reading: &Reading, what: fn(&value::Quantity) -> bool| match &reading.value {
+        Value::Quantity(quantity) => what(quantity),
+        _ => false,
+    };
+    let equation = |reading: &Reading| matches!(reading.value, Value::Relation(..));
+    let several =
+        |reading: &Reading| !matches!(reading.value, Value::Quantity(_) | Value::Relation(..) | Value::Text(_));
+    Matched {
+        stated: given.stated,
+        unit: [truth, given].iter().any(|side| {
+            quantity(side, |quantity| quantity.unit.is_some())
+                || side.measured && quantity(side, |quantity| relations::is_constant(&quantity.expr))
+        }),
+        percent: quantity(truth, |quantity| quantity.percent) != quantity(given, |quantity| quantity.percent),
+        equation: equation(truth) != equation(given),
+        several: several(truth) || several(given),
+    }
 }
 
 /// One way to read an answer.
@@ -134,6 +231,10 @@ struct Reading {
     value: Value,
     /// Letters that were taken for units.
     letters: Vec<char>,
+    /// Whether it was taken out of words.
+    stated: bool,
+    /// Whether something that is counted, or a unit, stands behind a number.
+    measured: bool,
     /// Whether subscripts were dropped: x_1 = 1, x_2 = 3 are the values of x, but x_1 = 3, x_2 = 1 are not the same.
     renamed: bool,
 }
@@ -213,7 +314,8 @@ impl Answer {
                 left.is_some() && !prose && readings(text, known, 0).iter().any(|reading| !is_garbled(&reading.value))
             };
             if let Some(part) = statement::stated(&self.body, &known, &readable) {
-                found.extend(readings(&part, known, 0));
+                let inner = readings(&part, known, 0).into_iter();
+                found.extend(inner.map(|reading| Reading { stated: true, ..reading }));
             }
         }
         found
@@ -254,6 +356,8 @@ fn readings(text: &str, known: Known, depth: usize) -> Vec<Reading> {
     let mut found: Vec<Reading> = Vec::new();
     for commas in comma_readings(text) {
         let Some(tokens) = lexer::tokens(text, commas) else { continue };
+        let words = |kind: &Kind| matches!(kind, Kind::Text(_) | Kind::Word(_));
+        let measured = tokens.len() > 1 && tokens.last().is_some_and(|token| words(&token.kind));
         let plain = parser::parse(&tokens, known).map(|value| (value, Vec::new()));
         let with_units = quantity::has_unit_letter(&tokens).then(|| parser::parse_with_units(&tokens, known)).flatten();
         for (value, letters) in plain.into_iter().chain(with_units) {
@@ -267,7 +371,7 @@ fn readings(text: &str, known: Known, depth: usize) -> Vec<Reading> {
             let set = alternatives::as_set(&value, &tokens).map(|set| (set, false));
             let values = alternatives::as_values(&value);
             for (value, renamed) in [Some((value, false)), set, values].into_iter().flatten() {
-                let reading = Reading { value, letters: letters.clone(), renamed };
+                let reading = Reading { value, letters: letters.clone(), stated: false, measured, renamed };
                 if !found.contains(&reading) {
                     found.push(reading);
                 }

@@ -47,36 +47,74 @@ const MAX_BYTES: usize = 1 << 16;
 /// assert!(!grade_answer("2/4", "1/2")); // unreduced
 /// ```
 pub fn grade_answer(given: &str, ground_truth: &str) -> bool {
+    decide(given, ground_truth).is_right()
+}
+
+/// What decided a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Equal strings after the first or the second normalisation.
+    SameText,
+    /// The differences of all elements simplify to zero.
+    SameValue,
+    /// Wrong: there is nothing left of the answer, or the text is too long.
+    Empty,
+    /// Wrong: a different number of elements, or other brackets around them.
+    Shape,
+    /// Wrong: two fractions that are not written alike.
+    Fractions,
+    /// Wrong: an integer against something else.
+    Integer,
+    /// Wrong without an attempt: more than two letters, or a long power.
+    NotTried,
+    /// Wrong: sympy cannot read it.
+    Unreadable,
+    /// Wrong: the difference is not zero.
+    Different,
+}
+
+impl Decision {
+    pub(crate) fn is_right(self) -> bool {
+        matches!(self, Self::SameText | Self::SameValue)
+    }
+}
+
+/// The verdict of [`grade_answer`] and why.
+pub(crate) fn decide(given: &str, ground_truth: &str) -> Decision {
     if given.len() > MAX_BYTES || ground_truth.len() > MAX_BYTES {
-        return given == ground_truth;
+        return if given == ground_truth { Decision::SameText } else { Decision::Empty };
     }
     if math_style(ground_truth) == math_style(given) {
-        return true;
+        return Decision::SameText;
     }
     let truth = prm_style(ground_truth);
     let given = prm_style(given);
     if truth == given {
-        return true;
+        return Decision::SameText;
     }
     if given.is_empty() {
-        return false;
+        return Decision::Empty;
     }
     let (truth_elements, given_elements) = (split_tuple(&truth), split_tuple(&given));
     if truth_elements.len() != given_elements.len() {
-        return false;
+        return Decision::Shape;
     }
     let ends = |text: &str| (text.chars().next(), text.chars().next_back());
     if truth_elements.len() > 1 && ends(&truth) != ends(&given) {
-        return false;
+        return Decision::Shape;
     }
-    truth_elements.iter().zip(&given_elements).all(|(truth, given)| same_element(truth, given))
+    let pairs = truth_elements.iter().zip(&given_elements);
+    pairs
+        .map(|(truth, given)| same_element(truth, given))
+        .find(|decision| !decision.is_right())
+        .unwrap_or(Decision::SameValue)
 }
 
-fn same_element(truth: &str, given: &str) -> bool {
+fn same_element(truth: &str, given: &str) -> Decision {
     if is_fraction(truth) && is_fraction(given) {
-        truth == given
+        if truth == given { Decision::SameText } else { Decision::Fractions }
     } else if is_integer(truth) != is_integer(given) {
-        false
+        Decision::Integer
     } else {
         same_value(truth, given)
     }
@@ -120,17 +158,18 @@ fn is_fraction(text: &str) -> bool {
 }
 
 /// Whether the difference of the two, read by sympy, simplifies to zero.
-fn same_value(truth: &str, given: &str) -> bool {
+fn same_value(truth: &str, given: &str) -> Decision {
     // The brackets are plain text for mathruler: an unbalanced one in the truth may close in the answer.
     let difference = format!("({truth})-({given})");
     if !may_be_evaluated(&difference) {
-        return false;
+        return Decision::NotTried;
     }
-    match sympy::parse(&difference.replace('^', "**")) {
-        None => false,
+    let zero = match sympy::parse(&difference.replace('^', "**")) {
+        None => return Decision::Unreadable,
         Some(Node::Number(number)) => number.is_zero(),
         Some(Node::Symbol(expr)) => same_as_zero(&expr, Domain::Complex) == Zero::Yes,
-    }
+    };
+    if zero { Decision::SameValue } else { Decision::Different }
 }
 
 /// mathruler's guard against expressions that sympy may hang on or take for words.

@@ -195,6 +195,7 @@ fn shortened(sentence: &str) -> &str {
                 || *words == word.lower && (word.lower != "not" || text[..word.start].trim_end().ends_with(','))
         });
         let explains = EXPLAINS.contains(&word.lower.as_str())
+            && !(word.lower == "as" && all[k + 1..].iter().any(|word| turns(&word.lower)))
             && !(word.lower == "as" && matches!(next, "well" | "many" | "much"));
         if has_value(&text[..word.start]) && (explains || contrast) {
             return text[..word.start].trim_end_matches([',', ' ']);

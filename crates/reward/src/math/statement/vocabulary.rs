@@ -60,7 +60,7 @@ pub(super) fn is_open(word: &str) -> bool {
 /// Whether words of a sentence stand beside a value, which are then taken for factors.
 pub(in crate::math) fn has_prose(text: &str) -> bool {
     // These have a meaning in formulas.
-    const MEANT: &[&str] = &["and", "or", "in", "max", "as", "me", "us", "do", "am", "by", "none", "no", "undefined"];
+    const MEANT: &[&str] = &["and", "or", "in", "max", "none", "no", "undefined"];
     let bytes = text.as_bytes();
     text.split(|c: char| !c.is_ascii_alphabetic() && c != '\'').any(|word| {
         let at = word.as_ptr() as usize - text.as_ptr() as usize;
@@ -69,6 +69,7 @@ pub(in crate::math) fn has_prose(text: &str) -> bool {
         word.len() > 1
             && word.len() < 16
             && !command
+            && !(word.len() == 2 && word.bytes().all(|b| b.is_ascii_uppercase()))
             && !MEANT.contains(&lower.as_str())
             && (turns(&lower) || GRAMMAR.contains(&lower.as_str()))
     })
