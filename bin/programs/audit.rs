@@ -1,4 +1,5 @@
-//! The file and the table of an audit: where the graders disagree (docs/grading.md). `grade`, `data check` and `eval` share it.
+//! The file and the table of an audit: where the graders disagree (docs/grading.md). `grade`, `data check` and `eval`
+//! share it.
 
 use std::fs::File;
 use std::io::{BufWriter, Result, Write};

@@ -6,8 +6,8 @@ use crate::math;
 /// Whether `given` picks the same letters as `ground_truth`.
 ///
 /// A letter may stand alone (`B`, `(b)`, `B.`, `\text{B}`), lead its option (`B. 35 cm`, `(B) west`), or be named in a
-/// sentence by `answer`, `option` or `choice` (`the answer is (B)`). Several (`A, C`, `AC`, `A and C`) equal only the same
-/// several, in any order: a hedge is wrong. A truth that is no letter never matches.
+/// sentence by `answer`, `option` or `choice` (`the answer is (B)`). Several (`A, C`, `AC`, `A and C`) equal only the
+/// same several, in any order: a hedge is wrong. A truth that is no letter never matches.
 pub fn multiple_choice(given: &str, ground_truth: &str) -> bool {
     let truth = choice_letters(ground_truth);
     truth != 0 && choice_letters(given) == truth
@@ -19,7 +19,8 @@ pub fn choice_letter(text: &str) -> Option<char> {
     (letters.count_ones() == 1).then(|| char::from(b'A' + letters.trailing_zeros() as u8))
 }
 
-/// Takes `$`, `\boxed{}`, `\text{}`, `\mathrm{}` and `\textbf{}` off the outside of a text, as often as they are nested.
+/// Takes `$`, `\boxed{}`, `\text{}`, `\mathrm{}` and `\textbf{}` off the outside of a text, as often as they are
+/// nested.
 pub(crate) fn unwrap_markup(text: &str) -> &str {
     let mut text = text.trim();
     // Each turn shortens the text; the bound keeps adversarial nesting cheap.
@@ -54,18 +55,18 @@ pub fn exact(given: &str, ground_truth: &str) -> bool {
     !given.is_empty() && given == fold(ground_truth)
 }
 
-/// Whether `given` is within `tolerance` of `ground_truth`, relative to it: |given - truth| <= tolerance |truth| at every size;
-/// where the truth is 0, |given| <= tolerance.
+/// Whether `given` is within `tolerance` of `ground_truth`, relative to it: |given - truth| <= tolerance |truth| at
+/// every size; where the truth is 0, |given| <= tolerance.
 ///
-/// Both are read as [`parse_number`] reads them. Units convert (`1 m` is `100 cm`), and where one side has a percent sign the other
-/// may leave it to the question. Anything that is no number is wrong.
+/// Both are read as [`parse_number`] reads them. Units convert (`1 m` is `100 cm`), and where one side has a percent
+/// sign the other may leave it to the question. Anything that is no number is wrong.
 pub fn numeric(given: &str, ground_truth: &str, tolerance: f64) -> bool {
     math::close(given, ground_truth, tolerance)
 }
 
-/// The number that a text states, read as the `math` grader reads it: `-3`, `1,000.5`, `2/3`, `\frac23`, `12%` (0.12), `$4.50`,
-/// `3\times 10^8`, `6.02e23`, `45^\circ`, `\sqrt{2}`, `x = 5`, a unit behind it, `the total is 12`. `None` for anything else,
-/// a sum that is left to be done (`3 + 4`) included, and for what f64 cannot hold.
+/// The number that a text states, read as the `math` grader reads it: `-3`, `1,000.5`, `2/3`, `\frac23`, `12%`
+/// (0.12), `$4.50`, `3\times 10^8`, `6.02e23`, `45^\circ`, `\sqrt{2}`, `x = 5`, a unit behind it, `the total is 12`.
+/// `None` for anything else, a sum that is left to be done (`3 + 4`) included, and for what f64 cannot hold.
 pub fn parse_number(text: &str) -> Option<f64> {
     math::number(text)
 }

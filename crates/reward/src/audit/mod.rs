@@ -1,7 +1,8 @@
 //! Where the graders disagree, and about what: which one to train with, and which rows of a data set to look at.
 //!
-//! [`compare`] asks mathruler, `math` and, where the truth is a letter, the grader of choices. What kind a disagreement is comes from
-//! what decided in each grader (a fraction that is not reduced, a unit, a text that is not understood), not from the texts.
+//! [`compare`] asks mathruler, `math` and, where the truth is a letter, the grader of choices. What kind a
+//! disagreement is comes from what decided in each grader (a fraction that is not reduced, a unit, a text that is not
+//! understood), not from the texts.
 //!
 //! ```
 //! use reward::audit::{Audit, Kind, compare};
@@ -145,7 +146,8 @@ impl fmt::Display for Audit {
     }
 }
 
-/// An answer on one line, without what would break the table or reach the terminal, its middle left out when it is long.
+/// An answer on one line, without what would break the table or reach the terminal, its middle left out when it is
+/// long.
 fn shown(text: &str) -> String {
     let plain: Vec<char> =
         text.trim().chars().map(|c| if c.is_control() || matches!(c, '|' | '`') { ' ' } else { c }).collect();

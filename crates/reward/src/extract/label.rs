@@ -7,9 +7,9 @@ const NAMES: [&str; 2] = ["answer", "答案"];
 
 /// What follows the last `Answer:` up to the end of its line, without surrounding blanks and emphasis.
 ///
-/// The word may be in any case, bold, in a heading or in a LaTeX font, with the colon inside or outside (`**Answer:** 5`, `**Answer**:
-/// 5`, `### Final Answer: 5`, `\textbf{Answer:} 5`, `Answer: **5**`), or Chinese (`**答案：**5`). The answer may stand on the next
-/// line. `None` when there is no such label with something behind it.
+/// The word may be in any case, bold, in a heading or in a LaTeX font, with the colon inside or outside (`**Answer:**
+/// 5`, `**Answer**: 5`, `### Final Answer: 5`, `\textbf{Answer:} 5`, `Answer: **5**`), or Chinese (`**答案：**5`). The
+/// answer may stand on the next line. `None` when there is no such label with something behind it.
 pub fn extract_answer_line(text: &str) -> Option<&str> {
     names(text).into_iter().rev().find_map(|end| behind(&text[end..]))
 }

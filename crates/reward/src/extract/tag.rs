@@ -9,8 +9,8 @@ static TAG: LazyLock<Regex> =
 
 /// The content of the last complete `<answer>...</answer>`, without surrounding blanks; `None` when there is none.
 ///
-/// It may span lines, and the tags may hold blanks (`< answer >`) and be in any case. Of tags within tags the inner pair counts;
-/// a tag that is not closed is passed over. (R1-V's own rule takes the first pair, and only on one line.)
+/// It may span lines, and the tags may hold blanks (`< answer >`) and be in any case. Of tags within tags the inner
+/// pair counts; a tag that is not closed is passed over. (R1-V's own rule takes the first pair, and only on one line.)
 ///
 /// ```
 /// use reward::extract::extract_answer_tag;

@@ -34,14 +34,17 @@ const NOUNS: &[&str] =
 /// Verbs of choosing.
 #[rustfmt::skip]
 const CHOOSE: &[&str] = &[
-    "choose", "chose", "choosing", "pick", "picked", "picking", "select", "selected", "selecting", "going", "go", "opt", "circle", "tick", "conclude",
+    "choose", "chose", "choosing", "pick", "picked", "picking", "select", "selected", "selecting", "going", "go",
+    "opt", "circle", "tick", "conclude",
     "answered",
 ];
 /// Between a verb of choosing, or a copula, and the letter.
 #[rustfmt::skip]
 const FILLERS: &[&str] = &[
-    "the", "option", "options", "choice", "choices", "letter", "answer", "answers", "with", "for", "is", "be", "clearly", "definitely", "indeed",
-    "therefore", "thus", "simply", "just", "actually", "then", "only", "both", "most", "likely", "probably", "obviously", "certainly", "in", "fact",
+    "the", "option", "options", "choice", "choices", "letter", "answer", "answers", "with", "for", "is", "be",
+    "clearly", "definitely", "indeed",
+    "therefore", "thus", "simply", "just", "actually", "then", "only", "both", "most", "likely", "probably",
+    "obviously", "certainly", "in", "fact",
     "that", "correct", "one", "final", "best", "again", "now", "instead", "it", "to", "as",
 ];
 /// What leaves open whether it is so.
@@ -355,11 +358,13 @@ fn judged(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
 /// Words behind which a Chinese answer names its letter, with what they make of it.
 #[rustfmt::skip]
 const HAN: &[(&str, Class)] = &[
-    ("不选", Class::Denied), ("排除", Class::Denied), ("不是", Class::Denied), ("并非", Class::Denied), ("除了", Class::Denied), ("不为", Class::Denied),
+    ("不选", Class::Denied), ("排除", Class::Denied), ("不是", Class::Denied), ("并非", Class::Denied), ("除了", Class::Denied),
+    ("不为", Class::Denied),
     ("不同于", Class::Contrasted), ("相比", Class::Contrasted), ("比", Class::Contrasted),
     ("选项", Class::Mentioned),
     ("而是", Class::Stated), ("答案", Class::Stated), ("选择", Class::Stated), ("选", Class::Stated), ("正确的是", Class::Stated),
-    ("正确的为", Class::Stated), ("正确选项", Class::Stated), ("结论是", Class::Stated), ("应为", Class::Stated), ("应该是", Class::Stated),
+    ("正确的为", Class::Stated), ("正确选项", Class::Stated), ("结论是", Class::Stated), ("应为", Class::Stated),
+    ("应该是", Class::Stated),
 ];
 
 /// Everything that Chinese words say.

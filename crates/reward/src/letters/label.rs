@@ -87,8 +87,8 @@ pub(super) fn list(text: &str, lower: bool) -> Option<List<'_>> {
     Some(list)
 }
 
-/// What follows the signs or words between two letters, and whether they mean `or`. A blank alone parts letters only where the
-/// second one ends the text.
+/// What follows the signs or words between two letters, and whether they mean `or`. A blank alone parts letters only
+/// where the second one ends the text.
 fn separated<'a>(list: &List<'a>) -> Option<(&'a str, bool)> {
     let mut rest = list.rest;
     let (mut found, mut open) = (false, false);

@@ -1,12 +1,13 @@
 //! The letters that a multiple-choice answer picks.
 //!
-//! A letter that is *stated* to be the answer counts before one that is judged right, that one before the letter that the text
-//! begins with, and that before one that is only named. Among several statements the last one revises the others. What only
-//! explains (`because C is longer`) is left out, a letter that is denied or compared with states nothing, and an answer that
-//! leaves open which (`B or C`) has chosen none. Several letters together (`A and C`) are a choice of several.
+//! A letter that is *stated* to be the answer counts before one that is judged right, that one before the letter that
+//! the text begins with, and that before one that is only named. Among several statements the last one revises the
+//! others. What only explains (`because C is longer`) is left out, a letter that is denied or compared with states
+//! nothing, and an answer that leaves open which (`B or C`) has chosen none. Several letters together (`A and C`) are
+//! a choice of several.
 //!
-//! `label` reads letters as they are written, `verdict` what is said right behind them, `evidence` what the words of a sentence
-//! make of them; here the evidence is weighed.
+//! `label` reads letters as they are written, `verdict` what is said right behind them, `evidence` what the words of
+//! a sentence make of them; here the evidence is weighed.
 
 mod evidence;
 mod label;
@@ -89,7 +90,8 @@ fn revision(text: &str, words: &[Word]) -> Option<usize> {
     english.max(chinese)
 }
 
-/// The letters that an answer begins with, when they are picked and no word or variable; none of them when it is left open which.
+/// The letters that an answer begins with, when they are picked and no word or variable; none of them when it is left
+/// open which.
 fn leading(text: &str) -> Option<u32> {
     let list = list(text, true)?;
     let rest = list.rest;

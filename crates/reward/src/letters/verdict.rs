@@ -6,7 +6,8 @@ const NEAR: usize = 6;
 /// Words with which a judgement in English begins.
 #[rustfmt::skip]
 const VERBS: &[&str] = &[
-    "is", "are", "was", "were", "isn't", "aren't", "wasn't", "cannot", "can't", "can", "could", "must", "should", "would", "does", "doesn't", "do",
+    "is", "are", "was", "were", "isn't", "aren't", "wasn't", "cannot", "can't", "can", "could", "must", "should",
+    "would", "does", "doesn't", "do",
     "don't", "has", "fails", "fail", "seems", "looks", "appears", "being",
 ];
 /// What is said of the right one.
@@ -15,7 +16,8 @@ const RIGHT: &[&str] =
 /// What is said of a wrong one.
 #[rustfmt::skip]
 const WRONG: &[&str] = &[
-    "not", "cannot", "neither", "never", "except", "incorrect", "incorrectly", "wrong", "false", "untrue", "invalid", "inaccurate", "eliminated",
+    "not", "cannot", "neither", "never", "except", "incorrect", "incorrectly", "wrong", "false", "untrue", "invalid",
+    "inaccurate", "eliminated",
     "ruled", "excluded", "discarded", "rejected", "dismissed", "impossible", "fails", "fail", "out",
 ];
 /// What leaves it open.

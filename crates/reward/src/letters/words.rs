@@ -53,7 +53,8 @@ pub(super) fn words(text: &str) -> Vec<Word<'_>> {
 /// Words that begin a part of a sentence which explains, concedes or supposes.
 #[rustfmt::skip]
 const SUBORDINATE: &[&str] = &[
-    "because", "since", "although", "though", "while", "whereas", "despite", "if", "unless", "as", "given", "when", "even", "considering", "supposing", "assuming",
+    "because", "since", "although", "though", "while", "whereas", "despite", "if", "unless", "as", "given", "when",
+    "even", "considering", "supposing", "assuming",
 ];
 /// The same in Chinese.
 const SUBORDINATE_HAN: &[&str] = &["因为", "由于", "虽然", "尽管", "如果", "假如", "若", "理由", "原因是"];

@@ -3,7 +3,8 @@
 /// Most numbers in an answer.
 const MAX_LABELS: usize = 20;
 
-/// Whether two answers pick the same numbered statements; `None` when one of them picks none. A truth out of order is an order.
+/// Whether two answers pick the same numbered statements; `None` when one of them picks none. A truth out of order is
+/// an order.
 pub(super) fn same(truth: &str, given: &str) -> Option<bool> {
     if !truth.contains(|c| label(c).is_some()) {
         return None;

@@ -1,29 +1,32 @@
 //! The stronger grader: are two answers the same mathematically?
 //!
-//! An answer, LaTeX or plain text, is read into a value: an expression, words, a point or interval, a set, a list, a matrix,
-//! a relation or a ratio (`value`). Values are compared by their kind (`compare`), and expressions exactly, by canonical form
-//! first and by interval-checked values at seeded points where that does not decide (`expr`). Nothing is ever equal because
-//! it rounds to the same decimals: 0.333 is not 1/3, and 1/2004! is not 1/2006!.
+//! An answer, LaTeX or plain text, is read into a value: an expression, words, a point or interval, a set, a list, a
+//! matrix, a relation or a ratio (`value`). Values are compared by their kind (`compare`), and expressions exactly,
+//! by canonical form first and by interval-checked values at seeded points where that does not decide (`expr`).
+//! Nothing is ever equal because it rounds to the same decimals: 0.333 is not 1/3, and 1/2004! is not 1/2006!.
 //!
 //! # What counts as the same
 //!
-//! - numbers however written: `1,234.5`, `1.234,5`, `14{,}916`, `3\frac{1}{2}`, `0.\overline{3}`, `6.02e23`; where a comma may
-//!   be read in two ways, either reading may match;
+//! - numbers however written: `1,234.5`, `1.234,5`, `14{,}916`, `3\frac{1}{2}`, `0.\overline{3}`, `6.02e23`; where a
+//!   comma may be read in two ways, either reading may match;
 //! - `28\%` is 0.28, and 28 where the other side has no percent sign;
-//! - units are dropped where one side has none, but `1 m` is `100 cm` and `5 m` is neither `5 cm` nor `5 kg`; a letter is a
-//!   unit (`5 N`) only where the other side has no such variable; `5 feet 6 inches` is their sum; degrees are dropped, except under a function;
+//! - units are dropped where one side has none, but `1 m` is `100 cm` and `5 m` is neither `5 cm` nor `5 kg`; a
+//!   letter is a unit (`5 N`) only where the other side has no such variable; `5 feet 6 inches` is their sum; degrees
+//!   are dropped, except under a function;
 //! - `x = 5` is 5 and the reverse; `x = 5` is not `y = 5`; in a chain of equations the last value counts;
 //! - equations up to a factor, inequalities up to a positive one, chains in any order;
-//! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other side is one;
-//! - an inequality as the truth is matched by the set that solves it; a set as the truth is matched by an inequality only when
-//!   that is solved for its unknown, because otherwise repeating the question would be rewarded;
-//! - solved inequalities joined by `and`, `or` or commas are the set that they describe (`alternatives`), and `x_1 = 1, x_2 = 3`
-//!   are values of x;
+//! - lists and sets in any order, points and vectors in theirs; `a, b` without brackets is a point when the other
+//!   side is one;
+//! - an inequality as the truth is matched by the set that solves it; a set as the truth is matched by an inequality
+//!   only when that is solved for its unknown, because otherwise repeating the question would be rewarded;
+//! - solved inequalities joined by `and`, `or` or commas are the set that they describe (`alternatives`), and `x_1 =
+//!   1, x_2 = 3` are values of x;
 //! - `2:30 p.m.` is 14:30, and 2:30 where the other side says no half of the day;
 //! - `±` stands for both values;
 //! - words without regard to case; a single capital letter as a multiple choice;
-//! - of a text the last box counts (several when joined by `and`, `or` or commas); without one, the statement that answers, and
-//!   only when it is understood as a whole (`statement`): `7 or more` is not 7, and neither is `7 is wrong`.
+//! - of a text the last box counts (several when joined by `and`, `or` or commas); without one, the statement that
+//!   answers, and only when it is understood as a whole (`statement`): `7 or more` is not 7, and neither is `7 is
+//!   wrong`.
 
 mod alternatives;
 mod arithmetic;

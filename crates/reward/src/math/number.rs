@@ -26,9 +26,11 @@ pub(crate) fn number(text: &str) -> Option<f64> {
     numbers(text).into_iter().map(|number| number.value).find(|value| value.is_finite())
 }
 
-/// Whether two texts are numbers with |given - truth| <= tolerance |truth|, or |given| <= tolerance where the truth is 0.
+/// Whether two texts are numbers with |given - truth| <= tolerance |truth|, or |given| <= tolerance where the truth
+/// is 0.
 ///
-/// Where one side has a percent sign the other may leave it to the question, and units convert, both as in [`super::equal`].
+/// Where one side has a percent sign the other may leave it to the question, and units convert, both as in
+/// [`super::equal`].
 pub(crate) fn close(given: &str, truth: &str, tolerance: f64) -> bool {
     let (truth, given) = (numbers(truth), numbers(given));
     truth.iter().any(|truth| given.iter().any(|given| within(given, truth, tolerance)))

@@ -80,7 +80,8 @@ pub(super) fn named_point(text: &str) -> Option<&str> {
     (inside.contains(',') && !inside.contains(['(', ')'])).then_some(rest)
 }
 
-/// An answer with its unit in brackets, `20 (cm)` or `7（个）`, without those; `None` when there is none. `is_unit` knows units.
+/// An answer with its unit in brackets, `20 (cm)` or `7（个）`, without those; `None` when there is none. `is_unit`
+/// knows units.
 pub(super) fn without_unit_brackets(text: &str, is_unit: impl Fn(&str) -> bool) -> Option<String> {
     let text = text.trim().trim_end_matches(['.', '。', '$']);
     let inside = text.strip_suffix([')', '）'])?;

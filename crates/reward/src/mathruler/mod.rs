@@ -1,16 +1,17 @@
 //! The grader of the Python package mathruler 0.1.0, verdict for verdict.
 //!
-//! EasyR1, and with it the published figures of DAPO, VPPO and VGPO, grade with mathruler, so a training run that is to be
-//! compared with them has to share its verdicts, the odd ones included. It decides in three steps:
+//! EasyR1, and with it the published figures of DAPO, VPPO and VGPO, grade with mathruler, so a training run that is
+//! to be compared with them has to share its verdicts, the odd ones included. It decides in three steps:
 //!
 //! 1. both answers normalised as the MATH data set's checker does it (`math_style`); equal strings are right;
-//! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings are right;
-//! 3. tuples and intervals element by element, with equal brackets when the truth has several elements; two fractions only
-//!    as strings; an integer against something else is wrong; otherwise both are read as sympy reads them, and are the same
-//!    when their difference simplifies to zero. More than two different letters, `^(` and long exponents are not even tried.
+//! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings
+//! are right; 3. tuples and intervals element by element, with equal brackets when the truth has several elements;
+//! two fractions only as strings; an integer against something else is wrong; otherwise both are read as sympy reads
+//! them, and are the same when their difference simplifies to zero. More than two different letters, `^(` and long
+//! exponents are not even tried.
 //!
-//! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}` is the
-//! square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
+//! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}`
+//! is the square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
 //! answer is right when the truth is empty too.
 //!
 //! # Where the two may differ
@@ -22,7 +23,8 @@
 //!   against `3.3x`); sums and products of decimals alone are rounded as sympy rounds them;
 //! - accented characters are not composed (`\hat{a}` against a typed `â`);
 //! - document macros (`\cite`, `\chapter`) and digits outside ASCII are not followed;
-//! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of them;
+//! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of
+//!   them;
 //! - what makes sympy hang (`10**10**10`) is wrong here, at once.
 
 mod float;

@@ -6,33 +6,47 @@ use super::vocabulary::{MEASURES, is_open, turns};
 /// Words that say of what stands before them that it is what follows.
 #[rustfmt::skip]
 const PREDICATES: &[&str] = &[
-    "is", "are", "was", "were", "equals", "equal", "becomes", "become", "remains", "remain", "gives", "give", "giving", "get", "gets", "got", "obtain", "obtains",
-    "obtained", "have", "has", "had", "having", "find", "finds", "found", "yields", "yield", "yielding", "makes", "make", "making", "totals", "contains", "contain", "needs",
-    "need", "costs", "cost", "takes", "take", "took", "weighs", "weigh", "measures", "measure", "earns", "earned", "pays", "paid", "pay", "spends", "spent", "scored",
-    "scores", "sold", "sells", "bought", "buys", "ate", "eats", "saves", "saved", "receives", "received", "reads", "read", "walks", "walked", "runs", "ran", "travels",
-    "traveled", "travelled", "drives", "drove", "uses", "used", "requires", "require", "produces", "produced", "collects", "collected", "owns", "hold", "gained", "won",
+    "is", "are", "was", "were", "equals", "equal", "becomes", "become", "remains", "remain", "gives", "give",
+    "giving", "get", "gets", "got", "obtain", "obtains",
+    "obtained", "have", "has", "had", "having", "find", "finds", "found", "yields", "yield", "yielding", "makes",
+    "make", "making", "totals", "contains", "contain", "needs",
+    "need", "costs", "cost", "takes", "take", "took", "weighs", "weigh", "measures", "measure", "earns", "earned",
+    "pays", "paid", "pay", "spends", "spent", "scored",
+    "scores", "sold", "sells", "bought", "buys", "ate", "eats", "saves", "saved", "receives", "received", "reads",
+    "read", "walks", "walked", "runs", "ran", "travels",
+    "traveled", "travelled", "drives", "drove", "uses", "used", "requires", "require", "produces", "produced",
+    "collects", "collected", "owns", "hold", "gained", "won",
     "it's", "that's", "there's", "conclude", "concludes", "means", "reaches",
 ];
 /// Predicates of several words, by their last one.
 #[rustfmt::skip]
 const PHRASES: &[&str] = &[
-    "equal to", "increases by", "increased by", "decreases by", "decreased by", "is worth", "amounts to", "amount to", "comes to", "come to", "comes out to",
-    "adds up to", "add up to", "sums to", "sum to", "evaluates to", "evaluate to", "simplifies to", "simplify to", "reduces to", "works out to", "results in",
-    "result in", "leads to", "corresponds to", "must be", "should be", "will be", "would be", "to be", "has to be", "have to be", "out to be", "there is", "there are",
-    "value of", "total of", "made of", "be equal to", "increase of", "decrease of", "length of", "area of", "volume of", "perimeter of", "radius of", "speed of", "probability of",
+    "equal to", "increases by", "increased by", "decreases by", "decreased by", "is worth", "amounts to", "amount to",
+    "comes to", "come to", "comes out to",
+    "adds up to", "add up to", "sums to", "sum to", "evaluates to", "evaluate to", "simplifies to", "simplify to",
+    "reduces to", "works out to", "results in",
+    "result in", "leads to", "corresponds to", "must be", "should be", "will be", "would be", "to be", "has to be",
+    "have to be", "out to be", "there is", "there are",
+    "value of", "total of", "made of", "be equal to", "increase of", "decrease of", "length of", "area of",
+    "volume of", "perimeter of", "radius of", "speed of", "probability of",
 ];
 /// What may stand between a predicate and its value, and before a value that stands alone.
 #[rustfmt::skip]
 const FILLERS: &[&str] = &[
-    "exactly", "just", "only", "simply", "precisely", "therefore", "thus", "then", "now", "also", "indeed", "clearly", "actually", "the", "a", "total", "of",
-    "value", "number", "interval", "set", "point", "pair", "ordered", "integer", "fraction", "equation", "line", "matrix", "vector", "expression", "function", "polynomial",
-    "that", "equal", "to", "altogether", "still", "by", "given", "as", "following", "be", "all", "in", "both", "always", "finally", "again", "worth", "approximately", "roughly", "about",
+    "exactly", "just", "only", "simply", "precisely", "therefore", "thus", "then", "now", "also", "indeed", "clearly",
+    "actually", "the", "a", "total", "of",
+    "value", "number", "interval", "set", "point", "pair", "ordered", "integer", "fraction", "equation", "line",
+    "matrix", "vector", "expression", "function", "polynomial",
+    "that", "equal", "to", "altogether", "still", "by", "given", "as", "following", "be", "all", "in", "both",
+    "always", "finally", "again", "worth", "approximately", "roughly", "about",
 ];
 /// Words that lead to a value which stands alone.
 #[rustfmt::skip]
 const ALONE: &[&str] = &[
-    "so", "thus", "therefore", "hence", "then", "finally", "and", "ok", "okay", "yes", "exactly", "only", "just", "precisely", "simply", "namely", "answer", "answers",
-    "final", "ans", "result", "solution", "solutions", "total", "a", "of", "in", "the", "is", "which", "now", "overall", "altogether", "consequently", "i.e", "value", "conclusion",
+    "so", "thus", "therefore", "hence", "then", "finally", "and", "ok", "okay", "yes", "exactly", "only", "just",
+    "precisely", "simply", "namely", "answer", "answers",
+    "final", "ans", "result", "solution", "solutions", "total", "a", "of", "in", "the", "is", "which", "now",
+    "overall", "altogether", "consequently", "i.e", "value", "conclusion",
     "sum", "to", "equals", "numbers", "roots", "about", "approximately", "roughly", "my", "our", "all",
 ];
 /// Subjects that begin with these are one of several, or leave it open.
@@ -40,25 +54,31 @@ const OPEN_SUBJECTS: &[&str] = &["one", "another", "some", "any", "either", "par
 /// What is answered.
 #[rustfmt::skip]
 const ANSWERS: &[&str] = &[
-    "answer", "solution", "value", "root", "possibility", "candidate", "option", "choice", "result", "guess", "estimate", "possible", "potential", "approximation", "correct",
+    "answer", "solution", "value", "root", "possibility", "candidate", "option", "choice", "result", "guess",
+    "estimate", "possible", "potential", "approximation", "correct",
     "plausible", "valid", "lower", "upper", "first", "wrong",
 ];
 /// Words of a subject that deny or leave open what is said of it.
 #[rustfmt::skip]
 const SUBJECT_TURNS: &[&str] = &[
-    "not", "cannot", "never", "wrong", "incorrect", "false", "neither", "nor", "none", "except", "unless", "if", "guess", "maybe", "perhaps", "possibly", "probably",
-    "example", "instance", "bound", "bounds", "unlikely", "doubt", "hardly", "whether", "deny", "impossible", "besides", "suppose", "assume", "assuming", "supposing", "no", "without",
+    "not", "cannot", "never", "wrong", "incorrect", "false", "neither", "nor", "none", "except", "unless", "if",
+    "guess", "maybe", "perhaps", "possibly", "probably",
+    "example", "instance", "bound", "bounds", "unlikely", "doubt", "hardly", "whether", "deny", "impossible",
+    "besides", "suppose", "assume", "assuming", "supposing", "no", "without",
     "estimate", "approximation", "mistake", "nobody", "nothing", "barely", "scarcely", "almost", "nearly",
 ];
 /// Right before a predicate they make it a possibility or a denial.
 #[rustfmt::skip]
 const MODALS: &[&str] = &[
-    "not", "may", "might", "could", "can", "cannot", "never", "hardly", "barely", "scarcely", "maybe", "perhaps", "possibly", "probably", "no", "seldom", "rarely", "almost",
+    "not", "may", "might", "could", "can", "cannot", "never", "hardly", "barely", "scarcely", "maybe", "perhaps",
+    "possibly", "probably", "no", "seldom", "rarely", "almost",
     "nearly", "sometimes", "often", "usually", "don't", "doesn't",
 ];
 /// What begins an explanation.
 #[rustfmt::skip]
-const EXPLAINS: &[&str] = &["because", "since", "as", "where", "using", "due", "thanks", "considering", "whereas", "while"];
+const EXPLAINS: &[&str] = &[
+    "because", "since", "as", "where", "using", "due", "thanks", "considering", "whereas", "while",
+];
 /// What begins a comparison with what is not the answer.
 const CONTRASTS: &[&str] = &["rather than", "instead of", "unlike", "as opposed to", "and not", "not"];
 /// What draws a conclusion.
@@ -66,7 +86,8 @@ const CONCLUDES: &[&str] = &["so", "thus", "therefore", "hence", "consequently",
 /// What begins the tail of a value: a phrase or a clause that says what it is of.
 #[rustfmt::skip]
 const TAILS: &[&str] = &[
-    "of", "in", "on", "for", "from", "with", "per", "by", "that", "who", "which", "where", "left", "remaining", "altogether", "total", "each", "respectively", "together",
+    "of", "in", "on", "for", "from", "with", "per", "by", "that", "who", "which", "where", "left", "remaining",
+    "altogether", "total", "each", "respectively", "together",
 ];
 /// Further ones behind a noun: `12 ways to arrange them`.
 const NOUN_TAILS: &[&str] = &["to", "at", "when", "after", "as"];

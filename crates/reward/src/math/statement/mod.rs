@@ -1,9 +1,9 @@
 //! Which part of a text in words is its answer: the whole statement must be understood.
 //!
-//! A statement is `lead value tail`. A lead ends in a word that says what something *is* (`the sum is`, `there are`, `答案是`) and
-//! a tail says what is counted, or explains (`of them`, `because ...`). Words that are not known to leave a value as it is
-//! (`at least 7`, `7 or more`, `anything but 7`, `至少7`) leave no value: such a text has no answer. So the lists in here name
-//! what is harmless; only within noun phrases, which are open, they name what is not.
+//! A statement is `lead value tail`. A lead ends in a word that says what something *is* (`the sum is`, `there are`,
+//! `答案是`) and a tail says what is counted, or explains (`of them`, `because ...`). Words that are not known to leave
+//! a value as it is (`at least 7`, `7 or more`, `anything but 7`, `至少7`) leave no value: such a text has no answer.
+//! So the lists in here name what is harmless; only within noun phrases, which are open, they name what is not.
 //!
 //! [`sentences`] finds the sentence that answers, [`english`] and [`chinese`] take its words off.
 
@@ -19,7 +19,8 @@ use super::names::is_ideograph;
 /// Longest sentence, in bytes, that is looked at.
 const MAX_SENTENCE: usize = 1200;
 
-/// The part of the text that is its answer; `None` when it is not understood. `readable` says whether a part is a value.
+/// The part of the text that is its answer; `None` when it is not understood. `readable` says whether a part is a
+/// value.
 pub(super) fn stated(text: &str, known: &Known, readable: &dyn Fn(&str) -> bool) -> Option<String> {
     let plain = sentences::without_markup(text);
     let sentence = rounded(sentences::answering(&plain)?, known)?;

@@ -98,7 +98,8 @@ fn abbreviated(text: &str) -> bool {
 /// Words behind an answer that take it back or leave it open.
 #[rustfmt::skip]
 const REVISIONS: &[&str] = &[
-    "wait", "no", "not", "wrong", "incorrect", "actually", "but", "however", "instead", "correction", "mistake", "sorry", "maybe", "perhaps", "or", "unless",
+    "wait", "no", "not", "wrong", "incorrect", "actually", "but", "however", "instead", "correction", "mistake",
+    "sorry", "maybe", "perhaps", "or", "unless",
     "except", "isn't", "false", "doubt", "unsure", "alternatively", "otherwise",
 ];
 const REVISIONS_HAN: &[&str] = &["不对", "不是", "错", "但", "或", "等等", "除", "可能", "也许"];

@@ -5,37 +5,59 @@ use crate::math::units;
 /// Words that turn the value beside them into a bound, a range, a guess, a denial or one of several.
 #[rustfmt::skip]
 const TURNS: &[&str] = &[
-    "not", "no", "none", "never", "neither", "nor", "cannot", "wrong", "incorrect", "false", "untrue", "invalid", "impossible", "rejected", "extraneous",
-    "undefined", "unknown", "unsure", "uncertain", "unclear", "doubtful", "excluded", "excluding", "except", "exclusive", "inclusive", "besides", "unless", "if",
-    "or", "either", "else", "otherwise", "least", "most", "more", "less", "fewer", "greater", "larger", "smaller", "bigger", "than", "minimum", "maximum",
-    "max", "tops", "up", "upward", "upwards", "onward", "onwards", "over", "under", "above", "below", "beyond", "past", "beneath", "exceeds", "exceeding",
-    "about", "around", "approximately", "approx", "roughly", "nearly", "almost", "circa", "near", "close", "closer", "ish", "so", "plus", "minus", "between",
-    "among", "amongst", "within", "till", "until", "through", "before", "after", "maybe", "perhaps", "possibly", "probably", "supposedly", "likely", "unlikely", "might",
-    "may", "could", "guess", "guesses", "guessing", "estimate", "estimates", "estimated", "estimation", "bound", "bounds", "lower", "upper", "candidate",
-    "candidates", "example", "examples", "instance", "etc", "others", "other", "another", "any", "some", "something", "several", "half", "twice", "double", "triple",
-    "thrice", "squared", "cubed", "doubled", "halved", "factorial", "sometimes", "usually", "often", "hardly", "barely", "scarcely", "but", "however", "though",
-    "although", "wait", "sorry", "instead", "rather", "unlike", "versus", "vs", "works", "fails", "exists", "fits", "holds", "satisfies", "partly", "partially",
-    "theoretically", "allegedly", "questionable", "mistaken", "mistake", "error", "inaccurate", "doubt", "idk", "assume", "assuming", "suppose", "say", "first",
-    "second", "third", "point", "halves", "thirds", "quarters", "fourths", "fifths", "sixths", "sevenths", "eighths", "ninths", "tenths", "hundredths", "thousandths", "too", "also", "even", "yet", "still", "doesn't", "isn't", "aren't", "don't", "wasn't", "won't", "can't", "couldn't",
-    "shouldn't", "wouldn't", "didn't", "odd", "prime", "give", "take", "range", "ranges", "case", "cases", "best", "worst", "outside", "low", "high", "side",
+    "not", "no", "none", "never", "neither", "nor", "cannot", "wrong", "incorrect", "false", "untrue", "invalid",
+    "impossible", "rejected", "extraneous",
+    "undefined", "unknown", "unsure", "uncertain", "unclear", "doubtful", "excluded", "excluding", "except",
+    "exclusive", "inclusive", "besides", "unless", "if",
+    "or", "either", "else", "otherwise", "least", "most", "more", "less", "fewer", "greater", "larger", "smaller",
+    "bigger", "than", "minimum", "maximum",
+    "max", "tops", "up", "upward", "upwards", "onward", "onwards", "over", "under", "above", "below", "beyond",
+    "past", "beneath", "exceeds", "exceeding",
+    "about", "around", "approximately", "approx", "roughly", "nearly", "almost", "circa", "near", "close", "closer",
+    "ish", "so", "plus", "minus", "between",
+    "among", "amongst", "within", "till", "until", "through", "before", "after", "maybe", "perhaps", "possibly",
+    "probably", "supposedly", "likely", "unlikely", "might",
+    "may", "could", "guess", "guesses", "guessing", "estimate", "estimates", "estimated", "estimation", "bound",
+    "bounds", "lower", "upper", "candidate",
+    "candidates", "example", "examples", "instance", "etc", "others", "other", "another", "any", "some", "something",
+    "several", "half", "twice", "double", "triple",
+    "thrice", "squared", "cubed", "doubled", "halved", "factorial", "sometimes", "usually", "often", "hardly",
+    "barely", "scarcely", "but", "however", "though",
+    "although", "wait", "sorry", "instead", "rather", "unlike", "versus", "vs", "works", "fails", "exists", "fits",
+    "holds", "satisfies", "partly", "partially",
+    "theoretically", "allegedly", "questionable", "mistaken", "mistake", "error", "inaccurate", "doubt", "idk",
+    "assume", "assuming", "suppose", "say", "first",
+    "second", "third", "point", "halves", "thirds", "quarters", "fourths", "fifths", "sixths", "sevenths", "eighths",
+    "ninths", "tenths", "hundredths", "thousandths", "too", "also", "even", "yet", "still", "doesn't", "isn't",
+    "aren't", "don't", "wasn't", "won't", "can't", "couldn't",
+    "shouldn't", "wouldn't", "didn't", "odd", "prime", "give", "take", "range", "ranges", "case", "cases", "best",
+    "worst", "outside", "low", "high", "side",
 ];
 
 /// Words of grammar, which no noun phrase ends in or begins with.
 #[rustfmt::skip]
 const GRAMMAR: &[&str] = &[
-    "the", "a", "an", "of", "in", "on", "at", "to", "from", "for", "with", "by", "as", "is", "are", "was", "were", "be", "been", "being", "am", "has", "have", "had",
-    "do", "does", "did", "will", "would", "should", "must", "can", "and", "this", "that", "these", "those", "it", "its", "he", "she", "they", "we", "i", "you", "them",
-    "his", "her", "their", "our", "my", "your", "who", "which", "what", "where", "when", "why", "how", "because", "since", "while", "then", "thus", "hence",
-    "therefore", "there", "here", "just", "only", "very", "really", "again", "yes", "ok", "okay", "us", "me", "via", "without", "across", "against", "along",
-    "always", "perhaps", "alas", "unless", "afterwards", "towards", "says", "means", "gives", "equals", "equal", "makes", "needs", "remains", "looks", "seems", "was",
+    "the", "a", "an", "of", "in", "on", "at", "to", "from", "for", "with", "by", "as", "is", "are", "was", "were",
+    "be", "been", "being", "am", "has", "have", "had",
+    "do", "does", "did", "will", "would", "should", "must", "can", "and", "this", "that", "these", "those", "it",
+    "its", "he", "she", "they", "we", "i", "you", "them",
+    "his", "her", "their", "our", "my", "your", "who", "which", "what", "where", "when", "why", "how", "because",
+    "since", "while", "then", "thus", "hence",
+    "therefore", "there", "here", "just", "only", "very", "really", "again", "yes", "ok", "okay", "us", "me", "via",
+    "without", "across", "against", "along",
+    "always", "perhaps", "alas", "unless", "afterwards", "towards", "says", "means", "gives", "equals", "equal",
+    "makes", "needs", "remains", "looks", "seems", "was",
 ];
 
 /// Nouns without a plural in s.
 #[rustfmt::skip]
 const PLURALS: &[&str] = &[
-    "people", "children", "men", "women", "feet", "teeth", "mice", "geese", "sheep", "fish", "deer", "oxen", "dice", "vertices", "indices", "matrices", "axes", "radii",
-    "foci", "nuclei", "percent", "yuan", "yen", "pence", "pi", "oclock", "o'clock", "fold", "data", "criteria", "staff", "players", "kids", "adults", "cattle",
-    "money", "water", "bread", "milk", "rice", "sugar", "flour", "salt", "paper", "time", "distance", "length", "area", "volume",
+    "people", "children", "men", "women", "feet", "teeth", "mice", "geese", "sheep", "fish", "deer", "oxen", "dice",
+    "vertices", "indices", "matrices", "axes", "radii",
+    "foci", "nuclei", "percent", "yuan", "yen", "pence", "pi", "oclock", "o'clock", "fold", "data", "criteria",
+    "staff", "players", "kids", "adults", "cattle",
+    "money", "water", "bread", "milk", "rice", "sugar", "flour", "salt", "paper", "time", "distance", "length",
+    "area", "volume",
 ];
 
 /// Adverbs that measure: `3 hours ago`, `5 m long`.
