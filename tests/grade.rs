@@ -314,7 +314,7 @@ fn an_audit_groups_disagreements() {
     };
     std::fs::write(rollouts.join("step_1.jsonl"), line(json!("2/4")) + &line(Value::Null)).unwrap();
     let run_folder = folder.path().join("run").display().to_string();
-    let output = run(&[&run_folder, "--audit", &audit], b"");
+    let output = run(&[run_folder.as_str(), "--audit", audit.as_str()], b"");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).starts_with("1 answers compared, 1 disagreements"), "{}", text(&output.stdout));
     assert!(text(&output.stderr).contains("1 responses without an answer"), "{}", text(&output.stderr));

@@ -11,7 +11,7 @@ use super::{Cli, Failure, Lines, Sink, Totals};
 use crate::audit::{AuditLog, Compared};
 
 /// Compares the graders on every line of a file, or of a run's rollouts.
-pub fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure> {
+pub(super) fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure> {
     let reward = Reward::new(&cli.config()?)?;
     let rollouts = rollouts(&cli.file)?;
     // A run's lines hold the answer that its rule found, and the truth as `answer`.
