@@ -56,8 +56,8 @@ fn numbers(row: &Value) -> [f64; 3] {
 fn given_answers_by_each_grader() {
     let rows = [
         // given, truth, right by: mathruler, math, multiple_choice, exact, numeric
-        (r"\frac{1}{2}", "0.5", [true, true, false, false, false]),
-        (r"2\sqrt{3}", r"\sqrt{12}", [true, true, false, false, false]),
+        (r"\frac{1}{2}", "0.5", [true, true, false, false, true]),
+        (r"2\sqrt{3}", r"\sqrt{12}", [true, true, false, false, true]),
         ("(B) 35", "B", [false, true, true, false, false]),
         ("New  York", "new york", [true, true, false, true, false]),
         ("3.00001", "3", [false, false, false, false, true]),
@@ -284,4 +284,40 @@ fn a_reader_that_stops_is_no_error() {
     let writer = std::thread::spawn(move || drop(stdin.write_all(row.as_bytes())));
     assert_eq!(child.wait().unwrap().code(), Some(0));
     writer.join().unwrap();
+}
+
+#[test]
+fn an_audit_groups_disagreements() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("found.jsonl");
+    let audit = path.display().to_string();
+    let input: String = [("2/4", "1/2"), ("3/9", "1/3"), ("3", "3"), ("4", "3"), ("12 apples", "12")]
+        .iter()
+        .enumerate()
+        .map(|(id, (given, truth))| json!({"id": id, "given": given, "ground_truth": truth}).to_string() + "\n")
+        .collect();
+    let output = run(&["--audit", &audit], input.as_bytes());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let table = text(&output.stdout);
+    assert!(table.starts_with("5 answers compared, 3 disagreements (60.0%)"), "{table}");
+    assert!(table.contains("mathruler rejects an unreduced fraction | 2 | 0 | 2 |"), "{table}");
+    let found: Vec<Value> =
+        std::fs::read_to_string(&path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0]["kind"], "unreduced_fraction");
+    assert_eq!((&found[2]["kind"], &found[2]["id"], &found[2]["choice"]), (&json!("unit"), &json!("4"), &Value::Null));
+
+    // A run folder: what the rule found stands in `extracted`, null where there was nothing.
+    let rollouts = folder.path().join("run/rollouts");
+    std::fs::create_dir_all(&rollouts).unwrap();
+    let line = |extracted: Value| {
+        json!({"id": "a", "answer": "1/2", "response": "r", "extracted": extracted}).to_string() + "\n"
+    };
+    std::fs::write(rollouts.join("step_1.jsonl"), line(json!("2/4")) + &line(Value::Null)).unwrap();
+    let run_folder = folder.path().join("run").display().to_string();
+    let output = run(&[run_folder.as_str(), "--audit", audit.as_str()], b"");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).starts_with("1 answers compared, 1 disagreements"), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("1 responses without an answer"), "{}", text(&output.stderr));
+    assert!(fails(2, &["--audit", &audit, "--grader", "math"], "").contains("cannot be used with"));
 }

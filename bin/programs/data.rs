@@ -14,6 +14,8 @@ use data::{BadRow, DataError, DataSpec, Dataset, FormatPrompt, Keys, Prefetcher,
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reward::{Request, Reward, RewardConfig};
 
+use crate::audit::{AuditLog, Compared};
+
 /// Look at data sets, check them, convert them, make toy ones.
 ///
 /// A SOURCE is a .parquet, .jsonl or .json file, a folder, a glob, any of these with @split, or toy:NAME?key=value.
@@ -167,6 +169,10 @@ struct Check {
     /// Read only the headers of pictures.
     #[arg(long)]
     headers_only: bool,
+    /// Also compare the graders on every solution's boxed answer: a table of disagreements by kind, and a JSON line for each in
+    /// this file (docs/grading.md).
+    #[arg(long, value_name = "FILE")]
+    audit: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -304,17 +310,32 @@ fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), Bad
     }
 }
 
+/// The answer of a row's solution, compared with the row's own.
+fn solution_answer(sample: &Sample) -> Option<Compared> {
+    let given = reward::extract_boxed(sample.solution.as_deref()?)?;
+    Some(Compared::new(sample.id.clone(), given.to_owned(), sample.answer.trim().to_owned()))
+}
+
 fn run_check(args: &Check) -> Result<ExitCode, DataError> {
+    let failed = |source: std::io::Error| DataError::Write { path: args.audit.clone().unwrap_or_default(), source };
+    let mut log = args.audit.as_deref().map(AuditLog::create).transpose().map_err(failed)?;
+    let audited = log.is_some();
     let (dataset, rows) = args.sources.open()?;
     let config = RewardConfig { grader: args.grader, ..RewardConfig::default() };
     let reward = Reward::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
     let headers_only = args.headers_only;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let check = move |row: Result<Sample, BadRow>| row.and_then(|sample| fault(&sample, &reward, headers_only));
+    let check = move |row: Result<Sample, BadRow>| {
+        let compared = row.as_ref().ok().filter(|_| audited).and_then(solution_answer);
+        (row.and_then(|sample| fault(&sample, &reward, headers_only)), compared)
+    };
     let bar = progress(rows);
     let mut faults = 0;
-    for (_, row) in Prefetcher::new(dataset, 0..rows, workers, workers * 8, check) {
+    for (_, (row, compared)) in Prefetcher::new(dataset, 0..rows, workers, workers * 8, check) {
         bar.inc(1);
+        if let (Some(log), Some(compared)) = (&mut log, compared) {
+            log.add(&compared).map_err(failed)?;
+        }
         if let Err(bad) = row {
             faults += 1;
             bar.suspend(|| print(&format!("{bad}\n")))?;
@@ -322,6 +343,9 @@ fn run_check(args: &Check) -> Result<ExitCode, DataError> {
     }
     bar.finish_and_clear();
     print(&format!("{} of {rows} rows are good\n", rows - faults))?;
+    if let Some(log) = log {
+        print(&log.finish().map_err(failed)?)?;
+    }
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 

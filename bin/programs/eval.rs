@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::audit::{AuditLog, Compared};
 use crate::common::model::Model;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
 use burn::tensor::DType;
@@ -73,7 +74,7 @@ impl Evaluate {
     fn new(plan: Answer, interrupt: Arc<AtomicBool>) -> Result<Self, Failure> {
         let model = Model::find(&plan.model)?;
         let config = Qwen2_5_VLConfig::from_folder(&model.folder)?;
-        let processor = Arc::new(model.processor(plan.pictures)?);
+        let processor = model.processor(plan.pictures)?;
         let Model { folder, run } = model;
         check_folder(&folder, &processor, &config)?;
         // A prompt that does not fit the model is set aside anyway.
@@ -140,6 +141,7 @@ impl OnBackend for Evaluate {
             interrupt: &self.interrupt,
         };
         let mut results = Vec::new();
+        let mut audited = Vec::new();
         for (task, mut log) in self.tasks.iter().zip(logs) {
             let mut progress = Progress::new(&task.name, task.rows);
             let aside = answer(&model, task, &answering, &context, &mut log, |done| progress.at(done))?;
@@ -155,6 +157,9 @@ impl OnBackend for Evaluate {
                 result.notes.push(format!("{repeated} rows share their id with another; they are named by row number"));
             }
             results.push(result);
+            if self.plan.audit.is_some() {
+                audited.extend(records);
+            }
         }
         let mut settings = Map::new();
         settings.insert("model".into(), json!(self.plan.model));
@@ -164,6 +169,7 @@ impl OnBackend for Evaluate {
         let results = Results::new(settings, results);
         write(&self.output, &results)?;
         print(&report::markdown(&results))?;
+        audit(self.plan.audit.as_deref(), &audited)?;
         match results.benchmarks.iter().find(|b| b.score.answers == 0) {
             None => Ok(()),
             Some(empty) => {
@@ -228,8 +234,21 @@ impl Drop for Progress {
     }
 }
 
+/// Where the graders disagree on answers, when that was asked for.
+fn audit<'r>(path: Option<&Path>, records: impl IntoIterator<Item = &'r Record>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let failed = |e: std::io::Error| Failure::input(format!("--audit {}: cannot be written: {e}", path.display()));
+    let mut log = AuditLog::create(path).map_err(failed)?;
+    for record in records {
+        let Some(given) = &record.extracted else { continue };
+        let id = format!("{}/{}/{}", record.benchmark, record.id, record.sample);
+        log.add(&Compared::new(id, given.clone(), record.answer.clone())).map_err(failed)?;
+    }
+    print(&format!("\n{}", log.finish().map_err(failed)?))
+}
+
 /// Answers made elsewhere.
-fn grade(from: &Path, out: Option<&Path>, grading: &Grading) -> Result<(), Failure> {
+fn grade(from: &Path, out: Option<&Path>, to_audit: Option<&Path>, grading: &Grading) -> Result<(), Failure> {
     let output = out.map(OutputFolder::open).transpose()?;
     let graded = grade_file(from, grading)?;
     let mut settings = Map::new();
@@ -251,11 +270,16 @@ fn grade(from: &Path, out: Option<&Path>, grading: &Grading) -> Result<(), Failu
             output.write(&format!("{}.jsonl", file.name), &lines)?;
         }
     }
+    let records: Vec<Record> = match to_audit {
+        Some(_) => graded.iter().flat_map(|file| file.records.iter().cloned()).collect(),
+        None => Vec::new(),
+    };
     let results = Results::new(settings, graded.into_iter().map(|g| g.result).collect());
     if let Some(output) = &output {
         write(output, &results)?;
     }
-    print(&report::markdown(&results))
+    print(&report::markdown(&results))?;
+    audit(to_audit, &records)
 }
 
 fn options(args: Args) -> Result<Options, Failure> {
@@ -269,7 +293,7 @@ fn options(args: Args) -> Result<Options, Failure> {
 
 fn run(args: Args) -> Result<(), Failure> {
     match options(args)?.plan()? {
-        Plan::Grade { from, out, grading } => grade(&from, out.as_deref(), &grading),
+        Plan::Grade { from, out, audit, grading } => grade(&from, out.as_deref(), audit.as_deref(), &grading),
         Plan::Answer(plan) => {
             let (backend, dtype) = (plan.backend, plan.dtype);
             on_backend(backend, dtype, Evaluate::new(*plan, interrupt_flag(None)?)?)?

@@ -14,6 +14,7 @@ use clap::Parser;
 use rayon::prelude::*;
 use reward::{Grader, OverlongConfig, Request, Reward, RewardConfig, RewardError, RewardType, Score};
 
+mod audit;
 mod row;
 
 use row::{Keys, Row};
@@ -48,6 +49,11 @@ struct Cli {
     /// File to write; standard output by default. It appears when all is graded, and may be FILE itself.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Compare the graders instead: a table of the answers on which mathruler, math and multiple_choice disagree, by kind, and a
+    /// JSON line for each in this file (docs/grading.md). FILE may be a run folder, whose rollouts are read.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "grader", "accuracy_weight", "format_weight",
+          "numeric_tolerance", "max_response_length", "command"])]
+    audit: Option<PathBuf>,
     /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v, dapo,
     /// multiple_choice, exact, numeric) is short for --reward-type.
     #[arg(long, value_name = "NAME")]
@@ -62,7 +68,7 @@ struct Cli {
     /// Weight of the right format in `overall`; .1 by default.
     #[arg(long, value_name = "NUMBER")]
     format_weight: Option<f64>,
-    /// numeric: largest |given - truth| / max(1, |truth|); 1e-4 by default.
+    /// numeric: largest |given - truth| / |truth|, and largest |given| where the truth is 0; 1e-4 by default.
     #[arg(long, value_name = "NUMBER")]
     numeric_tolerance: Option<f64>,
     /// Length in tokens from which the whole overlong penalty counts; needs `response_length` in each line.
@@ -172,6 +178,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    if let Some(path) = &cli.audit {
+        return audit::run(cli, path);
+    }
     let config = cli.config()?;
     let mut reward = Reward::new(&config)?;
     let mut input = Lines::open(&cli.file)?;

@@ -1,6 +1,7 @@
 //! The programs as one library: the model and the trainer are compiled once for all of them. `bin/NAME.rs` is the main
 //! function of each.
 
+mod audit;
 mod common;
 
 pub mod analyze;

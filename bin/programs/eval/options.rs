@@ -38,6 +38,10 @@ pub struct Options {
     /// Folder for answers and results; the same command goes on where it was. Optional with --from.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Compare the graders on all answers: a table of disagreements by kind, and a JSON line for each in this file
+    /// (docs/grading.md).
+    #[arg(long, value_name = "FILE")]
+    pub audit: Option<PathBuf>,
     /// Answers to each question. Default: 1.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub samples: Option<usize>,
@@ -177,6 +181,8 @@ pub enum Plan {
         from: PathBuf,
         /// Where the results go, besides the terminal.
         out: Option<PathBuf>,
+        /// Where disagreements of the graders go.
+        audit: Option<PathBuf>,
         /// How.
         grading: Grading,
     },
@@ -188,6 +194,8 @@ pub struct Answer {
     pub model: PathBuf,
     /// The folder.
     pub out: PathBuf,
+    /// Where disagreements of the graders go.
+    pub audit: Option<PathBuf>,
     /// In order; names are distinct.
     pub tasks: Vec<TaskSpec>,
     /// Answers to each question.
@@ -217,6 +225,7 @@ macro_rules! each_field {
             model,
             from,
             out,
+            audit,
             samples,
             temperature,
             top_p,
@@ -271,7 +280,7 @@ impl Options {
         let mut useless = Vec::new();
         macro_rules! note {
             ($($field:ident),*) => { $(
-                if self.$field.is_some() && !["from", "out", "grader", "extract"].contains(&stringify!($field)) {
+                if self.$field.is_some() && !["from", "out", "audit", "grader", "extract"].contains(&stringify!($field)) {
                     useless.push(format!("--{}", stringify!($field).replace('_', "-")));
                 }
             )* };
@@ -304,7 +313,7 @@ impl Options {
             rule: self.grader.as_deref().map(parse_rule).transpose()?,
             extract: self.extract.as_deref().map(parse_extract).transpose()?,
         };
-        Ok(Plan::Grade { from, out: self.out, grading })
+        Ok(Plan::Grade { from, out: self.out, audit: self.audit, grading })
     }
 
     fn answer(self) -> Result<Answer, Failure> {
@@ -373,6 +382,7 @@ impl Options {
         Ok(Answer {
             model,
             out,
+            audit: self.audit.clone(),
             tasks,
             samples,
             sampling: Sampling { temperature, top_p, seed: self.seed.unwrap_or(0) },

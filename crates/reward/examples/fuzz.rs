@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use reward::{Grader, Request, Reward, RewardConfig, RewardType, extract, math, mathruler, simple};
+use reward::{Grader, Request, Reward, RewardConfig, RewardType, audit, extract, math, mathruler, simple};
 
 /// The longest that one grade may take.
 const LIMIT: Duration = Duration::from_millis(20);
@@ -45,6 +45,8 @@ const PIECES: &[&str] = &[
     r"\begin{pmatrix}", r"\end{pmatrix}", r"\begin{cases}", r"\end{cases}", r"\begin{array}{cc}", r"\end{array}", r"\\", r"\boxed{", r"\overline{", r"\vec{", r"\alpha", r"\quad", r"\,", r"\!", "\\",
     "²", "½", "√", "π", "°", "∞", "≤", "×", "÷", "−", "中", "é", "\u{301}", "\u{200b}", "𝐱", "１", "٣", "İ", "<think>", "</think>", "<answer>", "</answer>", "Answer:", "the answer is ", "final answer is ",
     "或", "和", "答案是", "选", "C", " or ", " and ", "not", "option ", " is correct", " N", " V", " m", "m²", "km/h", r"\mathrm{~m}", r"\mathrm{s}", r"\Omega", "x_1=1", "x_2=3", "x<1", "x>3", r"\left\{\begin{array}{l}", r"\right.",
+    "because ", " is ", " at least ", " or more", " the ", "There are ", " apples", "it's ", " not ", "which is ", "so ", "**Answer:** ", "**", "①", "③", "C_5^2", "A_n^2", "∛", "³√", "H₂O", "(1010)_2", "⁻¹", "因为", "不是", "至少", "左右",
+    "所以", "个", "，", "。", "(cm)", "+-", " about ", "Wait, ", "rather than ", "I choose ", "B", "D", "<Answer>", "< / answer >", "...", "?", "approximately ",
 ];
 
 /// Texts that grow by repetition: what a parser may recurse or backtrack on.
@@ -52,6 +54,9 @@ const PIECES: &[&str] = &[
 const PATTERNS: &[(&str, &str, &str)] = &[
     ("A, ", "B", ""), ("A ", "B", ""), ("A/", "B", ""), ("A A,", "", ""), ("answer A, ", "", ""), ("option A is wrong ", "", ""), ("answer:B=", "", ""), ("answer ((", "A", ""), (r"\text{", "A", ""), ("}", "A", ""), ("答案", "A", ""), ("x<1 or ", "x>3", ""), ("x>1, ", "x<3", ""), ("x_1=1,", "x_2=2", ""), ("x=1, ", "2", ""),
     ("(1,2) or ", "(3,4)", ""), ("5 m ", "", ""), ("5 m + ", "5 m", ""), (r"\pi m ", "", ""), (r"\pi \mathrm{~m} ", "x", ""), (r"\mathrm{~m} / ", "5", ""), ("5 N/", "C", ""), ("5 km/", "h", ""), ("m^2", "", ""), (r"\text{km}^9", "", ""), ("或", "1", ""), ("1或", "2", ""), ("以", "或", ""), (r"\left\{\begin{array}{l}", "x=1", r"\end{array}\right."), (r"\left\{\begin{array}{l}", "x=1", ""),
+    ("because ", "7", ""), ("因为", "7", ""), ("所以", "7", ""), ("is ", "7", ""), ("the answer is 7, ", "7", ""), ("not ", "7", ""), ("it's 7 ", "7", ""), ("so 7 ", "", ""), ("有7个，", "7", ""), ("是", "7", ""), ("Answer:", "7", ""),
+    ("I choose A. ", "B", ""), ("option A because ", "B", ""), ("A is correct ", "B", ""), ("the answer ", "is B", ""), ("选A，", "B", ""), ("不是", "A", ""), ("①", "②", ""), ("+-", "1", ""), ("- ", "1", ""), ("⁻", "1", ""), ("³√", "8", ""), ("C_5", "^2", ""),
+    ("**", "7", ""), ("`", "7", ""), ("<answer>", "7", "</answer>"), ("答案：", "", ""), ("Answer *", "", ""), ("\\text{at least }", "7", ""), ("7 apples ", "", ""), ("red ", "7", ""), ("(cm)", "", ""), ("Na", "2", ""), ("(", "H2O", ")2"),
     ("(", "1", ")"), ("[", "1", "]"), ("{", "1", "}"), (r"\{", "1", r"\}"), ("-", "1", ""), ("", "1", "!"), ("", "1", "%"), ("2^", "2", ""), ("2^{", "2", "}"), ("2**", "2", ""), (r"\sqrt{", "2", "}"), (r"\sqrt", "2", ""),
     (r"\frac{1}{1+", "x", "}"), (r"\frac{", "1", "}{2}"), (r"\frac", "1", ""), ("1+", "1", ""), ("x+", "1", ""), ("(x+1)", "", ""), ("(x+y+z+1)", "", ""), ("1,", "2", ""), ("1;", "2", ""), ("(1,2),", "(1,2)", ""), ("x=", "1", ""), ("1<", "x", ""),
     (r"\sin(", "x", ")"), (r"\ln ", "2", ""), (r"\sin ", "x", ""), ("|", "x", "|"), (r"\pm", "1", ""), (r"1\pm", "1", ""), (r"\cup", "", ""), (r"(1,2)\cup", "(3,4)", ""), (r"\text{", "a", "}"), (r"\mathbf{", "1", "}"), (r"\boxed{", "1", "}"),
@@ -120,6 +125,7 @@ fn grade_otherwise(given: &str, truth: &str) {
     simple::numeric(given, truth, 1e-4);
     simple::exact(given, truth);
     extract::extract_boxed(given);
+    audit::compare(given, truth);
     for reward_type in [RewardType::Math, RewardType::R1v, RewardType::Dapo] {
         let config = RewardConfig { reward_type, grader: Grader::Math, ..RewardConfig::default() };
         let reward = Reward::new(&config).expect("the default configuration is valid");
@@ -231,6 +237,25 @@ fn main() -> ExitCode {
                 "mathruler",
                 best(&|| {
                     mathruler::grade_answer(&given, &truth);
+                }),
+            ),
+            (
+                "multiple_choice",
+                best(&|| {
+                    simple::multiple_choice(&given, &truth);
+                }),
+            ),
+            (
+                "numeric",
+                best(&|| {
+                    simple::numeric(&given, &truth, 1e-4);
+                }),
+            ),
+            (
+                "extract",
+                best(&|| {
+                    extract::extract_answer_line(&given);
+                    extract::extract_answer_tag(&given);
                 }),
             ),
         ] {

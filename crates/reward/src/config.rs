@@ -21,9 +21,9 @@ pub enum RewardType {
     LookBack,
     /// `<think>` and `<answer>` tags (EasyR1's `r1v`), weighted as `math` is.
     R1v,
-    /// The last `Answer:` line, +1 or -1, plus the overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
+    /// The last `Answer:` line, in any font, +1 or -1, plus the overlong penalty (DAPO, arXiv 2503.14476, eq. 13).
     Dapo,
-    /// One letter out of A to Z, in the box, in the tag or in the sentence.
+    /// One letter out of A to Z, or several, in the box, in the tag or in the sentence.
     MultipleChoice,
     /// The extracted answer equals the ground truth after trimming and folding blanks and case.
     Exact,
@@ -106,7 +106,7 @@ pub struct RewardConfig {
     pub accuracy_weight: f64,
     /// Weight of the format (0 or 1) in the reward; .1 by default.
     pub format_weight: f64,
-    /// `numeric`: largest accepted |given - truth| / max(1, |truth|); 1e-4 by default.
+    /// `numeric`: largest accepted |given - truth| / |truth|, and |given| where the truth is 0; 1e-4 by default.
     pub numeric_tolerance: f64,
     /// The overlong penalty, with any rule; off by default.
     pub overlong: OverlongConfig,

@@ -9,6 +9,7 @@
 //! | are two answers the same, mathematically | [`math`] |
 //! | the exact algebra below both | `expr` |
 //! | multiple choice, exact strings, numbers | [`simple`] |
+//! | where the graders disagree, and about what | [`audit`] |
 //! | a reward program of the user's own | `command` |
 //!
 //! Nothing here knows a tensor. Every grade ends within a bound of time and memory, whatever the strings are.
@@ -23,6 +24,7 @@
 //! # Ok::<(), reward::RewardError>(())
 //! ```
 
+pub mod audit;
 mod command;
 pub mod config;
 mod error;

@@ -123,6 +123,14 @@ impl Reward {
         }
     }
 
+    /// The answer that the configured rule finds in a response; `None` where there is none, and for a reward command.
+    pub fn answer(&self, response: &str) -> Option<String> {
+        if !self.config.command.is_empty() {
+            return None;
+        }
+        self.score_answer(&Request { response, ground_truth: "", response_length: 0, id: "" }).extracted
+    }
+
     /// Whether `given`, an answer that has been extracted already, is right; by the configured rule and grader.
     pub fn grade(&self, given: &str, ground_truth: &str) -> bool {
         match self.config.reward_type {

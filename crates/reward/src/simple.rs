@@ -1,12 +1,13 @@
 //! The plain graders: one letter, the same words, nearly the same number.
 
 use crate::letters::choice_letters;
+use crate::math;
 
 /// Whether `given` picks the same letters as `ground_truth`.
 ///
 /// A letter may stand alone (`B`, `(b)`, `B.`, `\text{B}`), lead its option (`B. 35 cm`, `(B) west`), or be named in a
-/// sentence by `answer`, `option` or `choice` (`the answer is (B)`). Several (`A, C`, `AC`, `A and C`) equal only the same
-/// several, in any order: a hedge is wrong. A truth that is no letter never matches.
+/// sentence by `answer`, `option` or `choice` (`the answer is (B)`). Several (`A, C`, `AC`, `A and C`) equal only the
+/// same several, in any order: a hedge is wrong. A truth that is no letter never matches.
 pub fn multiple_choice(given: &str, ground_truth: &str) -> bool {
     let truth = choice_letters(ground_truth);
     truth != 0 && choice_letters(given) == truth
@@ -18,7 +19,8 @@ pub fn choice_letter(text: &str) -> Option<char> {
     (letters.count_ones() == 1).then(|| char::from(b'A' + letters.trailing_zeros() as u8))
 }
 
-/// Takes `$`, `\boxed{}`, `\text{}`, `\mathrm{}` and `\textbf{}` off the outside of a text, as often as they are nested.
+/// Takes `$`, `\boxed{}`, `\text{}`, `\mathrm{}` and `\textbf{}` off the outside of a text, as often as they are
+/// nested.
 pub(crate) fn unwrap_markup(text: &str) -> &str {
     let mut text = text.trim();
     // Each turn shortens the text; the bound keeps adversarial nesting cheap.
@@ -53,63 +55,20 @@ pub fn exact(given: &str, ground_truth: &str) -> bool {
     !given.is_empty() && given == fold(ground_truth)
 }
 
-/// Whether `given` is within `tolerance` of `ground_truth`: |given - truth| <= tolerance * max(1, |truth|).
+/// Whether `given` is within `tolerance` of `ground_truth`, relative to it: |given - truth| <= tolerance |truth| at
+/// every size; where the truth is 0, |given| <= tolerance.
 ///
-/// Both are read by [`parse_number`]; anything that is no number is wrong.
+/// Both are read as [`parse_number`] reads them. Units convert (`1 m` is `100 cm`), and where one side has a percent
+/// sign the other may leave it to the question. Anything that is no number is wrong.
 pub fn numeric(given: &str, ground_truth: &str, tolerance: f64) -> bool {
-    match (parse_number(given), parse_number(ground_truth)) {
-        (Some(given), Some(truth)) => (given - truth).abs() <= tolerance * truth.abs().max(1.0),
-        _ => false,
-    }
+    math::close(given, ground_truth, tolerance)
 }
 
-/// A finite number from a text: `-3`, `1,000.5`, `2/3`, `12%` (0.12), `$4.50`, `6.02e23`, a unit word after it, a full stop.
+/// The number that a text states, read as the `math` grader reads it: `-3`, `1,000.5`, `2/3`, `\frac23`, `12%`
+/// (0.12), `$4.50`, `3\times 10^8`, `6.02e23`, `45^\circ`, `\sqrt{2}`, `x = 5`, a unit behind it, `the total is 12`.
+/// `None` for anything else, a sum that is left to be done (`3 + 4`) included, and for what f64 cannot hold.
 pub fn parse_number(text: &str) -> Option<f64> {
-    let text = unwrap_markup(text).trim_end_matches('.');
-    let text = text.strip_prefix(r"\$").unwrap_or(text);
-    let text: String = text.replace(r"\%", "%").replace(r"\,", "").replace("{,}", ",").replace('−', "-");
-    let end = text
-        .char_indices()
-        .find(|&(at, c)| {
-            !(c.is_ascii_digit()
-                || matches!(c, '+' | '-' | '.' | ',' | '/')
-                || (matches!(c, 'e' | 'E')
-                    && text[..at].ends_with(|d: char| d.is_ascii_digit() || d == '.')
-                    && text[at + 1..].starts_with(|d: char| d.is_ascii_digit() || d == '-' || d == '+')))
-        })
-        .map_or(text.len(), |(at, _)| at);
-    let unit = text[end..].trim();
-    let percent = unit == "%" || unit.eq_ignore_ascii_case("percent");
-    // A unit is a word; an operator means that this is an expression, which is not for this grader.
-    if !percent && unit.contains(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '*' | '=' | '\\' | '(')) {
-        return None;
-    }
-    let mut parts = text[..end].split('/');
-    let mut value = plain_number(parts.next()?)?;
-    if let Some(denominator) = parts.next() {
-        value /= plain_number(denominator)?;
-    }
-    if parts.next().is_some() {
-        return None;
-    }
-    if percent {
-        value /= 100.0;
-    }
-    value.is_finite().then_some(value)
-}
-
-/// Digits with optional thousands separators, and nothing else.
-fn plain_number(text: &str) -> Option<f64> {
-    if !text.contains(',') {
-        return text.parse().ok();
-    }
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let mut groups = whole.split(',');
-    let first = groups.next()?.trim_start_matches(['+', '-']);
-    if first.is_empty() || first.len() > 3 || fraction.contains(',') || !groups.all(|group| group.len() == 3) {
-        return None;
-    }
-    text.replace(',', "").parse().ok()
+    math::number(text)
 }
 
 #[cfg(test)]
@@ -140,15 +99,52 @@ mod tests {
             (".5", 0.5),
             (r"\$3", 3.0),
             ("1e5", 1e5),
-            ("3e", 3.0),
+            (r"3\times 10^8", 3e8),
+            (r"\frac12", 0.5),
+            (r"-\dfrac{3}{4}", -0.75),
+            (r"45^\circ", 45.0),
+            ("45°", 45.0),
+            ("１２", 12.0),
+            (r"2\cdot10^{-3}", 0.002),
+            ("3½", 3.5),
+            ("x = 5", 5.0),
+            ("the total is 12", 12.0),
+            (r"1{,}234", 1234.0),
+            ("10⁻³", 0.001),
         ] {
             assert_eq!(parse_number(text), Some(value), "{text}");
         }
-        for text in ["", "x", "1,00", "1,0000", "1/0", "1/2/3", "3+4", "2x=1", "inf", "nan", "1e999", ",", "/", "--3"] {
+        for text in ["", "x", "1/2/3/4", "1/0", "1/2/3", "3+4", "2x=1", "inf", "nan", "1e999", ",", "/", "--3"] {
             assert_eq!(parse_number(text), None, "{text}");
         }
         assert!(numeric("3.1416", "3.14159", 1e-4));
         assert!(!numeric("3.15", "3.14159", 1e-4));
-        assert!(numeric("0.00001", "0", 1e-4));
+        assert!(numeric("0.00001", "0", 1e-4) && !numeric("0.001", "0", 1e-4));
+        for (given, truth, right) in [
+            ("3e-5", "6e-7", false),
+            ("6.00001e-7", "6e-7", true),
+            ("6.1e-7", "6e-7", false),
+            ("-6e-7", "6e-7", false),
+            ("1e300", "1.00001e300", true),
+            ("1e300", "1.001e300", false),
+            ("1e400", "1e400", true),
+            ("0.333333", r"\frac13", true),
+            ("0.333", "1/3", false),
+            ("299792458", r"2.998\times10^8", true),
+            ("12", "12%", true),
+            ("0.12", "12%", true),
+            ("1.2", "12%", false),
+            ("100 cm", "1 m", true),
+            ("1 cm", "1 m", false),
+            (r"\sqrt{2}", "1.41421", true),
+            ("about 3.1416", "3.14159", true),
+            ("at least 5", "5", false),
+            ("5 or more", "5", false),
+            ("-5", "−5", true),
+        ] {
+            assert_eq!(numeric(given, truth, 1e-4), right, "{given} for {truth}");
+        }
+        // The tolerance is what is written, not the double next to it.
+        assert!(numeric("0.309", "0.3", 0.03) && !numeric("0.3091", "0.3", 0.03));
     }
 }

@@ -2,6 +2,10 @@
 
 use reward::math::equal;
 
+#[path = "math/answers.rs"]
+mod answers;
+#[path = "math/field.rs"]
+mod field;
 #[path = "math/no_answers.rs"]
 mod no_answers;
 #[path = "math/spellings.rs"]

@@ -90,6 +90,17 @@ impl Expr {
         }
     }
 
+    /// Whether a name in it is a word of three letters or more.
+    pub(crate) fn has_long_name(&self) -> bool {
+        match self {
+            Self::Var(own) => own.len() > 2 && own.bytes().all(|b| b.is_ascii_alphabetic()),
+            Self::Add(all) | Self::Mul(all) | Self::Call(_, all) => all.iter().any(Self::has_long_name),
+            Self::Pow(base, exponent) => base.has_long_name() || exponent.has_long_name(),
+            Self::Root(_, base) => base.has_long_name(),
+            Self::Num(_) | Self::Pi | Self::E | Self::I | Self::Infinity => false,
+        }
+    }
+
     pub(crate) fn var(name: &str) -> Self {
         Self::Var(name.into())
     }

@@ -27,6 +27,12 @@ impl Parser<'_> {
                 _ => break,
             };
             self.at += 1;
+            // `3 + -2`, `3 - -2`
+            let mut negative = negative;
+            while let Some(Kind::Plus | Kind::Minus) = self.peek() {
+                negative ^= self.peek() == Some(&Kind::Minus);
+                self.at += 1;
+            }
             let right = self.product()?;
             // `2 + 3 m` is a polynomial.
             if self.italic > italic {

@@ -46,6 +46,16 @@ impl Comparer {
         })
     }
 
+    /// Whether two quantities differ in nothing but their units.
+    pub(super) fn same_but_unit(&mut self, truth: &Value, given: &Value) -> bool {
+        match (truth, given) {
+            (Value::Quantity(a), Value::Quantity(b)) if a.unit.is_some() && b.unit.is_some() => {
+                self.same_expr(&a.expr, &b.expr)
+            }
+            _ => false,
+        }
+    }
+
     fn same_quantity(&mut self, truth: &Quantity, given: &Quantity) -> bool {
         let scaled = |expr: &Expr, factor: &BigRational| Expr::Mul(vec![expr.clone(), Expr::Num(factor.clone())]);
         if let (Some(a), Some(b)) = (&truth.unit, &given.unit) {

@@ -33,7 +33,55 @@ impl Parser<'_> {
         }
     }
 
+    /// `C_5^2`, `A_5^2` and `P_5^2`, how many choices and arrangements of 2 in 5 there are; `None` where it is a name to a power.
+    fn combination(&mut self, letter: char) -> Option<Value> {
+        if !matches!(letter, 'C' | 'A' | 'P') {
+            return None;
+        }
+        let start = self.at;
+        let (mut lower, mut upper) = (None, None);
+        for _ in 0..2 {
+            match self.peek() {
+                Some(Kind::Subscript) if lower.is_none() => lower = Some(self.count()),
+                Some(Kind::Power) if upper.is_none() => upper = Some(self.count()),
+                _ => {}
+            }
+        }
+        let value = lower.flatten().zip(upper.flatten()).and_then(|(n, k)| {
+            let meant = match (small(&n), small(&k)) {
+                (Some(n), Some(k)) => (0..=n).contains(&k) && n <= 1000,
+                (None, _) => matches!(&n, Expr::Var(name) if matches!(&**name, "n" | "m" | "N")),
+                _ => false,
+            };
+            let factorial = |of: Expr| Expr::call(Func::Factorial, of);
+            meant.then(|| match letter {
+                'C' => Expr::Call(Func::Binomial, vec![n, k]),
+                _ => factorial(n.clone()).div(factorial(Expr::Add(vec![n, k.neg()]))),
+            })
+        });
+        if value.is_none() {
+            self.at = start;
+        }
+        value.map(Value::expr)
+    }
+
+    /// The number or letter behind the sign at the cursor, in braces or not.
+    fn count(&mut self) -> Option<Expr> {
+        self.at += 1;
+        let braced = self.eat(&Kind::Open('{'));
+        let found = match self.peek()? {
+            Kind::Number(value, _) => Expr::Num(value.clone()),
+            Kind::Letter(letter) => Expr::var(letter.encode_utf8(&mut [0; 4])),
+            _ => return None,
+        };
+        self.at += 1;
+        (!braced || self.eat(&Kind::Close('}'))).then_some(found)
+    }
+
     pub(super) fn letter(&mut self, letter: char) -> Option<Value> {
+        if let Some(value) = self.combination(letter) {
+            return Some(value);
+        }
         let mut name = letter.to_string();
         let mut plain = true;
         loop {
@@ -107,6 +155,12 @@ impl Parser<'_> {
                 name.push_str(&self.subscript()?);
             }
             return Some(Value::expr(Expr::var(&name)));
+        }
+        // `7 apples left`: a word of its own in an answer is no product.
+        let before = self.at.checked_sub(2).map(|at| &self.tokens[at].kind);
+        let beside = matches!(before, Some(Kind::Word(_) | Kind::Text(_) | Kind::Number(..)));
+        if letters.len() > 2 && !self.known.trusted && beside && self.tokens[self.at - 1].spaced {
+            return None;
         }
         // A product of letters; what follows binds to the last one.
         let (last, first) = letters.split_last()?;

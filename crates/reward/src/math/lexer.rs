@@ -181,6 +181,7 @@ impl<'a> Lexer<'a> {
             '∞' => Kind::Infinity,
             '∅' | 'Ø' => Kind::Command("emptyset".into()),
             '√' => Kind::Command("sqrt".into()),
+            '∛' | '∜' => return self.root_sign(if c == '∛' { "3" } else { "4" }),
             'π' => Kind::Command("pi".into()),
             'ℝ' => Kind::Command("R".into()),
             '℃' => Kind::Text("°C".into()),
@@ -197,7 +198,7 @@ impl<'a> Lexer<'a> {
             '{' => Kind::Open('{'),
             '}' => Kind::Close('}'),
             // A full stop that ends a sentence.
-            '.' | '。' | '…' | '?' => {
+            '.' | '。' | '…' | '?' | '∴' => {
                 self.spaced = true;
                 return Some(());
             }
@@ -226,8 +227,31 @@ impl<'a> Lexer<'a> {
                             return None;
                         }
                     }
+                    // `³√8`
+                    if self.rest().starts_with('√') {
+                        self.at += '√'.len_utf8();
+                        return self.root_sign(&digits);
+                    }
                     self.push(Kind::Power);
                     Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), None)
+                } else if let ('⁻', Some(digit)) = (c, self.rest().chars().next().and_then(superscript)) {
+                    self.at += self.rest().chars().next().map_or(0, char::len_utf8);
+                    for kind in [Kind::Power, Kind::Open('{'), Kind::Minus] {
+                        self.push(kind);
+                    }
+                    let mut digits = digit.to_string();
+                    while digits.len() < 20
+                        && let Some(next) = self.rest().chars().next()
+                        && let Some(digit) = superscript(next)
+                    {
+                        digits.push(digit);
+                        self.at += next.len_utf8();
+                    }
+                    self.push(Kind::Number(BigRational::from_integer(digits.parse::<BigInt>().ok()?), None));
+                    Kind::Close('}')
+                } else if c == 'ⁿ' {
+                    self.push(Kind::Power);
+                    Kind::Letter('n')
                 } else if c.is_alphabetic() {
                     self.foreign(c);
                     return Some(());
@@ -239,6 +263,15 @@ impl<'a> Lexer<'a> {
             }
         };
         self.push(kind);
+        Some(())
+    }
+
+    /// A root with its index.
+    fn root_sign(&mut self, index: &str) -> Option<()> {
+        let index = BigRational::from_integer(index.parse::<BigInt>().ok()?);
+        for kind in [Kind::Command("sqrt".into()), Kind::Open('['), Kind::Number(index, None), Kind::Close(']')] {
+            self.push(kind);
+        }
         Some(())
     }
 

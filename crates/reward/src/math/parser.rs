@@ -1,6 +1,7 @@
 //! From tokens to a [`Value`]: lists, relations, sets and brackets. What stands between them is read in
 //! [`super::arithmetic`].
 
+use super::statement::Known;
 use super::text;
 use super::token::{Kind, Rel, Token};
 use super::value::{Quantity, SetOp, Value};
@@ -11,6 +12,8 @@ pub(super) const MAX_DEPTH: usize = 48;
 
 pub(super) struct Parser<'a> {
     pub(super) tokens: &'a [Token],
+    /// Which words may stand beside a value.
+    pub(super) known: Known<'a>,
     pub(super) at: usize,
     pub(super) depth: usize,
     /// Which of the two values of `±` is being read.
@@ -32,18 +35,19 @@ pub(super) struct Parser<'a> {
 }
 
 /// The value of all tokens.
-pub(super) fn parse(tokens: &[Token]) -> Option<Value> {
-    parse_letters(tokens, false).map(|(value, _)| value)
+pub(super) fn parse(tokens: &[Token], known: Known) -> Option<Value> {
+    parse_letters(tokens, known, false).map(|(value, _)| value)
 }
 
 /// The value when letters may be units, and the letters that were.
-pub(super) fn parse_with_units(tokens: &[Token]) -> Option<(Value, Vec<char>)> {
-    parse_letters(tokens, true).filter(|(_, letters)| !letters.is_empty())
+pub(super) fn parse_with_units(tokens: &[Token], known: Known) -> Option<(Value, Vec<char>)> {
+    parse_letters(tokens, known, true).filter(|(_, letters)| !letters.is_empty())
 }
 
-fn parse_letters(tokens: &[Token], unit_letters: bool) -> Option<(Value, Vec<char>)> {
+fn parse_letters(tokens: &[Token], known: Known, unit_letters: bool) -> Option<(Value, Vec<char>)> {
     let mut parser = Parser {
         tokens,
+        known,
         at: 0,
         depth: 0,
         lower: false,

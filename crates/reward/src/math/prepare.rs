@@ -1,20 +1,8 @@
-//! Before an answer is read: one spelling of signs, and what says that the number in a text is not its value.
+//! Before an answer is read: one spelling of signs.
 
-use crate::simple::unwrap_markup;
+use std::sync::LazyLock;
 
-/// An answer that begins with one of these is not the number behind it.
-#[rustfmt::skip]
-const FIRST: &[&str] = &[
-    r"\neq", r"\ne ", r"\not", r"\ge", r"\le ", r"\leq", r"\lt", r"\gt", "≠", "!=", "<", ">", "≤", "≥", "≮", "≯",
-    "not ", "no more than ", "no less than ", "at least ", "at most ", "more than ", "less than ", "fewer than ",
-    "greater than ", "larger than ", "smaller than ",
-    "不是", "不等于", "不大于", "不小于", "大于", "小于", "至少", "至多", "超过", "少于", "多于",
-];
-/// In a short text they say that its number stands for another.
-#[rustfmt::skip]
-const ANYWHERE: &[&str] = &[
-    "million", "billion", "trillion", "thousand", "dozen", "half of", "twice ", "square root", "cube root", "万", "亿",
-];
+use regex::Regex;
 
 /// Without blanks, but for one between two digits: `1 1/2` is not `11/2`.
 pub(super) fn without_blanks(text: &str) -> String {
@@ -37,6 +25,7 @@ pub(super) fn without_blanks(text: &str) -> String {
 /// -5.
 pub(super) fn in_ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
+    let mut lowered = false;
     for c in text.chars() {
         match c {
             // What the lexer knows as it is stays: a Chinese comma is no thousands separator.
@@ -44,12 +33,21 @@ pub(super) fn in_ascii(text: &str) -> String {
             '\u{ff01}'..='\u{ff5e}' => out.extend(char::from_u32(c as u32 - 0xFEE0)),
             '﹣' => out.push('-'),
             '₀'..='₉' => {
-                out.push('_');
+                // `x₁₂` is one index.
+                match out.strip_suffix('}').filter(|_| lowered).map(str::len) {
+                    Some(length) => out.truncate(length),
+                    None => out.push_str("_{"),
+                }
                 out.extend(char::from_digit(c as u32 - '₀' as u32, 10));
+                out.push('}');
+                lowered = true;
+                continue;
             }
             c => out.push(c),
         }
+        lowered = false;
     }
+    let out = in_base(out).replace("+/-", "±");
     for word in ["negative ", "minus ", "Negative ", "Minus ", "负"] {
         if let Some(rest) = out.trim_start_matches('$').strip_prefix(word)
             && rest.trim_start().starts_with(|c: char| c.is_ascii_digit())
@@ -60,18 +58,18 @@ pub(super) fn in_ascii(text: &str) -> String {
     out
 }
 
-/// Whether the text says that the number in it is not the value: `\neq 5`, `> 5`, `not 5`, `at least 5`, `half of 10`,
-/// `about 5 million`.
-pub(super) fn is_hedged(text: &str) -> bool {
-    let text = unwrap_markup(text).trim_start_matches(['$', '\u{7b}', ' ']).to_lowercase();
-    let negated = |word: &str| {
-        // A word may begin a longer sentence, and `<` a tag.
-        text.strip_prefix(word).is_some_and(|rest| match word.starts_with(['<', '>']) {
-            true => rest.trim_start_matches(['=', ' ', '-', '\\', '$']).starts_with(|c: char| c.is_ascii_digit()),
-            false => !word.ends_with(' ') || text.len() < 24,
-        })
-    };
-    FIRST.iter().any(|word| negated(word)) || text.len() < 40 && ANYWHERE.iter().any(|word| text.contains(word))
+/// `(1010)_2`, `1010_{(2)}` and `1010_{2}` in one spelling.
+fn in_base(text: String) -> String {
+    static BRACKETS: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\(([0-9A-F]{2,64})\)_").expect("the pattern is valid, as the tests show"));
+    static INDEX: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"([0-9A-F])_\{?\(([0-9]{1,2})\)\}?").expect("the pattern is valid, as the tests show")
+    });
+    if !text.contains('_') || !text.contains('(') {
+        return text;
+    }
+    let text = BRACKETS.replace_all(&text, "${1}_").into_owned();
+    INDEX.replace_all(&text, "${1}_{$2}").into_owned()
 }
 
 /// A point with its name in front: `P(2,3)`.
@@ -80,4 +78,15 @@ pub(super) fn named_point(text: &str) -> Option<&str> {
     let rest = text.strip_prefix(|c: char| c.is_ascii_uppercase())?;
     let inside = rest.strip_prefix('(')?.strip_suffix(')')?;
     (inside.contains(',') && !inside.contains(['(', ')'])).then_some(rest)
+}
+
+/// An answer with its unit in brackets, `20 (cm)` or `7（个）`, without those; `None` when there is none. `is_unit`
+/// knows units.
+pub(super) fn without_unit_brackets(text: &str, is_unit: impl Fn(&str) -> bool) -> Option<String> {
+    let text = text.trim().trim_end_matches(['.', '。', '$']);
+    let inside = text.strip_suffix([')', '）'])?;
+    let open = inside.rfind(['(', '（'])?;
+    let (value, unit) = (&inside[..open], inside[open..].trim_start_matches(['(', '（']).trim());
+    let counted = unit.contains(char::is_alphabetic) && !unit.contains(|c: char| c.is_ascii_digit());
+    (counted && value.contains(|c: char| c.is_ascii_digit()) && is_unit(unit)).then(|| format!("{value} {unit}"))
 }

@@ -76,6 +76,7 @@ impl Parser<'_> {
             return None;
         };
         let scale: u64 = match word.to_ascii_lowercase().as_str() {
+            "dozen" => 12,
             "hundred" => 100,
             "thousand" | "千" => 1000,
             "万" => 10_000,
@@ -91,11 +92,9 @@ impl Parser<'_> {
 
     /// Reads a unit, or any text, behind a value.
     pub(super) fn unit_after(&mut self, left: &Value) -> bool {
-        if !left.as_expr().is_some_and(|left| self.unit_begins(left)) {
-            return false;
-        }
+        let Some(expr) = left.as_expr().filter(|left| self.unit_begins(left)) else { return false };
         let (start, letters, italic) = (self.at, self.letters.len(), self.italic);
-        let factors = self.unit_factors();
+        let factors = self.unit_factors(expr);
         let ended = matches!(
             self.peek(),
             None | Some(Kind::Comma | Kind::And | Kind::Or | Kind::Semicolon | Kind::Row | Kind::Rel(_))
@@ -141,10 +140,9 @@ impl Parser<'_> {
         let spaced = self.spaced();
         match self.peek() {
             // A percent word is left for the factor's own postfix signs: they divide by 100.
-            Some(Kind::Text(text)) => !is_percent(text),
+            Some(Kind::Text(text)) => !is_percent(text) && self.known.phrase(text),
             Some(Kind::Word(word)) => {
-                let worded =
-                    numeric && spaced && word.len() >= 3 && !super::names::function_name(word) && !constant_word(word);
+                let worded = numeric && spaced && self.noun_phrase(left) > 0;
                 // `\frac{\sqrt3}{2}mg` is a weight.
                 let glued = || numeric || word != "mg" && is_constant(left);
                 !is_percent(word)
@@ -156,11 +154,37 @@ impl Parser<'_> {
         }
     }
 
+    /// How many words from the cursor on say what is counted: `red apples`, or one noun behind 1 and its parts.
+    fn noun_phrase(&self, left: &Expr) -> usize {
+        let word = |ahead: usize| match self.peek_at(ahead) {
+            Some(Kind::Word(word)) if !super::names::function_name(word) && !constant_word(word) => Some(word.as_str()),
+            _ => None,
+        };
+        if let Some(last) = (0..4)
+            .take_while(|&ahead| word(ahead).is_some())
+            .find(|&ahead| word(ahead).is_some_and(|word| self.known.beside(word)))
+        {
+            let adjectives = (0..last).all(|ahead| word(ahead).is_some_and(|word| self.known.may_be_noun(word)));
+            return if adjectives { last + 1 } else { 0 };
+        }
+        let few = matches!(left, Expr::Num(value) if value <= &num_rational::BigRational::from_integer(1.into()));
+        usize::from(few && word(0).is_some_and(|word| self.known.may_be_noun(word)))
+    }
+
     /// Units with their powers, products and quotients: cm^2, m/s, N m, square inches per hour.
-    fn unit_factors(&mut self) -> Vec<(Option<Unit>, i32)> {
+    fn unit_factors(&mut self, left: &Expr) -> Vec<(Option<Unit>, i32)> {
         let (tokens, start) = (self.tokens, self.at);
         let (mut sign, mut power) = (1, 1);
         let mut factors: Vec<(Option<Unit>, i32)> = Vec::new();
+        // What is counted has no size, and may be several words.
+        let noun = match self.peek() {
+            Some(Kind::Word(word)) if !units::is_unit_word(word) => self.noun_phrase(left),
+            _ => 0,
+        };
+        if noun > 0 {
+            factors.push((None, 1));
+            self.at += noun;
+        }
         while let Some(token) = tokens.get(self.at) {
             let before = self.at.checked_sub(1).map(|at| &tokens[at].kind);
             let letter = matches!(token.kind, Kind::Letter(_));
@@ -183,6 +207,8 @@ impl Parser<'_> {
                         power = word;
                     } else if name == "per" {
                         sign = -1;
+                    } else if !(self.known.phrase(name) || sign < 0 && self.known.may_be_noun(name)) {
+                        break;
                     } else {
                         let degrees = before == Some(&Kind::Degree) && matches!(name.as_str(), "C" | "F");
                         let phrase = if degrees { units::factors(&format!("°{name}")) } else { units::factors(name) };

@@ -1,16 +1,17 @@
 //! The grader of the Python package mathruler 0.1.0, verdict for verdict.
 //!
-//! EasyR1, and with it the published figures of DAPO, VPPO and VGPO, grade with mathruler, so a training run that is to be
-//! compared with them has to share its verdicts, the odd ones included. It decides in three steps:
+//! EasyR1, and with it the published figures of DAPO, VPPO and VGPO, grade with mathruler, so a training run that is
+//! to be compared with them has to share its verdicts, the odd ones included. It decides in three steps:
 //!
 //! 1. both answers normalised as the MATH data set's checker does it (`math_style`); equal strings are right;
-//! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings are right;
-//! 3. tuples and intervals element by element, with equal brackets when the truth has several elements; two fractions only
-//!    as strings; an integer against something else is wrong; otherwise both are read as sympy reads them, and are the same
-//!    when their difference simplifies to zero. More than two different letters, `^(` and long exponents are not even tried.
+//! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings
+//! are right; 3. tuples and intervals element by element, with equal brackets when the truth has several elements;
+//! two fractions only as strings; an integer against something else is wrong; otherwise both are read as sympy reads
+//! them, and are the same when their difference simplifies to zero. More than two different letters, `^(` and long
+//! exponents are not even tried.
 //!
-//! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}` is the
-//! square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
+//! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}`
+//! is the square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty
 //! answer is right when the truth is empty too.
 //!
 //! # Where the two may differ
@@ -22,7 +23,8 @@
 //!   against `3.3x`); sums and products of decimals alone are rounded as sympy rounds them;
 //! - accented characters are not composed (`\hat{a}` against a typed `â`);
 //! - document macros (`\cite`, `\chapter`) and digits outside ASCII are not followed;
-//! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of them;
+//! - Python operators that no answer has (`//`, `==`, `|`, list indexing) are wrong here, whatever Python makes of
+//!   them;
 //! - what makes sympy hang (`10**10**10`) is wrong here, at once.
 
 mod float;
@@ -47,36 +49,74 @@ const MAX_BYTES: usize = 1 << 16;
 /// assert!(!grade_answer("2/4", "1/2")); // unreduced
 /// ```
 pub fn grade_answer(given: &str, ground_truth: &str) -> bool {
+    decide(given, ground_truth).is_right()
+}
+
+/// What decided a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Equal strings after the first or the second normalisation.
+    SameText,
+    /// The differences of all elements simplify to zero.
+    SameValue,
+    /// Wrong: there is nothing left of the answer, or the text is too long.
+    Empty,
+    /// Wrong: a different number of elements, or other brackets around them.
+    Shape,
+    /// Wrong: two fractions that are not written alike.
+    Fractions,
+    /// Wrong: an integer against something else.
+    Integer,
+    /// Wrong without an attempt: more than two letters, or a long power.
+    NotTried,
+    /// Wrong: sympy cannot read it.
+    Unreadable,
+    /// Wrong: the difference is not zero.
+    Different,
+}
+
+impl Decision {
+    pub(crate) fn is_right(self) -> bool {
+        matches!(self, Self::SameText | Self::SameValue)
+    }
+}
+
+/// The verdict of [`grade_answer`] and why.
+pub(crate) fn decide(given: &str, ground_truth: &str) -> Decision {
     if given.len() > MAX_BYTES || ground_truth.len() > MAX_BYTES {
-        return given == ground_truth;
+        return if given == ground_truth { Decision::SameText } else { Decision::Empty };
     }
     if math_style(ground_truth) == math_style(given) {
-        return true;
+        return Decision::SameText;
     }
     let truth = prm_style(ground_truth);
     let given = prm_style(given);
     if truth == given {
-        return true;
+        return Decision::SameText;
     }
     if given.is_empty() {
-        return false;
+        return Decision::Empty;
     }
     let (truth_elements, given_elements) = (split_tuple(&truth), split_tuple(&given));
     if truth_elements.len() != given_elements.len() {
-        return false;
+        return Decision::Shape;
     }
     let ends = |text: &str| (text.chars().next(), text.chars().next_back());
     if truth_elements.len() > 1 && ends(&truth) != ends(&given) {
-        return false;
+        return Decision::Shape;
     }
-    truth_elements.iter().zip(&given_elements).all(|(truth, given)| same_element(truth, given))
+    let pairs = truth_elements.iter().zip(&given_elements);
+    pairs
+        .map(|(truth, given)| same_element(truth, given))
+        .find(|decision| !decision.is_right())
+        .unwrap_or(Decision::SameValue)
 }
 
-fn same_element(truth: &str, given: &str) -> bool {
+fn same_element(truth: &str, given: &str) -> Decision {
     if is_fraction(truth) && is_fraction(given) {
-        truth == given
+        if truth == given { Decision::SameText } else { Decision::Fractions }
     } else if is_integer(truth) != is_integer(given) {
-        false
+        Decision::Integer
     } else {
         same_value(truth, given)
     }
@@ -120,17 +160,18 @@ fn is_fraction(text: &str) -> bool {
 }
 
 /// Whether the difference of the two, read by sympy, simplifies to zero.
-fn same_value(truth: &str, given: &str) -> bool {
+fn same_value(truth: &str, given: &str) -> Decision {
     // The brackets are plain text for mathruler: an unbalanced one in the truth may close in the answer.
     let difference = format!("({truth})-({given})");
     if !may_be_evaluated(&difference) {
-        return false;
+        return Decision::NotTried;
     }
-    match sympy::parse(&difference.replace('^', "**")) {
-        None => false,
+    let zero = match sympy::parse(&difference.replace('^', "**")) {
+        None => return Decision::Unreadable,
         Some(Node::Number(number)) => number.is_zero(),
         Some(Node::Symbol(expr)) => same_as_zero(&expr, Domain::Complex) == Zero::Yes,
-    }
+    };
+    if zero { Decision::SameValue } else { Decision::Different }
 }
 
 /// mathruler's guard against expressions that sympy may hang on or take for words.

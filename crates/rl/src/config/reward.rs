@@ -28,7 +28,7 @@ section! {
         accuracy_weight: f64 = 0.9 => ..=1e6,
         /// Weight of the right format in "math", "look_back" and "r1v".
         format_weight: f64 = 0.1 => ..=1e6,
-        /// "numeric": largest difference, in shares of the reference answer (of 1 where that is smaller).
+        /// "numeric": largest difference, in shares of the reference answer (absolute where that is 0).
         numeric_tolerance: f64 = 1e-4 => ..=1e6,
         /// The penalty for length (DAPO's, with any `reward_type`) grows over so many tokens before
         /// `data.max_response_length`. 0: no penalty.

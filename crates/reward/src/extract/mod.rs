@@ -1,6 +1,12 @@
 //! Finding the answer in a response, and checking the response's shape.
 
+mod label;
+mod tag;
+
 use std::borrow::Cow;
+
+pub use label::extract_answer_line;
+pub use tag::extract_answer_tag;
 
 /// The content of the last `\boxed{...}` with matched braces, without surrounding blanks.
 ///
@@ -21,45 +27,6 @@ pub fn extract_boxed(text: &str) -> Option<&str> {
             b'}' => depth -= 1,
             _ => {}
         }
-    }
-    None
-}
-
-/// The content of the first `<answer>...</answer>`, without surrounding blanks.
-///
-/// As R1-V's rule has it, the answer may not span lines: a tag pair with a line break inside is passed over.
-pub fn extract_answer_tag(text: &str) -> Option<&str> {
-    const OPEN: &str = "<answer>";
-    const CLOSE: &str = "</answer>";
-    let mut from = 0;
-    while let Some(at) = text[from..].find(OPEN) {
-        let start = from + at + OPEN.len();
-        let line_end = text[start..].find('\n').map_or(text.len(), |n| start + n);
-        if let Some(length) = text[start..line_end].find(CLOSE) {
-            return Some(text[start..start + length].trim());
-        }
-        from = line_end;
-    }
-    None
-}
-
-/// What follows the last `Answer:` (any case) up to the end of its line, without surrounding blanks.
-pub fn extract_answer_line(text: &str) -> Option<&str> {
-    const WORD: &[u8] = b"answer";
-    let bytes = text.as_bytes();
-    let mut end = bytes.len();
-    while end >= WORD.len() {
-        let start = end - WORD.len();
-        if bytes[start..end].eq_ignore_ascii_case(WORD) {
-            // The word is ASCII, so `end` is a character boundary.
-            if let Some(rest) = text[end..].trim_start().strip_prefix(':') {
-                let line = rest.trim_start().lines().next().unwrap_or("").trim();
-                if !line.is_empty() {
-                    return Some(line);
-                }
-            }
-        }
-        end -= 1;
     }
     None
 }
@@ -165,18 +132,6 @@ mod tests {
         assert_eq!(extract_boxed(r"\boxed{\boxed{7}}"), Some("7"));
         assert_eq!(extract_boxed("no box"), None);
         assert_eq!(extract_boxed(r"\boxed{é{ü}"), None);
-    }
-
-    #[test]
-    fn tags_and_lines() {
-        assert_eq!(extract_answer_tag("<answer> 5 </answer><answer>6</answer>"), Some("5"));
-        assert_eq!(extract_answer_tag("<answer>\n5</answer> <answer>6</answer>"), Some("6"));
-        assert_eq!(extract_answer_tag("<answer>5"), None);
-        assert_eq!(extract_answer_line("Answer: 1\nthe answer : $2$ \nbye"), Some("$2$"));
-        assert_eq!(extract_answer_line("Answer:\n 7"), Some("7"));
-        assert_eq!(extract_answer_line("Answer 7"), None);
-        assert_eq!(extract_answer_line("ANSWER: 7\nAnswer:   "), Some("7"));
-        assert_eq!(extract_answer_line(""), None);
     }
 
     #[test]
