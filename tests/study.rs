@@ -160,7 +160,7 @@ fn bad_usage() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (args, expected) in [
-        (vec!["--jobs", "0"], "--jobs 0"),
+        (vec!["--jobs", "0"], "0 is not in 1..=1024"),
         (vec!["--seeds", "0"], "--seeds 0"),
         (vec!["--quick"], "no [quick] form"),
         (vec!["--rows-only", "vgpo"], "\"dapo\""),

@@ -173,8 +173,8 @@ pub mod ranges {
     pub const RESPONSES: RangeInclusive<u64> = 0..=1 << 16;
     /// Rows of data.
     pub const ROWS: RangeInclusive<u64> = 0..=1 << 40;
-    /// Pixels of a resized picture.
-    pub const PIXELS: RangeInclusive<u64> = 1..=1 << 32;
+    /// Pixels of a resized picture; 0 is no limit.
+    pub const PIXELS: RangeInclusive<u64> = 0..=1 << 32;
 }
 
 /// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray was

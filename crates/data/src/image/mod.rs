@@ -155,10 +155,12 @@ impl ImageLimits {
                 "min_pixels ({min_pixels}) of the run must be at most its max_pixels ({max_pixels})"
             )));
         }
-        if min_pixels > self.max_decoded_pixels {
+        let most = guard::limits().resized_pixels;
+        if min_pixels > most.value {
             return Err(ImageError::Limits(format!(
-                "min_pixels ({min_pixels}) of the run is more than a picture may have ({} pixels)",
-                self.max_decoded_pixels
+                "min_pixels ({min_pixels}) of the run is more than {} resized pixels; {}",
+                most.value,
+                most.raise()
             )));
         }
         if !self.std.iter().all(|s| s.is_finite() && *s != 0.0) || !self.mean.iter().all(|m| m.is_finite()) {

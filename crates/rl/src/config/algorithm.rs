@@ -179,9 +179,9 @@ section! {
     /// gradient. Not an entropy bonus, which is `actor.entropy_coef`.
     pub struct Entropy {
         /// Weight of the entropy.
-        alpha: f64 = 0.4,
+        alpha: f64 = 0.4 => ..=1e6,
         /// The term is at most this part of the advantage's size; above 1, so that no advantage changes its sign.
-        kappa: f64 = 2.0,
+        kappa: f64 = 2.0 => ..=1e6,
     }
 }
 

@@ -249,7 +249,8 @@ impl Run<'_> {
         if self.set("actor.rollout_correction").is_some() {
             self.near("actor/rollout_correction", self.one("actor/rollout_correction"), 1.0, 1e-3);
         }
-        let recomputes = self.set("actor.old_log_probs") != Some("rollout");
+        // The pass that PGPO needs beside the sampler gives log-probs, too.
+        let recomputes = self.set("actor.old_log_probs") != Some("rollout") || self.is("algorithm.shaping=pgpo");
         self.check(recomputes == self.lines[0].contains_key("mismatch/kl"), || "mismatch/kl".into());
         if recomputes {
             self.within("mismatch/log_prob_abs_max", self.one("mismatch/log_prob_abs_max"), 0.0, 1e-3);
