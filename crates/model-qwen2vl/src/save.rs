@@ -8,6 +8,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
+use crate::config::Family;
 use crate::error::ModelError;
 use crate::model::Qwen2_5_VL;
 use crate::ops::Kernels;
@@ -39,12 +40,13 @@ impl<B: Backend> View for Lazy<B> {
     }
 }
 
-struct Collect<B: Backend>(Vec<(String, Lazy<B>)>);
+/// All tensors under their names in files of the family.
+struct Collect<B: Backend>(&'static Family, Vec<(String, Lazy<B>)>);
 
 impl<B: Backend> ParamVisitor<B> for Collect<B> {
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
         let len = tensor.shape().num_elements();
-        self.0.push((name.to_string(), Lazy { tensor: tensor.clone().reshape([len]), shape: shape.to_vec() }));
+        self.1.push((self.0.file_name(name), Lazy { tensor: tensor.clone().reshape([len]), shape: shape.to_vec() }));
     }
 }
 
@@ -100,7 +102,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
                 }
             }
         }
-        let mut collect = Collect(Vec::new());
+        let mut collect = Collect(self.config.family, Vec::new());
         self.clone().visit(&mut collect);
         let dtype = match self.head().0.dtype() {
             DType::BF16 => "bfloat16",
@@ -113,7 +115,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let text = serde_json::to_string_pretty(&raw).unwrap_or_default();
         std::fs::write(&path, text + "\n").map_err(ModelError::io(&path))?;
         let weights = dir.join("model.safetensors");
-        write(&weights, collect.0)?;
+        write(&weights, collect.1)?;
         // The writer makes a file that only its owner may read; another user's server should load the folder, too.
         let permissions = std::fs::metadata(&path).map_err(ModelError::io(&path))?.permissions();
         std::fs::set_permissions(&weights, permissions).map_err(ModelError::io(&weights))

@@ -10,10 +10,13 @@ use crate::error::ModelError;
 const MOST_LAYERS: usize = 4096;
 
 /// Reads keys of one JSON object and keeps what is wrong in words.
+#[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     pub(super) map: &'a Map<String, Value>,
     pub(super) prefix: &'static str,
+    /// Name of the family, for messages.
+    pub(super) family: &'static str,
 }
 
 impl Reader<'_> {
@@ -32,7 +35,7 @@ impl Reader<'_> {
                 }
             }
         }
-        default.ok_or_else(|| self.fail(keys[0], "missing; a Qwen2.5-VL config needs it"))
+        default.ok_or_else(|| self.fail(keys[0], format!("missing; a {} config needs it", self.family)))
     }
     pub(super) fn positive(&self, keys: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
         match self.usize_of(keys, default)? {
@@ -53,8 +56,8 @@ impl Reader<'_> {
         }
     }
     /// A number of layers that a machine can hold.
-    pub(super) fn layers(&self, key: &str) -> Result<usize, ModelError> {
-        match self.positive(&[key], None)? {
+    pub(super) fn layers(&self, key: &str, default: Option<usize>) -> Result<usize, ModelError> {
+        match self.positive(&[key], default)? {
             v if v <= MOST_LAYERS => Ok(v),
             v => Err(self.fail(key, format!("{v} layers; at most {MOST_LAYERS} are believed"))),
         }
@@ -77,7 +80,7 @@ impl Reader<'_> {
         match self.map.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
             Some(other) => {
-                Err(self.fail("hidden_act", format!("{other:?} is not supported; Qwen2.5-VL uses \"silu\"")))
+                Err(self.fail("hidden_act", format!("{other:?} is not supported; {} uses \"silu\"", self.family)))
             }
         }
     }
