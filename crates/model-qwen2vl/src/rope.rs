@@ -120,8 +120,10 @@ pub fn mrope_table<B: Backend>(config: &TextConfig, positions: &[Vec<i64>; 3], d
     let axes: Vec<usize> = (0..half).map(|j| config.mrope.axis(j)).collect();
     let n = positions[0].len();
     let mut angles = Vec::with_capacity(n * half);
-    for i in 0..n {
-        angles.extend(axes.iter().zip(&inv_freq).map(|(&axis, f)| positions[axis][i] as f32 * f));
+    let [t, h, w] = positions;
+    for ((t, h), w) in t.iter().zip(h).zip(w) {
+        let place = [*t as f32, *h as f32, *w as f32];
+        angles.extend(axes.iter().zip(&inv_freq).map(|(&axis, f)| place[axis] * f));
     }
     Rotary::from_angles(&angles, half, device)
 }

@@ -142,6 +142,8 @@ fn what_no_family_has_is_refused_by_its_key() {
         ),
         ("qwen2vl-7b", &["rope_scaling", "type"], json!("yarn"), "rope_scaling.type: \"yarn\""),
         ("qwen3vl-8b", &["text_config", "head_dim"], json!(127), "text_config.head_dim: 127 is odd"),
+        ("qwen3vl-8b", &["text_config", "head_dim"], json!(1u64 << 62), "text_config.head_dim: 32 heads"),
+        ("qwen2vl-7b", &["num_attention_heads"], json!(1u64 << 63), "num_attention_heads"),
         ("qwen2vl-7b", &["head_dim"], json!(64), "head_dim: 64 differs"),
         ("qwen3vl-8b", &["text_config", "hidden_act"], json!("gelu"), "text_config.hidden_act"),
         ("qwen3vl-8b", &["quantization_config"], json!({"bits": 4}), "quantization_config"),

@@ -116,6 +116,9 @@ impl TextConfig {
     }
 }
 
+/// A larger width of all queries together than any model has.
+const MOST_WIDTH: usize = 1 << 24;
+
 /// What no family here has: a model that has it would compute something else.
 fn refuse(text: &Reader, family: &Family) -> Result<(), ModelError> {
     if text.bool_of("use_sliding_window")? == Some(true) {
@@ -137,7 +140,7 @@ fn refuse(text: &Reader, family: &Family) -> Result<(), ModelError> {
 
 fn head_dim(text: &Reader, family: &Family, hidden_size: usize, heads: usize) -> Result<usize, ModelError> {
     let Some(default) = family.text.head_dim else {
-        if hidden_size % heads != 0 || (hidden_size / heads) % 2 != 0 {
+        if !hidden_size.is_multiple_of(heads.saturating_mul(2)) {
             return Err(text.fail(
                 "num_attention_heads",
                 format!("{heads} heads do not divide hidden_size {hidden_size} into even-sized heads"),
@@ -150,6 +153,9 @@ fn head_dim(text: &Reader, family: &Family, hidden_size: usize, heads: usize) ->
         };
     };
     match text.positive(&["head_dim"], Some(default))? {
+        hd if heads.checked_mul(hd).is_none_or(|width| width > MOST_WIDTH) => {
+            Err(text.fail("head_dim", format!("{heads} heads of {hd}; a width of at most {MOST_WIDTH} is believed")))
+        }
         hd if hd % 2 == 0 => Ok(hd),
         hd => Err(text.fail("head_dim", format!("{hd} is odd; rotary positions turn pairs"))),
     }

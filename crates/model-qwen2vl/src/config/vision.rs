@@ -130,7 +130,7 @@ impl VisionConfig {
 /// `num_heads` of a tower of `width`, which 2-D rotary positions must be able to turn.
 pub(super) fn heads(r: &Reader, width: usize, default: Option<usize>) -> Result<usize, ModelError> {
     let heads = r.positive(&["num_heads"], default)?;
-    if width % heads != 0 || (width / heads) % 4 != 0 {
+    if !width.is_multiple_of(heads.saturating_mul(4)) {
         return Err(r.fail(
             "num_heads",
             format!(
