@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from transformers import GenerationConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
+from transformers import AutoModelForImageTextToText, GenerationConfig, Qwen2Tokenizer
 
 
 def main():
@@ -24,7 +24,7 @@ def main():
     p.add_argument("--tolerance", type=float, default=1e-3, help="largest absolute difference allowed (default 1e-3)")
     a = p.parse_args()
     g, case = load_file(a.golden), json.loads(a.golden.with_suffix(".json").read_text())
-    model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    model, info = AutoModelForImageTextToText.from_pretrained(
         a.dir, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     model.eval()
     failures = []

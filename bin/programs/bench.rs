@@ -13,6 +13,7 @@ use analysis::svg::axis::Axis;
 use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
+use model_qwen2vl::config::FAMILIES;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::optimizer::check_formats;
@@ -67,7 +68,7 @@ struct Shared {
     /// Model folder in the Hugging Face layout; only config.json and the weights are read.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     model: Option<PathBuf>,
-    /// Random weights of a built-in size: toy, small, 3b, 7b or 32b.
+    /// Random weights of a built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
     #[arg(long)]
     preset: Option<String>,
     /// Prompts a step.
@@ -179,7 +180,8 @@ impl Shared {
         }
         let name = self.preset.as_deref().unwrap_or_default();
         let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| {
-            Failure::input(format!("there is no preset {name:?}; there are toy, small, 3b, 7b and 32b"))
+            let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
+            Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
         })?;
         Ok(Qwen2_5_VL::random(config, self.seed, dtype, device))
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
 use data::Processor;
+use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig, host};
 use rl::TrainError;
@@ -446,8 +447,8 @@ fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> Result<f64, TrainError> {
 /// values of each prompt once a group, and each row's own. The first token needs the head alone.
 fn decode_bytes(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
     let t = &config.text;
-    let kv = t.num_key_value_heads * t.head_dim();
-    let layer = t.hidden_size * (2 * t.hidden_size + 2 * kv + 3 * t.intermediate_size);
+    let (q, kv) = (t.query_width(), t.kv_width());
+    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
     let (layers, head) = ((t.num_hidden_layers * layer) as f64, (t.vocab_size * t.hidden_size) as f64);
     let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
     let cached: f64 = prompts.iter().map(|p| (r - 1.0) * p.len() as f64 + n * r * (r - 1.0) / 2.0).sum();
@@ -463,24 +464,30 @@ fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
 /// update takes three times as many; recomputed layers do not count.
 fn flops(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
     let (t, v) = (&config.text, &config.vision);
-    let kv = t.num_key_value_heads * t.head_dim();
-    let layer = t.hidden_size * (2 * t.hidden_size + 2 * kv + 3 * t.intermediate_size);
+    let (q, kv) = (t.query_width(), t.kv_width());
+    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
     let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
     let (mut decoder, mut tower) = (0.0, 0.0);
     for prompt in prompts {
         let p = prompt.len() as f64;
         let tokens = p + n * r;
         let pairs = p * (p + 1.0) / 2.0 + n * (r * p + r * (r + 1.0) / 2.0);
-        decoder += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * t.hidden_size as f64);
+        decoder += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * q as f64);
         decoder += 2.0 * n * r * (t.vocab_size * t.hidden_size) as f64;
         for grid in &prompt.image_grid_thw {
             let patches = grid.iter().product::<usize>() as f64;
-            let window = (v.window_size / 14).pow(2) as f64;
-            let full = v.fullatt_block_indexes.len() as f64;
-            let block = v.hidden_size * (4 * v.hidden_size + 3 * v.intermediate_size);
+            let (full, window) = match &v.attention {
+                TowerAttention::Full => (v.depth as f64, 0.0),
+                TowerAttention::Windows { side, full } => {
+                    (full.len() as f64, (side * v.spatial_merge_size).pow(2) as f64)
+                }
+            };
+            let matrices = if v.mlp == MlpKind::Gated { 3 } else { 2 };
+            let block = v.hidden_size * (4 * v.hidden_size + matrices * v.intermediate_size);
             let merged = v.hidden_size * v.merge_unit();
+            let mergers = (1 + v.deepstack.len()) as f64;
             tower += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
-            tower += 2.0 * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
+            tower += 2.0 * mergers * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
             tower +=
                 4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
         }

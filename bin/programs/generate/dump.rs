@@ -27,9 +27,9 @@ impl<B: Kernels> States<B> {
         let responses = if response.ids.is_empty() { vec![] } else { vec![&response.ids[..]] };
         let batch = PackedBatch::new(&model.config, &[(prompt, responses)], &device);
         let images = Images::new(&model.config, [prompt], &device);
-        let image_embeds = images.map(|i| model.encode_images(&i));
-        let hidden = model.hidden(&batch, image_embeds.clone());
-        Self { image_embeds, hidden }
+        let features = images.map(|i| model.encode_images(&i));
+        let hidden = model.hidden(&batch, features.clone());
+        Self { image_embeds: features.map(|features| model.embeddings_of(features)), hidden }
     }
 }
 

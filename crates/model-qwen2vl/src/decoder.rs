@@ -4,8 +4,7 @@ use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
 
 use crate::attention::decode::PromptKv;
 use crate::attention::packed::{KvGradients, Packed};
-use crate::config::TextConfig;
-use crate::layers::{Attend, BlockSaved, TransformerBlock};
+use crate::layers::{Attend, BlockSaved, Norm, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::Rotary;
@@ -13,17 +12,55 @@ use crate::rope::Rotary;
 /// The decoder's parameters.
 #[derive(Debug, Clone)]
 pub struct Decoder<B: Backend> {
-    pub(crate) config: TextConfig,
     /// `[V, d]`
     pub(crate) embed: Tensor<B, 2>,
     pub(crate) layers: Vec<TransformerBlock<B>>,
-    pub(crate) norm: Tensor<B, 1>,
+    pub(crate) norm: Norm<B>,
     /// `[V, d]`; none if tied to the embedding.
     pub(crate) lm_head: Option<Tensor<B, 2>>,
 }
 
+/// What the first layers take from the vision tower (DeepStack): behind layer `k`, column block `k + 1` of `features` is added to
+/// the image rows. Decoding, and tokens that continue a prompt, have none.
+#[derive(Debug, Clone)]
+pub(crate) struct Deep<B: Backend> {
+    /// Rows of image tokens, `[M]`.
+    pub rows: Tensor<B, 1, Int>,
+    /// `[M, (1 + K) d]`
+    pub features: Tensor<B, 2>,
+}
+
+impl<B: Kernels> Deep<B> {
+    /// Layers that take something, `K`.
+    fn layers(&self, d: usize) -> usize {
+        self.features.dims()[1] / d - 1
+    }
+
+    /// The output `x [N, d]` of layer `k` with what is added to it.
+    fn add(&self, k: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let d = x.dims()[1];
+        if k >= self.layers(d) {
+            return x;
+        }
+        B::add_rows(x, self.rows.clone(), self.features.clone().narrow(1, (k + 1) * d, d))
+    }
+}
+
+/// Collects the gradients of what [`Deep`] added.
+#[derive(Debug)]
+pub(crate) struct DeepGradients<B: Backend> {
+    /// Rows of image tokens, `[M]`.
+    pub rows: Tensor<B, 1, Int>,
+    /// Layers that took something, `K`.
+    pub layers: usize,
+    /// `[M, d]` each, the last layer's first.
+    pub gradients: Vec<Tensor<B, 2>>,
+}
+
 /// Name of the embedding table.
 pub const EMBED: &str = "model.embed_tokens.weight";
+/// Name of the final norm.
+pub(crate) const NORM: &str = "model.norm";
 /// Name of an untied head.
 pub const LM_HEAD: &str = "lm_head.weight";
 
@@ -43,47 +80,63 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// Embedded tokens `x [N, d]` to final-normed hidden states `[N, d]`.
-    pub fn forward(&self, mut x: Tensor<B, 2>, rotary: &Rotary<B>, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
-        for layer in &self.layers {
+    pub(crate) fn forward(
+        &self,
+        mut x: Tensor<B, 2>,
+        deep: Option<&Deep<B>>,
+        rotary: &Rotary<B>,
+        attend: &mut impl Attend<B>,
+    ) -> Tensor<B, 2> {
+        for (k, layer) in self.layers.iter().enumerate() {
             x = layer.forward(x, rotary, attend);
+            if let Some(deep) = deep {
+                x = deep.add(k, x);
+            }
         }
-        B::rms_norm(x, self.norm.clone(), self.config.rms_norm_eps)
+        self.norm.forward(x)
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless `recompute`. Keys and
     /// values of every layer go to `kv` too, if it is there.
-    pub fn forward_saving(
+    pub(crate) fn forward_saving(
         &self,
         mut x: Tensor<B, 2>,
+        deep: Option<&Deep<B>>,
         packed: Packed<B>,
         recompute: bool,
         mut kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, DecoderSaved<B>) {
         let mut blocks = Vec::with_capacity(self.layers.len());
-        for layer in &self.layers {
+        for (k, layer) in self.layers.iter().enumerate() {
             let (y, saved) = layer.forward_saving(x, packed, recompute, kv.as_deref_mut());
-            x = y;
+            x = match deep {
+                Some(deep) => deep.add(k, y),
+                None => y,
+            };
             blocks.push(saved);
         }
-        let y = B::rms_norm(x.clone(), self.norm.clone(), self.config.rms_norm_eps);
-        (y, DecoderSaved { blocks, last: x })
+        (self.norm.forward(x.clone()), DecoderSaved { blocks, last: x })
     }
 
     /// Gradient of the embedded tokens `[N, d]` for `dy [N, d]`, the gradient of the normed hidden states; layer by layer
-    /// (design decision 3), so that one layer's activations are alive if they are recomputed.
-    pub fn backward(
+    /// (design decision 3), so that one layer's activations are alive if they are recomputed. The gradient of what was added behind
+    /// the first layers at `deep.rows` goes to `deep.gradients`.
+    pub(crate) fn backward(
         &self,
         saved: DecoderSaved<B>,
         packed: Packed<B>,
         dy: Tensor<B, 2>,
+        mut deep: Option<&mut DeepGradients<B>>,
         kv: &mut KvGradients<B>,
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let DecoderSaved { mut blocks, last } = saved;
-        let (mut dx, dw) = B::rms_norm_backward(last, self.norm.clone(), self.config.rms_norm_eps, dy);
-        grads.add("model.norm.weight", dw);
+        let mut dx = self.norm.backward(last, dy, NORM, grads);
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };
+            if let Some(deep) = deep.as_deref_mut().filter(|deep| i < deep.layers) {
+                deep.gradients.push(dx.clone().select(0, deep.rows.clone()));
+            }
             dx = layer.backward(saved, packed, dx, kv, &format!("model.layers.{i}"), grads);
         }
         dx
@@ -106,8 +159,7 @@ impl<B: Kernels> Decoder<B> {
         for (i, layer) in self.layers.iter_mut().enumerate() {
             layer.visit(&format!("model.layers.{i}"), visitor);
         }
-        let norm = self.norm.dims();
-        visitor.visit("model.norm.weight", &norm, &mut self.norm);
+        self.norm.visit(NORM, visitor);
         if let Some(head) = &mut self.lm_head {
             visitor.visit(LM_HEAD, &shape, head);
         }

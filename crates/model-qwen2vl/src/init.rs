@@ -2,11 +2,13 @@
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
-use crate::config::Qwen2_5_VLConfig;
-use crate::decoder::{Decoder, EMBED, LM_HEAD};
-use crate::layers::{BlockNames, BlockShape, DECODER_NAMES, Linear, Qkv, TransformerBlock, VISION_NAMES};
+use crate::config::{MlpKind, NormKind, Qwen2_5_VLConfig, TextConfig, VisionConfig};
+use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
+use crate::layers::{
+    BlockNames, BlockShape, DECODER_NAMES, Linear, Mlp, Norm, QK_NAMES, Qkv, TransformerBlock, VISION_NAMES,
+};
 use crate::model::Qwen2_5_VL;
-use crate::vision::{VISION_EPS, VisionTower};
+use crate::vision::{MERGER, Merger, POSITIONS, VISION_EPS, VisionTower, deep_merger};
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
 pub trait ParamSource<B: Backend> {
@@ -21,44 +23,132 @@ fn linear<B: Backend>(source: &mut impl ParamSource<B>, name: &str, out: usize, 
     }
 }
 
-/// Sizes and names of one stack of blocks.
+fn norm<B: Backend>(source: &mut impl ParamSource<B>, name: &str, kind: NormKind, width: usize, eps: f64) -> Norm<B> {
+    let weight = source.param(&format!("{name}.weight"), [width]);
+    match kind {
+        NormKind::Rms => Norm::Rms { weight, eps },
+        NormKind::Layer => Norm::Layer { weight, bias: source.param(&format!("{name}.bias"), [width]), eps },
+    }
+}
+
+/// `bias` is for a gated MLP; a plain one has biases.
+fn mlp<B: Backend>(
+    source: &mut impl ParamSource<B>,
+    name: &str,
+    kind: MlpKind,
+    [width, wide]: [usize; 2],
+    bias: bool,
+    names: [&'static str; 2],
+) -> Mlp<B> {
+    let at = |part: &str| format!("{name}.{part}");
+    match kind {
+        MlpKind::Gated => Mlp::Gated {
+            gate: linear(source, &at("gate_proj"), wide, width, bias),
+            up: linear(source, &at("up_proj"), wide, width, bias),
+            down: linear(source, &at("down_proj"), width, wide, bias),
+        },
+        MlpKind::Plain(act) => Mlp::Plain {
+            fc1: linear(source, &at(names[0]), wide, width, true),
+            fc2: linear(source, &at(names[1]), width, wide, true),
+            act,
+            names,
+        },
+    }
+}
+
+/// Sizes, choices and names of one stack of blocks.
 struct Stack {
     prefix: &'static str,
     names: BlockNames,
     shape: BlockShape,
     width: usize,
-    mlp: usize,
+    wide: usize,
+    eps: f64,
+    norm: NormKind,
+    mlp: MlpKind,
+    mlp_names: [&'static str; 2],
+    /// One matrix for queries, keys and values, and biases everywhere: the tower's way.
     fused: bool,
+    qkv_bias: bool,
+    qk_norm: bool,
 }
 
 impl Stack {
+    fn tower(v: &VisionConfig) -> Self {
+        Self {
+            prefix: "visual.blocks",
+            names: VISION_NAMES,
+            shape: BlockShape { heads: v.num_heads, kv_heads: v.num_heads, head_dim: v.head_dim() },
+            width: v.hidden_size,
+            wide: v.intermediate_size,
+            eps: VISION_EPS,
+            norm: v.norm,
+            mlp: v.mlp,
+            mlp_names: v.names.mlp,
+            fused: true,
+            qkv_bias: true,
+            qk_norm: false,
+        }
+    }
+
+    fn decoder(t: &TextConfig) -> Self {
+        Self {
+            prefix: "model.layers",
+            names: DECODER_NAMES,
+            shape: BlockShape { heads: t.num_attention_heads, kv_heads: t.num_key_value_heads, head_dim: t.head_dim },
+            width: t.hidden_size,
+            wide: t.intermediate_size,
+            eps: t.rms_norm_eps,
+            norm: NormKind::Rms,
+            mlp: MlpKind::Gated,
+            mlp_names: ["", ""],
+            fused: false,
+            qkv_bias: t.qkv_bias,
+            qk_norm: t.qk_norm,
+        }
+    }
+
     fn block<B: Backend>(&self, index: usize, source: &mut impl ParamSource<B>) -> TransformerBlock<B> {
-        let Stack { names, shape, width, mlp, fused, .. } = *self;
+        let &Stack { names, shape, width, fused, qkv_bias, eps, .. } = self;
         let at = |part: &str| format!("{}.{index}.{part}", self.prefix);
         let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let attn = |part: &str| at(&format!("{}.{part}", names.attn));
         let qkv = if fused {
-            Qkv::Fused(linear(source, &attn("qkv"), q + 2 * kv, width, true))
+            Qkv::Fused(linear(source, &attn("qkv"), q + 2 * kv, width, qkv_bias))
         } else {
             Qkv::Split([
-                linear(source, &attn("q_proj"), q, width, true),
-                linear(source, &attn("k_proj"), kv, width, true),
-                linear(source, &attn("v_proj"), kv, width, true),
+                linear(source, &attn("q_proj"), q, width, qkv_bias),
+                linear(source, &attn("k_proj"), kv, width, qkv_bias),
+                linear(source, &attn("v_proj"), kv, width, qkv_bias),
             ])
         };
         TransformerBlock {
             index,
             shape,
             names,
-            norm1: source.param(&at(&format!("{}.weight", names.norm1)), [width]),
+            norm1: norm(source, &at(names.norm1), self.norm, width, eps),
             qkv,
-            // Only the vision tower has biases behind attention and in its SwiGLU.
+            qk_norm: self
+                .qk_norm
+                .then(|| QK_NAMES.map(|name| norm(source, &attn(name), NormKind::Rms, shape.head_dim, eps))),
             proj: linear(source, &attn(names.proj), width, q, fused),
-            norm2: source.param(&at(&format!("{}.weight", names.norm2)), [width]),
-            gate: linear(source, &at("mlp.gate_proj"), mlp, width, fused),
-            up: linear(source, &at("mlp.up_proj"), mlp, width, fused),
-            down: linear(source, &at("mlp.down_proj"), width, mlp, fused),
+            norm2: norm(source, &at(names.norm2), self.norm, width, eps),
+            mlp: mlp(source, &at("mlp"), self.mlp, [width, self.wide], fused, self.mlp_names),
         }
+    }
+}
+
+fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionConfig, join_first: bool) -> Merger<B> {
+    let wide = v.hidden_size * v.merge_unit();
+    let normed = if join_first { wide } else { v.hidden_size };
+    let [fc1, fc2] = v.names.merger.map(|fc| format!("{name}.{fc}"));
+    Merger {
+        norm: norm(source, &format!("{name}.{}", v.names.merger_norm), v.norm, normed, VISION_EPS),
+        fc1: linear(source, &fc1, wide, wide, true),
+        fc2: linear(source, &fc2, v.out_hidden_size, wide, true),
+        unit: v.merge_unit(),
+        join_first,
+        names: v.names,
     }
 }
 
@@ -66,43 +156,22 @@ impl<B: Backend> Qwen2_5_VL<B> {
     /// A model whose parameters come from `source`.
     pub fn build(config: Qwen2_5_VLConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
-        let tower = Stack {
-            prefix: "visual.blocks",
-            names: VISION_NAMES,
-            shape: BlockShape { heads: v.num_heads, kv_heads: v.num_heads, head_dim: v.head_dim(), eps: VISION_EPS },
-            width: v.hidden_size,
-            mlp: v.intermediate_size,
-            fused: true,
-        };
-        let wide = v.hidden_size * v.merge_unit();
+        let stack = Stack::tower(v);
         let visual = VisionTower {
-            patch_embed: linear(source, "visual.patch_embed.proj", v.hidden_size, v.patch_dim(), false),
-            blocks: (0..v.depth).map(|i| tower.block(i, source)).collect(),
-            merger_norm: source.param("visual.merger.ln_q.weight", [v.hidden_size]),
-            merger_fc1: linear(source, "visual.merger.mlp.0", wide, wide, true),
-            merger_fc2: linear(source, "visual.merger.mlp.2", v.out_hidden_size, wide, true),
+            patch_embed: linear(source, "visual.patch_embed.proj", v.hidden_size, v.patch_dim(), v.patch_bias),
+            positions: v.position_side.map(|side| source.param(POSITIONS, [side * side, v.hidden_size])),
+            blocks: (0..v.depth).map(|i| stack.block(i, source)).collect(),
+            merger: merger(source, MERGER, v, false),
+            deep_mergers: (0..v.deepstack.len()).map(|k| merger(source, &deep_merger(k), v, true)).collect(),
             config: v.clone(),
         };
         let t = &config.text;
-        let stack = Stack {
-            prefix: "model.layers",
-            names: DECODER_NAMES,
-            shape: BlockShape {
-                heads: t.num_attention_heads,
-                kv_heads: t.num_key_value_heads,
-                head_dim: t.head_dim(),
-                eps: t.rms_norm_eps,
-            },
-            width: t.hidden_size,
-            mlp: t.intermediate_size,
-            fused: false,
-        };
+        let stack = Stack::decoder(t);
         let decoder = Decoder {
             embed: source.param(EMBED, [t.vocab_size, t.hidden_size]),
             layers: (0..t.num_hidden_layers).map(|i| stack.block(i, source)).collect(),
-            norm: source.param("model.norm.weight", [t.hidden_size]),
+            norm: norm(source, NORM, NormKind::Rms, t.hidden_size, t.rms_norm_eps),
             lm_head: (!t.tie_word_embeddings).then(|| source.param(LM_HEAD, [t.vocab_size, t.hidden_size])),
-            config: t.clone(),
         };
         Self { config, visual, decoder }
     }

@@ -1,5 +1,6 @@
-//! Qwen2.5-VL over Burn's [`Backend`](burn::tensor::backend::Backend): vision tower, decoder, M-RoPE, K/V cache, a chunked
-//! log-prob head, a hand-written backward pass that keeps one layer's graph alive, and Hugging Face checkpoints in and out.
+//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL (dense) over Burn's [`Backend`](burn::tensor::backend::Backend): vision tower, decoder,
+//! M-RoPE, K/V cache, a chunked log-prob head, a hand-written backward pass that keeps one layer's graph alive, and Hugging Face
+//! checkpoints in and out.
 //!
 //! Shape legend used all over the crate:
 //! `N` packed tokens, `d` hidden size, `H` query heads, `Hkv` key/value heads, `G = H / Hkv`, `hd` head size, `V` vocabulary,
@@ -24,7 +25,7 @@ pub mod shared;
 pub mod vision;
 
 pub use attention::{AttentionPlan, Response};
-pub use config::{Qwen2_5_VLConfig, TextConfig, VisionConfig};
+pub use config::{Family, Qwen2_5_VLConfig, TextConfig, VisionConfig};
 pub use error::ModelError;
 pub use host::DeviceError;
 pub use model::Qwen2_5_VL;

@@ -198,12 +198,13 @@ impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
 }
 
 impl<B: Backend> Qwen2_5_VL<B> {
-    /// Loads a Hugging Face Qwen2.5-VL folder, converting the weights to `dtype` (F32, BF16 or F16).
+    /// Loads a Hugging Face folder of any of the [families](crate::config::FAMILIES), converting the weights to `dtype` (F32, BF16 or F16).
     ///
     /// # Errors
     /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or not finite.
     pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
         let config = Qwen2_5_VLConfig::from_folder(dir)?;
+        config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
         let mut source =

@@ -10,15 +10,16 @@ use crate::attention::mass::{self, AttentionMass, Looker, Measure};
 use crate::attention::packed::{KvGradients, Packed};
 use crate::attention::{AttentionPlan, Response};
 use crate::config::Qwen2_5_VLConfig;
-use crate::decoder::{Decoder, DecoderSaved};
+use crate::decoder::{Decoder, DecoderSaved, Deep, DeepGradients};
 use crate::error::ModelError;
 use crate::host::DeviceError;
+use crate::layers::Attend;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::{Rotary, mrope_positions, mrope_table, next_position};
-use crate::vision::{VisionPlan, VisionSaved, VisionTower};
+use crate::vision::{VisionPlan, VisionSaved, VisionTower, columns};
 
-/// Qwen2.5-VL.
+/// A model of any of the [families](crate::config::FAMILIES).
 #[derive(Debug, Clone)]
 #[allow(non_camel_case_types)] // the name in Hugging Face
 pub struct Qwen2_5_VL<B: Backend> {
@@ -35,7 +36,7 @@ pub struct Prompt {
     pub input_ids: Vec<u32>,
     /// M-RoPE positions `[3][P]`.
     pub position_ids: [Vec<i64>; 3],
-    /// Normalised patches of all images, row-major `[N, 1176]`. Copies of a prompt share them.
+    /// Normalised patches of all images, row-major `[N, patch_dim]`. Copies of a prompt share them.
     pub pixel_values: Arc<Vec<f32>>,
     /// `[t, h, w]` in patches, one an image.
     pub image_grid_thw: Vec<[usize; 3]>,
@@ -238,7 +239,7 @@ impl<B: Kernels> PackedBatch<B> {
     }
 }
 
-/// The images of a batch: pixels `[N, 1176]` and their plan.
+/// The images of a batch: pixels `[N, patch_dim]` and their plan.
 #[derive(Debug, Clone)]
 pub struct Images<B: Backend> {
     /// Patches of all images.
@@ -276,7 +277,7 @@ impl<B: Backend> Images<B> {
 pub enum Pictures<'a, B: Backend> {
     /// From the tower, which gets gradients; none without images.
     Trained(Option<&'a Images<B>>),
-    /// Computed before, `[M, d]`: the tower gets no gradients.
+    /// Features computed before, `[M, (1 + K) d]`: the tower gets no gradients.
     Embedded(Option<Tensor<B, 2>>),
 }
 
@@ -292,9 +293,18 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         self.decoder.embed.device()
     }
 
-    /// Image embeddings `[M, d]`.
+    /// What the decoder takes of images: features `[M, (1 + K) d]`, the embeddings of their tokens and, for each of `K` DeepStack
+    /// layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for.
     pub fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2> {
         self.visual.forward(images.pixels.clone(), &images.plan)
+    }
+
+    /// The embeddings `[M, d]` among the features of [`encode_images`](Self::encode_images).
+    pub fn embeddings_of(&self, features: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self.config.vision.deepstack.is_empty() {
+            true => features,
+            false => features.narrow(1, 0, self.config.text.hidden_size),
+        }
     }
 
     /// The head's matrix `[V, d]` and its parameter name.
@@ -307,17 +317,34 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         B::affine(hidden, self.head().0, None)
     }
 
-    pub(crate) fn embed(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+    /// Embedded tokens `[N, d]`, and what is added behind the first layers.
+    pub(crate) fn embed(
+        &self,
+        batch: &PackedBatch<B>,
+        features: Option<Tensor<B, 2>>,
+    ) -> (Tensor<B, 2>, Option<Deep<B>>) {
         let x = self.decoder.embed.clone().select(0, batch.ids.clone());
-        match (&batch.merge, image_embeds) {
-            (Some(merge), Some(images)) => Tensor::cat(vec![x, images], 0).select(0, merge.source.clone()),
-            _ => x,
-        }
+        let (Some(merge), Some(features)) = (&batch.merge, features) else { return (x, None) };
+        let deep = !self.config.vision.deepstack.is_empty();
+        let deep = deep.then(|| Deep { rows: merge.image_rows.clone(), features: features.clone() });
+        let images = self.embeddings_of(features);
+        (Tensor::cat(vec![x, images], 0).select(0, merge.source.clone()), deep)
     }
 
-    /// Final-normed hidden states `[N, d]` of a packed batch.
+    /// The decoder over a packed batch, with attention left to `attend`.
+    fn decoded(
+        &self,
+        batch: &PackedBatch<B>,
+        features: Option<Tensor<B, 2>>,
+        attend: &mut impl Attend<B>,
+    ) -> Tensor<B, 2> {
+        let (x, deep) = self.embed(batch, features);
+        self.decoder.forward(x, deep.as_ref(), &batch.rotary, attend)
+    }
+
+    /// Final-normed hidden states `[N, d]` of a packed batch with the features `[M, (1 + K) d]` of its images.
     pub fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
-        self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut batch.packed())
+        self.decoded(batch, image_embeds, &mut batch.packed())
     }
 
     /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and generated text.
@@ -340,14 +367,14 @@ impl<B: Kernels> Qwen2_5_VL<B> {
             .collect();
         let last = self.config.text.num_hidden_layers - 1;
         let mut measure = Measure { plan: &batch.plan, last, lookers, masses: Vec::new() };
-        let hidden = self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut measure);
+        let hidden = self.decoded(batch, image_embeds, &mut measure);
         Ok((hidden, mass::read(measure.masses)?))
     }
 
     /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.
     pub fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, PromptKv<B>) {
         let mut prefill = Prefill { plan: &batch.plan, kv: Vec::new() };
-        let hidden = self.decoder.forward(self.embed(batch, image_embeds), &batch.rotary, &mut prefill);
+        let hidden = self.decoded(batch, image_embeds, &mut prefill);
         (hidden, prefill.kv)
     }
 
@@ -361,7 +388,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let x = self.decoder.embed.clone().select(0, ids);
         let positions = [positions.to_vec(), positions.to_vec(), positions.to_vec()];
         let rotary = mrope_table(&self.config.text, &positions, &self.device());
-        let hidden = self.decoder.forward(x, &rotary, cache);
+        let hidden = self.decoder.forward(x, None, &rotary, cache);
         cache.advance();
         hidden
     }
@@ -384,16 +411,16 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         recompute: bool,
         kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, Tape<B>) {
-        let (embeds, vision) = match pictures {
+        let (features, vision) = match pictures {
             Pictures::Trained(Some(images)) => {
                 let (e, saved) = self.visual.forward_saving(images.pixels.clone(), &images.plan, recompute);
                 (Some(e), Some((saved, images.plan.clone())))
             }
             Pictures::Trained(None) => (None, None),
-            Pictures::Embedded(embeds) => (embeds, None),
+            Pictures::Embedded(features) => (features, None),
         };
-        let x = self.embed(batch, embeds);
-        let (hidden, decoder) = self.decoder.forward_saving(x, batch.packed(), recompute, kv);
+        let (x, deep) = self.embed(batch, features);
+        let (hidden, decoder) = self.decoder.forward_saving(x, deep.as_ref(), batch.packed(), recompute, kv);
         (hidden, Tape { decoder, vision })
     }
 
@@ -411,14 +438,22 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         kv: &mut KvGradients<B>,
         grads: &mut Gradients<B>,
     ) {
-        let dx = self.decoder.backward(tape.decoder, batch.packed(), d_hidden, kv, grads);
+        // Behind the first layers, only a tower that gets gradients asks for any.
+        let mut deep = tape.vision.as_ref().zip(batch.merge.as_ref()).map(|(_, merge)| DeepGradients {
+            rows: merge.image_rows.clone(),
+            layers: self.config.vision.deepstack.len(),
+            gradients: Vec::new(),
+        });
+        let dx = self.decoder.backward(tape.decoder, batch.packed(), d_hidden, deep.as_mut(), kv, grads);
         match &batch.merge {
             None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),
             Some(merge) => {
                 let d_text = dx.clone().select(0, merge.text_rows.clone());
                 self.decoder.embed_backward(merge.text_ids.clone(), d_text, grads);
                 if let Some((saved, plan)) = tape.vision {
-                    self.visual.backward(saved, &plan, dx.select(0, merge.image_rows.clone()), grads);
+                    let mut d_features = vec![dx.select(0, merge.image_rows.clone())];
+                    d_features.extend(deep.into_iter().flat_map(|deep| deep.gradients.into_iter().rev()));
+                    self.visual.backward(saved, &plan, columns(d_features), grads);
                 }
             }
         }

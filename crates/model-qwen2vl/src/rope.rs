@@ -4,7 +4,7 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use crate::config::{Qwen2_5_VLConfig, TextConfig, VisionConfig};
+use crate::config::{Qwen2_5_VLConfig, TextConfig, TowerAttention, VisionConfig};
 use crate::error::ModelError;
 
 /// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for images.
@@ -114,25 +114,17 @@ impl<B: Backend> Rotary<B> {
 }
 
 /// The decoder's table for packed tokens with positions `[3][N]`: pair `j` of a head turns by the temporal, height or
-/// width position according to `mrope_section`.
+/// width position according to [`MRope`](crate::config::MRope).
 pub fn mrope_table<B: Backend>(config: &TextConfig, positions: &[Vec<i64>; 3], device: &B::Device) -> Rotary<B> {
-    let half = config.head_dim() / 2;
+    let half = config.head_dim / 2;
     let inv_freq = inverse_frequencies(half, config.rope_theta);
-    let [s0, s1, _] = config.mrope_section;
+    let axes: Vec<usize> = (0..half).map(|j| config.mrope.axis(j)).collect();
     let n = positions[0].len();
     let mut angles = Vec::with_capacity(n * half);
     let [t, h, w] = positions;
     for ((t, h), w) in t.iter().zip(h).zip(w) {
-        for (j, f) in inv_freq.iter().enumerate() {
-            let position = if j < s0 {
-                t
-            } else if j < s0 + s1 {
-                h
-            } else {
-                w
-            };
-            angles.push(*position as f32 * f);
-        }
+        let place = [*t as f32, *h as f32, *w as f32];
+        angles.extend(axes.iter().zip(&inv_freq).map(|(&axis, f)| place[axis] * f));
     }
     Rotary::from_angles(&angles, half, device)
 }
@@ -155,19 +147,26 @@ pub struct VisionLayout {
     pub full_lens: Vec<usize>,
     /// Row and column of each patch, in tower order.
     pub rows_columns: Vec<(usize, usize)>,
+    /// Height and width in patches of the image that each patch is of, in tower order.
+    pub sizes: Vec<[usize; 2]>,
 }
 
-/// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`.
+/// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`; the processor's order where
+/// all blocks attend over the whole image.
 pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayout {
     let merge = config.spatial_merge_size;
     let unit = config.merge_unit();
-    let window = config.window_size / merge / config.patch_size; // merged tokens a window side
     let mut merged_order = Vec::new();
-    let mut coordinates = Vec::new();
+    let (mut coordinates, mut sizes) = (Vec::new(), Vec::new());
     let (mut window_lens, mut full_lens) = (Vec::new(), Vec::new());
     let mut base = 0;
     for &[t, h, w] in grids {
         let (mh, mw) = (h / merge, w / merge);
+        let window = match config.attention {
+            TowerAttention::Windows { side, .. } => side,
+            TowerAttention::Full => mh.max(mw).max(1),
+        };
+        sizes.extend(std::iter::repeat_n([h, w], t * h * w));
         for frame in 0..t {
             for wy in (0..mh).step_by(window) {
                 for wx in (0..mw).step_by(window) {
@@ -195,7 +194,7 @@ pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayou
     for (place, &merged) in merged_order.iter().enumerate() {
         reverse[merged] = place;
     }
-    VisionLayout { patch_order, reverse, window_lens, full_lens, rows_columns: coordinates }
+    VisionLayout { patch_order, reverse, window_lens, full_lens, rows_columns: coordinates, sizes }
 }
 
 /// The tower's rotary table: half of the pairs turn by the row, half by the column.
@@ -268,6 +267,17 @@ mod tests {
         ] {
             assert!(mrope_positions(&c, &ids, &grids).is_err(), "{ids:?}");
         }
+    }
+
+    #[test]
+    fn full_attention_keeps_the_processors_order() {
+        let c = Qwen2_5_VLConfig::preset("qwen3vl-8b").unwrap();
+        let layout = vision_layout(&c.vision, &[[1, 4, 6], [2, 2, 2]]);
+        assert_eq!(layout.patch_order, (0..32).collect::<Vec<_>>());
+        assert_eq!(layout.reverse, (0..8).collect::<Vec<_>>());
+        assert_eq!(layout.full_lens, [24, 4, 4]);
+        assert_eq!(layout.rows_columns[..6], [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3)]);
+        assert_eq!((layout.sizes[23], layout.sizes[24], layout.sizes.len()), ([4, 6], [2, 2], 32));
     }
 
     #[test]

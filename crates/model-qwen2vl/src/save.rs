@@ -12,6 +12,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 
+use crate::config::Family;
 use crate::error::ModelError;
 use crate::finite::first_not_finite;
 use crate::host;
@@ -70,12 +71,13 @@ impl<B: Backend> View for Lazy<B> {
 /// A tensor to write: its name in the file, its values in one row, its shape there.
 pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
 
-struct Collect<B: Backend>(Vec<Named<B>>);
+/// All tensors under their names in files of the family.
+struct Collect<B: Backend>(&'static Family, Vec<Named<B>>);
 
 impl<B: Backend> ParamVisitor<B> for Collect<B> {
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
         let len = tensor.shape().num_elements();
-        self.0.push((name.to_string(), tensor.clone().reshape([len]), shape.to_vec()));
+        self.1.push((self.0.file_name(name), tensor.clone().reshape([len]), shape.to_vec()));
     }
 }
 
@@ -195,7 +197,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         if let Some(companions) = companions {
             companions.write(dir)?;
         }
-        let mut collect = Collect(Vec::new());
+        let mut collect = Collect(self.config.family, Vec::new());
         self.clone().visit(&mut collect);
         let dtype = match self.head().0.dtype() {
             DType::BF16 => "bfloat16",
@@ -207,7 +209,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let path = dir.join("config.json");
         write_synced(&path, format!("{raw:#}\n").as_bytes())?;
         let weights = dir.join("model.safetensors");
-        write_tensors(&weights, collect.0)?;
+        write_tensors(&weights, collect.1)?;
         // The writer makes a file that only its owner may read; another user's server should load the folder, too.
         let permissions = fs::metadata(&path).map_err(ModelError::io(&path))?.permissions();
         fs::set_permissions(&weights, permissions).map_err(ModelError::io(&weights))

@@ -55,7 +55,8 @@ impl<B: Kernels> Qwen2_5_VL<B> {
     /// Hidden states `[P + R, d]` of the prompt and of a [part](PackedBatch::part) of its responses.
     pub fn hidden_part(&self, shared: &SharedPrompt<B>, part: &PackedBatch<B>) -> Tensor<B, 2> {
         let mut packed = Packed { before: Some(&shared.kv), ..part.packed() };
-        let own = self.decoder.forward(self.embed(part, None), &part.rotary, &mut packed);
+        // Only the prompt has images, whose features its keys and values hold.
+        let own = self.decoder.forward(self.embed(part, None).0, None, &part.rotary, &mut packed);
         Tensor::cat(vec![shared.hidden.clone(), own], 0)
     }
 
@@ -67,7 +68,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         recompute: bool,
     ) -> (Tensor<B, 2>, PartTape<B>) {
         let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
-        let (own, saved) = self.decoder.forward_saving(self.embed(part, None), packed, recompute, None);
+        let (own, saved) = self.decoder.forward_saving(self.embed(part, None).0, None, packed, recompute, None);
         (Tensor::cat(vec![prompt.shared.hidden.clone(), own], 0), PartTape(saved))
     }
 
@@ -83,7 +84,7 @@ impl<B: Kernels> Qwen2_5_VL<B> {
         let ([n, _], [p, _]) = (d_hidden.dims(), prompt.d_hidden.dims());
         prompt.d_hidden = prompt.d_hidden.clone().add(to_f32(d_hidden.clone().narrow(0, 0, p)));
         let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
-        let dx = self.decoder.backward(tape.0, packed, d_hidden.narrow(0, p, n - p), &mut prompt.d_kv, grads);
+        let dx = self.decoder.backward(tape.0, packed, d_hidden.narrow(0, p, n - p), None, &mut prompt.d_kv, grads);
         self.decoder.embed_backward(part.ids.clone(), dx, grads);
     }
 

@@ -51,7 +51,7 @@ impl<B: Kernels> ImageCache<B> {
         Self { limit: (gib * (1u64 << 30) as f64) as usize, ..Self::default() }
     }
 
-    /// Image embeddings `[M, d]` of these prompts in order; none without images. Always with the same policy, until
+    /// Image features `[M, (1 + K) d]` of these prompts in order; none without images. Always with the same policy, until
     /// [`clear`](Self::clear).
     pub fn embed<P: Policy<B>>(&mut self, policy: &P, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
         let pictured: Vec<&Prompt> = prompts.iter().copied().filter(|p| !p.image_grid_thw.is_empty()).collect();

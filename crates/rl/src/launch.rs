@@ -1,4 +1,4 @@
-//! From a configuration to a run of Qwen2.5-VL on one device.
+//! From a configuration to a run on one device.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, Qwen2_5_VL, Qwen2_5_VLConfig};
 
-use crate::config::Config;
+use crate::config::{Config, Family};
 use crate::error::TrainError;
 use crate::optimizer::check_formats;
 use crate::progress::Progress;
@@ -23,8 +23,16 @@ use crate::trainer::{Setup, Summary, Trainer};
 /// # Errors
 /// Anything the file system refuses.
 pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
+    write_toy_folder_of(dir, Family::Qwen2_5)
+}
+
+/// The same of a model of `family`.
+///
+/// # Errors
+/// As [`write_toy_folder`].
+pub fn write_toy_folder_of(dir: &Path, family: Family) -> Result<(), TrainError> {
     toy::write_processor_files(dir)?;
-    let config = toy_config()?;
+    let config = toy_config_of(family)?;
     let path = dir.join("config.json");
     let text = serde_json::to_string_pretty(&config.raw).unwrap_or_default();
     std::fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?;
@@ -36,9 +44,15 @@ pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
 /// # Errors
 /// None in practice: both halves are built in.
 pub fn toy_config() -> Result<Qwen2_5_VLConfig, TrainError> {
+    toy_config_of(Family::Qwen2_5)
+}
+
+/// The same of a model of `family`: its smallest built-in size.
+fn toy_config_of(family: Family) -> Result<Qwen2_5_VLConfig, TrainError> {
     let ids = toy::special_ids();
-    let preset =
-        Qwen2_5_VLConfig::preset("toy").ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
+    let preset = model_qwen2vl::Family::of(family.as_str())
+        .and_then(|family| Qwen2_5_VLConfig::preset(family.presets[0]))
+        .ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
     Ok(preset.with_vocabulary(
         ids.vocab_size,
         [
@@ -158,7 +172,7 @@ pub fn train<B: Kernels>(
         let begun = RunFolder::has_run(&config.trainer.run_dir()) && source.join("config.json").is_file();
         if !begun {
             std::fs::create_dir_all(&source).map_err(|e| ModelError::Io { path: source.clone(), source: e })?;
-            write_toy_folder(&source)?;
+            write_toy_folder_of(&source, config.model.family)?;
         }
     }
     let architecture = architecture(&config, &source)?;

@@ -33,7 +33,7 @@ pub trait Policy<B: Kernels>: Clone + Send {
     fn pack(&self, groups: &[PackGroup]) -> PackedBatch<B>;
     /// The pictures of these prompts; none without any.
     fn images(&self, prompts: &[&Prompt]) -> Option<Images<B>>;
-    /// Image embeddings `[M, d]`.
+    /// Image features `[M, (1 + K) d]`: embeddings, and what `K` DeepStack layers add. Wherever `image_embeds` are asked for, it is these.
     fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2>;
     /// Final-normed hidden states `[N, d]`.
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2>;
@@ -216,8 +216,11 @@ impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
     }
     fn activation_bytes(&self) -> usize {
         let t = &self.config.text;
-        // x, h1, o, x_mid, h2 and q; k and v; gate and up
-        let widths = 6 * t.hidden_size + 2 * t.num_key_value_heads * t.head_dim() + 2 * t.intermediate_size;
+        // x, h1, x_mid and h2; q and o; k and v; gate and up; q and k before their norms
+        let mut widths = 4 * t.hidden_size + 2 * t.query_width() + 2 * t.kv_width() + 2 * t.intermediate_size;
+        if t.qk_norm {
+            widths += t.query_width() + t.kv_width();
+        }
         widths * t.num_hidden_layers * self.head().0.dtype().size()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rl::config::{Config, Init, Source, Stage, resolve};
+use rl::config::{Config, Family, Init, Source, Stage, resolve};
 
 use super::StudyError;
 use super::rows::{Row, RowsFile};
@@ -103,6 +103,8 @@ impl Study {
         if let Some(model) = model {
             config.model.path = model.display().to_string();
             config.model.init = Init::Pretrained;
+            // The folder has its own.
+            config.model.family = Family::Qwen2_5;
         }
         place(&mut config, &row.name, seed, out);
         Ok(config)

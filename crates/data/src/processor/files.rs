@@ -260,7 +260,7 @@ fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageL
     };
     for key in ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"] {
         if map.get(key) == Some(&Value::Bool(false)) {
-            return Err(fail(format!("{name}: {key} = false is not supported; Qwen2.5-VL needs it")));
+            return Err(fail(format!("{name}: {key} = false is not supported; the models here need it")));
         }
     }
     match map.get("rescale_factor").and_then(Value::as_f64) {

@@ -12,10 +12,13 @@ const MOST_LAYERS: usize = 4096;
 const LARGEST: usize = 1 << 24;
 
 /// Reads keys of one JSON object and keeps what is wrong in words.
+#[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
     pub(super) map: &'a Map<String, Value>,
     pub(super) prefix: &'static str,
+    /// Name of the family, for messages.
+    pub(super) family: &'static str,
 }
 
 impl Reader<'_> {
@@ -34,7 +37,7 @@ impl Reader<'_> {
                 }
             }
         }
-        default.ok_or_else(|| self.fail(keys[0], "missing; a Qwen2.5-VL config needs it"))
+        default.ok_or_else(|| self.fail(keys[0], format!("missing; a {} config needs it", self.family)))
     }
     pub(super) fn positive(&self, keys: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
         self.within(keys, default, LARGEST)
@@ -48,8 +51,8 @@ impl Reader<'_> {
         }
     }
     /// A token id.
-    pub(super) fn id(&self, key: &str) -> Result<u32, ModelError> {
-        let value = self.usize_of(&[key], None)?;
+    pub(super) fn id(&self, key: &str, default: Option<usize>) -> Result<u32, ModelError> {
+        let value = self.usize_of(&[key], default)?;
         u32::try_from(value).map_err(|_| self.fail(key, format!("{value} is no token id; the largest is {}", u32::MAX)))
     }
     pub(super) fn f64_of(&self, key: &str, default: f64) -> Result<f64, ModelError> {
@@ -65,8 +68,8 @@ impl Reader<'_> {
         }
     }
     /// A number of layers that a machine can hold.
-    pub(super) fn layers(&self, key: &str) -> Result<usize, ModelError> {
-        match self.positive(&[key], None)? {
+    pub(super) fn layers(&self, key: &str, default: Option<usize>) -> Result<usize, ModelError> {
+        match self.positive(&[key], default)? {
             v if v <= MOST_LAYERS => Ok(v),
             v => Err(self.fail(key, format!("{v} layers; at most {MOST_LAYERS} are believed"))),
         }
@@ -89,7 +92,8 @@ impl Reader<'_> {
         match self.map.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
             Some(other) => {
-                Err(self.fail("hidden_act", format!("{} is not supported; Qwen2.5-VL uses \"silu\"", shown(other))))
+                Err(self
+                    .fail("hidden_act", format!("{} is not supported; {} uses \"silu\"", shown(other), self.family)))
             }
         }
     }

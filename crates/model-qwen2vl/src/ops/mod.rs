@@ -14,6 +14,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
+use crate::config::Act;
 use crate::head::{self, HeadOutput};
 use crate::rope::Rotary;
 
@@ -42,6 +43,36 @@ pub trait Kernels: Backend {
         dy: Tensor<Self, 2>,
     ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
         plain::rms_norm_backward(x, weight, eps, dy)
+    }
+
+    /// LayerNorm in f32, rounded to the input's type after scale and shift. `x [N, d]`, `weight, bias [d]`.
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        plain::layer_norm(x, weight, bias, eps)
+    }
+
+    /// Gradients of [`layer_norm`](Self::layer_norm): `(dx [N, d], dweight [d] in f32, dbias [d] in f32)`.
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>, Tensor<Self, 1>) {
+        plain::layer_norm_backward(x, weight, eps, dy)
+    }
+
+    /// `act(x)`, `[N, m]`.
+    fn activate(x: Tensor<Self, 2>, act: Act) -> Tensor<Self, 2> {
+        plain::activate(x, act)
+    }
+
+    /// Gradient of [`activate`](Self::activate): `act'(x) dy`.
+    fn activate_backward(x: Tensor<Self, 2>, act: Act, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::activate_backward(x, act, dy)
+    }
+
+    /// `x [N, d]` with `values [M, d]` added to its rows `rows [M]`, which differ from each other.
+    fn add_rows(x: Tensor<Self, 2>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::add_rows(x, rows, values)
     }
 
     /// Rotate-half: `x cos + (-x2, x1) sin` over `x [N, heads, hd]`, computed in f32.

@@ -1,9 +1,10 @@
 //! The defaults of [`Kernels`](super::Kernels) in plain tensor operations: they run on every backend, are what autodiff
 //! differentiates in tests, and what a specialisation is compared with. Shapes and meaning stand with the trait.
 
-use burn::tensor::{Tensor, activation, backend::Backend};
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 
 use super::AdamWStep;
+use crate::config::Act;
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
 
@@ -47,6 +48,100 @@ pub fn rms_norm_backward<B: Backend>(
     let dot = g.clone().mul(normed.clone()).mean_dim(1); // [N, 1]
     let dx = g.sub(normed.mul(dot)).div(rms);
     (cast_to(dx, dtype), dweight)
+}
+
+/// See [`Kernels::layer_norm`](super::Kernels::layer_norm).
+pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
+    let dtype = x.dtype();
+    let (normed, _) = standardised(to_f32(x), eps);
+    cast_to(normed.mul(to_f32(weight).unsqueeze()).add(to_f32(bias).unsqueeze()), dtype)
+}
+
+/// `(x - mean) / sigma` and `sigma [N, 1]`. The mean is taken off before squares are summed: the difference of two sums would lose
+/// what a large mean leaves.
+fn standardised<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let centred = x.clone().sub(x.mean_dim(1));
+    let sigma = centred.clone().powi_scalar(2).mean_dim(1).add_scalar(eps).sqrt();
+    (centred.div(sigma.clone()), sigma)
+}
+
+/// See [`Kernels::layer_norm_backward`](super::Kernels::layer_norm_backward).
+pub fn layer_norm_backward<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    eps: f64,
+    dy: Tensor<B, 2>,
+) -> (Tensor<B, 2>, Tensor<B, 1>, Tensor<B, 1>) {
+    let dtype = x.dtype();
+    let dy = to_f32(dy);
+    let (normed, sigma) = standardised(to_f32(x), eps);
+    let dweight = dy.clone().mul(normed.clone()).sum_dim(0).squeeze_dim::<1>(0);
+    let dbias = dy.clone().sum_dim(0).squeeze_dim::<1>(0);
+    let g = dy.mul(to_f32(weight).unsqueeze());
+    let dot = g.clone().mul(normed.clone()).mean_dim(1); // [N, 1]
+    let dx = g.clone().sub(g.mean_dim(1)).sub(normed.mul(dot)).div(sigma);
+    (cast_to(dx, dtype), dweight, dbias)
+}
+
+/// `sqrt(2 / pi)`, of `x + TANH_CUBE x^3` in the hyperbolic tangent of [`Act::GeluTanh`].
+pub(crate) const TANH_SCALE: f64 = std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2;
+/// Of `x^3` there.
+pub(crate) const TANH_CUBE: f64 = 0.044715;
+/// Of `x` in the sigmoid of [`Act::QuickGelu`].
+pub(crate) const QUICK: f64 = 1.702;
+
+/// See [`Kernels::activate`](super::Kernels::activate).
+pub fn activate<B: Backend>(x: Tensor<B, 2>, act: Act) -> Tensor<B, 2> {
+    let dtype = x.dtype();
+    match act {
+        Act::Gelu => activation::gelu(x),
+        Act::QuickGelu => {
+            let x = to_f32(x);
+            cast_to(x.clone().mul(activation::sigmoid(x.mul_scalar(QUICK))), dtype)
+        }
+        Act::GeluTanh => {
+            let x = to_f32(x);
+            cast_to(x.clone().mul(half_of_tanh(x)), dtype)
+        }
+    }
+}
+
+/// `(1 + tanh(u)) / 2 = sigmoid(2 u)` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`.
+fn half_of_tanh<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
+    let square = x.clone().powi_scalar(2);
+    activation::sigmoid(square.mul_scalar(TANH_CUBE).add_scalar(1.0).mul(x).mul_scalar(2.0 * TANH_SCALE))
+}
+
+/// See [`Kernels::activate_backward`](super::Kernels::activate_backward).
+pub fn activate_backward<B: Backend>(x: Tensor<B, 2>, act: Act, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let dtype = x.dtype();
+    let x = to_f32(x);
+    // x s(z): s + x s (1 - s) z'
+    let bend = |s: Tensor<B, 2>, x: Tensor<B, 2>| s.clone().neg().add_scalar(1.0).mul(s).mul(x);
+    let slope = match act {
+        // Phi(x) + x phi(x)
+        Act::Gelu => {
+            let cdf = x.clone().mul_scalar(std::f64::consts::FRAC_1_SQRT_2).erf().add_scalar(1.0).mul_scalar(0.5);
+            let pdf = x.clone().powi_scalar(2).mul_scalar(-0.5).exp();
+            cdf.add(x.mul(pdf.mul_scalar(1.0 / (2.0 * std::f64::consts::PI).sqrt())))
+        }
+        Act::QuickGelu => {
+            let s = activation::sigmoid(x.clone().mul_scalar(QUICK));
+            bend(s.clone(), x).mul_scalar(QUICK).add(s)
+        }
+        Act::GeluTanh => {
+            let s = half_of_tanh(x.clone());
+            let steep =
+                x.clone().powi_scalar(2).mul_scalar(3.0 * TANH_CUBE).add_scalar(1.0).mul_scalar(2.0 * TANH_SCALE);
+            bend(s.clone(), x).mul(steep).add(s)
+        }
+    };
+    cast_to(to_f32(dy).mul(slope), dtype)
+}
+
+/// See [`Kernels::add_rows`](super::Kernels::add_rows).
+pub fn add_rows<B: Backend>(x: Tensor<B, 2>, rows: Tensor<B, 1, Int>, values: Tensor<B, 2>) -> Tensor<B, 2> {
+    x.select_assign(0, rows, values, IndexingUpdateOp::Add)
 }
 
 /// See [`Kernels::rotate`](super::Kernels::rotate).

@@ -17,6 +17,12 @@ const CASES: &[&str] = &[
     "sharded_bf16",
     "f16",
     "old_layout",
+    "qwen2_vl_tied_gqa",
+    "qwen2_vl_untied_two_images",
+    "qwen2_vl_text_only",
+    "qwen3_vl_tied_gqa",
+    "qwen3_vl_untied_two_images",
+    "qwen3_vl_text_only",
 ];
 const TOLERANCE: f32 = 1e-3;
 
@@ -34,7 +40,8 @@ fn hidden<B: Kernels>(model: &Qwen2_5_VL<B>, groups: &[(&Prompt, Vec<&[u32]>)]) 
 }
 
 fn forward_matches<B: Kernels>() {
-    let mut table = String::from("case                 positions image_embeds hidden_last logits   logprobs\n");
+    let mut table =
+        String::from("case                       positions image_embeds deepstack hidden_last logits   logprobs\n");
     for case in CASES {
         let model = load::<B>(case);
         let golden = golden(case);
@@ -44,7 +51,12 @@ fn forward_matches<B: Kernels>() {
         let device = model.device();
         let images = Images::new(&model.config, [&prompt], &device);
         let embeds = images.as_ref().map(|i| model.encode_images(i));
-        let e = embeds.clone().map_or(0.0, |e| largest_difference(&values(e), &golden.floats("image_embeds")));
+        let own = embeds.clone().map_or(vec![], |e| values(model.embeddings_of(e)));
+        let e = largest_difference(&own, &golden.floats("image_embeds"));
+        let width = model.config.vision.features_width() - model.config.text.hidden_size;
+        let deep = embeds.clone().filter(|_| width > 0);
+        let deep = deep.map_or(vec![], |e| values(e.narrow(1, model.config.text.hidden_size, width)));
+        let deep = largest_difference(&deep, &golden.floats("deepstack"));
         let generated = golden.ids("generated_ids");
         let batch = PackedBatch::new(&model.config, &[(&prompt, vec![&generated])], &device);
         let all = model.hidden(&batch, embeds);
@@ -56,8 +68,8 @@ fn forward_matches<B: Kernels>() {
         let targets = int_tensor(generated.iter().map(|&i| i as usize), &device);
         let lp = head::log_probs(predicting, model.head().0, targets, 1.0, false).log_probs;
         let p = largest_difference(&values(lp), &golden.floats("generated_logprobs"));
-        table.push_str(&format!("{case:20} equal     {e:<12.1e} {h:<11.1e} {l:<8.1e} {p:.1e}\n"));
-        assert!(e.max(h).max(l).max(p) < TOLERANCE, "{table}");
+        table.push_str(&format!("{case:26} equal     {e:<12.1e} {deep:<9.1e} {h:<11.1e} {l:<8.1e} {p:.1e}\n"));
+        assert!(e.max(deep).max(h).max(l).max(p) < TOLERANCE, "{table}");
     }
     println!("{table}");
 }
@@ -138,8 +150,13 @@ fn greedy_tokens_match<B: Kernels>() {
 
 /// Prompts of different sizes, with and without images, batched: each as alone, with and without the cache.
 fn batched_is_single<B: Kernels>() {
-    let cases = ["one_image_tied", "two_images", "text_only", "partial_windows"];
-    let model = load::<B>("one_image_tied");
+    batched::<B>(&["one_image_tied", "two_images", "text_only", "partial_windows"]);
+    batched::<B>(&["qwen2_vl_tied_gqa", "qwen2_vl_text_only", "qwen2_vl_tied_gqa"]);
+    batched::<B>(&["qwen3_vl_tied_gqa", "qwen3_vl_text_only", "qwen3_vl_tied_gqa"]);
+}
+
+fn batched<B: Kernels>(cases: &[&str]) {
+    let model = load::<B>(cases[0]);
     let goldens: Vec<Golden> = cases.iter().map(|c| Golden::open(c)).collect();
     let prompts: Vec<Prompt> = goldens.iter().map(|g| g.prompt(&model)).collect();
     let suppress: Vec<u32> = (model.config.vision_start_token_id..=model.config.video_token_id).collect();

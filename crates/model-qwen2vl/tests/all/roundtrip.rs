@@ -9,6 +9,10 @@
 //! python tools/check_roundtrip.py saved/sharded_bf16 tests/fixtures/golden/sharded_bf16.safetensors
 //! python tools/check_roundtrip.py saved/f16 tests/fixtures/golden/f16.safetensors
 //! python tools/check_roundtrip.py saved/old_layout tests/fixtures/golden/one_image_tied.safetensors
+//! for family in qwen2_vl qwen3_vl; do
+//!     python tools/check_roundtrip.py saved/${family}_tied_gqa tests/fixtures/golden/${family}_tied_gqa.safetensors
+//!     python tools/check_roundtrip.py saved/${family}_untied_m* tests/fixtures/golden/${family}_untied_two_images.safetensors
+//! done
 //! ```
 
 use std::collections::BTreeMap;
@@ -23,7 +27,17 @@ use safetensors::SafeTensors;
 
 type B = burn_flex::Flex<f32, i32>;
 
-const MODELS: [&str; 5] = ["tied_gqa", "untied_mha", "sharded_bf16", "f16", "old_layout"];
+const MODELS: [&str; 9] = [
+    "tied_gqa",
+    "untied_mha",
+    "sharded_bf16",
+    "f16",
+    "old_layout",
+    "qwen2_vl_tied_gqa",
+    "qwen2_vl_untied_mha",
+    "qwen3_vl_tied_gqa",
+    "qwen3_vl_untied_mqa",
+];
 
 struct Values(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
@@ -86,13 +100,16 @@ fn a_saved_folder_is_the_one_that_was_loaded() {
             .map(|(n, t)| (n, &t.0))
             .collect();
         assert_eq!(ours.iter().map(|(n, t)| (n, &t.0)).collect::<Vec<_>>(), expected, "{name}: names and shapes");
-        // The names in the file are the hub's own, which every loader reads.
+        // The names in the file are the hub's own, which every loader reads. Qwen3-VL's are longer.
+        let prefixes = match model.config.family.model_type {
+            "qwen3_vl" => ["model.visual.", "model.language_model."],
+            _ => ["visual.", "model."],
+        };
+        let text = |n: &str| ["layers.", "norm.", "embed_tokens."].iter().any(|part| n.starts_with(part));
         let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
         let file = SafeTensors::deserialize(&bytes).unwrap();
-        assert!(file.names().into_iter().all(|n| n.starts_with("visual.")
-            || n.starts_with("model.layers.")
-            || n.starts_with("model.norm.")
-            || n.starts_with("model.embed_tokens.")
+        assert!(file.names().into_iter().all(|n| n.starts_with(prefixes[0])
+            || n.strip_prefix(prefixes[1]).is_some_and(text)
             || n == "lm_head.weight"));
         assert!(ours.values().all(|t| t.1 == safetensors::Dtype::F32));
         for companion in [

@@ -29,7 +29,7 @@ pub use algorithm::{Algorithm, Entropy, Papo, Pepo, Perturbation, Pgpo, Srpo, Vp
 pub use checks::Problem;
 pub use data::Data;
 pub use error::ConfigError;
-pub use model::{Init, Model};
+pub use model::{Family, Init, Model};
 pub use reference::reference;
 pub use resolve::{Source, resolve};
 pub use rollout::Rollout;

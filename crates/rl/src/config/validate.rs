@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::checks::{Checks, Problem};
 use super::field::Choice;
 use super::section::Node as _;
-use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
+use super::{Config, ConfigError, Family, Init, LrScheduler, OldLogProbs, Stage};
 use crate::loss::{CorrectionMode, KlType, LossAvgMode, LossType};
 use crate::shaping::ShapingKind;
 use ::reward::RewardType;
@@ -90,6 +90,12 @@ impl Config {
     fn check_model_and_data(&self, checks: &mut Checks) {
         let data = &self.data;
         checks.need(!self.model.path.trim().is_empty(), &["model.path"], "is empty; name a model folder, or \"toy\"");
+        let built_in = self.model.path == "toy" && matches!(self.model.init, Init::Pretrained | Init::Toy);
+        checks.need(
+            built_in || self.model.family == Family::Qwen2_5,
+            &["model.family", "model.path", "model.init"],
+            "family is that of the built-in model (path \"toy\", no other init); a folder and an init have their own",
+        );
         let all_stages_have_data =
             !self.stages.is_empty() && self.stages.iter().all(|stage| !stage.train_files().is_empty());
         checks.need(

@@ -1,10 +1,12 @@
 //! Specialisations for the Flex CPU backend: each operation one pass over memory on all cores, with wide instructions.
 //! Every one gives the same numbers on every run, whatever the number of threads. Other types than f32 take the defaults.
 
+mod activations;
 mod attention;
 mod decode;
 mod head;
 mod host;
+mod layer_norm;
 mod linear;
 mod rows;
 mod simd;
@@ -17,6 +19,7 @@ use burn_flex::Flex;
 use super::{AdamWStep, Kernels, plain};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{AttentionPlan, AttentionSaved};
+use crate::config::Act;
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
 use crate::rope::Rotary;
 
@@ -45,6 +48,41 @@ impl Kernels for F {
             rows::rms_norm_backward(x, weight, eps, dy)
         } else {
             plain::rms_norm_backward(x, weight, eps, dy)
+        }
+    }
+
+    fn layer_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, bias: Tensor<F, 1>, eps: f64) -> Tensor<F, 2> {
+        if f32s(&x) && f32s(&weight) && f32s(&bias) {
+            layer_norm::layer_norm(x, weight, bias, eps)
+        } else {
+            plain::layer_norm(x, weight, bias, eps)
+        }
+    }
+
+    fn layer_norm_backward(
+        x: Tensor<F, 2>,
+        weight: Tensor<F, 1>,
+        eps: f64,
+        dy: Tensor<F, 2>,
+    ) -> (Tensor<F, 2>, Tensor<F, 1>, Tensor<F, 1>) {
+        if f32s(&x) && f32s(&weight) && f32s(&dy) {
+            layer_norm::layer_norm_backward(x, weight, eps, dy)
+        } else {
+            plain::layer_norm_backward(x, weight, eps, dy)
+        }
+    }
+
+    fn activate(x: Tensor<F, 2>, act: Act) -> Tensor<F, 2> {
+        match activations::sigmoid_of(act) {
+            Some(z) if f32s(&x) => activations::activate(x, z),
+            _ => plain::activate(x, act),
+        }
+    }
+
+    fn activate_backward(x: Tensor<F, 2>, act: Act, dy: Tensor<F, 2>) -> Tensor<F, 2> {
+        match activations::sigmoid_of(act) {
+            Some(z) if f32s(&x) && f32s(&dy) => activations::activate_backward(x, z, dy),
+            _ => plain::activate_backward(x, act, dy),
         }
     }
 

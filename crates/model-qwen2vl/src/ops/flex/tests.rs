@@ -2,9 +2,10 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{F, attention, decode, head, linear, rows};
+use super::{F, activations, attention, decode, head, layer_norm, linear, rows};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self as plain_attention, AttentionPlan, Response};
+use crate::config::Act;
 use crate::head::{plain_log_probs, plain_log_probs_backward};
 use crate::ops::{AdamWStep, plain};
 use crate::rope::Rotary;
@@ -52,6 +53,61 @@ fn rows_are_the_defaults() {
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
         close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+#[test]
+fn layer_norm_is_the_default() {
+    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
+        let (x, dy, w, b) = (random([n, d]), random([n, d]), random([d]), random([d]));
+        // A mean that squares would drown in.
+        for x in [x.clone(), x.add_scalar(300.0)] {
+            let expected = plain::layer_norm(x.clone(), w.clone(), b.clone(), 1e-6);
+            let gap = layer_norm::layer_norm(x.clone(), w.clone(), b.clone(), 1e-6).sub(expected.clone()).abs().max();
+            assert!(gap.into_scalar() <= 1e-3 * expected.abs().max().into_scalar(), "layer_norm {n} x {d}");
+            let (dx, dw, db) = layer_norm::layer_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
+            let (px, pw, pb) = plain::layer_norm_backward(x, w.clone(), 1e-6, dy.clone());
+            assert!(dx.sub(px.clone()).abs().max().into_scalar() <= 1e-3 * px.abs().max().into_scalar(), "dx");
+            assert!(dw.sub(pw.clone()).abs().max().into_scalar() <= 1e-3 * pw.abs().max().into_scalar(), "dw");
+            close(db, pb, "layer_norm db");
+        }
+        let view = random::<2>([n, d + 1]).slice([0..n, 1..d + 1]);
+        let expected = plain::layer_norm(view.clone(), w.clone(), b.clone(), 1e-6);
+        close(layer_norm::layer_norm(view, w, b, 1e-6), expected, "layer_norm of a view");
+    }
+}
+
+#[test]
+fn activations_are_the_defaults() {
+    for (n, m) in [(1, 5), (70, 129), (300, 384)] {
+        let (x, dy) = (random([n, m]).mul_scalar(4.0), random([n, m]));
+        for act in [Act::QuickGelu, Act::GeluTanh] {
+            let z = activations::sigmoid_of(act).unwrap();
+            close(activations::activate(x.clone(), z), plain::activate(x.clone(), act), "activate");
+            let ours = activations::activate_backward(x.clone(), z, dy.clone());
+            close(ours, plain::activate_backward(x.clone(), act, dy.clone()), "activate backward");
+        }
+    }
+}
+
+/// The slopes are those of the functions: central differences. The functions are those of their papers, at points whose
+/// values torch 2.15 gives.
+#[test]
+fn activations_have_their_slopes() {
+    let device = Default::default();
+    let x = Tensor::<F, 2>::from_data([[-3.0, -1.0, -0.25, 0.0, 0.5, 2.0]], &device);
+    for (act, values) in [
+        (Act::Gelu, [-0.004_050_2, -0.158_655, -0.100_323_4, 0.0, 0.345_731, 1.954_5]),
+        (Act::GeluTanh, [-0.003_637_4, -0.158_808, -0.100_324, 0.0, 0.345_714, 1.954_598]),
+        (Act::QuickGelu, [-0.018_071_3, -0.154_204_2, -0.098_800_3, 0.0, 0.350_388_4, 1.935_658_6]),
+    ] {
+        let y: Vec<f32> = plain::activate(x.clone(), act).into_data().to_vec().unwrap();
+        assert!(y.iter().zip(values).all(|(y, v)| (y - v).abs() < 2e-5), "{act:?}: {y:?}");
+        let one = Tensor::ones_like(&x);
+        let slope = plain::activate_backward(x.clone(), act, one);
+        let (up, down) = (x.clone().add_scalar(1e-2), x.clone().sub_scalar(1e-2));
+        let differences = plain::activate(up, act).sub(plain::activate(down, act)).div_scalar(2e-2);
+        assert!(slope.sub(differences).abs().max().into_scalar() < 2e-4, "{act:?}");
     }
 }
 

@@ -21,6 +21,11 @@ fn each_contradiction_has_its_reason() {
         ),
         (&["data.train_files=[\"\"]"], "data.train_files.0: names no file; an empty path reads nothing"),
         (&["model.path="], "model.path: is empty; name a model folder, or \"toy\""),
+        (
+            &["model.path=folder", "model.family=qwen3_vl"],
+            "model.family, model.path, model.init: family is that of the built-in model (path \"toy\", no other init); a \
+             folder and an init have their own",
+        ),
         (&["data.answer_key="], "data.answer_key: is empty"),
         (
             &["data.min_pixels=5000", "data.max_pixels=4000"],

@@ -128,7 +128,7 @@ fn an_override_that_is_none_is_explained() {
         ("algorithm.beta.x=1", "override `algorithm.beta.x=1`: `algorithm.beta`: is a key and has none below it"),
         (
             "model=toy",
-            "override `model=toy`: `model`: is a section; set one of its keys: path, init, init_seed, freeze_vision_tower",
+            "override `model=toy`: `model`: is a section; set one of its keys: path, family, init, init_seed, freeze_vision_tower",
         ),
         (
             "rollout.n=1\nevil = 2",

@@ -104,6 +104,21 @@ fn pictures_are_perturbed_as_the_released_codes_do() {
     }
 }
 
+/// As its released script; what it does not name is 7B's.
+#[test]
+fn vppo_8b_is_the_released_run() {
+    let (config, seven) = (preset("vppo_8b.toml"), preset("vppo_7b.toml"));
+    assert_eq!(config.model.path, "Qwen/Qwen3-VL-8B-Instruct");
+    assert_eq!((config.trainer.max_steps, config.data.max_response_length), (130, 8192));
+    assert_eq!(config.actor.entropy_coef, 0.12);
+    assert_eq!(config.update_batch_size(), 128);
+    assert_eq!((config.data.rollout_batch_size, config.rollout.n, config.rollout.val_n), (384, 8, 8));
+    assert_eq!(config.algorithm, seven.algorithm);
+    assert_eq!(config.actor.optim, seven.actor.optim);
+    assert_eq!(preset("vgpo_2b.toml").model.path, "Qwen/Qwen2-VL-2B-Instruct");
+    assert_eq!(preset("vgpo_2b.toml").algorithm, preset("vgpo_7b.toml").algorithm);
+}
+
 #[test]
 fn the_toy_run_warms_up_and_then_learns_by_reward() {
     let config = preset("toy.toml");
