@@ -82,7 +82,7 @@ fn a_sweep_is_a_table_and_two_pictures() {
 #[test]
 fn bad_usage_is_one_message() {
     for (args, words) in [
-        (&["step", "--preset", "huge"][..], "toy, small, 3b, 7b and 32b"),
+        (&["step", "--preset", "huge"][..], "toy, small, 3b, 7b, 32b"),
         (&["step", "--model", "no/such/folder"], "no/such/folder"),
         (&["step", "--preset", "toy", "--steps", "0"], "--steps is 0"),
         (&["step", "--preset", "toy", "--image", "10"], "28"),

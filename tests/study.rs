@@ -161,7 +161,7 @@ fn bad_usage() {
     let dir = dir.path();
     for (args, expected) in [
         (vec!["--jobs", "0"], "0 is not in 1..=1024"),
-        (vec!["--seeds", "0"], "--seeds 0"),
+        (vec!["--seeds", "0"], "0 is not in 1..=1000"),
         (vec!["--quick"], "no [quick] form"),
         (vec!["--rows-only", "vgpo"], "\"dapo\""),
         (vec!["--rows-only", "dapo,grpo"], "no row \"grpo\"; there are dapo, vgpo"),

@@ -91,10 +91,8 @@ impl Reader<'_> {
     pub(super) fn silu(&self) -> Result<(), ModelError> {
         match self.map.get("hidden_act").and_then(Value::as_str) {
             None | Some("silu") => Ok(()),
-            Some(other) => {
-                Err(self
-                    .fail("hidden_act", format!("{} is not supported; {} uses \"silu\"", shown(other), self.family)))
-            }
+            Some(other) => Err(self
+                .fail("hidden_act", format!("\"{}\" is not supported; {} uses \"silu\"", shown(other), self.family))),
         }
     }
 }

@@ -176,7 +176,7 @@ fn rope(text: &Reader, family: &Family, half: usize) -> Result<(f64, [usize; 3])
             None | Some("default" | "mrope") => {}
             Some(other) => {
                 return Err(
-                    rope.fail(key, format!("{} is not supported; expected \"default\" or \"mrope\"", shown(other)))
+                    rope.fail(key, format!("\"{}\" is not supported; expected \"default\" or \"mrope\"", shown(other)))
                 );
             }
         }

@@ -182,7 +182,9 @@ pub(super) fn rope_theta(r: &Reader) -> Result<f64, ModelError> {
     let rope = Reader { map, prefix: "vision_config.rope_parameters.", ..*r };
     match rope.map.get("rope_type").and_then(Value::as_str) {
         None | Some("axial" | "default") => rope.positive_f64("rope_theta", 1e4),
-        Some(other) => Err(rope.fail("rope_type", format!("{} is not supported; expected \"axial\"", shown(other)))),
+        Some(other) => {
+            Err(rope.fail("rope_type", format!("\"{}\" is not supported; expected \"axial\"", shown(other))))
+        }
     }
 }
 
@@ -195,7 +197,10 @@ pub(super) fn activation(r: &Reader, default: Act) -> Result<Act, ModelError> {
         Some("gelu") => Ok(Act::Gelu),
         Some(other) => Err(r.fail(
             "hidden_act",
-            format!("{} is not supported; expected \"quick_gelu\", \"gelu_pytorch_tanh\" or \"gelu\"", shown(other)),
+            format!(
+                "\"{}\" is not supported; expected \"quick_gelu\", \"gelu_pytorch_tanh\" or \"gelu\"",
+                shown(other)
+            ),
         )),
     }
 }
