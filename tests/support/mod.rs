@@ -101,6 +101,7 @@ pub fn try_signal(child: &mut Child, name: &str) -> bool {
 pub fn skipped(why: &str) {
     use std::io::Write;
     assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "skipped where CI is set: {why}");
+    #[allow(clippy::explicit_write)] // the harness captures what `eprintln` writes
     writeln!(std::io::stderr(), "\nSKIPPED: {why}").unwrap();
 }
 

@@ -16,8 +16,10 @@ pub struct Prefetcher<T> {
     shared: Arc<Shared<T>>,
     workers: Vec<JoinHandle<()>>,
     /// Makes the next result here, where the system gives no thread.
-    here: Box<dyn Fn(&Shared<T>) + Send + Sync>,
+    here: Work<T>,
 }
+
+type Work<T> = Box<dyn Fn(&Shared<T>) + Send + Sync>;
 
 struct Shared<T> {
     state: Mutex<State<T>>,

@@ -348,7 +348,7 @@ fn counting_looks_at_turned_pictures() {
             // Seven by five pixels become 110 x 80 and so 112 x 84: both orders differ.
             let processor = Processor::from_folder(TOY.0.path()).unwrap().with_limits(8800, 0).unwrap();
             let processor = processor.with_picture_settings(Alpha::White, setting);
-            let encoded = match processor.encode(None, &[Content::Image(0)], &[picture.clone()]) {
+            let encoded = match processor.encode(None, &[Content::Image(0)], std::slice::from_ref(&picture)) {
                 Ok(encoded) => encoded,
                 Err(error) => panic!("{}: {error}", case["name"]),
             };
@@ -725,7 +725,7 @@ fn a_tokenizer_that_panics_sets_the_row_aside() {
 fn a_token_id_beyond_every_table_is_refused() {
     let dir = edited("tokenizer.json", |mut json| {
         let vocab = json["model"]["vocab"].as_object_mut().unwrap();
-        let last = vocab.keys().last().unwrap().clone();
+        let last = vocab.keys().next_back().unwrap().clone();
         vocab.insert(last, json!(u32::MAX - 1));
         Some(json)
     });

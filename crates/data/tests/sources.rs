@@ -590,7 +590,7 @@ fn numbers_keep_their_digits() {
 fn numbers_of_parquet_keep_their_digits() {
     let (_tmp, dir) = folder();
     let path = dir.join("x.parquet");
-    let wide = i128::from_str_radix("12345678901234567890123456789012345678", 10).unwrap();
+    let wide = "12345678901234567890123456789012345678".parse::<i128>().unwrap();
     let decimal = Decimal128Array::from(vec![wide, -1]).with_precision_and_scale(38, 10).unwrap();
     let wider = Decimal256Array::from(vec![i256::from_i128(wide), i256::from_i128(-7)]);
     let wider = wider.with_precision_and_scale(60, 0).unwrap();

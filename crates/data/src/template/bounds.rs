@@ -229,10 +229,10 @@ pub(super) fn check_constants(source: &str) -> Result<(), String> {
             Token::Float(number) => times(number.abs() as u64),
             Token::Mul => multiplied = true,
             Token::Pow => power = true,
-            Token::VariableEnd | Token::BlockEnd if multiplied && texts > 0 => {
-                if power || texts.saturating_mul(factor) > LITERAL_BYTES {
-                    return Err(format!("a literal text is repeated to more than {LITERAL_BYTES} bytes; write a loop"));
-                }
+            Token::VariableEnd | Token::BlockEnd
+                if multiplied && texts > 0 && (power || texts.saturating_mul(factor) > LITERAL_BYTES) =>
+            {
+                return Err(format!("a literal text is repeated to more than {LITERAL_BYTES} bytes; write a loop"));
             }
             _ => {}
         }

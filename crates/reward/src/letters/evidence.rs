@@ -147,7 +147,7 @@ pub(super) fn english(text: &str, words: &[Word]) -> Vec<Evidence> {
 }
 
 /// Passes fillers from word `k` on; where the letter should be, and whether it was denied or hedged on the way.
-fn behind<'w>(words: &'w [Word], mut k: usize, from: usize) -> (usize, bool, bool) {
+fn behind(words: &[Word], mut k: usize, from: usize) -> (usize, bool, bool) {
     let (mut at, mut denied, mut open) = (from, false, false);
     for _ in 0..NEAR {
         let Some(word) = words.get(k) else { break };

@@ -5,10 +5,11 @@
 //!
 //! 1. both answers normalised as the MATH data set's checker does it (`math_style`); equal strings are right;
 //! 2. both normalised as PRM800K's checker does it (`prm_style`, which turns LaTeX into plain text); equal strings
-//! are right; 3. tuples and intervals element by element, with equal brackets when the truth has several elements;
-//! two fractions only as strings; an integer against something else is wrong; otherwise both are read as sympy reads
-//! them, and are the same when their difference simplifies to zero. More than two different letters, `^(` and long
-//! exponents are not even tried.
+//!    are right;
+//! 3. tuples and intervals element by element, with equal brackets when the truth has several elements; two fractions
+//!    only as strings; an integer against something else is wrong; otherwise both are read as sympy reads them, and are
+//!    the same when their difference simplifies to zero. More than two different letters, `^(` and long exponents are
+//!    not even tried.
 //!
 //! Some of the oddities that are kept: units are deleted inside words; `\frac{a+b}{c}` reads `a+b/c`; `\sqrt[3]{8}`
 //! is the square root of 8; `2.0` against `2` is right but `2.0/1` against `2` is wrong; an empty

@@ -111,7 +111,7 @@ pub(super) fn answering(text: &str) -> Option<String> {
     let announces = |sentence: &&str| sentence.to_ascii_lowercase().contains("answer") || sentence.contains("答案");
     let at = all
         .iter()
-        .rposition(|sentence| announces(&sentence) && says_more(sentence))
+        .rposition(|sentence| announces(sentence) && says_more(sentence))
         .or_else(|| all.iter().rposition(|sentence| super::has_value(sentence)))
         .or(all.len().checked_sub(1))?;
     let revised = all[at + 1..].iter().any(|after| {
