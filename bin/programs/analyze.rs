@@ -16,7 +16,7 @@ use analysis::pilot::{Measured, Pilot, Record, Summary, plots};
 use burn::tensor::DType;
 use clap::Parser;
 use data::{Patches, Processor};
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use reward::Reward;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
@@ -177,7 +177,7 @@ struct Subject {
     path: PathBuf,
     prompts: Prompts,
     processor: Arc<Processor>,
-    config: Qwen2_5_VLConfig,
+    config: QwenVlConfig,
 }
 
 impl Subject {
@@ -187,7 +187,7 @@ impl Subject {
         let processor = model.processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
         let processor = Arc::new(processor);
         let path = &model.folder;
-        let architecture = Qwen2_5_VLConfig::from_folder(path)?;
+        let architecture = QwenVlConfig::from_folder(path)?;
         check_folder(path, &processor, &architecture)?;
         let prompts = Prompts::open(&config.data.val_files, "--data", config, processor.clone())?;
         Ok(Self {
@@ -217,7 +217,7 @@ impl OnBackend for Analyze {
         let mut figures = Vec::new();
         for (k, subject) in self.subjects.iter().enumerate() {
             let suffix = if self.subjects.len() == 1 { "" } else { ["_before", "_after"][k] };
-            let model = Qwen2_5_VL::<B>::load(&subject.path, dtype, &device)?;
+            let model = QwenVl::<B>::load(&subject.path, dtype, &device)?;
             let (found, aside) = self.measure(&model, subject, suffix)?;
             let summary = Summary::of(&found);
             if summary.with_image == 0 {
@@ -255,7 +255,7 @@ impl OnBackend for Analyze {
 impl Analyze {
     fn measure<B: Kernels>(
         &self,
-        model: &Qwen2_5_VL<B>,
+        model: &QwenVl<B>,
         subject: &Subject,
         suffix: &str,
     ) -> Result<(Vec<Record>, usize), Failure> {

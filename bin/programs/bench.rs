@@ -14,7 +14,7 @@ use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
 use model_qwen2vl::config::FAMILIES;
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::optimizer::check_formats;
 use rl::shaping::ShapingKind;
@@ -174,16 +174,16 @@ impl Shared {
         Ok(())
     }
 
-    fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Qwen2_5_VL<B>, Failure> {
+    fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, Failure> {
         if let Some(dir) = &self.model {
-            return Ok(Qwen2_5_VL::load(dir, dtype, device)?);
+            return Ok(QwenVl::load(dir, dtype, device)?);
         }
         let name = self.preset.as_deref().unwrap_or_default();
-        let config = Qwen2_5_VLConfig::preset(name).ok_or_else(|| {
+        let config = QwenVlConfig::preset(name).ok_or_else(|| {
             let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
             Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
         })?;
-        Ok(Qwen2_5_VL::random(config, self.seed, dtype, device))
+        Ok(QwenVl::random(config, self.seed, dtype, device))
     }
 }
 

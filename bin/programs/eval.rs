@@ -22,7 +22,7 @@ use eval::run::{Answering, Context, answer, fingerprint};
 use eval::task::Task;
 use eval::{EvalError, Record, Results, report};
 use indicatif::{ProgressBar, ProgressStyle};
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use options::{Answer, Options, Plan};
 use rl::launch::{check_folder, end_tokens};
 use serde_json::{Map, Value, json};
@@ -62,7 +62,7 @@ impl From<EvalError> for Failure {
 struct Evaluate {
     plan: Answer,
     folder: PathBuf,
-    config: Qwen2_5_VLConfig,
+    config: QwenVlConfig,
     processor: Arc<Processor>,
     tasks: Vec<Task>,
     output: OutputFolder,
@@ -73,7 +73,7 @@ struct Evaluate {
 impl Evaluate {
     fn new(plan: Answer, interrupt: Arc<AtomicBool>) -> Result<Self, Failure> {
         let model = Model::find(&plan.model)?;
-        let config = Qwen2_5_VLConfig::from_folder(&model.folder)?;
+        let config = QwenVlConfig::from_folder(&model.folder)?;
         let processor = model.processor(plan.pictures)?;
         let Model { folder, run } = model;
         check_folder(&folder, &processor, &config)?;
@@ -133,7 +133,7 @@ impl OnBackend for Evaluate {
             settings.extend(task.settings());
             logs.push(AnswerLog::open(&self.output, &task.name, &settings, answering.samples)?);
         }
-        let model = Qwen2_5_VL::<B>::load(&self.folder, dtype, &device)?;
+        let model = QwenVl::<B>::load(&self.folder, dtype, &device)?;
         let context = Context {
             processor: &self.processor,
             eos: end_tokens(&self.folder, &self.config, &self.processor)?,

@@ -17,7 +17,7 @@ use data::prompt::{IMAGE_PLACEHOLDER, names_pictures, split_at_images};
 use data::{Alpha, Content, Encoded, ExifOrientation, FormatPrompt, ImageSource, Processor};
 use dump::{States, values};
 use model_qwen2vl::model::{Prompt, int_tensor};
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use output::Output;
 use rl::TrainError;
 use rl::image_cache::ImageCache;
@@ -164,7 +164,7 @@ struct Generate {
     args: Args,
     folder: PathBuf,
     processor: Processor,
-    config: Qwen2_5_VLConfig,
+    config: QwenVlConfig,
     encoded: Encoded,
     prompt: Prompt,
     dump: Option<Output>,
@@ -179,7 +179,7 @@ impl Generate {
         let Model { folder, run } = model;
         let run = run.unwrap_or_default();
         let content = args.content(args.format_prompt.as_deref().or(run.format_prompt.as_deref()).unwrap_or("none"))?;
-        let config = Qwen2_5_VLConfig::from_folder(&folder)?;
+        let config = QwenVlConfig::from_folder(&folder)?;
         check_folder(&folder, &processor, &config)?;
         let images: Vec<ImageSource> = args.image.iter().cloned().map(ImageSource::Path).collect();
         let system = args.system.as_deref().or(run.system_prompt.as_deref());
@@ -207,7 +207,7 @@ impl Generate {
     }
 
     /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked for.
-    fn respond<B: Kernels>(&self, model: &Qwen2_5_VL<B>) -> Result<Option<Response>, Failure> {
+    fn respond<B: Kernels>(&self, model: &QwenVl<B>) -> Result<Option<Response>, Failure> {
         let wants_files = self.dump.is_some() || self.focus_map.is_some();
         let config = RolloutConfig {
             n: 1,
@@ -266,7 +266,7 @@ fn print(text: &str) -> Result<Reader, Failure> {
 impl OnBackend for Generate {
     type Output = Result<(), Failure>;
     fn run<B: Kernels>(mut self, device: B::Device, dtype: DType) -> Self::Output {
-        let model = Qwen2_5_VL::<B>::load(&self.folder, dtype, &device)?;
+        let model = QwenVl::<B>::load(&self.folder, dtype, &device)?;
         let Some(response) = self.respond(&model)? else {
             return Ok(());
         };

@@ -8,7 +8,7 @@ use burn::tensor::{Distribution, Tensor};
 use data::Processor;
 use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Kernels, Qwen2_5_VL, Qwen2_5_VLConfig, host};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
 use rl::TrainError;
 use rl::advantage::Advantages;
 use rl::config::{Config, OldLogProbs, Optim};
@@ -46,7 +46,7 @@ pub struct Sizes {
 
 /// A model and its optimizer, ready to be timed.
 pub struct Bench<B: Kernels> {
-    model: Qwen2_5_VL<B>,
+    model: QwenVl<B>,
     optimizer: AdamW<B>,
     /// Settings of the step.
     pub config: Config,
@@ -183,7 +183,7 @@ fn normal(seed: u64, stream: u64, i: u64) -> f32 {
 }
 
 /// The peer's layout: half of the words, the picture between its markers, the other half.
-fn prompt(config: &Qwen2_5_VLConfig, sizes: &Sizes, seed: u64, index: u64) -> Result<Prompt, TrainError> {
+fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result<Prompt, TrainError> {
     let vocab = config.text.vocab_size;
     let (low, high) = if vocab < 100_000 { (6, vocab) } else { (100, 150_000) };
     let special = config.vision_token_ids();
@@ -214,7 +214,7 @@ impl<B: Kernels> Bench<B> {
     ///
     /// # Errors
     /// A device that fails, a `folder` whose tokenizer cannot be read.
-    pub fn new(model: Qwen2_5_VL<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
+    pub fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
         let vision = model.config.vision_token_ids();
@@ -422,7 +422,7 @@ impl<B: Kernels> Bench<B> {
 
 /// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is over
 /// too soon to be measured.
-fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> Result<f64, TrainError> {
+fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     let device = model.device();
     let mut n = 1024;
     loop {
@@ -445,7 +445,7 @@ fn matmul_flops<B: Kernels>(model: &Qwen2_5_VL<B>) -> Result<f64, TrainError> {
 
 /// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the keys and
 /// values of each prompt once a group, and each row's own. The first token needs the head alone.
-fn decode_bytes(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
+fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
     let t = &config.text;
     let (q, kv) = (t.query_width(), t.kv_width());
     let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
@@ -462,7 +462,7 @@ fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
 
 /// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and responses. An
 /// update takes three times as many; recomputed layers do not count.
-fn flops(config: &Qwen2_5_VLConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
+fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
     let (t, v) = (&config.text, &config.vision);
     let (q, kv) = (t.query_width(), t.kv_width());
     let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);

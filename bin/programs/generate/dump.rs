@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt};
-use model_qwen2vl::{Kernels, Qwen2_5_VL, host};
+use model_qwen2vl::{Kernels, QwenVl, host};
 use rl::TrainError;
 use rl::rollout::Response;
 use safetensors::Dtype;
@@ -22,7 +22,7 @@ pub struct States<B: Backend> {
 
 impl<B: Kernels> States<B> {
     /// Runs the model.
-    pub fn new(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &Response) -> Self {
+    pub fn new(model: &QwenVl<B>, prompt: &Prompt, response: &Response) -> Self {
         let device = model.device();
         let responses = if response.ids.is_empty() { vec![] } else { vec![&response.ids[..]] };
         let batch = PackedBatch::new(&model.config, &[(prompt, responses)], &device);
@@ -84,7 +84,7 @@ const LOGIT_BUDGET: usize = 1 << 24;
 /// # Errors
 /// A failing device.
 pub fn to_bytes<B: Kernels>(
-    model: &Qwen2_5_VL<B>,
+    model: &QwenVl<B>,
     prompt: &Prompt,
     states: &States<B>,
     response: &Response,

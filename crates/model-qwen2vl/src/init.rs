@@ -2,12 +2,12 @@
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
-use crate::config::{MlpKind, NormKind, Qwen2_5_VLConfig, TextConfig, VisionConfig};
+use crate::config::{MlpKind, NormKind, QwenVlConfig, TextConfig, VisionConfig};
 use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
 use crate::layers::{
     BlockNames, BlockShape, DECODER_NAMES, Linear, Mlp, Norm, QK_NAMES, Qkv, TransformerBlock, VISION_NAMES,
 };
-use crate::model::Qwen2_5_VL;
+use crate::model::QwenVl;
 use crate::vision::{MERGER, Merger, POSITIONS, VISION_EPS, VisionTower, deep_merger};
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
@@ -152,9 +152,9 @@ fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionCo
     }
 }
 
-impl<B: Backend> Qwen2_5_VL<B> {
+impl<B: Backend> QwenVl<B> {
     /// A model whose parameters come from `source`.
-    pub fn build(config: Qwen2_5_VLConfig, source: &mut impl ParamSource<B>) -> Self {
+    pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
         let stack = Stack::tower(v);
         let visual = VisionTower {
@@ -178,7 +178,7 @@ impl<B: Backend> Qwen2_5_VL<B> {
 
     /// Random weights as transformers initialises them: normal with `initializer_range`, norms 1, biases 0.
     /// The same seed gives the same weights on every backend.
-    pub fn random(config: Qwen2_5_VLConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
+    pub fn random(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
         let std = config.text.initializer_range as f32;
         let mut source = RandomSource { state: seed ^ 0x9E37_79B9_7F4A_7C15, std, dtype, device: device.clone() };
         Self::build(config, &mut source)

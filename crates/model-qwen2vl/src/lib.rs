@@ -25,9 +25,9 @@ pub mod shared;
 pub mod vision;
 
 pub use attention::{AttentionPlan, Response};
-pub use config::{Family, Qwen2_5_VLConfig, TextConfig, VisionConfig};
+pub use config::{Family, QwenVlConfig, TextConfig, VisionConfig};
 pub use error::ModelError;
 pub use host::DeviceError;
-pub use model::Qwen2_5_VL;
+pub use model::QwenVl;
 pub use ops::Kernels;
 pub use params::{Gradients, ParamVisitor};

@@ -11,12 +11,12 @@ use guard::limits;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 
-use crate::config::Qwen2_5_VLConfig;
+use crate::config::QwenVlConfig;
 use crate::decoder::LM_HEAD;
 use crate::error::ModelError;
 use crate::finite::first_not_finite;
 use crate::init::ParamSource;
-use crate::model::Qwen2_5_VL;
+use crate::model::QwenVl;
 
 /// Problems listed before the rest is only counted.
 const LISTED: usize = 20;
@@ -197,13 +197,13 @@ impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
     }
 }
 
-impl<B: Backend> Qwen2_5_VL<B> {
+impl<B: Backend> QwenVl<B> {
     /// Loads a Hugging Face folder of any of the [families](crate::config::FAMILIES), converting the weights to `dtype` (F32, BF16 or F16).
     ///
     /// # Errors
     /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or not finite.
     pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
-        let config = Qwen2_5_VLConfig::from_folder(dir)?;
+        let config = QwenVlConfig::from_folder(dir)?;
         config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
@@ -237,7 +237,7 @@ impl<B: Backend> Qwen2_5_VL<B> {
 ///
 /// # Errors
 /// A `generation_config.json` that is not JSON, or an id that the model has no embedding for.
-pub fn eos_token_ids(dir: &Path, config: &Qwen2_5_VLConfig) -> Result<Vec<u32>, ModelError> {
+pub fn eos_token_ids(dir: &Path, config: &QwenVlConfig) -> Result<Vec<u32>, ModelError> {
     let path = dir.join("generation_config.json");
     let mut ids = match guard::file::read_model_text(dir, "generation_config.json") {
         Ok(text) => {

@@ -9,7 +9,7 @@ use crate::attention::decode::{DecodeCache, Prefill, PromptKv};
 use crate::attention::mass::{self, AttentionMass, Looker, Measure};
 use crate::attention::packed::{KvGradients, Packed};
 use crate::attention::{AttentionPlan, Response};
-use crate::config::Qwen2_5_VLConfig;
+use crate::config::QwenVlConfig;
 use crate::decoder::{Decoder, DecoderSaved, Deep, DeepGradients};
 use crate::error::ModelError;
 use crate::host::DeviceError;
@@ -21,10 +21,9 @@ use crate::vision::{VisionPlan, VisionSaved, VisionTower, columns};
 
 /// A model of any of the [families](crate::config::FAMILIES).
 #[derive(Debug, Clone)]
-#[allow(non_camel_case_types)] // the name in Hugging Face
-pub struct Qwen2_5_VL<B: Backend> {
+pub struct QwenVl<B: Backend> {
     /// The architecture.
-    pub config: Qwen2_5_VLConfig,
+    pub config: QwenVlConfig,
     pub(crate) visual: VisionTower<B>,
     pub(crate) decoder: Decoder<B>,
 }
@@ -48,7 +47,7 @@ impl Prompt {
     /// # Errors
     /// An empty prompt, an id outside the vocabulary, a video token, or images and placeholders that differ.
     pub fn new(
-        config: &Qwen2_5_VLConfig,
+        config: &QwenVlConfig,
         input_ids: Vec<u32>,
         pixel_values: Vec<f32>,
         image_grid_thw: Vec<[usize; 3]>,
@@ -85,7 +84,7 @@ impl Prompt {
     /// The prompt as it is without its pictures: image tokens and the vision start and end around them are gone, and
     /// the positions are those of the text that is left. The chat template writes the same of a message without a
     /// picture, but for text that touches across the gap, which a tokenizer might join. `None` if nothing is left.
-    pub fn without_images(&self, config: &Qwen2_5_VLConfig) -> Option<Self> {
+    pub fn without_images(&self, config: &QwenVlConfig) -> Option<Self> {
         let vision = config.vision_token_ids();
         let input_ids: Vec<u32> = self.input_ids.iter().copied().filter(|id| !vision.contains(id)).collect();
         if input_ids.is_empty() {
@@ -106,7 +105,7 @@ impl Prompt {
     }
 
     /// Indices of the image tokens.
-    pub fn image_rows(&self, config: &Qwen2_5_VLConfig) -> Vec<usize> {
+    pub fn image_rows(&self, config: &QwenVlConfig) -> Vec<usize> {
         (0..self.len()).filter(|&i| self.input_ids[i] == config.image_token_id).collect()
     }
 
@@ -151,7 +150,7 @@ pub fn int_tensor<B: Backend>(values: impl IntoIterator<Item = usize>, device: &
 
 impl<B: Kernels> PackedBatch<B> {
     /// Packs groups of one prompt and any number of (non-empty) responses.
-    pub fn new(config: &Qwen2_5_VLConfig, groups: &[(&Prompt, Vec<&[u32]>)], device: &B::Device) -> Self {
+    pub fn new(config: &QwenVlConfig, groups: &[(&Prompt, Vec<&[u32]>)], device: &B::Device) -> Self {
         let (mut prompts, mut responses) = (Vec::new(), Vec::new());
         let mut ids: Vec<usize> = Vec::new();
         let mut positions: [Vec<i64>; 3] = Default::default();
@@ -199,7 +198,7 @@ impl<B: Kernels> PackedBatch<B> {
 
     /// Responses that continue a prompt which is computed apart from them, see [`SharedPrompt`](crate::shared::SharedPrompt). Rows
     /// are numbered as if the prompt came first.
-    pub fn part(config: &Qwen2_5_VLConfig, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
+    pub fn part(config: &QwenVlConfig, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
         let p = prompt.len();
         let ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
         let mut end = p;
@@ -251,7 +250,7 @@ pub struct Images<B: Backend> {
 impl<B: Backend> Images<B> {
     /// The images of these prompts in order; none if they have none.
     pub fn new<'a>(
-        config: &Qwen2_5_VLConfig,
+        config: &QwenVlConfig,
         prompts: impl IntoIterator<Item = &'a Prompt>,
         device: &B::Device,
     ) -> Option<Self> {
@@ -287,7 +286,7 @@ pub struct Tape<B: Backend> {
     vision: Option<(VisionSaved<B>, VisionPlan<B>)>,
 }
 
-impl<B: Kernels> Qwen2_5_VL<B> {
+impl<B: Kernels> QwenVl<B> {
     /// The device that holds the weights.
     pub fn device(&self) -> B::Device {
         self.decoder.embed.device()

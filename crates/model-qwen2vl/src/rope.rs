@@ -4,18 +4,14 @@
 
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
-use crate::config::{Qwen2_5_VLConfig, TextConfig, TowerAttention, VisionConfig};
+use crate::config::{QwenVlConfig, TextConfig, TowerAttention, VisionConfig};
 use crate::error::ModelError;
 
 /// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for images.
 ///
 /// # Errors
 /// A video token, an image token without its grid or a grid without its tokens.
-pub fn mrope_positions(
-    config: &Qwen2_5_VLConfig,
-    ids: &[u32],
-    grids: &[[usize; 3]],
-) -> Result<[Vec<i64>; 3], ModelError> {
+pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]]) -> Result<[Vec<i64>; 3], ModelError> {
     let mut positions = [Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len())];
     let merge = config.vision.spatial_merge_size;
     let mut grids_left = grids.iter();
@@ -213,8 +209,8 @@ pub fn vision_table<B: Backend>(config: &VisionConfig, layout: &VisionLayout, de
 mod tests {
     use super::*;
 
-    fn config() -> Qwen2_5_VLConfig {
-        Qwen2_5_VLConfig::preset("small").unwrap()
+    fn config() -> QwenVlConfig {
+        QwenVlConfig::preset("small").unwrap()
     }
 
     #[test]
@@ -271,7 +267,7 @@ mod tests {
 
     #[test]
     fn full_attention_keeps_the_processors_order() {
-        let c = Qwen2_5_VLConfig::preset("qwen3vl-8b").unwrap();
+        let c = QwenVlConfig::preset("qwen3vl-8b").unwrap();
         let layout = vision_layout(&c.vision, &[[1, 4, 6], [2, 2, 2]]);
         assert_eq!(layout.patch_order, (0..32).collect::<Vec<_>>());
         assert_eq!(layout.reverse, (0..8).collect::<Vec<_>>());

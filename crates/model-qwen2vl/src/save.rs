@@ -16,7 +16,7 @@ use crate::config::Family;
 use crate::error::ModelError;
 use crate::finite::first_not_finite;
 use crate::host;
-use crate::model::Qwen2_5_VL;
+use crate::model::QwenVl;
 use crate::ops::Kernels;
 use crate::params::ParamVisitor;
 
@@ -185,7 +185,7 @@ pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<
     result
 }
 
-impl<B: Kernels> Qwen2_5_VL<B> {
+impl<B: Kernels> QwenVl<B> {
     /// Writes `config.json`, `model.safetensors` and the tokenizer and processor files of `companions` into `dir` (created); every file
     /// is on the disk when this returns.
     ///

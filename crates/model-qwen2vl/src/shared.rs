@@ -6,7 +6,7 @@
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 
-use crate::Qwen2_5_VL;
+use crate::QwenVl;
 use crate::attention::decode::PromptKv;
 use crate::attention::packed::{KvGradients, Packed};
 use crate::decoder::DecoderSaved;
@@ -34,7 +34,7 @@ pub struct TrainedPrompt<B: Backend> {
 /// What the training forward of a part keeps.
 pub struct PartTape<B: Backend>(DecoderSaved<B>);
 
-impl<B: Kernels> Qwen2_5_VL<B> {
+impl<B: Kernels> QwenVl<B> {
     /// Computes a prompt for scoring its responses in parts.
     pub fn share(&self, prompt: &Prompt, image_embeds: Option<Tensor<B, 2>>) -> SharedPrompt<B> {
         let batch = PackedBatch::new(&self.config, &[(prompt, vec![])], &self.device());

@@ -9,7 +9,7 @@ use data::processor::serving;
 use data::{Processor, toy};
 use model_qwen2vl::load::eos_token_ids;
 use model_qwen2vl::save::Companions;
-use model_qwen2vl::{Kernels, ModelError, Qwen2_5_VL, Qwen2_5_VLConfig};
+use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
 
 use crate::config::{Config, Family};
 use crate::error::TrainError;
@@ -43,15 +43,15 @@ pub fn write_toy_folder_of(dir: &Path, family: Family) -> Result<(), TrainError>
 ///
 /// # Errors
 /// None in practice: both halves are built in.
-pub fn toy_config() -> Result<Qwen2_5_VLConfig, TrainError> {
+pub fn toy_config() -> Result<QwenVlConfig, TrainError> {
     toy_config_of(Family::Qwen2_5)
 }
 
 /// The same of a model of `family`: its smallest built-in size.
-fn toy_config_of(family: Family) -> Result<Qwen2_5_VLConfig, TrainError> {
+fn toy_config_of(family: Family) -> Result<QwenVlConfig, TrainError> {
     let ids = toy::special_ids();
     let preset = model_qwen2vl::Family::of(family.as_str())
-        .and_then(|family| Qwen2_5_VLConfig::preset(family.presets[0]))
+        .and_then(|family| QwenVlConfig::preset(family.presets[0]))
         .ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
     Ok(preset.with_vocabulary(
         ids.vocab_size,
@@ -70,7 +70,7 @@ fn toy_config_of(family: Family) -> Result<Qwen2_5_VLConfig, TrainError> {
 ///
 /// # Errors
 /// [`TrainError::Input`] names the folder, the key and both values.
-pub fn check_folder(dir: &Path, processor: &Processor, config: &Qwen2_5_VLConfig) -> Result<(), TrainError> {
+pub fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlConfig) -> Result<(), TrainError> {
     let fail = |reason: String| {
         let reason = format!("model folder {}: {reason}; the files belong to two models", dir.display());
         Err(TrainError::Input(reason))
@@ -104,7 +104,7 @@ pub fn check_folder(dir: &Path, processor: &Processor, config: &Qwen2_5_VLConfig
 ///
 /// # Errors
 /// A folder that names none which its tokenizer has, or one that the model has no embedding for.
-pub fn end_tokens(dir: &Path, config: &Qwen2_5_VLConfig, processor: &Processor) -> Result<Vec<u32>, TrainError> {
+pub fn end_tokens(dir: &Path, config: &QwenVlConfig, processor: &Processor) -> Result<Vec<u32>, TrainError> {
     let mut ids = eos_token_ids(dir, config)?;
     let turn = processor.token_id("<|im_end|>").filter(|id| processor.special_ids().contains(id));
     for id in processor.eos_ids().iter().copied().chain(turn) {
@@ -124,13 +124,13 @@ pub fn end_tokens(dir: &Path, config: &Qwen2_5_VLConfig, processor: &Processor) 
 }
 
 /// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
-fn architecture(config: &Config, folder: &Path) -> Result<Qwen2_5_VLConfig, TrainError> {
-    let own = Qwen2_5_VLConfig::from_folder(folder)?;
+fn architecture(config: &Config, folder: &Path) -> Result<QwenVlConfig, TrainError> {
+    let own = QwenVlConfig::from_folder(folder)?;
     let name = config.model.init.as_str();
     if name.is_empty() || (config.model.path == "toy" && name == "toy") {
         return Ok(own);
     }
-    let preset = Qwen2_5_VLConfig::preset(name)
+    let preset = QwenVlConfig::preset(name)
         .ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
     let id = |key: &str| {
         own.raw
@@ -191,13 +191,13 @@ pub fn train<B: Kernels>(
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device, folder) = (config.model.init_seed, device.clone(), source.clone());
     let initial = move || match random {
-        true => Ok(Qwen2_5_VL::<B>::random(architecture.clone(), seed, dtype, &own_device)),
-        false => Qwen2_5_VL::load(&folder, dtype, &own_device),
+        true => Ok(QwenVl::<B>::random(architecture.clone(), seed, dtype, &own_device)),
+        false => QwenVl::load(&folder, dtype, &own_device),
     };
     let own_device = device.clone();
     let setup = Setup {
         config,
-        load: Box::new(move |path| Qwen2_5_VL::<B>::load(path, dtype, &own_device)),
+        load: Box::new(move |path| QwenVl::<B>::load(path, dtype, &own_device)),
         initial: Box::new(initial),
         processor: Arc::new(processor),
         companions,
@@ -217,7 +217,7 @@ mod tests {
     fn a_response_ends_at_every_end_token_that_a_folder_names() {
         let dir = tempfile::tempdir().unwrap();
         write_toy_folder(dir.path()).unwrap();
-        let mut config = Qwen2_5_VLConfig::from_folder(dir.path()).unwrap();
+        let mut config = QwenVlConfig::from_folder(dir.path()).unwrap();
         let processor = || Processor::from_folder(dir.path()).unwrap();
         let id = |token: &str| processor().token_id(token).unwrap();
         let (end, text) = (id("<|im_end|>"), id("<|endoftext|>"));
@@ -246,7 +246,7 @@ mod tests {
     fn a_folder_of_two_models_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         write_toy_folder(dir.path()).unwrap();
-        let config = Qwen2_5_VLConfig::from_folder(dir.path()).unwrap();
+        let config = QwenVlConfig::from_folder(dir.path()).unwrap();
         let check = || check_folder(dir.path(), &Processor::from_folder(dir.path()).unwrap(), &config);
         check().unwrap();
         let path = dir.path().join("preprocessor_config.json");

@@ -329,7 +329,7 @@ pub fn learning_rate(optim: &Optim, step: usize, total: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use model_qwen2vl::{Qwen2_5_VL, Qwen2_5_VLConfig};
+    use model_qwen2vl::{QwenVl, QwenVlConfig};
 
     type B = burn_flex::Flex<f32, i32>;
 
@@ -346,13 +346,13 @@ mod tests {
             self.0.push((name.into(), to_f32(t.clone()).into_data().to_vec().unwrap()));
         }
     }
-    fn values(model: &mut Qwen2_5_VL<B>) -> Vec<(String, Vec<f32>)> {
+    fn values(model: &mut QwenVl<B>) -> Vec<(String, Vec<f32>)> {
         let mut first = First(vec![]);
         model.visit(&mut first);
         first.0
     }
-    fn model() -> Qwen2_5_VL<B> {
-        Qwen2_5_VL::random(Qwen2_5_VLConfig::preset("toy").unwrap(), 7, DType::F32, &Default::default())
+    fn model() -> QwenVl<B> {
+        QwenVl::random(QwenVlConfig::preset("toy").unwrap(), 7, DType::F32, &Default::default())
     }
 
     /// Two steps against AdamW written out for one number.
@@ -515,9 +515,9 @@ mod tests {
     #[test]
     fn small_steps_move_bf16_weights() {
         let device = Default::default();
-        let config = Qwen2_5_VLConfig::preset("toy").unwrap();
-        let mut model = Qwen2_5_VL::<B>::random(config, 7, DType::BF16, &device);
-        let sum = |model: &mut Qwen2_5_VL<B>| -> f64 {
+        let config = QwenVlConfig::preset("toy").unwrap();
+        let mut model = QwenVl::<B>::random(config, 7, DType::BF16, &device);
+        let sum = |model: &mut QwenVl<B>| -> f64 {
             values(model)
                 .iter()
                 .filter(|(name, _)| name.contains("mlp"))

@@ -7,7 +7,7 @@ use model_qwen2vl::attention::decode::{DecodeCache, PromptKv};
 use model_qwen2vl::model::{Images, PackedBatch, Pictures, Prompt, Tape};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::shared::{PartTape, SharedPrompt, TrainedPrompt};
-use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{Gradients, Kernels, ModelError, ParamVisitor, QwenVl};
 
 /// A group to pack: a prompt and the token ids of some of its responses.
 pub type PackGroup<'a> = (&'a Prompt, Vec<&'a [u32]>);
@@ -109,7 +109,7 @@ pub trait Policy<B: Kernels>: Clone + Send {
     fn activation_bytes(&self) -> usize;
 }
 
-impl<B: Kernels> Policy<B> for Qwen2_5_VL<B> {
+impl<B: Kernels> Policy<B> for QwenVl<B> {
     type Tape = Tape<B>;
     type Shared = SharedPrompt<B>;
     type Trained = TrainedPrompt<B>;

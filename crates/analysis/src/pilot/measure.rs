@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Tensor;
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::params::to_f32;
-use model_qwen2vl::{Kernels, Qwen2_5_VL, host};
+use model_qwen2vl::{Kernels, QwenVl, host};
 use reward::Reward;
 use rl::TrainError;
 use rl::experience::{Group, grade};
@@ -100,7 +100,7 @@ impl Pilot {
     /// Data or rewards that cannot be used, an interrupt, and whatever `each` says.
     pub fn run<B: Kernels, E: From<TrainError>>(
         &self,
-        model: &Qwen2_5_VL<B>,
+        model: &QwenVl<B>,
         prompts: &Prompts,
         reward: &mut Reward,
         interrupt: &AtomicBool,
@@ -140,7 +140,7 @@ impl Pilot {
 }
 
 /// One forward over a group.
-fn measure<B: Kernels>(model: &Qwen2_5_VL<B>, group: &Group, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
+fn measure<B: Kernels>(model: &QwenVl<B>, group: &Group, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
     let device = model.device();
     let prompt = &group.item.prompt;
     let ids: Vec<&[u32]> = group.responses.iter().map(|r| &r.ids[..]).collect();

@@ -19,8 +19,7 @@ pub use vision::{Act, MlpKind, NormKind, TowerAttention, TowerNames, VisionConfi
 
 /// The whole model.
 #[derive(Debug, Clone, PartialEq)]
-#[allow(non_camel_case_types)] // the name in Hugging Face
-pub struct Qwen2_5_VLConfig {
+pub struct QwenVlConfig {
     /// What the file's `model_type` says.
     pub family: &'static Family,
     /// Decoder.
@@ -41,7 +40,7 @@ pub struct Qwen2_5_VLConfig {
     pub raw: Value,
 }
 
-impl Qwen2_5_VLConfig {
+impl QwenVlConfig {
     /// Reads `DIR/config.json`.
     ///
     /// # Errors

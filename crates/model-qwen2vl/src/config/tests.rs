@@ -8,19 +8,19 @@ use super::*;
 fn presets_are_consistent() {
     for family in FAMILIES {
         for name in family.presets {
-            let c = Qwen2_5_VLConfig::preset(name).unwrap_or_else(|| panic!("{name}"));
+            let c = QwenVlConfig::preset(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!(c.family, family, "{name}");
             assert_eq!(c.text.mrope.sections().iter().sum::<usize>() * 2, c.text.head_dim, "{name}");
         }
     }
-    let c = Qwen2_5_VLConfig::preset("3b").unwrap();
+    let c = QwenVlConfig::preset("3b").unwrap();
     assert_eq!((c.text.head_dim, c.text.mrope.sections()), (128, [16, 24, 24]));
-    assert!(Qwen2_5_VLConfig::preset("4b").is_none());
+    assert!(QwenVlConfig::preset("4b").is_none());
 }
 
 #[test]
 fn flat_and_nested_files_mean_the_same() {
-    let flat = Qwen2_5_VLConfig::preset("small").unwrap();
+    let flat = QwenVlConfig::preset("small").unwrap();
     let mut raw = flat.raw.clone();
     let map = raw.as_object_mut().unwrap();
     let mut text = Map::new();
@@ -43,7 +43,7 @@ fn flat_and_nested_files_mean_the_same() {
         json!({"rope_type": "default", "rope_theta": 1e6, "mrope_section": scaling["mrope_section"]}),
     );
     map.insert("text_config".into(), Value::Object(text));
-    let nested = Qwen2_5_VLConfig::from_json(raw, Path::new("x")).unwrap();
+    let nested = QwenVlConfig::from_json(raw, Path::new("x")).unwrap();
     assert_eq!(nested.text, flat.text);
     assert_eq!(nested.vision, flat.vision);
     assert_eq!(nested.eos_token_ids, flat.eos_token_ids);
@@ -52,9 +52,9 @@ fn flat_and_nested_files_mean_the_same() {
 #[test]
 fn unusual_but_legal_files() {
     let read = |change: &dyn Fn(&mut Map<String, Value>)| {
-        let mut raw = Qwen2_5_VLConfig::preset("3b").unwrap().raw;
+        let mut raw = QwenVlConfig::preset("3b").unwrap().raw;
         change(raw.as_object_mut().unwrap());
-        Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).unwrap()
+        QwenVlConfig::from_json(raw, Path::new("config.json")).unwrap()
     };
     let bare = read(&|map| {
         map.remove("rope_scaling");
@@ -80,13 +80,13 @@ fn unusual_but_legal_files() {
 #[test]
 fn errors_name_the_key() {
     let break_it = |path: &[&str], value: Value| {
-        let mut raw = Qwen2_5_VLConfig::preset("small").unwrap().raw;
+        let mut raw = QwenVlConfig::preset("small").unwrap().raw;
         let mut at = &mut raw;
         for key in path {
             at = &mut at[*key];
         }
         *at = value;
-        Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).unwrap_err().to_string()
+        QwenVlConfig::from_json(raw, Path::new("config.json")).unwrap_err().to_string()
     };
     assert!(break_it(&["model_type"], json!("llama")).contains("model_type"));
     assert!(break_it(&["hidden_size"], json!("big")).contains("hidden_size: expected a whole number"));
@@ -124,14 +124,14 @@ fn errors_name_the_key() {
 }
 
 /// `config.json` of a preset with `value` at `path`.
-fn changed(preset: &str, path: &[&str], value: Value) -> Result<Qwen2_5_VLConfig, String> {
-    let mut raw = Qwen2_5_VLConfig::preset(preset).unwrap().raw;
+fn changed(preset: &str, path: &[&str], value: Value) -> Result<QwenVlConfig, String> {
+    let mut raw = QwenVlConfig::preset(preset).unwrap().raw;
     let mut at = &mut raw;
     for key in path {
         at = &mut at[*key];
     }
     *at = value;
-    Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).map_err(|e| e.to_string())
+    QwenVlConfig::from_json(raw, Path::new("config.json")).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -183,15 +183,15 @@ fn what_no_family_has_is_refused_by_its_key() {
         let error = changed(preset, path, value.clone()).unwrap_err();
         assert!(error.contains(part), "{path:?} = {value}: {error}");
     }
-    let f16 = Qwen2_5_VLConfig::preset("qwen3vl-8b").unwrap().check_dtype(DType::F16).unwrap_err().to_string();
+    let f16 = QwenVlConfig::preset("qwen3vl-8b").unwrap().check_dtype(DType::F16).unwrap_err().to_string();
     assert!(f16.contains("linear_fc1") && f16.contains("bf16"), "{f16}");
-    assert!(Qwen2_5_VLConfig::preset("7b").unwrap().check_dtype(DType::F16).is_ok());
+    assert!(QwenVlConfig::preset("7b").unwrap().check_dtype(DType::F16).is_ok());
 }
 
 #[test]
 fn families_have_their_own_defaults() {
     let without = |preset: &str, paths: &[&[&str]]| {
-        let mut raw = Qwen2_5_VLConfig::preset(preset).unwrap().raw;
+        let mut raw = QwenVlConfig::preset(preset).unwrap().raw;
         for path in paths {
             let (last, inner) = path.split_last().unwrap();
             let mut at = &mut raw;
@@ -200,7 +200,7 @@ fn families_have_their_own_defaults() {
             }
             at.as_object_mut().unwrap().remove(*last).unwrap();
         }
-        Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).unwrap()
+        QwenVlConfig::from_json(raw, Path::new("config.json")).unwrap()
     };
     let text: [&[&str]; 4] = [
         &["text_config", "rope_theta"],
@@ -214,11 +214,11 @@ fn families_have_their_own_defaults() {
     let vision = ["num_position_embeddings", "deepstack_visual_indexes", "hidden_act", "patch_size", "hidden_size"];
     let paths: Vec<[&str; 2]> = vision.iter().map(|key| ["vision_config", key]).collect();
     let c = without("qwen3vl-8b", &paths.iter().map(|p| &p[..]).collect::<Vec<_>>());
-    assert_eq!(c.vision, Qwen2_5_VLConfig::preset("qwen3vl-8b").unwrap().vision);
+    assert_eq!(c.vision, QwenVlConfig::preset("qwen3vl-8b").unwrap().vision);
     let paths: Vec<[&str; 2]> =
         ["embed_dim", "mlp_ratio", "hidden_act"].iter().map(|key| ["vision_config", key]).collect();
     let c = without("qwen2vl-7b", &paths.iter().map(|p| &p[..]).collect::<Vec<_>>());
-    assert_eq!(c.vision, Qwen2_5_VLConfig::preset("qwen2vl-7b").unwrap().vision);
+    assert_eq!(c.vision, QwenVlConfig::preset("qwen2vl-7b").unwrap().vision);
     assert_eq!((c.vision.hidden_size, c.vision.intermediate_size), (1280, 5120));
     let c = without("qwen2vl-7b", &[&["rope_theta"], &["rope_scaling"], &["rms_norm_eps"], &["image_token_id"]]);
     assert_eq!((c.text.rope_theta, c.text.rms_norm_eps, c.image_token_id), (1e6, 1e-5, 151655));
@@ -236,13 +236,13 @@ fn families_have_their_own_defaults() {
 #[test]
 fn tying_is_the_families() {
     let tied = |preset: &str, outer: bool, inner: bool| {
-        let mut raw = Qwen2_5_VLConfig::preset(preset).unwrap().raw;
+        let mut raw = QwenVlConfig::preset(preset).unwrap().raw;
         if raw.get("text_config").is_none() {
             raw["text_config"] = raw.clone();
         }
         raw["tie_word_embeddings"] = json!(outer);
         raw["text_config"]["tie_word_embeddings"] = json!(inner);
-        Qwen2_5_VLConfig::from_json(raw, Path::new("config.json")).unwrap().text.tie_word_embeddings
+        QwenVlConfig::from_json(raw, Path::new("config.json")).unwrap().text.tie_word_embeddings
     };
     for (preset, inner_counts) in [("qwen2vl-7b", true), ("7b", true), ("qwen3vl-8b", false)] {
         let found = [(false, false), (true, false), (false, true)].map(|(outer, inner)| tied(preset, outer, inner));
@@ -277,7 +277,7 @@ fn a_vocabulary_goes_where_the_file_has_it() {
         ("video_token_id", 4),
     ];
     for preset in ["toy", "qwen2vl-toy", "qwen3vl-toy"] {
-        let c = Qwen2_5_VLConfig::preset(preset).unwrap().with_vocabulary(99, ids).unwrap();
+        let c = QwenVlConfig::preset(preset).unwrap().with_vocabulary(99, ids).unwrap();
         assert_eq!((c.text.vocab_size, c.image_token_id, &c.eos_token_ids[..]), (99, 3, &[8][..]), "{preset}");
         let twice = c.raw.get("text_config").is_some() && c.raw.get("vocab_size").is_some();
         assert!(!twice, "{preset}: {}", c.raw);

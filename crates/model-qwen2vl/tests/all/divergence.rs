@@ -1,7 +1,7 @@
 //! The divergence of two predictions over the full vocabulary, and the prompt without its pictures.
 
 use burn::tensor::{Tensor, TensorData};
-use model_qwen2vl::{Kernels, Qwen2_5_VLConfig, head, model::Prompt};
+use model_qwen2vl::{Kernels, QwenVlConfig, head, model::Prompt};
 
 use crate::common::values;
 
@@ -84,7 +84,7 @@ fn never_below_zero<B: Kernels>() {
 /// Without its pictures a prompt is its text, and positions count as text's do.
 #[test]
 fn a_prompt_without_its_pictures_is_its_text() {
-    let config = Qwen2_5_VLConfig::preset("small").unwrap();
+    let config = QwenVlConfig::preset("small").unwrap();
     let [image, start, end] = [config.image_token_id, config.vision_start_token_id, config.vision_end_token_id];
     let values = |patches: usize| vec![0.5; patches * config.vision.patch_dim()];
     // text <2x3 tokens> text <1x1 token> text

@@ -7,7 +7,7 @@ use crate::common::{Golden, largest_difference, load, relative_error, values};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use model_qwen2vl::{
-    Gradients, Kernels, ParamVisitor, Qwen2_5_VL, head,
+    Gradients, Kernels, ParamVisitor, QwenVl, head,
     load::hub_name,
     model::{Images, PackedBatch, Pictures, Prompt, int_tensor},
 };
@@ -16,7 +16,7 @@ type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
 /// `sum_t c_t log p_t` over all response tokens, by the engine.
 fn engine<B: Kernels>(
-    model: &Qwen2_5_VL<B>,
+    model: &QwenVl<B>,
     groups: &[Group],
     coef: &[f32],
     entropy_coef: f32,

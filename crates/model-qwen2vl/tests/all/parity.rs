@@ -2,7 +2,7 @@
 
 use crate::common::{Golden, largest_difference, load, values};
 use model_qwen2vl::{
-    Kernels, Qwen2_5_VL,
+    Kernels, QwenVl,
     attention::decode::DecodeCache,
     head,
     model::{Images, PackedBatch, Prompt, int_tensor},
@@ -31,7 +31,7 @@ fn golden(case: &str) -> Golden {
     Golden::open(if case == "old_layout" { "one_image_tied" } else { case })
 }
 
-fn hidden<B: Kernels>(model: &Qwen2_5_VL<B>, groups: &[(&Prompt, Vec<&[u32]>)]) -> (PackedBatch<B>, Vec<f32>) {
+fn hidden<B: Kernels>(model: &QwenVl<B>, groups: &[(&Prompt, Vec<&[u32]>)]) -> (PackedBatch<B>, Vec<f32>) {
     let device = model.device();
     let batch = PackedBatch::new(&model.config, groups, &device);
     let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
@@ -116,7 +116,7 @@ fn argmax(model_logits: &[f32], suppress: &[u32]) -> u32 {
 }
 
 /// Greedy decoding of several prompts with one cache; prompts of different lengths share a lane.
-fn greedy<B: Kernels>(model: &Qwen2_5_VL<B>, prompts: &[&Prompt], suppress: &[u32], steps: usize) -> Vec<Vec<u32>> {
+fn greedy<B: Kernels>(model: &QwenVl<B>, prompts: &[&Prompt], suppress: &[u32], steps: usize) -> Vec<Vec<u32>> {
     let device = model.device();
     let groups: Vec<_> = prompts.iter().map(|&p| (p, vec![])).collect();
     let batch = PackedBatch::new(&model.config, &groups, &device);

@@ -22,7 +22,7 @@ use crate::common::fixtures;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use model_qwen2vl::load::hub_name;
 use model_qwen2vl::save::Companions;
-use model_qwen2vl::{ModelError, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{ModelError, ParamVisitor, QwenVl};
 use safetensors::SafeTensors;
 
 type B = burn_flex::Flex<f32, i32>;
@@ -47,7 +47,7 @@ impl<B: Backend> ParamVisitor<B> for Values {
     }
 }
 
-fn values(model: &Qwen2_5_VL<B>) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+fn values(model: &QwenVl<B>) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let mut values = Values(BTreeMap::new());
     model.clone().visit(&mut values);
     values.0
@@ -80,11 +80,11 @@ fn a_saved_folder_is_the_one_that_was_loaded() {
     let temporary = tempfile::tempdir().unwrap();
     for name in MODELS {
         let source = fixtures().join("models").join(name);
-        let model = Qwen2_5_VL::<B>::load(&source, DType::F32, &Default::default()).unwrap();
+        let model = QwenVl::<B>::load(&source, DType::F32, &Default::default()).unwrap();
         let dir = saved(name, &temporary);
         model.save(&dir, Some(&Companions::read(&source).unwrap())).unwrap();
 
-        let again = Qwen2_5_VL::<B>::load(&dir, DType::F32, &Default::default()).unwrap();
+        let again = QwenVl::<B>::load(&dir, DType::F32, &Default::default()).unwrap();
         assert!(values(&model) == values(&again), "{name}: the weights differ");
 
         let ((theirs, their_metadata), (ours, metadata)) = (tensors(&source), tensors(&dir));
@@ -156,7 +156,7 @@ fn strip_dtype(config: &mut serde_json::Value) {
 fn sixteen_bit_weights_are_written_as_they_were() {
     let temporary = tempfile::tempdir().unwrap();
     let source = fixtures().join("models/sharded_bf16");
-    let model = Qwen2_5_VL::<B>::load(&source, DType::BF16, &Default::default()).unwrap();
+    let model = QwenVl::<B>::load(&source, DType::BF16, &Default::default()).unwrap();
     model.save(temporary.path(), Some(&Companions::read(&source).unwrap())).unwrap();
     let (theirs, ours) = (tensors(&source).0, tensors(temporary.path()).0);
     assert!(!ours.is_empty() && ours.iter().all(|(name, tensor)| theirs[name] == *tensor));
@@ -180,7 +180,7 @@ fn a_tensor_in_two_shards_is_refused() {
     let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&index).unwrap()).unwrap();
     json["weight_map"]["extra"] = "model-again.safetensors".into();
     std::fs::write(&index, json.to_string()).unwrap();
-    let error = Qwen2_5_VL::<B>::load(dir.path(), DType::F32, &Default::default()).unwrap_err().to_string();
+    let error = QwenVl::<B>::load(dir.path(), DType::F32, &Default::default()).unwrap_err().to_string();
     for part in [name, "twice", "model-again.safetensors", "model-00002-of-00003.safetensors", "remove one"] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
@@ -192,7 +192,7 @@ fn a_tensor_in_two_shards_is_refused() {
 #[test]
 fn weights_are_as_readable_as_the_config() {
     let temporary = tempfile::tempdir().unwrap();
-    let model = Qwen2_5_VL::<B>::load(&fixtures().join("models/f16"), DType::F32, &Default::default()).unwrap();
+    let model = QwenVl::<B>::load(&fixtures().join("models/f16"), DType::F32, &Default::default()).unwrap();
     model.save(temporary.path(), None).unwrap();
     let mode = |name: &str| std::fs::metadata(temporary.path().join(name)).unwrap().permissions();
     assert_eq!(mode("model.safetensors"), mode("config.json"));
@@ -215,7 +215,7 @@ fn weights_that_are_no_numbers_are_not_written() {
     let source = fixtures().join("models/sharded_bf16");
     for (dtype, factor) in [(DType::F32, f64::NAN), (DType::F32, f64::INFINITY), (DType::BF16, f64::NEG_INFINITY)] {
         let temporary = tempfile::tempdir().unwrap();
-        let mut model = Qwen2_5_VL::<B>::load(&source, dtype, &Default::default()).unwrap();
+        let mut model = QwenVl::<B>::load(&source, dtype, &Default::default()).unwrap();
         model.save(temporary.path(), None).unwrap();
         let name = "model.norm.weight";
         model.visit(&mut Break(name, factor));
@@ -231,7 +231,7 @@ fn weights_that_are_no_numbers_are_not_written() {
 fn a_device_that_fails_leaves_no_weights() {
     use model_qwen2vl::host::fault::failing_from;
     let source = fixtures().join("models/tied_gqa");
-    let model = Qwen2_5_VL::<B>::load(&source, DType::F32, &Default::default()).unwrap();
+    let model = QwenVl::<B>::load(&source, DType::F32, &Default::default()).unwrap();
     for nth in [0, 1, 7] {
         let temporary = tempfile::tempdir().unwrap();
         let error = failing_from(nth, || model.save(temporary.path(), None)).unwrap_err();
@@ -251,7 +251,7 @@ fn companions_outlive_their_folder() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
     }
-    let model = Qwen2_5_VL::<B>::load(&folder, DType::F32, &Default::default()).unwrap();
+    let model = QwenVl::<B>::load(&folder, DType::F32, &Default::default()).unwrap();
     let companions = Companions::read(&folder).unwrap();
     assert!(companions.get("tokenizer.json").is_some() && companions.get("model.safetensors").is_none());
     std::fs::remove_dir_all(&folder).unwrap();
@@ -278,7 +278,7 @@ fn what_a_link_brings_in_is_not_saved() {
     use std::os::unix::fs::symlink;
     let source = copy("tied_gqa");
     let device = Default::default();
-    let model = Qwen2_5_VL::<B>::load(source.path(), DType::F32, &device).unwrap();
+    let model = QwenVl::<B>::load(source.path(), DType::F32, &device).unwrap();
     let outside = tempfile::tempdir().unwrap();
     std::fs::write(outside.path().join("secret"), "SECRET").unwrap();
     symlink(outside.path().join("secret"), source.path().join("added_tokens.json")).unwrap();
@@ -301,7 +301,7 @@ fn what_a_link_brings_in_is_not_saved() {
 #[test]
 fn hostile_weight_files_are_refused() {
     let device = Default::default();
-    let refusal = |dir: &Path| Qwen2_5_VL::<B>::load(dir, DType::F32, &device).err().unwrap().to_string();
+    let refusal = |dir: &Path| QwenVl::<B>::load(dir, DType::F32, &device).err().unwrap().to_string();
     let folder = copy("tied_gqa");
     let weights = folder.path().join("model.safetensors");
     let own = std::fs::read(&weights).unwrap();

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use model_qwen2vl::{Kernels, Qwen2_5_VL, model::Prompt};
+use model_qwen2vl::{Kernels, QwenVl, model::Prompt};
 use safetensors::SafeTensors;
 
 pub fn fixtures() -> PathBuf {
@@ -37,7 +37,7 @@ impl Golden {
     pub fn ids(&self, key: &str) -> Vec<u32> {
         self.ints(key).into_iter().map(|v| v as u32).collect()
     }
-    pub fn prompt<B: Backend>(&self, model: &Qwen2_5_VL<B>) -> Prompt {
+    pub fn prompt<B: Backend>(&self, model: &QwenVl<B>) -> Prompt {
         let grids = self
             .ints("image_grid_thw")
             .chunks_exact(3)
@@ -48,12 +48,12 @@ impl Golden {
 }
 
 /// The model folder of a case.
-pub fn load<B: Kernels>(case: &str) -> Qwen2_5_VL<B> {
+pub fn load<B: Kernels>(case: &str) -> QwenVl<B> {
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap())
             .unwrap();
     let dir = fixtures().join(json["model"].as_str().unwrap());
-    Qwen2_5_VL::load(&dir, DType::F32, &Default::default()).unwrap()
+    QwenVl::load(&dir, DType::F32, &Default::default()).unwrap()
 }
 
 pub fn values<B: Backend, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::engine::{GroupRef, ResponseScores, ScoreRequest};
 use rl::image_cache::ImageCache;
 use rl::launch::{toy_config, write_toy_folder};
@@ -27,13 +27,13 @@ impl<B: Backend> ParamVisitor<B> for Scale {
 
 /// The toy architecture with random weights of three times the usual size: its distributions are far from uniform and
 /// depend on the picture.
-pub fn model<B: Kernels>() -> Qwen2_5_VL<B> {
+pub fn model<B: Kernels>() -> QwenVl<B> {
     model_in(DType::F32)
 }
 
 /// The same in another number format.
-pub fn model_in<B: Kernels>(dtype: DType) -> Qwen2_5_VL<B> {
-    let mut model = Qwen2_5_VL::random(toy_config().unwrap(), 3, dtype, &Default::default());
+pub fn model_in<B: Kernels>(dtype: DType) -> QwenVl<B> {
+    let mut model = QwenVl::random(toy_config().unwrap(), 3, dtype, &Default::default());
     model.visit(&mut Scale(3.0));
     model
 }
@@ -46,7 +46,7 @@ pub fn processor() -> Processor {
 }
 
 /// The first `n` problems of a toy source as prompts.
-pub fn prompts<B: Kernels>(model: &Qwen2_5_VL<B>, spec: &str, n: usize) -> Vec<Prompt> {
+pub fn prompts<B: Kernels>(model: &QwenVl<B>, spec: &str, n: usize) -> Vec<Prompt> {
     let (processor, format) = (processor(), FormatPrompt::new("none").unwrap());
     let dataset = Dataset::open(&[spec.to_string().into()], &Keys::default(), None).unwrap();
     (0..n)
@@ -60,7 +60,7 @@ pub fn prompts<B: Kernels>(model: &Qwen2_5_VL<B>, spec: &str, n: usize) -> Vec<P
 }
 
 /// Prompts of four sizes, one of them without a picture.
-pub fn mixed_prompts<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Prompt> {
+pub fn mixed_prompts<B: Kernels>(model: &QwenVl<B>) -> Vec<Prompt> {
     let mut all = prompts(model, "toy:read?rows=1&cols=1", 1);
     all.extend(prompts(model, "toy:sum?rows=2&cols=2", 2));
     let ids = processor().encode_text("12 + 30 =").unwrap();
@@ -70,7 +70,7 @@ pub fn mixed_prompts<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Prompt> {
 }
 
 /// Sampling at temperature 1 without any restriction but the vision tokens'.
-pub fn rollout<B: Kernels>(model: &Qwen2_5_VL<B>, n: usize, max_new_tokens: usize) -> RolloutConfig {
+pub fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -> RolloutConfig {
     RolloutConfig {
         n,
         sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: 5 },
@@ -87,7 +87,7 @@ pub fn rollout<B: Kernels>(model: &Qwen2_5_VL<B>, n: usize, max_new_tokens: usiz
 
 /// [`rl::engine::score`] on a device that does not fail.
 pub fn score<B: Kernels>(
-    model: &Qwen2_5_VL<B>,
+    model: &QwenVl<B>,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
     request: &ScoreRequest,
@@ -96,7 +96,7 @@ pub fn score<B: Kernels>(
 }
 
 /// The responses to `prompts`, whose places are their keys.
-pub fn sample<B: Kernels>(model: &Qwen2_5_VL<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
+pub fn sample<B: Kernels>(model: &QwenVl<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
     let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
     generate(model, &jobs, config, &mut ImageCache::default(), &AtomicBool::new(false), |_, _, _| {}).unwrap().0
 }

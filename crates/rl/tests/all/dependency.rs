@@ -5,7 +5,7 @@ use crate::common::{difference, mixed_prompts, model, processor, rollout, sample
 use burn_flex::Flex;
 use data::{Dataset, FormatPrompt, Keys, build_prompt};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt};
-use model_qwen2vl::{Kernels, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, QwenVl};
 use reward::{Reward, RewardConfig};
 use rl::config::{Source, resolve};
 use rl::engine::{GroupRef, Pass, ScoreRequest, passes, score};
@@ -20,7 +20,7 @@ type B = Flex<f32, i32>;
 const TEMPERATURE: f64 = 0.8;
 
 /// `log softmax(logits / temperature)` of every token of a response, `[T][V]`, alone in its batch.
-fn dense<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &[u32]) -> Vec<Vec<f64>> {
+fn dense<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, response: &[u32]) -> Vec<Vec<f64>> {
     let device = model.device();
     let batch = PackedBatch::new(&model.config, &[(prompt, vec![response])], &device);
     let images = Images::new(&model.config, [prompt], &device).map(|images| model.encode_images(&images));
@@ -39,13 +39,13 @@ fn dense<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &[u32]) -
 }
 
 /// `sum_v p_v (log p_v - log q_v)` of each token, `p` with the picture.
-fn naive<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, text: &Prompt, response: &[u32]) -> Vec<f32> {
+fn naive<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, text: &Prompt, response: &[u32]) -> Vec<f32> {
     let kl = |(p, q): (Vec<f64>, Vec<f64>)| p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>() as f32;
     dense(model, prompt, response).into_iter().zip(dense(model, text, response)).map(kl).collect()
 }
 
 /// The ids of a prompt without image tokens, vision starts and vision ends, written out.
-fn text_of<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt) -> Prompt {
+fn text_of<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt) -> Prompt {
     let config = &model.config;
     let gone = [config.image_token_id, config.vision_start_token_id, config.vision_end_token_id];
     let ids = prompt.input_ids.iter().copied().filter(|id| !gone.contains(id)).collect();

@@ -6,7 +6,7 @@ use crate::common::{difference, mixed_prompts, model, pairs, processor, rollout,
 use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Gradients, Kernels, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{Gradients, Kernels, ParamVisitor, QwenVl};
 use reward::{Reward, RewardConfig};
 use rl::config::{Config, Source, resolve};
 use rl::engine::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes};
@@ -24,7 +24,7 @@ struct Batch {
     responses: Vec<Vec<Vec<u32>>>,
 }
 
-fn batch<B: Kernels>(model: &Qwen2_5_VL<B>) -> Batch {
+fn batch<B: Kernels>(model: &QwenVl<B>) -> Batch {
     let prompts = mixed_prompts(model);
     // Lengths from 1 to 17 that differ within and between groups.
     let responses = (0..prompts.len())
@@ -108,7 +108,7 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
 
 /// Gradients of a loss with different weights on each token.
 fn gradients<B: Kernels>(
-    model: &Qwen2_5_VL<B>,
+    model: &QwenVl<B>,
     batch: &Batch,
     token_budget: usize,
     recompute: bool,
@@ -174,7 +174,7 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
 }
 
 /// Responses to all kinds of prompts, with rewards that differ.
-pub fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
+pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<Group> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
@@ -202,7 +202,7 @@ pub fn sampled_groups<B: Kernels>(model: &Qwen2_5_VL<B>) -> Vec<Group> {
     groups
 }
 
-pub fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config) -> Experience {
+pub fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {
     let (groups, processor) = (sampled_groups(model), processor());
     let shaping = config.to_shaping_config().build::<B>();
     let recipe = Recipe {

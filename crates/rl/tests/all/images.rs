@@ -9,7 +9,7 @@ use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
 use burn_flex::Flex;
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Gradients, Qwen2_5_VL};
+use model_qwen2vl::{Gradients, QwenVl};
 use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate};
 use rl::image_cache::ImageCache;
 use rl::policy::Policy;
@@ -49,7 +49,7 @@ fn same(a: &[Vec<ResponseScores>], b: &[Vec<ResponseScores>]) -> bool {
 
 /// Gradients with a tower that is frozen or learns.
 fn gradients(
-    model: &Qwen2_5_VL<B>,
+    model: &QwenVl<B>,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
     train_vision: bool,

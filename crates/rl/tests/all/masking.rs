@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::common::{difference, model};
 use crate::engine::{Values, experience};
-use model_qwen2vl::{Kernels, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, QwenVl};
 use rl::config::{Config, Source, resolve};
 use rl::engine::GradientOptions;
 use rl::experience::Experience;
@@ -34,7 +34,7 @@ eps = 1e-2
 
 /// Parameters and metrics after an update.
 fn updated<B: Kernels>(
-    start: &Qwen2_5_VL<B>,
+    start: &QwenVl<B>,
     experience: &Experience,
     config: &Config,
 ) -> (Vec<f32>, BTreeMap<String, f64>, Schedule) {
@@ -53,7 +53,7 @@ fn updated<B: Kernels>(
     (parameters(&policy), metrics, schedule)
 }
 
-fn parameters<B: Kernels>(policy: &Qwen2_5_VL<B>) -> Vec<f32> {
+fn parameters<B: Kernels>(policy: &QwenVl<B>) -> Vec<f32> {
     let mut values = Values(vec![]);
     policy.clone().visit(&mut values);
     values.0

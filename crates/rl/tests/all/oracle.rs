@@ -12,7 +12,7 @@ use ::vgpo::PrototypeMode;
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, activation::log_softmax, backend::AutodiffBackend, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::config::{Config, Source, resolve};
 use rl::engine::{GradientOptions, Pass, passes};
 use rl::experience::{Experience, Recipe, make};
@@ -81,7 +81,7 @@ fn config(settings: &[&str]) -> Config {
 }
 
 /// Experience of the test's groups under a shaping.
-fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config, shaping: &dyn AdvantageShaping<B>) -> Experience {
+fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config, shaping: &dyn AdvantageShaping<B>) -> Experience {
     let recipe = Recipe {
         config,
         loss: &config.to_loss_config(),
@@ -97,7 +97,7 @@ fn experience<B: Kernels>(model: &Qwen2_5_VL<B>, config: &Config, shaping: &dyn 
 type Grads = BTreeMap<String, Vec<f32>>;
 
 /// The gradients of the last mini-batch of an update, by parameter.
-fn trained<B: Kernels>(start: &Qwen2_5_VL<B>, experience: &Experience, config: &Config, recompute: bool) -> Grads {
+fn trained<B: Kernels>(start: &QwenVl<B>, experience: &Experience, config: &Config, recompute: bool) -> Grads {
     let mut policy = start.clone();
     let mut optimizer = AdamW::new(&config.actor.optim);
     let options = GradientOptions {
@@ -139,7 +139,7 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
 }
 
 /// Final hidden states `[P + T, d]` of a prompt and one response, computed alone.
-fn alone<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 2> {
+fn alone<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 2> {
     let device = model.device();
     let batch = PackedBatch::new(&model.config, &[(prompt, vec![response])], &device);
     let images = Images::new(&model.config, [prompt], &device);
@@ -407,7 +407,7 @@ impl<B: Backend> AdvantageShaping<B> for Recorder {
 }
 
 /// Log-probs, entropies and focus of a response by the definitions, computed alone.
-fn by_definition<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, ids: &[u32]) -> [Vec<f32>; 3] {
+fn by_definition<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, ids: &[u32]) -> [Vec<f32>; 3] {
     let hidden = alone(model, prompt, ids);
     let first = prompt.len();
     let values = |t: Tensor<B, 2>| -> Vec<f32> { t.into_data().to_vec().unwrap() };

@@ -6,7 +6,7 @@ use crate::common::{difference, mixed_prompts, model, pairs, rollout, sample, sc
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::{Kernels, ParamVisitor, Qwen2_5_VL};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::engine::{GroupRef, ScoreRequest};
 use rl::image_cache::ImageCache;
 use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
@@ -126,7 +126,7 @@ impl<B: Backend> ParamVisitor<B> for Favour {
     }
 }
 
-fn last_state<B: Kernels>(model: &Qwen2_5_VL<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 2> {
+fn last_state<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 2> {
     let device = model.device();
     let responses = if response.is_empty() { vec![] } else { vec![response] };
     let batch = PackedBatch::new(&model.config, &[(prompt, responses)], &device);
