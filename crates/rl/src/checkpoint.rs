@@ -378,7 +378,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
 /// A folder that is no checkpoint, or a damaged file.
 pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
     let bad = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
-    let text = fs::read_to_string(path.join("trainer.json")).map_err(|e| match e.kind() {
+    let text = guard::file::read_text(&path.join("trainer.json"), guard::limits().record_bytes).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => TrainError::Input(format!(
             "{}: is not a checkpoint (it has no trainer.json); trainer.resume takes \"auto\", \"none\" or a folder checkpoints/global_step_N",
             path.display()
@@ -406,6 +406,17 @@ mod tests {
     }
 
     /// What is there after a kill in the middle of replacing or removing a checkpoint.
+    /// Regression: a pipe in the place of a checkpoint's file was waited for.
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_no_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("trainer.json")).status().unwrap();
+        assert!(made.success());
+        let error = read_state(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("a pipe"), "{error}");
+    }
+
     #[test]
     fn what_a_killed_process_left_is_put_right() {
         let dir = tempfile::tempdir().unwrap();

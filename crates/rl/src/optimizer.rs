@@ -111,7 +111,7 @@ impl<B: Kernels> AdamW<B> {
     pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
         let io = |source| ModelError::Io { path: path.into(), source };
-        let file = std::fs::File::open(path).map_err(io)?;
+        let file = guard::file::open(path).map_err(io)?;
         // SAFETY: a checkpoint is written under another name and renamed when it is complete; nothing writes to it after that.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;

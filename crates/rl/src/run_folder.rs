@@ -116,7 +116,7 @@ impl RunFolder {
             }
         }
         let path = self.root.join("config.toml");
-        match fs::read_to_string(&path) {
+        match guard::file::read_text(&path, guard::limits().record_bytes) {
             Ok(earlier) if earlier == config => return Ok(()),
             Ok(earlier) => replace(&self.root.join(format!("config_until_step_{step}.toml")), &earlier)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -270,7 +270,7 @@ fn step_of(record: &Map<String, Value>) -> Result<u64, String> {
 /// # Errors
 /// [`RunFolderError::BadLine`] for any other line that is no JSON object; an unreadable file.
 pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderError> {
-    let bytes = fs::read(path).map_err(at(path))?;
+    let bytes = guard::file::read(path, guard::limits().record_bytes).map_err(at(path))?;
     let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let mut records = Vec::with_capacity(lines.len());
     for (index, line) in lines.iter().enumerate() {

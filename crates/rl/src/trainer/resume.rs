@@ -240,7 +240,7 @@ fn compare_companions(checkpoint: &Path, now: &Companions, notes: &mut Vec<Strin
         a == b || json(a).is_some_and(|a| Some(a) == json(b))
     };
     for (name, bytes) in now.files() {
-        let then = match std::fs::read(hf.join(name)) {
+        let then = match guard::file::read(&hf.join(name), guard::limits().record_bytes) {
             Ok(then) if same(&then, bytes) => continue,
             Ok(_) => "another one than",
             Err(_) => "not in",
