@@ -196,8 +196,7 @@ fn gain(batch: &Batch, weights: &Weights) -> f64 {
 
 /// The mean gain of one way to weigh.
 fn mean_gain(weigh: impl Fn(&Batch, u64) -> Weights) -> f64 {
-    (0..BATCHES).map(sample).zip(0..).map(|(b, seed)| gain(&b, &weigh(&b, seed))).sum::<f64>()
-        / BATCHES as f64
+    (0..BATCHES).map(sample).zip(0..).map(|(b, seed)| gain(&b, &weigh(&b, seed))).sum::<f64>() / BATCHES as f64
 }
 
 fn of(config: &ShapingConfig, told: Told) -> f64 {
