@@ -207,6 +207,10 @@ fn noun(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
         let negative = next.is_one_of(&["isn't", "wasn't", "aren't", "cannot", "can't"]);
         if next.is_one_of(COPULAS) || next.gap.contains([':', '：', '=']) {
             let before = &words[k + 1..k + 1 + step];
+            let elsewhere = before.iter().any(|word| word.is_one_of(&["previous", "last", "earlier"]));
+            if elsewhere || before.last().is_some_and(|word| word.lower == "would") && is_supposed(words, k) {
+                return Vec::new();
+            }
             let hedged = modal || before.last().is_some_and(|word| word.is_one_of(HEDGES));
             let (at, denied, open) = behind(words, k + step + 2, next.end);
             let refused = denied || negative || before.last().is_some_and(|word| is_negation(&word.lower));
@@ -217,6 +221,34 @@ fn noun(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
         }
     }
     Vec::new()
+}
+
+/// Whether the sentence of word `k` says what would be if something else were: `Had it been 30°, the answer would be C`.
+fn is_supposed(words: &[Word], k: usize) -> bool {
+    let from = words[..k].iter().rposition(Word::stops).map_or(0, |at| at + 1);
+    let end = words[k..].iter().position(Word::stops).map_or(words.len(), |at| k + at + 1);
+    words[from].is_one_of(&["had", "were"]) || words[from..end].iter().any(|word| word.lower == "if")
+}
+
+/// Takes out what is only asked, and denies what is doubted: `Is the answer B?`, `I don't think B is right`.
+pub(super) fn without_doubts(text: &str, words: &[Word], found: &mut Vec<Evidence>) {
+    found.retain(|found| {
+        let end = text[found.at..].find(['.', '?', '!', '\n', '。', '？', '！', ';', '；']);
+        !end.is_some_and(|end| text[found.at + end..].starts_with(['?', '？']))
+    });
+    for found in found.iter_mut().filter(|found| found.class >= Class::Judged) {
+        let k = words.partition_point(|word| word.start < found.at);
+        let clause = words[..k].iter().rev().take(NEAR + 3).take_while(|word| !word.stops() && !word.gap.contains(','));
+        let clause: Vec<&Word> = clause.collect();
+        let doubted = clause.iter().enumerate().any(|(at, word)| {
+            let denied = clause.get(at + 1).is_some_and(|before| is_negation(&before.lower) || before.lower == "no");
+            word.is_one_of(&["doubt", "unlikely", "doubtful"]) && !denied
+                || word.is_one_of(&["think", "believe", "way"]) && denied
+        });
+        if doubted {
+            found.class = Class::Denied;
+        }
+    }
 }
 
 /// `option B` is a mention; `answer B` states where it stands alone.
@@ -244,6 +276,7 @@ fn chosen(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
         word.is_one_of(&[
             "first",
             "initially",
+            "tempted",
             "originally",
             "might",
             "may",
@@ -363,7 +396,7 @@ const HAN: &[(&str, Class)] = &[
     ("不同于", Class::Contrasted), ("相比", Class::Contrasted), ("比", Class::Contrasted),
     ("选项", Class::Mentioned),
     ("而是", Class::Stated), ("答案", Class::Stated), ("选择", Class::Stated), ("选", Class::Stated), ("正确的是", Class::Stated),
-    ("正确的为", Class::Stated), ("正确选项", Class::Stated), ("结论是", Class::Stated), ("应为", Class::Stated),
+    ("正确的为", Class::Stated), ("正确选项", Class::Stated), ("正确的选项", Class::Stated), ("所以是", Class::Stated), ("结论是", Class::Stated), ("应为", Class::Stated),
     ("应该是", Class::Stated),
 ];
 
@@ -381,12 +414,13 @@ pub(super) fn chinese(text: &str) -> Vec<Evidence> {
         let mut class = HAN.iter().find(|(name, _)| *name == word).map_or(Class::Mentioned, |(_, class)| *class);
         let rest = &text[from..];
         let mut after = rest.trim_start_matches(['*', ' ']);
-        let (mut denied, mut open) = (false, false);
+        let mut denied = false;
+        let mut open = ["可能", "也许", "或许", "大概"].iter().any(|word| text[..at].ends_with(word));
         for _ in 0..NEAR {
             let before = after.len();
             for word in [
-                "应该", "应当", "应", "就是", "是", "为", "选项", "选择", "选", "项", "：", ":", "*", " ", "\n", "=",
-                "的",
+                "应该", "应当", "应", "就是", "是", "为", "选项", "选择", "选", "项", "】", "：", ":", "*", " ", "\n",
+                "=", "的",
             ] {
                 after = after.strip_prefix(word).unwrap_or(after);
             }
@@ -408,7 +442,8 @@ pub(super) fn chinese(text: &str) -> Vec<Evidence> {
         if !text[text.len() - after.len()..place].trim_matches([' ', '\n', ':', '：', '=']).is_empty() {
             continue;
         }
-        denied |= ["不", "别", "不能", "不要", "不会"].iter().any(|word| text[..at].ends_with(word));
+        denied |=
+            ["不", "别", "不能", "不要", "不会", "不认为", "不觉得"].iter().any(|word| text[..at].ends_with(word));
         match judgement(list.rest) {
             Some(false) => class = Class::Denied,
             Some(true) if class == Class::Mentioned => class = Class::Judged,

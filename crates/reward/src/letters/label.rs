@@ -73,7 +73,8 @@ pub(super) fn list(text: &str, lower: bool) -> Option<List<'_>> {
         let parted =
             between.chars().all(|c| c.is_whitespace() || matches!(c, ',' | '，')) && between.contains([',', '，']);
         let judged = next.rest.starts_with(['项', '选', '错', '不', '正', '对']) || next.rest.starts_with(" is ");
-        if parted && judged && judgement(next.rest).is_some() {
+        let said = next.rest.starts_with(['项', '是']);
+        if parted && (said || judged && judgement(next.rest).is_some()) {
             break;
         }
         // More than the alphabet is no choice.

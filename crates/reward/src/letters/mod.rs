@@ -31,6 +31,7 @@ pub(crate) fn choice_letters(text: &str) -> u32 {
     let words = words(text);
     let mut found = evidence::english(text, &words);
     found.extend(evidence::chinese(text));
+    evidence::without_doubts(text, &words, &mut found);
     let explained = explanations(text, &words);
     let explains = |found: &Evidence| {
         let next = explained.partition_point(|(from, _)| *from <= found.at);

@@ -18,6 +18,7 @@ const RIGHT: &[&str] =
 const WRONG: &[&str] = &[
     "not", "cannot", "neither", "never", "except", "incorrect", "incorrectly", "wrong", "false", "untrue", "invalid",
     "inaccurate", "eliminated",
+    "mistake", "mistaken", "distractor", "trap", "tempting", "far",
     "ruled", "excluded", "discarded", "rejected", "dismissed", "impossible", "fails", "fail", "out",
 ];
 /// What leaves it open.
@@ -93,6 +94,7 @@ fn is_link(word: &str) -> bool {
                 | "been"
                 | ""
                 | "also"
+                | "common"
         )
 }
 

@@ -110,7 +110,12 @@ fn explanations_han(text: &str) -> Vec<(usize, usize)> {
         let before = text[..start].trim_end();
         let first = before.is_empty() || before.ends_with(['。', '；', '！', '？', '.', '\n']);
         let signs: &[char] = if first { &['。', '；', '\n', '，', ','] } else { &['。', '；', '\n'] };
-        let end = text[inside..].find(signs).map_or(text.len(), |end| inside + end);
+        let mut end = text[inside..].find(signs).map_or(text.len(), |end| inside + end);
+        // `若半径加倍，则答案为C`: what would follow is supposed as well.
+        let follows = text[end..].trim_start_matches(['，', ',', ' ']);
+        if first && ["则", "那么"].iter().any(|word| follows.starts_with(word)) {
+            end = text[end..].find(['。', '；', '\n']).map_or(text.len(), |at| end + at);
+        }
         let next = conclusions.partition_point(|(at, _)| *at < inside);
         found.push((start, conclusions.get(next).map_or(end, |(at, _)| end.min(*at))));
     }

@@ -288,6 +288,9 @@ impl Answer {
         if !known.trusted && self.body.trim_end_matches(['$', ' ', '}']).ends_with(['?', '？']) {
             return Vec::new();
         }
+        if !known.trusted && (is_left_open(&self.body) || goes_on(&self.body) && !goes_on(known.truth)) {
+            return Vec::new();
+        }
         let mut found = readings(&self.body, known, 0);
         // `5 days` is more than its number.
         let measured = found.iter().any(|reading| match &reading.value {
@@ -323,6 +326,23 @@ impl Answer {
         }
         found
     }
+}
+
+/// Whether a text begins with a word that asks, denies, supposes or bounds: `if x = 7`, `Is the answer 7`, `max 7`.
+fn is_left_open(text: &str) -> bool {
+    const OPEN: &[&str] = &["if", "is", "are", "was", "were", "reject", "discard", "unless"];
+    let lower = text.get(..text.len().min(8)).unwrap_or("").to_ascii_lowercase();
+    let Some((first, rest)) = lower.split_once(' ') else { return false };
+    OPEN.contains(&first)
+        || matches!(first, "min" | "max") && rest.starts_with(|c: char| c.is_ascii_digit())
+        || lower.starts_with("give or")
+}
+
+/// Whether a list is not ended: `2, 3, 5, ...`.
+fn goes_on(text: &str) -> bool {
+    let text = text.trim_end_matches(['$', ' ']);
+    let listed = ["...", "…", r"\ldots", r"\dots", r"\cdots"].iter().find_map(|dots| text.strip_suffix(dots));
+    listed.is_some_and(|list| list.trim_end().ends_with(','))
 }
 
 /// Whether words were taken for factors, which they are not.

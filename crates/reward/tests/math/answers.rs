@@ -29,6 +29,8 @@ const RIGHT: &[(&str, &[&str])] = &[
         "面积是7平方厘米", "7厘米", "7米", "不是6，而是7",
         "最大值为7", "有5行，所以一共有7把椅子。", "7，因为3+4=7", "小明有7本书", "故答案为7", "答：一共有7人。", "∴x=7",
         "Since 3 + 4 = 7, the answer is 7.", "The volume is 7 cubic meters.", "3+4 equals 7", "周长为7厘米", "7名学生",
+        "7 birds remain", "7 birds remain.", "12 - 5 = 7 birds remain.", "7 students passed.", "7 people are needed.",
+        "7 cookies were eaten.", "There are 5 rows, so 7 chairs remain.", "2x = 14, so x = 7",
         "结果为7。", "x=7（cm）", "不同的排法有7种",
     ]),
     ("1/2", &[
@@ -97,6 +99,8 @@ const WRONG: &[(&str, &[&str])] = &[
         "答案是7或8", "答案是7以上", "答案大于7", "7万", "7，不对", "非7", "没有7", "无7", "7 as an upper bound", "7 as a maximum",
         "一个解是7", "其中一个是7", "7等等", "7～8", "7及以上", "cannot exceed 7", "7 ± 1", "7 (or 8)", "7 in some cases", "x=7（舍去）",
         "不一定是7", "7的倍数",
+        "reject x = 7", "discard x = 7", "if x = 7", "It is doubtful that it is 7.", "Is the answer 7", "min 7", "max 7",
+        "give or take 7", "7 times as many", "7 birds rejected", "7不是答案", "难道是7", "很难说是7", "恐怕是7", "上界是7", "下界为7",
     ]),
     ("9, 10", &[
         "The answers are 9 or 11.", "9", "9 to 10", "between 9 and 10", "9, 10, or 11", "9 and 10 are wrong",
@@ -111,6 +115,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("H2O", &["HO2", "H2O2", "H₂O₂", "OH2"]),
     ("1010_2", &["10", "1010", "1010_3", "(1011)_2"]),
     ("10", &["C_5^1", "C_6^2", "A_5^2"]),
+    ("2, 3, 5", &["2, 3, 5, ...", "2, 3, 5, …", r"2, 3, 5, \ldots"]),
     ("3.14", &["about 3.15", "at least 3.14", "3.14 or more"]),
     ("x>5", &["x<5", "x>5 or x<0", "not x>5", "x≥5"]),
 ];

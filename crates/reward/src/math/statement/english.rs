@@ -1,7 +1,7 @@
 //! Statements in English: taking lead and tail off a value.
 
 use super::has_value;
-use super::vocabulary::{MEASURES, is_open, turns};
+use super::vocabulary::{MEASURES, is_counted, is_open, turns};
 
 /// Words that say of what stands before them that it is what follows.
 #[rustfmt::skip]
@@ -64,6 +64,7 @@ const SUBJECT_TURNS: &[&str] = &[
     "not", "cannot", "never", "wrong", "incorrect", "false", "neither", "nor", "none", "except", "unless", "if",
     "guess", "maybe", "perhaps", "possibly", "probably",
     "example", "instance", "bound", "bounds", "unlikely", "doubt", "hardly", "whether", "deny", "impossible",
+    "doubtful", "unsure", "uncertain", "unclear", "questionable", "reject", "rejecting", "discard", "discarding",
     "besides", "suppose", "assume", "assuming", "supposing", "no", "without",
     "estimate", "approximation", "mistake", "nobody", "nothing", "barely", "scarcely", "almost", "nearly",
 ];
@@ -91,6 +92,9 @@ const TAILS: &[&str] = &[
 ];
 /// Further ones behind a noun: `12 ways to arrange them`.
 const NOUN_TAILS: &[&str] = &["to", "at", "when", "after", "as"];
+/// What is said of things that are counted, and leaves their number as it is.
+const HAPPENS: &[&str] =
+    &["remain", "remained", "passed", "left", "needed", "required", "eaten", "sold", "used", "full", "red"];
 /// Most predicates that are tried, from the last.
 const MAX_TRIES: usize = 12;
 
@@ -199,7 +203,7 @@ fn is_clause(text: &str) -> bool {
 fn shortened(sentence: &str) -> &str {
     let mut text = sentence;
     let (all, _) = words(text);
-    let concluded = all.iter().skip(1).rev().find(|word| {
+    let concluded = all.iter().filter(|word| word.start > 0).rev().find(|word| {
         CONCLUDES.contains(&word.lower.as_str())
             && has_value(&text[word.end..])
             && stands_as_clause(&text[word.end..], &word.lower)
@@ -422,7 +426,7 @@ fn value_of(text: &str, readable: &dyn Fn(&str) -> bool) -> Option<String> {
         let rest = if more { &tail[1..] } else { tail };
         let harmless = rest.iter().all(|word| !turns(&word.lower) || word.lower == "than" && more)
             && !has_digit(&text[word.start..]);
-        if harmless && (begins || more || noun_then_tail()) && readable(value) {
+        if (harmless && (begins || more || noun_then_tail()) || remains(&text[word.start..], tail)) && readable(value) {
             return Some(value.to_owned());
         }
         if !begins && !is_open(&word.lower) && !more {
@@ -439,6 +443,23 @@ fn value_of(text: &str, readable: &dyn Fn(&str) -> bool) -> Option<String> {
         let harmless = explains && words.iter().all(|word| !turns(&word.lower)) && !has_digit(tail);
         (harmless && has_value(value) && readable(value)).then(|| value.to_owned())
     })
+}
+
+/// `birds remain`, `cookies were eaten`: what is counted, and that it is there, or what became of it.
+fn remains(text: &str, tail: &[Word]) -> bool {
+    let Some(verb) = tail.iter().position(|word| HAPPENS.contains(&word.lower.as_str())) else { return false };
+    let (nouns, end) = match verb.checked_sub(1).map(|k| tail[k].lower.as_str()) {
+        Some("are" | "were") => (&tail[..verb - 1], verb),
+        _ => (&tail[..verb], verb),
+    };
+    let counted = nouns.last().is_none_or(|word| is_counted(&word.lower));
+    let bare = nouns.is_empty() && tail[verb].lower != "remain";
+    tail.len() == end + 1
+        && !bare
+        && counted
+        && nouns.len() <= 3
+        && nouns.iter().all(|word| is_open(&word.lower))
+        && !has_digit(text)
 }
 
 /// Whether a tail computes or compares.

@@ -31,7 +31,7 @@ const TURNS: &[&str] = &[
     "ninths", "tenths", "hundredths", "thousandths", "too", "also", "even", "yet", "still", "doesn't", "isn't",
     "aren't", "don't", "wasn't", "won't", "can't", "couldn't",
     "shouldn't", "wouldn't", "didn't", "odd", "prime", "give", "take", "range", "ranges", "case", "cases", "best",
-    "worst", "outside", "low", "high", "side",
+    "many", "much", "worst", "outside", "low", "high", "side",
 ];
 
 /// Words of grammar, which no noun phrase ends in or begins with.
