@@ -75,7 +75,7 @@ struct Repeated {
     rows: usize,
 }
 
-struct Part {
+struct DatasetPart {
     source: Arc<dyn Source>,
     start: usize,
 }
@@ -87,7 +87,7 @@ const LARGEST_EPOCH: f64 = 1e12;
 
 /// Rows of one or several sources. `Send + Sync`; a row is read when it is asked for.
 pub struct Dataset {
-    parts: Vec<Part>,
+    parts: Vec<DatasetPart>,
     epoch: Vec<EpochPart>,
     total: usize,
     keys: Keys,
@@ -124,7 +124,7 @@ impl Dataset {
             let start = total;
             for source in source::open(spec.path(), keys, image_dir)? {
                 let len = source.len();
-                parts.push(Part { source, start: total });
+                parts.push(DatasetPart { source, start: total });
                 total += len;
             }
             if (total - start) as f64 * weight > LARGEST_EPOCH {
@@ -201,7 +201,7 @@ impl Dataset {
         self.locate(index).map(|(part, row)| (part.source.name(), row))
     }
 
-    fn locate(&self, index: usize) -> Option<(&Part, usize)> {
+    fn locate(&self, index: usize) -> Option<(&DatasetPart, usize)> {
         if index >= self.total {
             return None;
         }

@@ -18,14 +18,14 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let mut pixels = std::borrow::Cow::Borrowed(image.as_raw().as_slice());
     let vertical_first = vertical_first((w, h), (out_w, out_h));
     if vertical_first {
-        pixels = vertical(&pixels, w, &Taps::new(h, out_h)).into();
+        pixels = vertical(&pixels, w, &FilterTaps::new(h, out_h)).into();
     }
     if out_w != w {
         let rows = if vertical_first { out_h } else { h };
-        pixels = horizontal(&pixels, w, rows, &Taps::new(w, out_w)).into();
+        pixels = horizontal(&pixels, w, rows, &FilterTaps::new(w, out_w)).into();
     }
     if out_h != h && !vertical_first {
-        pixels = vertical(&pixels, out_w, &Taps::new(h, out_h)).into();
+        pixels = vertical(&pixels, out_w, &FilterTaps::new(h, out_h)).into();
     }
     // The buffer has exactly width * height * 3 bytes.
     RgbImage::from_raw(width, height, pixels.into_owned()).unwrap_or_default()
@@ -38,12 +38,12 @@ fn vertical_first((w, h): (usize, usize), (out_w, out_h): (usize, usize)) -> boo
 }
 
 /// For each output position the first source position and its fixed-point weights.
-struct Taps {
+struct FilterTaps {
     first: Vec<usize>,
     weights: Vec<Vec<i32>>,
 }
 
-impl Taps {
+impl FilterTaps {
     fn new(input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
         // Shrinking widens the kernel, which is the antialias.
@@ -88,7 +88,7 @@ fn clip8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &Taps) -> Vec<u8> {
+fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &FilterTaps) -> Vec<u8> {
     let mut out = Vec::with_capacity(taps.first.len() * h * 3);
     for row in pixels.chunks_exact(w * 3) {
         for (first, weights) in taps.first.iter().zip(&taps.weights) {
@@ -104,7 +104,7 @@ fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &Taps) -> Vec<u8> {
     out
 }
 
-fn vertical(pixels: &[u8], w: usize, taps: &Taps) -> Vec<u8> {
+fn vertical(pixels: &[u8], w: usize, taps: &FilterTaps) -> Vec<u8> {
     let stride = w * 3;
     let mut out = Vec::with_capacity(taps.first.len() * stride);
     let mut sums = vec![0i32; stride];

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::value::{Json, Object, number_text};
+use super::value::{Json, JsonObject, number_text};
 use super::{Column, RawRow, RowImages, Source, numbered, picture};
 use crate::error::DataError;
 use crate::lfs;
@@ -44,13 +44,13 @@ impl JsonSource {
         Ok(source)
     }
 
-    fn object(&self, i: usize) -> Result<Object, String> {
+    fn object(&self, i: usize) -> Result<JsonObject, String> {
         parse_row(&self.map, self.rows[i])
     }
 }
 
 /// One row of a file.
-pub(super) fn parse_row(bytes: &[u8], (start, end): (usize, usize)) -> Result<Object, String> {
+pub(super) fn parse_row(bytes: &[u8], (start, end): (usize, usize)) -> Result<JsonObject, String> {
     let limit = guard::limits().row_bytes;
     match (end - start) as u64 <= limit.value {
         true => parse(&bytes[start..end]),
@@ -170,7 +170,7 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
 }
 
 /// One object, or why it is none.
-pub(super) fn parse(bytes: &[u8]) -> Result<Object, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<JsonObject, String> {
     match Json::parse(bytes) {
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err("the row is JSON but not an object".to_owned()),
@@ -298,7 +298,7 @@ pub(super) fn text(value: Option<&Json>) -> Result<Option<String>, String> {
 }
 
 /// The values of `keys` that a row has: text as [`text`] reads it, longer lists and objects as JSON.
-pub(super) fn extra(row: &Object, keys: &[String]) -> BTreeMap<String, String> {
+pub(super) fn extra(row: &JsonObject, keys: &[String]) -> BTreeMap<String, String> {
     let read = |key: &String| {
         let value = row.get(key)?;
         let text = text(Some(value)).unwrap_or_else(|_| Some(value.to_string()))?;
@@ -324,7 +324,7 @@ pub(super) fn images(value: Option<&Json>, root: &Path) -> RowImages {
 }
 
 /// The pictures of a row: the column `key`, or where it is missing or null the numbered ones.
-fn images_of_row(row: &Object, key: &str, root: &Path) -> RowImages {
+fn images_of_row(row: &JsonObject, key: &str, root: &Path) -> RowImages {
     match row.get(key) {
         Some(value) if !value.is_null() => images(Some(value), root),
         _ => numbered::collect(row.keys(), key, |name| images(row.get(name), root)),

@@ -86,8 +86,8 @@ fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Ar
         None => path.parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     Ok(match resolve::kind(path) {
-        Some(resolve::Kind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
-        Some(resolve::Kind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
+        Some(resolve::FileKind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
+        Some(resolve::FileKind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
         None => {
             return Err(DataError::file(path, "unknown file type; use .parquet, .jsonl or .json"));
         }

@@ -33,7 +33,7 @@ pub(super) fn find(
     group: usize,
     projection: &ProjectionMask,
 ) -> Option<GroupPages> {
-    let file = Recorder { file: guard::file::open(path).ok()?, last: Mutex::new(0) };
+    let file = PageRecorder { file: guard::file::open(path).ok()?, last: Mutex::new(0) };
     let file = Arc::new(file);
     let row_group = metadata.row_group(group);
     let rows = usize::try_from(row_group.num_rows()).ok()?;
@@ -126,18 +126,18 @@ fn count_zeros(bytes: &[u8], width: usize, count: usize) -> Option<usize> {
 }
 
 /// A file that remembers where the last page header was read.
-struct Recorder {
+struct PageRecorder {
     file: File,
     last: Mutex<u64>,
 }
 
-impl Length for Recorder {
+impl Length for PageRecorder {
     fn len(&self) -> u64 {
         Length::len(&self.file)
     }
 }
 
-impl ChunkReader for Recorder {
+impl ChunkReader for PageRecorder {
     type T = BufReader<File>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {

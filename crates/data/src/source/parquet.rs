@@ -45,7 +45,7 @@ pub(super) struct ParquetSource {
     metadata: ArrowReaderMetadata,
     /// First row of each row group, and the total.
     starts: Vec<usize>,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
     projection: ProjectionMask,
     columns: Vec<Column>,
     id_column: Option<usize>,
@@ -56,7 +56,7 @@ pub(super) struct ParquetSource {
 
 /// One row group.
 #[derive(Default)]
-struct Group {
+struct RowGroup {
     /// Size of the wanted columns in memory: uncompressed, with the views of their values.
     bytes: u64,
     /// Found when a row of the group is first read.
@@ -216,7 +216,7 @@ impl ParquetSource {
                 let values = (c.num_values().max(0) as u64).saturating_mul(VALUE_BYTES);
                 values.saturating_add(c.uncompressed_size().max(0) as u64)
             });
-            Group { bytes: bytes.fold(0, u64::saturating_add), ..Group::default() }
+            RowGroup { bytes: bytes.fold(0, u64::saturating_add), ..RowGroup::default() }
         });
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {

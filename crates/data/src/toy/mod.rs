@@ -21,4 +21,4 @@ mod tasks;
 
 pub use files::{ToyIds, processor_files, special_ids, write_processor_files};
 pub use spec::{ToySource, ToySpec};
-pub use tasks::{TASKS, Task};
+pub use tasks::{TASKS, ToyTask};
