@@ -1,5 +1,6 @@
-//! What the documentation says about the house, asked of the house: which crate uses which, how wide a line is, that a name means one
-//! thing. `UPDATE_DOCS=1 cargo test --test house` writes the generated part of `docs/architecture.md` anew.
+//! What the documentation says about the house, asked of the house: which crate uses which, how wide a line is, that a
+//! name means one thing. `UPDATE_DOCS=1 cargo test --test house` writes the generated part of `docs/architecture.md`
+//! anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -14,7 +14,8 @@ use crate::source::{self, Column, RawRow, Source};
 
 /// One entry of `data.train_files`: a spec string, or one with a weight.
 ///
-/// Specs: a `.parquet`, `.jsonl` or `.json` file; a folder; a glob; any of these with `@split`; `toy:NAME?key=value&...`.
+/// Specs: a `.parquet`, `.jsonl` or `.json` file; a folder; a glob; any of these with `@split`;
+/// `toy:NAME?key=value&...`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum DataSpec {
@@ -270,7 +271,8 @@ impl Dataset {
     }
 }
 
-/// A text whose placeholders count the pictures that are there, if nulls stand between these; nothing where it stays as it is.
+/// A text whose placeholders count the pictures that are there, if nulls stand between these; nothing where it stays as
+/// it is.
 fn without_holes(text: &str, images: &[Option<ImageSource>]) -> Result<Option<String>, String> {
     if images.iter().all(Option::is_some) || !prompt::names_pictures(text) {
         return Ok(None);

@@ -49,8 +49,8 @@ impl<T> SharedQueue<T> {
 }
 
 impl<T: Send + 'static> Prefetcher<T> {
-    /// Starts `workers` threads that read the rows `indices` of `dataset` and apply `work`, at most `ahead` rows in advance
-    /// (both at least one).
+    /// Starts `workers` threads that read the rows `indices` of `dataset` and apply `work`, at most `ahead` rows in
+    /// advance (both at least one).
     pub fn new(
         dataset: Arc<Dataset>,
         indices: impl Iterator<Item = usize> + Send + 'static,

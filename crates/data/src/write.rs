@@ -39,8 +39,8 @@ enum Format {
     Json { writer: BufWriter<File>, images: JsonImages },
 }
 
-/// Writes samples to a file; the file and its pictures have their names only once [`SampleWriter::finish`] has succeeded, so
-/// that a file can be made of what it was.
+/// Writes samples to a file; the file and its pictures have their names only once [`SampleWriter::finish`] has
+/// succeeded, so that a file can be made of what it was.
 pub struct SampleWriter {
     path: PathBuf,
     unfinished: Unfinished,

@@ -1,5 +1,6 @@
-//! JPEG through libjpeg (the mozjpeg fork of libjpeg-turbo): its slow integer transform and its smooth chroma upsampling are what
-//! Pillow uses, bit for bit. Pure Rust decoders round and interpolate otherwise: a quarter of the values differ, by up to 4.
+//! JPEG through libjpeg (the mozjpeg fork of libjpeg-turbo): its slow integer transform and its smooth chroma
+//! upsampling are what Pillow uses, bit for bit. Pure Rust decoders round and interpolate otherwise: a quarter of the
+//! values differ, by up to 4.
 
 use std::cell::Cell;
 use std::io::{BufRead, Read};
@@ -83,7 +84,8 @@ fn read(source: JpegBytes<'_>, size: (u32, u32)) -> std::io::Result<RgbImage> {
         .ok_or_else(|| std::io::Error::other("the JPEG file has fewer rows than its header states"))
 }
 
-/// Adobe stores ink inverted, and Pillow takes every CMYK JPEG for one of Adobe's; then Pillow's product rounded to bytes.
+/// Adobe stores ink inverted, and Pillow takes every CMYK JPEG for one of Adobe's; then Pillow's product rounded to
+/// bytes.
 fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     // Inverted twice: `k` is what is left of white, `255 - v` the ink.
     let white = u32::from(k);

@@ -1,5 +1,6 @@
-//! Bicubic resizing with antialias, bit for bit as Pillow 13 does it on 8-bit channels: coefficients in 22-bit fixed point, and
-//! two passes, each rounded to bytes. Rounding and clipping between them make the order matter: see [`vertical_first`].
+//! Bicubic resizing with antialias, bit for bit as Pillow 13 does it on 8-bit channels: coefficients in 22-bit fixed
+//! point, and two passes, each rounded to bytes. Rounding and clipping between them make the order matter: see
+//! [`vertical_first`].
 
 use super::RgbImage;
 
@@ -31,8 +32,8 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     RgbImage::from_raw(width, height, pixels.into_owned()).unwrap_or_default()
 }
 
-/// Whether Pillow 13 resizes the height before the width: when that takes away more than twice as many rows as columns. Found by
-/// comparing 2,900 random sizes with Pillow 13.0.0, all of which agree; older versions began with the width.
+/// Whether Pillow 13 resizes the height before the width: when that takes away more than twice as many rows as columns.
+/// Found by comparing 2,900 random sizes with Pillow 13.0.0, all of which agree; older versions began with the width.
 fn vertical_first((w, h): (usize, usize), (out_w, out_h): (usize, usize)) -> bool {
     out_w != w && out_h < h && (h - out_h) + 2 * out_w > 2 * w
 }

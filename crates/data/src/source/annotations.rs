@@ -1,5 +1,6 @@
-//! Folders with a `dataset_info.json`: `{ NAME: { file_name, formatting, columns, tags } }`, the form of PAPO-Eval's benchmarks
-//! and of LLaMA-Factory. A conversation's first user turn is the problem, its first assistant turn the solution.
+//! Folders with a `dataset_info.json`: `{ NAME: { file_name, formatting, columns, tags } }`, the form of PAPO-Eval's
+//! benchmarks and of LLaMA-Factory. A conversation's first user turn is the problem, its first assistant turn the
+//! solution.
 
 use std::path::{Path, PathBuf};
 

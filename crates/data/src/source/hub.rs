@@ -6,8 +6,8 @@ use hf_hub::api::sync::ApiBuilder;
 
 use super::resolve::{FileKind, kind, split_of};
 
-/// Downloads the files of `split` (of all splits with `None`) and returns the snapshot's folder. Files that are in the cache
-/// already are not fetched again. `endpoint` replaces `https://huggingface.co`; `cache` is the hub's folder.
+/// Downloads the files of `split` (of all splits with `None`) and returns the snapshot's folder. Files that are in the
+/// cache already are not fetched again. `endpoint` replaces `https://huggingface.co`; `cache` is the hub's folder.
 pub(super) fn download(
     id: &str,
     split: Option<&str>,

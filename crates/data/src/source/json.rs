@@ -1,4 +1,5 @@
-//! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
+//! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked
+//! for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -89,7 +90,8 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     if length == 0 {
         return Err(DataError::file(path, "has no rows (0 bytes)"));
     }
-    // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend against.
+    // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend
+    // against.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io(path, e))?;
     if lfs::is_pointer(&map) {
         return Err(DataError::file(path, lfs::REASON));
@@ -111,8 +113,8 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     Ok((map, rows))
 }
 
-/// Whether the first line, which begins with `[`, is a row of JSON lines that is no object: the next one is one. A list may be
-/// broken into lines, too, but not like this.
+/// Whether the first line, which begins with `[`, is a row of JSON lines that is no object: the next one is one. A list
+/// may be broken into lines, too, but not like this.
 fn is_broken_line(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
@@ -178,8 +180,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<JsonObject, String> {
     }
 }
 
-/// The value of `key` in each row, when one of the first rows has it. Everything else is skipped, not parsed: rows can hold
-/// megabytes of base64.
+/// The value of `key` in each row, when one of the first rows has it. Everything else is skipped, not parsed: rows can
+/// hold megabytes of base64.
 pub(super) fn ids(bytes: &[u8], rows: &[(usize, usize)], key: &str) -> Vec<Option<String>> {
     // Nothing for a row that is no object.
     let read = |&(start, end): &(usize, usize)| {
@@ -223,7 +225,8 @@ impl<'de> Visitor<'de> for OneKey<'_> {
     }
 }
 
-/// Every key of the rows with the kind of its first value, the keys of the first row first. Rows that are no objects have none.
+/// Every key of the rows with the kind of its first value, the keys of the first row first. Rows that are no objects
+/// have none.
 pub(super) fn keys_of(bytes: &[u8], rows: &[(usize, usize)]) -> Vec<(String, &'static str)> {
     let mut found = Keyring::default();
     for &(start, end) in rows {
@@ -282,7 +285,8 @@ impl<'de> Visitor<'de> for &mut Keyring {
     }
 }
 
-/// A JSON value as text: strings as they are, numbers as [`number_text`] writes them, a list of one element as that element.
+/// A JSON value as text: strings as they are, numbers as [`number_text`] writes them, a list of one element as that
+/// element.
 pub(super) fn text(value: Option<&Json>) -> Result<Option<String>, String> {
     Ok(Some(match value {
         None | Some(Json::Null) => return Ok(None),
@@ -307,8 +311,8 @@ pub(super) fn extra(row: &JsonObject, keys: &[String]) -> BTreeMap<String, Strin
     keys.iter().filter_map(read).collect()
 }
 
-/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these, in which null leaves a
-/// number out.
+/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these, in which null
+/// leaves a number out.
 pub(super) fn images(value: Option<&Json>, root: &Path) -> RowImages {
     match value {
         None | Some(Json::Null) => Ok(Vec::new()),

@@ -229,7 +229,8 @@ fn hub_folder(id: &str, _split: Option<&str>) -> Result<PathBuf, String> {
     })
 }
 
-/// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the data.
+/// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the
+/// data.
 fn all_parts(files: &[PathBuf]) -> Result<(), String> {
     let mut parts: BTreeMap<(PathBuf, usize), usize> = BTreeMap::new();
     for file in files {

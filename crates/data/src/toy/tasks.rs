@@ -61,7 +61,8 @@ pub struct ToyProblem {
     pub problem: String,
     /// Ground truth.
     pub answer: String,
-    /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct answers.
+    /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct
+    /// answers.
     pub solution: String,
     /// The picture.
     pub png: Vec<u8>,
