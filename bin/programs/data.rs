@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::common::{Failure, ranges, within};
+use answer::{Request, RewardConfig, Scorer};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data::inspect::{PromptSettings, inspect};
 use data::write::{JsonImages, SampleWriter};
 use data::{BadRow, DataError, DataSpec, Dataset, FormatPrompt, Keys, Prefetcher, Processor, Sample, image, prompt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use reward::{Request, Reward, RewardConfig};
 
-use crate::audit::{AuditLog, Compared};
+use answer::audit::{AuditLog, Compared};
 
 /// Look at data sets, check them, convert them, make toy ones.
 ///
@@ -165,7 +165,7 @@ struct Check {
     sources: Sources,
     /// Grader of the answers: mathruler or math.
     #[arg(long, default_value = "mathruler")]
-    grader: reward::Grader,
+    grader: answer::Grader,
     /// Read only the headers of pictures.
     #[arg(long)]
     headers_only: bool,
@@ -280,7 +280,7 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, DataError> {
 }
 
 /// The first thing wrong with a row.
-fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), BadRow> {
+fn fault(sample: &Sample, scorer: &Scorer, headers_only: bool) -> Result<(), BadRow> {
     let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
     prompt::check_row(sample)?;
     for (k, picture) in sample.images.iter().enumerate() {
@@ -296,7 +296,7 @@ fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), Bad
     }
     let grade = |response: &str| {
         let request = Request { response, ground_truth: &sample.answer, response_length: 0, id: &sample.id };
-        reward.score_one(&request).accuracy == 1.0
+        scorer.score_one(&request).accuracy == 1.0
     };
     // The way a right response takes: through the box and the grader.
     if !grade(&format!("<think></think>\\boxed{{{answer}}}")) {
@@ -312,7 +312,7 @@ fn fault(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), Bad
 
 /// The answer of a row's solution, compared with the row's own.
 fn solution_answer(sample: &Sample) -> Option<Compared> {
-    let given = reward::extract_boxed(sample.solution.as_deref()?)?;
+    let given = answer::extract_boxed(sample.solution.as_deref()?)?;
     Some(Compared::new(sample.id.clone(), given.to_owned(), sample.answer.trim().to_owned()))
 }
 
@@ -322,12 +322,12 @@ fn run_check(args: &Check) -> Result<ExitCode, DataError> {
     let audited = log.is_some();
     let (dataset, rows) = args.sources.open()?;
     let config = RewardConfig { grader: args.grader, ..RewardConfig::default() };
-    let reward = Reward::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
+    let scorer = Scorer::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
     let headers_only = args.headers_only;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let check = move |row: Result<Sample, BadRow>| {
         let compared = row.as_ref().ok().filter(|_| audited).and_then(solution_answer);
-        (row.and_then(|sample| fault(&sample, &reward, headers_only)), compared)
+        (row.and_then(|sample| fault(&sample, &scorer, headers_only)), compared)
     };
     let bar = progress(rows);
     let mut faults = 0;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use crate::audit::{AuditLog, Compared};
 use crate::common::model::Model;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
+use answer::audit::{AuditLog, Compared};
 use burn::tensor::DType;
 use clap::Parser;
 use data::Processor;

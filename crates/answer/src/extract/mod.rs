@@ -13,8 +13,8 @@ pub use tag::extract_answer_tag;
 /// Braces are counted as they stand, as mathruler does it. `None` when there is no box, or when the last box is not closed.
 ///
 /// ```
-/// assert_eq!(reward::extract_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
-/// assert_eq!(reward::extract_boxed(r"\boxed{1} or \boxed{2"), None);
+/// assert_eq!(answer::extract_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
+/// assert_eq!(answer::extract_boxed(r"\boxed{1} or \boxed{2"), None);
 /// ```
 pub fn extract_boxed(text: &str) -> Option<&str> {
     const OPEN: &str = r"\boxed{";

@@ -13,7 +13,7 @@ static TAG: LazyLock<Regex> =
 /// pair counts; a tag that is not closed is passed over. (R1-V's own rule takes the first pair, and only on one line.)
 ///
 /// ```
-/// use reward::extract::extract_answer_tag;
+/// use answer::extract::extract_answer_tag;
 /// assert_eq!(extract_answer_tag("<answer>\n12\n</answer>"), Some("12"));
 /// assert_eq!(extract_answer_tag("<answer>1</answer> no, <answer>2</answer> <answer>3"), Some("2"));
 /// ```

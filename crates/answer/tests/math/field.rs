@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use reward::{Request, Reward, RewardConfig};
+use answer::{Request, RewardConfig, Scorer};
 use serde_json::Value;
 
 #[test]
@@ -16,7 +16,7 @@ fn reported_cases_are_graded_right() {
         let options: BTreeMap<&String, &Value> =
             row.iter().filter(|(key, _)| matches!(key.as_str(), "reward_type" | "grader")).collect();
         let config: RewardConfig = serde_json::from_value(serde_json::to_value(options).unwrap()).unwrap();
-        let reward = Reward::new(&config).unwrap();
+        let reward = Scorer::new(&config).unwrap();
         let truth = row["ground_truth"].as_str().unwrap();
         let right = match row.get("given") {
             Some(given) => reward.grade(given.as_str().unwrap(), truth),

@@ -3,16 +3,16 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use answer::Scorer;
+use answer::audit::{AuditLog, Compared};
 use rayon::prelude::*;
-use reward::Reward;
 
 use super::row::{Keys, Row};
 use super::{Cli, Failure, Lines, Sink, Totals};
-use crate::audit::{AuditLog, Compared};
 
 /// Compares the graders on every line of a file, or of a run's rollouts.
 pub(super) fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure> {
-    let reward = Reward::new(&cli.config()?)?;
+    let reward = Scorer::new(&cli.config()?)?;
     let rollouts = rollouts(&cli.file)?;
     // A run's lines hold the answer that its rule found, and the truth as `answer`.
     let keys = match &rollouts {
@@ -88,7 +88,7 @@ fn rollouts(path: &std::path::Path) -> Result<Option<Vec<PathBuf>>, Failure> {
 fn compared(
     line: &Result<Vec<u8>, String>,
     keys: &Keys,
-    reward: &Reward,
+    reward: &Scorer,
     of_run: bool,
 ) -> Result<Option<Compared>, String> {
     let row = Row::parse(line, keys)?;

@@ -75,7 +75,7 @@ const MAX_TRIED: usize = 1 << 14;
 /// Whether `given` is the same answer as `truth`. Never fails, whatever the texts are; an empty answer is wrong.
 ///
 /// ```
-/// use reward::math::equal;
+/// use answer::math::equal;
 /// assert!(equal(r"x \in (-\infty, 2] \cup [3, \infty)", r"\mathbb{R} \setminus (2, 3)"));
 /// assert!(equal(r"\frac{1}{\sqrt{2}+1}", r"\sqrt{2}-1"));
 /// assert!(!equal("0.333333", "1/3"));

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use reward::{Request, Score};
+use answer::{Request, Score};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 

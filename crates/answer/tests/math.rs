@@ -1,6 +1,6 @@
 //! What the `math` grader must call the same, and what it must not. One table a subject: truth, answer, verdict.
 
-use reward::math::equal;
+use answer::math::equal;
 
 #[path = "math/answers.rs"]
 mod answers;

@@ -5,7 +5,7 @@
 //! understood), not from the texts.
 //!
 //! ```
-//! use reward::audit::{Audit, Kind, compare};
+//! use answer::audit::{Audit, Kind, compare};
 //!
 //! let found = compare("2/4", "1/2").expect("the graders disagree");
 //! assert_eq!((found.kind, found.mathruler, found.math), (Kind::UnreducedFraction, false, true));
@@ -16,11 +16,13 @@
 //! ```
 
 mod kind;
+mod log;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use kind::Kind;
+pub use log::{AuditLog, Compared};
 use serde::Serialize;
 
 use crate::{math, mathruler, simple};

@@ -36,12 +36,12 @@ pub struct Request<'a> {
 
 /// A reward, ready to score responses.
 #[derive(Debug)]
-pub struct Reward {
+pub struct Scorer {
     config: RewardConfig,
     command: Option<CommandReward>,
 }
 
-impl Reward {
+impl Scorer {
     /// Builds the reward. A reward command is started by the first [`Self::score`], not here.
     ///
     /// # Errors
@@ -178,7 +178,7 @@ mod tests {
 
     fn score(config: &str, response: &str, ground_truth: &str, response_length: usize) -> Score {
         let config: RewardConfig = serde_json::from_str(config).unwrap();
-        let mut reward = Reward::new(&config).unwrap();
+        let mut reward = Scorer::new(&config).unwrap();
         let request = Request { response, ground_truth, response_length, id: "" };
         reward.score(&[request]).unwrap().remove(0)
     }

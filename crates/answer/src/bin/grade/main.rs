@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use crate::common::{ranges, within};
+use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
 use clap::Parser;
+use cli::{Exit, ranges, within};
 use rayon::prelude::*;
-use reward::{Grader, OverlongConfig, Request, Reward, RewardConfig, RewardError, RewardType, Score};
 
 mod audit;
 mod row;
@@ -170,11 +170,8 @@ impl Cli {
     }
 }
 
-/// The program.
-pub fn main() -> ExitCode {
-    crate::common::program(|cli: Cli| {
-        run(&cli).map_err(|Failure(code, text)| crate::common::Failure::with_code(code, text))
-    })
+fn main() -> ExitCode {
+    cli::program(|cli: Cli| run(&cli).map_err(|Failure(code, message)| Exit { code, message }))
 }
 
 fn run(cli: &Cli) -> Result<ExitCode, Failure> {
@@ -182,7 +179,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         return audit::run(cli, path);
     }
     let config = cli.config()?;
-    let mut reward = Reward::new(&config)?;
+    let mut reward = Scorer::new(&config)?;
     let mut input = Lines::open(&cli.file)?;
     let mut output = Sink::open(cli.out.as_deref())?;
     let keys = Keys {
@@ -244,7 +241,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 
 /// A score, or why there is none, for each row.
 fn score(
-    reward: &mut Reward,
+    reward: &mut Scorer,
     config: &RewardConfig,
     rows: &[Result<Row, String>],
 ) -> Result<Vec<Result<Score, String>>, Failure> {
@@ -270,7 +267,7 @@ fn score(
 }
 
 /// The score of a response in the right form whose extracted answer is `request.response`.
-fn given_score(reward: &Reward, config: &RewardConfig, request: &Request) -> Score {
+fn given_score(reward: &Scorer, config: &RewardConfig, request: &Request) -> Score {
     let accuracy = f64::from(u8::from(reward.grade(request.response, request.ground_truth)));
     let mut score = Score { accuracy, format: 1.0, extracted: Some(request.response.to_owned()), ..Score::default() };
     score.overall = match config.reward_type {

@@ -1,5 +1,8 @@
 //! From an answer, in LaTeX or plain text, to tokens.
 
+mod fixed;
+
+use fixed::{command, sign};
 use num_bigint::BigInt;
 use num_rational::BigRational;
 use num_traits::Pow;
@@ -99,18 +102,11 @@ impl<'a> Lexer<'a> {
                 return Some(());
             }
             // Signs of currency, emphasis and quotation carry no value.
-            '$' | '€' | '£' | '¥' | '₹' | '₽' | '"' | '“' | '”' | '`' | '\u{200b}' | '\u{feff}' | '#' => {
+            '$' | '€' | '£' | '¥' | '₹' | '₽' | '"' | '“' | '”' | '`' | '\u{200b}' | '\u{feff}' | '#' | '~' =>
+            {
                 self.spaced = true;
                 return Some(());
             }
-            '~' => {
-                self.spaced = true;
-                return Some(());
-            }
-            '+' => Kind::Plus,
-            '-' | '−' | '–' | '—' | '‐' => Kind::Minus,
-            '±' => Kind::PlusMinus,
-            '∓' => Kind::MinusPlus,
             '*' if self.rest().starts_with('*') => {
                 self.at += 1;
                 // `x**2` is a power; `**5**` is emphasis.
@@ -125,7 +121,6 @@ impl<'a> Lexer<'a> {
                     return Some(());
                 }
             }
-            '*' | '×' | '·' | '⋅' | '∙' | '•' => Kind::Times,
             // `AB//CD`, as parallels are typed.
             '/' if self.rest().starts_with('/')
                 && matches!(self.out.last(), Some(Token { kind: Kind::Letter(_) | Kind::Word(_), .. })) =>
@@ -133,7 +128,6 @@ impl<'a> Lexer<'a> {
                 self.at += 1;
                 Kind::Letter('∥')
             }
-            '/' | '÷' | '∕' | '⁄' => Kind::Divide,
             '^' => {
                 if let Some(length) = degree_sign(self.rest()) {
                     self.at += length;
@@ -142,19 +136,10 @@ impl<'a> Lexer<'a> {
                     Kind::Power
                 }
             }
-            '_' => Kind::Subscript,
             '!' if self.rest().starts_with('=') => {
                 self.at += 1;
                 Kind::Rel(Rel::Ne)
             }
-            '!' => Kind::Bang,
-            '\'' | '′' | '’' => Kind::Prime,
-            '%' | '％' => Kind::Percent,
-            '°' | 'º' => Kind::Degree,
-            ',' | '，' | '、' => Kind::Comma,
-            ';' | '；' => Kind::Semicolon,
-            ':' | '：' | '∶' => Kind::Colon,
-            '|' | '∣' => Kind::Bar,
             '=' if self.rest().starts_with('=') => {
                 self.at += 1;
                 Kind::Rel(Rel::Eq)
@@ -163,45 +148,30 @@ impl<'a> Lexer<'a> {
                 self.at += 1;
                 Kind::Rel(Rel::Le)
             }
-            '=' | '≡' => Kind::Rel(Rel::Eq),
             '<' | '>' if self.rest().starts_with('=') => {
                 self.at += 1;
                 Kind::Rel(if c == '<' { Rel::Le } else { Rel::Ge })
             }
-            '<' => Kind::Rel(Rel::Lt),
-            '>' => Kind::Rel(Rel::Gt),
-            '≤' | '⩽' | '≦' => Kind::Rel(Rel::Le),
-            '≥' | '⩾' | '≧' => Kind::Rel(Rel::Ge),
-            '≠' => Kind::Rel(Rel::Ne),
-            '≈' | '≃' | '≅' | '≌' | '∽' | '∼' => Kind::Rel(Rel::Approx),
-            '∈' => Kind::In,
-            '∪' => Kind::Cup,
-            '∩' => Kind::Cap,
-            '∖' => Kind::SetMinus,
-            '∞' => Kind::Infinity,
-            '∅' | 'Ø' => Kind::Command("emptyset".into()),
-            '√' => Kind::Command("sqrt".into()),
             '∛' | '∜' => return self.root_sign(if c == '∛' { "3" } else { "4" }),
-            'π' => Kind::Command("pi".into()),
-            'ℝ' => Kind::Command("R".into()),
-            '℃' => Kind::Text("°C".into()),
-            '℉' => Kind::Text("°F".into()),
             // `x &= 1` is one equation.
             '&' if self.rest().trim_start().starts_with('=') => return Some(()),
-            '&' => Kind::Cell,
-            '(' | '（' => Kind::Open('('),
-            ')' | '）' => Kind::Close(')'),
-            '[' | '【' => Kind::Open('['),
-            ']' | '】' => Kind::Close(']'),
-            '⟨' | '〈' => Kind::Open('⟨'),
-            '⟩' | '〉' => Kind::Close('⟩'),
-            '{' => Kind::Open('{'),
-            '}' => Kind::Close('}'),
             // A full stop that ends a sentence.
             '.' | '。' | '…' | '?' | '∴' => {
                 self.spaced = true;
                 return Some(());
             }
+            _ => match sign(c) {
+                Some(kind) => kind,
+                None => return self.unusual(c),
+            },
+        };
+        self.push(kind);
+        Some(())
+    }
+
+    /// A character with a value of its own: fractions, raised digits, letters of other alphabets. It has been read.
+    fn unusual(&mut self, c: char) -> Option<()> {
+        let kind = match c {
             '¼' | '½' | '¾' | '⅓' | '⅔' | '⅕' | '⅙' | '⅛' => {
                 let (a, b) = match c {
                     '¼' => (1, 4),
@@ -315,39 +285,10 @@ impl<'a> Lexer<'a> {
             }
         }
         self.at += 1 + name.len();
+        if self.layout(name) {
+            return Some(());
+        }
         let kind = match name {
-            "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
-            | "biggr" | "middle" => {
-                // `\left.` is no bracket at all.
-                if self.rest().starts_with('.') && name != "middle" {
-                    self.at += 1;
-                }
-                if self.braced
-                    && name == "left"
-                    && let Some(inside) = self.rest().trim_start().strip_prefix(r"\{").map(str::trim_start)
-                    && inside.starts_with(r"\begin")
-                {
-                    self.at = self.text.len() - inside.len();
-                    self.system = true;
-                }
-                return Some(());
-            }
-            "displaystyle" | "textstyle" | "limits" | "nolimits" | "rm" | "bf" | "it" | "scriptstyle" | "boldmath"
-            | "cal" | "sf" | "strut" | "mathstrut" | "hfill" | "noindent" | "centering" | "large" | "Large"
-            | "therefore" | "because" => return Some(()),
-            "quad" | "qquad" | "enspace" | "thinspace" | "space" | "newline" => {
-                self.spaced = true;
-                return Some(());
-            }
-            "hspace" | "vspace" | "phantom" | "label" | "tag" | "color" | "vphantom" | "hphantom" => {
-                self.group();
-                return Some(());
-            }
-            // Only the conclusion is the answer.
-            "Rightarrow" | "implies" | "Longrightarrow" => {
-                self.out.clear();
-                return Some(());
-            }
             "text" | "textbf" | "textit" | "textrm" | "mbox" | "textnormal" | "hbox" | "textsf" | "texttt"
             | "textsc" | "emph" | "mathrm" | "mathbf" | "mathit" | "mathsf" | "mathtt" | "boldsymbol" | "bm"
             | "operatorname" | "mathop" | "underline" | "textup" | "mathnormal" => return self.styled(name),
@@ -381,15 +322,6 @@ impl<'a> Lexer<'a> {
                 Kind::Begin(if std::mem::take(&mut self.system) { "cases".to_owned() } else { name })
             }
             "end" => Kind::End(self.group().trim_end_matches('*').to_owned()),
-            "times" | "cdot" | "ast" | "bullet" => Kind::Times,
-            "div" | "slash" => Kind::Divide,
-            "pm" => Kind::PlusMinus,
-            "mp" => Kind::MinusPlus,
-            "le" | "leq" | "leqslant" | "leqq" => Kind::Rel(Rel::Le),
-            "ge" | "geq" | "geqslant" | "geqq" => Kind::Rel(Rel::Ge),
-            "lt" => Kind::Rel(Rel::Lt),
-            "gt" => Kind::Rel(Rel::Gt),
-            "ne" | "neq" => Kind::Rel(Rel::Ne),
             "not" => {
                 self.skip_blanks();
                 if self.rest().starts_with('=') {
@@ -399,16 +331,6 @@ impl<'a> Lexer<'a> {
                     return None;
                 }
             }
-            "equiv" | "triangleq" => Kind::Rel(Rel::Eq),
-            "approx" | "simeq" | "thickapprox" | "sim" | "cong" | "doteq" => Kind::Rel(Rel::Approx),
-            "in" => Kind::In,
-            "cup" | "bigcup" => Kind::Cup,
-            "cap" | "bigcap" => Kind::Cap,
-            "setminus" | "backslash" | "smallsetminus" => Kind::SetMinus,
-            "land" | "wedge" => Kind::And,
-            "lor" | "vee" => Kind::Or,
-            "infty" => Kind::Infinity,
-            "degree" | "degrees" | "textdegree" => Kind::Degree,
             "circ" => {
                 // 60\circ without the hat.
                 if matches!(self.out.last(), Some(Token { kind: Kind::Number(..), .. })) {
@@ -417,21 +339,6 @@ impl<'a> Lexer<'a> {
                     Kind::Letter('∘')
                 }
             }
-            "prime" => Kind::Prime,
-            "lbrace" => Kind::Open('S'),
-            "rbrace" => Kind::Close('S'),
-            "lbrack" => Kind::Open('['),
-            "rbrack" => Kind::Close(']'),
-            "langle" => Kind::Open('⟨'),
-            "rangle" => Kind::Close('⟩'),
-            "vert" | "mid" | "lvert" | "rvert" => Kind::Bar,
-            "colon" | "ratio" => Kind::Colon,
-            "angle" => Kind::Letter('∠'),
-            "triangle" => Kind::Letter('△'),
-            "odot" => Kind::Letter('⊙'),
-            "parallel" => Kind::Letter('∥'),
-            "perp" => Kind::Letter('⊥'),
-            "varnothing" => Kind::Command("emptyset".into()),
             "frac" | "dfrac" | "tfrac" | "cfrac" | "nicefrac" => {
                 self.push(Kind::Command("frac".into()));
                 return self.single_digits();
@@ -440,13 +347,49 @@ impl<'a> Lexer<'a> {
                 self.push(Kind::Command("binom".into()));
                 return self.single_digits();
             }
-            _ => match greek(name) {
-                Some(letter) => Kind::Letter(letter),
+            _ => match command(name).or_else(|| greek(name).map(Kind::Letter)) {
+                Some(kind) => kind,
                 None => Kind::Command(name.to_owned()),
             },
         };
         self.push(kind);
         Some(())
+    }
+
+    /// Commands that set type and say nothing; whether `name` is one. It has been read.
+    fn layout(&mut self, name: &str) -> bool {
+        match name {
+            "left" | "right" | "big" | "Big" | "bigg" | "Bigg" | "bigl" | "bigr" | "Bigl" | "Bigr" | "biggl"
+            | "biggr" | "middle" => {
+                // `\left.` is no bracket at all.
+                if self.rest().starts_with('.') && name != "middle" {
+                    self.at += 1;
+                }
+                if self.braced
+                    && name == "left"
+                    && let Some(inside) = self.rest().trim_start().strip_prefix(r"\{").map(str::trim_start)
+                    && inside.starts_with(r"\begin")
+                {
+                    self.at = self.text.len() - inside.len();
+                    self.system = true;
+                }
+            }
+            "displaystyle" | "textstyle" | "limits" | "nolimits" | "rm" | "bf" | "it" | "scriptstyle" | "boldmath"
+            | "cal" | "sf" | "strut" | "mathstrut" | "hfill" | "noindent" | "centering" | "large" | "Large"
+            | "therefore" | "because" => {}
+            "quad" | "qquad" | "enspace" | "thinspace" | "space" | "newline" => {
+                self.spaced = true;
+            }
+            "hspace" | "vspace" | "phantom" | "label" | "tag" | "color" | "vphantom" | "hphantom" => {
+                self.group();
+            }
+            // Only the conclusion is the answer.
+            "Rightarrow" | "implies" | "Longrightarrow" => {
+                self.out.clear();
+            }
+            _ => return false,
+        }
+        true
     }
 
     /// `\frac12`: an argument without braces is one digit.

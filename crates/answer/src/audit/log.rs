@@ -5,8 +5,8 @@ use std::fs::File;
 use std::io::{BufWriter, Result, Write};
 use std::path::{Path, PathBuf};
 
-use reward::audit::{Audit, Disagreement, compare};
-use reward::math;
+use super::{Audit, Disagreement, compare};
+use crate::math;
 use serde_json::json;
 
 /// An answer that has been compared; made on any thread.

@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use reward::{Request, Reward, RewardConfig, RewardError, Score};
+use answer::{Request, RewardConfig, RewardError, Score, Scorer};
 
 /// A reward whose command is `interpreter` with this script.
-fn reward_of(interpreter: &str, script: &str, timeout_s: f64, batch: usize) -> Reward {
-    Reward::new(&RewardConfig {
+fn reward_of(interpreter: &str, script: &str, timeout_s: f64, batch: usize) -> Scorer {
+    Scorer::new(&RewardConfig {
         command: vec![interpreter.into(), "-c".into(), script.into()],
         command_timeout_s: timeout_s,
         command_batch_size: batch,
@@ -17,16 +17,16 @@ fn reward_of(interpreter: &str, script: &str, timeout_s: f64, batch: usize) -> R
     .unwrap()
 }
 
-fn python(script: &str) -> Reward {
+fn python(script: &str) -> Scorer {
     reward_of("python3", script, 20.0, 4)
 }
 
-fn shell(script: &str) -> Reward {
+fn shell(script: &str) -> Scorer {
     reward_of("sh", script, 20.0, 4)
 }
 
 /// Scores so many responses: `response k` with the truth `k`, of 10 k tokens.
-fn score(reward: &mut Reward, count: usize) -> Result<Vec<Score>, RewardError> {
+fn score(reward: &mut Scorer, count: usize) -> Result<Vec<Score>, RewardError> {
     let texts: Vec<[String; 3]> =
         (0..count).map(|k| [format!("id{k}"), format!("response {k}"), k.to_string()]).collect();
     let requests: Vec<Request> = texts
@@ -37,7 +37,7 @@ fn score(reward: &mut Reward, count: usize) -> Result<Vec<Score>, RewardError> {
     reward.score(&requests)
 }
 
-fn failure(reward: &mut Reward, count: usize) -> String {
+fn failure(reward: &mut Scorer, count: usize) -> String {
     score(reward, count).unwrap_err().to_string()
 }
 
@@ -374,6 +374,6 @@ fn after_an_error_the_next_call_starts_afresh() {
 #[test]
 fn a_program_that_is_not_there_is_named() {
     let missing = RewardConfig { command: vec!["./no/such program".into(), "x".into()], ..RewardConfig::default() };
-    let mut reward = Reward::new(&missing).unwrap();
+    let mut reward = Scorer::new(&missing).unwrap();
     contains(&failure(&mut reward, 1), &["cannot start `\"./no/such program\" x`", "check that the program exists"]);
 }

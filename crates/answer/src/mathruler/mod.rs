@@ -45,7 +45,7 @@ const MAX_BYTES: usize = 1 << 16;
 /// Whether mathruler 0.1.0 calls `given` right when `ground_truth` is the answer. Never fails, whatever the texts are.
 ///
 /// ```
-/// use reward::mathruler::grade_answer;
+/// use answer::mathruler::grade_answer;
 /// assert!(grade_answer(r"\frac{\sqrt8}{2}", r"\sqrt{2}"));
 /// assert!(!grade_answer("2/4", "1/2")); // unreduced
 /// ```

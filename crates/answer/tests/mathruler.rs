@@ -3,7 +3,7 @@
 //! Each line is `[given, ground truth, verdict]`. `mathruler_pairs` and `mathruler_generated` hold answers in the styles of
 //! Geometry3K, MMK12 and ViRL39K; `mathruler_malformed` holds random pieces of LaTeX, mostly broken.
 
-use reward::mathruler::grade_answer;
+use answer::mathruler::grade_answer;
 
 fn agreement(name: &str) -> (usize, Vec<String>) {
     let path = format!("{}/tests/fixtures/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));

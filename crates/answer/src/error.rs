@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// An error of the reward crate. A wrong answer is never an error: it is a score of 0.
+/// Why nothing was scored. A wrong answer is never an error: it is a score of 0.
 #[derive(Debug, Error)]
 pub enum RewardError {
     /// A configured value is outside what it may be.
@@ -15,6 +15,9 @@ pub enum RewardError {
         /// What to write instead.
         fix: &'static str,
     },
+    /// A reward that is a function failed.
+    #[error("reward function: {0}")]
+    Function(String),
     /// The reward command could not be started.
     #[error("reward.command: cannot start `{command}`: {source}; check that the program exists and may be executed")]
     CommandStart {
