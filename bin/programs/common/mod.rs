@@ -107,6 +107,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+pub use cli::{ranges, within};
+
 /// A program from its arguments to its exit code; see [`cli::program`].
 pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
     cli::program(|args| run(args).map_err(|Failure { code, message }| cli::Exit { code, message }))

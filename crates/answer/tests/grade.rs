@@ -321,3 +321,13 @@ fn an_audit_groups_disagreements() {
     assert!(text(&output.stderr).contains("1 responses without an answer"), "{}", text(&output.stderr));
     assert!(fails(2, &["--audit", &audit, "--grader", "math"], "").contains("cannot be used with"));
 }
+
+#[test]
+fn a_size_beyond_its_range_is_named() {
+    let output = run(&["--max-response-length", "1000000000000", "--overlong-buffer-length", "4"], b"");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    for word in ["--max-response-length", "1000000000000", "0..=1048576"] {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+}
