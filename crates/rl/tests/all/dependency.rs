@@ -11,7 +11,7 @@ use rl::config::{Source, resolve};
 use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, Pass, ScoreRequest, passes, score};
-use rl::policy::Policy;
+use rl::policy::Scoring;
 use rl::prompts::Item;
 use rl::recipe::Recipe;
 use rl::shaping::{PgpoConfig, Training, pgpo::token_weights};
