@@ -125,7 +125,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let outcome = optimizer.step(&mut policy, grads, lr, actor.optim.weight_decay, actor.max_grad_norm)?;
     println!("   gradient norm {:.4}, learning rate {lr}, applied {}", outcome.grad_norm, outcome.applied);
 
-    println!("7. What the step did: large advantages move the log-prob of their response up or down; small ones drown in the others");
+    println!("7. What the step did: log-probs follow large advantages; small ones drown in the rest");
     // The tower has learned: what it made of the pictures before is not what it makes of them now.
     images.clear();
     let request = ScoreRequest { temperature, entropy: false, focus: None, dependency: false, token_budget };
