@@ -9,8 +9,18 @@ use burn::tensor::Tensor;
 use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{DeviceError, Kernels, head, host};
 
-use crate::engine::{GroupRef, MicroBatch, ResponseScores, ScoreRequest};
+use crate::learn::{GroupRef, MicroBatch, ResponseScores, ScoreRequest};
 use crate::policy::{PackGroup, Policy};
+use crate::trajectory::Trajectory;
+
+/// Needs a forward of its own over the text, beside the scoring pass that [`super::old_log_probs`] makes.
+///
+/// A response whose prompt is nothing but its picture has no text-only prediction to compare with: NaN, as for a prompt
+/// without a picture, whose stream is not read.
+pub(super) fn store(trajectory: &mut Trajectory, scores: &mut ResponseScores) {
+    let none = || vec![f32::NAN; scores.log_probs.len()];
+    trajectory.streams.token_visual_dependency = Some(scores.token_visual_dependency.take().unwrap_or_else(none));
+}
 
 /// A prompt without its pictures, computed once for responses that come in parts.
 pub(crate) struct SharedText<B: Kernels, P: Policy<B>> {
