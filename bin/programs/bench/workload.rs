@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
 use data::Processor;
+use launch::end_tokens;
 use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
@@ -16,7 +17,6 @@ use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
 use rl::experience::{Experience, Group};
 use rl::focus;
 use rl::image_cache::ImageCache;
-use rl::launch::end_tokens;
 use rl::optimizer::AdamW;
 use rl::prompts::Item;
 use rl::rollout::{Job, RolloutConfig, generate, never_sampled};

@@ -9,7 +9,6 @@ pub mod error;
 pub mod experience;
 pub mod focus;
 pub mod image_cache;
-pub mod launch;
 pub mod loss;
 pub mod optimizer;
 pub mod perturb;

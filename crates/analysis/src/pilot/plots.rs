@@ -1,10 +1,11 @@
 //! Pictures of one summary, or of two models beside each other.
 
+use ::report::svg::axis::Axis;
+use ::report::svg::chart::{Chart, Mark, Series};
+
 use super::measure::Record;
 use super::summary::{LateEarly, Step, Summary, relative_seeing};
 use crate::stats::{Histogram, Interval};
-use crate::svg::axis::Axis;
-use crate::svg::chart::{Chart, Mark, Series};
 
 /// A model's name, its summary and its responses.
 pub struct Model<'a> {

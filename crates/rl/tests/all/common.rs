@@ -5,11 +5,11 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
+use launch::{toy_config, write_toy_folder};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::engine::{GroupRef, ResponseScores, ScoreRequest};
 use rl::image_cache::ImageCache;
-use rl::launch::{toy_config, write_toy_folder};
 use rl::policy::Policy;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;

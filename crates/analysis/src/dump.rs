@@ -10,8 +10,6 @@ use rl::rollout::Response;
 use safetensors::Dtype;
 use safetensors::tensor::{View, serialize};
 
-use crate::common::Failure;
-
 /// One pass over the prompt and what was generated.
 pub struct States<B: Backend> {
     /// `[M, d]`; none without a picture.
@@ -37,8 +35,8 @@ impl<B: Kernels> States<B> {
 ///
 /// # Errors
 /// A failing device.
-pub fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, Failure> {
-    Ok(host::floats(tensor).map_err(TrainError::from)?)
+fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, TrainError> {
+    Ok(host::floats(tensor)?)
 }
 
 /// One entry of the dump.
@@ -88,7 +86,7 @@ pub fn to_bytes<B: Kernels>(
     prompt: &Prompt,
     states: &States<B>,
     response: &Response,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, TrainError> {
     let config = &model.config;
     let (p, g, v, d) = (prompt.len(), response.ids.len(), config.text.vocab_size, config.text.hidden_size);
     let hidden = states.hidden.clone().slice([0..p, 0..d]);
@@ -115,5 +113,5 @@ pub fn to_bytes<B: Kernels>(
         entries.push(("visual_focus", Entry::floats(&[focus.len()], focus)));
     }
     serialize(entries.iter().map(|(name, entry)| (*name, entry)), None)
-        .map_err(|e| Failure::other(format!("--dump: {e}")))
+        .map_err(|e| TrainError::Input(format!("the dump: {e}")))
 }

@@ -1,7 +1,7 @@
 //! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest visual
 //! focus, and all generated tokens coloured by their focus.
 
-use super::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
+use crate::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
 use data::{ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
@@ -10,6 +10,7 @@ use image::{Rgb, RgbImage};
 pub const PANELS: usize = 4;
 
 /// One image of the prompt.
+#[derive(Debug)]
 pub struct Picture {
     /// Pixels after resizing.
     pub pixels: RgbImage,
@@ -41,6 +42,7 @@ impl Picture {
 }
 
 /// A token whose similarity to each image token is drawn.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
     /// Index among the generated tokens, from 0.
     pub token: usize,
@@ -49,6 +51,7 @@ pub struct Panel {
 }
 
 /// What is drawn.
+#[derive(Debug)]
 pub struct FocusMap<'a> {
     /// The prompt as it was given.
     pub prompt: &'a str,
