@@ -30,6 +30,9 @@ pub enum Command {
     Toy(Toy),
 }
 
+/// Toy rows that are looked at without having been asked for by number: some seconds.
+const MOST_DRAWN: usize = 100_000;
+
 #[derive(Args)]
 pub struct Sources {
     /// Files, folders, globs, path@split, toy:NAME?key=value.
@@ -82,6 +85,14 @@ impl Sources {
     pub fn open(&self, run: &KeyOptions) -> Result<(Arc<Dataset>, usize), DataError> {
         let dataset = Dataset::open(&self.specs(), &self.keys(run), self.image_dir.as_deref())?;
         let rows = self.limit.unwrap_or(usize::MAX).min(dataset.len());
+        let generated = dataset.sources().into_iter().filter(|(name, ..)| name.starts_with("toy:"));
+        if let (None, Some((name, rows, _))) = (self.limit, generated.max_by_key(|(_, rows, _)| *rows))
+            && rows > MOST_DRAWN
+        {
+            return Err(DataError::Prompt(format!(
+                "{name}: its {rows} rows would be drawn one by one, which takes long; say with --limit how many are looked at"
+            )));
+        }
         Ok((Arc::new(dataset), rows))
     }
 }

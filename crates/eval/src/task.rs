@@ -368,7 +368,7 @@ mod tests {
     fn a_picture_without_a_place_stands_in_front() {
         let tmp = tempfile::tempdir().unwrap();
         data::toy::write_processor_files(tmp.path()).unwrap();
-        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &Keys::default(), None).unwrap();
+        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &data::Keys::default(), None).unwrap();
         let picture = toy.get(0).unwrap().images[0].load().unwrap().into_owned();
         std::fs::write(tmp.path().join("a.png"), picture).unwrap();
         let query = "Question: Which?\nChoices:\n(A) 3\n(B) 5";
