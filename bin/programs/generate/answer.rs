@@ -64,7 +64,7 @@ impl Generate {
         let encoded = processor.encode(system, &content, &images)?;
         let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
         let pixels: Vec<f32> = encoded.images.into_iter().flat_map(|i| i.values).collect();
-        let prompt = Prompt::new(config, encoded.input_ids, pixels, grids)?;
+        let prompt = config.prompt(encoded.input_ids, pixels, grids)?;
         let most = config.text.max_position_embeddings;
         let first = prompt.next_position() as usize;
         if first.saturating_add(args.max_new_tokens) > most {

@@ -1,11 +1,12 @@
 //! Parquet: opened by its footer, read row by row.
 //!
-//! A small row group is decoded whole and kept (least recently used out, within the limit `parquet_cache_bytes`); of a large one
-//! only the pages with the wanted rows are read, by the file's page index or by one found at the first touch ([`super::pages`]). Only
-//! the columns that [`Keys`] names are ever touched.
+//! A small row group is decoded whole and kept (least recently used out, within the limit `parquet_cache_bytes`); of a
+//! large one only the pages with the wanted rows are read, by the file's page index or by one found at the first touch
+//! ([`super::pages`]). Only the columns that [`Keys`] names are ever touched.
 //!
-//! Texts and bytes are decoded to views: a value that a dictionary holds once and a thousand rows name is in memory once, so that the
-//! size of a group in memory follows from its size in the file, and the cache is charged with what it really holds.
+//! Texts and bytes are decoded to views: a value that a dictionary holds once and a thousand rows name is in memory
+//! once, so that the size of a group in memory follows from its size in the file, and the cache is charged with what it
+//! really holds.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -99,8 +100,8 @@ fn keep(number: u64, group: usize, bytes: u64, batch: Arc<RecordBatch>) {
     }
 }
 
-/// Types are those of the parquet schema: the copy of the writer's Arrow schema adds nothing that is needed here, and may be
-/// damaged or of an Arrow that this one does not know.
+/// Types are those of the parquet schema: the copy of the writer's Arrow schema adds nothing that is needed here, and
+/// may be damaged or of an Arrow that this one does not know.
 fn options() -> ArrowReaderOptions {
     ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }
