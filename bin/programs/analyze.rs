@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use analysis::pilot::{Pilot, Session, Subject};
+use analysis::pilot::{Pilot, PilotSession, Subject};
 use burn::tensor::DType;
 use clap::Parser;
 use model_qwen2vl::Kernels;
@@ -31,7 +31,7 @@ use crate::common::{
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
-struct Args {
+struct AnalyzeArgs {
     /// Model folder in the Hugging Face layout, the run folder of train (its newest checkpoint), or a checkpoint. A run's model is asked
     /// as it was trained: with the run's pixels, format prompt, system message, columns and grader, unless settings say otherwise.
     #[arg(long, value_name = "DIR")]
@@ -78,7 +78,7 @@ struct Args {
     overrides: Vec<String>,
 }
 
-impl Args {
+impl AnalyzeArgs {
     fn check(&self) -> Result<(), Failure> {
         for (value, option) in [
             (self.samples, "--samples"),
@@ -103,7 +103,7 @@ impl Args {
 }
 
 struct Analyze {
-    session: Session,
+    session: PilotSession,
     interrupt: Arc<AtomicBool>,
 }
 
@@ -115,7 +115,7 @@ impl OnBackend for Analyze {
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: AnalyzeArgs) -> Result<(), Failure> {
     args.check()?;
     let models = std::iter::once(&args.model).chain(&args.compare);
     let subjects = models.map(|path| Subject::open(path, &args.data, &args.overrides)).collect::<Result<_, _>>()?;
@@ -127,11 +127,11 @@ fn run(args: Args) -> Result<(), Failure> {
         max_batch_rows: args.max_batch_rows,
         maps: args.maps,
     };
-    let session = Session { pilot, data: args.data, out: args.out, subjects };
+    let session = PilotSession { pilot, data: args.data, out: args.out, subjects };
     Ok(on_backend(args.backend, args.dtype, Analyze { session, interrupt: interrupt_flag(None)? })??)
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: AnalyzeArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -16,15 +16,15 @@ use reward::{Reward, RewardConfig};
 
 use crate::audit::{AuditLog, Compared};
 use crate::common::{Failure, progress, write_out};
-use options::{Check, Cli, Command, Convert, Inspect, Pictures};
+use options::{Check, Convert, DataCli, DataCommand, Inspect, PictureStorage};
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|cli: Cli| match cli.command {
-        Command::Inspect(args) => run_inspect(&args),
-        Command::Check(args) => run_check(&args),
-        Command::Convert(args) => run_convert(&args),
-        Command::Toy(args) => {
+    crate::common::program(|cli: DataCli| match cli.command {
+        DataCommand::Inspect(args) => run_inspect(&args),
+        DataCommand::Check(args) => run_check(&args),
+        DataCommand::Convert(args) => run_convert(&args),
+        DataCommand::Toy(args) => {
             let spec = args.task.strip_prefix("toy:").unwrap_or(&args.task);
             let dataset = Dataset::open(&[format!("toy:{spec}").into()], &Keys::default(), None)?;
             write(dataset, usize::MAX, &args.output, JsonImages::Files)
@@ -117,8 +117,8 @@ fn run_convert(args: &Convert) -> Result<ExitCode, Failure> {
         return Err(DataError::File { path: args.output.clone(), reason: reason.into() }.into());
     }
     let images = match args.pictures {
-        None | Some(Pictures::Files) => JsonImages::Files,
-        Some(Pictures::Base64) => JsonImages::Base64,
+        None | Some(PictureStorage::Files) => JsonImages::Files,
+        Some(PictureStorage::Base64) => JsonImages::Base64,
     };
     let sources = &args.sources;
     let keys = sources.keys(&KeyOptions::default());

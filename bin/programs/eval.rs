@@ -11,12 +11,12 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::DType;
 use clap::Parser;
 use eval::predictions::grade_into;
-use eval::session::{EvalWatcher, Session};
+use eval::session::{EvalWatcher, Evaluation};
 use eval::{EvalError, Record, report};
 use model_qwen2vl::Kernels;
 
 use crate::audit::{AuditLog, Compared};
-use crate::common::progress::Progress;
+use crate::common::progress::RowProgress;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
 use options::Options;
 use plan::Plan;
@@ -38,7 +38,7 @@ Benchmarks: mathvista, mathverse, wemath, mmk12, geomath, geometry3k, logicvista
 mathverse-testmini, mathvision, dynamath, custom:NAME. docs/evaluation.md has their prompts, answer rules and groups.
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
-struct Args {
+struct EvalArgs {
     /// Options in a TOML file, under the same names with underscores; benchmarks = ["NAME=PATH"] or [[benchmarks]] tables.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -53,7 +53,7 @@ impl From<EvalError> for Failure {
 }
 
 struct Evaluate {
-    session: Session,
+    session: Evaluation,
     audit: Option<PathBuf>,
     interrupt: Arc<AtomicBool>,
 }
@@ -61,13 +61,13 @@ struct Evaluate {
 /// Shows how far each benchmark is, and keeps what is audited.
 #[derive(Default)]
 struct Watched {
-    progress: Option<Progress>,
+    progress: Option<RowProgress>,
     audited: Option<Vec<Record>>,
 }
 
 impl EvalWatcher for Watched {
     fn begin(&mut self, name: &str, rows: usize) {
-        self.progress = Some(Progress::new(name, rows));
+        self.progress = Some(RowProgress::new(name, rows));
     }
     fn at(&mut self, rows: usize) {
         self.progress.iter_mut().for_each(|progress| progress.at(rows));
@@ -102,7 +102,7 @@ fn audit<'r>(path: Option<&Path>, records: impl IntoIterator<Item = &'r Record>)
     print(&format!("\n{}", log.finish().map_err(failed)?))
 }
 
-fn options(args: Args) -> Result<Options, Failure> {
+fn options(args: EvalArgs) -> Result<Options, Failure> {
     let Some(path) = args.config else { return Ok(args.options) };
     let fail = |reason: String| Failure::input(format!("--config {}: {reason}", path.display()));
     let text = guard::file::read_text(&path, guard::limits().config_bytes)
@@ -111,7 +111,7 @@ fn options(args: Args) -> Result<Options, Failure> {
     Ok(args.options.over(file))
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: EvalArgs) -> Result<(), Failure> {
     match options(args)?.plan()? {
         Plan::Grade { from, out, audit: to_audit, grading } => {
             let (results, records) = grade_into(&from, out.as_deref(), &grading)?;
@@ -120,7 +120,7 @@ fn run(args: Args) -> Result<(), Failure> {
         }
         Plan::Answer(plan) => {
             let (backend, dtype) = (plan.backend, plan.dtype);
-            let session = Session::open(plan.asking)?;
+            let session = Evaluation::open(plan.asking)?;
             on_backend(backend, dtype, Evaluate { session, audit: plan.audit, interrupt: interrupt_flag(None)? })?
         }
     }
@@ -128,5 +128,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: EvalArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

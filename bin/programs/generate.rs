@@ -25,7 +25,7 @@ use answer::Generate;
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
-struct Args {
+struct GenerateArgs {
     /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A run's model is
     /// asked as it was trained: with the run's pixels, format prompt and system message, unless others are given.
     #[arg(long, value_name = "DIR")]
@@ -86,7 +86,7 @@ struct Args {
     focus_map: Option<PathBuf>,
 }
 
-impl Args {
+impl GenerateArgs {
     /// What can be said against the arguments without opening a file.
     fn check(&self) -> Result<(), Failure> {
         let fail = |text: String| Err(Failure::input(text));
@@ -120,7 +120,7 @@ impl Args {
     }
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: GenerateArgs) -> Result<(), Failure> {
     let (backend, dtype) = (args.backend, args.dtype);
     let job = Generate::new(args)?;
     let unfinished = job.unfinished();
@@ -136,5 +136,5 @@ fn run(args: Args) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: GenerateArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -19,7 +19,7 @@ pub fn bar(rows: usize) -> ProgressBar {
 }
 
 /// Rows done: a moving line on a terminal, now and then a line otherwise.
-pub struct Progress {
+pub struct RowProgress {
     bar: Option<ProgressBar>,
     name: String,
     rows: usize,
@@ -29,7 +29,7 @@ pub struct Progress {
 /// Without a terminal, this often.
 const QUIET: Duration = Duration::from_secs(30);
 
-impl Progress {
+impl RowProgress {
     /// Of `rows` rows of what is called `name`.
     pub fn new(name: &str, rows: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
@@ -53,7 +53,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for RowProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -13,13 +13,13 @@ use crate::common::{ranges, within};
 /// A SOURCE is a .parquet, .jsonl or .json file, a folder, a glob, any of these with @split, or toy:NAME?key=value.
 #[derive(Parser)]
 #[command(version)]
-pub struct Cli {
+pub struct DataCli {
     #[command(subcommand)]
-    pub command: Command,
+    pub command: DataCommand,
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub enum DataCommand {
     /// Print columns, lengths, picture sizes, and the rows that would be set aside. Decodes no picture.
     Inspect(Inspect),
     /// Decode every picture, count placeholders, and grade every answer against itself. Exit code 1 if a row fails.
@@ -140,7 +140,7 @@ pub struct Check {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Pictures {
+pub enum PictureStorage {
     /// Files in a folder beside the JSON lines file.
     Files,
     /// Base64 in the rows.
@@ -156,7 +156,7 @@ pub struct Convert {
     pub output: PathBuf,
     /// Where a .jsonl file keeps its pictures: files by default. A .parquet file always holds them itself.
     #[arg(long, value_enum)]
-    pub pictures: Option<Pictures>,
+    pub pictures: Option<PictureStorage>,
 }
 
 #[derive(Args)]

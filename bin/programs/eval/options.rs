@@ -24,7 +24,7 @@ pub struct Options {
     pub benchmark: Vec<String>,
     /// The same in a file, as text or as a table.
     #[arg(skip)]
-    pub benchmarks: Vec<Entry>,
+    pub benchmarks: Vec<BenchmarkEntry>,
     /// Grade answers that were made elsewhere (JSON lines); no model is needed.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
@@ -115,17 +115,17 @@ pub struct Options {
 
 /// A benchmark in a configuration file.
 #[derive(Debug, Clone)]
-pub enum Entry {
+pub enum BenchmarkEntry {
     /// `"geo3k=FILE"`.
     Short(String),
     /// With settings of its own.
-    Table(Box<Table>),
+    Table(Box<BenchmarkTable>),
 }
 
 /// The long form: what differs from the options of the run.
 #[derive(Deserialize, Debug, Clone)]
 #[serde(deny_unknown_fields)]
-pub struct Table {
+pub struct BenchmarkTable {
     pub(super) name: String,
     pub(super) path: String,
     pub(super) prompt_key: Option<String>,
@@ -142,22 +142,23 @@ pub struct Table {
 }
 
 /// Not untagged: that would forget which key of a table is wrong.
-impl<'de> Deserialize<'de> for Entry {
+impl<'de> Deserialize<'de> for BenchmarkEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
         impl<'de> Visitor<'de> for Either {
-            type Value = Entry;
+            type Value = BenchmarkEntry;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
                 f.write_str("\"NAME=PATH\", or a table with `name` and `path`")
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Entry, E> {
-                Ok(Entry::Short(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<BenchmarkEntry, E> {
+                Ok(BenchmarkEntry::Short(text.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
-                Table::deserialize(MapAccessDeserializer::new(map)).map(|table| Entry::Table(Box::new(table)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BenchmarkEntry, A::Error> {
+                BenchmarkTable::deserialize(MapAccessDeserializer::new(map))
+                    .map(|table| BenchmarkEntry::Table(Box::new(table)))
             }
         }
         deserializer.deserialize_any(Either)
@@ -227,7 +228,7 @@ impl Options {
     }
 }
 
-impl Entry {
+impl BenchmarkEntry {
     /// As on the command line.
     pub fn text(&self) -> String {
         match self {
@@ -237,7 +238,7 @@ impl Entry {
     }
 }
 
-impl Table {
+impl BenchmarkTable {
     /// The column names that were given.
     pub fn keys(&self) -> KeyOptions {
         KeyOptions {

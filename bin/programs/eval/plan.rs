@@ -10,13 +10,13 @@ use eval::{Benchmark, Extract, Rule};
 use launch::PictureOptions;
 use rl::sampler::Sampling;
 
-use super::options::{Entry, Options, Table, each_field};
+use super::options::{BenchmarkEntry, BenchmarkTable, Options, each_field};
 use crate::common::{Failure, check_temperature, check_top_p, parse_backend, parse_dtype, ranges};
 
 /// What is to be done.
 pub enum Plan {
     /// A model answers benchmarks.
-    Answer(Box<Answer>),
+    Answer(Box<AnswerPlan>),
     /// Answers made elsewhere are graded.
     Grade {
         /// The file.
@@ -31,7 +31,7 @@ pub enum Plan {
 }
 
 /// A model answers benchmarks.
-pub struct Answer {
+pub struct AnswerPlan {
     /// What is asked of which model.
     pub asking: Asking,
     /// Where disagreements of the graders go.
@@ -68,7 +68,7 @@ impl Options {
             )));
         }
         let names: Vec<String> =
-            self.benchmark.iter().cloned().chain(self.benchmarks.iter().map(Entry::text)).collect();
+            self.benchmark.iter().cloned().chain(self.benchmarks.iter().map(BenchmarkEntry::text)).collect();
         let benchmark = match names.as_slice() {
             [] => None,
             [name] if name.contains('=') => {
@@ -91,7 +91,7 @@ impl Options {
         Ok(Plan::Grade { from, out: self.out, audit: self.audit, grading })
     }
 
-    fn answer(self) -> Result<Answer, Failure> {
+    fn answer(self) -> Result<AnswerPlan, Failure> {
         let Some(model) = self.model.clone() else {
             return Err(Failure::input(
                 "--model is missing; name a model folder, or grade answers made elsewhere with --from",
@@ -121,7 +121,7 @@ impl Options {
             exif_orientation: self.exif_orientation,
         };
         let max_prompt_length = self.max_prompt_length;
-        Ok(Answer {
+        Ok(AnswerPlan {
             asking: Asking { model, out, tasks, answering, max_prompt_length, pictures },
             audit: self.audit.clone(),
             backend: parse_backend(self.backend.as_deref().unwrap_or("auto")).map_err(Failure::input)?,
@@ -187,21 +187,21 @@ impl Options {
         }
         for entry in &self.benchmarks {
             tasks.push(match entry {
-                Entry::Short(text) => self.complete(TaskSpec::parse(text)?, None)?,
-                Entry::Table(table) => self.complete(TaskSpec::new(&table.name, &table.path)?, Some(table))?,
+                BenchmarkEntry::Short(text) => self.complete(TaskSpec::parse(text)?, None)?,
+                BenchmarkEntry::Table(table) => self.complete(TaskSpec::new(&table.name, &table.path)?, Some(table))?,
             });
         }
         Ok(tasks)
     }
 
     /// Fills in what the run or the benchmark's own table says.
-    fn complete(&self, mut task: TaskSpec, table: Option<&Table>) -> Result<TaskSpec, Failure> {
+    fn complete(&self, mut task: TaskSpec, table: Option<&BenchmarkTable>) -> Result<TaskSpec, Failure> {
         macro_rules! pick {
             ($field:ident) => {
                 table.and_then(|t| t.$field.clone()).or_else(|| self.$field.clone())
             };
         }
-        task.keys = table.map(Table::keys).unwrap_or_default().or(&self.keys());
+        task.keys = table.map(BenchmarkTable::keys).unwrap_or_default().or(&self.keys());
         task.image_dir = pick!(image_dir);
         task.format_prompt = pick!(format_prompt).or(task.format_prompt);
         task.system_prompt = pick!(system_prompt);

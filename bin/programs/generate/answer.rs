@@ -17,12 +17,12 @@ use rl::image_cache::ImageCache;
 use rl::rollout::{Job, Response, RolloutConfig, RolloutError, generate};
 use rl::sampler::Sampling;
 
-use super::Args;
-use crate::common::output::Output;
+use super::GenerateArgs;
+use crate::common::output::OutputFile;
 use crate::common::{Failure, OnBackend};
 
 /// The user's message: pictures first, or where the prompt says; inside the format prompt.
-fn content(args: &Args, format_prompt: &str) -> Result<Vec<Content>, Failure> {
+fn content(args: &GenerateArgs, format_prompt: &str) -> Result<Vec<Content>, Failure> {
     let mut question = args.prompt.clone();
     if !names_pictures(&question) {
         question.insert_str(0, &IMAGE_PLACEHOLDER.repeat(args.image.len()));
@@ -39,12 +39,12 @@ fn content(args: &Args, format_prompt: &str) -> Result<Vec<Content>, Failure> {
 
 /// Everything that is settled before the weights are read.
 pub struct Generate {
-    args: Args,
+    args: GenerateArgs,
     folder: ModelFolder,
     processor: Processor,
     prompt: Prompt,
-    dump: Option<Output>,
-    focus_map: Option<Output>,
+    dump: Option<OutputFile>,
+    focus_map: Option<OutputFile>,
 }
 
 impl Generate {
@@ -52,7 +52,7 @@ impl Generate {
     ///
     /// # Errors
     /// Whatever of it cannot be used.
-    pub fn new(args: Args) -> Result<Self, Failure> {
+    pub fn new(args: GenerateArgs) -> Result<Self, Failure> {
         args.check()?;
         let folder = ModelFolder::open(&args.model)?;
         let processor = folder.processor(args.pictures())?;
@@ -74,7 +74,7 @@ impl Generate {
                 args.max_new_tokens
             )));
         }
-        let open = |option, path: &Option<PathBuf>| path.as_deref().map(|p| Output::open(option, p)).transpose();
+        let open = |option, path: &Option<PathBuf>| path.as_deref().map(|p| OutputFile::open(option, p)).transpose();
         let (dump, focus_map) = (open("--dump", &args.dump)?, open("--focus-map", &args.focus_map)?);
         if let (Some(a), Some(b)) = (&dump, &focus_map)
             && a.path == b.path
@@ -110,8 +110,8 @@ impl Generate {
         let mut show = |text: Result<String, data::DataError>| {
             let shown = text.map_err(Failure::from).and_then(|text| print(&text));
             match shown {
-                Ok(Reader::Listening) => {}
-                Ok(Reader::Gone) => stop.store(!wants_files, Ordering::Relaxed),
+                Ok(Listener::Listening) => {}
+                Ok(Listener::Gone) => stop.store(!wants_files, Ordering::Relaxed),
                 Err(error) => {
                     failure.get_or_insert(error);
                     stop.store(true, Ordering::Relaxed);
@@ -132,16 +132,16 @@ impl Generate {
 }
 
 /// Whether somebody still reads standard output.
-enum Reader {
+enum Listener {
     Listening,
     Gone,
 }
 
-fn print(text: &str) -> Result<Reader, Failure> {
+fn print(text: &str) -> Result<Listener, Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Ok(()) => Ok(Reader::Listening),
-        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Ok(()) => Ok(Listener::Listening),
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(Listener::Gone),
         Err(e) => Err(Failure::other(format!("standard output: {e}"))),
     }
 }

@@ -40,13 +40,13 @@ fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, TrainError> {
 }
 
 /// One entry of the dump.
-struct Entry {
+struct DumpEntry {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-impl Entry {
+impl DumpEntry {
     fn floats(shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
@@ -57,7 +57,7 @@ impl Entry {
     }
 }
 
-impl View for &Entry {
+impl View for &DumpEntry {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -98,19 +98,19 @@ pub fn to_bytes<B: Kernels>(
     let embeds = states.image_embeds.clone().map_or(Ok(vec![]), values)?;
     let (patch, grids) = (config.vision.patch_dim(), &prompt.image_grid_thw);
     let mut entries = vec![
-        ("input_ids", Entry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id)))),
-        ("position_ids", Entry::ints(&[3, p], prompt.position_ids.iter().flatten().copied())),
-        ("pixel_values", Entry::floats(&[prompt.pixel_values.len() / patch, patch], &prompt.pixel_values)),
-        ("image_grid_thw", Entry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64))),
-        ("image_embeds", Entry::floats(&[embeds.len() / d, d], &embeds)),
-        ("hidden_last", Entry::floats(&[p, d], &values(hidden)?)),
-        ("logits", Entry::floats(&[p, v], &logits)),
-        ("generated_ids", Entry::ints(&[g], response.ids.iter().map(|&id| i64::from(id)))),
-        ("generated_logprobs", Entry::floats(&[g], &response.log_probs)),
+        ("input_ids", DumpEntry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id)))),
+        ("position_ids", DumpEntry::ints(&[3, p], prompt.position_ids.iter().flatten().copied())),
+        ("pixel_values", DumpEntry::floats(&[prompt.pixel_values.len() / patch, patch], &prompt.pixel_values)),
+        ("image_grid_thw", DumpEntry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64))),
+        ("image_embeds", DumpEntry::floats(&[embeds.len() / d, d], &embeds)),
+        ("hidden_last", DumpEntry::floats(&[p, d], &values(hidden)?)),
+        ("logits", DumpEntry::floats(&[p, v], &logits)),
+        ("generated_ids", DumpEntry::ints(&[g], response.ids.iter().map(|&id| i64::from(id)))),
+        ("generated_logprobs", DumpEntry::floats(&[g], &response.log_probs)),
     ];
     if !grids.is_empty() {
         let focus = response.visual_focus.as_deref().unwrap_or_default();
-        entries.push(("visual_focus", Entry::floats(&[focus.len()], focus)));
+        entries.push(("visual_focus", DumpEntry::floats(&[focus.len()], focus)));
     }
     serialize(entries.iter().map(|(name, entry)| (*name, entry)), None)
         .map_err(|e| TrainError::Input(format!("the dump: {e}")))

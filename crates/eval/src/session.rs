@@ -46,7 +46,7 @@ pub trait EvalWatcher {
 
 /// Everything that is settled before the weights are read.
 #[derive(Debug)]
-pub struct Session {
+pub struct Evaluation {
     asking: Asking,
     folder: ModelFolder,
     processor: Arc<Processor>,
@@ -55,7 +55,7 @@ pub struct Session {
     fingerprint: String,
 }
 
-impl Session {
+impl Evaluation {
     /// Opens the model, the benchmarks and the output folder. A model is asked as it was trained, where the specs say nothing else.
     ///
     /// # Errors

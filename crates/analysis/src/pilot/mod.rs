@@ -16,5 +16,5 @@ pub mod session;
 pub mod summary;
 
 pub use measure::{Measured, Pilot, Record};
-pub use session::{Session, Subject};
+pub use session::{PilotSession, Subject};
 pub use summary::Summary;

@@ -109,7 +109,7 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 
 /// What is measured, and where it is written.
 #[derive(Debug)]
-pub struct Session {
+pub struct PilotSession {
     /// How the models are asked.
     pub pilot: Pilot,
     /// What `--data` named.
@@ -120,7 +120,7 @@ pub struct Session {
     pub subjects: Vec<Subject>,
 }
 
-impl Session {
+impl PilotSession {
     /// Measures the models and writes `responses.jsonl`, `analysis.json`, plots and heat maps; `tell` gets the table of each model,
     /// `note` lines about how it goes.
     ///
@@ -155,8 +155,8 @@ impl Session {
             records.push(found);
         }
         let models = self.subjects.iter().zip(summaries.iter().zip(&records));
-        let models: Vec<plots::Model> =
-            models.map(|(s, (summary, records))| plots::Model { name: &s.name, summary, records }).collect();
+        let models: Vec<plots::PlottedModel> =
+            models.map(|(s, (summary, records))| plots::PlottedModel { name: &s.name, summary, records }).collect();
         for (name, svg) in plots::all(&models) {
             write(&self.out.join(format!("{name}.svg")), svg.as_bytes())?;
         }
