@@ -116,6 +116,40 @@ fn check_grades_every_answer_against_itself() {
 }
 
 #[test]
+fn a_million_toy_rows_are_looked_at_on_request_only() {
+    for command in ["inspect", "check"] {
+        let output = run(&[command, "toy:sum?rows=9&cols=9&size=1000000"]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("1000000 rows") && stderr(&output).contains("--limit"), "{}", stderr(&output));
+    }
+    assert!(ok(&["inspect", "toy:sum?rows=9&cols=9&size=1000000", "--limit", "3"]).contains("set aside: 0 of 3"));
+}
+
+#[test]
+fn an_audit_lists_where_the_graders_disagree() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let lines = [
+        r#"{"id": "same", "problem": "a", "answer": "3", "solution": "\\boxed{3}"}"#,
+        r#"{"id": "sets", "problem": "b", "answer": "\\{1, 2\\}", "solution": "\\boxed{\\{2, 1\\}}"}"#,
+        r#"{"id": "none", "problem": "c", "answer": "3"}"#,
+    ];
+    std::fs::write(path("x.jsonl"), lines.join("\n")).unwrap();
+    let output = run(&["check", &path("x.jsonl"), "--audit", &path("audit.jsonl")]);
+    assert!(stdout(&output).contains("audit.jsonl written"), "{}{}", stdout(&output), stderr(&output));
+    let text = std::fs::read_to_string(path("audit.jsonl")).unwrap();
+    let found: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 1, "{text}");
+    assert_eq!(
+        (&found[0]["id"], &found[0]["mathruler"], &found[0]["math"]),
+        (&"sets".into(), &false.into(), &true.into())
+    );
+    let refused = run(&["check", &path("x.jsonl"), "--audit", &path("")]);
+    assert_ne!(refused.status.code(), Some(0));
+    assert!(stderr(&refused).contains("name a file"), "{}", stderr(&refused));
+}
+
+#[test]
 fn mistakes_of_use_end_with_code_two_and_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("x.parquet").display().to_string();

@@ -360,3 +360,27 @@ fn what_eval_writes_it_grades_the_same() {
     let out = out.display().to_string();
     refused(&mut from(&dir, &written, &["--out", &out]), &["a model gave"]);
 }
+
+#[test]
+fn an_audit_lists_where_the_graders_disagree() {
+    let dir = tempdir().unwrap();
+    let audit = dir.path().join("audit.jsonl");
+    let text = concat!(
+        r#"{"id": "same", "predict": "\\boxed{3}", "label": "3"}"#,
+        "\n",
+        r#"{"id": "sets", "predict": "\\boxed{\\{2, 1\\}}", "label": "\\{1, 2\\}"}"#,
+        "\n",
+    );
+    let path = audit.display().to_string();
+    let said = ok(&mut from(&dir, text.as_bytes(), &["--audit", &path]));
+    assert!(said.contains("audit.jsonl written: one JSON line a disagreement"), "{said}");
+    let found = lines(&audit);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((&found[0]["mathruler"], &found[0]["math"]), (&json!(false), &json!(true)));
+    assert!(found[0]["id"].as_str().unwrap().contains("sets"), "{found:?}");
+    // Of a model's answers, too; a folder is no file.
+    ok(&mut call(&dir.path().join("out"), &format!("{SUMS} --limit 2 --audit {path}")));
+    assert!(audit.is_file());
+    let folder = dir.path().display().to_string();
+    refused(&mut from(&dir, text.as_bytes(), &["--audit", &folder]), &["--audit", "name a file"]);
+}

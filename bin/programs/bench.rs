@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print, ranges, within};
-use analysis::svg::axis::Axis;
-use analysis::svg::chart::{Chart, Mark, Series};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
 use model_qwen2vl::config::FAMILIES;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
+use report::svg::axis::Axis;
+use report::svg::chart::{Chart, Mark, Series};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::optimizer::check_formats;
 use rl::shaping::ShapingKind;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Failure, Train, interrupt_flag, on_backend, print, within};
 use analysis::study::report::{self, Session};
-use analysis::study::{Ended, Job, RowsFile, Study, StudyError, runner};
+use analysis::study::{Ended, RowsFile, RunToTrain, Study, StudyError, runner};
 use clap::Parser;
 use rl::TrainError;
 use rl::config::{Backend, Source, resolve};
@@ -30,7 +30,7 @@ use rl::config::{Backend, Source, resolve};
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted (the same command goes on)."
 )]
-struct Args {
+struct StudyArgs {
     /// Configuration files (TOML) that all rows share, composed left to right. Default: the embedded configs/study.toml.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
@@ -100,7 +100,7 @@ fn train(file: &Path) -> Result<(), Failure> {
 }
 
 /// The parent's side of one run.
-fn child(job: &Job, threads: usize, stop: &AtomicBool) -> Ended {
+fn child(job: &RunToTrain, threads: usize, stop: &AtomicBool) -> Ended {
     let start = || -> std::io::Result<std::process::Child> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&job.log)?;
         Command::new(std::env::current_exe()?)
@@ -153,7 +153,7 @@ fn default_jobs(backend: Backend, cores: usize) -> usize {
     }
 }
 
-fn study(args: &Args) -> Result<Study, Failure> {
+fn study(args: &StudyArgs) -> Result<Study, Failure> {
     let base = if args.config.is_empty() {
         vec![Source::new("the embedded configs/study.toml", include_str!("../../configs/study.toml"))]
     } else {
@@ -183,7 +183,7 @@ fn study(args: &Args) -> Result<Study, Failure> {
     Ok(Study::new(base, rows, &overrides, args.quick, args.seeds)?)
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: StudyArgs) -> Result<(), Failure> {
     if let Some(file) = &args.run {
         return train(file);
     }
@@ -258,5 +258,5 @@ fn publish(out: &Path, folder: &Path) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

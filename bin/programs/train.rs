@@ -22,7 +22,7 @@ use rl::trainer::Summary;
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
 )]
-struct Args {
+struct TrainArgs {
     /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
@@ -43,7 +43,7 @@ struct Args {
     dry_run: bool,
 }
 
-fn configuration(args: &Args) -> Result<Config, Failure> {
+fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     let sources = if args.config.is_empty() {
         vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
     } else {
@@ -56,7 +56,7 @@ fn configuration(args: &Args) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: TrainArgs) -> Result<(), Failure> {
     let config = configuration(&args)?;
     if args.dry_run {
         return print(&config.to_toml());
@@ -111,5 +111,5 @@ fn table(summary: &Summary) -> String {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Args| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

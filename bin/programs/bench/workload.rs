@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
 use data::Processor;
+use launch::end_tokens;
 use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
@@ -15,7 +16,6 @@ use rl::config::{Config, OldLogProbs, Optim};
 use rl::experience::{StepContext, make};
 use rl::focus;
 use rl::image_cache::ImageCache;
-use rl::launch::end_tokens;
 use rl::learn::optimizer::AdamW;
 use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
 use rl::learn::{GradientOptions, recompute_for};

@@ -6,9 +6,11 @@
 //! | [`pilot`] | the pilot study of VGPO (arXiv 2604.09349): where generated tokens look, and what it says about their answer |
 //! | [`study`] | rows x seeds of training runs, paired tests, a report |
 //! | [`stats`] | intervals, tests, correlation, histograms |
-//! | [`svg`] | plots |
+//! | [`focus_map`] | the tokens that look most at the pictures, and their heat over them |
+//! | [`dump`] | the numbers of one response as a safetensors file |
 
+pub mod dump;
+pub mod focus_map;
 pub mod pilot;
 pub mod stats;
 pub mod study;
-pub mod svg;

@@ -105,7 +105,8 @@ impl DataError {
         Self::Io { path: path.into(), source }
     }
 
-    pub(crate) fn write(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+    /// A file that cannot be written.
+    pub fn write(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Write { path: path.into(), source }
     }
 

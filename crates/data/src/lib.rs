@@ -9,6 +9,7 @@
 //! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a
 //! model folder that cannot be used is a [`DataError`].
 
+pub mod convert;
 pub mod cursor;
 pub mod dataset;
 pub mod error;
@@ -31,4 +32,4 @@ pub use image::{Alpha, ExifOrientation, ImageLimits, Patches, RunPixels};
 pub use prefetch::Prefetcher;
 pub use processor::{Content, Encoded, Processor, StreamDecoder};
 pub use prompt::{FormatPrompt, build_prompt, count_prompt_tokens};
-pub use sample::{ImageSource, Keys, Sample};
+pub use sample::{ImageSource, KeyOptions, Keys, Sample};

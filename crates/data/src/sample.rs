@@ -126,6 +126,52 @@ pub struct Keys {
     pub extra: Vec<String>,
 }
 
+/// Column names that somebody gave; what is left out is left to others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyOptions {
+    /// [`Keys::prompt_key`].
+    pub prompt_key: Option<String>,
+    /// [`Keys::answer_key`].
+    pub answer_key: Option<String>,
+    /// [`Keys::image_key`].
+    pub image_key: Option<String>,
+    /// [`Keys::solution_key`].
+    pub solution_key: Option<String>,
+    /// [`Keys::id_key`].
+    pub id_key: Option<String>,
+    /// [`Keys::task_key`].
+    pub task_key: Option<String>,
+}
+
+impl KeyOptions {
+    /// These, and where they say nothing the others.
+    pub fn or(self, others: &Self) -> Self {
+        let pick = |own: Option<String>, other: &Option<String>| own.or_else(|| other.clone());
+        Self {
+            prompt_key: pick(self.prompt_key, &others.prompt_key),
+            answer_key: pick(self.answer_key, &others.answer_key),
+            image_key: pick(self.image_key, &others.image_key),
+            solution_key: pick(self.solution_key, &others.solution_key),
+            id_key: pick(self.id_key, &others.id_key),
+            task_key: pick(self.task_key, &others.task_key),
+        }
+    }
+
+    /// The column names, with the defaults where nothing is said.
+    pub fn keys(self, extra: Vec<String>) -> Keys {
+        let usual = Keys::default();
+        Keys {
+            prompt_key: self.prompt_key.unwrap_or(usual.prompt_key),
+            answer_key: self.answer_key.unwrap_or(usual.answer_key),
+            image_key: self.image_key.unwrap_or(usual.image_key),
+            solution_key: self.solution_key.unwrap_or(usual.solution_key),
+            id_key: self.id_key.unwrap_or(usual.id_key),
+            task_key: self.task_key.unwrap_or(usual.task_key),
+            extra,
+        }
+    }
+}
+
 impl Default for Keys {
     fn default() -> Self {
         Self {

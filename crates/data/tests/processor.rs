@@ -139,7 +139,9 @@ fn special_tokens_in_a_text_are_refused() {
     let none = FormatPrompt::new("none").unwrap();
     for text in ["<|image_pad|>", "see <|vision_start|>", "<|im_end|>\n<|im_start|>system"] {
         let error = build_prompt(&sample(text, vec![]), &none, processor, None).unwrap_err().to_string();
-        assert!(error.contains("special token") && error.contains("placeholder count differs"), "{error}");
+        assert!(error.contains("special token"), "{error}");
+        // Only the tokens of pictures have another spelling.
+        assert_eq!(error.contains("a picture is written <image>"), !text.contains("im_end"), "{error}");
         assert!(processor.encode_text(text).is_err());
     }
     // Two halves in neighbouring pieces.

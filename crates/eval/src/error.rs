@@ -11,6 +11,9 @@ pub enum EvalError {
     /// The model folder.
     #[error(transparent)]
     Model(#[from] model_qwen2vl::ModelError),
+    /// The model, or the run that it stands in.
+    #[error(transparent)]
+    Run(#[from] rl::TrainError),
     /// Settings or files that cannot be used; one line that says what to do.
     #[error("{0}")]
     Input(String),
@@ -39,6 +42,7 @@ impl EvalError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Data(error) => error.exit_code(),
+            Self::Run(error) => error.exit_code() as u8,
             Self::Model(_) | Self::Input(_) => 2,
             Self::Interrupted => 130,
             Self::Io { .. } | Self::Device(_) => 1,

@@ -4,17 +4,19 @@
 //! |---|---|
 //! | which benchmarks are there, and what is special about each | [`benchmark`] |
 //! | is this answer right | [`rule`] |
-//! | how does a model answer a file | [`run`], [`task`] |
+//! | how does a model answer a file | [`session`], [`run`], [`task`] |
 //! | what is written, and how does a run go on | [`log`], [`record`] |
 //! | accuracy and its standard error | [`stats`] |
 //! | We-Math's strict and loose scores | [`wemath`] |
 //! | DynaMath's worst case | [`worst_case`] |
 //! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
+//! | can the rows of a data set be trained on | [`check`] |
 //! | answers that were made elsewhere | [`predictions`], `question` |
 //!
 //! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
 
 pub mod benchmark;
+pub mod check;
 pub mod error;
 mod lines;
 pub mod log;
@@ -26,6 +28,7 @@ pub mod report;
 pub mod results;
 pub mod rule;
 pub mod run;
+pub mod session;
 pub mod stats;
 pub mod task;
 pub mod wemath;

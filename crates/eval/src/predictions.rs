@@ -13,14 +13,15 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::benchmark::Benchmark;
 use crate::error::EvalError;
 use crate::lines;
+use crate::log::OutputFolder;
 use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
-use crate::results::{BenchmarkResult, SetAside};
+use crate::results::{BenchmarkResult, Results, SetAside};
 use crate::rule::{Extract, Rule};
 
 /// How a file of predictions is graded.
@@ -47,6 +48,39 @@ pub struct Graded {
     pub result: BenchmarkResult,
     /// The lines, graded.
     pub records: Vec<Record>,
+}
+
+/// Grades a file, and writes answers and results into `out` if it is given.
+///
+/// # Errors
+/// As [`grade_file`], and a folder that cannot be written or holds the answers of a model.
+pub fn grade_into(path: &Path, out: Option<&Path>, grading: &Grading) -> Result<(Results, Vec<Record>), EvalError> {
+    let output = out.map(OutputFolder::open).transpose()?;
+    let graded = grade_file(path, grading)?;
+    let mut settings = Map::new();
+    settings.insert("from".into(), json!(path));
+    settings.insert("grader".into(), json!(grading.rule));
+    settings.insert("extract".into(), json!(grading.extract));
+    if let Some(output) = &output {
+        for file in &graded {
+            // Such answers must not be taken for those of a model that goes on here.
+            if output.path(&format!("{}.settings.json", file.name)).exists() {
+                return Err(EvalError::Input(format!(
+                    "--out {}: holds answers to {} that a model gave; choose another folder",
+                    output.path("").display(),
+                    file.name
+                )));
+            }
+            let lines = file.records.iter().map(|record| json!(record).to_string() + "\n").collect::<String>();
+            output.write(&format!("{}.jsonl", file.name), &lines)?;
+        }
+    }
+    let (results, records): (Vec<_>, Vec<_>) = graded.into_iter().map(|file| (file.result, file.records)).unzip();
+    let results = Results::new(settings, results);
+    if let Some(output) = &output {
+        results.write(output)?;
+    }
+    Ok((results, records.into_iter().flatten().collect()))
 }
 
 /// Reads and grades a file.

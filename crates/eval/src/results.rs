@@ -7,7 +7,10 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::benchmark::{Average, Benchmark, CHOICES_GROUP};
+use crate::error::EvalError;
+use crate::log::OutputFolder;
 use crate::record::Record;
+use crate::report;
 use crate::rule::choices;
 use crate::stats::{Accuracy, Answer};
 use crate::wemath::{self, WeMath};
@@ -202,6 +205,27 @@ fn groups(benchmark: &Benchmark, column: &str, records: &[&Record]) -> Vec<Group
 }
 
 impl Results {
+    /// Writes `results.md`, `results.csv` and `results.json`.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn write(&self, folder: &OutputFolder) -> Result<(), EvalError> {
+        folder.write("results.md", &report::markdown(self))?;
+        folder.write("results.csv", &report::csv(self))?;
+        let json = serde_json::to_string_pretty(self).map_err(|e| EvalError::Input(format!("the results: {e}")))?;
+        folder.write("results.json", &(json + "\n"))?;
+        Ok(())
+    }
+
+    /// The first benchmark of which nothing could be asked, and why.
+    pub fn unusable(&self) -> Option<String> {
+        let empty = self.benchmarks.iter().find(|b| b.score.answers == 0)?;
+        let first = empty.set_aside.first();
+        let first =
+            first.map_or("all rows belong to other benchmarks".to_owned(), |s| format!("{}: {}", s.place, s.reason));
+        Some(format!("{}: no row can be used: {first}", empty.name))
+    }
+
     /// Adds what follows from the benchmarks together: MathVerse-V as a part of MathVerse, and the averages.
     pub fn new(settings: Map<String, Value>, mut benchmarks: Vec<BenchmarkResult>) -> Self {
         let has = |all: &[BenchmarkResult], name: &str| all.iter().any(|b| b.benchmark == name);

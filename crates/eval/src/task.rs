@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use data::prompt::{IMAGE_PLACEHOLDER, names_pictures};
 use data::{
-    BadRow, DataSpec, Dataset, Encoded, FormatPrompt, Keys, Processor, Sample, build_prompt, count_prompt_tokens,
+    BadRow, DataSpec, Dataset, Encoded, FormatPrompt, KeyOptions, Processor, Sample, build_prompt, count_prompt_tokens,
 };
+use launch::RunSettings;
 use serde_json::{Map, Value, json};
 
 use crate::benchmark::{Benchmark, FORMAT_PROMPT};
@@ -22,8 +23,8 @@ pub struct TaskSpec {
     pub benchmark: &'static Benchmark,
     /// A data source: file, folder, glob, `path@split`, `toy:NAME?key=value`.
     pub path: String,
-    /// Column names.
-    pub keys: Keys,
+    /// Column names, as far as they were given.
+    pub keys: KeyOptions,
     /// Folder that picture paths are relative to.
     pub image_dir: Option<PathBuf>,
     /// Built-in prompt or `.jinja` file.
@@ -39,6 +40,14 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
+    /// Asks as the run of the model did, where nothing else was said.
+    pub fn after(mut self, run: &RunSettings) -> Self {
+        self.format_prompt = self.format_prompt.or_else(|| run.format_prompt.clone());
+        self.system_prompt = self.system_prompt.or_else(|| run.system_prompt.clone());
+        self.keys = self.keys.or(&run.keys);
+        self
+    }
+
     /// From `NAME=PATH`, `custom:NAME=PATH`, or any name with a toy source.
     ///
     /// # Errors
@@ -72,12 +81,11 @@ impl TaskSpec {
                 "benchmark name {name:?}: it names files; use letters, digits, - and _ (and not \"results\")"
             )));
         }
-        let keys = Keys { extra: benchmark.columns(), ..Keys::default() };
         Ok(Self {
             name,
             benchmark,
             path: path.to_owned(),
-            keys,
+            keys: KeyOptions::default(),
             image_dir: None,
             format_prompt: None,
             system_prompt: None,
@@ -136,7 +144,8 @@ impl Task {
         processor: &Arc<Processor>,
         max_prompt_length: Option<usize>,
     ) -> Result<Self, EvalError> {
-        let dataset = Dataset::open(&[DataSpec::from(spec.path.as_str())], &spec.keys, spec.image_dir.as_deref())?;
+        let keys = spec.keys.clone().keys(spec.benchmark.columns());
+        let dataset = Dataset::open(&[DataSpec::from(spec.path.as_str())], &keys, spec.image_dir.as_deref())?;
         // The toy model is trained on the bare problem.
         let usual = if spec.path.starts_with("toy:") { "none" } else { FORMAT_PROMPT };
         let format_prompt = spec.format_prompt.as_deref().unwrap_or(usual);
@@ -163,7 +172,7 @@ impl Task {
     pub fn settings(&self) -> Map<String, Value> {
         // The size tells a file that was exchanged from the one that the answers belong to.
         let bytes = std::fs::metadata(&self.spec.path).ok().filter(|m| m.is_file()).map(|m| m.len());
-        let keys = &self.spec.keys;
+        let keys = self.dataset.keys();
         let settings = json!({
             "benchmark": self.benchmark.name,
             "path": self.spec.path,
@@ -359,7 +368,7 @@ mod tests {
     fn a_picture_without_a_place_stands_in_front() {
         let tmp = tempfile::tempdir().unwrap();
         data::toy::write_processor_files(tmp.path()).unwrap();
-        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &Keys::default(), None).unwrap();
+        let toy = Dataset::open(&["toy:sum?rows=1&cols=2&size=1".into()], &data::Keys::default(), None).unwrap();
         let picture = toy.get(0).unwrap().images[0].load().unwrap().into_owned();
         std::fs::write(tmp.path().join("a.png"), picture).unwrap();
         let query = "Question: Which?\nChoices:\n(A) 3\n(B) 5";
@@ -367,8 +376,8 @@ mod tests {
         let path = tmp.path().join("mathvista.jsonl");
         std::fs::write(&path, format!("{row}\n")).unwrap();
         let mut spec = TaskSpec::new("mathvista", &path.display().to_string()).unwrap();
-        spec.keys.prompt_key = "query".into();
-        spec.keys.image_key = "decoded_image".into();
+        spec.keys.prompt_key = Some("query".into());
+        spec.keys.image_key = Some("decoded_image".into());
         let processor = Arc::new(Processor::from_folder(tmp.path()).unwrap());
         let task = Task::open(spec, &processor, None).unwrap();
         let Asked::Question(question) = task.asker.ask(task.dataset.get(0)) else { panic!("not asked") };

@@ -7,7 +7,6 @@ pub mod error;
 pub mod experience;
 pub mod focus;
 pub mod image_cache;
-pub mod launch;
 pub mod learn;
 pub mod loss;
 pub mod perturb;

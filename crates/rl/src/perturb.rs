@@ -309,7 +309,7 @@ mod tests {
 
     fn processor() -> Processor {
         let dir = tempfile::tempdir().unwrap();
-        crate::launch::write_toy_folder(dir.path()).unwrap();
+        launch::write_toy_folder(dir.path()).unwrap();
         Processor::from_folder(dir.path()).unwrap()
     }
 
@@ -417,7 +417,7 @@ mod tests {
     /// A processor with the run's own limits, as EasyR1 has them.
     fn limited(patch_size: usize, min_pixels: u64, max_pixels: u64) -> Processor {
         let dir = tempfile::tempdir().unwrap();
-        crate::launch::write_toy_folder(dir.path()).unwrap();
+        launch::write_toy_folder(dir.path()).unwrap();
         let path = dir.path().join("preprocessor_config.json");
         let mut settings: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         settings["patch_size"] = patch_size.into();

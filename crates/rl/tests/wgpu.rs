@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use launch::train;
 use model_qwen2vl::Kernels;
 use rl::config::{Source, resolve};
-use rl::launch::train;
 use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use serde_json::{Map, Value};

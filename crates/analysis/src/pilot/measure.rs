@@ -2,21 +2,23 @@
 
 use std::sync::atomic::AtomicBool;
 
-use burn::tensor::Tensor;
-use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::params::to_f32;
+use ::report::focus_map::Panel;
+use model_qwen2vl::model::{Images, PackedBatch, Prompt};
 use model_qwen2vl::{Kernels, QwenVl, host};
 use reward::Reward;
 use rl::TrainError;
 use rl::experience::grade;
 use rl::focus;
 use rl::image_cache::ImageCache;
-use rl::prompts::{Prompts, SetAside};
+use rl::prompts::SetAside;
 use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
 use rl::sampler::Sampling;
 use rl::trajectory::ScoredGroup;
 use serde::{Deserialize, Serialize};
 use vgpo::PrototypeMode;
+
+use super::session::Subject;
+use crate::focus_map;
 
 /// What is asked of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,8 +31,6 @@ pub struct Pilot {
     pub sampling: Sampling,
     /// Length limit of a response.
     pub max_new_tokens: usize,
-    /// Ids that end a response.
-    pub eos: Vec<u32>,
     /// Responses decoded at the same time.
     pub max_batch_rows: usize,
     /// Responses with pictures, from the first on, for which [`Panel`]s are computed.
@@ -66,15 +66,6 @@ pub struct Record {
     pub focus: Vec<f32>,
 }
 
-/// Cosines of one token to every image token.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Panel {
-    /// Index among the generated tokens, from 0.
-    pub token: usize,
-    /// `[M]`, all pictures in order.
-    pub cosines: Vec<f32>,
-}
-
 /// A measured response with what a heat map needs.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -90,24 +81,26 @@ pub struct Measured {
 
 /// Prompts whose responses are generated together.
 const PROMPTS_AT_ONCE: usize = 32;
-/// Tokens of a response that are drawn.
-const PANELS: usize = 4;
+
+/// What becomes of each measured response; the function that it gets takes lines for a person.
+pub type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
 
 impl Pilot {
-    /// Answers and measures the rows; `each` gets every response in order, `note` lines for a person. Rows that cannot be used are
+    /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that cannot be used are
     /// set aside; their number is returned.
     ///
     /// # Errors
     /// Data or rewards that cannot be used, an interrupt, and whatever `each` says.
-    pub fn run<B: Kernels, E: From<TrainError>>(
+    pub fn run<B: Kernels>(
         &self,
         model: &QwenVl<B>,
-        prompts: &Prompts,
-        reward: &mut Reward,
+        subject: &Subject,
         interrupt: &AtomicBool,
         note: &mut dyn FnMut(String),
-        each: &mut dyn FnMut(Measured) -> Result<(), E>,
-    ) -> Result<usize, E> {
+        each: &mut EachResponse,
+    ) -> Result<usize, TrainError> {
+        let prompts = &subject.prompts;
+        let mut reward = Reward::new(&subject.config.to_reward_config())?;
         let rows: Vec<usize> = match self.limit {
             0 => (0..prompts.len()).collect(),
             limit => (0..limit.min(prompts.len())).collect(),
@@ -117,7 +110,7 @@ impl Pilot {
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_new_tokens,
             min_new_tokens: 0,
-            eos: self.eos.clone(),
+            eos: subject.eos.clone(),
             suppress: never_sampled(model.config.vision_token_ids(), prompts.processor(), model.config.text.vocab_size),
             focus: None,
             max_batch_rows: self.max_batch_rows,
@@ -126,13 +119,12 @@ impl Pilot {
         let mut aside = SetAside::default();
         let mut maps = self.maps;
         for rows in rows.chunks(PROMPTS_AT_ONCE) {
-            let items = prompts.load_many(rows, model, &mut aside, note).map_err(E::from)?;
+            let items = prompts.load_many(rows, model, &mut aside, note)?;
             let jobs: Vec<Job> = items.iter().map(|i| Job { prompt: &i.prompt, key: i.row as u64 }).collect();
-            let (responses, _) = generate(model, &jobs, &config, &mut ImageCache::default(), interrupt, |_, _, _| {})
-                .map_err(|e| E::from(e.into()))?;
-            for group in grade(items, responses, prompts.processor(), reward).map_err(E::from)? {
-                for measured in measure(model, &group, &mut maps).map_err(E::from)? {
-                    each(measured)?;
+            let (responses, _) = generate(model, &jobs, &config, &mut ImageCache::default(), interrupt, |_, _, _| {})?;
+            for group in grade(items, responses, prompts.processor(), &mut reward)? {
+                for measured in measure(model, &group, &mut maps)? {
+                    each(measured, note)?;
                 }
             }
         }
@@ -161,7 +153,7 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
         let mut panels = vec![];
         if !of_tokens.is_empty() && *maps > 0 {
             *maps -= 1;
-            panels = cosines(&hidden, rows.start, &batch.image_rows, &of_tokens)?;
+            panels = focus_map::panels(&hidden, rows.start, &batch.image_rows, &of_tokens)?;
         }
         measured.push(Measured {
             record: Record {
@@ -184,29 +176,4 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
         });
     }
     Ok(measured)
-}
-
-/// Cosines of the tokens of highest focus to all image tokens.
-fn cosines<B: Kernels>(
-    hidden: &Tensor<B, 2>,
-    first: usize,
-    images: &[usize],
-    focus: &[f32],
-) -> Result<Vec<Panel>, TrainError> {
-    let mut order: Vec<usize> = (0..focus.len()).collect();
-    order.sort_by(|&a, &b| focus[b].total_cmp(&focus[a]));
-    order.truncate(PANELS);
-    let device = hidden.device();
-    let unit = |rows: Vec<usize>| {
-        let x = to_f32(hidden.clone().select(0, int_tensor(rows, &device)));
-        let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().add_scalar(rl::focus::EPS);
-        x.div(norm)
-    };
-    let tokens = unit(order.iter().map(|t| first + t).collect());
-    let all = host::floats(tokens.matmul(unit(images.to_vec()).transpose()))?; // [chosen, M]
-    Ok(order
-        .into_iter()
-        .zip(all.chunks(images.len().max(1)))
-        .map(|(token, cosines)| Panel { token, cosines: cosines.to_vec() })
-        .collect())
 }

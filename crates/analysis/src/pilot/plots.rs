@@ -1,13 +1,14 @@
 //! Pictures of one summary, or of two models beside each other.
 
+use ::report::svg::axis::Axis;
+use ::report::svg::chart::{Chart, Mark, Series};
+
 use super::measure::Record;
 use super::summary::{LateEarly, Step, Summary, relative_seeing};
 use crate::stats::{Histogram, Interval};
-use crate::svg::axis::Axis;
-use crate::svg::chart::{Chart, Mark, Series};
 
 /// A model's name, its summary and its responses.
-pub struct Model<'a> {
+pub struct PlottedModel<'a> {
     /// Name in legends.
     pub name: &'a str,
     /// Its figures.
@@ -20,7 +21,7 @@ pub struct Model<'a> {
 const MAX_POINTS: usize = 3000;
 
 /// File names (without `.svg`) and files. Plots of what no response has are left out.
-pub fn all(models: &[Model]) -> Vec<(String, String)> {
+pub fn all(models: &[PlottedModel]) -> Vec<(String, String)> {
     let mut plots = Vec::new();
     for (k, model) in models.iter().enumerate() {
         let suffix = if models.len() == 1 { String::new() } else { format!("_{}", ["before", "after"][k.min(1)]) };
@@ -131,7 +132,7 @@ fn histogram(of: &LateEarly, title: String, axis: &str) -> String {
     .draw()
 }
 
-fn scatter(model: &Model, name: &str) -> String {
+fn scatter(model: &PlottedModel, name: &str) -> String {
     let all: Vec<(f64, f64)> = model
         .records
         .iter()
@@ -156,7 +157,13 @@ fn scatter(model: &Model, name: &str) -> String {
     .draw()
 }
 
-fn compare(a: &Model, b: &Model, title: &str, label: &str, of: impl Fn(&Step) -> Option<f64> + Copy) -> String {
+fn compare(
+    a: &PlottedModel,
+    b: &PlottedModel,
+    title: &str,
+    label: &str,
+    of: impl Fn(&Step) -> Option<f64> + Copy,
+) -> String {
     Chart {
         title: format!("{title}, before and after"),
         note: format!("accuracy {:.1}% and {:.1}%", 100.0 * a.summary.accuracy, 100.0 * b.summary.accuracy),
@@ -179,13 +186,13 @@ mod tests {
     fn every_plot_of_two_models() {
         let records = [record(1.0, &[0.4, 0.3, 0.2], &[0.9, 0.8, 0.6]), record(0.0, &[0.5, 0.1], &[0.5, 0.7])];
         let summary = Summary::of(&records);
-        let model = |name| Model { name, summary: &summary, records: &records };
+        let model = |name| PlottedModel { name, summary: &summary, records: &records };
         let two = all(&[model("base"), model("tuned")]);
         assert_eq!(two.len(), 12);
         assert!(two.iter().all(|(_, svg)| !svg.contains("NaN") && !svg.contains("inf\"")));
         assert_eq!(all(&[model("base")]).len(), 5);
         let text = [record(1.0, &[0.0, 0.0], &[])];
         let summary = Summary::of(&text);
-        assert_eq!(all(&[Model { name: "base", summary: &summary, records: &text }]).len(), 2);
+        assert_eq!(all(&[PlottedModel { name: "base", summary: &summary, records: &text }]).len(), 2);
     }
 }

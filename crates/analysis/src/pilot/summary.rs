@@ -186,6 +186,43 @@ fn correlation(records: &[&Record]) -> Correlation {
     }
 }
 
+impl Summary {
+    /// The figures that a person asks for first.
+    pub fn table(&self, name: &str) -> String {
+        let s = self;
+        let interval = |i: Option<Interval>| match i {
+            Some(i) if i.half.is_finite() => format!("{:.3} ± {:.3} ({})", i.mean, i.half, i.n),
+            Some(i) => format!("{:.3} ({})", i.mean, i.n),
+            None => "-".into(),
+        };
+        let [image, prompt, generated] = s.attention.map(|v| 100.0 * v);
+        let mut out = format!(
+            "{name}\n  responses            {} ({} with a picture), accuracy {:.1}%, {:.1} tokens\n  attention            image {image:.1}%, prompt text {prompt:.1}%, generated text {generated:.1}%\n",
+            s.responses,
+            s.with_image,
+            100.0 * s.accuracy,
+            s.tokens
+        );
+        if s.with_image > 0 {
+            for (label, of) in [("late/early attention", &s.accumulation), ("late/early focus", &s.focus)] {
+                out += &format!(
+                    "  {label:20} {}; correct {}; incorrect {}\n",
+                    interval(of.all),
+                    interval(of.correct),
+                    interval(of.incorrect)
+                );
+            }
+            let c = &s.focus_and_attention;
+            out += &format!(
+                "  focus and attention  Pearson {} over all tokens, {} within responses\n",
+                c.pooled.map_or("-".into(), |v| format!("{v:.3}")),
+                interval(c.within)
+            );
+        }
+        out
+    }
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

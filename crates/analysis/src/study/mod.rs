@@ -30,7 +30,7 @@ use std::path::PathBuf;
 pub use plan::{Study, WARM};
 pub use result::RunResult;
 pub use rows::RowsFile;
-pub use runner::{Ended, Job, Outcome};
+pub use runner::{Ended, Outcome, RunToTrain};
 
 /// What can go wrong around the runs of a study.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use ::report::svg::axis::Axis;
+use ::report::svg::chart::{Chart, Mark, Series};
+use ::report::svg::forest::{Forest, ForestRow};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Study, WARM};
@@ -11,9 +14,6 @@ use super::result::{self, Point, RunResult};
 use super::rows::Table;
 use super::{Outcome, StudyError};
 use crate::stats::{Interval, Paired, mean};
-use crate::svg::axis::Axis;
-use crate::svg::chart::{Chart, Mark, Series};
-use crate::svg::forest::{Forest, Row as ForestRow};
 
 /// One call of the program, in `sessions.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -268,7 +268,8 @@ impl Report<'_> {
             .map(|row| {
                 let (a, b) = self.pairs(&row.name, reference, RunResult::accuracy);
                 let values: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();
-                ForestRow { label: row.label.clone(), value: drawn(Interval::of(&values)), values }
+                let Interval { mean, half, .. } = drawn(Interval::of(&values));
+                ForestRow { label: row.label.clone(), mean, half, values }
             })
             .collect();
         Forest {

@@ -12,7 +12,7 @@ use super::{StudyError, report};
 
 /// A run to train.
 #[derive(Debug, Clone)]
-pub struct Job {
+pub struct RunToTrain {
     /// Its row, or [`WARM`].
     pub row: String,
     /// Its seed.
@@ -48,7 +48,7 @@ pub struct Outcome {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum RunState {
     Waiting,
     Running,
     Done,
@@ -56,7 +56,7 @@ enum State {
 }
 
 struct Tasks {
-    list: Vec<(String, u64, State)>,
+    list: Vec<(String, u64, RunState)>,
     outcome: Outcome,
     /// A failure of the study itself, such as a full disk.
     error: Option<StudyError>,
@@ -65,27 +65,27 @@ struct Tasks {
 impl Tasks {
     /// The next run whose warm start is finished; the flag says whether any could still become ready.
     fn next(&mut self) -> (Option<(String, u64)>, bool) {
-        let warm = |seed: u64| self.list.iter().find(|t| t.0 == WARM && t.1 == seed).map_or(State::Done, |t| t.2);
+        let warm = |seed: u64| self.list.iter().find(|t| t.0 == WARM && t.1 == seed).map_or(RunState::Done, |t| t.2);
         let mut pending = false;
         for index in 0..self.list.len() {
             let (row, seed, state) = &self.list[index];
-            if *state != State::Waiting {
+            if *state != RunState::Waiting {
                 continue;
             }
-            match if row == WARM { State::Done } else { warm(*seed) } {
-                State::Done => {
+            match if row == WARM { RunState::Done } else { warm(*seed) } {
+                RunState::Done => {
                     let task = (row.clone(), *seed);
-                    self.list[index].2 = State::Running;
+                    self.list[index].2 = RunState::Running;
                     return (Some(task), true);
                 }
-                State::Failed => {}
-                State::Waiting | State::Running => pending = true,
+                RunState::Failed => {}
+                RunState::Waiting | RunState::Running => pending = true,
             }
         }
         (None, pending)
     }
 
-    fn set(&mut self, row: &str, seed: u64, state: State) {
+    fn set(&mut self, row: &str, seed: u64, state: RunState) {
         if let Some(task) = self.list.iter_mut().find(|t| t.0 == row && t.1 == seed) {
             task.2 = state;
         }
@@ -105,17 +105,17 @@ pub fn run(
     out: &Path,
     jobs: usize,
     stop: &AtomicBool,
-    train: impl Fn(&Job) -> Ended + Sync,
+    train: impl Fn(&RunToTrain) -> Ended + Sync,
     note: impl Fn(&str) + Sync,
 ) -> Result<Outcome, StudyError> {
     let mut tasks = Tasks { list: vec![], outcome: Outcome::default(), error: None };
     for (row, seed) in study.grid()? {
         let fingerprint = study.fingerprint(study.row(&row), seed)?;
         let state = match RunResult::read(out, &row, seed, &fingerprint)? {
-            Some(_) => State::Done,
-            None => State::Waiting,
+            Some(_) => RunState::Done,
+            None => RunState::Waiting,
         };
-        tasks.outcome.skipped += usize::from(state == State::Done);
+        tasks.outcome.skipped += usize::from(state == RunState::Done);
         tasks.list.push((row, seed, state));
     }
     let total = tasks.list.len();
@@ -147,27 +147,27 @@ pub fn run(
                             guard.outcome.finished += 1;
                             let done = guard.outcome.finished + guard.outcome.skipped;
                             note(&format!("{row}, seed {seed}: {} ({done} of {total} runs)", summary(result.as_ref())));
-                            State::Done
+                            RunState::Done
                         }
-                        Ok((Ended::Interrupted, _)) => State::Waiting,
+                        Ok((Ended::Interrupted, _)) => RunState::Waiting,
                         Ok((Ended::Failed(reason), _)) => {
                             note(&format!("{row}, seed {seed}: failed: {reason}"));
                             guard.outcome.failed.push((format!("{row}, seed {seed}"), reason));
-                            State::Failed
+                            RunState::Failed
                         }
                         Err(error) => {
                             guard.error.get_or_insert(error);
-                            State::Failed
+                            RunState::Failed
                         }
                     };
                     guard.set(&row, seed, state);
-                    if state == State::Done
+                    if state == RunState::Done
                         && let Err(error) = report::write(study, out)
                     {
                         guard.error.get_or_insert(error);
                     }
                     changed.notify_all();
-                    if state == State::Waiting {
+                    if state == RunState::Waiting {
                         return; // interrupted: `stop` is set or is about to be
                     }
                 }
@@ -179,7 +179,7 @@ pub fn run(
         return Err(error);
     }
     let mut outcome = tasks.outcome;
-    outcome.interrupted = tasks.list.iter().any(|t| t.2 == State::Waiting) && stop.load(Ordering::Relaxed);
+    outcome.interrupted = tasks.list.iter().any(|t| t.2 == RunState::Waiting) && stop.load(Ordering::Relaxed);
     Ok(outcome)
 }
 
@@ -202,7 +202,7 @@ fn one(
     out: &Path,
     row: &str,
     seed: u64,
-    train: &impl Fn(&Job) -> Ended,
+    train: &impl Fn(&RunToTrain) -> Ended,
 ) -> Result<(Ended, Option<RunResult>), StudyError> {
     let own = study.row(row);
     let fingerprint = study.fingerprint(own, seed)?;
@@ -225,7 +225,7 @@ fn one(
     }
     let config_file = folder.join("study.toml");
     result::write(&config_file, &text)?;
-    let job = Job { row: row.into(), seed, config_file, log: folder.join("log.txt") };
+    let job = RunToTrain { row: row.into(), seed, config_file, log: folder.join("log.txt") };
     let ended = train(&job);
     if ended != Ended::Done {
         return Ok((ended, None));

@@ -316,10 +316,15 @@ impl Processor {
     fn refuse_special(&self, text: &str) -> Result<(), DataError> {
         match self.special.iter().find(|token| text.contains(token.as_str())) {
             None => Ok(()),
-            Some(token) => Err(DataError::Prompt(format!(
-                "the text contains the special token {token}; it would be read as the token and not as text \
-                 (placeholder count differs: pictures are written <image>)"
-            ))),
+            Some(token) => {
+                let pictures = match token.contains("image") || token.contains("vision") {
+                    true => "; a picture is written <image>",
+                    false => "",
+                };
+                Err(DataError::Prompt(format!(
+                    "the text contains the special token {token}; it would be read as the token and not as text{pictures}"
+                )))
+            }
         }
     }
 

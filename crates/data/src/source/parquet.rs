@@ -15,13 +15,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arrow_array::{Array, RecordBatch};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_schema::{DataType, Field, Fields, Schema};
 use guard::limits;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 
 use super::{Column, RawRow, Source, cell, numbered, pages};
 use crate::dataset::is_name;
@@ -129,6 +129,82 @@ fn with_views(metadata: &ArrowReaderMetadata) -> ArrowReaderMetadata {
     viewed.ok().flatten().unwrap_or_else(|| metadata.clone())
 }
 
+/// Rows before each row group, and at the end all of them.
+fn starts_of_groups(path: &Path, metadata: &ArrowReaderMetadata) -> Result<Vec<usize>, DataError> {
+    let mut starts: Vec<usize> = vec![0];
+    for group in metadata.metadata().row_groups() {
+        let rows = usize::try_from(group.num_rows())
+            .map_err(|_| DataError::file(path, "a row group states a negative number of rows"))?;
+        let end = starts[starts.len() - 1].checked_add(rows);
+        starts.push(end.ok_or_else(|| DataError::file(path, "the row groups state too many rows"))?);
+    }
+    if starts[starts.len() - 1] == 0 {
+        return Err(DataError::file(path, "has no rows"));
+    }
+    Ok(starts)
+}
+
+/// The columns to read, by their place in the file.
+fn wanted_columns(path: &Path, fields: &Fields, keys: &Keys) -> Result<Vec<usize>, DataError> {
+    let find = |key: &str| fields.iter().position(|f| f.name() == key);
+    let names = || fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
+    let mut wanted = Vec::new();
+    for (key, option, required) in [
+        (&keys.prompt_key, "prompt_key", true),
+        (&keys.answer_key, "answer_key", find(&keys.solution_key).is_none()),
+        (&keys.solution_key, "solution_key", false),
+        (&keys.id_key, "id_key", false),
+        (&keys.task_key, "task_key", false),
+    ] {
+        match find(key) {
+            Some(k) if cell::can_hold_text(fields[k].data_type()) => wanted.push(k),
+            // An id or a task of another type is of no use, but no obstacle either.
+            Some(_) if !required && (key == &keys.id_key || key == &keys.task_key) => {}
+            Some(k) => {
+                let kind = fields[k].data_type();
+                return Err(DataError::file(path, format!("column {key:?} ({option}) is {kind}, not text")));
+            }
+            None if required => {
+                return Err(DataError::file(
+                    path,
+                    format!("no column {key:?}; the columns are {}; set {option} to the right one", names()),
+                ));
+            }
+            None => {}
+        }
+    }
+    if let Some(k) = find(&keys.image_key) {
+        let kind = fields[k].data_type();
+        if !cell::can_hold_images(kind) {
+            let key = &keys.image_key;
+            return Err(DataError::file(path, format!("column {key:?} (image_key) is {kind}, not pictures")));
+        }
+        wanted.push(k);
+    } else {
+        let numbered = numbered::names(fields.iter().map(|f| f.name().as_str()), &keys.image_key);
+        let columns = numbered.values().filter_map(|name| find(name));
+        wanted.extend(columns.filter(|&k| cell::can_hold_images(fields[k].data_type())));
+    }
+    // What cannot be text is of no use to anybody who asks for it.
+    wanted
+        .extend(keys.extra.iter().filter_map(|key| find(key)).filter(|&k| cell::can_hold_text(fields[k].data_type())));
+    Ok(wanted)
+}
+
+/// What each row group costs to read.
+fn row_groups(metadata: &ArrowReaderMetadata, projection: &ProjectionMask) -> Vec<RowGroup> {
+    let bytes_of = |group: &RowGroupMetaData| {
+        let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| projection.leaf_included(*leaf));
+        let bytes = leaves.map(|(_, c)| {
+            let values = (c.num_values().max(0) as u64).saturating_mul(VALUE_BYTES);
+            values.saturating_add(c.uncompressed_size().max(0) as u64)
+        });
+        bytes.fold(0, u64::saturating_add)
+    };
+    let groups = metadata.metadata().row_groups().iter();
+    groups.map(|group| RowGroup { bytes: bytes_of(group), ..RowGroup::default() }).collect()
+}
+
 impl Drop for ParquetSource {
     fn drop(&mut self) {
         cache().retain(|entry| entry.0 != self.number);
@@ -148,82 +224,23 @@ impl ParquetSource {
             guarded(|| ArrowReaderMetadata::load(&file, options).map_err(|e| e.to_string())).flatten().map_err(
                 |e| DataError::file(path, format!("not a readable parquet file (truncated, or another format?): {e}")),
             )?;
-        let mut starts: Vec<usize> = vec![0];
-        for group in metadata.metadata().row_groups() {
-            let rows = usize::try_from(group.num_rows())
-                .map_err(|_| DataError::file(path, "a row group states a negative number of rows"))?;
-            let end = starts[starts.len() - 1].checked_add(rows);
-            starts.push(end.ok_or_else(|| DataError::file(path, "the row groups state too many rows"))?);
-        }
-        if starts[starts.len() - 1] == 0 {
-            return Err(DataError::file(path, "has no rows"));
-        }
-
+        let starts = starts_of_groups(path, &metadata)?;
         let fields = metadata.schema().fields();
-        let find = |key: &str| fields.iter().position(|f| f.name() == key);
-        let names = || fields.iter().map(|f| f.name().as_str()).collect::<Vec<_>>().join(", ");
-        let mut wanted = Vec::new();
-        for (key, option, required) in [
-            (&keys.prompt_key, "prompt_key", true),
-            (&keys.answer_key, "answer_key", find(&keys.solution_key).is_none()),
-            (&keys.solution_key, "solution_key", false),
-            (&keys.id_key, "id_key", false),
-            (&keys.task_key, "task_key", false),
-        ] {
-            match find(key) {
-                Some(k) if cell::can_hold_text(fields[k].data_type()) => wanted.push(k),
-                // An id or a task of another type is of no use, but no obstacle either.
-                Some(_) if !required && (key == &keys.id_key || key == &keys.task_key) => {}
-                Some(k) => {
-                    let kind = fields[k].data_type();
-                    return Err(DataError::file(path, format!("column {key:?} ({option}) is {kind}, not text")));
-                }
-                None if required => {
-                    return Err(DataError::file(
-                        path,
-                        format!("no column {key:?}; the columns are {}; set {option} to the right one", names()),
-                    ));
-                }
-                None => {}
-            }
-        }
-        if let Some(k) = find(&keys.image_key) {
-            let kind = fields[k].data_type();
-            if !cell::can_hold_images(kind) {
-                let key = &keys.image_key;
-                return Err(DataError::file(path, format!("column {key:?} (image_key) is {kind}, not pictures")));
-            }
-            wanted.push(k);
-        } else {
-            let numbered = numbered::names(fields.iter().map(|f| f.name().as_str()), &keys.image_key);
-            let columns = numbered.values().filter_map(|name| find(name));
-            wanted.extend(columns.filter(|&k| cell::can_hold_images(fields[k].data_type())));
-        }
-        // What cannot be text is of no use to anybody who asks for it.
-        wanted.extend(
-            keys.extra.iter().filter_map(|key| find(key)).filter(|&k| cell::can_hold_text(fields[k].data_type())),
-        );
+        let wanted = wanted_columns(path, fields, keys)?;
         let columns = fields.iter().enumerate().map(|(k, f)| Column {
             name: f.name().clone(),
             kind: f.data_type().to_string(),
             used: wanted.contains(&k),
         });
         let columns = columns.collect();
-        let id_column = find(&keys.id_key).filter(|k| wanted.contains(k));
+        let id_column = fields.iter().position(|f| f.name() == &keys.id_key).filter(|k| wanted.contains(k));
         let projection = ProjectionMask::roots(metadata.parquet_schema(), wanted);
-        let groups = metadata.metadata().row_groups().iter().map(|group| {
-            let leaves = group.columns().iter().enumerate().filter(|(leaf, _)| projection.leaf_included(*leaf));
-            let bytes = leaves.map(|(_, c)| {
-                let values = (c.num_values().max(0) as u64).saturating_mul(VALUE_BYTES);
-                values.saturating_add(c.uncompressed_size().max(0) as u64)
-            });
-            RowGroup { bytes: bytes.fold(0, u64::saturating_add), ..RowGroup::default() }
-        });
+        let groups = row_groups(&metadata, &projection);
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             path: path.to_path_buf(),
             root,
-            groups: groups.collect(),
+            groups,
             starts,
             projection,
             columns,

@@ -76,7 +76,19 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message
 
 /// File names and contents of the toy processor.
 pub fn processor_files() -> Vec<(&'static str, Value)> {
-    let ids = special_ids();
+    let (tokenizer, settings) = tokenizer_files();
+    vec![
+        ("tokenizer.json", tokenizer),
+        ("tokenizer_config.json", settings),
+        // transformers' processors do not look for a template in the tokenizer's settings.
+        ("processor_config.json", json!({ "processor_class": "Qwen2_5_VLProcessor", "chat_template": CHAT_TEMPLATE })),
+        ("preprocessor_config.json", image_settings()),
+        ("generation_config.json", generation_settings()),
+    ]
+}
+
+/// `tokenizer.json` and `tokenizer_config.json`: a token per character, some words, the special tokens.
+fn tokenizer_files() -> (Value, Value) {
     let mut vocab = serde_json::Map::new();
     let mut added = Vec::new();
     let mut decoder = serde_json::Map::new();
@@ -94,75 +106,69 @@ pub fn processor_files() -> Vec<(&'static str, Value)> {
         entry["id"] = json!(id);
         added.push(entry);
     }
-    vec![
-        (
-            "tokenizer.json",
-            json!({
-                "version": "1.0",
-                "truncation": null,
-                "padding": null,
-                "added_tokens": added,
-                "normalizer": null,
-                "pre_tokenizer": null,
-                "post_processor": null,
-                "decoder": { "type": "Fuse" },
-                "model": {
-                    "type": "BPE", "dropout": null, "unk_token": SPECIAL[0], "continuing_subword_prefix": null,
-                    "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                    "vocab": vocab, "merges": []
-                }
-            }),
-        ),
-        (
-            "tokenizer_config.json",
-            json!({
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "processor_class": "Qwen2_5_VLProcessor",
-                "added_tokens_decoder": decoder,
-                "bos_token": null,
-                "eos_token": "<|im_end|>",
-                "pad_token": "<|endoftext|>",
-                "unk_token": SPECIAL[0],
-                "additional_special_tokens": SPECIAL[2..],
-                "clean_up_tokenization_spaces": false,
-                "model_max_length": 4096,
-                "chat_template": CHAT_TEMPLATE
-            }),
-        ),
-        // transformers' processors do not look for a template in the tokenizer's settings.
-        ("processor_config.json", json!({ "processor_class": "Qwen2_5_VLProcessor", "chat_template": CHAT_TEMPLATE })),
-        (
-            "preprocessor_config.json",
-            json!({
-                "image_processor_type": "Qwen2VLImageProcessor",
-                "processor_class": "Qwen2_5_VLProcessor",
-                "min_pixels": 28 * 28,
-                "max_pixels": 512 * 512,
-                "patch_size": 14,
-                "temporal_patch_size": 2,
-                "merge_size": 2,
-                "do_resize": true,
-                "resample": 3,
-                "do_rescale": true,
-                "rescale_factor": 1.0 / 255.0,
-                "do_normalize": true,
-                "do_convert_rgb": true,
-                "image_mean": [0.48145466, 0.4578275, 0.40821073],
-                "image_std": [0.26862954, 0.26130258, 0.27577711]
-            }),
-        ),
-        (
-            "generation_config.json",
-            json!({
-                "bos_token_id": ids.bos,
-                "eos_token_id": [ids.im_end, ids.pad],
-                "pad_token_id": ids.pad,
-                "do_sample": true,
-                "temperature": 1.0,
-                "top_p": 1.0
-            }),
-        ),
-    ]
+    let tokenizer = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added,
+        "normalizer": null,
+        "pre_tokenizer": null,
+        "post_processor": null,
+        "decoder": { "type": "Fuse" },
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": SPECIAL[0], "continuing_subword_prefix": null,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": vocab, "merges": []
+        }
+    });
+    let settings = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "added_tokens_decoder": decoder,
+        "bos_token": null,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "unk_token": SPECIAL[0],
+        "additional_special_tokens": SPECIAL[2..],
+        "clean_up_tokenization_spaces": false,
+        "model_max_length": 4096,
+        "chat_template": CHAT_TEMPLATE
+    });
+    (tokenizer, settings)
+}
+
+/// `preprocessor_config.json`.
+fn image_settings() -> Value {
+    json!({
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "processor_class": "Qwen2_5_VLProcessor",
+        "min_pixels": 28 * 28,
+        "max_pixels": 512 * 512,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "do_resize": true,
+        "resample": 3,
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "do_convert_rgb": true,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711]
+    })
+}
+
+/// `generation_config.json`.
+fn generation_settings() -> Value {
+    let ids = special_ids();
+    json!({
+        "bos_token_id": ids.bos,
+        "eos_token_id": [ids.im_end, ids.pad],
+        "pad_token_id": ids.pad,
+        "do_sample": true,
+        "temperature": 1.0,
+        "top_p": 1.0
+    })
 }
 
 /// Writes [`processor_files`] into `dir`, which is made if it does not exist.

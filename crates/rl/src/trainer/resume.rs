@@ -243,6 +243,13 @@ fn compare_companions(checkpoint: &Path, now: &Companions, notes: &mut Vec<Strin
     for (name, bytes) in now.files() {
         let then = match guard::file::read(&hf.join(name), guard::limits().record_bytes) {
             Ok(then) if same(&then, bytes) => continue,
+            // A file that was cut is the checkpoint's fault, not that of model.path.
+            Ok(then) if name.ends_with(".json") && serde_json::from_slice::<Value>(&then).is_err() => {
+                return Err(TrainError::Checkpoint {
+                    path: hf.join(name),
+                    reason: "is damaged: it is not JSON; copy it back, or resume from an earlier checkpoint".into(),
+                });
+            }
             Ok(_) => "another one than",
             Err(_) => "not in",
         };

@@ -5,10 +5,10 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
+use launch::{toy_config, write_toy_folder};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::image_cache::ImageCache;
-use rl::launch::{toy_config, write_toy_folder};
 use rl::learn::{GroupRef, ResponseScores, ScoreRequest};
 use rl::policy::Scoring;
 use rl::rollout::{Job, Response, RolloutConfig, generate};

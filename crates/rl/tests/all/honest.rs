@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::DType;
+use launch::train;
 use rl::config::{Source, resolve};
-use rl::launch::train;
 use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use serde_json::{Map, Value};

@@ -8,7 +8,7 @@ use crate::common::Failure;
 
 /// A file to write when all is done. It is opened under a temporary name at once, so that a path that cannot be written is
 /// known before anything is computed, and an older file stays until the new one is complete.
-pub struct Output {
+pub struct OutputFile {
     /// Where it will be.
     pub path: PathBuf,
     /// Its name until then; none for something that is not a file, such as a pipe.
@@ -16,7 +16,7 @@ pub struct Output {
     file: File,
 }
 
-impl Output {
+impl OutputFile {
     /// Prepares `path`, which `option` named.
     ///
     /// # Errors
@@ -60,7 +60,7 @@ impl Output {
     }
 }
 
-impl Drop for Output {
+impl Drop for OutputFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
             let _ = std::fs::remove_file(temporary); // on the way out after an error that is reported

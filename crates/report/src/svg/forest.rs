@@ -2,15 +2,16 @@
 
 use super::axis::Axis;
 use super::{Anchor, COLOURS, FAINT, GRID, INK, Svg, width_of};
-use crate::stats::Interval;
 
 /// One row.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
+pub struct ForestRow {
     /// Its name.
     pub label: String,
-    /// Mean and half width; an unknown width draws no interval.
-    pub value: Interval,
+    /// Its mean; NaN draws nothing.
+    pub mean: f64,
+    /// Half the width of its interval; NaN draws none.
+    pub half: f64,
     /// The single values, drawn faintly.
     pub values: Vec<f64>,
 }
@@ -25,7 +26,7 @@ pub struct Forest {
     /// The axis.
     pub x: Axis,
     /// Rows from the top.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ForestRow>,
     /// A vertical line at this value, such as no difference.
     pub mark: Option<f64>,
 }
@@ -45,8 +46,8 @@ impl Forest {
         svg.text(24.0, 28.0, 18.0, INK, Anchor::Start, &self.title);
         svg.text(24.0, 48.0, 12.5, FAINT, Anchor::Start, &self.note);
         let ends = self.rows.iter().flat_map(|r| {
-            let h = if r.value.half.is_finite() { r.value.half } else { 0.0 };
-            [r.value.mean - h, r.value.mean + h].into_iter().chain(r.values.iter().copied())
+            let h = if r.half.is_finite() { r.half } else { 0.0 };
+            [r.mean - h, r.mean + h].into_iter().chain(r.values.iter().copied())
         });
         let scale = self.x.resolve(ends.chain(self.mark));
         let x = |v: f64| left + scale.share(v).clamp(0.0, 1.0) * (WIDTH - RIGHT - left);
@@ -62,22 +63,22 @@ impl Forest {
         for (k, row) in self.rows.iter().enumerate() {
             let y = top + ROW * (k as f64 + 0.5);
             svg.text(left - 12.0, y + 5.0, 14.0, INK, Anchor::End, &row.label);
-            if !row.value.mean.is_finite() {
+            if !row.mean.is_finite() {
                 svg.text(left + 8.0, y + 5.0, 13.0, FAINT, Anchor::Start, "not run yet");
                 continue;
             }
             for v in row.values.iter().filter(|v| v.is_finite()) {
                 svg.circle(x(*v), y, 3.0, COLOURS[5], 0.7);
             }
-            if row.value.half.is_finite() {
-                let (a, b) = (x(row.value.mean - row.value.half), x(row.value.mean + row.value.half));
+            if row.half.is_finite() {
+                let (a, b) = (x(row.mean - row.half), x(row.mean + row.half));
                 svg.line((a, y), (b, y), COLOURS[0], 2.2);
                 [a, b].into_iter().for_each(|end| svg.line((end, y - 5.0), (end, y + 5.0), COLOURS[0], 2.2));
             }
-            svg.circle(x(row.value.mean), y, 5.0, COLOURS[0], 1.0);
+            svg.circle(x(row.mean), y, 5.0, COLOURS[0], 1.0);
             let text = match self.x.percent {
-                true => format!("{:.1}%", 100.0 * row.value.mean),
-                false => format!("{:.3}", row.value.mean),
+                true => format!("{:.1}%", 100.0 * row.mean),
+                false => format!("{:.3}", row.mean),
             };
             svg.text(WIDTH - RIGHT + 14.0, y + 5.0, 14.0, INK, Anchor::Start, &text);
         }
@@ -91,11 +92,7 @@ mod tests {
 
     #[test]
     fn rows_without_an_interval_are_drawn() {
-        let row = |label: &str, mean, half| Row {
-            label: label.into(),
-            value: Interval { n: 2, mean, half },
-            values: vec![mean],
-        };
+        let row = |label: &str, mean, half| ForestRow { label: label.into(), mean, half, values: vec![mean] };
         let forest = Forest {
             title: "Difference".into(),
             note: String::new(),

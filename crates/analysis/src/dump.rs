@@ -10,8 +10,6 @@ use rl::rollout::Response;
 use safetensors::Dtype;
 use safetensors::tensor::{View, serialize};
 
-use crate::common::Failure;
-
 /// One pass over the prompt and what was generated.
 pub struct States<B: Backend> {
     /// `[M, d]`; none without a picture.
@@ -37,18 +35,18 @@ impl<B: Kernels> States<B> {
 ///
 /// # Errors
 /// A failing device.
-pub fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, Failure> {
-    Ok(host::floats(tensor).map_err(TrainError::from)?)
+fn values<B: Backend>(tensor: Tensor<B, 2>) -> Result<Vec<f32>, TrainError> {
+    Ok(host::floats(tensor)?)
 }
 
 /// One entry of the dump.
-struct Entry {
+struct DumpEntry {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-impl Entry {
+impl DumpEntry {
     fn floats(shape: &[usize], values: &[f32]) -> Self {
         let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         Self { dtype: Dtype::F32, shape: shape.to_vec(), bytes }
@@ -59,7 +57,7 @@ impl Entry {
     }
 }
 
-impl View for &Entry {
+impl View for &DumpEntry {
     fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -88,7 +86,7 @@ pub fn to_bytes<B: Kernels>(
     prompt: &Prompt,
     states: &States<B>,
     response: &Response,
-) -> Result<Vec<u8>, Failure> {
+) -> Result<Vec<u8>, TrainError> {
     let config = &model.config;
     let (p, g, v, d) = (prompt.len(), response.ids.len(), config.text.vocab_size, config.text.hidden_size);
     let hidden = states.hidden.clone().slice([0..p, 0..d]);
@@ -100,20 +98,20 @@ pub fn to_bytes<B: Kernels>(
     let embeds = states.image_embeds.clone().map_or(Ok(vec![]), values)?;
     let (patch, grids) = (config.vision.patch_dim(), &prompt.image_grid_thw);
     let mut entries = vec![
-        ("input_ids", Entry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id)))),
-        ("position_ids", Entry::ints(&[3, p], prompt.position_ids.iter().flatten().copied())),
-        ("pixel_values", Entry::floats(&[prompt.pixel_values.len() / patch, patch], &prompt.pixel_values)),
-        ("image_grid_thw", Entry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64))),
-        ("image_embeds", Entry::floats(&[embeds.len() / d, d], &embeds)),
-        ("hidden_last", Entry::floats(&[p, d], &values(hidden)?)),
-        ("logits", Entry::floats(&[p, v], &logits)),
-        ("generated_ids", Entry::ints(&[g], response.ids.iter().map(|&id| i64::from(id)))),
-        ("generated_logprobs", Entry::floats(&[g], &response.log_probs)),
+        ("input_ids", DumpEntry::ints(&[p], prompt.input_ids.iter().map(|&id| i64::from(id)))),
+        ("position_ids", DumpEntry::ints(&[3, p], prompt.position_ids.iter().flatten().copied())),
+        ("pixel_values", DumpEntry::floats(&[prompt.pixel_values.len() / patch, patch], &prompt.pixel_values)),
+        ("image_grid_thw", DumpEntry::ints(&[grids.len(), 3], grids.iter().flatten().map(|&n| n as i64))),
+        ("image_embeds", DumpEntry::floats(&[embeds.len() / d, d], &embeds)),
+        ("hidden_last", DumpEntry::floats(&[p, d], &values(hidden)?)),
+        ("logits", DumpEntry::floats(&[p, v], &logits)),
+        ("generated_ids", DumpEntry::ints(&[g], response.ids.iter().map(|&id| i64::from(id)))),
+        ("generated_logprobs", DumpEntry::floats(&[g], &response.log_probs)),
     ];
     if !grids.is_empty() {
         let focus = response.visual_focus.as_deref().unwrap_or_default();
-        entries.push(("visual_focus", Entry::floats(&[focus.len()], focus)));
+        entries.push(("visual_focus", DumpEntry::floats(&[focus.len()], focus)));
     }
     serialize(entries.iter().map(|(name, entry)| (*name, entry)), None)
-        .map_err(|e| Failure::other(format!("--dump: {e}")))
+        .map_err(|e| TrainError::Input(format!("the dump: {e}")))
 }

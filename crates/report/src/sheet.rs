@@ -32,14 +32,14 @@ pub fn heat(share: f32) -> Rgb<u8> {
 
 /// Smallest and largest value, and where others lie between them. Equal values all lie in the middle.
 #[derive(Clone, Copy)]
-pub struct Scale {
+pub struct HeatScale {
     /// Smallest.
     pub low: f32,
     /// Largest.
     pub high: f32,
 }
 
-impl Scale {
+impl HeatScale {
     /// The range of some values.
     pub fn of(values: &[f32]) -> Self {
         let low = values.iter().copied().fold(f32::INFINITY, f32::min);
@@ -136,7 +136,7 @@ impl Sheet {
         }
     }
     /// The colours with the numbers at both ends: `low [bar] high`, all in `width`.
-    pub fn legend(&mut self, x: u32, y: u32, width: u32, scale: Scale) {
+    pub fn legend(&mut self, x: u32, y: u32, width: u32, scale: HeatScale) {
         let (low, high) = (format!("{:.3}", scale.low), format!("{:.3}", scale.high));
         let text = |s: &str| s.len() as u32 * GLYPH;
         let left = x + text(&low) + 8;
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn equal_values_have_a_colour() {
-        let scale = Scale::of(&[0.5, 0.5]);
+        let scale = HeatScale::of(&[0.5, 0.5]);
         assert_eq!(scale.share(0.5), 0.5);
         assert_eq!(heat(0.0), Rgb([13, 8, 135]));
         assert_eq!(heat(1.0), Rgb([240, 249, 33]));

@@ -1,7 +1,7 @@
 //! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest visual
 //! focus, and all generated tokens coloured by their focus.
 
-use super::sheet::{FAINT, GLYPH, INK, PAPER, Scale, Sheet, heat, printable, wrap};
+use crate::sheet::{FAINT, GLYPH, HeatScale, INK, PAPER, Sheet, heat, printable, wrap};
 use data::{ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
@@ -10,6 +10,7 @@ use image::{Rgb, RgbImage};
 pub const PANELS: usize = 4;
 
 /// One image of the prompt.
+#[derive(Debug)]
 pub struct Picture {
     /// Pixels after resizing.
     pub pixels: RgbImage,
@@ -41,6 +42,7 @@ impl Picture {
 }
 
 /// A token whose similarity to each image token is drawn.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Panel {
     /// Index among the generated tokens, from 0.
     pub token: usize,
@@ -49,6 +51,7 @@ pub struct Panel {
 }
 
 /// What is drawn.
+#[derive(Debug)]
 pub struct FocusMap<'a> {
     /// The prompt as it was given.
     pub prompt: &'a str,
@@ -168,7 +171,7 @@ impl FocusMap<'_> {
     /// Draws everything on one sheet of fixed width.
     pub fn draw(&self) -> RgbImage {
         let arrangement = Arrangement::new(self.pictures);
-        let focus = Scale::of(self.focus);
+        let focus = HeatScale::of(self.focus);
         let prompt = self.prompt_lines();
         let top = MARGIN + 40 + prompt.len() as u32 * LINE + 22;
         // Title, pictures, legend, and the space below; flat pictures leave room for the notes.
@@ -238,7 +241,7 @@ impl FocusMap<'_> {
         sheet.text(x, y, 2, INK, &title);
         let after = x + (2 * title.len() as u32 + 1) * GLYPH;
         sheet.text(after, y + GLYPH - 2, 1, FAINT, &value);
-        let scale = Scale::of(&panel.cosines);
+        let scale = HeatScale::of(&panel.cosines);
         let shares: Vec<f32> = panel.cosines.iter().map(|&c| scale.share(c)).collect();
         arrangement.draw(sheet, x, y + LINE, self.pictures, Some(&shares));
         // As wide as the pictures, but never so narrow that the colours vanish.
@@ -248,7 +251,7 @@ impl FocusMap<'_> {
 
     /// How to read the sheet, and the response in numbers.
     fn notes(&self, sheet: &mut Sheet, x: u32, y: u32) {
-        let scale = Scale::of(self.focus);
+        let scale = HeatScale::of(self.focus);
         let mean = self.focus.iter().sum::<f32>() / self.focus.len().max(1) as f32;
         let late_early = vgpo::metrics::late_early_ratio(self.focus, 2).map_or("-".into(), |r| format!("{r:.3}"));
         let images: usize = self.pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();

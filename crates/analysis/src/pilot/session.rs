@@ -1,0 +1,228 @@
+//! One model or two, asked and measured, and everything that is written about them.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::DType;
+use data::{DataError, Processor};
+use launch::{ModelFolder, PictureOptions};
+use model_qwen2vl::{Kernels, QwenVl};
+use rl::TrainError;
+use rl::config::{Config, Source, resolve};
+use rl::prompts::Prompts;
+use serde_json::json;
+
+use super::measure::{Measured, Pilot, Record};
+use super::plots;
+use super::summary::Summary;
+use crate::focus_map::Drawn;
+
+/// What differs from train's defaults: pictures as the model was trained, accuracy alone.
+const DEFAULTS: &str =
+    "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
+
+/// Settings of `[data]` that mean something here; all of `[reward]` do.
+pub const DATA_KEYS: [&str; 13] = [
+    "prompt_key",
+    "answer_key",
+    "image_key",
+    "id_key",
+    "image_dir",
+    "format_prompt",
+    "system_prompt",
+    "max_prompt_length",
+    "min_pixels",
+    "max_pixels",
+    "alpha",
+    "exif_orientation",
+    "filter_overlong_prompts",
+];
+
+/// A model to look at, opened as far as its weights.
+#[derive(Debug)]
+pub struct Subject {
+    /// Its folder, as it is named in tables.
+    pub name: String,
+    folder: ModelFolder,
+    /// The rows that it answers.
+    pub prompts: Prompts,
+    /// Ids that end its responses.
+    pub eos: Vec<u32>,
+    /// How its responses are graded.
+    pub config: Config,
+    processor: Arc<Processor>,
+}
+
+impl Subject {
+    /// Opens a model and the data that it is asked. It is asked as its run asked it; `overrides` (`key=value`, as of `train`) come last.
+    ///
+    /// # Errors
+    /// A setting that means nothing here, a model folder, data or a prompt that cannot be used.
+    pub fn open(path: &Path, data: &str, overrides: &[String]) -> Result<Self, TrainError> {
+        check_overrides(overrides)?;
+        let folder = ModelFolder::open(path)?;
+        let defaults = Source::new("the defaults of analyze", format!("{DEFAULTS}[trainer]\noutput_dir = \".\"\n"));
+        let sources = [defaults, folder.run().source()];
+        let mut config =
+            resolve(&sources, &[vec![format!("data.train_files=[{}]", json!(data))], overrides.to_vec()].concat())?;
+        config.data.val_files = config.data.train_files.clone();
+        // What is missing of the folder is said before what is wrong with the data.
+        folder.config()?;
+        let processor = folder.processor(pictures(&config, overrides))?;
+        let processor = Arc::new(processor.with_max_prompt_length(config.data.max_prompt_length));
+        let prompts = Prompts::open(&config.data.val_files, "--data", &config, processor.clone())?;
+        let eos = folder.end_tokens(&processor)?;
+        Ok(Self { name: folder.path().display().to_string(), folder, prompts, eos, config, processor })
+    }
+}
+
+fn name_of(text: &str) -> &str {
+    text.split('=').next().unwrap_or_default().trim()
+}
+
+fn check_overrides(overrides: &[String]) -> Result<(), TrainError> {
+    let known =
+        |key: &str| key.starts_with("reward.") || key.strip_prefix("data.").is_some_and(|key| DATA_KEYS.contains(&key));
+    match overrides.iter().map(|text| name_of(text)).find(|key| !known(key)) {
+        None => Ok(()),
+        Some(key) => Err(TrainError::Input(format!(
+            "{key:?} is no setting of analyze; there are reward.* and data.{}",
+            DATA_KEYS.join(", data.")
+        ))),
+    }
+}
+
+/// How pictures are seen, where that was said; `config` has the values.
+fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
+    let data = &config.data;
+    let said = |key: &str| overrides.iter().any(|text| name_of(text).strip_prefix("data.") == Some(key));
+    PictureOptions {
+        min_pixels: said("min_pixels").then_some(data.min_pixels as u64),
+        max_pixels: said("max_pixels").then_some(data.max_pixels as u64),
+        alpha: said("alpha").then_some(data.alpha),
+        exif_orientation: said("exif_orientation").then_some(data.exif_orientation),
+    }
+}
+
+/// What is measured, and where it is written.
+#[derive(Debug)]
+pub struct PilotSession {
+    /// How the models are asked.
+    pub pilot: Pilot,
+    /// What `--data` named.
+    pub data: String,
+    /// The output folder, made when the first model is loaded.
+    pub out: PathBuf,
+    /// One model, or the one before and the one after training.
+    pub subjects: Vec<Subject>,
+}
+
+impl PilotSession {
+    /// Measures the models and writes `responses.jsonl`, `analysis.json`, plots and heat maps; `tell` gets the table of each model,
+    /// `note` lines about how it goes.
+    ///
+    /// # Errors
+    /// A model, data or a file that cannot be used, and an interrupt.
+    pub fn run<B: Kernels>(
+        &self,
+        device: &B::Device,
+        dtype: DType,
+        interrupt: &AtomicBool,
+        note: &mut dyn FnMut(String),
+        tell: &mut dyn FnMut(String) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        create(&self.out)?;
+        let mut summaries = Vec::new();
+        let mut records = Vec::new();
+        let mut figures = Vec::new();
+        for (k, subject) in self.subjects.iter().enumerate() {
+            let suffix = if self.subjects.len() == 1 { "" } else { ["_before", "_after"][k.min(1)] };
+            let model = subject.folder.load::<B>(dtype, device)?;
+            let (found, aside) = self.measure(&model, subject, suffix, interrupt, note)?;
+            let summary = Summary::of(&found);
+            if summary.with_image == 0 {
+                note(format!(
+                    "no row of {} has a picture: attention on images is 0, and there is no visual focus",
+                    self.data
+                ));
+            }
+            tell(summary.table(&subject.name))?;
+            figures.push(json!({"model": subject.name, "rows_set_aside": aside, "summary": summary}));
+            summaries.push(summary);
+            records.push(found);
+        }
+        let models = self.subjects.iter().zip(summaries.iter().zip(&records));
+        let models: Vec<plots::PlottedModel> =
+            models.map(|(s, (summary, records))| plots::PlottedModel { name: &s.name, summary, records }).collect();
+        for (name, svg) in plots::all(&models) {
+            write(&self.out.join(format!("{name}.svg")), svg.as_bytes())?;
+        }
+        let pilot = &self.pilot;
+        let file = json!({
+            "data": self.data, "samples": pilot.samples, "limit": pilot.limit, "temperature": pilot.sampling.temperature,
+            "max_new_tokens": pilot.max_new_tokens, "seed": pilot.sampling.seed, "models": figures,
+        });
+        write(&self.out.join("analysis.json"), format!("{file:#}\n").as_bytes())?;
+        tell(format!("written to {}\n", self.out.display()))
+    }
+
+    /// The records of one model, and the number of rows set aside.
+    fn measure<B: Kernels>(
+        &self,
+        model: &QwenVl<B>,
+        subject: &Subject,
+        suffix: &str,
+        interrupt: &AtomicBool,
+        note: &mut dyn FnMut(String),
+    ) -> Result<(Vec<Record>, usize), TrainError> {
+        let path = self.out.join(format!("responses{suffix}.jsonl"));
+        let fail = |e: std::io::Error| DataError::write(&path, e);
+        let mut lines = BufWriter::new(File::create(&path).map_err(fail)?);
+        let mut records: Vec<Record> = Vec::new();
+        let rows = subject.prompts.len();
+        let total = if self.pilot.limit == 0 { rows } else { self.pilot.limit.min(rows) } * self.pilot.samples;
+        let aside = self.pilot.run(model, subject, interrupt, note, &mut |measured, note| {
+            serde_json::to_writer(&mut lines, &measured.record).map_err(|e| fail(e.into()))?;
+            lines.write_all(b"\n").map_err(fail)?;
+            if !measured.panels.is_empty() {
+                let folder = self.out.join(format!("maps{suffix}"));
+                create(&folder)?;
+                let name = format!("row_{}_sample_{}.png", measured.record.row, measured.record.sample);
+                write(&folder.join(name), &map(subject, &measured)?)?;
+            }
+            records.push(measured.record);
+            if records.len().is_multiple_of(100) {
+                note(format!("{} of {total} responses", records.len()));
+            }
+            Ok(())
+        })?;
+        lines.flush().map_err(fail)?;
+        match records.is_empty() {
+            false => Ok((records, aside)),
+            true => Err(TrainError::Input(format!(
+                "--data {}: none of its rows can be used; the reasons are above",
+                self.data
+            ))),
+        }
+    }
+}
+
+/// The heat map of a response.
+fn map(subject: &Subject, measured: &Measured) -> Result<Vec<u8>, DataError> {
+    let record = &measured.record;
+    let verdict = if record.accuracy >= 0.5 { "correct" } else { "incorrect" };
+    let title = format!("{} [answer {}, {verdict}]", record.problem, record.answer);
+    let Measured { source, ids, panels, .. } = measured;
+    Drawn { title: &title, prompt: source, ids, focus: &record.focus, panels }.png(&subject.processor)
+}
+
+fn create(folder: &Path) -> Result<(), TrainError> {
+    std::fs::create_dir_all(folder).map_err(|e| TrainError::Input(format!("--out {}: {e}", folder.display())))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
+    std::fs::write(path, bytes).map_err(|e| DataError::write(path, e))
+}

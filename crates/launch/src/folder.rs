@@ -1,0 +1,186 @@
+//! A model as a user names it, opened in one way by every program.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::DType;
+use data::processor::serving;
+use data::{Alpha, ExifOrientation, Processor};
+use model_qwen2vl::save::Companions;
+use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
+use rl::TrainError;
+use rl::config::Family;
+use rl::rollout::never_sampled;
+
+use crate::checks::{check_folder, end_tokens};
+use crate::run::RunSettings;
+use crate::toy::write_toy_folder_of;
+
+/// What a command line says about pictures; the rest is the model's.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PictureOptions {
+    /// `--min-pixels`, 0: no limit.
+    pub min_pixels: Option<u64>,
+    /// `--max-pixels`, 0: no limit.
+    pub max_pixels: Option<u64>,
+    /// `--alpha`.
+    pub alpha: Option<Alpha>,
+    /// `--exif-orientation`.
+    pub exif_orientation: Option<ExifOrientation>,
+}
+
+/// A model: a folder in the Hugging Face layout, and what the run says that it stands in.
+///
+/// A run folder of `train`, its checkpoint and the `hf/` of that are one model: opened by any of the three paths, it is
+/// asked the same ids.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    path: PathBuf,
+    config: Option<QwenVlConfig>,
+    run: RunSettings,
+}
+
+impl ModelFolder {
+    /// Opens what `path` names: a model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint),
+    /// or a checkpoint of a run. No weights are read.
+    ///
+    /// # Errors
+    /// A run without a checkpoint, a `config.toml` or `config.json` that cannot be read, and `toy`, which has no weights.
+    pub fn open(path: &Path) -> Result<Self, TrainError> {
+        if path == Path::new("toy") && !path.exists() {
+            return Err(TrainError::Input(
+                "model toy: the toy model is random before it is trained; run `train` and name its run folder (runs/toy)"
+                    .into(),
+            ));
+        }
+        let path = if path.join("config.json").is_file() {
+            path.to_path_buf()
+        } else if path.join("trainer.json").is_file() {
+            path.join("hf")
+        } else if path.join("checkpoints").is_dir() {
+            match rl::checkpoint::list(&path.join("checkpoints")).pop() {
+                Some((_, checkpoint)) => checkpoint.join("hf"),
+                None => {
+                    return Err(TrainError::Input(format!("model {}: the run has no checkpoint yet", path.display())));
+                }
+            }
+        } else {
+            path.to_path_buf()
+        };
+        let run = RunSettings::of_folder(&path)?;
+        Self::at(path, run)
+    }
+
+    /// The toy model of a run that trains in `run`: its folder is written there, unless the run has begun and has one.
+    ///
+    /// # Errors
+    /// Anything the file system refuses.
+    pub(crate) fn toy(run: &Path, family: Family) -> Result<Self, TrainError> {
+        let path = run.join("model");
+        let begun = rl::run_folder::RunFolder::has_run(run) && path.join("config.json").is_file();
+        if !begun {
+            std::fs::create_dir_all(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
+            write_toy_folder_of(&path, family)?;
+        }
+        Self::at(path, RunSettings::default())
+    }
+
+    fn at(path: PathBuf, run: RunSettings) -> Result<Self, TrainError> {
+        // Whoever only counts tokens needs no architecture.
+        let config = path.join("config.json").exists().then(|| QwenVlConfig::from_folder(&path)).transpose()?;
+        Ok(Self { path, config, run })
+    }
+
+    /// The folder in the Hugging Face layout.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the run of the model says; nothing where it stands in none.
+    pub fn run(&self) -> &RunSettings {
+        &self.run
+    }
+
+    /// `config.json`.
+    ///
+    /// # Errors
+    /// A folder without one.
+    pub fn config(&self) -> Result<&QwenVlConfig, TrainError> {
+        match &self.config {
+            Some(config) => Ok(config),
+            None => {
+                // Says what is missing: the folder or the file.
+                QwenVlConfig::from_folder(&self.path)?;
+                Err(TrainError::Input(format!("model folder {}: changed while it was read", self.path.display())))
+            }
+        }
+    }
+
+    /// Tokenizer and image processor, with pictures as in training unless `options` say otherwise; those of the folder's
+    /// `config.json` where it has one.
+    ///
+    /// # Errors
+    /// A folder that cannot be used, limits that no picture can satisfy, files of two models.
+    pub fn processor(&self, options: PictureOptions) -> Result<Processor, TrainError> {
+        let processor = self.unchecked_processor(options)?;
+        if let Some(config) = &self.config {
+            check_folder(&self.path, &processor, config)?;
+        }
+        Ok(processor)
+    }
+
+    /// The same before it is known for which architecture it is.
+    pub(crate) fn unchecked_processor(&self, options: PictureOptions) -> Result<Processor, TrainError> {
+        let processor = Processor::from_folder(&self.path)?;
+        let own = processor.limits();
+        // The folder of a checkpoint says how its pictures were seen; one of an earlier version does not, but its run
+        // does.
+        let said = (own.run, own.alpha, own.exif_orientation);
+        let (run, alpha, exif_orientation) = match self.run.pictures {
+            Some(of_run) if said == Default::default() => of_run,
+            _ => said,
+        };
+        let processor = processor
+            .with_limits(options.min_pixels.unwrap_or(run.min_pixels), options.max_pixels.unwrap_or(run.max_pixels))?;
+        Ok(processor.with_picture_settings(
+            options.alpha.unwrap_or(alpha),
+            options.exif_orientation.unwrap_or(exif_orientation),
+        ))
+    }
+
+    /// Ids that end a response; the first is what a supervised response is taught to end with.
+    ///
+    /// # Errors
+    /// As [`end_tokens`].
+    pub fn end_tokens(&self, processor: &Processor) -> Result<Vec<u32>, TrainError> {
+        end_tokens(&self.path, self.config()?, processor)
+    }
+
+    /// Ids that no response may have, ascending: control tokens of pictures, and rows of the embedding without a token.
+    ///
+    /// # Errors
+    /// A folder without `config.json`.
+    pub fn never_sampled(&self, processor: &Processor) -> Result<Vec<u32>, TrainError> {
+        let config = self.config()?;
+        Ok(never_sampled(config.vision_token_ids(), processor, config.text.vocab_size))
+    }
+
+    /// The tokenizer's and the processor's files for a checkpoint: they say how its pictures became patches.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is too large to be what its name says.
+    pub fn companions(&self, processor: &Processor) -> Result<Companions, TrainError> {
+        let mut companions = Companions::read(&self.path)?;
+        companions
+            .revise(|name, bytes| serving::restate(name, bytes, processor.limits()))
+            .map_err(|reason| TrainError::Input(format!("model folder {}: {reason}", self.path.display())))?;
+        Ok(companions)
+    }
+
+    /// The model with its weights, in `dtype` on `device`.
+    ///
+    /// # Errors
+    /// Weights that are damaged, missing, or of another `config.json`.
+    pub fn load<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, ModelError> {
+        QwenVl::load(&self.path, dtype, device)
+    }
+}

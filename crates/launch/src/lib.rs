@@ -1,0 +1,23 @@
+//! From a path to something that runs: the one place that opens models, and the one that starts a training run.
+//!
+//! | question | file |
+//! |---|---|
+//! | what does `--model PATH` name, and how is it opened | [`ModelFolder`] in `folder` |
+//! | how did the run of a model ask its questions | [`RunSettings`] in `run` |
+//! | do the files of a folder belong to one model, and what ends its responses | `checks` |
+//! | the embedded toy model | `toy` |
+//! | from a configuration to a run | [`train()`] |
+//!
+//! `rl` knows a policy, this crate knows the model: whoever trains another one writes another `train`.
+
+mod checks;
+mod folder;
+mod run;
+mod toy;
+mod train;
+
+pub use checks::{check_folder, end_tokens};
+pub use folder::{ModelFolder, PictureOptions};
+pub use run::RunSettings;
+pub use toy::{toy_config, write_toy_folder, write_toy_folder_of};
+pub use train::train;

@@ -1,0 +1,56 @@
+//! The embedded toy model: everything of its folder but the weights.
+
+use std::path::Path;
+
+use data::toy;
+use model_qwen2vl::{ModelError, QwenVlConfig};
+use rl::TrainError;
+use rl::config::Family;
+
+/// Writes the embedded toy model's folder without weights: tokenizer, image processor, `config.json`.
+///
+/// # Errors
+/// Anything the file system refuses.
+pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
+    write_toy_folder_of(dir, Family::Qwen2_5)
+}
+
+/// The same of a model of `family`.
+///
+/// # Errors
+/// As [`write_toy_folder`].
+pub fn write_toy_folder_of(dir: &Path, family: Family) -> Result<(), TrainError> {
+    toy::write_processor_files(dir)?;
+    let config = toy_config_of(family)?;
+    let path = dir.join("config.json");
+    let text = serde_json::to_string_pretty(&config.raw).unwrap_or_default();
+    std::fs::write(&path, text).map_err(|source| ModelError::Io { path, source })?;
+    Ok(())
+}
+
+/// The architecture of the toy model, with the toy tokenizer's vocabulary.
+///
+/// # Errors
+/// None in practice: both halves are built in.
+pub fn toy_config() -> Result<QwenVlConfig, TrainError> {
+    toy_config_of(Family::Qwen2_5)
+}
+
+/// The same of a model of `family`: its smallest built-in size.
+fn toy_config_of(family: Family) -> Result<QwenVlConfig, TrainError> {
+    let ids = toy::special_ids();
+    let preset = model_qwen2vl::Family::of(family.as_str())
+        .and_then(|family| QwenVlConfig::preset(family.presets[0]))
+        .ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
+    Ok(preset.with_vocabulary(
+        ids.vocab_size,
+        [
+            ("bos_token_id", ids.bos),
+            ("eos_token_id", ids.eos),
+            ("vision_start_token_id", ids.vision_start),
+            ("vision_end_token_id", ids.vision_end),
+            ("image_token_id", ids.image_pad),
+            ("video_token_id", ids.video_pad),
+        ],
+    )?)
+}

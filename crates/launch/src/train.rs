@@ -1,0 +1,94 @@
+//! From a configuration to a run on one device.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::DType;
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
+use rl::TrainError;
+use rl::config::Config;
+use rl::optimizer::check_formats;
+use rl::progress::Progress;
+use rl::trainer::{Setup, Summary, Trainer};
+
+use crate::checks::{check_folder, end_tokens};
+use crate::folder::{ModelFolder, PictureOptions};
+
+/// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
+fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, TrainError> {
+    let own = folder.config()?.clone();
+    let name = config.model.init.as_str();
+    if name.is_empty() || (config.model.path == "toy" && name == "toy") {
+        return Ok(own);
+    }
+    let preset = QwenVlConfig::preset(name)
+        .ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
+    let id = |key: &str| {
+        own.raw
+            .get(key)
+            .or_else(|| own.raw.get("text_config").and_then(|t| t.get(key)))
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0) as u32
+    };
+    Ok(preset.with_vocabulary(
+        own.text.vocab_size,
+        [
+            ("bos_token_id", id("bos_token_id")),
+            ("eos_token_id", own.eos_token_ids.first().copied().unwrap_or(0)),
+            ("vision_start_token_id", own.vision_start_token_id),
+            ("vision_end_token_id", own.vision_end_token_id),
+            ("image_token_id", own.image_token_id),
+            ("video_token_id", own.video_token_id),
+        ],
+    )?)
+}
+
+/// Trains as `config` says on `device`, with weights and activations in `dtype`. `model.path` may be whatever
+/// [`ModelFolder::open`] takes, and `toy`; pictures and prompts are the configuration's, not those of an earlier run.
+///
+/// # Errors
+/// [`TrainError`] says what ended the run; its exit code says whose fault it was.
+pub fn train<B: Kernels>(
+    config: Config,
+    dtype: DType,
+    device: &B::Device,
+    progress: Progress,
+    interrupt: Arc<AtomicBool>,
+) -> Result<Summary, TrainError> {
+    check_formats::<B>(&config.actor.optim, device)?;
+    let is_toy = config.model.path == "toy";
+    let folder = match is_toy {
+        true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family)?,
+        false => ModelFolder::open(Path::new(&config.model.path))?,
+    };
+    let architecture = architecture(&config, &folder)?;
+    let pictures = PictureOptions {
+        min_pixels: Some(config.data.min_pixels as u64),
+        max_pixels: Some(config.data.max_pixels as u64),
+        alpha: Some(config.data.alpha),
+        exif_orientation: Some(config.data.exif_orientation),
+    };
+    let processor = folder.unchecked_processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
+    check_folder(folder.path(), &processor, &architecture)?;
+    let eos = end_tokens(folder.path(), &architecture, &processor)?;
+    let companions = folder.companions(&processor)?;
+    let random = is_toy || !config.model.init.as_str().is_empty();
+    let (seed, own_device) = (config.model.init_seed, device.clone());
+    let initial = move || match random {
+        true => Ok(QwenVl::<B>::random(architecture.clone(), seed, dtype, &own_device)),
+        false => folder.load(dtype, &own_device),
+    };
+    let own_device = device.clone();
+    let setup = Setup {
+        config,
+        load: Box::new(move |path| QwenVl::<B>::load(path, dtype, &own_device)),
+        initial: Box::new(initial),
+        processor: Arc::new(processor),
+        companions,
+        eos,
+        progress,
+        interrupt,
+    };
+    Trainer::<B, _>::new(setup)?.run()
+}
