@@ -241,7 +241,7 @@ impl<B: Kernels> Bench<B> {
         let config = &self.model.config.clone();
         let prompts =
             (0..sizes.prompts).map(|i| prompt(config, sizes, self.seed, i as u64)).collect::<Result<Vec<_>, _>>()?;
-        let shaping = self.config.to_shaping_config().build::<B>();
+        let shaping = self.config.algorithm.build_shaping::<B>().map_err(TrainError::from)?;
         let mode = shaping.streams().iter().find_map(|s| match s {
             Stream::VisualFocus { prototype } => Some(*prototype),
             _ => None,

@@ -304,7 +304,7 @@ pub fn make<B: Kernels, P: Policy<B>>(
     let penalties =
         kl_in_reward(&recipe.loss.kl, recipe.kl_coef, &old_log_probs, ref_log_probs.as_deref(), &mut metrics);
     let advantages = estimate(
-        &config.to_advantage_config(),
+        config.algorithm.build_estimator()?.as_ref(),
         &AdvantageInputs {
             rewards: &rewards,
             groups: &ids,

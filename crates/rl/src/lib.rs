@@ -16,6 +16,7 @@ pub mod perturb;
 pub mod policy;
 pub mod progress;
 pub mod prompts;
+pub mod registry;
 pub mod rollout;
 pub mod run_folder;
 pub mod sampler;

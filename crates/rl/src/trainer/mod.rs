@@ -32,7 +32,6 @@ use reward::Reward;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{self, Contents, KnownRow, Origin, TrainerState};
-use crate::config::field::Choice;
 use crate::config::{Config, Resume, SftStage, Stage};
 use crate::error::TrainError;
 use crate::experience::Group;
@@ -489,10 +488,10 @@ fn check_pictures<B: Kernels>(
     stages: &[Stage],
     data: &BTreeMap<usize, Prompts>,
 ) -> Result<(), TrainError> {
-    let shaping = config.to_shaping_config().build::<B>();
+    let shaping = config.algorithm.build_shaping::<B>()?;
     let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
     let name = if compares(&shaping.streams()) {
-        format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
+        format!("algorithm.shaping = \"{}\"", config.algorithm.shaping)
     } else if compares(&config.to_loss_config().streams()) {
         "the loss".to_string()
     } else {

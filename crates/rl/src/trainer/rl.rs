@@ -82,7 +82,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         } else {
             (config.trainer.total_epochs * prompts.epoch_len() / config.data.rollout_batch_size).max(1)
         };
-        let shaping = config.to_shaping_config().build::<B>();
+        let shaping = config.algorithm.build_shaping::<B>()?;
         let mut loss = config.to_loss_config();
         if wants_reference(&config) {
             self.load_reference()?;
@@ -223,7 +223,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                         progress.advance(1);
                     }
                 })?;
-            let greedy = match algorithm.adv_estimator.needs_greedy() {
+            let greedy = match algorithm.needs_greedy() {
                 true => Some(
                     generate(
                         &self.policy,
@@ -484,7 +484,7 @@ fn io_error(path: &Path) -> impl Fn(std::io::Error) -> TrainError + use<> {
 fn reads_images<B: Kernels>(config: &Config, shaping: &dyn AdvantageShaping<B>) -> bool {
     config.model.freeze_vision_tower
         || config.actor.old_log_probs == OldLogProbs::Recompute
-        || config.algorithm.adv_estimator.needs_greedy()
+        || config.algorithm.needs_greedy()
         || shaping.streams().iter().any(|stream| !matches!(stream, Stream::VisualFocus { .. }))
 }
 

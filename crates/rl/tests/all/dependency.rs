@@ -134,7 +134,7 @@ fn experience(old_log_probs: &str) -> Experience {
          [algorithm]\nshaping = \"pgpo\"\n[actor]\nold_log_probs = \"{old_log_probs}\"\n"
     );
     let config = resolve(&[Source::new("test", &toml)], &[]).unwrap();
-    let shaping = config.to_shaping_config().build::<B>();
+    let shaping = config.algorithm.build_shaping::<B>().unwrap();
     let recipe = Recipe {
         config: &config,
         loss: &config.to_loss_config(),

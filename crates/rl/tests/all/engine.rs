@@ -204,7 +204,7 @@ pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<Group> {
 
 pub fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {
     let (groups, processor) = (sampled_groups(model), processor());
-    let shaping = config.to_shaping_config().build::<B>();
+    let shaping = config.algorithm.build_shaping::<B>().unwrap();
     let recipe = Recipe {
         config,
         loss: &config.to_loss_config(),
@@ -226,7 +226,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
     let carried: Vec<bool> = groups.iter().flat_map(|g| g.responses.iter().map(|_| g.carried)).collect();
     let mut moved = sampler.clone();
     moved.visit(&mut Shift);
-    let shaping = config.to_shaping_config().build::<B>();
+    let shaping = config.algorithm.build_shaping::<B>().unwrap();
     let recipe = Recipe {
         config: &config,
         loss: &config.to_loss_config(),

@@ -10,8 +10,8 @@ fn refused(text: &str, message: &str) {
 #[test]
 fn an_unknown_key_names_the_nearest() {
     refused(
-        "[algorithm]\nshaping = \"vgpo\"\nbta = 0.3\n",
-        "run.toml:3: unknown key `algorithm.bta`; did you mean `algorithm.beta`?",
+        "[algorithm.vgpo]\nvariant = \"paper\"\nbta = 0.3\n",
+        "run.toml:3: unknown key `algorithm.vgpo.bta`; did you mean `algorithm.vgpo.beta`?",
     );
     refused(
         "[actor]\ncliprange_low = 0.2\n",

@@ -3,12 +3,11 @@
 mod bad;
 mod contradictions;
 mod overrides;
-mod parts;
 mod presets;
 mod published;
 mod round_trip;
 
-use super::{Config, ConfigError, Source, resolve};
+use super::{Config, ConfigError, Source, bundles, resolve};
 
 /// The smallest valid file.
 const SMALL: &str = "[data]\ntrain_files = [\"toy:sum\"]\n";

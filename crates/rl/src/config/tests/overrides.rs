@@ -6,7 +6,7 @@ use ::data::dataset::WeightedSpec;
 use ::reward::RewardType;
 
 use crate::config::{Init, Stage};
-use crate::shaping::ShapingKind;
+use crate::shaping::VgpoSettings;
 
 #[test]
 fn every_kind_of_value_can_be_overridden() {
@@ -26,9 +26,9 @@ fn every_kind_of_value_can_be_overridden() {
         "data.system_prompt=a = b",
     ])
     .unwrap();
-    assert_eq!(config.algorithm.beta, 0.1);
-    assert_eq!(config.algorithm.shaping, ShapingKind::Vgpo);
-    assert!(!config.algorithm.intra);
+    let vgpo = config.algorithm.section::<VgpoSettings>();
+    assert_eq!((vgpo.beta, vgpo.intra), (0.1, false));
+    assert_eq!(config.algorithm.shaping, "vgpo");
     assert_eq!(config.algorithm.papo.kl_prcp_coef, 0.01);
     assert_eq!(config.actor.optim.betas, [0.9, 0.95]);
     assert_eq!(config.actor.optim.lr, 3e-6);
@@ -119,8 +119,14 @@ fn an_override_that_is_none_is_explained() {
         ("algorithm..beta=3", "override `algorithm..beta=3`: has an empty key; write section.key=value"),
         ("--algorithm.beta=3", "override `--algorithm.beta=3`: write section.key=value, without dashes"),
         ("algorithm.bta=3", "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.beta`?"),
-        ("algoritm.beta=3", "override `algoritm.beta=3`: unknown key `algoritm.beta`; did you mean `algorithm.beta`?"),
-        ("beta=3", "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta` or `algorithm.pgpo.beta`?"),
+        (
+            "algoritm.kl_coef=3",
+            "override `algoritm.kl_coef=3`: unknown key `algoritm.kl_coef`; did you mean `algorithm.kl_coef`?",
+        ),
+        (
+            "beta=3",
+            "override `beta=3`: unknown key `beta`; did you mean `algorithm.vgpo.beta` or `algorithm.pgpo.beta`?",
+        ),
         (
             "algorithm.beta=x",
             "override `algorithm.beta=x`: `algorithm.beta`: expected a number, found the string \"x\"",
