@@ -2,6 +2,8 @@
 
 use toml::{Table, Value};
 
+use super::field::nearest;
+
 /// Where a key stood and where it stands. Files and overrides may have either; what is printed has the second.
 const MOVED: &[(&str, &str)] = &[
     ("algorithm.variant", "algorithm.vgpo.variant"),
@@ -33,6 +35,14 @@ pub fn present_key(key: &str) -> &str {
 /// How a file may have written the key.
 pub(super) fn earlier_key(key: &str) -> Option<&'static str> {
     MOVED.iter().find(|(_, now)| *now == key).map(|(before, _)| *before)
+}
+
+/// What a key that does not exist most likely meant in the earlier spelling, as it is written now.
+pub(super) fn meant(key: &str) -> Option<&'static str> {
+    let (section, name) = key.split_once('.')?;
+    let names = MOVED.iter().filter_map(|(before, _)| before.strip_prefix(section)?.strip_prefix('.'));
+    let near = nearest(name, names)?;
+    MOVED.iter().find(|(before, _)| before.split_once('.') == Some((section, near))).map(|(_, now)| *now)
 }
 
 /// Puts the keys of a file where they stand now. A key that is written in both ways is named.

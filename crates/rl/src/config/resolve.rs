@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::bundles::bundle;
 use super::field::{Field, nearest};
-use super::moved::{bring_up_to_date, earlier_key, gone_file, present_key};
+use super::moved::{bring_up_to_date, earlier_key, gone_file, meant, present_key};
 use super::section::{KeyError, KeyProblem, Node};
 use super::{Config, ConfigError};
 use crate::registry::Methods;
@@ -293,6 +293,11 @@ fn hint(path: &str, siblings: &[String], config: &Config) -> String {
         keys.iter().filter(|key| key.rsplit('.').next() == Some(name)).map(|key| format!("`{key}`")).collect();
     if !elsewhere.is_empty() {
         return format!("did you mean {}?", elsewhere.join(" or "));
+    }
+    if near(name).is_none()
+        && let Some(now) = meant(path)
+    {
+        return format!("did you mean `{now}`?");
     }
     let at_root = siblings.iter().any(|key| key == "model");
     let word = if at_root { path.split('.').next().unwrap_or(path) } else { name };

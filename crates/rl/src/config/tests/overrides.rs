@@ -118,7 +118,10 @@ fn an_override_that_is_none_is_explained() {
         ("=3", "override `=3`: has an empty key; write section.key=value"),
         ("algorithm..beta=3", "override `algorithm..beta=3`: has an empty key; write section.key=value"),
         ("--algorithm.beta=3", "override `--algorithm.beta=3`: write section.key=value, without dashes"),
-        ("algorithm.bta=3", "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.beta`?"),
+        (
+            "algorithm.bta=3",
+            "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.vgpo.beta`?",
+        ),
         (
             "algoritm.kl_coef=3",
             "override `algoritm.kl_coef=3`: unknown key `algoritm.kl_coef`; did you mean `algorithm.kl_coef`?",
