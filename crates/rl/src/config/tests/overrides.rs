@@ -134,7 +134,10 @@ fn an_override_that_is_none_is_explained() {
             "algorithm.beta=x",
             "override `algorithm.beta=x`: `algorithm.beta`: expected a number, found the string \"x\"",
         ),
-        ("algorithm.beta.x=1", "override `algorithm.beta.x=1`: `algorithm.beta`: is a key and has none below it"),
+        (
+            "algorithm.vgpo.beta.x=1",
+            "override `algorithm.vgpo.beta.x=1`: `algorithm.vgpo.beta`: is a key and has none below it",
+        ),
         (
             "model=toy",
             "override `model=toy`: `model`: is a section; set one of its keys: path, family, init, init_seed, freeze_vision_tower",
