@@ -7,7 +7,7 @@ mod presets;
 mod published;
 mod round_trip;
 
-use super::{Config, ConfigError, Source, bundles, resolve};
+use super::{Config, ConfigError, Source, resolve};
 
 /// The smallest valid file.
 const SMALL: &str = "[data]\ntrain_files = [\"toy:sum\"]\n";
