@@ -60,7 +60,7 @@ impl Checks {
     }
 
     /// A number outside its declared range, unless something is said of that key already.
-    pub(crate) fn out_of_range(&mut self, key: String, reason: String) {
+    pub fn out_of_range(&mut self, key: String, reason: String) {
         if !self.problems.iter().any(|problem| problem.keys == [key.as_str()]) {
             self.problems.push(Problem { keys: vec![key], reason });
         }
