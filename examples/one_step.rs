@@ -50,7 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::remove_dir_all(&folder)?;
     let suppress = never_sampled(architecture.vision_token_ids(), &processor, architecture.text.vocab_size);
     let mut policy = QwenVl::<B>::random(architecture, 1, DType::F32, &Default::default());
-    let recipe = Recipe::<B>::new(&config);
+    let recipe = Recipe::<B>::new(&config)?;
     let mut images = ImageCache::new(1.0);
 
     println!("1. Prompts: rows of the data, as ids, positions and patches");

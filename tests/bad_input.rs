@@ -35,7 +35,7 @@ fn refused_in_a_line(bench: &Bench, overrides: &[&str], words: &[&str]) {
 #[test]
 fn configuration() {
     let bench = Bench::new(SMALLEST);
-    refused_in_a_line(&bench, &["algorithm.betta=0.2"], &["algorithm.betta", "did you mean `algorithm.beta`"]);
+    refused_in_a_line(&bench, &["algorithm.betta=0.2"], &["algorithm.betta", "did you mean `algorithm.vgpo.beta`"]);
     refused_in_a_line(&bench, &["rollout.n=many"], &["rollout.n", "integer", "many"]);
     refused(&bench, &["rollout.n=0"], &["rollout.n"]);
     std::fs::write(bench.path("typo.toml"), "[algoritm]\nbeta = 0.2\n").unwrap();

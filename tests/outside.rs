@@ -1,4 +1,4 @@
-//! A model and data from elsewhere: `configs/vgpo_3b.toml` with a data file of ViRL39K's shape.
+//! A model and data from elsewhere: `configs/qwen2_5_vl_3b.toml` and VGPO with a data file of ViRL39K's shape.
 //!
 //! With OUTSIDE_DIR set to a folder that `tools/make_outside_fixture.py` made, its model (the real vocabulary) and data are
 //! taken instead of the small ones.
@@ -49,7 +49,7 @@ fn write_data(path: &Path) {
 #[test]
 fn the_vgpo_preset_runs_on_them() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let bench = Bench::new(&std::fs::read_to_string(root.join("configs/vgpo_3b.toml")).unwrap());
+    let bench = Bench::new(&std::fs::read_to_string(root.join("configs/qwen2_5_vl_3b.toml")).unwrap());
     let outside = std::env::var_os("OUTSIDE_DIR").map(PathBuf::from);
     let (model, data) = match &outside {
         Some(dir) => (dir.join("model"), dir.join("virl39k_shaped.parquet")),
@@ -59,6 +59,7 @@ fn the_vgpo_preset_runs_on_them() {
         }
     };
     let mut overrides = vec![
+        "algorithm.name=vgpo".into(),
         format!("model.path={}", model.display()),
         format!("data.train_files={}", data.display()),
         format!("data.val_files={}", data.display()),

@@ -165,7 +165,7 @@ fn bad_usage() {
         (vec!["--quick"], "no [quick] form"),
         (vec!["--rows-only", "vgpo"], "\"dapo\""),
         (vec!["--rows-only", "dapo,grpo"], "no row \"grpo\"; there are dapo, vgpo"),
-        (vec!["algorithm.kappa=2"], "algorithm.kappa"),
+        (vec!["algorithm.kappa=2"], "algorithm.vgpo.kappa"),
         (vec!["data.val_files=[]"], "data.val_files"),
         (vec!["rollout.m=2"], "rollout.m"),
     ] {

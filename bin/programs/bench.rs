@@ -17,7 +17,6 @@ use report::svg::axis::Axis;
 use report::svg::chart::{Chart, Mark, Series};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::optimizer::check_formats;
-use rl::shaping::ShapingKind;
 use workload::{Bench, Row, Sizes};
 
 /// Measure a training step.
@@ -199,7 +198,7 @@ impl Shared {
         };
         check_formats::<B>(&optim, device)?;
         let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.model.as_deref(), self.seed, optim)?;
-        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { ShapingKind::Vgpo } else { ShapingKind::None };
+        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =
             if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };

@@ -17,8 +17,8 @@ use rl::trainer::Summary;
     after_help = "Examples:
   train                                                   the toy world
   train stages.4.steps=50 trainer.output_dir=runs/mine    the same with other settings
-  train --config configs/vgpo_3b.toml model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
-  train --config configs/vgpo_3b.toml --dry-run           print every key with its meaning and value
+  train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
+  train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
 )]
@@ -26,7 +26,7 @@ struct TrainArgs {
     /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Settings that come last, for example algorithm.beta=0.3 or data.train_files=[a.parquet,b.parquet].
+    /// Settings that come last, for example algorithm.vgpo.beta=0.3 or data.train_files=[a.parquet,b.parquet].
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     /// Where to start: auto (the newest checkpoint of the run folder), none, or a checkpoint's folder. Same as trainer.resume.

@@ -261,7 +261,7 @@ impl<B: Kernels> Bench<B> {
             .map(|i| prompt(architecture, sizes, self.seed, i as u64))
             .collect::<Result<Vec<_>, _>>()?;
         let config = self.settings(sizes, &prompts);
-        let recipe = Recipe::<B>::new(&config);
+        let recipe = Recipe::<B>::new(&config)?;
         let mut images = ImageCache::new(config.rollout.image_cache_gib);
 
         let start = Instant::now();

@@ -80,6 +80,7 @@ pub fn train<B: Kernels>(
         false => folder.load(dtype, &own_device),
     };
     let own_device = device.clone();
+    let reward = rl::recipe::reward(&config)?;
     let setup = Setup {
         config,
         load: Box::new(move |path| QwenVl::<B>::load(path, dtype, &own_device)),
@@ -87,6 +88,7 @@ pub fn train<B: Kernels>(
         processor: Arc::new(processor),
         companions,
         eos,
+        reward,
         progress,
         interrupt,
     };

@@ -9,10 +9,8 @@
 //! assert_eq!((scores[0].accuracy, scores[0].format, scores[0].overall), (1.0, 1.0, 1.0));
 //!
 //! // A function: the shorter the better.
-//! let mut brief = Reward::from_fn(|requests| {
-//!     let score = |r: &Request| Score { overall: 1.0 / (1.0 + r.response.len() as f64), ..Score::default() };
-//!     Ok(requests.iter().map(score).collect())
-//! });
+//! let mut brief =
+//!     Reward::from_fn(|r| Score { overall: 1.0 / (1.0 + r.response.len() as f64), ..Score::default() });
 //! assert!(brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b" }])?[0].overall == 0.5);
 //! # Ok::<(), reward::RewardError>(())
 //! ```
@@ -52,8 +50,13 @@ impl Reward {
         Ok(Self(Source::Configured(Box::new(Scorer::new(config)?))))
     }
 
-    /// A function as a reward.
-    pub fn from_fn(score: impl FnMut(&[Request]) -> Result<Vec<Score>, String> + Send + 'static) -> Self {
+    /// A function as a reward: it says the whole score of each response.
+    pub fn from_fn(score: impl Fn(&Request) -> Score + Send + 'static) -> Self {
+        Self::from_batch_fn(move |requests| Ok(requests.iter().map(&score).collect()))
+    }
+
+    /// A function that scores many responses at once: one score per request, in their order, or why it cannot.
+    pub fn from_batch_fn(score: impl FnMut(&[Request]) -> Result<Vec<Score>, String> + Send + 'static) -> Self {
         Self(Source::Function(Box::new(score)))
     }
 
@@ -99,7 +102,7 @@ mod tests {
     fn a_function_gives_one_score_per_response() {
         let request = Request { response: "3", ground_truth: "3", response_length: 1, id: "" };
         let mut calls = 0;
-        let mut reward = Reward::from_fn(move |requests| {
+        let mut reward = Reward::from_batch_fn(move |requests| {
             calls += 1;
             match calls {
                 1 => Ok(requests.iter().map(|_| Score { overall: 0.5, ..Score::default() }).collect()),

@@ -189,7 +189,7 @@ fn shape<B: Backend>(
         greedy_rewards: columns.greedy_rewards.as_deref(),
         token_rewards: penalties.as_deref(),
     };
-    let advantages = estimate(&recipe.advantage, &inputs)?;
+    let advantages = estimate(recipe.advantage.as_ref(), &inputs)?;
     let shaped = recipe.shaping.shape(&columns.batch(&advantages, context.training), device)?;
     metrics.extend(shaped.metrics.iter().map(|(k, v)| (k.to_string(), *v)));
     Ok(store(groups, shaped, &columns.lengths)?)

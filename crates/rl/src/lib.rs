@@ -14,6 +14,7 @@ pub mod policy;
 pub mod progress;
 pub mod prompts;
 pub mod recipe;
+pub mod registry;
 pub mod rollout;
 pub mod run_folder;
 pub mod sampler;

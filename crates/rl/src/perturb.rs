@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use crate::config::field::choices;
+use crate::config::section::section;
 use data::image::{RgbImage, process, process_image, to_patches};
 use data::{ImageSource, Processor};
 use model_qwen2vl::model::Prompt;
@@ -84,8 +86,7 @@ impl Perturbation {
 }
 
 /// The kind of a perturbation, as the configuration names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PerturbationKind {
     /// [`Perturbation::PatchBlackout`].
     #[default]
@@ -97,8 +98,7 @@ pub enum PerturbationKind {
 }
 
 /// How often the configuration wants a picture drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DrawChoice {
     /// As the algorithm was published.
     #[default]
@@ -110,8 +110,7 @@ pub enum DrawChoice {
 }
 
 /// Where the configuration wants the blocks of a blackout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AlignChoice {
     /// As in the algorithm's released code.
     #[default]
@@ -124,28 +123,26 @@ pub enum AlignChoice {
     Resized,
 }
 
-/// What the configuration says of perturbed pictures, whichever algorithm asks for them.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PerturbationConfig {
-    /// What is done.
-    pub kind: PerturbationKind,
-    /// Where the blocks of a blackout lie.
-    pub align: AlignChoice,
-    /// Strength of the noise.
-    pub sigma: f64,
-    /// How often it is drawn.
-    pub draw: DrawChoice,
-}
+choices!(PerturbationKind { PatchBlackout = "patch_blackout", GaussianNoise = "gaussian_noise", Blank = "blank", });
+choices!(AlignChoice { Published = "published", Grid = "grid", Stored = "stored", Resized = "resized", });
+choices!(DrawChoice { Published = "published", Response = "response", Prompt = "prompt", });
 
-impl Default for PerturbationConfig {
-    fn default() -> Self {
-        Self {
-            kind: PerturbationKind::default(),
-            align: AlignChoice::default(),
-            sigma: 0.5,
-            draw: DrawChoice::default(),
-        }
+section! {
+    /// How the picture is perturbed where VPPO, SRPO or PAPO compare with a perturbed one. (PGPO compares with none.)
+    pub struct PerturbationConfig {
+        /// "patch_blackout" turns blocks of 14x14 pixels black, each with the `mask_probability` of the algorithm;
+        /// "gaussian_noise" adds noise to every pixel of the resized picture; "blank" turns all of it black.
+        kind: PerturbationKind = PerturbationKind::PatchBlackout,
+        /// Where the blocks of a blackout lie: on the "resized" picture (within `data.min_pixels` and
+        /// `data.max_pixels`, before the model folder's own resize; released code of VPPO), on the "stored" picture
+        /// before any resize (released code of PAPO), on the "grid" of the vision tower's patches, or as "published":
+        /// VPPO and SRPO resized, PAPO stored.
+        align: AlignChoice = AlignChoice::Published,
+        /// Standard deviation of the noise, where black is 0 and white 1.
+        sigma: f64 = 0.5 => ..=1e6,
+        /// A new draw for each "response", one for each "prompt" (cheaper: its responses share the pass), or as
+        /// "published": VPPO and SRPO per response, PAPO per prompt.
+        draw: DrawChoice = DrawChoice::Published,
     }
 }
 

@@ -4,15 +4,16 @@ use ::vgpo::PrototypeMode;
 use burn::tensor::backend::Backend;
 use reward::{Reward, RewardError};
 
-use crate::advantage::AdvantageConfig;
+use crate::advantage::AdvantageEstimator;
 use crate::config::Config;
+use crate::error::TrainError;
 use crate::loss::LossConfig;
 use crate::shaping::{AdvantageShaping, Stream};
 
 /// What turns graded responses into a loss.
 pub struct Recipe<B: Backend> {
     /// The estimator of advantages.
-    pub advantage: AdvantageConfig,
+    pub advantage: Box<dyn AdvantageEstimator>,
     /// The shaping of advantages.
     pub shaping: Box<dyn AdvantageShaping<B>>,
     /// The loss; its KL coefficient is the one in force, which may adapt from step to step.
@@ -21,12 +22,15 @@ pub struct Recipe<B: Backend> {
 
 impl<B: Backend> Recipe<B> {
     /// As a configuration says.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            advantage: config.to_advantage_config(),
-            shaping: config.to_shaping_config().build::<B>(),
+    ///
+    /// # Errors
+    /// A name that no algorithm has: only where the configuration was made without its reader.
+    pub fn new(config: &Config) -> Result<Self, TrainError> {
+        Ok(Self {
+            advantage: config.algorithm.build_estimator()?,
+            shaping: config.algorithm.build_shaping::<B>()?,
             loss: config.to_loss_config(),
-        }
+        })
     }
 
     /// The prototype of visual focus, where the shaping declares that stream.

@@ -123,11 +123,11 @@ impl Study {
         Ok(format!("{:016x}", fnv(settings(&text).as_bytes())))
     }
 
-    /// The value of a key such as `algorithm.beta` in a row, as a number.
+    /// The value of a key such as `algorithm.vgpo.beta` in a row, as a number.
     pub fn number(&self, row: &Row, key: &str) -> Option<f64> {
         let config = self.resolved(row, 1).ok()?;
         let mut value: toml::Value = toml::from_str(&config.to_toml()).ok()?;
-        for part in key.split('.') {
+        for part in rl::config::present_key(key).split('.') {
             value = value.get(part)?.clone();
         }
         value.as_float().or_else(|| value.as_integer().map(|v| v as f64))
@@ -217,8 +217,9 @@ mod tests {
         }
         // Cheng et al. shape the advantage; an entropy bonus in the loss is another thing.
         let entropy = study.run(study.row("dapo_entropy").unwrap(), 1, out, None).unwrap();
-        assert_eq!((entropy.algorithm.shaping.name(), entropy.actor.entropy_coef), ("entropy", 0.0));
-        assert_eq!((entropy.algorithm.entropy.alpha, entropy.algorithm.entropy.kappa), (0.4, 2.0));
+        assert_eq!((entropy.algorithm.shaping.as_str(), entropy.actor.entropy_coef), ("entropy", 0.0));
+        let settings = entropy.algorithm.section::<rl::shaping::EntropyConfig>();
+        assert_eq!((settings.alpha, settings.kappa), (0.4, 2.0));
         // Sweeps vary what they say.
         for table in study.rows.tables.iter().filter(|t| t.key.is_some()) {
             let values: Vec<f64> = table

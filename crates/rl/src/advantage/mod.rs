@@ -19,105 +19,34 @@ pub mod reinforce_plus_plus;
 pub mod remax;
 pub mod rloo;
 
-use serde::{Deserialize, Serialize};
+pub use dr_grpo::DrGrpo;
+pub use grpo::Grpo;
+pub use grpo_passk::GrpoPassk;
+pub use reinforce_plus_plus::{ReinforcePlusPlus, ReinforcePlusPlusConfig};
+pub use remax::Remax;
+pub use rloo::Rloo;
+
 use std::collections::BTreeMap;
 
-/// Which estimator, by EasyR1's names (`dr_grpo` is ours).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Estimator {
-    /// Group-relative, divided by the group's standard deviation.
-    #[default]
-    Grpo,
-    /// Group-relative, not divided.
-    DrGrpo,
-    /// Leave-one-out baseline.
-    Rloo,
-    /// Baseline of the greedy response.
-    Remax,
-    /// Discounted token returns, whitened over the batch.
-    ReinforcePlusPlus,
-    /// The pass@k form: only the best response of a group.
-    GrpoPassk,
-}
+/// Added to the standard deviation of a group before it divides.
+pub const EPS: f64 = 1e-6;
 
-impl Estimator {
-    /// Every estimator, in the order of the table above.
-    pub const ALL: [Self; 6] =
-        [Self::Grpo, Self::DrGrpo, Self::Rloo, Self::Remax, Self::ReinforcePlusPlus, Self::GrpoPassk];
-
-    /// The name in a configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Grpo => "grpo",
-            Self::DrGrpo => "dr_grpo",
-            Self::Rloo => "rloo",
-            Self::Remax => "remax",
-            Self::ReinforcePlusPlus => "reinforce_plus_plus",
-            Self::GrpoPassk => "grpo_passk",
-        }
-    }
-
-    /// The estimator of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|e| e.name() == name)
-    }
-
+/// Turns the rewards of a batch into advantages.
+pub trait AdvantageEstimator: Send + Sync {
     /// Whether each prompt also needs one greedy response, whose reward is the baseline.
-    pub fn needs_greedy(self) -> bool {
-        self == Self::Remax
+    fn needs_greedy(&self) -> bool {
+        false
     }
 
-    /// Whether responses are compared with others of their group, so that a group of one teaches nothing.
-    pub fn needs_group(self) -> bool {
-        matches!(self, Self::Grpo | Self::DrGrpo | Self::Rloo | Self::GrpoPassk)
-    }
-}
+    /// Whether responses are compared with others of their group, so that a group of one, or of equal rewards, teaches
+    /// nothing.
+    fn needs_group(&self) -> bool;
 
-/// Settings of the estimators.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AdvantageConfig {
-    /// Which estimator.
-    pub adv_estimator: Estimator,
-    /// Discount a token of `reinforce_plus_plus`, in (0, 1].
-    pub discount: f64,
-    /// Added to the group's standard deviation; above 0.
-    pub eps: f64,
-}
-
-impl Default for AdvantageConfig {
-    fn default() -> Self {
-        Self { adv_estimator: Estimator::Grpo, discount: 1.0, eps: 1e-6 }
-    }
-}
-
-impl AdvantageConfig {
-    /// Checks the settings for groups of `n` responses.
+    /// The advantages. [`estimate`] calls it with inputs that fit each other and are finite.
     ///
     /// # Errors
-    /// [`AdvantageError::Config`] names the key, its value and the fix.
-    pub fn validate(&self, n: usize) -> Result<(), AdvantageError> {
-        let refuse = |key, value: String, reason| Err(AdvantageError::Config { key, value, reason });
-        if self.adv_estimator.needs_group() && n < 2 {
-            return refuse(
-                "adv_estimator",
-                format!("{} with rollout.n = {n}", self.adv_estimator.name()),
-                "compares the responses of a group, so it needs rollout.n of 2 or more; use remax or reinforce_plus_plus for n = 1",
-            );
-        }
-        if !(self.discount > 0.0 && self.discount <= 1.0) {
-            return refuse("discount", self.discount.to_string(), "must lie in (0, 1]; 1 is no discount");
-        }
-        if !(self.eps.is_finite() && self.eps > 0.0) {
-            return refuse(
-                "eps",
-                self.eps.to_string(),
-                "must be above 0: it keeps the division by the standard deviation defined",
-            );
-        }
-        Ok(())
-    }
+    /// [`AdvantageError`] when an input is absent that the estimator needs.
+    fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError>;
 }
 
 /// What an estimator reads. Every slice has one entry a response.
@@ -209,14 +138,14 @@ pub enum AdvantageError {
 /// Estimates the advantages of a batch.
 ///
 /// Estimators with one number a response add a response's token rewards to its reward first. A group of one (which
-/// [`AdvantageConfig::validate`] refuses, but which lost responses may leave behind) gets 0 from those that compare within a
+/// the configuration refuses, but which lost responses may leave behind) gets 0 from those that compare within a
 /// group.
 ///
 /// # Errors
 /// [`AdvantageError`] when the inputs do not fit each other or hold a non-finite reward.
 ///
 /// ```
-/// use rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, estimate};
+/// use rl::advantage::{AdvantageInputs, Advantages, Grpo, estimate};
 /// let inputs = AdvantageInputs {
 ///     rewards: &[1.0, 0.0],
 ///     groups: &[7, 7],
@@ -224,30 +153,21 @@ pub enum AdvantageError {
 ///     greedy_rewards: None,
 ///     token_rewards: None,
 /// };
-/// let Advantages::PerResponse(a) = estimate(&AdvantageConfig::default(), &inputs).unwrap() else { unreachable!() };
+/// let Advantages::PerResponse(a) = estimate(&Grpo, &inputs).unwrap() else { unreachable!() };
 /// assert!((a[0] - 0.70710578).abs() < 1e-5 && (a[0] + a[1]).abs() < 1e-6);
 /// ```
-pub fn estimate(config: &AdvantageConfig, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
+pub fn estimate(estimator: &dyn AdvantageEstimator, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
     check(inputs)?;
-    if config.adv_estimator == Estimator::ReinforcePlusPlus {
-        return Ok(Advantages::PerToken(reinforce_plus_plus::advantages(inputs, config.discount)));
-    }
-    let rewards = total_rewards(inputs);
-    if config.adv_estimator == Estimator::Remax {
-        let greedy = inputs.greedy_rewards.ok_or(AdvantageError::NoGreedyRewards)?;
-        return Ok(Advantages::PerResponse(remax::advantages(&rewards, greedy)));
-    }
-    let of_group: &dyn Fn(&[f64]) -> Vec<f64> = match config.adv_estimator {
-        Estimator::DrGrpo => &dr_grpo::advantages,
-        Estimator::Rloo => &rloo::advantages,
-        Estimator::GrpoPassk => &|group| grpo_passk::advantages(group, config.eps),
-        _ => &|group| grpo::advantages(group, config.eps),
-    };
-    Ok(Advantages::PerResponse(by_group(&rewards, inputs.groups, of_group)))
+    estimator.advantages(inputs)
+}
+
+/// One number per response from those of its group alone: `of_group` maps the rewards of one group to advantages.
+pub fn within_groups(inputs: &AdvantageInputs, of_group: impl Fn(&[f64]) -> Vec<f64>) -> Advantages {
+    Advantages::PerResponse(by_group(&total_rewards(inputs), inputs.groups, &of_group))
 }
 
 /// Reward of each response plus the sum of its token rewards.
-fn total_rewards(inputs: &AdvantageInputs) -> Vec<f64> {
+pub fn total_rewards(inputs: &AdvantageInputs) -> Vec<f64> {
     let mut totals: Vec<f64> = inputs.rewards.iter().map(|&r| f64::from(r)).collect();
     if let Some(tokens) = inputs.token_rewards {
         for (total, tokens) in totals.iter_mut().zip(tokens) {

@@ -1,6 +1,50 @@
 //! REINFORCE++ (arXiv 2501.03262): the discounted return of each token, whitened over all tokens of the batch. No groups.
 
-use super::AdvantageInputs;
+use super::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages};
+use crate::config::Algorithm;
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::registry::{self, Declared};
+
+section! {
+    /// REINFORCE++ (arXiv 2501.03262), read when `algorithm.adv_estimator = "reinforce_plus_plus"`.
+    pub struct ReinforcePlusPlusConfig {
+        /// Discount of the return, per token.
+        discount: f64 = 1.0 => ..=1.0,
+    }
+}
+
+impl Settings for ReinforcePlusPlusConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.positive_share(self.discount, "discount");
+    }
+}
+
+/// Discounted token returns, whitened over the batch.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ReinforcePlusPlus(pub ReinforcePlusPlusConfig);
+
+impl Declared for ReinforcePlusPlus {
+    const NAME: &'static str = "reinforce_plus_plus";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<ReinforcePlusPlusConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self(algorithm.section::<ReinforcePlusPlusConfig>().clone())
+    }
+}
+
+impl AdvantageEstimator for ReinforcePlusPlus {
+    fn needs_group(&self) -> bool {
+        false
+    }
+
+    fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
+        Ok(Advantages::PerToken(advantages(inputs, self.0.discount)))
+    }
+}
 
 /// Added to the variance before the square root.
 const WHITEN_EPS: f64 = 1e-8;

@@ -2,15 +2,8 @@
 
 use super::field::{choice, choices};
 use super::section::section;
-use crate::loss::{CorrectionMode, EntropyType, LossAvgMode, LossType};
+use crate::loss::{CorrectionMode, EntropyType, LossAvgMode};
 
-choices!(LossType {
-    Ppo = "ppo",
-    Gspo = "gspo",
-    GspoToken = "gspo_token",
-    Cispo = "cispo",
-    Sapo = "sapo",
-});
 choices!(LossAvgMode { Token = "token", Seq = "seq", Constant = "constant", });
 choices!(EntropyType { Sampled = "sampled", Full = "full", });
 choices!(CorrectionMode {
@@ -87,7 +80,7 @@ section! {
         /// by. They still count in the rewards that the others of their group are compared with.
         mask_truncated: bool = false,
         /// The policy loss.
-        loss_type: LossType = LossType::Ppo,
+        loss_type: String = String::from("ppo"),
         /// How token losses are averaged over an optimizer step: "token", over its tokens; "seq", over the tokens of
         /// each response and then over responses; "constant", their sum over responses x `data.max_response_length`
         /// (Dr. GRPO).
@@ -98,10 +91,6 @@ section! {
         clip_ratio_high: f64 = 0.3 => ..=1e6,
         /// Dual clip: bound of the ratio where the advantage is negative.
         clip_ratio_dual: f64 = 3.0 => ..=1e9,
-        /// SAPO: temperature of the gate for positive advantages.
-        sapo_tau_positive: f64 = 1.0 => ..=1e6,
-        /// SAPO: temperature of the gate for negative advantages.
-        sapo_tau_negative: f64 = 1.05 => ..=1e6,
         /// Weight of the entropy in the loss: above 0 the entropy is lowered (VPPO's penalty), below 0 raised.
         entropy_coef: f64 = 0.0 => ..=1e6,
         /// Which entropy.

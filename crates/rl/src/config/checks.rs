@@ -2,6 +2,8 @@
 
 use ::data::DataSpec;
 
+use super::section::join;
+
 /// One value that cannot be used, or several that contradict one another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -25,27 +27,51 @@ impl std::fmt::Display for Problem {
 
 /// Collects problems so that all of them are told at once.
 #[derive(Default)]
-pub(crate) struct Checks(pub(crate) Vec<Problem>);
+pub struct Checks {
+    problems: Vec<Problem>,
+    /// The section that keys are named in; empty where they are written whole.
+    section: String,
+}
 
 impl Checks {
+    /// What was found.
+    pub fn problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// Whether nothing was found so far.
+    pub fn is_empty(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    /// Checks the keys of one section, which are named in it.
+    pub(crate) fn in_section(&mut self, section: &str, check: impl FnOnce(&mut Self)) {
+        let outer = std::mem::replace(&mut self.section, section.to_string());
+        check(self);
+        self.section = outer;
+    }
+
     /// A problem of `keys` unless `good`.
     pub fn need(&mut self, good: bool, keys: &[&str], reason: impl Into<String>) {
         if !good {
-            self.0.push(Problem { keys: keys.iter().map(|key| key.to_string()).collect(), reason: reason.into() });
+            let keys = keys.iter().map(|key| join(&self.section, key)).collect();
+            self.problems.push(Problem { keys, reason: reason.into() });
         }
     }
 
     /// A number outside its declared range, unless something is said of that key already.
     pub fn out_of_range(&mut self, key: String, reason: String) {
-        if !self.0.iter().any(|problem| problem.keys == [key.as_str()]) {
-            self.0.push(Problem { keys: vec![key], reason });
+        if !self.problems.iter().any(|problem| problem.keys == [key.as_str()]) {
+            self.problems.push(Problem { keys: vec![key], reason });
         }
     }
 
+    /// `0 < value`.
     pub fn positive(&mut self, value: f64, key: &str) {
         self.need(value > 0.0, &[key], format!("must be above 0, is {value}"));
     }
 
+    /// `0 <= value`.
     pub fn not_negative(&mut self, value: f64, key: &str) {
         self.need(value >= 0.0, &[key], format!("must be 0 or more, is {value}"));
     }
@@ -65,7 +91,7 @@ impl Checks {
         self.need((0.0..1.0).contains(&value), &[key], format!("must be 0 or more and below 1, is {value}"));
     }
 
-    pub fn files(&mut self, files: &[DataSpec], key: &str) {
+    pub(crate) fn files(&mut self, files: &[DataSpec], key: &str) {
         for (index, file) in files.iter().enumerate() {
             let key = format!("{key}.{index}");
             self.need(!file.path().trim().is_empty(), &[&key], "names no file; an empty path reads nothing");

@@ -1,7 +1,8 @@
 //! `[data]`: what is read, and how a row becomes a prompt.
 
-use ::data::{Alpha, DataSpec, ExifOrientation};
+use ::data::{Alpha, DataSpec, ExifOrientation, Keys};
 
+use super::Config;
 use super::field::choices;
 use super::section::section;
 
@@ -65,5 +66,34 @@ section! {
         exif_orientation: ExifOrientation = ExifOrientation::Apply,
         /// Set rows aside whose prompt exceeds `max_prompt_length`; otherwise the first one ends the run.
         filter_overlong_prompts: bool = true,
+    }
+}
+
+impl Data {
+    /// The form of answer that a built-in prompt asks for; `None` for "none" and files of the user's, of which it is
+    /// not known.
+    pub(crate) fn asked_form(&self) -> Option<&'static str> {
+        match self.format_prompt.as_str() {
+            "math" | "math_perception" | "look_back" | "srpo" => Some("\\boxed{}"),
+            "r1v" => Some("<answer> tags"),
+            "dapo" => Some("a last line \"Answer: ...\""),
+            _ => None,
+        }
+    }
+}
+
+impl Config {
+    /// The names of the columns.
+    pub fn to_keys(&self) -> Keys {
+        let data = &self.data;
+        Keys {
+            prompt_key: data.prompt_key.clone(),
+            answer_key: data.answer_key.clone(),
+            image_key: data.image_key.clone(),
+            solution_key: data.solution_key.clone(),
+            id_key: data.id_key.clone(),
+            task_key: data.task_key.clone(),
+            extra: Vec::new(),
+        }
     }
 }

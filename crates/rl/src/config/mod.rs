@@ -6,17 +6,18 @@
 
 mod actor;
 mod algorithm;
-pub(crate) mod checks;
-mod convert;
+pub mod bundles;
+pub mod checks;
 mod data;
 mod error;
-pub(crate) mod field;
+pub mod field;
 mod model;
+mod moved;
 mod reference;
 mod resolve;
 mod reward;
 mod rollout;
-pub(crate) mod section;
+pub mod section;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -25,18 +26,20 @@ mod validate;
 
 pub use self::reward::Reward;
 pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
-pub use algorithm::{Algorithm, Entropy, Papo, Pepo, Perturbation, Pgpo, Srpo, Vppo};
-pub use checks::Problem;
+pub use algorithm::Algorithm;
+pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use error::ConfigError;
 pub use model::{Family, Init, Model};
+pub use moved::present_key;
 pub use reference::reference;
-pub use resolve::{Source, resolve};
+pub use resolve::{Source, resolve, resolve_with};
 pub use rollout::Rollout;
-pub use section::{KeyDoc, SectionDoc};
+pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
 pub use trainer::{Backend, Dtype, Resume, Trainer};
 
+use crate::registry::Kind;
 use ::data::DataSpec;
 use section::{KeyError, Node};
 use toml::Value;
@@ -73,11 +76,40 @@ impl Config {
         out.trim_start().to_string()
     }
 
-    /// Every section and key, in order.
-    pub fn sections() -> Vec<SectionDoc> {
+    /// Every section and key, in order, those of the algorithms that this configuration knows included.
+    pub fn sections(&self) -> Vec<SectionDoc> {
         let mut sections = Vec::new();
-        Self::describe("", &mut sections);
+        self.describe("", &mut sections);
+        for (kind, _) in self.named() {
+            let (section, name) = kind.key().rsplit_once('.').unwrap_or_default();
+            let header = format!("[{section}]");
+            let keys = sections.iter_mut().filter(|found| found.header == header).flat_map(|found| &mut found.keys);
+            for key in keys.filter(|key| key.name == name) {
+                let names: Vec<String> = self.algorithm.methods.of_kind(kind).into_iter().map(field::quote).collect();
+                key.kind = names.join(" | ");
+            }
+        }
         sections
+    }
+
+    /// The keys that name an algorithm, with their values.
+    fn named(&self) -> [(Kind, &str); 3] {
+        [
+            (Kind::Estimator, &self.algorithm.adv_estimator),
+            (Kind::Shaping, &self.algorithm.shaping),
+            (Kind::Loss, &self.actor.loss_type),
+        ]
+    }
+
+    /// Refuses a name that no algorithm has.
+    fn check_names(&self) -> Result<(), KeyError> {
+        for (kind, name) in self.named() {
+            let names = self.algorithm.methods.of_kind(kind);
+            if !names.contains(&name) {
+                return Err(KeyError::wrong(kind.key(), field::not_a_choice(name, &names)));
+            }
+        }
+        bundles::check_name(&self.algorithm.name)
     }
 
     /// The stages to run: those written, or one RL stage as long as `trainer` says.
@@ -170,14 +202,14 @@ impl Node for Config {
         self.stages.check("stages", checks);
     }
 
-    fn describe(_path: &str, out: &mut Vec<SectionDoc>) {
-        Model::describe("model", out);
-        Data::describe("data", out);
-        Rollout::describe("rollout", out);
-        Algorithm::describe("algorithm", out);
-        Actor::describe("actor", out);
-        Reward::describe("reward", out);
-        Trainer::describe("trainer", out);
-        Vec::<Stage>::describe("stages", out);
+    fn describe(&self, _path: &str, out: &mut Vec<SectionDoc>) {
+        self.model.describe("model", out);
+        self.data.describe("data", out);
+        self.rollout.describe("rollout", out);
+        self.algorithm.describe("algorithm", out);
+        self.actor.describe("actor", out);
+        self.reward.describe("reward", out);
+        self.trainer.describe("trainer", out);
+        self.stages.describe("stages", out);
     }
 }

@@ -5,9 +5,12 @@ use std::path::Path;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
-use super::field::nearest;
+use super::bundles::bundle;
+use super::field::{Field, nearest};
+use super::moved::{bring_up_to_date, earlier_key, gone_file, meant, present_key};
 use super::section::{KeyError, KeyProblem, Node};
 use super::{Config, ConfigError};
+use crate::registry::Methods;
 
 /// The text of one configuration file and the name by which messages call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,12 +35,17 @@ impl Source {
         let name = path.display().to_string();
         match guard::file::read_text(path, guard::limits().config_bytes) {
             Ok(text) => Ok(Self { name, text }),
-            Err(error) => Err(ConfigError::Unreadable { name, reason: error.to_string() }),
+            Err(error) => {
+                let instead = gone_file(&name).filter(|_| !path.exists()).map(|instead| format!("; {instead}"));
+                let reason = format!("{error}{}", instead.unwrap_or_default());
+                Err(ConfigError::Unreadable { name, reason })
+            }
         }
     }
 }
 
-/// Composes files left to right, then overrides left to right, on top of the defaults, and checks the result.
+/// Composes files left to right, then overrides left to right, on top of the defaults and of what `algorithm.name`
+/// brings along, and checks the result.
 ///
 /// A later value replaces an earlier one key by key; lists (`[[stages]]` among them) are replaced whole.
 /// An override is `section.key=value`; see `docs/configuration.md`.
@@ -46,31 +54,119 @@ impl Source {
 /// The first file or override that cannot be read, or else all values that are out of range or contradict
 /// one another ([`ConfigError::Invalid`]).
 pub fn resolve(files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
+    resolve_with(&Methods::default(), files, overrides)
+}
+
+/// [`resolve`] with other algorithms than those that are built in; [`crate::registry::Registry`] calls it.
+///
+/// # Errors
+/// As [`resolve`].
+pub fn resolve_with(methods: &Methods, files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
+    let files = files.iter().map(File::read).collect::<Result<Vec<_>, _>>()?;
+    let overrides = overrides.iter().map(|text| Override::read(text)).collect::<Result<Vec<_>, _>>()?;
     let mut config = Config::default();
-    for file in files {
-        let table = parse(file)?;
-        config.apply("", &Value::Table(table)).map_err(|error| {
-            let at = match line_of(&file.text, &error.path) {
-                Some(line) => format!("{}:{line}", file.name),
-                None => file.name.clone(),
-            };
-            place(error, at)
-        })?;
+    config.algorithm.methods = methods.clone();
+    // The name may stand anywhere, and what it brings stands below everything: a name is looked for first.
+    if let Some(bundle) = bundle_name(&files, &overrides).and_then(|name| bundle(&name)) {
+        for source in bundle.sources() {
+            File::read(&source)?.apply(&mut config)?;
+        }
     }
-    for text in overrides {
-        let wrong = |reason: &str| ConfigError::Override { text: text.clone(), reason: reason.to_string() };
+    for file in &files {
+        file.apply(&mut config)?;
+    }
+    for one in &overrides {
+        one.apply(&mut config)?;
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+/// The last `algorithm.name` of files and overrides.
+fn bundle_name(files: &[File], overrides: &[Override]) -> Option<String> {
+    let in_file = |file: &File| Some(file.table.get("algorithm")?.get("name")?.as_str()?.to_string());
+    let given =
+        |one: &Override| (one.parts == ["algorithm", "name"]).then(|| String::from_text(one.value).ok()).flatten();
+    overrides.iter().rev().find_map(given).or_else(|| files.iter().rev().find_map(in_file))
+}
+
+/// A file, parsed and in the present spelling.
+struct File<'a> {
+    source: &'a Source,
+    table: toml::Table,
+}
+
+impl<'a> File<'a> {
+    fn read(source: &'a Source) -> Result<Self, ConfigError> {
+        let mut table = parse(source)?;
+        bring_up_to_date(&mut table).map_err(|(before, now)| {
+            let reason = format!("is the earlier spelling of `{now}`, which stands in this file too; leave one out");
+            Self::error(source, KeyError::wrong(before, reason), &Config::default())
+        })?;
+        Ok(Self { source, table })
+    }
+
+    fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
+        config
+            .apply("", &Value::Table(self.table.clone()))
+            .and_then(|()| config.check_names())
+            .map_err(|error| Self::error(self.source, error, config))
+    }
+
+    /// Adds the line. A key that moved is called as the file calls it.
+    fn error(file: &Source, mut error: KeyError, config: &Config) -> ConfigError {
+        if let Some(before) = earlier_key(&error.path)
+            && exists(&file.text, before)
+        {
+            error.path = before.to_string();
+        }
+        let at = match line_of(&file.text, &error.path) {
+            Some(line) => format!("{}:{line}", file.name),
+            None => file.name.clone(),
+        };
+        place(error, at, config)
+    }
+}
+
+/// One `section.key=value`.
+struct Override<'a> {
+    text: &'a str,
+    /// The key as it was written.
+    key: &'a str,
+    /// The key as it is written now.
+    parts: Vec<&'a str>,
+    value: &'a str,
+}
+
+impl<'a> Override<'a> {
+    fn read(text: &'a str) -> Result<Self, ConfigError> {
+        let wrong = |reason: &str| ConfigError::Override { text: text.to_string(), reason: reason.to_string() };
         if text.starts_with('-') {
             return Err(wrong("write section.key=value, without dashes"));
         }
         let (key, value) = text.split_once('=').ok_or_else(|| wrong("has no `=`; write section.key=value"))?;
-        let parts: Vec<&str> = key.trim().split('.').collect();
+        let key = key.trim();
+        let parts: Vec<&str> = present_key(key).split('.').collect();
         if parts.iter().any(|part| part.is_empty()) {
             return Err(wrong("has an empty key; write section.key=value"));
         }
-        config.apply_text("", &parts, value.trim()).map_err(|error| place(error, format!("override `{text}`")))?;
+        Ok(Self { text, key, parts, value: value.trim() })
     }
-    config.validate()?;
-    Ok(config)
+
+    fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
+        config.apply_text("", &self.parts, self.value).and_then(|()| config.check_names()).map_err(|mut error| {
+            if earlier_key(&error.path) == Some(self.key) {
+                error.path = self.key.to_string();
+            }
+            place(error, format!("override `{}`", self.text), config)
+        })
+    }
+}
+
+/// Whether a file holds the key at a dotted path.
+fn exists(text: &str, path: &str) -> bool {
+    let table = toml::from_str::<toml::Table>(text).map(Value::Table).ok();
+    path.split('.').try_fold(table.as_ref(), |value, part| Some(value?.get(part))).flatten().is_some()
 }
 
 fn parse(file: &Source) -> Result<toml::Table, ConfigError> {
@@ -148,7 +244,7 @@ fn instead(error: &KeyError) -> Option<&'static str> {
 }
 
 /// Adds the place to a key's error, and the nearest key to an unknown one.
-fn place(error: KeyError, at: String) -> ConfigError {
+fn place(error: KeyError, at: String, config: &Config) -> ConfigError {
     let instead = instead(&error);
     match error.problem {
         KeyProblem::Wrong(mut reason) => {
@@ -158,14 +254,14 @@ fn place(error: KeyError, at: String) -> ConfigError {
             ConfigError::WrongValue { at, key: error.path, reason }
         }
         KeyProblem::Unknown { siblings } => {
-            let hint = instead.map_or_else(|| hint(&error.path, &siblings), String::from);
+            let hint = instead.map_or_else(|| hint(&error.path, &siblings, config), String::from);
             ConfigError::UnknownKey { at, key: error.path, hint }
         }
     }
 }
 
 /// What an unknown key most likely meant: a neighbour, the same key elsewhere, or what there is.
-fn hint(path: &str, siblings: &[String]) -> String {
+fn hint(path: &str, siblings: &[String], config: &Config) -> String {
     let (parent, name) = match path.rsplit_once('.') {
         Some((parent, name)) => (format!("{parent}."), name),
         None => (String::new(), path),
@@ -176,7 +272,8 @@ fn hint(path: &str, siblings: &[String]) -> String {
     if path == "worker" {
         return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`".to_string();
     }
-    let keys: Vec<String> = Config::sections()
+    let keys: Vec<String> = config
+        .sections()
         .iter()
         .filter(|section| !section.header.starts_with("[["))
         .flat_map(|section| {
@@ -196,6 +293,11 @@ fn hint(path: &str, siblings: &[String]) -> String {
         keys.iter().filter(|key| key.rsplit('.').next() == Some(name)).map(|key| format!("`{key}`")).collect();
     if !elsewhere.is_empty() {
         return format!("did you mean {}?", elsewhere.join(" or "));
+    }
+    if near(name).is_none()
+        && let Some(now) = meant(path)
+    {
+        return format!("did you mean `{now}`?");
     }
     let at_root = siblings.iter().any(|key| key == "model");
     let word = if at_root { path.split('.').next().unwrap_or(path) } else { name };

@@ -1,7 +1,8 @@
 //! `[reward]`: what a response earns.
 
-use ::reward::{Grader, RewardType};
+use ::reward::{Grader, OverlongConfig, RewardConfig, RewardType};
 
+use super::Config;
 use super::field::choices;
 use super::section::section;
 
@@ -42,5 +43,31 @@ section! {
         command_timeout_s: f64 = 60.0 => ..=3.2e7,
         /// Responses sent to that program before its answers are awaited.
         command_batch_size: usize = 256 => 1..=1_048_576,
+    }
+}
+
+impl Config {
+    /// What a response earns.
+    pub fn to_reward_config(&self) -> RewardConfig {
+        let reward = &self.reward;
+        RewardConfig {
+            reward_type: reward.reward_type,
+            grader: reward.grader,
+            accuracy_weight: reward.accuracy_weight,
+            format_weight: reward.format_weight,
+            numeric_tolerance: reward.numeric_tolerance,
+            overlong: OverlongConfig {
+                // There, 0 switches the penalty off; here, a buffer of 0 does.
+                max_response_length: match reward.overlong_buffer_length {
+                    0 => 0,
+                    _ => self.data.max_response_length,
+                },
+                overlong_buffer_length: reward.overlong_buffer_length,
+                overlong_penalty_factor: reward.overlong_penalty_factor,
+            },
+            command: reward.command.clone(),
+            command_timeout_s: reward.command_timeout_s,
+            command_batch_size: reward.command_batch_size,
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! Sections: one declaration gives the struct, its defaults, its reader, its printer and its reference.
 
-use std::fmt::Display;
+use std::any::Any;
+use std::fmt::{Debug, Display};
 use std::ops::{RangeInclusive, RangeToInclusive};
 
-use toml::Value;
+pub use toml::Value;
 
 use super::checks::Checks;
 
 /// The values that a numeric key may have: from one number to another, or up to one.
-pub(crate) trait Bounds<T> {
+pub trait Bounds<T> {
     /// As the reference shows it.
     fn text(&self) -> String;
     /// What is wrong with a value, `None` where nothing is.
@@ -67,31 +68,38 @@ pub struct SectionDoc {
 
 /// Why a value could not be set; the caller adds the place.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct KeyError {
+pub struct KeyError {
     /// Dotted path of the key.
     pub path: String,
+    /// What is wrong with it.
     pub problem: KeyProblem,
 }
 
+/// What is wrong with a key.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum KeyProblem {
-    /// No such key; the keys that stand beside it.
-    Unknown { siblings: Vec<String> },
+pub enum KeyProblem {
+    /// No such key.
+    Unknown {
+        /// The keys that stand beside it.
+        siblings: Vec<String>,
+    },
     /// A wrong type or value, in words.
     Wrong(String),
 }
 
 impl KeyError {
+    /// A wrong type or value of the key at `path`.
     pub fn wrong(path: &str, reason: impl Into<String>) -> Self {
         Self { path: path.to_string(), problem: KeyProblem::Wrong(reason.into()) }
     }
+    /// No key at `path`, but `siblings` beside it.
     pub fn unknown(path: String, siblings: Vec<String>) -> Self {
         Self { path, problem: KeyProblem::Unknown { siblings } }
     }
 }
 
 /// A part of the configuration tree that holds keys or further parts.
-pub(crate) trait Node {
+pub trait Node {
     /// Sets what `value` names and leaves the rest.
     fn apply(&mut self, path: &str, value: &Value) -> Result<(), KeyError>;
     /// Sets the key at `rest` below this node from the text of an override.
@@ -101,22 +109,64 @@ pub(crate) trait Node {
     /// Collects the numbers that lie outside their ranges.
     fn check(&self, path: &str, checks: &mut Checks);
     /// Lists the node's sections for the reference.
-    fn describe(path: &str, out: &mut Vec<SectionDoc>);
+    fn describe(&self, path: &str, out: &mut Vec<SectionDoc>);
+}
+
+/// The settings of one algorithm: the section `[algorithm.NAME]`. [`section!`](crate::section) implements [`Node`];
+/// what is left to say by hand is which values contradict one another.
+pub trait Settings: Node + Clone + Debug + Default + PartialEq + Send + Sync + 'static {
+    /// Values that mean nothing, by their keys without the section. Always checked, whether or not the algorithm is
+    /// in force; the upper ends of ranges stand beside the keys.
+    fn validate(&self, checks: &mut Checks) {
+        let _ = checks;
+    }
+}
+
+/// [`Settings`] of a type that is not known: what a configuration holds of each algorithm.
+pub trait AnySettings: Node + Debug + Send + Sync {
+    /// [`Settings::validate`].
+    fn validate_any(&self, checks: &mut Checks);
+    /// A copy.
+    fn clone_any(&self) -> Box<dyn AnySettings>;
+    /// Whether `other` is of the same type and equal.
+    fn equals(&self, other: &dyn AnySettings) -> bool;
+    /// For a cast to the type.
+    fn as_any(&self) -> &dyn Any;
+    /// For a cast to the type.
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+}
+
+impl<S: Settings> AnySettings for S {
+    fn validate_any(&self, checks: &mut Checks) {
+        self.validate(checks);
+    }
+    fn clone_any(&self) -> Box<dyn AnySettings> {
+        Box::new(self.clone())
+    }
+    fn equals(&self, other: &dyn AnySettings) -> bool {
+        other.as_any().downcast_ref::<S>() == Some(self)
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
 }
 
 /// `path.key`, or `key` at the root.
-pub(crate) fn join(path: &str, key: &str) -> String {
+pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
 /// The lines of a doc comment as one paragraph.
-pub(crate) fn paragraph(lines: &[&str]) -> String {
+pub fn paragraph(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
     lines.join(" ").trim().to_string()
 }
 
 /// Appends `text` as `# ` lines of at most 100 columns.
-pub(crate) fn write_comment(text: &str, out: &mut String) {
+pub fn write_comment(text: &str, out: &mut String) {
     let mut width = 0;
     for word in text.split_whitespace() {
         if width > 0 && width + 1 + word.chars().count() > 98 {
@@ -137,6 +187,18 @@ pub(crate) fn write_comment(text: &str, out: &mut String) {
 
 /// Declares a section. The doc comments become the comments of the printed file and of the reference; a number has a range after
 /// `=>`, which bounds memory, time and every product of sizes.
+///
+/// ```
+/// rl::section! {
+///     /// Later tokens get more of the advantage.
+///     pub struct LateConfig {
+///         /// How much more the last token gets than the first.
+///         slope: f64 = 0.5 => ..=10.0,
+///     }
+/// }
+/// assert_eq!(LateConfig::default().slope, 0.5);
+/// ```
+#[macro_export]
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*
@@ -144,12 +206,14 @@ macro_rules! section {
             $( $(#[doc = $kdoc:literal])* $key:ident : $type:ty = $default:expr $( => $range:expr )?, )*
         }
         $( sections { $( $(#[doc = $sdoc:literal])* $sub:ident : $sub_type:ty, )* } )?
+        $( open { $(#[doc = $odoc:literal])* $open:ident : $open_type:ty, } )?
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
         pub struct $name {
             $( $(#[doc = $kdoc])* pub $key: $type, )*
             $( $( $(#[doc = $sdoc])* pub $sub: $sub_type, )* )?
+            $( $(#[doc = $odoc])* pub $open: $open_type, )?
         }
 
         impl Default for $name {
@@ -157,6 +221,7 @@ macro_rules! section {
                 Self {
                     $( $key: $default, )*
                     $( $( $sub: Default::default(), )* )?
+                    $( $open: Default::default(), )?
                 }
             }
         }
@@ -192,8 +257,10 @@ macro_rules! section {
                 )*
             }
 
-            fn siblings() -> Vec<String> {
-                Self::NAMES.iter().map(|name| name.to_string()).collect()
+            fn siblings(&self) -> Vec<String> {
+                let mut names: Vec<String> = Self::NAMES.iter().map(|name| name.to_string()).collect();
+                names.extend(Vec::<Vec<String>>::from([$( self.$open.names() )?]).concat());
+                names
             }
         }
 
@@ -201,10 +268,10 @@ macro_rules! section {
             fn apply(
                 &mut self,
                 path: &str,
-                value: &toml::Value,
+                value: &$crate::config::section::Value,
             ) -> Result<(), $crate::config::section::KeyError> {
                 use $crate::config::section::{KeyError, join};
-                let toml::Value::Table(table) = value else {
+                let $crate::config::section::Value::Table(table) = value else {
                     return Err(KeyError::wrong(
                         path,
                         $crate::config::field::mismatch(&format!("a section [{path}]"), value),
@@ -220,7 +287,13 @@ macro_rules! section {
                         $( $( stringify!($sub) => {
                             $crate::config::section::Node::apply(&mut self.$sub, &place, value)?;
                         } )* )?
-                        _ => return Err(KeyError::unknown(place, Self::siblings())),
+                        _ => {
+                            $( if let Some(section) = self.$open.named_mut(key) {
+                                $crate::config::section::Node::apply(section, &place, value)?;
+                                continue;
+                            } )?
+                            return Err(KeyError::unknown(place, self.siblings()));
+                        }
                     }
                 }
                 Ok(())
@@ -236,7 +309,7 @@ macro_rules! section {
                 let Some((key, below)) = rest.split_first() else {
                     return Err(KeyError::wrong(
                         path,
-                        format!("is a section; set one of its keys: {}", Self::NAMES.join(", ")),
+                        format!("is a section; set one of its keys: {}", self.siblings().join(", ")),
                     ));
                 };
                 let place = join(path, key);
@@ -252,7 +325,12 @@ macro_rules! section {
                     $( $( stringify!($sub) => {
                         $crate::config::section::Node::apply_text(&mut self.$sub, &place, below, text)
                     } )* )?
-                    _ => Err(KeyError::unknown(place, Self::siblings())),
+                    _ => {
+                        $( if let Some(section) = self.$open.named_mut(key) {
+                            return $crate::config::section::Node::apply_text(section, &place, below, text);
+                        } )?
+                        Err(KeyError::unknown(place, self.siblings()))
+                    }
                 }
             }
 
@@ -269,6 +347,7 @@ macro_rules! section {
                     &$crate::config::section::join(path, stringify!($sub)),
                     out,
                 ); )* )?
+                $( $crate::config::section::Node::write(&self.$open, path, out); )?
             }
 
             #[allow(unused_variables, unused_imports)]
@@ -280,20 +359,23 @@ macro_rules! section {
                     }
                 )? )*
                 $( $( $crate::config::section::Node::check(&self.$sub, &join(path, stringify!($sub)), checks); )* )?
+                $( $crate::config::section::Node::check(&self.$open, path, checks); )?
             }
 
-            fn describe(path: &str, out: &mut Vec<$crate::config::section::SectionDoc>) {
+            fn describe(&self, path: &str, out: &mut Vec<$crate::config::section::SectionDoc>) {
                 out.push($crate::config::section::SectionDoc {
                     header: format!("[{path}]"),
                     doc: $crate::config::section::paragraph(Self::DOC),
                     keys: Self::key_docs(),
                 });
-                $( $( <$sub_type as $crate::config::section::Node>::describe(
+                $( $( $crate::config::section::Node::describe(
+                    &self.$sub,
                     &$crate::config::section::join(path, stringify!($sub)),
                     out,
                 ); )* )?
+                $( $crate::config::section::Node::describe(&self.$open, path, out); )?
             }
         }
     };
 }
-pub(crate) use section;
+pub use section;

@@ -172,7 +172,7 @@ impl Node for Vec<Stage> {
         }
     }
 
-    fn describe(path: &str, out: &mut Vec<SectionDoc>) {
+    fn describe(&self, path: &str, out: &mut Vec<SectionDoc>) {
         for (kind, doc, keys) in
             [("sft", SftStage::DOC, SftStage::key_docs()), ("rl", RlStage::DOC, RlStage::key_docs())]
         {

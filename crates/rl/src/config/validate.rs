@@ -3,15 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
-use super::field::Choice;
 use super::section::Node as _;
 use super::{Config, ConfigError, Family, Init, LrScheduler, OldLogProbs, Stage};
-use crate::loss::{CorrectionMode, KlType, LossAvgMode, LossType};
-use crate::shaping::ShapingKind;
+use crate::loss::{CorrectionMode, KlType};
 use ::reward::RewardType;
 
-/// Above this a clip of a sequence ratio never acts.
-const LARGEST_SEQUENCE_CLIP: f64 = 0.1;
 /// Responses of one step or of one part of a validation, which are in memory together.
 const MOST_RESPONSES: usize = 1 << 24;
 
@@ -24,59 +20,40 @@ impl Config {
         let mut checks = Checks::default();
         self.check_model_and_data(&mut checks);
         self.check_rollout(&mut checks);
-        self.check_algorithm(&mut checks);
-        self.check_shaping_and_papo(&mut checks);
+        self.check_estimator(&mut checks);
+        self.algorithm.methods.validate(self, &mut checks);
+        self.check_kl(&mut checks);
+        self.check_filter(&mut checks);
+        self.algorithm.papo.validate(&mut checks);
+        checks.positive(self.algorithm.perturbation.sigma, "algorithm.perturbation.sigma");
         self.check_actor(&mut checks);
         self.check_optim(&mut checks);
         self.check_reward(&mut checks);
         self.check_trainer(&mut checks);
         self.check_stages(&mut checks);
         self.check("", &mut checks);
-        if checks.0.is_empty() {
+        if checks.is_empty() {
             // The parts check themselves as well, with a range that was tightened there but not here.
             self.check_parts(&mut checks);
         }
-        if checks.0.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(checks.0)) }
+        if checks.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(checks.problems())) }
     }
 
     /// Settings that can be used but that are known to disappoint.
     pub fn warnings(&self) -> Vec<Problem> {
         let mut checks = Checks::default();
-        let papo = &self.algorithm.papo;
-        checks.need(
-            papo.kl_prcp_coef < 0.04,
-            &["algorithm.papo.kl_prcp_coef"],
-            format!("is {}; the paper reports that training collapses from 0.04 on", papo.kl_prcp_coef),
-        );
-        checks.need(
-            !self.actor.loss_type.is_sequence() || self.actor.loss_avg_mode == LossAvgMode::Seq,
-            &["actor.loss_avg_mode", "actor.loss_type"],
-            format!(
-                "is \"{}\"; GSPO was published with averaging by sequence (\"seq\")",
-                self.actor.loss_avg_mode.as_str()
-            ),
-        );
-        checks.need(
-            self.actor.loss_type != LossType::Sapo || self.actor.loss_avg_mode == LossAvgMode::Seq,
-            &["actor.loss_avg_mode", "actor.loss_type"],
-            format!(
-                "is \"{}\"; SAPO was published with averaging by response (\"seq\")",
-                self.actor.loss_avg_mode.as_str()
-            ),
-        );
+        self.algorithm.papo.warn(&mut checks);
+        self.algorithm.methods.warn(self, &mut checks);
         checks.need(
             self.rollout.top_p >= 1.0 || self.actor.old_log_probs == OldLogProbs::Recompute,
             &["rollout.top_p", "actor.old_log_probs"],
             "truncates the distribution while the sampler's log-probabilities are those of the untruncated one",
         );
-        checks.0
+        checks.problems()
     }
 
     fn check_parts(&self, checks: &mut Checks) {
-        let n = self.rollout.n;
         let results = [
-            ("algorithm", self.to_advantage_config().validate(n).map_err(|e| e.to_string())),
-            ("algorithm", self.to_shaping_config().validate(n).map_err(|e| e.to_string())),
             ("actor", self.to_loss_config().validate().map_err(|e| e.to_string())),
             ("reward", self.to_reward_config().validate().map_err(|e| e.to_string())),
         ];
@@ -147,32 +124,20 @@ impl Config {
         );
     }
 
-    fn check_algorithm(&self, checks: &mut Checks) {
-        let algorithm = &self.algorithm;
-        let estimator = algorithm.adv_estimator;
+    fn check_estimator(&self, checks: &mut Checks) {
         checks.need(
-            self.rollout.n != 1 || algorithm.shaping != ShapingKind::Vgpo || !algorithm.inter,
-            &["algorithm.inter", "rollout.n"],
-            "compares the responses of a group, so it needs rollout.n of 2 or more; set inter = false for n = 1",
-        );
-        checks.need(
-            self.rollout.n != 1 || !estimator.needs_group(),
+            self.rollout.n != 1 || !self.algorithm.needs_group(),
             &["rollout.n", "algorithm.adv_estimator"],
             format!(
                 "\"{}\" compares the responses to one prompt, so one response has no advantage; \
                  set rollout.n to 2 or more, or use \"remax\" or \"reinforce_plus_plus\"",
-                estimator.name()
+                self.algorithm.adv_estimator
             ),
         );
-        checks.positive_share(algorithm.discount, "algorithm.discount");
-        checks.not_negative(algorithm.beta, "algorithm.beta");
-        checks.positive_share(algorithm.gamma, "algorithm.gamma");
-        checks.positive_share(algorithm.kappa, "algorithm.kappa");
-        checks.need(
-            algorithm.shaping != ShapingKind::Vgpo || algorithm.intra || algorithm.inter,
-            &["algorithm.intra", "algorithm.inter", "algorithm.shaping"],
-            "with both off VGPO changes nothing; write shaping = \"none\"",
-        );
+    }
+
+    fn check_kl(&self, checks: &mut Checks) {
+        let algorithm = &self.algorithm;
         checks.need(
             !(algorithm.use_kl_loss && algorithm.disable_kl),
             &["algorithm.use_kl_loss", "algorithm.disable_kl"],
@@ -207,6 +172,10 @@ impl Config {
                 "the adaptive weight is that of the KL term in the reward; set use_kl_loss = false or kl_type = \"fixed\"",
             );
         }
+    }
+
+    fn check_filter(&self, checks: &mut Checks) {
+        let algorithm = &self.algorithm;
         checks.need(
             !algorithm.filter_zero_variance || algorithm.online_filtering,
             &["algorithm.filter_zero_variance", "algorithm.online_filtering"],
@@ -238,70 +207,6 @@ impl Config {
         }
     }
 
-    fn check_shaping_and_papo(&self, checks: &mut Checks) {
-        let papo = &self.algorithm.papo;
-        let vppo = &self.algorithm.vppo;
-        checks.positive_share(vppo.mask_probability, "algorithm.vppo.mask_probability");
-        checks.positive_share(vppo.keep_share, "algorithm.vppo.keep_share");
-        checks.share(vppo.beta_min, "algorithm.vppo.beta_min");
-        checks.need(
-            self.algorithm.shaping != ShapingKind::Vppo || vppo.token_filtering || vppo.trajectory_shaping,
-            &["algorithm.vppo.token_filtering", "algorithm.vppo.trajectory_shaping"],
-            "with both off VPPO changes nothing; write algorithm.shaping = \"none\"",
-        );
-        checks.need(
-            self.algorithm.shaping != ShapingKind::Vppo
-                || !vppo.token_filtering && !vppo.trajectory_shaping
-                || vppo.token_filtering && vppo.keep_share < 1.0
-                || vppo.trajectory_shaping && vppo.beta_min < 1.0,
-            &["algorithm.vppo.keep_share", "algorithm.vppo.beta_min"],
-            "with these VPPO keeps every token and gives every response the weight 1; write algorithm.shaping = \"none\"",
-        );
-        let pgpo = &self.algorithm.pgpo;
-        checks.need(
-            (0.0..1.0).contains(&pgpo.tau),
-            &["algorithm.pgpo.tau"],
-            format!("must lie in [0, 1), is {}; no normalised dependency lies above 1", pgpo.tau),
-        );
-        checks.positive(pgpo.beta, "algorithm.pgpo.beta");
-        checks.need(
-            self.algorithm.shaping != ShapingKind::Pgpo
-                || papo.kl_prcp_coef > 0.0
-                || self.algorithm.perturbation == super::Perturbation::default(),
-            &["algorithm.perturbation", "algorithm.shaping"],
-            "PGPO takes the picture out of the prompt and perturbs nothing; leave these keys out",
-        );
-        let entropy = &self.algorithm.entropy;
-        checks.positive(entropy.alpha, "algorithm.entropy.alpha");
-        checks.need(
-            entropy.kappa > 1.0,
-            &["algorithm.entropy.kappa"],
-            format!("must be above 1, is {}; otherwise the term could change the sign of an advantage", entropy.kappa),
-        );
-        let pepo = &self.algorithm.pepo;
-        checks.positive_share(pepo.gate_alpha, "algorithm.pepo.gate_alpha");
-        checks.positive(pepo.gate_temperature, "algorithm.pepo.gate_temperature");
-        let srpo = &self.algorithm.srpo;
-        checks.positive(srpo.lambda, "algorithm.srpo.lambda");
-        checks.need(
-            srpo.bound > 1.0,
-            &["algorithm.srpo.bound"],
-            format!("must be above 1, is {}; the smallest weight is its inverse", srpo.bound),
-        );
-        checks.positive_share(srpo.mask_probability, "algorithm.srpo.mask_probability");
-        checks.not_negative(papo.kl_prcp_coef, "algorithm.papo.kl_prcp_coef");
-        checks.not_negative(papo.ori_entropy_loss_coef, "algorithm.papo.ori_entropy_loss_coef");
-        checks.not_negative(papo.aug_entropy_loss_coef, "algorithm.papo.aug_entropy_loss_coef");
-        checks.positive_share(papo.mask_probability, "algorithm.papo.mask_probability");
-        checks.need(
-            papo.aug_entropy_loss_coef == 0.0 || papo.kl_prcp_coef > 0.0,
-            &["algorithm.papo.aug_entropy_loss_coef", "algorithm.papo.kl_prcp_coef"],
-            "the entropy with the masked image changes nothing by itself, as those log-probabilities are constants; \
-             set kl_prcp_coef above 0, or this to 0",
-        );
-        checks.positive(self.algorithm.perturbation.sigma, "algorithm.perturbation.sigma");
-    }
-
     fn check_actor(&self, checks: &mut Checks) {
         let actor = &self.actor;
         let update = self.update_batch_size();
@@ -324,20 +229,6 @@ impl Config {
                 actor.clip_ratio_dual
             ),
         );
-        for (value, key) in
-            [(actor.clip_ratio_low, "actor.clip_ratio_low"), (actor.clip_ratio_high, "actor.clip_ratio_high")]
-        {
-            checks.need(
-                !self.actor.loss_type.is_sequence() || value <= LARGEST_SEQUENCE_CLIP,
-                &[key, "actor.loss_type"],
-                format!(
-                    "{value} would never act on the ratio of a whole sequence; GSPO was published with 3e-4 (low) \
-                     and 4e-4 (high)"
-                ),
-            );
-        }
-        checks.positive(actor.sapo_tau_positive, "actor.sapo_tau_positive");
-        checks.positive(actor.sapo_tau_negative, "actor.sapo_tau_negative");
         checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
         checks.positive(actor.activation_memory_gib, "actor.activation_memory_gib");
         checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
@@ -420,20 +311,9 @@ impl Config {
     /// The prompt must ask for the form in which the reward looks for the answer.
     fn check_prompt_against_reward(&self, checks: &mut Checks) {
         let prompt = self.data.format_prompt.as_str();
-        let asked = match prompt {
-            "math" | "math_perception" | "look_back" | "srpo" => "\\boxed{}",
-            "r1v" => "<answer> tags",
-            "dapo" => "a last line \"Answer: ...\"",
-            // "none" and files of the user's: what they ask for is not known.
-            _ => return,
+        let Some(asked) = self.data.asked_form() else {
+            return;
         };
-        checks.need(
-            self.algorithm.shaping != ShapingKind::Srpo || prompt == "srpo",
-            &["data.format_prompt", "algorithm.shaping"],
-            format!(
-                "\"{prompt}\" does not ask for the <perception> span that SRPO weighs; write format_prompt = \"srpo\""
-            ),
-        );
         checks.need(
             self.reward.reward_type != RewardType::LookBack || prompt == "look_back",
             &["data.format_prompt", "reward.reward_type"],

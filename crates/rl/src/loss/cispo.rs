@@ -2,10 +2,31 @@
 //! its importance weight is bounded.
 
 use super::{
-    LossConfig,
+    LossConfig, PolicyInputs, PolicyLoss,
     ppo::{Clips, Terms},
+    ratio,
 };
+use crate::config::Algorithm;
+use crate::registry::Declared;
 use burn::tensor::{Tensor, backend::Backend};
+
+/// Clipped importance weights on the log-prob.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cispo;
+
+impl Declared for Cispo {
+    const NAME: &'static str = "cispo";
+
+    fn new(_: &Algorithm) -> Self {
+        Self
+    }
+}
+
+impl<B: Backend> PolicyLoss<B> for Cispo {
+    fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B> {
+        terms(ratio::ratio(inputs.log_ratio), inputs.log_probs, inputs.advantages, inputs.config)
+    }
+}
 
 /// The loss of each token, all `[R, T]`; the gradient flows through `log_probs` only.
 pub fn terms<B: Backend>(

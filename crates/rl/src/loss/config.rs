@@ -1,52 +1,13 @@
 //! Settings of the losses, by EasyR1's key names.
 
 use super::{CorrectionConfig, KlPenalty, KlType, PapoConfig};
-use crate::perturb::Published;
+use crate::config::Config;
+use crate::perturb::{PerturbationConfig, Published};
+use crate::registry::SelectedLoss;
 use crate::shaping::Stream;
-use serde::{Deserialize, Serialize};
-
-/// Which policy loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossType {
-    /// The clipped surrogate; EasyR1 calls it `default`.
-    #[default]
-    #[serde(alias = "default")]
-    Ppo,
-    /// GSPO: one ratio a response.
-    Gspo,
-    /// GSPO with a gradient a token.
-    GspoToken,
-    /// CISPO: clipped importance weights on the log-prob.
-    Cispo,
-    /// SAPO: a soft gate in place of the clip.
-    Sapo,
-}
-
-impl LossType {
-    /// Every loss.
-    pub const ALL: [Self; 5] = [Self::Ppo, Self::Gspo, Self::GspoToken, Self::Cispo, Self::Sapo];
-
-    /// The name in a configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ppo => "ppo",
-            Self::Gspo => "gspo",
-            Self::GspoToken => "gspo_token",
-            Self::Cispo => "cispo",
-            Self::Sapo => "sapo",
-        }
-    }
-
-    /// Whether the ratio is the sequence's mean, which moves orders of magnitude less than a token's.
-    pub fn is_sequence(self) -> bool {
-        matches!(self, Self::Gspo | Self::GspoToken)
-    }
-}
 
 /// What a loss is divided by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LossAvgMode {
     /// Every token of the optimizer step weighs the same.
     #[default]
@@ -60,8 +21,7 @@ pub enum LossAvgMode {
 }
 
 /// Which entropy is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EntropyType {
     /// Minus the log-prob of the sampled token, as the released VPPO and PAPO code.
     #[default]
@@ -71,8 +31,7 @@ pub enum EntropyType {
 }
 
 /// The KL divergence to the reference policy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KlConfig {
     /// No reference policy at all: neither in the loss nor in the reward.
     pub disable_kl: bool,
@@ -138,11 +97,10 @@ impl KlConfig {
 }
 
 /// Settings of [`super::policy_loss`]. Defaults are EasyR1's, without a KL.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LossConfig {
     /// Which policy loss.
-    pub loss_type: LossType,
+    pub loss_type: SelectedLoss,
     /// What the sum over tokens is divided by.
     pub loss_avg_mode: LossAvgMode,
     /// Tokens that a response may have at most, above 0: the constant of [`LossAvgMode::Constant`].
@@ -153,10 +111,6 @@ pub struct LossConfig {
     pub clip_ratio_high: f64,
     /// Bound of the ratio where the advantage is negative (dual clip), above `1 + clip_ratio_high`.
     pub clip_ratio_dual: f64,
-    /// SAPO's temperature for positive advantages, above 0.
-    pub tau_positive: f64,
-    /// SAPO's temperature for negative advantages, above 0.
-    pub tau_negative: f64,
     /// Added to the loss times the entropy: positive punishes entropy (VPPO .06), negative rewards it, 0 leaves it out.
     pub entropy_coef: f64,
     /// Which entropy.
@@ -165,6 +119,8 @@ pub struct LossConfig {
     pub kl: KlConfig,
     /// PAPO's perception terms.
     pub papo: Option<PapoConfig>,
+    /// How pictures are perturbed where PAPO compares with a perturbed one.
+    pub perturbation: PerturbationConfig,
     /// Importance weights for a sampler whose log-probs differ from the trainer's.
     pub rollout_correction: CorrectionConfig,
 }
@@ -172,40 +128,23 @@ pub struct LossConfig {
 impl Default for LossConfig {
     fn default() -> Self {
         Self {
-            loss_type: LossType::Ppo,
+            loss_type: SelectedLoss::default(),
             loss_avg_mode: LossAvgMode::Token,
             max_response_length: 2048,
             clip_ratio_low: 0.2,
             clip_ratio_high: 0.3,
             clip_ratio_dual: 3.0,
-            tau_positive: 1.0,
-            tau_negative: 1.05,
             entropy_coef: 0.0,
             entropy_type: EntropyType::Sampled,
             kl: KlConfig::default(),
             papo: None,
+            perturbation: PerturbationConfig::default(),
             rollout_correction: CorrectionConfig::default(),
         }
     }
 }
 
-/// Above this a clip of a sequence ratio never acts.
-const LARGEST_SEQUENCE_CLIP: f64 = 0.1;
-
 impl LossConfig {
-    /// The clip and the averaging that a loss was published with, all else default.
-    pub fn published(loss_type: LossType) -> Self {
-        let config = Self { loss_type, ..Self::default() };
-        match loss_type {
-            LossType::Gspo | LossType::GspoToken => {
-                Self { clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, loss_avg_mode: LossAvgMode::Seq, ..config }
-            }
-            // (1 / G) sum_i (1 / |y_i|) sum_t, in the paper and in the codes of TRL and verl.
-            LossType::Sapo => Self { loss_avg_mode: LossAvgMode::Seq, ..config },
-            LossType::Ppo | LossType::Cispo => config,
-        }
-    }
-
     /// Streams beyond the old log-probs that this loss needs.
     pub fn streams(&self) -> Vec<Stream> {
         let mut streams = Vec::new();
@@ -213,7 +152,7 @@ impl LossConfig {
             streams.push(Stream::RefLogProbs);
         }
         if let Some(papo) = self.papo.as_ref().filter(|papo| papo.needs_masked()) {
-            streams.push(papo.perturbation.stream(Published::PAPO, papo.mask_probability));
+            streams.push(self.perturbation.stream(Published::PAPO, papo.mask_probability));
         }
         streams
     }
@@ -245,28 +184,43 @@ impl LossConfig {
                 "must be at least 1 + clip_ratio_high: it bounds what the first clip leaves unbounded",
             );
         }
-        for (key, clip) in [("clip_ratio_low", self.clip_ratio_low), ("clip_ratio_high", self.clip_ratio_high)] {
-            if self.loss_type.is_sequence() && clip > LARGEST_SEQUENCE_CLIP {
-                return refuse(
-                    key,
-                    clip,
-                    "would never act on the ratio of a whole sequence; GSPO was published with 3e-4 (low) and 4e-4 (high)",
-                );
-            }
-        }
         if self.max_response_length == 0 {
             return refuse("max_response_length", 0, "must be at least 1: it divides the loss");
         }
-        positive("tau_positive", self.tau_positive, false)?;
-        positive("tau_negative", self.tau_negative, false)?;
         if !self.entropy_coef.is_finite() {
             return refuse("entropy_coef", self.entropy_coef, "must be a finite number; 0 leaves the entropy out");
         }
         self.kl.validate()?;
-        self.rollout_correction.validate()?;
-        match &self.papo {
-            Some(papo) => papo.validate(),
-            None => Ok(()),
+        self.rollout_correction.validate()
+    }
+}
+
+impl Config {
+    /// KL, entropy and policy loss, with PAPO's terms where one of them is on. A loss that does not exist, which
+    /// [`resolve`](crate::config::resolve) refuses, is PPO's.
+    pub fn to_loss_config(&self) -> LossConfig {
+        let (algorithm, actor) = (&self.algorithm, &self.actor);
+        LossConfig {
+            loss_type: algorithm.methods.loss(&actor.loss_type, algorithm).unwrap_or_default(),
+            loss_avg_mode: actor.loss_avg_mode,
+            max_response_length: self.data.max_response_length,
+            clip_ratio_low: actor.clip_ratio_low,
+            clip_ratio_high: actor.clip_ratio_high,
+            clip_ratio_dual: actor.clip_ratio_dual,
+            entropy_coef: actor.entropy_coef,
+            entropy_type: actor.entropy_type,
+            kl: KlConfig {
+                disable_kl: algorithm.disable_kl,
+                use_kl_loss: algorithm.use_kl_loss,
+                kl_penalty: algorithm.kl_penalty,
+                kl_coef: algorithm.kl_coef,
+                kl_type: algorithm.kl_type,
+                kl_target: algorithm.kl_target,
+                kl_horizon: algorithm.kl_horizon,
+            },
+            papo: algorithm.papo.is_on().then(|| algorithm.papo.clone()),
+            perturbation: algorithm.perturbation.clone(),
+            rollout_correction: CorrectionConfig { mode: actor.rollout_correction, cap: actor.rollout_correction_cap },
         }
     }
 }

@@ -6,11 +6,9 @@ use super::{
     config::{positive, refuse},
 };
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
 
 /// What is done with the ratio `exp(l_old - l_rollout)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CorrectionMode {
     /// Nothing.
     #[default]
@@ -37,8 +35,7 @@ pub(crate) const TOO_LOW: &str =
     "must be above 1: ratios are near 1, and a mask that drops those drops nearly every token";
 
 /// Settings of the correction.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CorrectionConfig {
     /// What is done.
     pub mode: CorrectionMode,

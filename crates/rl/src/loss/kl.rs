@@ -2,7 +2,6 @@
 
 use super::KlConfig;
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
 
 /// Bounds of `l_ref - l` before the exponential of `low_var_kl`.
 const LOG_BOUND: f64 = 20.0;
@@ -10,26 +9,21 @@ const LOG_BOUND: f64 = 20.0;
 const KL_BOUND: f64 = 10.0;
 
 /// Which estimate of the divergence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KlPenalty {
     /// k1: `l - l_ref`, unbiased, noisy, of either sign.
-    #[serde(alias = "k1")]
     Kl,
     /// `|l - l_ref|`.
     Abs,
     /// k2: `(l - l_ref)^2 / 2`.
-    #[serde(alias = "k2")]
     Mse,
     /// k3: `exp(k) - k - 1` with `k = l_ref - l`, never negative.
     #[default]
-    #[serde(alias = "k3")]
     LowVarKl,
 }
 
 /// Whether the coefficient moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KlType {
     /// It stays.
     #[default]
@@ -94,7 +88,7 @@ pub fn reward_penalty(
 }
 
 /// The coefficient of the KL, fixed or adaptive. Its state is one number, so a checkpoint can hold it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KlController {
     /// The coefficient in force.
     pub coef: f64,

@@ -34,14 +34,38 @@ pub mod sapo;
 mod tests;
 
 pub use average::Denominators;
-pub use config::{EntropyType, KlConfig, LossAvgMode, LossConfig, LossError, LossType};
+pub use cispo::Cispo;
+pub use config::{EntropyType, KlConfig, LossAvgMode, LossConfig, LossError};
 pub use correction::{CorrectionConfig, CorrectionMode};
+pub use gspo::{Gspo, GspoToken};
 pub use kl::{KlController, KlPenalty, KlType};
 pub use metrics::MetricSums;
 pub use papo::PapoConfig;
+pub use ppo::{Clips, Ppo, Terms};
+pub use sapo::{Sapo, SapoConfig};
 
 use burn::tensor::{Tensor, backend::Backend};
 use metrics::Recorder;
+
+/// The policy term of a loss: what `actor.loss_type` names. `B` is a backend with autodiff.
+pub trait PolicyLoss<B: Backend>: Send + Sync {
+    /// The loss of each token, `[R, T]`, before averaging. [`policy_loss`] adds the other terms.
+    fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B>;
+}
+
+/// What a policy term reads, all `[R, T]` and 0 in the padding.
+pub struct PolicyInputs<'a, B: Backend> {
+    /// `d = clamp(l - l_old, -20, 20)`, with the gradient; [`ratio::ratio`] makes the ratio of it.
+    pub log_ratio: Tensor<B, 2>,
+    /// Log-probs under the policy being trained, with the gradient.
+    pub log_probs: Tensor<B, 2>,
+    /// Token advantages, without a gradient.
+    pub advantages: Tensor<B, 2>,
+    /// 1 on the tokens of responses, 0 in the padding.
+    pub mask: &'a Tensor<B, 2>,
+    /// The clips.
+    pub config: &'a LossConfig,
+}
 
 /// What a loss reads. All `[R, T]` of one float type; what the padding holds does not matter.
 #[derive(Debug, Clone)]
@@ -110,13 +134,13 @@ pub fn policy_loss<B: Backend>(
     record.ratio(&log_ratio);
 
     // Policy term, [R, T].
-    let terms = match config.loss_type {
-        LossType::Ppo => ppo::terms(ratio::ratio(log_ratio), advantages, config),
-        LossType::Gspo => gspo::sequence_terms(log_ratio, &mask, advantages, config),
-        LossType::GspoToken => gspo::token_terms(log_ratio, log_probs.clone(), &mask, advantages, config),
-        LossType::Cispo => cispo::terms(ratio::ratio(log_ratio), log_probs.clone(), advantages, config),
-        LossType::Sapo => sapo::terms(ratio::ratio(log_ratio), advantages, config),
-    };
+    let terms = config.loss_type.on::<B>()?.terms(PolicyInputs {
+        log_ratio,
+        log_probs: log_probs.clone(),
+        advantages,
+        mask: &mask,
+        config,
+    });
     record.clips(terms.clips);
     let mut policy = terms.loss;
     let rollout = match config.rollout_correction.mode {

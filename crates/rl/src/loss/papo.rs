@@ -1,72 +1,60 @@
 //! PAPO (arXiv 2507.06448): the policy should change its mind when the picture is hidden, and stay decided.
 //! `L = L_policy + beta KL_ref - gamma KL_prcp + eta1 H(l) + eta2 H(l_masked)`.
 
-use super::{
-    LossError,
-    config::{positive, refuse},
-    entropy, kl,
-};
-use crate::perturb::PerturbationConfig;
+use super::{entropy, kl};
+use crate::config::checks::Checks;
+use crate::config::section::section;
 use burn::tensor::{Tensor, backend::Backend};
-use serde::{Deserialize, Serialize};
 
-/// Settings of the perception terms; defaults are PAPO-G's for 3B.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PapoConfig {
-    /// `gamma`: weight of the perception KL. 0.02 (PAPO-G), 0.01 (PAPO-D); training collapsed at 0.04 in the paper.
-    pub kl_prcp_coef: f64,
-    /// `eta1`: weight of the entropy with the true image. 0.05 (PAPO-G 7B), 0.03 (PAPO-D), 0 (PAPO-G 3B).
-    pub ori_entropy_loss_coef: f64,
-    /// `eta2`: weight of the entropy with the perturbed image. It has a gradient only where `masked_log_probs` carries one.
-    pub aug_entropy_loss_coef: f64,
-    /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
-    pub mask_probability: f64,
-    /// How the image is perturbed.
-    pub perturbation: PerturbationConfig,
-}
-
-impl Default for PapoConfig {
-    fn default() -> Self {
-        Self {
-            kl_prcp_coef: 0.02,
-            ori_entropy_loss_coef: 0.0,
-            aug_entropy_loss_coef: 0.0,
-            mask_probability: 0.6,
-            perturbation: PerturbationConfig::default(),
-        }
+section! {
+    /// PAPO (arXiv 2507.06448): terms added to the loss. It needs one more forward pass over each response,
+    /// with a masked image, when `kl_prcp_coef` is above 0. Responses to prompts without an image get the entropy term only.
+    pub struct PapoConfig {
+        /// gamma: weight of the divergence between log-probabilities with the image and with the masked one,
+        /// which is maximised. 0: off. The paper uses 0.01 and 0.02; at 0.04 training collapses.
+        kl_prcp_coef: f64 = 0.0 => ..=1e6,
+        /// eta 1: weight of the entropy with the image, which is minimised.
+        ori_entropy_loss_coef: f64 = 0.0 => ..=1e6,
+        /// eta 2: weight of the entropy with the masked image. It stands in the reported loss; its log-probabilities
+        /// are constants, as in the released code, so it has no gradient, and is refused without `kl_prcp_coef`.
+        aug_entropy_loss_coef: f64 = 0.0 => ..=1e6,
+        /// Probability that a 14x14 pixel block of the masked image is blacked out.
+        mask_probability: f64 = 0.6 => ..=1.0,
     }
 }
 
 impl PapoConfig {
+    /// Whether any term is on.
+    pub fn is_on(&self) -> bool {
+        self.kl_prcp_coef > 0.0 || self.ori_entropy_loss_coef > 0.0 || self.aug_entropy_loss_coef > 0.0
+    }
+
     /// Whether the log-probs with the perturbed image are needed.
     pub fn needs_masked(&self) -> bool {
         self.kl_prcp_coef > 0.0 || self.aug_entropy_loss_coef > 0.0
     }
 
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`LossError::Config`].
-    pub fn validate(&self) -> Result<(), LossError> {
-        positive("papo.kl_prcp_coef", self.kl_prcp_coef, true)?;
-        positive("papo.ori_entropy_loss_coef", self.ori_entropy_loss_coef, true)?;
-        positive("papo.aug_entropy_loss_coef", self.aug_entropy_loss_coef, true)?;
-        if self.aug_entropy_loss_coef > 0.0 && self.kl_prcp_coef == 0.0 {
-            return refuse(
-                "papo.aug_entropy_loss_coef",
-                self.aug_entropy_loss_coef,
-                "changes nothing by itself: the masked log-probabilities are constants; set kl_prcp_coef, or this to 0",
-            );
-        }
-        match self.mask_probability > 0.0 && self.mask_probability <= 1.0 {
-            true => Ok(()),
-            false => refuse(
-                "papo.mask_probability",
-                self.mask_probability,
-                "must lie in (0, 1]: with nothing hidden the two forward passes are the same",
-            ),
-        }
+    /// What means nothing; the upper ends of ranges stand beside the keys.
+    pub(crate) fn validate(&self, checks: &mut Checks) {
+        checks.not_negative(self.kl_prcp_coef, "algorithm.papo.kl_prcp_coef");
+        checks.not_negative(self.ori_entropy_loss_coef, "algorithm.papo.ori_entropy_loss_coef");
+        checks.not_negative(self.aug_entropy_loss_coef, "algorithm.papo.aug_entropy_loss_coef");
+        checks.positive_share(self.mask_probability, "algorithm.papo.mask_probability");
+        checks.need(
+            self.aug_entropy_loss_coef == 0.0 || self.kl_prcp_coef > 0.0,
+            &["algorithm.papo.aug_entropy_loss_coef", "algorithm.papo.kl_prcp_coef"],
+            "the entropy with the masked image changes nothing by itself, as those log-probabilities are constants; \
+             set kl_prcp_coef above 0, or this to 0",
+        );
+    }
+
+    /// What the paper warns of.
+    pub(crate) fn warn(&self, checks: &mut Checks) {
+        checks.need(
+            self.kl_prcp_coef < 0.04,
+            &["algorithm.papo.kl_prcp_coef"],
+            format!("is {}; the paper reports that training collapses from 0.04 on", self.kl_prcp_coef),
+        );
     }
 }
 

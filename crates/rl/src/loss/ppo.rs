@@ -1,8 +1,28 @@
 //! The clipped surrogate of PPO (arXiv 1707.06347) with DAPO's asymmetric clip (arXiv 2503.14476) and the dual clip
 //! (arXiv 1912.09729): `L = max(-A r, -A clip(r, 1 - eps_low, 1 + eps_high))`, and where `A < 0`, `L = min(L, -A c)`.
 
-use super::LossConfig;
+use super::{LossConfig, PolicyInputs, PolicyLoss, ratio};
+use crate::config::Algorithm;
+use crate::registry::Declared;
 use burn::tensor::{Bool, Tensor, backend::Backend};
+
+/// The clipped surrogate of each token's own ratio.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ppo;
+
+impl Declared for Ppo {
+    const NAME: &'static str = "ppo";
+
+    fn new(_: &Algorithm) -> Self {
+        Self
+    }
+}
+
+impl<B: Backend> PolicyLoss<B> for Ppo {
+    fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B> {
+        terms(ratio::ratio(inputs.log_ratio), inputs.advantages, inputs.config)
+    }
+}
 
 /// Tokens on which a clip acted, `[R, T]`; they have no gradient (in CISPO, a bounded weight).
 pub struct Clips<B: Backend> {

@@ -2,15 +2,16 @@
 //! make there show.
 
 use super::*;
+use crate::config::Algorithm;
 
 type B = burn_flex::Flex<f32, i32>;
 
 /// One response with a picture, all its tokens with advantage `a`, half-way through a stage of 8 steps.
-fn shape(config: &ShapingConfig, streams: &Streams, tokens: usize, a: f32) -> Shaped {
+fn shape(config: &Algorithm, streams: &Streams, tokens: usize, a: f32) -> Shaped {
     shape_at(config, streams, tokens, a, Training { step: 4, max_steps: 8 })
 }
 
-fn shape_at(config: &ShapingConfig, streams: &Streams, tokens: usize, a: f32, training: Training) -> Shaped {
+fn shape_at(config: &Algorithm, streams: &Streams, tokens: usize, a: f32, training: Training) -> Shaped {
     let advantages = Advantages::PerResponse(vec![a]);
     let batch = ShapingBatch {
         advantages: &advantages,
@@ -20,11 +21,11 @@ fn shape_at(config: &ShapingConfig, streams: &Streams, tokens: usize, a: f32, tr
         streams,
         training,
     };
-    config.build::<B>().shape(&batch, &Default::default()).unwrap()
+    config.build_shaping::<B>().unwrap().shape(&batch, &Default::default()).unwrap()
 }
 
-fn of(shaping: ShapingKind) -> ShapingConfig {
-    ShapingConfig { shaping, ..ShapingConfig::default() }
+fn of(shaping: &str) -> Algorithm {
+    Algorithm { shaping: shaping.to_string(), ..Algorithm::default() }
 }
 
 fn gap(found: &[f32], expected: &[f32]) -> f32 {
@@ -39,7 +40,7 @@ fn metric(shaped: &Shaped, name: &str) -> f64 {
 /// PGPO's advantages of tokens with these divergences, the response's being 1.
 fn pgpo(dependency: &[f32]) -> Vec<f32> {
     let streams = Streams { token_visual_dependency: Some(vec![dependency.to_vec()]), ..Streams::default() };
-    shape(&of(ShapingKind::Pgpo), &streams, dependency.len(), 1.0).advantages.remove(0)
+    shape(&of("pgpo"), &streams, dependency.len(), 1.0).advantages.remove(0)
 }
 
 /// Divergences whose `log(1 + S)` is 0, 1, 2, 3.5 and 5: `I` is 0, .2, .4, .7, 1.
@@ -91,11 +92,11 @@ fn pgpo_shows_every_mistake() {
 #[test]
 fn pgpo_counts_what_it_cannot_judge() {
     let streams = Streams { token_visual_dependency: Some(vec![vec![1.0, f32::NAN]]), ..Streams::default() };
-    let shaped = shape(&of(ShapingKind::Pgpo), &streams, 2, -3.0);
+    let shaped = shape(&of("pgpo"), &streams, 2, -3.0);
     assert_eq!(shaped.advantages, [[-3.0; 2]]);
     assert_eq!(metric(&shaped, "pgpo/non_finite_responses"), 1.0);
     let streams = Streams { token_visual_dependency: Some(vec![S.to_vec()]), ..Streams::default() };
-    let shaped = shape(&of(ShapingKind::Pgpo), &streams, 5, -2.0);
+    let shaped = shape(&of("pgpo"), &streams, 5, -2.0);
     assert!(gap(&shaped.advantages[0], &PGPO.map(|w| -2.0 * w)) < 1e-4);
     for (name, expected) in [
         ("pgpo/dependency_mean", 187.635_95 / 5.0),
@@ -110,19 +111,19 @@ fn pgpo_counts_what_it_cannot_judge() {
 #[test]
 fn the_entropy_term_is_capped_and_keeps_signs() {
     let streams = Streams { entropy: Some(vec![vec![0.0, 0.5, 1.0, 3.0]]), ..Streams::default() };
-    let shaped = |a| shape(&of(ShapingKind::Entropy), &streams, 4, a).advantages.remove(0);
+    let shaped = |a| shape(&of("entropy"), &streams, 4, a).advantages.remove(0);
     // .4 H is 0, .2, .4, 1.2; the cap |A| / 2 is .5 for A = 1 and -1, 2 for A = 4.
     assert!(gap(&shaped(1.0), &[1.0, 1.2, 1.4, 1.5]) < 1e-6);
     assert!(gap(&shaped(-1.0), &[-1.0, -0.8, -0.6, -0.5]) < 1e-6);
     assert!(gap(&shaped(4.0), &[4.0, 4.2, 4.4, 5.2]) < 1e-6);
     // A group of equal rewards teaches nothing, however uncertain its tokens are: this is no bonus.
     assert_eq!(shaped(0.0), [0.0; 4]);
-    let found = shape(&of(ShapingKind::Entropy), &streams, 4, 1.0);
+    let found = shape(&of("entropy"), &streams, 4, 1.0);
     assert!((metric(&found, "entropy/term_mean") - 1.1 / 4.0).abs() < 1e-6);
     assert_eq!(metric(&found, "entropy/capped_tokens"), 0.25);
     // Text alone gets it, too; numbers of its own reach it.
-    let mut config = of(ShapingKind::Entropy);
-    config.entropy = EntropyConfig { alpha: 1.0, kappa: 4.0 };
+    let mut config = of("entropy");
+    *config.section_mut::<EntropyConfig>() = EntropyConfig { alpha: 1.0, kappa: 4.0 };
     let advantages = Advantages::PerToken(vec![vec![1.0, 2.0, -8.0, 8.0]]);
     let batch = ShapingBatch {
         advantages: &advantages,
@@ -132,7 +133,7 @@ fn the_entropy_term_is_capped_and_keeps_signs() {
         streams: &streams,
         training: Training { step: 0, max_steps: 1 },
     };
-    let tokens = config.build::<B>().shape(&batch, &Default::default()).unwrap();
+    let tokens = config.build_shaping::<B>().unwrap().shape(&batch, &Default::default()).unwrap();
     assert!(gap(&tokens.advantages[0], &[1.0, 2.5, -7.0, 10.0]) < 1e-6, "{tokens:?}");
 }
 
@@ -142,9 +143,8 @@ fn pepo_fades_in() {
     // w = 2 softmax(0, 1) = 2 / (1 + e), 2 e / (1 + e).
     let streams =
         Streams { visual_focus: Some(vec![vec![0.5, 1.0]]), entropy: Some(vec![vec![0.9, 0.1]]), ..Streams::default() };
-    let at = |step, max_steps| {
-        shape_at(&of(ShapingKind::Pepo), &streams, 2, 1.0, Training { step, max_steps }).advantages.remove(0)
-    };
+    let at =
+        |step, max_steps| shape_at(&of("pepo"), &streams, 2, 1.0, Training { step, max_steps }).advantages.remove(0);
     let full = [0.537_882_8, 1.462_117_2];
     assert_eq!(at(0, 10), [1.0, 1.0]);
     assert!(gap(&at(10, 10), &full) < 1e-5);
@@ -153,13 +153,13 @@ fn pepo_fades_in() {
     assert!(gap(&at(5, 10), &[0.768_941_4, 1.231_058_6]) < 1e-5);
     // A run that is longer than it was meant to be stays there.
     assert_eq!(at(30, 10), at(10, 10));
-    let lambda = metric(&shape(&of(ShapingKind::Pepo), &streams, 2, 1.0), "pepo/lambda");
+    let lambda = metric(&shape(&of("pepo"), &streams, 2, 1.0), "pepo/lambda");
     assert_eq!(lambda, 0.5);
     // The gate: entropy on the similar token, v^ + H^ = (0, 2), alpha .05, temperature 1.8:
     // exponents 0 and (1 + .05 tanh 1) / 1.8 = .576711.
     let streams = Streams { entropy: Some(vec![vec![0.1, 0.9]]), ..streams };
-    let mut config = of(ShapingKind::Pepo);
-    config.pepo.gate_temperature = 1.8;
+    let mut config = of("pepo");
+    config.section_mut::<PepoConfig>().gate_temperature = 1.8;
     let gated = shape_at(&config, &streams, 2, 1.0, Training { step: 1, max_steps: 1 }).advantages.remove(0);
     assert!(gap(&gated, &[0.719_379_5, 1.280_620_5]) < 1e-4, "{gated:?}");
 }
@@ -179,14 +179,14 @@ fn described() -> Streams {
 
 #[test]
 fn srpo_reads_two_kinds_of_dependency() {
-    let mut config = of(ShapingKind::Srpo);
-    config.srpo.bound = 3.0;
+    let mut config = of("srpo");
+    config.section_mut::<SrpoConfig>().bound = 3.0;
     let k3 = shape(&config, &described(), 5, 1.0).advantages.remove(0);
     // k3 of -1 is e^-1 = .368, of +1 e - 2 = .718: the token that the picture speaks against has the higher score,
     // (0, 1) in the description and (1, 0) after it; the tag has their mean. Weights e^(score - 1/2).
     let (up, down) = (0.5f32.exp(), (-0.5f32).exp());
     assert!(gap(&k3, &[1.0, down, up, up, down]) < 1e-5, "{k3:?}");
-    config.srpo.dependency = DependencyKind::LogRatio;
+    config.section_mut::<SrpoConfig>().dependency = DependencyKind::LogRatio;
     let signed = shape(&config, &described(), 5, 1.0).advantages.remove(0);
     // Log-ratios +1 and -1 in the description, -1 and 0 after it: scores (1, 0) and (0, 1).
     assert!(gap(&signed, &[1.0, up, down, down, up]) < 1e-5, "{signed:?}");
@@ -198,7 +198,7 @@ fn srpo_reads_two_kinds_of_dependency() {
 /// Each role is weighed by what it should rest on and by nothing else.
 #[test]
 fn srpo_shows_roles_that_are_mixed_up() {
-    let config = of(ShapingKind::Srpo);
+    let config = of("srpo");
     let plain = shape(&config, &described(), 5, 1.0).advantages.remove(0);
     let changed = |change: &dyn Fn(&mut Streams)| {
         let mut streams = described();
@@ -225,8 +225,8 @@ fn srpo_shows_roles_that_are_mixed_up() {
 /// PGPO and SRPO read a stream that says the opposite as the opposite.
 #[test]
 fn turned_dependencies_turn_the_weights() {
-    let mut config = of(ShapingKind::Srpo);
-    config.srpo.dependency = DependencyKind::LogRatio;
+    let mut config = of("srpo");
+    config.section_mut::<SrpoConfig>().dependency = DependencyKind::LogRatio;
     let plain = shape(&config, &described(), 5, 1.0).advantages.remove(0);
     // Old and perturbed log-probs in each other's place: every log-ratio changes its sign.
     let mut turned = described();

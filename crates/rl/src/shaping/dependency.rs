@@ -1,10 +1,9 @@
 //! Visual dependency of a token: how much its probability changes when the picture is hidden.
 
-use serde::{Deserialize, Serialize};
+use crate::config::field::choices;
 
 /// What is read from the log-prob of a sampled token with (`l`) and without (`l_masked`) what it may depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DependencyKind {
     /// [`token_dependency`]: a divergence, 0 or more, which grows whether the token becomes likelier or less likely.
     #[default]
@@ -12,6 +11,8 @@ pub enum DependencyKind {
     /// [`log_ratio`]: signed, so that a token counts as dependent only where it becomes likelier ("consistency").
     LogRatio,
 }
+
+choices!(DependencyKind { K3 = "k3", LogRatio = "log_ratio", });
 
 impl DependencyKind {
     /// Dependency of each token of a response.

@@ -12,45 +12,33 @@
 //! `H_t` is that of the policy before the update, as all streams are; the paper's comes from the policy in each
 //! optimizer step, which is the same in the first one after a rollout.
 
-use super::{
-    AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, refuse, stream, within,
-};
+use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, stream, usable};
+use crate::config::Algorithm;
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::registry::{self, Declared};
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 
-/// Settings of the entropy term; defaults are the paper's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EntropyConfig {
-    /// `alpha`: weight of the entropy in nats, above 0.
-    pub alpha: f64,
-    /// `kappa`: the term is at most this part of the advantage's size, above 1.
-    pub kappa: f64,
-}
-
-impl Default for EntropyConfig {
-    fn default() -> Self {
-        Self { alpha: 0.4, kappa: 2.0 }
+section! {
+    /// Entropy-based advantage (arXiv 2506.14758), read when `algorithm.shaping = "entropy"`: min(alpha H, |A| /
+    /// kappa) is added to the advantage of each token, H being its entropy over the full vocabulary, without a
+    /// gradient. Not an entropy bonus, which is `actor.entropy_coef`.
+    pub struct EntropyConfig {
+        /// Weight of the entropy.
+        alpha: f64 = 0.4 => ..=1e6,
+        /// The term is at most this part of the advantage's size; above 1, so that no advantage changes its sign.
+        kappa: f64 = 2.0 => ..=1e6,
     }
 }
 
-impl EntropyConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`].
-    pub fn validate(&self) -> Result<(), ShapingError> {
-        within(
-            "entropy.alpha",
-            self.alpha,
-            0.0,
-            f64::MAX,
-            "must be above 0: without the term write shaping = \"none\"",
-        )?;
-        match self.kappa > 1.0 {
-            true => Ok(()),
-            false => refuse("entropy.kappa", self.kappa, "must be above 1, so that no advantage changes its sign"),
-        }
+impl Settings for EntropyConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.positive(self.alpha, "alpha");
+        checks.need(
+            self.kappa > 1.0,
+            &["kappa"],
+            format!("must be above 1, is {}; otherwise the term could change the sign of an advantage", self.kappa),
+        );
     }
 }
 
@@ -63,6 +51,18 @@ pub fn term(advantage: f64, entropy: f64, config: &EntropyConfig) -> f64 {
 #[derive(Debug, Clone, Default)]
 pub struct EntropyAdvantage(pub EntropyConfig);
 
+impl Declared for EntropyAdvantage {
+    const NAME: &'static str = "entropy";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<EntropyConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self(algorithm.section::<EntropyConfig>().clone())
+    }
+}
+
 impl<B: Backend> AdvantageShaping<B> for EntropyAdvantage {
     fn name(&self) -> &'static str {
         "entropy"
@@ -73,7 +73,7 @@ impl<B: Backend> AdvantageShaping<B> for EntropyAdvantage {
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
-        self.0.validate()?;
+        usable("entropy", &self.0)?;
         batch.check()?;
         let rows = stream::need("entropy", &batch.streams.entropy, batch.lengths)?;
         let mut advantages = batch.plain();

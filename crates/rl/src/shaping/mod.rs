@@ -35,12 +35,13 @@ pub use pepo::{Pepo, PepoConfig};
 pub use pgpo::{Pgpo, PgpoConfig};
 pub use srpo::{Srpo, SrpoConfig};
 pub use stream::{Draw, Stream, Streams};
-pub use vgpo::Vgpo;
+pub use vgpo::{Vgpo, VgpoSettings};
 pub use vppo::{Vppo, VppoConfig};
 
 use crate::advantage::Advantages;
+use crate::config::checks::Checks;
+use crate::config::section::Settings;
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 
 /// Turns advantages and streams into token advantages.
 pub trait AdvantageShaping<B: Backend>: Send + Sync {
@@ -134,106 +135,6 @@ impl Shaped {
     }
 }
 
-/// Which shaping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ShapingKind {
-    /// One advantage for all tokens of a response.
-    #[default]
-    None,
-    /// arXiv 2604.09349.
-    Vgpo,
-    /// arXiv 2510.09285.
-    Vppo,
-    /// arXiv 2604.01840.
-    Pgpo,
-    /// arXiv 2603.22847.
-    Pepo,
-    /// arXiv 2605.07274.
-    Srpo,
-    /// arXiv 2506.14758.
-    Entropy,
-}
-
-impl ShapingKind {
-    /// Every shaping.
-    pub const ALL: [Self; 7] = [Self::None, Self::Vgpo, Self::Vppo, Self::Pgpo, Self::Pepo, Self::Srpo, Self::Entropy];
-
-    /// The name in a configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Vgpo => "vgpo",
-            Self::Vppo => "vppo",
-            Self::Pgpo => "pgpo",
-            Self::Pepo => "pepo",
-            Self::Srpo => "srpo",
-            Self::Entropy => "entropy",
-        }
-    }
-
-    /// The shaping of that name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-}
-
-/// Which shaping, and the settings of each.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ShapingConfig {
-    /// The shaping in force; the sections of the others are not read.
-    pub shaping: ShapingKind,
-    /// Settings of `vgpo`.
-    pub vgpo: ::vgpo::VgpoConfig,
-    /// Settings of `vppo`.
-    pub vppo: VppoConfig,
-    /// Settings of `pgpo`.
-    pub pgpo: PgpoConfig,
-    /// Settings of `pepo`.
-    pub pepo: PepoConfig,
-    /// Settings of `srpo`.
-    pub srpo: SrpoConfig,
-    /// Settings of `entropy`.
-    pub entropy: EntropyConfig,
-}
-
-impl ShapingConfig {
-    /// Checks the settings of the shaping in force, for groups of `n` responses.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`] names the key, its value and the fix.
-    pub fn validate(&self, n: usize) -> Result<(), ShapingError> {
-        match self.shaping {
-            ShapingKind::None => Ok(()),
-            ShapingKind::Vgpo if self.vgpo.inter && n < 2 => refuse(
-                "vgpo.inter",
-                "true",
-                "compares the responses of a group, so it needs rollout.n of 2 or more; set inter = false for n = 1",
-            ),
-            ShapingKind::Vgpo => Ok(self.vgpo.validate()?),
-            ShapingKind::Vppo => self.vppo.validate(),
-            ShapingKind::Pgpo => self.pgpo.validate(),
-            ShapingKind::Pepo => self.pepo.validate(),
-            ShapingKind::Srpo => self.srpo.validate(),
-            ShapingKind::Entropy => self.entropy.validate(),
-        }
-    }
-
-    /// The shaping in force.
-    pub fn build<B: Backend>(&self) -> Box<dyn AdvantageShaping<B>> {
-        match self.shaping {
-            ShapingKind::None => Box::new(NoShaping),
-            ShapingKind::Vgpo => Box::new(Vgpo(self.vgpo.clone())),
-            ShapingKind::Vppo => Box::new(Vppo(self.vppo.clone())),
-            ShapingKind::Pgpo => Box::new(Pgpo(self.pgpo.clone())),
-            ShapingKind::Pepo => Box::new(Pepo(self.pepo.clone())),
-            ShapingKind::Srpo => Box::new(Srpo(self.srpo.clone())),
-            ShapingKind::Entropy => Box::new(EntropyAdvantage(self.entropy.clone())),
-        }
-    }
-}
-
 /// What can be wrong with a shaping.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ShapingError {
@@ -247,6 +148,9 @@ pub enum ShapingError {
         /// Why it is refused and what to write instead.
         reason: &'static str,
     },
+    /// A setting that means nothing.
+    #[error("{0}")]
+    Settings(String),
     /// A stream that was declared is not there.
     #[error("shaping: the batch carries no {stream}; the shaping declares that it needs it")]
     Missing {
@@ -293,20 +197,17 @@ pub enum ShapingError {
     Device(String),
 }
 
-pub(crate) fn refuse<T>(key: &'static str, value: impl ToString, reason: &'static str) -> Result<T, ShapingError> {
-    Err(ShapingError::Config { key, value: value.to_string(), reason })
-}
-
-/// Refuses what does not lie in `(low, high]`.
-pub(crate) fn within(
-    key: &'static str,
-    value: f64,
-    low: f64,
-    high: f64,
-    reason: &'static str,
-) -> Result<(), ShapingError> {
-    match value > low && value <= high {
-        true => Ok(()),
-        false => refuse(key, value, reason),
+/// Refuses settings that no configuration file could hold.
+///
+/// # Errors
+/// [`ShapingError::Settings`].
+pub(crate) fn usable(name: &str, settings: &impl Settings) -> Result<(), ShapingError> {
+    let path = format!("algorithm.{name}");
+    let mut checks = Checks::default();
+    checks.in_section(&path, |checks| settings.validate(checks));
+    settings.check(&path, &mut checks);
+    match checks.problems().first() {
+        None => Ok(()),
+        Some(problem) => Err(ShapingError::Settings(problem.to_string())),
     }
 }

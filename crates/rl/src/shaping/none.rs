@@ -1,11 +1,21 @@
 //! No shaping: every token gets its response's advantage (GRPO, DAPO).
 
 use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
+use crate::config::Algorithm;
+use crate::registry::Declared;
 use burn::tensor::backend::Backend;
 
 /// Repeats the advantage of each response on its tokens.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoShaping;
+
+impl Declared for NoShaping {
+    const NAME: &'static str = "none";
+
+    fn new(_: &Algorithm) -> Self {
+        Self
+    }
+}
 
 impl<B: Backend> AdvantageShaping<B> for NoShaping {
     fn name(&self) -> &'static str {

@@ -19,47 +19,30 @@
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
     dependency::{is_finite, mean, min_max},
-    stream, within,
+    stream, usable,
 };
+use crate::config::Algorithm;
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::registry::{self, Declared};
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 
-/// Settings of PEPO; defaults are those of the released code.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PepoConfig {
-    /// Strength of the gate, in (0, 1].
-    pub gate_alpha: f64,
-    /// Temperature of the softmax over the response's tokens, above 0; the 3B runs of the paper's code use 1.8.
-    pub gate_temperature: f64,
-}
-
-impl Default for PepoConfig {
-    fn default() -> Self {
-        Self { gate_alpha: 0.05, gate_temperature: 1.0 }
+section! {
+    /// PEPO (arXiv 2603.22847), read when `algorithm.shaping = "pepo"`: token weights from the similarity to the
+    /// image and the entropy, which fade in over the training steps of the stage (weight 1 + step / max_steps (w -
+    /// 1)). The paper's base is GRPO with `actor.loss_avg_mode = "seq"` and a KL term of 0.001.
+    pub struct PepoConfig {
+        /// Strength of the entropy gate.
+        gate_alpha: f64 = 0.05 => ..=1.0,
+        /// Temperature of the softmax over the tokens of a response; the released 3B runs use 1.8.
+        gate_temperature: f64 = 1.0 => ..=1e6,
     }
 }
 
-impl PepoConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`].
-    pub fn validate(&self) -> Result<(), ShapingError> {
-        within(
-            "pepo.gate_alpha",
-            self.gate_alpha,
-            0.0,
-            1.0,
-            "must lie in (0, 1]: above 1 the gate could turn the sign of the similarity",
-        )?;
-        within(
-            "pepo.gate_temperature",
-            self.gate_temperature,
-            0.0,
-            f64::MAX,
-            "must be above 0: it divides the similarities before the softmax",
-        )
+impl Settings for PepoConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.positive_share(self.gate_alpha, "gate_alpha");
+        checks.positive(self.gate_temperature, "gate_temperature");
     }
 }
 
@@ -96,6 +79,18 @@ pub fn fade(weight: f64, lambda: f64) -> f64 {
 #[derive(Debug, Clone, Default)]
 pub struct Pepo(pub PepoConfig);
 
+impl Declared for Pepo {
+    const NAME: &'static str = "pepo";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<PepoConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self(algorithm.section::<PepoConfig>().clone())
+    }
+}
+
 impl<B: Backend> AdvantageShaping<B> for Pepo {
     fn name(&self) -> &'static str {
         "pepo"
@@ -106,7 +101,7 @@ impl<B: Backend> AdvantageShaping<B> for Pepo {
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
-        self.0.validate()?;
+        usable("pepo", &self.0)?;
         batch.check()?;
         let focus = stream::visual_focus(batch)?;
         let entropy = stream::need("entropy", &batch.streams.entropy, batch.lengths)?;

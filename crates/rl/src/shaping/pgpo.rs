@@ -17,44 +17,39 @@
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
     dependency::{is_finite, mean, min_max},
-    refuse, stream, within,
+    stream, usable,
 };
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::config::{Algorithm, Config};
+use crate::perturb::PerturbationConfig;
+use crate::registry::{self, Declared};
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 
 /// The `eps` of the formulas.
 const EPS: f64 = 1e-8;
 
-/// Settings of PGPO; defaults are the paper's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PgpoConfig {
-    /// Normalised dependency below which a token is suppressed and from which on it is amplified, in [0, 1).
-    pub tau: f64,
-    /// Strength of the amplification, above 0.
-    pub beta: f64,
-}
-
-impl Default for PgpoConfig {
-    fn default() -> Self {
-        Self { tau: 0.4, beta: 2.0 }
+section! {
+    /// PGPO (arXiv 2604.01840, its equations 4 to 8), read when `algorithm.shaping = "pgpo"`: token weights that keep
+    /// their sum, from the divergence over the full vocabulary between the predictions with the image and without it.
+    /// It needs one more forward pass over each response, with the image taken out of the prompt.
+    pub struct PgpoConfig {
+        /// Dependency on the image, normalised to 0..=1, below which a token is suppressed and from which on it is
+        /// amplified.
+        tau: f64 = 0.4 => ..=1.0,
+        /// Strength of the amplification.
+        beta: f64 = 2.0 => ..=1e6,
     }
 }
 
-impl PgpoConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`].
-    pub fn validate(&self) -> Result<(), ShapingError> {
-        if !(0.0..1.0).contains(&self.tau) {
-            return refuse(
-                "pgpo.tau",
-                self.tau,
-                "must lie in [0, 1): it is compared with a dependency normalised to [0, 1]",
-            );
-        }
-        within("pgpo.beta", self.beta, 0.0, f64::MAX, "must be above 0: without amplification write shaping = \"none\"")
+impl Settings for PgpoConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.need(
+            (0.0..1.0).contains(&self.tau),
+            &["tau"],
+            format!("must lie in [0, 1), is {}; no normalised dependency lies above 1", self.tau),
+        );
+        checks.positive(self.beta, "beta");
     }
 }
 
@@ -82,6 +77,27 @@ pub fn token_weights(dependency: &[f64], config: &PgpoConfig) -> Vec<f64> {
 #[derive(Debug, Clone, Default)]
 pub struct Pgpo(pub PgpoConfig);
 
+impl Declared for Pgpo {
+    const NAME: &'static str = "pgpo";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<PgpoConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self(algorithm.section::<PgpoConfig>().clone())
+    }
+
+    fn check(config: &Config, checks: &mut Checks) {
+        let algorithm = &config.algorithm;
+        checks.need(
+            algorithm.papo.kl_prcp_coef > 0.0 || algorithm.perturbation == PerturbationConfig::default(),
+            &["algorithm.perturbation", "algorithm.shaping"],
+            "PGPO takes the picture out of the prompt and perturbs nothing; leave these keys out",
+        );
+    }
+}
+
 impl<B: Backend> AdvantageShaping<B> for Pgpo {
     fn name(&self) -> &'static str {
         "pgpo"
@@ -92,7 +108,7 @@ impl<B: Backend> AdvantageShaping<B> for Pgpo {
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
-        self.0.validate()?;
+        usable("pgpo", &self.0)?;
         batch.check()?;
         let rows = stream::need("token_visual_dependency", &batch.streams.token_visual_dependency, batch.lengths)?;
         let mut advantages = batch.plain();

@@ -16,56 +16,43 @@
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
     dependency::{DependencyKind, is_finite, mean, min_max},
-    stream, within,
+    stream, usable,
 };
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::config::{Algorithm, Config};
 use crate::perturb::{PerturbationConfig, Published};
+use crate::registry::{self, Declared};
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Settings of SRPO.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct SrpoConfig {
-    /// Strength of the weights, above 0.
-    pub lambda: f64,
-    /// Largest weight, above 1; the smallest is its inverse.
-    pub bound: f64,
-    /// How the dependency of a token is read from its two log-probs, for both roles.
-    pub dependency: DependencyKind,
-    /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
-    pub mask_probability: f64,
-    /// How the image is perturbed.
-    pub perturbation: PerturbationConfig,
-}
-
-impl Default for SrpoConfig {
-    fn default() -> Self {
-        Self {
-            lambda: 1.0,
-            bound: 2.0,
-            dependency: DependencyKind::K3,
-            mask_probability: 0.5,
-            perturbation: PerturbationConfig::default(),
-        }
+section! {
+    /// SRPO (arXiv 2605.07274, our reading of its abstract), read when `algorithm.shaping = "srpo"`: perception tokens
+    /// are weighted by how they depend on the picture, reasoning tokens by how they depend on the description before
+    /// them. It needs two more forward passes over each response.
+    pub struct SrpoConfig {
+        /// Strength of the weights.
+        lambda: f64 = 1.0 => ..=1e6,
+        /// The largest weight; the smallest is its inverse.
+        bound: f64 = 2.0 => ..=1e6,
+        /// How a token's dependency is read from its log-probability with and without what it should rest on: "k3", a
+        /// divergence, or "log_ratio", the signed difference, which is high only where that makes the token likelier
+        /// ("consistency"). Both are readings of the abstract.
+        dependency: DependencyKind = DependencyKind::K3,
+        /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
+        mask_probability: f64 = 0.5 => ..=1.0,
     }
 }
 
-impl SrpoConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`].
-    pub fn validate(&self) -> Result<(), ShapingError> {
-        within("srpo.lambda", self.lambda, 0.0, f64::MAX, "must be above 0: without weights write shaping = \"none\"")?;
-        within("srpo.bound", self.bound, 1.0, f64::MAX, "must be above 1: it is the largest weight")?;
-        within(
-            "srpo.mask_probability",
-            self.mask_probability,
-            0.0,
-            1.0,
-            "must lie in (0, 1]: with nothing hidden no token depends on the picture",
-        )
+impl Settings for SrpoConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.positive(self.lambda, "lambda");
+        checks.need(
+            self.bound > 1.0,
+            &["bound"],
+            format!("must be above 1, is {}; the smallest weight is its inverse", self.bound),
+        );
+        checks.positive_share(self.mask_probability, "mask_probability");
     }
 }
 
@@ -97,7 +84,35 @@ pub fn token_weights(scores: &[f64], config: &SrpoConfig) -> Vec<f64> {
 /// A weight for each role. A response without a perception span, or with one that is empty or reaches outside, keeps its plain
 /// advantage.
 #[derive(Debug, Clone, Default)]
-pub struct Srpo(pub SrpoConfig);
+pub struct Srpo {
+    /// Its settings.
+    pub settings: SrpoConfig,
+    /// How the image is perturbed.
+    pub perturbation: PerturbationConfig,
+}
+
+impl Declared for Srpo {
+    const NAME: &'static str = "srpo";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<SrpoConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self { settings: algorithm.section::<SrpoConfig>().clone(), perturbation: algorithm.perturbation.clone() }
+    }
+
+    fn check(config: &Config, checks: &mut Checks) {
+        let prompt = config.data.format_prompt.as_str();
+        checks.need(
+            !config.reward.command.is_empty() || prompt == "srpo" || config.data.asked_form().is_none(),
+            &["data.format_prompt", "algorithm.shaping"],
+            format!(
+                "\"{prompt}\" does not ask for the <perception> span that SRPO weighs; write format_prompt = \"srpo\""
+            ),
+        );
+    }
+}
 
 impl<B: Backend> AdvantageShaping<B> for Srpo {
     fn name(&self) -> &'static str {
@@ -107,14 +122,14 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,
-            self.0.perturbation.stream(Published::VPPO, self.0.mask_probability),
+            self.perturbation.stream(Published::VPPO, self.settings.mask_probability),
             Stream::PerceptionSpans,
             Stream::UnperceivedLogProbs,
         ]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
-        self.0.validate()?;
+        usable("srpo", &self.settings)?;
         batch.check()?;
         let (streams, lengths) = (batch.streams, batch.lengths);
         let own = stream::need("old_log_probs", &streams.old_log_probs, lengths)?;
@@ -138,10 +153,10 @@ impl<B: Backend> AdvantageShaping<B> for Srpo {
             if !is_finite(&[&own[i], &perturbed[i], &unperceived[i][span.end..]]) {
                 continue;
             }
-            let on_image = self.0.dependency.of(&own[i], &perturbed[i]);
-            let on_perception = self.0.dependency.of(&own[i], &unperceived[i]);
+            let on_image = self.settings.dependency.of(&own[i], &perturbed[i]);
+            let on_perception = self.settings.dependency.of(&own[i], &unperceived[i]);
             let scores = role_scores(&on_image, &on_perception, span);
-            for (advantage, weight) in row.iter_mut().zip(token_weights(&scores, &self.0)) {
+            for (advantage, weight) in row.iter_mut().zip(token_weights(&scores, &self.settings)) {
                 *advantage = (f64::from(*advantage) * weight) as f32;
             }
             shaped += 1;

@@ -2,17 +2,24 @@
 
 use super::*;
 use crate::advantage::Advantages;
+use crate::config::Algorithm;
+use crate::registry::{Kind, Methods};
 use proptest::prelude::*;
 
 type B = burn_flex::Flex<f32, i32>;
 
 /// Shapes with everything on.
-fn run(config: &ShapingConfig, batch: &ShapingBatch) -> Result<Shaped, ShapingError> {
-    config.build::<B>().shape(batch, &Default::default())
+fn run(config: &Algorithm, batch: &ShapingBatch) -> Result<Shaped, ShapingError> {
+    config.build_shaping::<B>().unwrap().shape(batch, &Default::default())
 }
 
-fn config(shaping: ShapingKind) -> ShapingConfig {
-    ShapingConfig { shaping, ..ShapingConfig::default() }
+fn config(shaping: &str) -> Algorithm {
+    Algorithm { shaping: shaping.to_string(), ..Algorithm::default() }
+}
+
+/// The names of the shapings.
+fn kinds() -> Vec<&'static str> {
+    Methods::default().of_kind(Kind::Shaping)
 }
 
 fn close(found: &[f32], expected: &[f32]) {
@@ -49,11 +56,11 @@ fn one_each() -> Advantages {
 #[test]
 fn none_repeats_the_advantage() {
     let advantages = one_each();
-    let shaped = run(&config(ShapingKind::None), &batch(&advantages, &Streams::default())).unwrap();
+    let shaped = run(&config("none"), &batch(&advantages, &Streams::default())).unwrap();
     assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
     assert_eq!(shaped.policy_mask, None);
     let tokens = Advantages::PerToken(vec![vec![0.1, 0.2], vec![0.3, 0.4, 0.5]]);
-    let shaped = run(&config(ShapingKind::None), &batch(&tokens, &Streams::default())).unwrap();
+    let shaped = run(&config("none"), &batch(&tokens, &Streams::default())).unwrap();
     assert_eq!(Advantages::PerToken(shaped.advantages), tokens);
 }
 
@@ -68,8 +75,8 @@ fn dependency_is_k3_of_the_two_log_probs() {
 
 #[test]
 fn vgpo_multiplies_by_its_factors_and_reports_them() {
-    let mut config = config(ShapingKind::Vgpo);
-    config.vgpo.compensation = false;
+    let mut config = config("vgpo");
+    config.section_mut::<VgpoSettings>().compensation = false;
     let (advantages, streams) = (one_each(), streams());
     let shaped = run(&config, &batch(&advantages, &streams)).unwrap();
     // psi (-.5, .5) and (-.5, .5, 0); scores .8 and 1.8, phi -.5 and .5
@@ -107,9 +114,9 @@ fn vgpo_multiplies_by_its_factors_and_reports_them() {
 
 #[test]
 fn vgpo_gives_the_gradient_to_token_advantages_too() {
-    let mut config = config(ShapingKind::Vgpo);
-    config.vgpo.compensation = false;
-    config.vgpo.inter = false;
+    let mut config = config("vgpo");
+    config.section_mut::<VgpoSettings>().compensation = false;
+    config.section_mut::<VgpoSettings>().inter = false;
     let advantages = Advantages::PerToken(vec![vec![1.0, 2.0], vec![1.0, 2.0, 3.0]]);
     let streams = streams();
     let shaped = run(&config, &batch(&advantages, &streams)).unwrap();
@@ -140,7 +147,7 @@ fn vppo_weighs_responses_around_one() {
 #[test]
 fn vppo_switches_are_independent() {
     let (advantages, streams) = (one_each(), streams());
-    let mut config = config(ShapingKind::Vppo);
+    let mut config = config("vppo");
     let both = run(&config, &batch(&advantages, &streams)).unwrap();
     // dependency (.37, 0) and (0, 1.14, .11): ceil(.8) = 1 and ceil(1.2) = 2 tokens learn
     let mask = vec![vec![true, false], vec![false, true, true]];
@@ -148,11 +155,11 @@ fn vppo_switches_are_independent() {
     assert_eq!(both.policy_mask_values(), Some(vec![vec![1.0, 0.0], vec![0.0, 1.0, 1.0]]));
     // two responses: s = (0, 1), mean .5, weights .9 and 1.1
     close(&both.advantages.concat(), &[0.9, 0.9, -2.2, -2.2, -2.2]);
-    config.vppo.trajectory_shaping = false;
+    config.section_mut::<VppoConfig>().trajectory_shaping = false;
     let filter = run(&config, &batch(&advantages, &streams)).unwrap();
     assert_eq!(filter.policy_mask, Some(mask));
     assert_eq!(filter.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
-    config.vppo = VppoConfig { token_filtering: false, ..VppoConfig::default() };
+    *config.section_mut::<VppoConfig>() = VppoConfig { token_filtering: false, ..VppoConfig::default() };
     let weigh = run(&config, &batch(&advantages, &streams)).unwrap();
     assert_eq!(weigh.policy_mask, None);
     assert_eq!(weigh.advantages, both.advantages);
@@ -190,7 +197,7 @@ fn srpo_scores_each_role_on_what_it_rests_on() {
 fn srpo_leaves_responses_without_a_span_alone() {
     let (advantages, mut streams) = (one_each(), streams());
     streams.perception_spans = Some(vec![None, Some(1..9)]);
-    let shaped = run(&config(ShapingKind::Srpo), &batch(&advantages, &streams)).unwrap();
+    let shaped = run(&config("srpo"), &batch(&advantages, &streams)).unwrap();
     assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]]);
     assert_eq!(shaped.metrics, [("srpo/shaped_responses", 0.0)]);
 }
@@ -198,9 +205,9 @@ fn srpo_leaves_responses_without_a_span_alone() {
 #[test]
 fn every_shaping_declares_exactly_what_it_reads() {
     let (advantages, full) = (one_each(), streams());
-    for kind in ShapingKind::ALL {
-        let shaping = config(kind).build::<B>();
-        assert_eq!(shaping.name(), kind.name());
+    for kind in kinds() {
+        let shaping = config(kind).build_shaping::<B>().unwrap();
+        assert_eq!(shaping.name(), kind);
         let mut given = Streams::default();
         for stream in shaping.streams() {
             match stream {
@@ -221,7 +228,7 @@ fn every_shaping_declares_exactly_what_it_reads() {
         let device = Default::default();
         let with = shaping.shape(&batch(&advantages, &given), &device);
         assert_eq!(with.unwrap(), shaping.shape(&batch(&advantages, &full), &device).unwrap());
-        if kind != ShapingKind::None {
+        if kind != "none" {
             let without = shaping.shape(&batch(&advantages, &Streams::default()), &device);
             assert!(matches!(without, Err(ShapingError::Missing { .. })));
         }
@@ -244,19 +251,19 @@ fn text_only_and_broken_responses_keep_their_plain_advantage() {
         }
     }
     let whole = streams();
-    for kind in ShapingKind::ALL {
+    for kind in kinds() {
         let text = ShapingBatch { has_image: &[false, false], ..batch(&advantages, &whole) };
         for (batch, is_text) in [(text, true), (batch(&advantages, &broken), false)] {
-            if kind == ShapingKind::Entropy && is_text {
+            if kind == "entropy" && is_text {
                 continue; // needs no picture
             }
             let shaped = run(&config(kind), &batch).unwrap();
-            assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]], "{}", kind.name());
+            assert_eq!(shaped.advantages, [vec![1.0; 2], vec![-2.0; 3]], "{}", kind);
             assert!(shaped.policy_mask.iter().flatten().flatten().all(|kept| *kept));
             assert!(shaped.metrics.iter().all(|(_, value)| value.is_finite()));
         }
     }
-    let shaped = run(&config(ShapingKind::Vgpo), &batch(&advantages, &broken)).unwrap();
+    let shaped = run(&config("vgpo"), &batch(&advantages, &broken)).unwrap();
     assert_eq!(shaped.metrics, [("vgpo/non_finite_responses", 2.0)]);
 }
 
@@ -274,7 +281,7 @@ fn an_empty_batch_is_no_error() {
         perception_spans: Some(vec![]),
         unperceived_log_probs: empty(),
     };
-    for kind in ShapingKind::ALL {
+    for kind in kinds() {
         let training = Training { step: 0, max_steps: 4 };
         let batch = ShapingBatch {
             advantages: &advantages,
@@ -292,7 +299,7 @@ fn an_empty_batch_is_no_error() {
 fn what_does_not_fit_is_named() {
     let advantages = one_each();
     let mut streams = streams();
-    let vppo = config(ShapingKind::Vppo);
+    let vppo = config("vppo");
     streams.perturbed_log_probs = Some(vec![vec![-2.0], vec![-0.5; 3]]);
     assert_eq!(
         run(&vppo, &batch(&advantages, &streams)).unwrap_err().to_string(),
@@ -315,7 +322,7 @@ fn what_does_not_fit_is_named() {
     );
     for focus in [vec![vec![0.5; 2]], vec![vec![0.5; 2], vec![0.5; 2]]] {
         streams.visual_focus = Some(focus);
-        for kind in [ShapingKind::Vgpo, ShapingKind::Pepo] {
+        for kind in ["vgpo", "pepo"] {
             assert!(run(&config(kind), &batch(&advantages, &streams)).is_err());
         }
     }
@@ -323,42 +330,26 @@ fn what_does_not_fit_is_named() {
 
 #[test]
 fn settings_out_of_range_are_refused_with_the_reason() {
-    for kind in ShapingKind::ALL {
-        config(kind).validate(8).unwrap();
-        assert_eq!(ShapingKind::from_name(kind.name()), Some(kind));
-    }
-    let bad = |change: &dyn Fn(&mut ShapingConfig), kind| {
+    let (advantages, streams) = (one_each(), streams());
+    let bad = |change: &dyn Fn(&mut Algorithm), kind| {
         let mut config = config(kind);
         change(&mut config);
-        config.validate(8).unwrap_err().to_string()
+        run(&config, &batch(&advantages, &streams)).unwrap_err().to_string()
     };
     assert_eq!(
-        bad(&|c| c.vgpo.kappa = 0.0, ShapingKind::Vgpo),
+        bad(&|c| c.section_mut::<VgpoSettings>().kappa = 0.0, "vgpo"),
         "vgpo.kappa = 0: must lie in (0, 1]: it is the share of the tail that passes the gate; set compensation = false for none"
     );
-    assert!(bad(&|c| c.vppo.keep_share = 0.0, ShapingKind::Vppo).contains("vppo.keep_share = 0"));
-    assert!(bad(&|c| c.vppo.beta_min = 1.5, ShapingKind::Vppo).contains("vppo.beta_min = 1.5"));
-    let neither = |c: &mut ShapingConfig| {
-        c.vppo.token_filtering = false;
-        c.vppo.trajectory_shaping = false;
-    };
-    assert!(bad(&neither, ShapingKind::Vppo).contains("leaves nothing of VPPO"));
-    assert!(bad(&|c| c.pgpo.tau = -1.0, ShapingKind::Pgpo).contains("pgpo.tau = -1"));
-    assert!(bad(&|c| c.pgpo.tau = 1.0, ShapingKind::Pgpo).contains("pgpo.tau = 1"));
-    assert!(bad(&|c| c.entropy.kappa = 1.0, ShapingKind::Entropy).contains("entropy.kappa = 1"));
-    assert!(bad(&|c| c.entropy.alpha = 0.0, ShapingKind::Entropy).contains("entropy.alpha = 0"));
-    assert!(bad(&|c| c.pepo.gate_temperature = 0.0, ShapingKind::Pepo).contains("pepo.gate_temperature"));
-    assert!(bad(&|c| c.srpo.bound = 1.0, ShapingKind::Srpo).contains("srpo.bound = 1"));
-    let alone = config(ShapingKind::Vgpo).validate(1).unwrap_err().to_string();
-    assert!(alone.contains("needs rollout.n of 2 or more"));
-}
-
-#[test]
-fn the_configuration_reads_and_refuses_unknown_keys() {
-    let config: ShapingConfig = toml::from_str("shaping = \"vppo\"\n[vppo]\nkeep_share = 0.3\n").unwrap();
-    assert_eq!(config.shaping, ShapingKind::Vppo);
-    assert_eq!(config.vppo.keep_share, 0.3);
-    assert!(toml::from_str::<ShapingConfig>("[vppo]\nkeep = 0.3\n").is_err());
+    let keep = bad(&|c| c.section_mut::<VppoConfig>().keep_share = 0.0, "vppo");
+    assert_eq!(keep, "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0");
+    assert!(bad(&|c| c.section_mut::<VppoConfig>().beta_min = 1.5, "vppo").contains("algorithm.vppo.beta_min"));
+    assert!(bad(&|c| c.section_mut::<PgpoConfig>().tau = -1.0, "pgpo").contains("algorithm.pgpo.tau"));
+    assert!(bad(&|c| c.section_mut::<PgpoConfig>().tau = 1.0, "pgpo").contains("algorithm.pgpo.tau"));
+    assert!(bad(&|c| c.section_mut::<PgpoConfig>().beta = 1e9, "pgpo").contains("must be at most"));
+    assert!(bad(&|c| c.section_mut::<EntropyConfig>().kappa = 1.0, "entropy").contains("algorithm.entropy.kappa"));
+    assert!(bad(&|c| c.section_mut::<EntropyConfig>().alpha = 0.0, "entropy").contains("algorithm.entropy.alpha"));
+    assert!(bad(&|c| c.section_mut::<PepoConfig>().gate_temperature = 0.0, "pepo").contains("gate_temperature"));
+    assert!(bad(&|c| c.section_mut::<SrpoConfig>().bound = 1.0, "srpo").contains("algorithm.srpo.bound"));
 }
 
 proptest! {
@@ -392,14 +383,14 @@ proptest! {
             advantages: &advantages, lengths: &lengths, groups: &groups, has_image: &has_image, streams: &streams,
             training: Training { step: seed as u64, max_steps: 50 },
         };
-        for kind in ShapingKind::ALL {
+        for kind in kinds() {
             let shaped = run(&config(kind), &batch).unwrap();
             for ((row, sign), length) in shaped.advantages.iter().zip(&signs).zip(&lengths) {
                 prop_assert_eq!(row.len(), *length);
-                prop_assert!(row.iter().all(|a| a * sign >= 0.0 && a.is_finite()), "{}: {:?}", kind.name(), row);
+                prop_assert!(row.iter().all(|a| a * sign >= 0.0 && a.is_finite()), "{}: {:?}", kind, row);
             }
             // the sum-preserving ones preserve it
-            if matches!(kind, ShapingKind::Pgpo | ShapingKind::Pepo) {
+            if matches!(kind, "pgpo" | "pepo") {
                 for (row, sign) in shaped.advantages.iter().zip(&signs) {
                     let sum: f32 = row.iter().sum();
                     prop_assert!((sum - sign * row.len() as f32).abs() < 1e-3);

@@ -1,16 +1,108 @@
 //! VGPO (arXiv 2604.09349): the factors of the `vgpo` crate, with the metrics that the paper reads.
 
 use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, dependency::is_finite, stream};
+use crate::config::checks::Checks;
+use crate::config::field::choices;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::config::{Algorithm, Config};
 use crate::loss::padding;
+use crate::registry::{self, Declared};
 use ::vgpo::{
-    Factors, FocusMetrics, Rows, VgpoConfig, factors_of,
+    Factors, FocusMetrics, InterScore, PrototypeMode, Rows, Schedule, Variant, VgpoConfig, factors_of,
     metrics::{Spread, length_correlation},
 };
 use burn::tensor::{Tensor, backend::Backend};
 
+choices!(Variant { Paper = "paper", Released = "released", });
+choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
+choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
+choices!(InterScore { Sum = "sum", Mean = "mean", });
+
+section! {
+    /// VGPO (arXiv 2604.09349), read when `algorithm.shaping = "vgpo"`. Its visual focus is a by-product of the rollout.
+    pub struct VgpoSettings {
+        /// "paper" computes the printed equations, "released" what the authors' code computes.
+        variant: Variant = Variant::Paper,
+        /// Equation (5): strength of the compensation of late tokens.
+        beta: f64 = 0.3 => ..=1e6,
+        /// Equation (6): share of the response, from its end, that may be compensated.
+        gamma: f64 = 0.5 => ..=1.0,
+        /// Equation (6): share of those tokens that pass the gate, the most visual first.
+        kappa: f64 = 0.2 => ..=1.0,
+        /// Growth of the compensation along the response.
+        schedule: Schedule = Schedule::Linear,
+        /// Equations (7)-(8): weigh the tokens within a response.
+        intra: bool = true,
+        /// Equations (9)-(11): weigh the responses within a group.
+        inter: bool = true,
+        /// Equation (5): compensate late tokens at all.
+        compensation: bool = true,
+        /// Equation (6): compensate only the tokens that pass the gate; otherwise all of them.
+        gate: bool = true,
+        /// Equation (2): the prototype of a prompt with several images.
+        prototype: PrototypeMode = PrototypeMode::Mean,
+        /// Equation (9): the visual score of a response.
+        inter_score: InterScore = InterScore::Sum,
+    }
+}
+
+impl Settings for VgpoSettings {
+    fn validate(&self, checks: &mut Checks) {
+        checks.not_negative(self.beta, "beta");
+        checks.positive_share(self.gamma, "gamma");
+        checks.positive_share(self.kappa, "kappa");
+    }
+}
+
+impl VgpoSettings {
+    /// As the `vgpo` crate, which knows no configuration files, takes them.
+    pub fn equations(&self) -> VgpoConfig {
+        VgpoConfig {
+            variant: self.variant,
+            beta: self.beta,
+            gamma: self.gamma,
+            kappa: self.kappa,
+            schedule: self.schedule,
+            intra: self.intra,
+            inter: self.inter,
+            compensation: self.compensation,
+            gate: self.gate,
+            prototype: self.prototype,
+            inter_score: self.inter_score,
+            ..VgpoConfig::default()
+        }
+    }
+}
+
 /// Equations 5 to 12.
 #[derive(Debug, Clone, Default)]
 pub struct Vgpo(pub VgpoConfig);
+
+impl Declared for Vgpo {
+    const NAME: &'static str = "vgpo";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<VgpoSettings>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self(algorithm.section::<VgpoSettings>().equations())
+    }
+
+    fn check(config: &Config, checks: &mut Checks) {
+        let vgpo = config.algorithm.section::<VgpoSettings>();
+        checks.need(
+            config.rollout.n != 1 || !vgpo.inter,
+            &["algorithm.vgpo.inter", "rollout.n"],
+            "compares the responses of a group, so it needs rollout.n of 2 or more; set inter = false for n = 1",
+        );
+        checks.need(
+            vgpo.intra || vgpo.inter,
+            &["algorithm.vgpo.intra", "algorithm.vgpo.inter", "algorithm.shaping"],
+            "with both off VGPO changes nothing; write shaping = \"none\"",
+        );
+    }
+}
 
 impl<B: Backend> AdvantageShaping<B> for Vgpo {
     fn name(&self) -> &'static str {

@@ -4,78 +4,37 @@
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,
     dependency::{dependencies, is_finite, mean, min_max},
-    refuse, stream, within,
+    stream, usable,
 };
+use crate::config::checks::Checks;
+use crate::config::section::{AnySettings, Settings, section};
+use crate::config::{Algorithm, Config};
 use crate::perturb::{PerturbationConfig, Published};
+use crate::registry::{self, Declared};
 use burn::tensor::backend::Backend;
-use serde::{Deserialize, Serialize};
 
-/// Settings of VPPO; defaults are the paper's.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct VppoConfig {
-    /// Let only the most dependent tokens of a response learn.
-    pub token_filtering: bool,
-    /// Share of a response's tokens that learn, in (0, 1].
-    pub keep_share: f64,
-    /// Weigh responses by their mean dependency.
-    pub trajectory_shaping: bool,
-    /// Weight of the least dependent response of the batch, in [0, 1]; the mean weight is 1.
-    pub beta_min: f64,
-    /// Probability that a 14x14 block of the image is blacked out, in (0, 1].
-    pub mask_probability: f64,
-    /// How the image is perturbed.
-    pub perturbation: PerturbationConfig,
-}
-
-impl Default for VppoConfig {
-    fn default() -> Self {
-        Self {
-            token_filtering: true,
-            keep_share: 0.4,
-            trajectory_shaping: true,
-            beta_min: 0.9,
-            mask_probability: 0.5,
-            perturbation: PerturbationConfig::default(),
-        }
+section! {
+    /// VPPO (arXiv 2510.09285), read when `algorithm.shaping = "vppo"`. It needs one more forward pass over
+    /// each response, with a perturbed image.
+    pub struct VppoConfig {
+        /// Probability that a 14x14 pixel block of the perturbed image is blacked out.
+        mask_probability: f64 = 0.5 => ..=1.0,
+        /// Learn only from the tokens that depend most on the image.
+        token_filtering: bool = true,
+        /// Share of the tokens of a response that is kept.
+        keep_share: f64 = 0.4 => ..=1.0,
+        /// Weigh responses by their mean visual dependency.
+        trajectory_shaping: bool = true,
+        /// Weight of the least dependent response; the greatest follows from a mean weight of 1.
+        beta_min: f64 = 0.9 => ..=1.0,
     }
 }
 
-impl VppoConfig {
-    /// Checks the ranges.
-    ///
-    /// # Errors
-    /// [`ShapingError::Config`].
-    pub fn validate(&self) -> Result<(), ShapingError> {
-        within(
-            "vppo.keep_share",
-            self.keep_share,
-            0.0,
-            1.0,
-            "must lie in (0, 1]: it is the share of tokens that learn",
-        )?;
-        within(
-            "vppo.mask_probability",
-            self.mask_probability,
-            0.0,
-            1.0,
-            "must lie in (0, 1]: with nothing hidden no token depends on the picture",
-        )?;
-        if !(0.0..=1.0).contains(&self.beta_min) {
-            return refuse(
-                "vppo.beta_min",
-                self.beta_min,
-                "must lie in [0, 1]: it is the smallest weight where the mean weight is 1",
-            );
-        }
-        if !self.token_filtering && !self.trajectory_shaping {
-            return refuse(
-                "vppo.token_filtering",
-                false,
-                "leaves nothing of VPPO when trajectory_shaping is false too; write shaping = \"none\"",
-            );
-        }
-        Ok(())
+impl Settings for VppoConfig {
+    fn validate(&self, checks: &mut Checks) {
+        checks.positive_share(self.mask_probability, "mask_probability");
+        checks.positive_share(self.keep_share, "keep_share");
+        checks.share(self.beta_min, "beta_min");
     }
 }
 
@@ -109,7 +68,41 @@ pub fn trajectory_weights(dependency: &[f64], beta_min: f64) -> Vec<f64> {
 
 /// Both mechanisms, each with its switch.
 #[derive(Debug, Clone, Default)]
-pub struct Vppo(pub VppoConfig);
+pub struct Vppo {
+    /// Its settings.
+    pub settings: VppoConfig,
+    /// How the image is perturbed.
+    pub perturbation: PerturbationConfig,
+}
+
+impl Declared for Vppo {
+    const NAME: &'static str = "vppo";
+
+    fn settings() -> Option<Box<dyn AnySettings>> {
+        registry::settings::<VppoConfig>()
+    }
+
+    fn new(algorithm: &Algorithm) -> Self {
+        Self { settings: algorithm.section::<VppoConfig>().clone(), perturbation: algorithm.perturbation.clone() }
+    }
+
+    fn check(config: &Config, checks: &mut Checks) {
+        let vppo = config.algorithm.section::<VppoConfig>();
+        let neither = !vppo.token_filtering && !vppo.trajectory_shaping;
+        checks.need(
+            !neither,
+            &["algorithm.vppo.token_filtering", "algorithm.vppo.trajectory_shaping"],
+            "with both off VPPO changes nothing; write algorithm.shaping = \"none\"",
+        );
+        checks.need(
+            neither
+                || vppo.token_filtering && vppo.keep_share < 1.0
+                || vppo.trajectory_shaping && vppo.beta_min < 1.0,
+            &["algorithm.vppo.keep_share", "algorithm.vppo.beta_min"],
+            "with these VPPO keeps every token and gives every response the weight 1; write algorithm.shaping = \"none\"",
+        );
+    }
+}
 
 impl<B: Backend> AdvantageShaping<B> for Vppo {
     fn name(&self) -> &'static str {
@@ -117,11 +110,11 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
     }
 
     fn streams(&self) -> Vec<Stream> {
-        vec![Stream::OldLogProbs, self.0.perturbation.stream(Published::VPPO, self.0.mask_probability)]
+        vec![Stream::OldLogProbs, self.perturbation.stream(Published::VPPO, self.settings.mask_probability)]
     }
 
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
-        self.0.validate()?;
+        usable("vppo", &self.settings)?;
         batch.check()?;
         let own = stream::need("old_log_probs", &batch.streams.old_log_probs, batch.lengths)?;
         let perturbed = stream::need("perturbed_log_probs", &batch.streams.perturbed_log_probs, batch.lengths)?;
@@ -134,8 +127,8 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
 
         let mut advantages = batch.plain();
         let mut metrics = vec![("vppo/dependency_mean", mean(&responses))];
-        if self.0.trajectory_shaping {
-            let weights = trajectory_weights(&responses, self.0.beta_min);
+        if self.settings.trajectory_shaping {
+            let weights = trajectory_weights(&responses, self.settings.beta_min);
             let largest = weights.iter().copied().fold(1.0, f64::max);
             metrics.push(("vppo/trajectory_weight_max", largest));
             for (&i, weight) in judged.iter().zip(weights) {
@@ -144,10 +137,10 @@ impl<B: Backend> AdvantageShaping<B> for Vppo {
                 }
             }
         }
-        let policy_mask = self.0.token_filtering.then(|| {
+        let policy_mask = self.settings.token_filtering.then(|| {
             let mut mask: Vec<Vec<bool>> = batch.lengths.iter().map(|&t| vec![true; t]).collect();
             for (&i, dependency) in judged.iter().zip(&tokens) {
-                mask[i] = keep_tokens(dependency, self.0.keep_share);
+                mask[i] = keep_tokens(dependency, self.settings.keep_share);
             }
             mask
         });

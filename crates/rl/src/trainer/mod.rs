@@ -38,7 +38,6 @@ use reward::Reward;
 use serde_json::{Map, Value};
 
 use crate::checkpoint::{self, Contents, KnownRow, Origin, TrainerState};
-use crate::config::field::Choice;
 use crate::config::{Config, Resume, SftStage, Stage};
 use crate::error::TrainError;
 pub use crate::experience::Metrics;
@@ -47,7 +46,7 @@ use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::progress::{Phase, Progress};
 use crate::prompts::{Item, Prompts, SetAside};
-use crate::recipe::{self, Recipe};
+use crate::recipe::Recipe;
 use crate::rollout::{Job, RolloutConfig, generate, never_sampled};
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
@@ -78,6 +77,8 @@ pub struct Setup<P> {
     pub companions: Companions,
     /// Ids that end a response.
     pub eos: Vec<u32>,
+    /// What grades responses: [`crate::recipe::reward`], or a function of yours.
+    pub reward: Reward,
     /// Where a person looks.
     pub progress: Progress,
     /// Set by SIGINT and SIGTERM.
@@ -121,7 +122,6 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     never: Vec<u32>,
     folder: RunFolder,
     log: MetricsLog,
-    reward: Reward,
     validation: Option<Prompts>,
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
@@ -144,7 +144,6 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let folder = RunFolder::open(&root)?;
         let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
         let stages = config.stages();
-        let reward = recipe::reward(config)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => Some(Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?),
@@ -156,7 +155,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             resume::check_data(path, &state, prompts, &mut notes)?;
             carried = resume::restore_carried(&mut state, prompts, &policy, config, &mut notes)?;
             if matches!(stages[state.stage], Stage::Rl(_))
-                && Recipe::<B>::new(config).wants_reference()
+                && Recipe::<B>::new(config)?.wants_reference()
                 && state.stage_step > 0
             {
                 let own = root.join("reference").join(reference::reference_name(&state));
@@ -187,7 +186,6 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             probe: None,
             folder,
             log,
-            reward,
             validation,
             clock: Instant::now(),
             saved: from,
@@ -464,10 +462,10 @@ fn check_pictures<B: Kernels>(
     stages: &[Stage],
     data: &BTreeMap<usize, Prompts>,
 ) -> Result<(), TrainError> {
-    let recipe = Recipe::<B>::new(config);
+    let recipe = Recipe::<B>::new(config)?;
     let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
     let name = if compares(&recipe.shaping.streams()) {
-        format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
+        format!("algorithm.shaping = \"{}\"", config.algorithm.shaping)
     } else if compares(&recipe.loss.streams()) {
         "the loss".to_string()
     } else {

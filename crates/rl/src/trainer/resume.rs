@@ -181,9 +181,12 @@ fn changes(then: &Origin, now: &BTreeMap<String, String>, names: &[StageName]) -
     let known = |key: &str, names: &[StageName]| {
         !key.starts_with("stages.") || names.iter().any(|n| key.starts_with(&format!("{}.", stage_prefix(n))))
     };
-    let keys: std::collections::BTreeSet<&String> = then.settings.keys().chain(now.keys()).collect();
+    // A checkpoint of an earlier version has earlier spellings.
+    let settings: BTreeMap<String, String> =
+        then.settings.iter().map(|(key, value)| (crate::config::present_key(key).to_string(), value.clone())).collect();
+    let keys: std::collections::BTreeSet<&String> = settings.keys().chain(now.keys()).collect();
     for key in keys {
-        let (old, new) = (then.settings.get(key), now.get(key));
+        let (old, new) = (settings.get(key), now.get(key));
         // A stage that came or went is one line, above.
         if old == new || OF_THE_START.contains(&&key[..]) || !known(key, names) || !known(key, &then.stages) {
             continue;

@@ -186,7 +186,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         batch.drawn.clone_from(&items);
 
         let clock = Instant::now();
-        let (processor, reward) = (&self.setup.processor, &mut self.reward);
+        let (processor, reward) = (&self.setup.processor, &mut self.setup.reward);
         let greedy: Option<Vec<f64>> = match greedy {
             Some(greedy) => {
                 Some(grade(items.clone(), greedy, processor, reward)?.iter().map(ScoredGroup::reward).collect())
@@ -232,7 +232,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             }
         })?;
         add(&mut batch.stats, &stats);
-        let greedy = match self.setup.config.algorithm.adv_estimator.needs_greedy() {
+        let greedy = match self.setup.config.algorithm.needs_greedy() {
             true => {
                 let greedy = self.rollout_config(1, Sampling::greedy());
                 Some(generate(&self.policy, &jobs, &greedy, images, interrupt, |_, _, _| {})?.0)
@@ -341,7 +341,7 @@ fn gives_up(config: &Config, kept: usize, rounds: usize) -> String {
 fn reads_images<B: Kernels>(config: &Config, recipe: &Recipe<B>) -> bool {
     config.model.freeze_vision_tower
         || config.actor.old_log_probs == OldLogProbs::Recompute
-        || config.algorithm.adv_estimator.needs_greedy()
+        || config.algorithm.needs_greedy()
         || recipe.shaping.streams().iter().any(|stream| !matches!(stream, Stream::VisualFocus { .. }))
 }
 

@@ -38,12 +38,12 @@ fn rl_steps(stage: &RlStage, config: &Config, prompts: &Prompts) -> usize {
 }
 
 impl<B: Kernels> Plan<B> {
-    fn new(stage: &Stage, config: &Config, prompts: &Prompts) -> Self {
+    fn new(stage: &Stage, config: &Config, prompts: &Prompts) -> Result<Self, TrainError> {
         let (steps, kind) = match stage {
             Stage::Sft(stage) => (stage.steps, Kind::Sft(stage.clone())),
-            Stage::Rl(stage) => (rl_steps(stage, config, prompts), Kind::Rl(Box::new(Recipe::new(config)))),
+            Stage::Rl(stage) => (rl_steps(stage, config, prompts), Kind::Rl(Box::new(Recipe::new(config)?))),
         };
-        Self { name: stage.name().to_string(), steps: steps as u64, kind }
+        Ok(Self { name: stage.name().to_string(), steps: steps as u64, kind })
     }
 
     /// The number that a person watches.
@@ -81,7 +81,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         loop {
             let index = self.state.stage;
             let prompts = self.data[&index].clone();
-            let mut plan = Plan::new(&stages[index], &self.setup.config, &prompts);
+            let mut plan = Plan::new(&stages[index], &self.setup.config, &prompts)?;
             self.stage(&mut plan, &prompts)?;
             if index + 1 == stages.len() {
                 return Ok(());

@@ -63,11 +63,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             };
             progress.advance(rows.len() as u64);
             if let Some(many) = many {
-                for group in grade(items.clone(), many, &self.setup.processor, &mut self.reward)? {
+                for group in grade(items.clone(), many, &self.setup.processor, &mut self.setup.reward)? {
                     tally.sampled(&group);
                 }
             }
-            for group in grade(items, responses, &self.setup.processor, &mut self.reward)? {
+            for group in grade(items, responses, &self.setup.processor, &mut self.setup.reward)? {
                 if logged < config.trainer.val_generations_to_log {
                     log.append(&line(&group))?;
                     logged += 1;

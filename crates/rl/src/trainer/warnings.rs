@@ -3,7 +3,6 @@
 
 use super::Metrics;
 use crate::config::Config;
-use crate::config::field::Choice;
 
 /// From this share on a thing happens nearly always.
 const NEARLY_ALL: f64 = 0.95;
@@ -61,7 +60,7 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
     }
     let flat = of("group/zero_variance_share");
     let algorithm = &config.algorithm;
-    if algorithm.online_filtering && algorithm.adv_estimator.needs_group() && flat > 0.0 {
+    if algorithm.online_filtering && algorithm.needs_group() && flat > 0.0 {
         found.push((
             "flat",
             format!(
@@ -70,7 +69,7 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
                  = true, or filter by \"overall\"",
                 percent(flat),
                 algorithm.filter_key,
-                algorithm.adv_estimator.as_str()
+                algorithm.adv_estimator
             ),
         ));
     }
@@ -80,7 +79,6 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::advantage::Estimator;
 
     fn kinds(metrics: &[(&str, f64)], config: &Config) -> Vec<&'static str> {
         let metrics = metrics.iter().map(|(key, value)| (key.to_string(), *value)).collect();
@@ -120,8 +118,8 @@ mod tests {
         let text = &of_step(&metrics, &config)[0].1;
         assert!(text.starts_with("25% of the prompts that algorithm.filter_key = \"format\" kept"), "{text}");
         // These compare with other things than the group.
-        for estimator in [Estimator::Remax, Estimator::ReinforcePlusPlus] {
-            config.algorithm.adv_estimator = estimator;
+        for estimator in ["remax", "reinforce_plus_plus"] {
+            config.algorithm.adv_estimator = estimator.to_string();
             assert!(kinds(&flat, &config).is_empty());
         }
     }

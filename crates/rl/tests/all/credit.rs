@@ -11,14 +11,16 @@ use ::vgpo::{Variant, VgpoConfig};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use rl::advantage::{AdvantageConfig, AdvantageInputs, Advantages, estimate};
+use rl::advantage::{AdvantageInputs, Advantages, Grpo, estimate};
 use rl::shaping::{
-    PepoConfig, PgpoConfig, Shaped, ShapingBatch, ShapingConfig, ShapingKind, SrpoConfig, Streams, Training, VppoConfig,
+    AdvantageShaping, NoShaping, Pepo, Pgpo, Shaped, ShapingBatch, Srpo, Streams, Training, Vgpo, Vppo, VppoConfig,
 };
 
 use crate::common::pairs;
 
 type B = burn_flex::Flex<f32, i32>;
+/// One way to weigh.
+type Shaping = Box<dyn AdvantageShaping<B>>;
 
 /// Tokens of a response.
 const TOKENS: usize = 10;
@@ -109,7 +111,7 @@ fn sample(seed: u64) -> Batch {
         greedy_rewards: None,
         token_rewards: None,
     };
-    batch.advantages = estimate(&AdvantageConfig::default(), &inputs).unwrap();
+    batch.advantages = estimate(&Grpo, &inputs).unwrap();
     batch.words = words;
     batch
 }
@@ -150,9 +152,9 @@ fn streams(batch: &Batch, told: Told, described: bool) -> Streams {
     }
 }
 
-fn shape(batch: &Batch, config: &ShapingConfig, told: Told) -> Shaped {
+fn shape(batch: &Batch, config: &Shaping, told: Told) -> Shaped {
     let rows = batch.words.len();
-    let streams = streams(batch, told, config.shaping == ShapingKind::Srpo);
+    let streams = streams(batch, told, config.name() == "srpo");
     let (lengths, has_image) = (vec![TOKENS; rows], vec![true; rows]);
     let inputs = ShapingBatch {
         advantages: &batch.advantages,
@@ -163,7 +165,7 @@ fn shape(batch: &Batch, config: &ShapingConfig, told: Told) -> Shaped {
         // Where PEPO's weights count in full.
         training: Training { step: 1, max_steps: 1 },
     };
-    config.build::<B>().shape(&inputs, &Default::default()).unwrap()
+    config.shape(&inputs, &Default::default()).unwrap()
 }
 
 /// What each token adds to the update: its advantage, 0 where it is masked.
@@ -199,12 +201,12 @@ fn mean_gain(weigh: impl Fn(&Batch, u64) -> Weights) -> f64 {
     (0..BATCHES).map(sample).zip(0..).map(|(b, seed)| gain(&b, &weigh(&b, seed))).sum::<f64>() / BATCHES as f64
 }
 
-fn of(config: &ShapingConfig, told: Told) -> f64 {
+fn of(config: &Shaping, told: Told) -> f64 {
     mean_gain(|batch, _| weights(shape(batch, config, told)))
 }
 
 /// The weights of each response in another order.
-fn shuffled(config: &ShapingConfig) -> f64 {
+fn shuffled(config: &Shaping) -> f64 {
     mean_gain(|batch, seed| {
         let mut rng = StdRng::seed_from_u64(1000 + seed);
         let mut weights = weights(shape(batch, config, Told::Truly));
@@ -213,12 +215,12 @@ fn shuffled(config: &ShapingConfig) -> f64 {
     })
 }
 
-fn none() -> ShapingConfig {
-    ShapingConfig::default()
+fn none() -> Shaping {
+    Box::new(NoShaping)
 }
 
 /// Right weights gain at least `better` times what no weights gain; each fault gains at most the given share of what right ones do.
-fn decides(name: &str, config: &ShapingConfig, better: f64, faults: &[(&str, f64, f64)]) {
+fn decides(name: &str, config: &Shaping, better: f64, faults: &[(&str, f64, f64)]) {
     let (right, plain) = (of(config, Told::Truly), of(&none(), Told::Truly));
     let list: Vec<String> = faults.iter().map(|(what, gain, _)| format!("{what} {gain:.4}")).collect();
     println!("{name}: {right:.4}, without weights {plain:.4}; {}", list.join(", "));
@@ -229,8 +231,8 @@ fn decides(name: &str, config: &ShapingConfig, better: f64, faults: &[(&str, f64
     }
 }
 
-fn vgpo(config: VgpoConfig) -> ShapingConfig {
-    ShapingConfig { shaping: ShapingKind::Vgpo, vgpo: config, ..none() }
+fn vgpo(config: VgpoConfig) -> Shaping {
+    Box::new(Vgpo(config))
 }
 
 /// Equations 5 to 12 written out for responses of one length, with the gate turned round on demand: what it lets pass and what it
@@ -331,7 +333,7 @@ fn the_released_vgpo_does_so_by_its_tokens() {
 
 #[test]
 fn vppo_lets_the_tokens_learn_that_depend_on_the_picture() {
-    let with = |vppo: VppoConfig| ShapingConfig { shaping: ShapingKind::Vppo, vppo, ..none() };
+    let with = |settings: VppoConfig| -> Shaping { Box::new(Vppo { settings, ..Vppo::default() }) };
     let config = with(VppoConfig::default());
     decides(
         "vppo",
@@ -357,7 +359,7 @@ fn vppo_lets_the_tokens_learn_that_depend_on_the_picture() {
 
 #[test]
 fn pgpo_moves_the_weight_to_dependent_tokens() {
-    let config = ShapingConfig { shaping: ShapingKind::Pgpo, pgpo: PgpoConfig::default(), ..none() };
+    let config: Shaping = Box::new(Pgpo::default());
     let inverted = of(&config, Told::Inverted);
     decides(
         "pgpo",
@@ -370,7 +372,7 @@ fn pgpo_moves_the_weight_to_dependent_tokens() {
 
 #[test]
 fn pepo_moves_the_weight_to_tokens_that_look() {
-    let config = ShapingConfig { shaping: ShapingKind::Pepo, pepo: PepoConfig::default(), ..none() };
+    let config: Shaping = Box::new(Pepo::default());
     let inverted = of(&config, Told::Inverted);
     decides("pepo", &config, 1.1, &[("focus inverted", inverted, 0.8), ("shuffled weights", shuffled(&config), 0.9)]);
     assert!(inverted < of(&none(), Told::Truly), "inverted weights are worse than none: {inverted}");
@@ -378,7 +380,7 @@ fn pepo_moves_the_weight_to_tokens_that_look() {
 
 #[test]
 fn srpo_gives_each_role_its_own_dependency() {
-    let config = ShapingConfig { shaping: ShapingKind::Srpo, srpo: SrpoConfig::default(), ..none() };
+    let config: Shaping = Box::new(Srpo::default());
     let inverted = of(&config, Told::Inverted);
     decides(
         "srpo",

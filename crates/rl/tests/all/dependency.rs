@@ -137,7 +137,7 @@ fn experience(old_log_probs: &str) -> Experience {
     let config = resolve(&[Source::new("test", &toml)], &[]).unwrap();
     let context = StepContext {
         config: &config,
-        recipe: &Recipe::new(&config),
+        recipe: &Recipe::new(&config).unwrap(),
         processor: Some(&processor),
         step: 1,
         training: Training { step: 0, max_steps: 1 },

@@ -207,7 +207,7 @@ pub fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience 
     let (groups, processor) = (sampled_groups(model), processor());
     let context = StepContext {
         config,
-        recipe: &Recipe::new(config),
+        recipe: &Recipe::new(config).unwrap(),
         processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },
@@ -225,7 +225,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
     moved.visit(&mut Shift);
     let context = StepContext {
         config: &config,
-        recipe: &Recipe::new(&config),
+        recipe: &Recipe::new(&config).unwrap(),
         processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },

@@ -108,90 +108,88 @@ fn every_algorithm_learns<B: Kernels>() {
     ]);
 }
 
+const KL: &str = "algorithm.disable_kl=false";
+
+/// Every shaping, loss, estimator and option.
+const OPTIONS: &[&[&str]] = &[
+    &["algorithm.shaping=none"],
+    &["algorithm.shaping=vgpo"],
+    &["algorithm.shaping=vgpo", "algorithm.variant=released"],
+    &[
+        "algorithm.shaping=vgpo",
+        "algorithm.prototype=per_image",
+        "algorithm.inter_score=mean",
+        "algorithm.schedule=exponential",
+    ],
+    &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
+    &["algorithm.shaping=vppo"],
+    &["algorithm.shaping=vppo", "algorithm.perturbation.align=stored"],
+    &["algorithm.shaping=vppo", "algorithm.perturbation.align=grid"],
+    &["algorithm.shaping=vppo", "algorithm.perturbation.kind=gaussian_noise", "algorithm.perturbation.draw=prompt"],
+    &["algorithm.shaping=vppo", "algorithm.perturbation.kind=blank", "algorithm.papo.kl_prcp_coef=0.01"],
+    &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.perturbation.draw=response"],
+    &["algorithm.papo.ori_entropy_loss_coef=0.03"],
+    &["algorithm.shaping=pepo"],
+    &["algorithm.shaping=pgpo"],
+    &["algorithm.shaping=srpo"],
+    &["algorithm.shaping=srpo", "algorithm.srpo.dependency=log_ratio"],
+    &["algorithm.shaping=entropy"],
+    &["algorithm.shaping=pgpo", "actor.old_log_probs=rollout", "actor.micro_batch_tokens=60"],
+    &["actor.loss_type=gspo", "actor.loss_avg_mode=seq", "actor.clip_ratio_low=0.0003", "actor.clip_ratio_high=0.0004"],
+    &[
+        "actor.loss_type=gspo_token",
+        "actor.loss_avg_mode=seq",
+        "actor.clip_ratio_low=0.0003",
+        "actor.clip_ratio_high=0.0004",
+    ],
+    &["actor.loss_type=cispo"],
+    &["actor.loss_type=sapo"],
+    &[
+        "algorithm.papo.kl_prcp_coef=0.01",
+        "algorithm.papo.ori_entropy_loss_coef=0.03",
+        "algorithm.papo.aug_entropy_loss_coef=0.03",
+    ],
+    &["actor.entropy_coef=0.01", "actor.entropy_type=full"],
+    &["actor.entropy_coef=0.06", "actor.entropy_type=sampled"],
+    &[KL, "algorithm.use_kl_loss=true"],
+    &[KL, "algorithm.use_kl_loss=true", "algorithm.kl_penalty=mse"],
+    &[KL, "algorithm.use_kl_loss=false", "algorithm.kl_type=adaptive", "algorithm.kl_penalty=kl"],
+    &["algorithm.adv_estimator=dr_grpo"],
+    &["algorithm.adv_estimator=rloo"],
+    &["algorithm.adv_estimator=remax"],
+    &["algorithm.adv_estimator=reinforce_plus_plus"],
+    &["algorithm.adv_estimator=reinforce_plus_plus", KL, "algorithm.discount=0.9"],
+    &["algorithm.adv_estimator=grpo_passk"],
+    &["actor.old_log_probs=rollout"],
+    &["actor.old_log_probs=rollout", "algorithm.shaping=vgpo"],
+    &["actor.rollout_correction=token_truncate"],
+    &["actor.rollout_correction=sequence_mask"],
+    &[
+        "algorithm.online_filtering=true",
+        "algorithm.filter_key=overall",
+        "algorithm.filter_low=-2.5",
+        "algorithm.filter_high=1.5",
+    ],
+    &["model.freeze_vision_tower=true"],
+    &["actor.recompute=always", "actor.ppo_epochs=2", "actor.global_batch_size=1", "data.rollout_batch_size=2"],
+    &["actor.recompute=never", "actor.micro_batch_tokens=60"],
+    &["actor.optim.moments_dtype=bf16", "actor.optim.lr_scheduler_type=cosine", "actor.optim.lr_warmup_steps=1"],
+    &["rollout.temperature=0.7", "rollout.top_p=0.9"],
+    &["reward.reward_type=math", "reward.overlong_buffer_length=0"],
+    &["reward.reward_type=look_back", "reward.overlong_buffer_length=0"],
+    &["data.val_files=[toy:sum?rows=1&cols=2&split=test&size=2]", "rollout.val_temperature=1.0", "rollout.val_n=2"],
+    &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
+];
+
 /// Every shaping, loss, estimator and option runs two steps with the metrics that its settings and its responses ask for
 /// (`values.rs`).
 fn every_algorithm_runs<B: Kernels>() {
-    let kl = "algorithm.disable_kl=false";
-    let table: &[&[&str]] = &[
-        &["algorithm.shaping=none"],
-        &["algorithm.shaping=vgpo"],
-        &["algorithm.shaping=vgpo", "algorithm.variant=released"],
-        &[
-            "algorithm.shaping=vgpo",
-            "algorithm.prototype=per_image",
-            "algorithm.inter_score=mean",
-            "algorithm.schedule=exponential",
-        ],
-        &["algorithm.shaping=vgpo", "algorithm.gate=false", "algorithm.inter=false", "algorithm.schedule=step"],
-        &["algorithm.shaping=vppo"],
-        &["algorithm.shaping=vppo", "algorithm.perturbation.align=stored"],
-        &["algorithm.shaping=vppo", "algorithm.perturbation.align=grid"],
-        &["algorithm.shaping=vppo", "algorithm.perturbation.kind=gaussian_noise", "algorithm.perturbation.draw=prompt"],
-        &["algorithm.shaping=vppo", "algorithm.perturbation.kind=blank", "algorithm.papo.kl_prcp_coef=0.01"],
-        &["algorithm.papo.kl_prcp_coef=0.01", "algorithm.perturbation.draw=response"],
-        &["algorithm.papo.ori_entropy_loss_coef=0.03"],
-        &["algorithm.shaping=pepo"],
-        &["algorithm.shaping=pgpo"],
-        &["algorithm.shaping=srpo"],
-        &["algorithm.shaping=srpo", "algorithm.srpo.dependency=log_ratio"],
-        &["algorithm.shaping=entropy"],
-        &["algorithm.shaping=pgpo", "actor.old_log_probs=rollout", "actor.micro_batch_tokens=60"],
-        &[
-            "actor.loss_type=gspo",
-            "actor.loss_avg_mode=seq",
-            "actor.clip_ratio_low=0.0003",
-            "actor.clip_ratio_high=0.0004",
-        ],
-        &[
-            "actor.loss_type=gspo_token",
-            "actor.loss_avg_mode=seq",
-            "actor.clip_ratio_low=0.0003",
-            "actor.clip_ratio_high=0.0004",
-        ],
-        &["actor.loss_type=cispo"],
-        &["actor.loss_type=sapo"],
-        &[
-            "algorithm.papo.kl_prcp_coef=0.01",
-            "algorithm.papo.ori_entropy_loss_coef=0.03",
-            "algorithm.papo.aug_entropy_loss_coef=0.03",
-        ],
-        &["actor.entropy_coef=0.01", "actor.entropy_type=full"],
-        &["actor.entropy_coef=0.06", "actor.entropy_type=sampled"],
-        &[kl, "algorithm.use_kl_loss=true"],
-        &[kl, "algorithm.use_kl_loss=true", "algorithm.kl_penalty=mse"],
-        &[kl, "algorithm.use_kl_loss=false", "algorithm.kl_type=adaptive", "algorithm.kl_penalty=kl"],
-        &["algorithm.adv_estimator=dr_grpo"],
-        &["algorithm.adv_estimator=rloo"],
-        &["algorithm.adv_estimator=remax"],
-        &["algorithm.adv_estimator=reinforce_plus_plus"],
-        &["algorithm.adv_estimator=reinforce_plus_plus", kl, "algorithm.discount=0.9"],
-        &["algorithm.adv_estimator=grpo_passk"],
-        &["actor.old_log_probs=rollout"],
-        &["actor.old_log_probs=rollout", "algorithm.shaping=vgpo"],
-        &["actor.rollout_correction=token_truncate"],
-        &["actor.rollout_correction=sequence_mask"],
-        &[
-            "algorithm.online_filtering=true",
-            "algorithm.filter_key=overall",
-            "algorithm.filter_low=-2.5",
-            "algorithm.filter_high=1.5",
-        ],
-        &["model.freeze_vision_tower=true"],
-        &["actor.recompute=always", "actor.ppo_epochs=2", "actor.global_batch_size=1", "data.rollout_batch_size=2"],
-        &["actor.recompute=never", "actor.micro_batch_tokens=60"],
-        &["actor.optim.moments_dtype=bf16", "actor.optim.lr_scheduler_type=cosine", "actor.optim.lr_warmup_steps=1"],
-        &["rollout.temperature=0.7", "rollout.top_p=0.9"],
-        &["reward.reward_type=math", "reward.overlong_buffer_length=0"],
-        &["reward.reward_type=look_back", "reward.overlong_buffer_length=0"],
-        &["data.val_files=[toy:sum?rows=1&cols=2&split=test&size=2]", "rollout.val_temperature=1.0", "rollout.val_n=2"],
-        &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
-    ];
     let mut failures = Vec::new();
     let dir = tempfile::tempdir().unwrap();
     let base = ["trainer.max_steps=2", "trainer.seed=1", &format!("rollout.n={GROUP}")];
     let plain = run::<B>(&dir.path().join("run"), &base).unwrap();
     let mut taught = 0;
-    for overrides in table {
+    for overrides in OPTIONS {
         let dir = tempfile::tempdir().unwrap();
         let all: Vec<&str> = base.iter().chain(*overrides).copied().collect();
         match run::<B>(&dir.path().join("run"), &all) {
@@ -212,8 +210,8 @@ fn every_algorithm_runs<B: Kernels>() {
         }
     }
     // Where all rewards are equal nothing is learned, and little is checked.
-    assert!(taught * 10 > table.len() * 8, "only {taught} of {} first steps have rewards that differ", table.len());
-    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), table.len(), failures.join("\n"));
+    assert!(taught * 10 > OPTIONS.len() * 8, "only {taught} of {} first steps have rewards that differ", OPTIONS.len());
+    assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), OPTIONS.len(), failures.join("\n"));
 }
 
 /// SRPO weighs what stands behind a description: a policy that was taught to describe gets its weights, and learns with them.

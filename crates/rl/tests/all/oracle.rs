@@ -90,7 +90,7 @@ fn experience<B: Kernels>(
 ) -> Experience {
     let context = StepContext {
         config,
-        recipe: &Recipe { shaping: Box::new(shaping), ..Recipe::new(config) },
+        recipe: &Recipe { shaping: Box::new(shaping), ..Recipe::new(config).unwrap() },
         processor: Some(&processor()),
         step: 1,
         training: Training { step: 1, max_steps: 1 },

@@ -10,8 +10,8 @@ fn refused(text: &str, message: &str) {
 #[test]
 fn an_unknown_key_names_the_nearest() {
     refused(
-        "[algorithm]\nshaping = \"vgpo\"\nbta = 0.3\n",
-        "run.toml:3: unknown key `algorithm.bta`; did you mean `algorithm.beta`?",
+        "[algorithm.vgpo]\nvariant = \"paper\"\nbta = 0.3\n",
+        "run.toml:3: unknown key `algorithm.vgpo.bta`; did you mean `algorithm.vgpo.beta`?",
     );
     refused(
         "[actor]\ncliprange_low = 0.2\n",
@@ -32,8 +32,8 @@ fn a_key_of_another_section_is_found_there() {
     refused("[actor]\nlr = 1e-6\n", "run.toml:2: unknown key `actor.lr`; did you mean `actor.optim.lr`?");
     refused(
         "[trainer]\nmask_probability = 0.5\n",
-        "run.toml:2: unknown key `trainer.mask_probability`; did you mean `algorithm.vppo.mask_probability` or \
-         `algorithm.srpo.mask_probability` or `algorithm.papo.mask_probability`?",
+        "run.toml:2: unknown key `trainer.mask_probability`; did you mean `algorithm.papo.mask_probability` or \
+         `algorithm.vppo.mask_probability` or `algorithm.srpo.mask_probability`?",
     );
     refused("seed = 3\n", "run.toml:1: unknown key `seed`; did you mean `data.seed` or `trainer.seed`?");
 }

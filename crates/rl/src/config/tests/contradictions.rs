@@ -11,9 +11,19 @@ fn problems(overrides: &[&str]) -> Vec<String> {
     }
 }
 
+/// Overrides of the smallest file, and the only problem that they make.
+type Case = (&'static [&'static str], &'static str);
+
+#[track_caller]
+fn each_has_its_reason(cases: &[Case]) {
+    for (overrides, message) in cases {
+        assert_eq!(problems(overrides), [message.to_string()], "{overrides:?}");
+    }
+}
+
 #[test]
-fn each_contradiction_has_its_reason() {
-    let cases: &[(&[&str], &str)] = &[
+fn contradictions_of_data_and_model() {
+    each_has_its_reason(&[
         (&["data.train_files=[]"], "data.train_files: is empty; name the training data"),
         (
             &["data.val_files=[{path=\"a\",weight=0}]"],
@@ -35,6 +45,12 @@ fn each_contradiction_has_its_reason() {
             &["data.max_response_length=0"],
             "data.max_response_length: must be at least 1, is 0 (the range is 1 to 1048576)",
         ),
+    ]);
+}
+
+#[test]
+fn contradictions_of_rollout() {
+    each_has_its_reason(&[
         (&["rollout.temperature=0"], "rollout.temperature: must be above 0, is 0"),
         (&["rollout.top_p=1.5"], "rollout.top_p: must be above 0 and at most 1, is 1.5"),
         (
@@ -47,56 +63,12 @@ fn each_contradiction_has_its_reason() {
             "rollout.n, algorithm.adv_estimator: \"grpo\" compares the responses to one prompt, so one response has no \
              advantage; set rollout.n to 2 or more, or use \"remax\" or \"reinforce_plus_plus\"",
         ),
-        (
-            &["rollout.n=1", "algorithm.adv_estimator=remax", "algorithm.online_filtering=true"],
-            "algorithm.online_filtering, rollout.n: one response to a prompt is always all right or all wrong; set rollout.n \
-             to 2 or more",
-        ),
-        (&["algorithm.beta=-0.1"], "algorithm.beta: must be 0 or more, is -0.1"),
-        (&["algorithm.gamma=0"], "algorithm.gamma: must be above 0 and at most 1, is 0"),
-        (&["algorithm.kappa=0"], "algorithm.kappa: must be above 0 and at most 1, is 0"),
-        (
-            &["algorithm.shaping=vgpo", "algorithm.intra=false", "algorithm.inter=false"],
-            "algorithm.intra, algorithm.inter, algorithm.shaping: with both off VGPO changes nothing; write shaping = \"none\"",
-        ),
-        (
-            &["algorithm.use_kl_loss=true"],
-            "algorithm.use_kl_loss, algorithm.disable_kl: the KL term cannot be in the loss while it is switched off; set \
-             disable_kl = false",
-        ),
-        (
-            &["algorithm.kl_type=adaptive"],
-            "algorithm.kl_type, algorithm.disable_kl: an adaptive KL weight needs the KL term; set disable_kl = false",
-        ),
-        (
-            &["algorithm.kl_type=adaptive", "algorithm.disable_kl=false", "algorithm.use_kl_loss=true"],
-            "algorithm.kl_type, algorithm.use_kl_loss: the adaptive weight is that of the KL term in the reward; set \
-             use_kl_loss = false or kl_type = \"fixed\"",
-        ),
-        (
-            &["algorithm.online_filtering=true", "algorithm.filter_low=0.99"],
-            "algorithm.filter_low, algorithm.filter_high: no mean lies above 0.99 and below 0.99",
-        ),
-        (&["algorithm.vppo.keep_share=0"], "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0"),
-        (
-            &[
-                "algorithm.shaping=vppo",
-                "algorithm.vppo.token_filtering=false",
-                "algorithm.vppo.trajectory_shaping=false",
-            ],
-            "algorithm.vppo.token_filtering, algorithm.vppo.trajectory_shaping: with both off VPPO changes nothing; write \
-             algorithm.shaping = \"none\"",
-        ),
-        (
-            &["algorithm.shaping=pgpo", "algorithm.perturbation.kind=blank"],
-            "algorithm.perturbation, algorithm.shaping: PGPO takes the picture out of the prompt and perturbs nothing; \
-             leave these keys out",
-        ),
-        (
-            &["algorithm.entropy.kappa=1"],
-            "algorithm.entropy.kappa: must be above 1, is 1; otherwise the term could change the sign of an advantage",
-        ),
-        (&["algorithm.papo.kl_prcp_coef=-1"], "algorithm.papo.kl_prcp_coef: must be 0 or more, is -1"),
+    ]);
+}
+
+#[test]
+fn contradictions_of_actor() {
+    each_has_its_reason(&[
         (
             &["actor.global_batch_size=100"],
             "actor.global_batch_size, data.rollout_batch_size: 512 prompts cannot be cut into optimizer steps of 100; make one \
@@ -130,6 +102,17 @@ fn each_contradiction_has_its_reason() {
              lr_scheduler_type = \"cosine\" or min_lr_ratio = 0",
         ),
         (
+            &["actor.rollout_correction=token_mask", "actor.rollout_correction_cap=0.5"],
+            "actor.rollout_correction_cap, actor.rollout_correction: is 0.5; must be above 1: ratios are near 1, and a mask that \
+             drops those drops nearly every token",
+        ),
+    ]);
+}
+
+#[test]
+fn contradictions_of_reward() {
+    each_has_its_reason(&[
+        (
             &["reward.accuracy_weight=0", "reward.format_weight=0"],
             "reward.accuracy_weight, reward.format_weight: with both 0 every response earns the same",
         ),
@@ -144,10 +127,102 @@ fn each_contradiction_has_its_reason() {
              length; set the buffer to 0",
         ),
         (
-            &["actor.rollout_correction=token_mask", "actor.rollout_correction_cap=0.5"],
-            "actor.rollout_correction_cap, actor.rollout_correction: is 0.5; must be above 1: ratios are near 1, and a mask that \
-             drops those drops nearly every token",
+            &["reward.reward_type=look_back"],
+            "data.format_prompt, reward.reward_type: \"math\" does not ask for the <back> span that is rewarded; write \
+             format_prompt = \"look_back\"",
         ),
+        (
+            &["data.format_prompt=srpo"],
+            "data.format_prompt, reward.reward_type: \"srpo\" asks for <perception> first, but the form of \"math\" begins with \
+             <think>; write reward_type = \"math_accuracy\"",
+        ),
+        (
+            &["data.format_prompt=r1v"],
+            "data.format_prompt, reward.reward_type: the prompt \"r1v\" asks for <answer> tags, but the reward \"math\" reads \
+             \\boxed{}",
+        ),
+        (&["reward.command=[\"\"]"], "reward.command: names no program; the first element is the program"),
+        (&["reward.command_timeout_s=0"], "reward.command_timeout_s: must be above 0, is 0"),
+    ]);
+}
+
+#[test]
+fn contradictions_of_trainer() {
+    each_has_its_reason(&[
+        (
+            &["trainer.experiment_name=a/b"],
+            "trainer.experiment_name: \"a/b\" is a path; the name of a folder is needed, and output_dir says where",
+        ),
+        (
+            &["trainer.total_epochs=0"],
+            "trainer.total_epochs, trainer.max_steps: both are 0, so there is nothing to train",
+        ),
+        (
+            &["trainer.val_freq=5"],
+            "trainer.val_freq, data.val_files: there is nothing to validate on; name val_files or set val_freq = 0",
+        ),
+    ]);
+}
+
+#[test]
+fn contradictions_of_vgpo_and_kl() {
+    each_has_its_reason(&[
+        (
+            &["rollout.n=1", "algorithm.adv_estimator=remax", "algorithm.online_filtering=true"],
+            "algorithm.online_filtering, rollout.n: one response to a prompt is always all right or all wrong; set rollout.n \
+             to 2 or more",
+        ),
+        (&["algorithm.beta=-0.1"], "algorithm.vgpo.beta: must be 0 or more, is -0.1"),
+        (&["algorithm.gamma=0"], "algorithm.vgpo.gamma: must be above 0 and at most 1, is 0"),
+        (&["algorithm.kappa=0"], "algorithm.vgpo.kappa: must be above 0 and at most 1, is 0"),
+        (
+            &["algorithm.shaping=vgpo", "algorithm.intra=false", "algorithm.inter=false"],
+            "algorithm.vgpo.intra, algorithm.vgpo.inter, algorithm.shaping: with both off VGPO changes nothing; write shaping = \"none\"",
+        ),
+        (
+            &["algorithm.use_kl_loss=true"],
+            "algorithm.use_kl_loss, algorithm.disable_kl: the KL term cannot be in the loss while it is switched off; set \
+             disable_kl = false",
+        ),
+        (
+            &["algorithm.kl_type=adaptive"],
+            "algorithm.kl_type, algorithm.disable_kl: an adaptive KL weight needs the KL term; set disable_kl = false",
+        ),
+        (
+            &["algorithm.kl_type=adaptive", "algorithm.disable_kl=false", "algorithm.use_kl_loss=true"],
+            "algorithm.kl_type, algorithm.use_kl_loss: the adaptive weight is that of the KL term in the reward; set \
+             use_kl_loss = false or kl_type = \"fixed\"",
+        ),
+        (
+            &["algorithm.online_filtering=true", "algorithm.filter_low=0.99"],
+            "algorithm.filter_low, algorithm.filter_high: no mean lies above 0.99 and below 0.99",
+        ),
+    ]);
+}
+
+#[test]
+fn contradictions_of_other_algorithms() {
+    each_has_its_reason(&[
+        (&["algorithm.vppo.keep_share=0"], "algorithm.vppo.keep_share: must be above 0 and at most 1, is 0"),
+        (
+            &[
+                "algorithm.shaping=vppo",
+                "algorithm.vppo.token_filtering=false",
+                "algorithm.vppo.trajectory_shaping=false",
+            ],
+            "algorithm.vppo.token_filtering, algorithm.vppo.trajectory_shaping: with both off VPPO changes nothing; write \
+             algorithm.shaping = \"none\"",
+        ),
+        (
+            &["algorithm.shaping=pgpo", "algorithm.perturbation.kind=blank"],
+            "algorithm.perturbation, algorithm.shaping: PGPO takes the picture out of the prompt and perturbs nothing; \
+             leave these keys out",
+        ),
+        (
+            &["algorithm.entropy.kappa=1"],
+            "algorithm.entropy.kappa: must be above 1, is 1; otherwise the term could change the sign of an advantage",
+        ),
+        (&["algorithm.papo.kl_prcp_coef=-1"], "algorithm.papo.kl_prcp_coef: must be 0 or more, is -1"),
         (
             &["algorithm.online_filtering=true", "algorithm.filter_key=acuracy"],
             "algorithm.filter_key: is \"acuracy\"; this reward has \"overall\", \"accuracy\" and \"format\" (and \"overlong\" \
@@ -169,39 +244,7 @@ fn each_contradiction_has_its_reason() {
             "data.format_prompt, algorithm.shaping: \"math\" does not ask for the <perception> span that SRPO weighs; write \
              format_prompt = \"srpo\"",
         ),
-        (
-            &["reward.reward_type=look_back"],
-            "data.format_prompt, reward.reward_type: \"math\" does not ask for the <back> span that is rewarded; write \
-             format_prompt = \"look_back\"",
-        ),
-        (
-            &["data.format_prompt=srpo"],
-            "data.format_prompt, reward.reward_type: \"srpo\" asks for <perception> first, but the form of \"math\" begins with \
-             <think>; write reward_type = \"math_accuracy\"",
-        ),
-        (
-            &["data.format_prompt=r1v"],
-            "data.format_prompt, reward.reward_type: the prompt \"r1v\" asks for <answer> tags, but the reward \"math\" reads \
-             \\boxed{}",
-        ),
-        (&["reward.command=[\"\"]"], "reward.command: names no program; the first element is the program"),
-        (&["reward.command_timeout_s=0"], "reward.command_timeout_s: must be above 0, is 0"),
-        (
-            &["trainer.experiment_name=a/b"],
-            "trainer.experiment_name: \"a/b\" is a path; the name of a folder is needed, and output_dir says where",
-        ),
-        (
-            &["trainer.total_epochs=0"],
-            "trainer.total_epochs, trainer.max_steps: both are 0, so there is nothing to train",
-        ),
-        (
-            &["trainer.val_freq=5"],
-            "trainer.val_freq, data.val_files: there is nothing to validate on; name val_files or set val_freq = 0",
-        ),
-    ];
-    for (overrides, message) in cases {
-        assert_eq!(problems(overrides), [message.to_string()], "{overrides:?}");
-    }
+    ]);
 }
 
 #[test]
@@ -276,7 +319,7 @@ fn what_disappoints_is_a_warning() {
 #[test]
 fn every_number_has_a_range() {
     let mut numbers = 0;
-    for section in Config::sections() {
+    for section in Config::default().sections() {
         for key in section.keys.iter().filter(|key| ["integer", "number"].contains(&key.kind.as_str())) {
             assert!(!key.range.is_empty(), "{} {} is declared without a range", section.header, key.name);
             numbers += 1;
@@ -288,7 +331,7 @@ fn every_number_has_a_range() {
 /// The largest number that TOML can write, in every key that holds one, and numbers of which only the product is too large.
 #[test]
 fn numbers_beyond_their_range_are_named() {
-    for (prefix, sections) in [("", Config::sections()), ("stages.0.", Config::sections())] {
+    for (prefix, sections) in [("", Config::default().sections()), ("stages.0.", Config::default().sections())] {
         for section in sections {
             let header = section.header.trim_matches(['[', ']']);
             if (header == "stages") == prefix.is_empty() {

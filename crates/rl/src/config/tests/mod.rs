@@ -3,7 +3,6 @@
 mod bad;
 mod contradictions;
 mod overrides;
-mod parts;
 mod presets;
 mod published;
 mod round_trip;

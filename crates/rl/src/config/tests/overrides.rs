@@ -6,7 +6,7 @@ use ::data::dataset::WeightedSpec;
 use ::reward::RewardType;
 
 use crate::config::{Init, Stage};
-use crate::shaping::ShapingKind;
+use crate::shaping::VgpoSettings;
 
 #[test]
 fn every_kind_of_value_can_be_overridden() {
@@ -26,9 +26,9 @@ fn every_kind_of_value_can_be_overridden() {
         "data.system_prompt=a = b",
     ])
     .unwrap();
-    assert_eq!(config.algorithm.beta, 0.1);
-    assert_eq!(config.algorithm.shaping, ShapingKind::Vgpo);
-    assert!(!config.algorithm.intra);
+    let vgpo = config.algorithm.section::<VgpoSettings>();
+    assert_eq!((vgpo.beta, vgpo.intra), (0.1, false));
+    assert_eq!(config.algorithm.shaping, "vgpo");
     assert_eq!(config.algorithm.papo.kl_prcp_coef, 0.01);
     assert_eq!(config.actor.optim.betas, [0.9, 0.95]);
     assert_eq!(config.actor.optim.lr, 3e-6);
@@ -118,14 +118,26 @@ fn an_override_that_is_none_is_explained() {
         ("=3", "override `=3`: has an empty key; write section.key=value"),
         ("algorithm..beta=3", "override `algorithm..beta=3`: has an empty key; write section.key=value"),
         ("--algorithm.beta=3", "override `--algorithm.beta=3`: write section.key=value, without dashes"),
-        ("algorithm.bta=3", "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.beta`?"),
-        ("algoritm.beta=3", "override `algoritm.beta=3`: unknown key `algoritm.beta`; did you mean `algorithm.beta`?"),
-        ("beta=3", "override `beta=3`: unknown key `beta`; did you mean `algorithm.beta` or `algorithm.pgpo.beta`?"),
+        (
+            "algorithm.bta=3",
+            "override `algorithm.bta=3`: unknown key `algorithm.bta`; did you mean `algorithm.vgpo.beta`?",
+        ),
+        (
+            "algoritm.kl_coef=3",
+            "override `algoritm.kl_coef=3`: unknown key `algoritm.kl_coef`; did you mean `algorithm.kl_coef`?",
+        ),
+        (
+            "beta=3",
+            "override `beta=3`: unknown key `beta`; did you mean `algorithm.vgpo.beta` or `algorithm.pgpo.beta`?",
+        ),
         (
             "algorithm.beta=x",
             "override `algorithm.beta=x`: `algorithm.beta`: expected a number, found the string \"x\"",
         ),
-        ("algorithm.beta.x=1", "override `algorithm.beta.x=1`: `algorithm.beta`: is a key and has none below it"),
+        (
+            "algorithm.vgpo.beta.x=1",
+            "override `algorithm.vgpo.beta.x=1`: `algorithm.vgpo.beta`: is a key and has none below it",
+        ),
         (
             "model=toy",
             "override `model=toy`: `model`: is a section; set one of its keys: path, family, init, init_seed, freeze_vision_tower",

@@ -1,7 +1,5 @@
 //! The configurations of published runs against the values that their papers and released scripts give, not against one another.
 
-use std::path::Path;
-
 use super::*;
 
 /// A value as TOML writes it.
@@ -10,17 +8,17 @@ type Setting = (&'static str, &'static str);
 /// VGPO (arXiv 2604.09349, section 5.1 and table 7, and its released run): DAPO with dynamic sampling as the base.
 const VGPO: &[Setting] = &[
     ("algorithm.shaping", "\"vgpo\""),
-    ("algorithm.variant", "\"paper\""),
-    ("algorithm.beta", "0.3"),
-    ("algorithm.gamma", "0.5"),
-    ("algorithm.kappa", "0.2"),
-    ("algorithm.schedule", "\"linear\""),
-    ("algorithm.inter_score", "\"sum\""),
-    ("algorithm.prototype", "\"mean\""),
-    ("algorithm.intra", "true"),
-    ("algorithm.inter", "true"),
-    ("algorithm.compensation", "true"),
-    ("algorithm.gate", "true"),
+    ("algorithm.vgpo.variant", "\"paper\""),
+    ("algorithm.vgpo.beta", "0.3"),
+    ("algorithm.vgpo.gamma", "0.5"),
+    ("algorithm.vgpo.kappa", "0.2"),
+    ("algorithm.vgpo.schedule", "\"linear\""),
+    ("algorithm.vgpo.inter_score", "\"sum\""),
+    ("algorithm.vgpo.prototype", "\"mean\""),
+    ("algorithm.vgpo.intra", "true"),
+    ("algorithm.vgpo.inter", "true"),
+    ("algorithm.vgpo.compensation", "true"),
+    ("algorithm.vgpo.gate", "true"),
     ("data.rollout_batch_size", "512"),
     ("rollout.n", "8"),
     ("rollout.val_temperature", "0.0"),
@@ -138,15 +136,14 @@ fn value(config: &toml::Table, key: &str) -> Option<toml::Value> {
     Some(value.clone())
 }
 
-fn compare(file: &str, settings: &[&[Setting]]) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(file);
-    let config: toml::Table =
-        toml::from_str(&resolve(&[Source::read(&path).unwrap()], &[]).unwrap().to_toml()).unwrap();
+/// Settings of an algorithm on a model that are not the published ones.
+fn compare(model: &str, algorithm: &str, settings: &[&[Setting]]) -> Vec<String> {
+    let config: toml::Table = toml::from_str(&presets::trained(model, algorithm).to_toml()).unwrap();
     let wrong = |(key, published): &Setting| {
         let published: toml::Table = toml::from_str(&format!("value = {published}")).unwrap();
         let found = value(&config, key);
         (found.as_ref() != published.get("value"))
-            .then(|| format!("{file}: {key} is {found:?}, published {:?}", published["value"]))
+            .then(|| format!("{algorithm} on {model}: {key} is {found:?}, published {:?}", published["value"]))
     };
     settings.iter().flat_map(|list| list.iter()).filter_map(wrong).collect()
 }
@@ -154,23 +151,23 @@ fn compare(file: &str, settings: &[&[Setting]]) -> Vec<String> {
 #[test]
 fn published_runs_have_their_papers_settings() {
     let mut wrong = Vec::new();
-    for size in ["3b", "7b", "32b"] {
-        wrong.extend(compare(&format!("vgpo_{size}.toml"), &[VGPO, DAPO, VISION, ADAMW]));
-        wrong.extend(compare(&format!("dapo_{size}.toml"), &[DAPO, VISION, ADAMW]));
-        wrong.extend(compare(&format!("vppo_{size}.toml"), &[VPPO, DAPO, VISION, ADAMW]));
-        wrong.extend(compare(&format!("papo_{size}.toml"), &[PAPO, VISION, ADAMW]));
-        wrong.extend(compare(&format!("grpo_{size}.toml"), &[GRPO, ADAMW]));
+    for model in ["qwen2_5_vl_3b", "qwen2_5_vl_7b", "qwen2_5_vl_32b"] {
+        wrong.extend(compare(model, "vgpo", &[VGPO, DAPO, VISION, ADAMW]));
+        wrong.extend(compare(model, "dapo", &[DAPO, VISION, ADAMW]));
+        wrong.extend(compare(model, "vppo", &[VPPO, DAPO, VISION, ADAMW]));
+        wrong.extend(compare(model, "papo_g", &[PAPO, PAPO_ENTROPY, VISION, ADAMW]));
+        wrong.extend(compare(model, "grpo", &[GRPO, ADAMW]));
     }
-    wrong.extend(compare("papo_7b.toml", &[PAPO_ENTROPY]));
-    wrong.extend(compare("papo_3b.toml", &[PAPO_NO_ENTROPY]));
+    wrong.extend(compare("qwen2_5_vl_3b", "papo_g_3b", &[PAPO, PAPO_NO_ENTROPY, VISION, ADAMW]));
     assert!(wrong.is_empty(), "{} settings differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
 /// A test of values that cannot fail compares nothing: a key that is not there and a value that is another are both seen.
 #[test]
 fn the_comparison_sees_a_wrong_value() {
-    assert_eq!(compare("vgpo_7b.toml", &[&[("algorithm.beta", "0.3")]]), [] as [String; 0]);
-    for wrong in [("algorithm.beta", "0.4"), ("algorithm.betta", "0.3"), ("rollout.n", "8.0")] {
-        assert_eq!(compare("vgpo_7b.toml", &[&[wrong]]).len(), 1, "{wrong:?}");
+    let compare = |setting: Setting| compare("qwen2_5_vl_7b", "vgpo", &[&[setting]]);
+    assert_eq!(compare(("algorithm.vgpo.beta", "0.3")), [] as [String; 0]);
+    for wrong in [("algorithm.vgpo.beta", "0.4"), ("algorithm.vgpo.betta", "0.3"), ("rollout.n", "8.0")] {
+        assert_eq!(compare(wrong).len(), 1, "{wrong:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Every loss learns a bandit: a softmax table finds the rewarded arm.
 
 use super::*;
-use crate::advantage::{AdvantageConfig, AdvantageInputs, Advantages, estimate};
+use crate::advantage::{AdvantageInputs, Advantages, Grpo, estimate};
 use burn::tensor::{Int, activation::log_softmax};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
@@ -44,7 +44,7 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
             greedy_rewards: None,
             token_rewards: None,
         };
-        let advantages = estimate(&AdvantageConfig::default(), &inputs).unwrap();
+        let advantages = estimate(&Grpo, &inputs).unwrap();
         let Advantages::PerResponse(advantages) = advantages else {
             panic!("one number a response");
         };
@@ -83,11 +83,11 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
 
 #[test]
 fn is_learned_by_every_loss_and_average() {
-    for loss_type in LossType::ALL {
+    for loss_type in losses() {
         for loss_avg_mode in [LossAvgMode::Token, LossAvgMode::Seq] {
-            let config = LossConfig { loss_avg_mode, ..LossConfig::published(loss_type) };
+            let config = LossConfig { loss_avg_mode, ..published(loss_type) };
             let found = train(&config, 1.0);
-            assert!(found > 0.9, "{} {loss_avg_mode:?}: {found}", loss_type.name());
+            assert!(found > 0.9, "{} {loss_avg_mode:?}: {found}", loss_type);
         }
     }
 }

@@ -8,6 +8,8 @@ mod terms;
 mod values;
 
 use super::*;
+use crate::config::Algorithm;
+use crate::registry::{Kind, Methods, SelectedLoss};
 use burn::backend::Autodiff;
 use burn::tensor::TensorData;
 use burn_ndarray::NdArray;
@@ -15,6 +17,29 @@ use burn_ndarray::NdArray;
 /// Plain, and with autodiff.
 pub type B = NdArray<f64>;
 pub type A = Autodiff<B>;
+
+/// The names of the losses.
+pub fn losses() -> Vec<&'static str> {
+    Methods::default().of_kind(Kind::Loss)
+}
+
+/// A loss with the clip and the averaging of its paper, all else default.
+pub fn published(name: &str) -> LossConfig {
+    let loss_type = SelectedLoss::built_in(name, &Algorithm::default()).unwrap();
+    let config = LossConfig { loss_type, ..LossConfig::default() };
+    match name {
+        "gspo" | "gspo_token" => {
+            LossConfig { clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, loss_avg_mode: LossAvgMode::Seq, ..config }
+        }
+        "sapo" => LossConfig { loss_avg_mode: LossAvgMode::Seq, ..config },
+        _ => config,
+    }
+}
+
+/// PAPO-G's terms for 3B.
+pub fn papo_g() -> PapoConfig {
+    PapoConfig { kl_prcp_coef: 0.02, ..PapoConfig::default() }
+}
 
 /// A batch as ragged host lists.
 #[derive(Debug, Clone, Default)]

@@ -78,8 +78,6 @@ fn the_adaptive_coefficient_follows_its_target() {
     fixed.update(9.0, 100);
     assert_eq!(fixed.coef, KlConfig::default().kl_coef);
     // a checkpoint restores it
-    let saved = serde_json::to_string(&controller).unwrap();
-    assert_eq!(serde_json::from_str::<KlController>(&saved).unwrap(), controller);
 }
 
 #[test]
