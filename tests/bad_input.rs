@@ -480,11 +480,6 @@ fn sizes_beyond_their_range_are_named() {
             vec!["--model", m, "--data", "toy:sum", "--out", "o", "--max-batch-rows", "1000000000"],
             ["--max-batch-rows", "1000000000", "0..=65536"],
         ),
-        (
-            env!("CARGO_BIN_EXE_grade"),
-            vec!["--max-response-length", "1000000000000", "--overlong-buffer-length", "4"],
-            ["--max-response-length", "1000000000000", "0..=1048576"],
-        ),
         (DATA, vec!["check", "toy:sum?size=1000000000000"], ["size", "1000000000000", "at most 100000000"]),
         (DATA, vec!["toy", "sum?size=1000000000000", "-o", "x.jsonl"], ["size", "1000000000000", "at most 100000000"]),
     ] {

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use answer::{RewardConfig, Scorer};
 use data::convert::{ConvertWatcher, convert, open_all};
 use data::inspect::{PromptSettings, inspect};
 use data::write::JsonImages;
 use data::{BadRow, DataError, Dataset, FormatPrompt, KeyOptions, Keys, Prefetcher, Sample};
 use indicatif::ProgressBar;
 use launch::{ModelFolder, PictureOptions};
-use reward::{Reward, RewardConfig};
 
-use crate::audit::{AuditLog, Compared};
 use crate::common::{Failure, progress, write_out};
+use answer::audit::{AuditLog, Compared};
 use options::{Check, Convert, DataCli, DataCommand, Inspect, PictureStorage};
 
 /// The program.
@@ -74,7 +74,7 @@ fn run_inspect(args: &Inspect) -> Result<ExitCode, Failure> {
 
 /// The answer of a row's solution, compared with the row's own.
 fn solution_answer(sample: &Sample) -> Option<Compared> {
-    let given = reward::extract_boxed(sample.solution.as_deref()?)?;
+    let given = answer::extract_boxed(sample.solution.as_deref()?)?;
     Some(Compared::new(sample.id.clone(), given.to_owned(), sample.answer.trim().to_owned()))
 }
 
@@ -84,12 +84,12 @@ fn run_check(args: &Check) -> Result<ExitCode, Failure> {
     let audited = log.is_some();
     let (dataset, rows) = args.sources.open(&KeyOptions::default())?;
     let config = RewardConfig { grader: args.grader, ..RewardConfig::default() };
-    let reward = Reward::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
+    let scorer = Scorer::new(&config).map_err(|e| DataError::Prompt(e.to_string()))?;
     let headers_only = args.headers_only;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let look = move |row: Result<Sample, BadRow>| {
         let compared = row.as_ref().ok().filter(|_| audited).and_then(solution_answer);
-        (row.and_then(|sample| eval::check::check(&sample, &reward, headers_only)), compared)
+        (row.and_then(|sample| eval::check::check(&sample, &scorer, headers_only)), compared)
     };
     let bar = progress::bar(rows);
     let mut faults = 0;

@@ -15,9 +15,9 @@ use eval::session::{EvalWatcher, Evaluation};
 use eval::{EvalError, Record, report};
 use model_qwen2vl::Kernels;
 
-use crate::audit::{AuditLog, Compared};
 use crate::common::progress::RowProgress;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
+use answer::audit::{AuditLog, Compared};
 use options::Options;
 use plan::Plan;
 

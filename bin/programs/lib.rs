@@ -1,7 +1,6 @@
 //! The programs as one library: the model and the trainer are compiled once for all of them. `bin/NAME.rs` is the main
 //! function of each.
 
-mod audit;
 mod common;
 
 pub mod analyze;
@@ -9,6 +8,5 @@ pub mod bench;
 pub mod data;
 pub mod eval;
 pub mod generate;
-pub mod grade;
 pub mod study;
 pub mod train;

@@ -10,19 +10,21 @@ use launch::end_tokens;
 use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
+use reward::Score;
 use rl::TrainError;
-use rl::advantage::Advantages;
 use rl::config::{Config, OldLogProbs, Optim};
-use rl::engine::{GradientOptions, GroupRef, ScoreRequest, recompute_for, score};
-use rl::experience::{Experience, Group};
+use rl::experience::{StepContext, make};
 use rl::focus;
 use rl::image_cache::ImageCache;
-use rl::optimizer::AdamW;
+use rl::learn::optimizer::AdamW;
+use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::{GradientOptions, recompute_for};
 use rl::prompts::Item;
-use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
+use rl::recipe::Recipe;
+use rl::rollout::{Job, Response, RolloutConfig, RolloutStats, generate, never_sampled};
 use rl::sampler::{Sampling, uniform};
-use rl::shaping::{ShapingBatch, Stream, Streams, Training};
-use rl::update::{Learner, Schedule, update};
+use rl::shaping::Training;
+use rl::trajectory::{ScoredGroup, Trajectory};
 use serde_json::{Value, json};
 
 use crate::common::Failure;
@@ -236,27 +238,87 @@ impl<B: Kernels> Bench<B> {
         Ok(host::sync::<B>(&self.model.device()).map_err(TrainError::from)?)
     }
 
-    /// One step: generate, old log-probs, advantages and their shaping, update.
-    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<Row, Failure> {
-        let config = &self.model.config.clone();
-        let prompts =
-            (0..sizes.prompts).map(|i| prompt(config, sizes, self.seed, i as u64)).collect::<Result<Vec<_>, _>>()?;
-        let shaping = self.config.to_shaping_config().build::<B>();
-        let mode = shaping.streams().iter().find_map(|s| match s {
-            Stream::VisualFocus { prototype } => Some(*prototype),
-            _ => None,
-        });
-        let from_rollout = self.config.actor.old_log_probs == OldLogProbs::Rollout;
-        let token_budget = match sizes.micro_batch {
+    /// The settings of a step of these sizes: one optimizer step over all groups, in passes as long as asked for.
+    fn settings(&self, sizes: &Sizes, prompts: &[Prompt]) -> Config {
+        let mut config = self.config.clone();
+        config.data.rollout_batch_size = sizes.prompts;
+        config.actor.global_batch_size = sizes.prompts;
+        config.actor.ppo_epochs = 1;
+        config.rollout.temperature = 1.0;
+        if let Some(k) = sizes.micro_batch {
             // As many prompts as k responses have.
-            Some(k) => {
-                let k = k.min(sizes.prompts * sizes.rollouts);
-                let prompt = prompts.iter().map(Prompt::len).max().unwrap_or(0);
-                k.div_ceil(sizes.rollouts) * prompt + k * sizes.response_tokens
-            }
-            None => self.config.actor.micro_batch_tokens,
+            let k = k.min(sizes.prompts * sizes.rollouts);
+            let prompt = prompts.iter().map(Prompt::len).max().unwrap_or(0);
+            config.actor.micro_batch_tokens = k.div_ceil(sizes.rollouts) * prompt + k * sizes.response_tokens;
+        }
+        config
+    }
+
+    /// One step by the trainer's own steps: sample, make experience, update. Random rewards stand for a grader's.
+    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<Row, Failure> {
+        let architecture = &self.model.config.clone();
+        let prompts = (0..sizes.prompts)
+            .map(|i| prompt(architecture, sizes, self.seed, i as u64))
+            .collect::<Result<Vec<_>, _>>()?;
+        let config = self.settings(sizes, &prompts);
+        let recipe = Recipe::<B>::new(&config);
+        let mut images = ImageCache::new(config.rollout.image_cache_gib);
+
+        let start = Instant::now();
+        let (responses, stats) = self.sample(&prompts, sizes, &recipe, step, &mut images)?;
+        self.sync()?;
+        let generate_s = start.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let context = StepContext {
+            config: &config,
+            recipe: &recipe,
+            // No stream of these algorithms needs one, and a preset has none.
+            processor: None,
+            step,
+            training: Training { step, max_steps: u64::MAX },
         };
-        let all = sizes.prompts * sizes.rollouts;
+        let groups = self.groups(&prompts, responses, step);
+        let (experience, made) = make(&self.model, None, groups, &context, &mut images)?;
+        self.sync()?;
+        let old_s = clock.elapsed().as_secs_f64() - made.advantages_s;
+
+        let clock = Instant::now();
+        let token_budget = config.actor.micro_batch_tokens;
+        let options = GradientOptions {
+            temperature: 1.0,
+            entropy: recipe.loss.needs_full_entropy(),
+            token_budget,
+            train_vision: true,
+            recompute: self.recompute.unwrap_or_else(|| {
+                let tokens = token_budget.min(packed(&prompts, sizes));
+                recompute_for(&self.model, tokens, config.actor.activation_memory_gib)
+            }),
+        };
+        let settings = UpdateSettings { config: &config, loss: &recipe.loss, options: &options };
+        let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
+        let (_, updated) = update(learner, &experience, settings, &mut Schedule { done: 0, total: 1 })?;
+        self.sync()?;
+        let update_s = clock.elapsed().as_secs_f64();
+        let total_s = start.elapsed().as_secs_f64();
+        // Focus is computed inside the scoring pass; here once more by itself, outside of the total.
+        let focus_s =
+            made.advantages_s + recipe.focus().map_or(Ok(0.0), |mode| self.focus_seconds(&prompts, sizes, mode))?;
+        let seconds =
+            [generate_s, old_s, update_s, stats.vision_s, stats.prefill_s, focus_s, updated.optimizer_s, total_s];
+        Ok(self.row(sizes, &prompts, step, seconds))
+    }
+
+    /// Responses of the asked length to all prompts.
+    fn sample(
+        &self,
+        prompts: &[Prompt],
+        sizes: &Sizes,
+        recipe: &Recipe<B>,
+        step: u64,
+        images: &mut ImageCache<B>,
+    ) -> Result<(Vec<Vec<Response>>, RolloutStats), Failure> {
+        let config = self.settings(sizes, prompts);
         let rollout = RolloutConfig {
             n: sizes.rollouts,
             sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: self.seed.wrapping_add(step) },
@@ -264,64 +326,26 @@ impl<B: Kernels> Bench<B> {
             min_new_tokens: sizes.response_tokens,
             eos: self.eos.clone(),
             suppress: self.suppress.clone(),
-            focus: mode.filter(|_| from_rollout),
-            max_batch_rows: all,
-            prefill_token_budget: token_budget.max(self.config.actor.micro_batch_tokens),
+            focus: recipe.focus().filter(|_| config.actor.old_log_probs == OldLogProbs::Rollout),
+            max_batch_rows: sizes.prompts * sizes.rollouts,
+            prefill_token_budget: config.actor.micro_batch_tokens.max(self.config.actor.micro_batch_tokens),
         };
-
-        let mut images = ImageCache::new(self.config.rollout.image_cache_gib);
-        let start = Instant::now();
         let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
-        let (responses, stats) =
-            generate(&self.model, &jobs, &rollout, &mut images, &AtomicBool::new(false), |_, _, _| {})
-                .map_err(TrainError::from)?;
-        self.sync()?;
-        let generate_s = start.elapsed().as_secs_f64();
+        let never = AtomicBool::new(false);
+        Ok(generate(&self.model, &jobs, &rollout, images, &never, |_, _, _| {}).map_err(TrainError::from)?)
+    }
 
-        let clock = Instant::now();
-        let rollout_log_probs: Vec<Vec<f32>> = responses.iter().flatten().map(|r| r.log_probs.clone()).collect();
-        let mut streams = Streams::default();
-        let old_log_probs = if from_rollout {
-            streams.visual_focus =
-                mode.map(|_| responses.iter().flatten().map(|r| r.visual_focus.clone().unwrap_or_default()).collect());
-            rollout_log_probs.clone()
-        } else {
-            let groups: Vec<GroupRef> = prompts
-                .iter()
-                .zip(&responses)
-                .map(|(prompt, rs)| GroupRef { prompt, responses: rs.iter().map(|r| &r.ids[..]).collect() })
-                .collect();
-            let request =
-                ScoreRequest { temperature: 1.0, entropy: false, focus: mode, dependency: false, token_budget };
-            let scores: Vec<_> = score(&self.model, &mut images, &groups, &request)
-                .map_err(TrainError::from)?
-                .into_iter()
-                .flatten()
-                .collect();
-            streams.visual_focus =
-                mode.map(|_| scores.iter().map(|s| s.visual_focus.clone().unwrap_or_default()).collect());
-            scores.into_iter().map(|s| s.log_probs).collect()
+    /// The responses as a grader would return them, with random rewards.
+    fn groups(&self, prompts: &[Prompt], responses: Vec<Vec<Response>>, step: u64) -> Vec<ScoredGroup> {
+        let mut count = 0;
+        let mut trajectory = |response| {
+            let overall = f64::from(normal(self.seed, step + (1 << 33), count));
+            count += 1;
+            Trajectory::new(response, String::new(), Score { overall, ..Score::default() })
         };
-        self.sync()?;
-        let old_s = clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let lengths = vec![sizes.response_tokens; all];
-        let advantages =
-            Advantages::PerResponse((0..all).map(|i| normal(self.seed, step + (1 << 33), i as u64)).collect());
-        let ids: Vec<usize> = (0..all).map(|i| i / sizes.rollouts).collect();
-        let batch = ShapingBatch {
-            advantages: &advantages,
-            lengths: &lengths,
-            groups: &ids,
-            has_image: &vec![sizes.image > 0; all],
-            streams: &streams,
-            training: Training { step, max_steps: u64::MAX },
-        };
-        let shaped = shaping.shape(&batch, &self.model.device()).map_err(Failure::other)?;
-        let shaping_s = clock.elapsed().as_secs_f64();
-
-        let groups = prompts.iter().zip(responses).enumerate().map(|(row, (prompt, responses))| Group {
+        // One list of responses per prompt: `generate` answers what it was given.
+        let pairs = std::iter::zip(prompts, responses).enumerate();
+        let group = |(row, (prompt, responses)): (usize, (&Prompt, Vec<Response>))| ScoredGroup {
             item: Item {
                 row,
                 id: String::new(),
@@ -332,70 +356,31 @@ impl<B: Kernels> Bench<B> {
                 prompt: prompt.clone(),
                 images: vec![],
             },
-            texts: vec![],
-            scores: vec![],
+            trajectories: responses.into_iter().map(&mut trajectory).collect(),
             greedy: None,
             carried: false,
-            responses,
-        });
-        let experience = Experience {
-            groups: groups.collect(),
-            has_image: vec![sizes.image > 0; lengths.len()],
-            lengths,
-            old_log_probs,
-            rollout_log_probs,
-            shaped,
-            ref_log_probs: None,
-            masked_log_probs: None,
-            metrics: Default::default(),
         };
-        let clock = Instant::now();
-        self.config.data.rollout_batch_size = sizes.prompts;
-        self.config.actor.global_batch_size = sizes.prompts;
-        let loss = self.config.to_loss_config();
-        let options = GradientOptions {
-            temperature: 1.0,
-            entropy: loss.needs_full_entropy(),
-            token_budget,
-            train_vision: true,
-            recompute: self.recompute.unwrap_or_else(|| {
-                let tokens = token_budget.min(packed(&prompts, sizes));
-                recompute_for(&self.model, tokens, self.config.actor.activation_memory_gib)
-            }),
-        };
-        let mut schedule = Schedule { done: 0, total: 1 };
-        let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
-        let (_, times) = update(learner, &experience, &self.config, &loss, &options, &mut schedule)?;
-        self.sync()?;
-        let update_s = clock.elapsed().as_secs_f64();
-        let total_s = start.elapsed().as_secs_f64();
-        // Focus is computed inside the scoring pass; here once more by itself, outside of the total.
-        let focus_s = shaping_s + mode.map_or(Ok(0.0), |mode| self.focus_seconds(&prompts, sizes, mode))?;
-        let [decoder, tower] = flops(config, &prompts, sizes);
+        pairs.map(group).collect()
+    }
+
+    /// What a step took, with the work that it was.
+    fn row(&self, sizes: &Sizes, prompts: &[Prompt], step: u64, seconds: [f64; 8]) -> Row {
+        let architecture = &self.model.config;
+        let [decoder, tower] = flops(architecture, prompts, sizes);
         // The tower computes a picture once for generation and scoring.
-        let flops = decoder * if from_rollout { 4.0 } else { 5.0 } + tower * 4.0;
-        let width = self.model.head().0.dtype().size();
-        Ok(Row {
+        let passes = if self.config.actor.old_log_probs == OldLogProbs::Rollout { 4.0 } else { 5.0 };
+        Row {
             step,
             prompt_tokens: prompts[0].len(),
             response_tokens: sizes.response_tokens,
-            rollouts: all,
-            seconds: [
-                generate_s,
-                old_s,
-                update_s,
-                stats.vision_s,
-                stats.prefill_s,
-                focus_s,
-                times.optimizer_s,
-                total_s,
-            ],
-            flops,
+            rollouts: sizes.prompts * sizes.rollouts,
+            seconds,
+            flops: decoder * passes + tower * 4.0,
             update_flops: 3.0 * (decoder + tower),
             peak_flops: self.peak_flops,
-            decode_bytes: decode_bytes(config, &prompts, sizes, width),
+            decode_bytes: decode_bytes(architecture, prompts, sizes, self.model.head().0.dtype().size()),
             peak_gib: peak_gib::<B>(&self.model.device()),
-        })
+        }
     }
 
     /// Equations 2 to 4 over hidden states of the step's size.

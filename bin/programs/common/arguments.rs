@@ -2,27 +2,6 @@
 
 use super::Failure;
 
-/// The parser of a count on the command line, within a range that its error names.
-pub fn within<T: TryFrom<u64> + Clone + Send + Sync + 'static>(
-    range: std::ops::RangeInclusive<u64>,
-) -> clap::builder::RangedU64ValueParser<T> {
-    clap::builder::RangedU64ValueParser::new().range(range)
-}
-
-/// Ranges of what several programs take. None of them bounds what a machine can do; they keep every product of sizes within 64 bits.
-pub mod ranges {
-    use std::ops::RangeInclusive;
-
-    /// Tokens of a prompt or of a response.
-    pub const TOKENS: RangeInclusive<u64> = 0..=1 << 20;
-    /// Responses to a prompt, or at a time.
-    pub const RESPONSES: RangeInclusive<u64> = 0..=1 << 16;
-    /// Rows of data.
-    pub const ROWS: RangeInclusive<u64> = 0..=1 << 40;
-    /// Pixels of a resized picture; 0 is no limit.
-    pub const PIXELS: RangeInclusive<u64> = 0..=1 << 32;
-}
-
 /// Below this the scaled logits leave the range of f32.
 const MIN_TEMPERATURE: f64 = 1e-5;
 

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rl::TrainError;
 
-pub use arguments::{check_temperature, check_top_p, ranges, within};
+pub use arguments::{check_temperature, check_top_p};
 pub use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
+pub use cli::{ranges, within};
 
 /// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait.
 ///
@@ -91,51 +92,7 @@ pub fn print(text: &str) -> Result<(), Failure> {
     Ok(write_out(text)?)
 }
 
-/// Stack of a program: the system's own may be small (`ulimit -s`).
-const STACK: usize = 64 << 20;
-
-/// A program from its arguments to its exit code: nothing on success, `error: ...` and the code otherwise. What it ends with is always
-/// one such message, whose echoes of files and arguments are cut and made harmless to a terminal.
+/// A program from its arguments to its exit code; see [`cli::program`].
 pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
-    std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map_or("an unknown place".to_owned(), ToString::to_string);
-        eprintln!("error: a fault of this program at {place}: {}", guard::caught::panic_text(panic.payload()));
-    }));
-    let work = || {
-        let args = match A::try_parse() {
-            Ok(args) => args,
-            // Help and version go to standard output, as they are.
-            Err(message) if !message.use_stderr() => message.exit(),
-            Err(message) => {
-                eprintln!("{}", guard::printable(message.render().to_string().trim_end()));
-                return Ok(ExitCode::from(2));
-            }
-        };
-        begin()?;
-        run(args)
-    };
-    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| guard::on_stack(STACK, work)));
-    let failure = match done {
-        Ok(Ok(Ok(code))) => return code,
-        Ok(Ok(Err(failure))) => failure,
-        Ok(Err(no_thread)) => Failure::other(no_thread),
-        // The hook has said it.
-        Err(_) => return ExitCode::FAILURE,
-    };
-    eprintln!("error: {}", guard::printable(&failure.message));
-    ExitCode::from(failure.code)
-}
-
-/// The limits that the environment sets, and the threads that all programs share.
-fn begin() -> Result<(), Failure> {
-    let text = std::env::var_os(guard::limits::VARIABLE).unwrap_or_default();
-    guard::limits::set(guard::Limits::parse(&text.to_string_lossy()).map_err(Failure::input)?)
-        .map_err(Failure::other)?;
-    // Started here, as the library panics where it finds later that it cannot.
-    rayon::ThreadPoolBuilder::new().build_global().map_err(|e| {
-        Failure::other(format!(
-            "the threads of this program cannot be started ({e}); raise the limits of processes and memory (ulimit -u, -v), \
-             or set RAYON_NUM_THREADS=1"
-        ))
-    })
+    cli::program(|args| run(args).map_err(|Failure { code, message }| cli::Exit { code, message }))
 }

@@ -129,7 +129,7 @@ pub struct Check {
     pub sources: Sources,
     /// Grader of the answers: mathruler or math.
     #[arg(long, default_value = "mathruler")]
-    pub grader: reward::Grader,
+    pub grader: answer::Grader,
     /// Read only the headers of pictures.
     #[arg(long)]
     pub headers_only: bool,

@@ -1,13 +1,13 @@
 //! Whether the rows of a data set can be trained on: pictures, placeholders, and each answer graded against itself.
 
+use answer::{Request, Scorer};
 use data::{BadRow, Sample, image, prompt};
-use reward::{Request, Reward};
 
 /// The first thing wrong with a row. Of pictures with `headers_only` no pixel is decoded.
 ///
 /// # Errors
 /// The row with the reason.
-pub fn check(sample: &Sample, reward: &Reward, headers_only: bool) -> Result<(), BadRow> {
+pub fn check(sample: &Sample, reward: &Scorer, headers_only: bool) -> Result<(), BadRow> {
     let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
     prompt::check_row(sample)?;
     for (k, picture) in sample.images.iter().enumerate() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use reward::{extract, math, mathruler, simple};
+use answer::{extract, math, mathruler, simple};
 use serde::{Deserialize, Serialize};
 
 use crate::benchmark::{CHOICE_COLUMNS, normal};

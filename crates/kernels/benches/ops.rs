@@ -1,5 +1,5 @@
-//! Each specialised operation of the Flex backend beside its default in plain tensor operations, at the sizes of the preset
-//! `small`: `cargo bench -p kernels`.
+//! Each specialised operation of the Flex backend beside its default in plain tensor operations, at the sizes of the
+//! preset `small`: `cargo bench -p kernels`.
 
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::{Bencher, black_box};

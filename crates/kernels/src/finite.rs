@@ -1,5 +1,5 @@
-//! The one check of what a weight file may hold: the writer asks it before a file counts, the reader before a file is used, so that
-//! nothing is written that cannot be read again.
+//! The one check of what a weight file may hold: the writer asks it before a file counts, the reader before a file is
+//! used, so that nothing is written that cannot be read again.
 
 use safetensors::tensor::Dtype;
 

@@ -62,8 +62,8 @@ pub fn kl_divergence<B: Kernels>(
     B::kl_divergence(p, q, weight, temperature)
 }
 
-/// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own gradient is
-/// added to `grads` under `name`.
+/// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own
+/// gradient is added to `grads` under `name`.
 #[allow(clippy::too_many_arguments)] // those of `log_probs`, their gradients, and where the head's own goes
 pub fn log_probs_backward<B: Kernels>(
     hidden: Tensor<B, 2>,
@@ -80,8 +80,8 @@ pub fn log_probs_backward<B: Kernels>(
     dh
 }
 
-/// The head in chunks of at most `most` logits: `read` makes log-probs and, if asked for, entropies `[c]` of logits `[c, V]`, as
-/// the matmul leaves them, and targets `[c]`.
+/// The head in chunks of at most `most` logits: `read` makes log-probs and, if asked for, entropies `[c]` of logits
+/// `[c, V]`, as the matmul leaves them, and targets `[c]`.
 pub(crate) fn log_probs_by<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
@@ -105,8 +105,8 @@ pub(crate) fn log_probs_by<B: Backend>(
     HeadOutput { log_probs: Tensor::cat(log_probs, 0), entropy: with_entropy.then(|| Tensor::cat(entropies, 0)) }
 }
 
-/// The head's gradients in chunks of at most `most` logits: `gradient` turns logits `[c, V]`, as the matmul leaves them, targets `[c]` and the
-/// gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
+/// The head's gradients in chunks of at most `most` logits: `gradient` turns logits `[c, V]`, as the matmul leaves
+/// them, targets `[c]` and the gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
 pub(crate) fn log_probs_backward_by<B: Backend>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,

@@ -1,9 +1,11 @@
-//! Values between host and device, and waiting for the device: an error where a read fails, never a panic and never an empty list.
+//! Values between host and device, and waiting for the device: an error where a read fails, never a panic and never an
+//! empty list.
 //!
-//! What can be caught: everything that a backend reports when it is read or waited for, which on CubeCL backends is every error of
-//! the operations queued before (a failed kernel, a lost device), and data of another type or length than was asked for. What cannot:
-//! Burn's tensor operations return no `Result`, so a backend that panics while an operation is *queued* (no memory for its result, a
-//! driver that vanished) ends the program with that panic. On the CPU backends a read is a copy and fails only for want of memory.
+//! What can be caught: everything that a backend reports when it is read or waited for, which on CubeCL backends is
+//! every error of the operations queued before (a failed kernel, a lost device), and data of another type or length
+//! than was asked for. What cannot: Burn's tensor operations return no `Result`, so a backend that panics while an
+//! operation is *queued* (no memory for its result, a driver that vanished) ends the program with that panic. On the
+//! CPU backends a read is a copy and fails only for want of memory.
 
 use burn::tensor::{Element, Int, Tensor, TensorData, backend::Backend};
 

@@ -38,13 +38,14 @@ pub fn inverse_frequencies(half: usize, theta: f64) -> Vec<f32> {
     (0..half).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / (2 * half) as f32)).collect()
 }
 
-/// Which axis turns which pair of a head: rotary pairs by the temporal, height and width position; they sum to `hd / 2`.
+/// Which axis turns which pair of a head: rotary pairs by the temporal, height and width position; they sum to `hd /
+/// 2`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MRope {
     /// One run of pairs for each axis, in that order.
     Sections([usize; 3]),
-    /// The axes take turns: pair `j` turns by the height if `j % 3 = 1` and `j < 3 s_1`, by the width if `j % 3 = 2` and
-    /// `j < 3 s_2`, else by time.
+    /// The axes take turns: pair `j` turns by the height if `j % 3 = 1` and `j < 3 s_1`, by the width if `j % 3 = 2`
+    /// and `j < 3 s_2`, else by time.
     Interleaved([usize; 3]),
 }
 

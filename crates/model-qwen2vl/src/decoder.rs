@@ -19,8 +19,8 @@ pub struct Decoder<B: Backend> {
     pub(crate) lm_head: Option<Tensor<B, 2>>,
 }
 
-/// What the first layers take from the vision tower (DeepStack): behind layer `k`, column block `k + 1` of `features` is added to
-/// the image rows. Decoding, and tokens that continue a prompt, have none.
+/// What the first layers take from the vision tower (DeepStack): behind layer `k`, column block `k + 1` of `features`
+/// is added to the image rows. Decoding, and tokens that continue a prompt, have none.
 #[derive(Debug, Clone)]
 pub(crate) struct Deep<B: Backend> {
     /// Rows of image tokens, `[M]`.
@@ -95,8 +95,8 @@ impl<B: Kernels> Decoder<B> {
         self.norm.forward(x)
     }
 
-    /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless `recompute`. Keys and
-    /// values of every layer go to `kv` too, if it is there.
+    /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless
+    /// `recompute`. Keys and values of every layer go to `kv` too, if it is there.
     pub(crate) fn forward_saving(
         &self,
         mut x: Tensor<B, 2>,
@@ -117,9 +117,9 @@ impl<B: Kernels> Decoder<B> {
         (self.norm.forward(x.clone()), DecoderSaved { blocks, last: x })
     }
 
-    /// Gradient of the embedded tokens `[N, d]` for `dy [N, d]`, the gradient of the normed hidden states; layer by layer
-    /// (design decision 3), so that one layer's activations are alive if they are recomputed. The gradient of what was added behind
-    /// the first layers at `deep.rows` goes to `deep.gradients`.
+    /// Gradient of the embedded tokens `[N, d]` for `dy [N, d]`, the gradient of the normed hidden states; layer by
+    /// layer (design decision 3), so that one layer's activations are alive if they are recomputed. The gradient of
+    /// what was added behind the first layers at `deep.rows` goes to `deep.gradients`.
     pub(crate) fn backward(
         &self,
         saved: DecoderSaved<B>,

@@ -61,7 +61,7 @@ fn mlp<B: Backend>(
 }
 
 /// Sizes, choices and names of one stack of blocks.
-struct Stack {
+struct BlockStack {
     prefix: &'static str,
     names: BlockNames,
     shape: BlockShape,
@@ -77,7 +77,7 @@ struct Stack {
     qk_norm: bool,
 }
 
-impl Stack {
+impl BlockStack {
     fn tower(v: &VisionConfig) -> Self {
         Self {
             prefix: "visual.blocks",
@@ -113,7 +113,7 @@ impl Stack {
     }
 
     fn block<B: Backend>(&self, index: usize, source: &mut impl ParamSource<B>) -> TransformerBlock<B> {
-        let &Stack { names, shape, width, fused, qkv_bias, eps, .. } = self;
+        let &BlockStack { names, shape, width, fused, qkv_bias, eps, .. } = self;
         let at = |part: &str| format!("{}.{index}.{part}", self.prefix);
         let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let attn = |part: &str| at(&format!("{}.{part}", names.attn));
@@ -160,7 +160,7 @@ impl<B: Backend> QwenVl<B> {
     /// A model whose parameters come from `source`.
     pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
-        let stack = Stack::tower(v);
+        let stack = BlockStack::tower(v);
         let visual = VisionTower {
             patch_embed: linear(source, "visual.patch_embed.proj", v.hidden_size, v.patch_dim(), v.patch_bias),
             positions: v.position_side.map(|side| source.param(POSITIONS, [side * side, v.hidden_size])),
@@ -170,7 +170,7 @@ impl<B: Backend> QwenVl<B> {
             config: v.clone(),
         };
         let t = &config.text;
-        let stack = Stack::decoder(t);
+        let stack = BlockStack::decoder(t);
         let decoder = Decoder {
             embed: source.param(EMBED, [t.vocab_size, t.hidden_size]),
             layers: (0..t.num_hidden_layers).map(|i| stack.block(i, source)).collect(),

@@ -1,9 +1,10 @@
-//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL (dense): what a `config.json` says, vision tower, decoder, M-RoPE positions, Hugging Face
-//! checkpoints in and out, and what makes of it a [`Policy`](policy::Policy). What they are computed with stands in [`kernels`].
+//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL (dense): what a `config.json` says, vision tower, decoder, M-RoPE positions,
+//! Hugging Face checkpoints in and out, and what makes of it a [`Policy`](policy::Policy). What they are computed with
+//! stands in [`kernels`].
 //!
-//! Shape legend used all over the crate:
-//! `N` packed tokens, `M` image tokens, `d` hidden size, `H` query heads, `Hkv` key/value heads, `hd` head size, `V` vocabulary,
-//! `P` prompt tokens, `R` response tokens of a part, `K` DeepStack layers.
+//! Shape legend used all over the crate: `N` packed tokens, `M` image tokens, `d` hidden size, `H` query heads, `Hkv`
+//! key/value heads, `hd` head size, `V` vocabulary, `P` prompt tokens, `R` response tokens of a part, `K` DeepStack
+//! layers.
 
 mod as_policy;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Reading a Hugging Face folder: one file or a sharded index, f32 / bf16 / f16, both key layouts.
 //!
-//! Files are mapped, and one tensor is converted at a time. Everything that does not fit the config becomes one error with a
-//! line for each tensor.
+//! Files are mapped, and one tensor is converted at a time. Everything that does not fit the config becomes one error
+//! with a line for each tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,8 @@ fn open(path: PathBuf) -> Result<Shard, ModelError> {
         }
         Err(e) => return Err(ModelError::io(path)(e)),
     };
-    // SAFETY: the map is read-only and private to this load; a file that is changed meanwhile gives wrong weights, as it would by reading.
+    // SAFETY: the map is read-only and private to this load; a file that is changed meanwhile gives wrong weights, as
+    // it would by reading.
     let map = unsafe { Mmap::map(&file) }.map_err(ModelError::io(&path))?;
     if map.starts_with(b"version https://git-lfs.github.com/spec/") {
         let what =
@@ -198,10 +199,12 @@ impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
 }
 
 impl<B: Backend> QwenVl<B> {
-    /// Loads a Hugging Face folder of any of the [families](crate::config::FAMILIES), converting the weights to `dtype` (F32, BF16 or F16).
+    /// Loads a Hugging Face folder of any of the [families](crate::config::FAMILIES), converting the weights to `dtype`
+    /// (F32, BF16 or F16).
     ///
     /// # Errors
-    /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or not finite.
+    /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or
+    /// not finite.
     pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
         let config = QwenVlConfig::from_folder(dir)?;
         config.check_dtype(dtype)?;
@@ -231,9 +234,9 @@ impl<B: Backend> QwenVl<B> {
     }
 }
 
-/// The end-of-response ids of a folder: all of `generation_config.json`'s `eos_token_id`, then those of `config.json` that are not
-/// among them. A response ends at whichever comes first: published folders name different ones in the two files. Empty where
-/// neither names any.
+/// The end-of-response ids of a folder: all of `generation_config.json`'s `eos_token_id`, then those of `config.json`
+/// that are not among them. A response ends at whichever comes first: published folders name different ones in the two
+/// files. Empty where neither names any.
 ///
 /// # Errors
 /// A `generation_config.json` that is not JSON, or an id that the model has no embedding for.

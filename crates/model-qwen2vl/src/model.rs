@@ -67,8 +67,8 @@ impl<B: Kernels> QwenVl<B> {
         self.decoder.embed.device()
     }
 
-    /// What the decoder takes of images: features `[M, (1 + K) d]`, the embeddings of their tokens and, for each of `K` DeepStack
-    /// layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for.
+    /// What the decoder takes of images: features `[M, (1 + K) d]`, the embeddings of their tokens and, for each of `K`
+    /// DeepStack layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for.
     pub fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2> {
         self.visual.forward(images.pixels.clone(), &images.plan)
     }
@@ -121,7 +121,8 @@ impl<B: Kernels> QwenVl<B> {
         self.decoded(batch, image_embeds, &mut batch.packed())
     }
 
-    /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and generated text.
+    /// As [`hidden`](Self::hidden), with the last layer's attention of every response on image, prompt text and
+    /// generated text.
     ///
     /// # Errors
     /// A device that cannot be read.

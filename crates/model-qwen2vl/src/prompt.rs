@@ -14,8 +14,9 @@ impl From<&QwenVlConfig> for Packing {
 }
 
 impl QwenVlConfig {
-    /// Checks that placeholders, grids and pixels agree and computes the positions. `pixel_values` are the normalised patches of all
-    /// images, row-major `[patches, patch_dim]`, and `image_grid_thw` has `[t, h, w]` in patches for each of them.
+    /// Checks that placeholders, grids and pixels agree and computes the positions. `pixel_values` are the normalised
+    /// patches of all images, row-major `[patches, patch_dim]`, and `image_grid_thw` has `[t, h, w]` in patches for
+    /// each of them.
     ///
     /// # Errors
     /// An empty prompt, an id outside the vocabulary, a video token, or images and placeholders that differ.

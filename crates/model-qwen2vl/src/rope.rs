@@ -8,7 +8,8 @@ use policy::ModelError;
 
 use crate::config::{QwenVlConfig, TowerAttention, VisionConfig};
 
-/// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for images.
+/// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for
+/// images.
 ///
 /// # Errors
 /// A video token, an image token without its grid or a grid without its tokens.
@@ -50,8 +51,8 @@ pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]])
                     run - used
                 )));
             }
-            // Frames of an image are one apart in time, as transformers 5.23 has them; the text goes on behind the larger side,
-            // however many frames there are.
+            // Frames of an image are one apart in time, as transformers 5.23 has them; the text goes on behind the
+            // larger side, however many frames there are.
             for frame in 0..t {
                 for y in 0..h {
                     for x in 0..w {
@@ -80,7 +81,8 @@ pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]])
 pub struct VisionLayout {
     /// Position `i` of the tower holds patch `patch_order[i]` of the input. `[N]`
     pub patch_order: Vec<usize>,
-    /// Merged token `j` of the tower's output belongs at `reverse[j]`-th place: `output[j] = merged[reverse[j]]`. `[N / 4]`
+    /// Merged token `j` of the tower's output belongs at `reverse[j]`-th place: `output[j] = merged[reverse[j]]`. `[N /
+    /// 4]`
     pub reverse: Vec<usize>,
     /// Patches of each window, in tower order.
     pub window_lens: Vec<usize>,
@@ -92,8 +94,8 @@ pub struct VisionLayout {
     pub sizes: Vec<[usize; 2]>,
 }
 
-/// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`; the processor's order where
-/// all blocks attend over the whole image.
+/// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`; the processor's
+/// order where all blocks attend over the whole image.
 pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayout {
     let merge = config.spatial_merge_size;
     let unit = config.merge_unit();

@@ -1,5 +1,5 @@
-//! Writing a folder that transformers and vLLM load as it is: the hub's tensor names, the config as it was read, and the
-//! tokenizer files of the folder the model came from.
+//! Writing a folder that transformers and vLLM load as it is: the hub's tensor names, the config as it was read, and
+//! the tokenizer files of the folder the model came from.
 
 use std::fs;
 use std::path::Path;
@@ -25,12 +25,12 @@ impl<B: Backend> ParamVisitor<B> for Collect<B> {
 }
 
 impl<B: Kernels> QwenVl<B> {
-    /// Writes `config.json`, `model.safetensors` and the tokenizer and processor files of `companions` into `dir` (created); every file
-    /// is on the disk when this returns.
+    /// Writes `config.json`, `model.safetensors` and the tokenizer and processor files of `companions` into `dir`
+    /// (created); every file is on the disk when this returns.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the file system
-    /// refuses, with the path.
+    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the
+    /// file system refuses, with the path.
     pub fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
         fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
         if let Some(companions) = companions {

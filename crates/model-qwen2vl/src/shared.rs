@@ -1,8 +1,8 @@
-//! A prompt computed once for responses that do not fit into one pass with each other: its keys and values are kept for the
-//! parts, and the gradients that the parts send back to it are summed before its own backward.
+//! A prompt computed once for responses that do not fit into one pass with each other: its keys and values are kept for
+//! the parts, and the gradients that the parts send back to it are summed before its own backward.
 //!
-//! Nothing is approximated, since a prompt attends to nothing after it: its forward does not depend on the responses, and all that they do to
-//! its gradients goes through its keys, its values and the last of its hidden states.
+//! Nothing is approximated, since a prompt attends to nothing after it: its forward does not depend on the responses,
+//! and all that they do to its gradients goes through its keys, its values and the last of its hidden states.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use kernels::Kernels;

@@ -112,8 +112,8 @@ impl<B: Kernels> PackedBatch<B> {
         }
     }
 
-    /// Responses that continue a prompt which is computed apart from them, see [`Scoring::share`](crate::Scoring::share). Rows are
-    /// numbered as if the prompt came first.
+    /// Responses that continue a prompt which is computed apart from them, see
+    /// [`Scoring::share`](crate::Scoring::share). Rows are numbered as if the prompt came first.
     pub fn part(packing: impl Into<Packing>, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
         let packing = packing.into();
         let p = prompt.len();

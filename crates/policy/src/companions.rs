@@ -22,8 +22,9 @@ const COMPANIONS: &[&str] = &[
     "generation_config.json",
 ];
 
-/// What a saved folder needs besides weights and `config.json`: tokenizer, processor, templates, generation settings. They are read
-/// once, when a run starts, and written from memory, so that a folder that is moved, edited or removed meanwhile changes nothing.
+/// What a saved folder needs besides weights and `config.json`: tokenizer, processor, templates, generation settings.
+/// They are read once, when a run starts, and written from memory, so that a folder that is moved, edited or removed
+/// meanwhile changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Companions(Vec<(&'static str, Vec<u8>)>);
 
@@ -31,7 +32,8 @@ impl Companions {
     /// Reads those that `folder` has.
     ///
     /// # Errors
-    /// A file that is there and cannot be read: no regular file, larger than its kind may be, or a link that leaves the folder.
+    /// A file that is there and cannot be read: no regular file, larger than its kind may be, or a link that leaves the
+    /// folder.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
         let mut files = Vec::new();
         for name in COMPANIONS {

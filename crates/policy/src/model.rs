@@ -24,8 +24,8 @@ pub trait Scoring<B: Kernels>: Clone + Send {
 
     /// Where the weights are.
     fn device(&self) -> B::Device;
-    /// Checks and positions a prompt for this model. `pixel_values` are the normalised patches of all images, row-major, and
-    /// `image_grid_thw` has `[t, h, w]` in patches for each of them.
+    /// Checks and positions a prompt for this model. `pixel_values` are the normalised patches of all images,
+    /// row-major, and `image_grid_thw` has `[t, h, w]` in patches for each of them.
     ///
     /// # Errors
     /// [`ModelError::Input`] where ids, grids and pixels do not fit each other or the model.
@@ -41,8 +41,8 @@ pub trait Scoring<B: Kernels>: Clone + Send {
     fn vision_token_ids(&self) -> Vec<u32>;
     /// Packs groups without padding.
     fn pack(&self, groups: &[PackGroup]) -> PackedBatch<B>;
-    /// Image features `[M, (1 + K) d]` of these prompts in order, none without any pictures: the embeddings of their `M` image tokens,
-    /// and what the `K` DeepStack layers add. Wherever `image_embeds` are asked for, it is these.
+    /// Image features `[M, (1 + K) d]` of these prompts in order, none without any pictures: the embeddings of their
+    /// `M` image tokens, and what the `K` DeepStack layers add. Wherever `image_embeds` are asked for, it is these.
     fn encode_images(&self, prompts: &[&Prompt]) -> Option<Tensor<B, 2>>;
     /// Final-normed hidden states `[N, d]`.
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2>;
@@ -76,8 +76,8 @@ pub trait Decoding<B: Kernels>: Scoring<B> {
     fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut Self::Cache) -> Tensor<B, 2>;
 }
 
-/// A model whose parameters learn, by a backward pass of its own. It computes all gradients but the head's, which come with those of
-/// the hidden states out of [`kernels::head`].
+/// A model whose parameters learn, by a backward pass of its own. It computes all gradients but the head's, which come
+/// with those of the hidden states out of [`kernels::head`].
 pub trait Learning<B: Kernels>: Scoring<B> {
     /// What a training forward keeps for its backward.
     type Tape;
@@ -86,8 +86,8 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// What the training forward of a part keeps for its backward.
     type PartTape;
 
-    /// The training forward: hidden states `[N, d]` and what the backward needs. With `recompute` it keeps the layers' inputs only,
-    /// and the backward computes the rest again.
+    /// The training forward: hidden states `[N, d]` and what the backward needs. With `recompute` it keeps the layers'
+    /// inputs only, and the backward computes the rest again.
     fn forward_saving(
         &self,
         batch: &PackedBatch<B>,
@@ -106,7 +106,8 @@ pub trait Learning<B: Kernels>: Scoring<B> {
         part: &PackedBatch<B>,
         recompute: bool,
     ) -> (Tensor<B, 2>, Self::PartTape);
-    /// Adds the gradients of a part's own tokens but the head's for `d_hidden [P + R, d]`; the prompt's share waits in `prompt`.
+    /// Adds the gradients of a part's own tokens but the head's for `d_hidden [P + R, d]`; the prompt's share waits in
+    /// `prompt`.
     fn backward_part(
         &self,
         tape: Self::PartTape,
@@ -123,8 +124,8 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that cannot be read,
-    /// [`ModelError::Io`] for anything the file system refuses.
+    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that
+    /// cannot be read, [`ModelError::Io`] for anything the file system refuses.
     fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError>;
     /// Bytes that one packed token's activations take if no layer is computed again.
     fn activation_bytes(&self) -> usize;

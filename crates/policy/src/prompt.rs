@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-/// One prompt, ready for the model: ids with expanded image placeholders, positions, pixels. A [model](crate::Scoring::prompt) makes and
-/// checks it.
+/// One prompt, ready for the model: ids with expanded image placeholders, positions, pixels. A
+/// [model](crate::Scoring::prompt) makes and checks it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// Token ids `[P]`.

@@ -13,7 +13,8 @@ use safetensors::tensor::{Dtype, View};
 
 use crate::ModelError;
 
-/// The first thing that went wrong while a file was written: safetensors' writer takes bytes from a tensor and no errors.
+/// The first thing that went wrong while a file was written: safetensors' writer takes bytes from a tensor and no
+/// errors.
 type Refusal = Rc<RefCell<Option<ModelError>>>;
 
 /// A tensor that is read from the device when it is written, so that one at a time is in memory.
@@ -67,8 +68,8 @@ pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
 /// Writes named flat tensors to one safetensors file and syncs it.
 ///
 /// # Errors
-/// [`ModelError::NotFinite`] for a tensor that the reader would refuse, [`ModelError::Device`], and anything the file system refuses (a
-/// full disk above all), with the path. No file is left then.
+/// [`ModelError::NotFinite`] for a tensor that the reader would refuse, [`ModelError::Device`], and anything the file
+/// system refuses (a full disk above all), with the path. No file is left then.
 pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<(), ModelError> {
     let refusal = Refusal::default();
     let lazy: Vec<(String, Lazy<B>)> = tensors

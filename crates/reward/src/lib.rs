@@ -1,42 +1,114 @@
-//! Verifiable rewards: take a response, find its answer, decide whether it is right.
-//!
-//! | question | file |
-//! |---|---|
-//! | what can be configured | [`config`] |
-//! | how a response becomes a [`Score`] | [`score`] |
-//! | where in a response the answer is | [`extract`] |
-//! | are two answers the same, exactly as mathruler says | [`mathruler`] |
-//! | are two answers the same, mathematically | [`math`] |
-//! | the exact algebra below both | `expr` |
-//! | multiple choice, exact strings, numbers | [`simple`] |
-//! | where the graders disagree, and about what | [`audit`] |
-//! | a reward program of the user's own | `command` |
-//!
-//! Nothing here knows a tensor. Every grade ends within a bound of time and memory, whatever the strings are.
+//! What a response earns in training: a rule of [`answer`], a reward command, or a function of yours.
 //!
 //! ```
-//! use reward::{Request, Reward, RewardConfig};
+//! use reward::{Request, Reward, RewardConfig, Score};
 //!
 //! let mut reward = Reward::new(&RewardConfig::default())?;
 //! let response = r"<think>half of 3</think> \boxed{\frac{3}{2}}";
 //! let scores = reward.score(&[Request { response, ground_truth: "3/2", response_length: 12, id: "a" }])?;
 //! assert_eq!((scores[0].accuracy, scores[0].format, scores[0].overall), (1.0, 1.0, 1.0));
+//!
+//! // A function: the shorter the better.
+//! let mut brief = Reward::from_fn(|requests| {
+//!     let score = |r: &Request| Score { overall: 1.0 / (1.0 + r.response.len() as f64), ..Score::default() };
+//!     Ok(requests.iter().map(score).collect())
+//! });
+//! assert!(brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b" }])?[0].overall == 0.5);
 //! # Ok::<(), reward::RewardError>(())
 //! ```
 
-pub mod audit;
-mod command;
-pub mod config;
-mod error;
-mod expr;
-pub mod extract;
-mod letters;
-pub mod math;
-pub mod mathruler;
-pub mod score;
-pub mod simple;
+use std::fmt;
 
-pub use config::{Grader, OverlongConfig, RewardConfig, RewardType};
-pub use error::RewardError;
-pub use extract::extract_boxed;
-pub use score::{Request, Reward, Score};
+use answer::Scorer;
+pub use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score};
+
+/// A function that scores a batch: one score per request, in their order, or why it cannot.
+pub type RewardFn = dyn FnMut(&[Request]) -> Result<Vec<Score>, String> + Send;
+
+/// A reward, ready to score responses.
+pub struct Reward(Source);
+
+enum Source {
+    /// A built-in rule, or a reward command.
+    Configured(Box<Scorer>),
+    Function(Box<RewardFn>),
+}
+
+impl fmt::Debug for Reward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Configured(scorer) => f.debug_tuple("Reward").field(scorer).finish(),
+            Source::Function(_) => f.write_str("Reward(function)"),
+        }
+    }
+}
+
+impl Reward {
+    /// The reward that a configuration names. A reward command is started by the first [`Self::score`], not here.
+    ///
+    /// # Errors
+    /// [`RewardError::Config`] when a value of `config` is out of range.
+    pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
+        Ok(Self(Source::Configured(Box::new(Scorer::new(config)?))))
+    }
+
+    /// A function as a reward.
+    pub fn from_fn(score: impl FnMut(&[Request]) -> Result<Vec<Score>, String> + Send + 'static) -> Self {
+        Self(Source::Function(Box::new(score)))
+    }
+
+    /// Scores a batch; the scores come in the order of `requests`.
+    ///
+    /// # Errors
+    /// Those of the reward command: it cannot be started, ends, hangs or writes what is no reply; those of a function:
+    /// it fails, or gives another number of scores. The built-in rules always answer.
+    pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
+        match &mut self.0 {
+            Source::Configured(scorer) => scorer.score(requests),
+            Source::Function(function) => {
+                let scores = function(requests).map_err(RewardError::Function)?;
+                match scores.len() == requests.len() {
+                    true => Ok(scores),
+                    false => Err(RewardError::Function(format!(
+                        "it gave {} scores for {} responses; give one per response, in their order",
+                        scores.len(),
+                        requests.len()
+                    ))),
+                }
+            }
+        }
+    }
+
+    /// Ends a reward command. Whoever has scored everything calls it; a trainer that is stopped need not.
+    ///
+    /// # Errors
+    /// Lines of the command that nobody asked for: its replies were off.
+    pub fn finish(&mut self) -> Result<(), RewardError> {
+        match &mut self.0 {
+            Source::Configured(scorer) => scorer.finish(),
+            Source::Function(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_gives_one_score_per_response() {
+        let request = Request { response: "3", ground_truth: "3", response_length: 1, id: "" };
+        let mut calls = 0;
+        let mut reward = Reward::from_fn(move |requests| {
+            calls += 1;
+            match calls {
+                1 => Ok(requests.iter().map(|_| Score { overall: 0.5, ..Score::default() }).collect()),
+                2 => Ok(vec![]),
+                _ => Err("no network".into()),
+            }
+        });
+        assert_eq!(reward.score(&[request; 2]).unwrap().iter().map(|s| s.overall).sum::<f64>(), 1.0);
+        assert!(reward.score(&[request; 2]).unwrap_err().to_string().contains("0 scores for 2 responses"));
+        assert!(reward.score(&[request]).unwrap_err().to_string().contains("no network"));
+    }
+}

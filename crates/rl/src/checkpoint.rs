@@ -15,7 +15,7 @@ use reward::Score;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
-use crate::optimizer::AdamW;
+use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::prompts::{DataFile, SetAside};
 use crate::rollout::Response;

@@ -1,26 +1,27 @@
 //! Reinforcement learning from verifiable rewards: policy, rollout, advantage, loss, engine, optimizer, trainer.
 
 pub mod advantage;
-pub(crate) mod blind;
 pub mod checkpoint;
 pub mod config;
-pub mod engine;
 pub mod error;
 pub mod experience;
 pub mod focus;
 pub mod image_cache;
+pub mod learn;
 pub mod loss;
-pub mod optimizer;
 pub mod perturb;
 pub mod policy;
 pub mod progress;
 pub mod prompts;
+pub mod recipe;
 pub mod rollout;
 pub mod run_folder;
 pub mod sampler;
 pub mod shaping;
-pub mod spans;
+pub mod streams;
 pub mod trainer;
-pub mod update;
+pub mod trajectory;
 
 pub use error::TrainError;
+pub use learn as engine;
+pub use learn::{optimizer, update};

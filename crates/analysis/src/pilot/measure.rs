@@ -7,12 +7,13 @@ use model_qwen2vl::model::{Images, PackedBatch, Prompt};
 use model_qwen2vl::{Kernels, QwenVl, host};
 use reward::Reward;
 use rl::TrainError;
-use rl::experience::{Group, grade};
+use rl::experience::grade;
 use rl::focus;
 use rl::image_cache::ImageCache;
 use rl::prompts::SetAside;
 use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
 use rl::sampler::Sampling;
+use rl::trajectory::ScoredGroup;
 use serde::{Deserialize, Serialize};
 use vgpo::PrototypeMode;
 
@@ -132,10 +133,10 @@ impl Pilot {
 }
 
 /// One forward over a group.
-fn measure<B: Kernels>(model: &QwenVl<B>, group: &Group, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
+fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
     let device = model.device();
     let prompt = &group.item.prompt;
-    let ids: Vec<&[u32]> = group.responses.iter().map(|r| &r.ids[..]).collect();
+    let ids: Vec<&[u32]> = group.trajectories.iter().map(|t| &t.ids[..]).collect();
     let batch = PackedBatch::new(&model.config, &[(prompt, ids)], &device);
     let images = Images::new(&model.config, [prompt], &device);
     let embeds = images.map(|i| model.encode_images(&i));
@@ -143,7 +144,7 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &Group, maps: &mut usize) -> Re
     let prototype =
         focus::prototype(&hidden, &batch.image_rows, &batch.prompts[0], PrototypeMode::Mean, &prompt.image_grid_thw);
     let mut measured = Vec::with_capacity(masses.len());
-    for (k, (mass, response)) in masses.into_iter().zip(&group.responses).enumerate() {
+    for (k, (mass, trajectory)) in masses.into_iter().zip(&group.trajectories).enumerate() {
         let rows = batch.responses[k].rows.clone();
         let of_tokens = match &prototype {
             Some(p) => host::floats(focus::of_range(&hidden, rows.clone(), p))?,
@@ -161,15 +162,15 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &Group, maps: &mut usize) -> Re
                 sample: k,
                 problem: group.item.problem.clone(),
                 answer: group.item.answer.clone(),
-                response: group.texts[k].clone(),
-                accuracy: group.scores[k].accuracy,
+                response: trajectory.text.clone(),
+                accuracy: trajectory.score.accuracy,
                 image_tokens: batch.image_rows.len(),
                 image: mass.image,
                 prompt: mass.prompt,
                 generated: mass.generated,
                 focus: of_tokens,
             },
-            ids: response.ids.clone(),
+            ids: trajectory.ids.clone(),
             source: prompt.clone(),
             panels,
         });

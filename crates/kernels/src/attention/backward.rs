@@ -1,7 +1,8 @@
 //! The backward pass of block attention, written by hand: `p` is recomputed from the log-sum-exp, so nothing of size
 //! queries x keys outlives its chunk.
 //!
-//! With `p = exp(s - lse)`, `o = p v`, `D = rowsum(do o)`: `dv = p^T do`, `ds = p (do v^T - D) scale`, `dq = ds k`, `dk = ds^T q`.
+//! With `p = exp(s - lse)`, `o = p v`, `D = rowsum(do o)`: `dv = p^T do`, `ds = p (do v^T - D) scale`, `dq = ds k`, `dk
+//! = ds^T q`.
 
 use burn::tensor::{IndexingUpdateOp, Tensor, backend::Backend};
 

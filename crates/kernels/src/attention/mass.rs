@@ -1,4 +1,5 @@
-//! How much of the last layer's attention falls on image, prompt text and generated text: what the figures of visual forgetting show.
+//! How much of the last layer's attention falls on image, prompt text and generated text: what the figures of visual
+//! forgetting show.
 //!
 //! Only rows of responses are looked at, a few queries at a time: nothing of the size of tokens squared is kept.
 
@@ -15,7 +16,8 @@ use crate::layers::Attend;
 use crate::ops::Kernels;
 use crate::params::to_f32;
 
-/// Attention of each token of a response, from its own position, mean over the heads of the last layer. The three sum to 1.
+/// Attention of each token of a response, from its own position, mean over the heads of the last layer. The three sum
+/// to 1.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AttentionMass {
     /// On image tokens `[T]`; zero without images.

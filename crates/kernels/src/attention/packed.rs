@@ -1,5 +1,5 @@
-//! Packed tokens in a layer: attention among themselves and, if they continue a prompt that was computed before, to its keys
-//! and values; and the gradients that cross this border.
+//! Packed tokens in a layer: attention among themselves and, if they continue a prompt that was computed before, to its
+//! keys and values; and the gradients that cross this border.
 
 use std::collections::HashMap;
 
@@ -46,8 +46,8 @@ impl<'a, B: Backend> Packed<'a, B> {
     }
 }
 
-/// Gradients of a prompt's rotated keys and of its values in each layer, in f32: parts of its group add to them in their
-/// backward pass, the prompt's own takes them.
+/// Gradients of a prompt's rotated keys and of its values in each layer, in f32: parts of its group add to them in
+/// their backward pass, the prompt's own takes them.
 #[derive(Debug, Clone)]
 pub struct KvGradients<B: Backend>(HashMap<usize, [Tensor<B, 3>; 2]>);
 
@@ -80,7 +80,8 @@ impl<B: Kernels> Packed<'_, B> {
         (o.narrow(0, p, n), saved)
     }
 
-    /// Gradients of `q`, `k` and `v`. Tokens that continue a prompt add its share to `d_kv`; a prompt takes what was added.
+    /// Gradients of `q`, `k` and `v`. Tokens that continue a prompt add its share to `d_kv`; a prompt takes what was
+    /// added.
     pub(crate) fn backward(
         &self,
         index: usize,

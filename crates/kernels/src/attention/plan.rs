@@ -1,8 +1,8 @@
 //! Which tokens attend to which, and how they are batched.
 //!
-//! Packed rows form *segments*: a prompt, a response, an image window. A segment attends to itself (causally or not) and,
-//! if it has one, to all of its prefix segment. Segments of similar size are padded together into *blocks*
-//! `[b groups, n responses, t tokens]` whose responses share one prefix of `p` rows; the linear layers never see padding.
+//! Packed rows form *segments*: a prompt, a response, an image window. A segment attends to itself (causally or not)
+//! and, if it has one, to all of its prefix segment. Segments of similar size are padded together into *blocks* `[b
+//! groups, n responses, t tokens]` whose responses share one prefix of `p` rows; the linear layers never see padding.
 
 use std::ops::Range;
 
@@ -89,12 +89,12 @@ const SMALL: f64 = 16384.0;
 
 /// One prefix (or none) with the segments that share it.
 #[derive(Clone)]
-struct Unit {
+struct SharingUnit {
     prefix: Option<Range<usize>>,
     members: Vec<(usize, Range<usize>)>,
 }
 
-impl Unit {
+impl SharingUnit {
     fn t(&self) -> usize {
         self.members.iter().map(|(_, r)| r.len()).max().unwrap_or(0)
     }
@@ -108,15 +108,16 @@ impl Unit {
 }
 
 impl<B: Backend> AttentionPlan<B> {
-    /// Causal attention over prompts and their responses: each prompt to itself, each response to its whole prompt and itself.
+    /// Causal attention over prompts and their responses: each prompt to itself, each response to its whole prompt and
+    /// itself.
     pub fn causal(prompts: &[Range<usize>], responses: &[ResponseRows], device: &B::Device) -> Self {
         let mut segments: Vec<_> = prompts.iter().map(|r| (r.clone(), None)).collect();
         segments.extend(responses.iter().map(|r| (r.rows.clone(), Some(prompts[r.prompt].clone()))));
         Self::new(segments, 0, true, device)
     }
 
-    /// Causal attention of responses to themselves and to a prompt of which only keys and values are there: its `prompt` rows
-    /// come first and ask nothing.
+    /// Causal attention of responses to themselves and to a prompt of which only keys and values are there: its
+    /// `prompt` rows come first and ask nothing.
     pub fn continuing(prompt: usize, responses: &[ResponseRows], device: &B::Device) -> Self {
         let segments = responses.iter().map(|r| (r.rows.clone(), Some(0..prompt))).collect();
         Self::new(segments, prompt, true, device)
@@ -148,8 +149,8 @@ impl<B: Backend> AttentionPlan<B> {
         for units in bucket(units(&segments)) {
             let b = units.len();
             let n = units.iter().map(|u| u.members.len()).max().unwrap_or(0);
-            let t = units.iter().map(Unit::t).max().unwrap_or(0);
-            let p = units.iter().map(Unit::p).max().unwrap_or(0);
+            let t = units.iter().map(SharingUnit::t).max().unwrap_or(0);
+            let p = units.iter().map(SharingUnit::p).max().unwrap_or(0);
             let mut rows = Vec::with_capacity(b * n * t);
             for unit in &units {
                 for slot in 0..n {
@@ -209,15 +210,15 @@ impl<B: Backend> AttentionPlan<B> {
 }
 
 /// Segments with the same prefix become one unit, longest first; a unit whose lengths differ much is split.
-fn units(segments: &[(Range<usize>, Option<Range<usize>>)]) -> Vec<Unit> {
-    let mut whole: Vec<Unit> = Vec::new();
+fn units(segments: &[(Range<usize>, Option<Range<usize>>)]) -> Vec<SharingUnit> {
+    let mut whole: Vec<SharingUnit> = Vec::new();
     for (i, (rows, prefix)) in segments.iter().enumerate() {
         if rows.is_empty() {
             continue;
         }
         match (prefix, whole.last_mut()) {
             (Some(_), Some(unit)) if unit.prefix == *prefix => unit.members.push((i, rows.clone())),
-            _ => whole.push(Unit { prefix: prefix.clone(), members: vec![(i, rows.clone())] }),
+            _ => whole.push(SharingUnit { prefix: prefix.clone(), members: vec![(i, rows.clone())] }),
         }
     }
     let mut out = Vec::new();
@@ -227,13 +228,13 @@ fn units(segments: &[(Range<usize>, Option<Range<usize>>)]) -> Vec<Unit> {
             let padded = (unit.members.len() * unit.t() * (unit.t() + unit.p())) as f64;
             if padded > unit.area() * WASTE + SMALL {
                 unit.members.sort_by_key(|(i, r)| (std::cmp::Reverse(r.len()), *i));
-                let mut part = Unit { prefix: unit.prefix.clone(), members: vec![] };
+                let mut part = SharingUnit { prefix: unit.prefix.clone(), members: vec![] };
                 for member in unit.members {
                     part.members.push(member.clone());
                     let padded = (part.members.len() * part.t() * (part.t() + part.p())) as f64;
                     if padded > part.area() * WASTE + SMALL && part.members.len() > 1 {
                         part.members.pop();
-                        let next = Unit { prefix: part.prefix.clone(), members: vec![member] };
+                        let next = SharingUnit { prefix: part.prefix.clone(), members: vec![member] };
                         out.push(std::mem::replace(&mut part, next));
                     }
                 }
@@ -247,24 +248,24 @@ fn units(segments: &[(Range<usize>, Option<Range<usize>>)]) -> Vec<Unit> {
 }
 
 /// Units of similar size share a block. A unit with and one without a prefix never do.
-fn bucket(mut units: Vec<Unit>) -> Vec<Vec<Unit>> {
+fn bucket(mut units: Vec<SharingUnit>) -> Vec<Vec<SharingUnit>> {
     let uniform =
         units.windows(2).all(|w| (w[0].t(), w[0].p(), w[0].members.len()) == (w[1].t(), w[1].p(), w[1].members.len()));
     if !uniform {
         // A stable sort keeps equal units in packed order, which keeps their rows contiguous.
         units.sort_by_key(|u| (u.p() > 0, u.members.len(), u.t(), u.p()));
     }
-    let mut blocks: Vec<Vec<Unit>> = Vec::new();
+    let mut blocks: Vec<Vec<SharingUnit>> = Vec::new();
     for unit in units {
         if let Some(block) = blocks.last_mut()
             && (block[0].p() > 0) == (unit.p() > 0)
         {
             let all = || block.iter().chain(std::iter::once(&unit));
             let n = all().map(|u| u.members.len()).max().unwrap_or(0);
-            let t = all().map(Unit::t).max().unwrap_or(0);
-            let p = all().map(Unit::p).max().unwrap_or(0);
+            let t = all().map(SharingUnit::t).max().unwrap_or(0);
+            let p = all().map(SharingUnit::p).max().unwrap_or(0);
             let padded = ((block.len() + 1) * n * t * (t + p)) as f64;
-            let real: f64 = all().map(Unit::area).sum();
+            let real: f64 = all().map(SharingUnit::area).sum();
             if padded <= real * WASTE + SMALL {
                 block.push(unit);
                 continue;

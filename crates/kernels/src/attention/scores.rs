@@ -44,8 +44,8 @@ pub(crate) trait Between<B: Backend> {
     /// One softmax over own keys `[a, rows, keys]` and those of the prefix `[a / n, n rows, keys]`.
     fn softmax(own: Products<B>, prefix: Option<Products<B>>, scale: f64) -> Weights<B>;
 
-    /// The weights `p = exp(s - lse)` and the gradients of the products `p (dp - dot) scale`, both in the products' type, from
-    /// those of the weights `dp [a, rows, keys]`; `lse` and `dot` are `[a, rows, 1]` in f32.
+    /// The weights `p = exp(s - lse)` and the gradients of the products `p (dp - dot) scale`, both in the products'
+    /// type, from those of the weights `dp [a, rows, keys]`; `lse` and `dot` are `[a, rows, 1]` in f32.
     fn gradient(
         products: Products<B>,
         dp: Tensor<B, 3>,
@@ -114,7 +114,8 @@ fn scores<B: Backend>(Products { scores, mask }: Products<B>, scale: f64) -> Ten
     }
 }
 
-/// -1e30 above the diagonal, for query positions `t0..t1` (each `g` rows) against keys `0..keys`. `[1, (t1 - t0) g, keys]`
+/// -1e30 above the diagonal, for query positions `t0..t1` (each `g` rows) against keys `0..keys`. `[1, (t1 - t0) g,
+/// keys]`
 pub(crate) fn causal_mask<B: Backend>(t0: usize, t1: usize, g: usize, keys: usize, device: &B::Device) -> Tensor<B, 3> {
     let rows =
         Tensor::<B, 1, Int>::arange(t0 as i64..t1 as i64, device).reshape([t1 - t0, 1, 1]).expand([t1 - t0, g, 1]);

@@ -2,10 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::{Kernels, head};
-
-#[path = "../../tests/common/random.rs"]
-mod source;
+use crate::{Kernels, head, source};
 
 /// The tests of one backend.
 macro_rules! on {

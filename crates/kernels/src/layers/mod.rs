@@ -1,5 +1,6 @@
-//! Layers, and the block that vision towers and decoders share: norm, attention, norm, MLP, with its hand-written backward. Which norm,
-//! which MLP and whether queries and keys are normed is a matter of its parts; no family is known here.
+//! Layers, and the block that vision towers and decoders share: norm, attention, norm, MLP, with its hand-written
+//! backward. Which norm, which MLP and whether queries and keys are normed is a matter of its parts; no family is known
+//! here.
 //!
 //! Weights stay in Hugging Face's layout `[out, in]`, so loading and saving never transpose. Gradients are those of the
 //! same expression under autodiff (tested), computed without a graph: `dx = dy W`, `dW = dy^T x`.
@@ -146,8 +147,8 @@ impl<B: Kernels> TransformerBlock<B> {
         x.add(self.mlp.forward(h))
     }
 
-    /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if `recompute`. Keys and
-    /// values go to `kv` too, if it is there.
+    /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if
+    /// `recompute`. Keys and values go to `kv` too, if it is there.
     pub fn forward_saving(
         &self,
         x: Tensor<B, 2>,
@@ -188,8 +189,8 @@ impl<B: Kernels> TransformerBlock<B> {
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
 
-    /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input. What crosses between a prompt
-    /// and responses that were computed apart from it goes through `kv`.
+    /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input. What crosses between
+    /// a prompt and responses that were computed apart from it goes through `kv`.
     pub fn backward(
         &self,
         saved: BlockSaved<B>,

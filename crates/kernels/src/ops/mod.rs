@@ -98,9 +98,9 @@ pub trait Kernels: Backend {
         plain::swiglu_backward(gate, up, dy)
     }
 
-    /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`, with
-    /// what the backward pass needs. Memory is linear in `N`: scores exist one block at a time. Rows that no segment of the plan holds
-    /// ask nothing: zeros in `o`.
+    /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`,
+    /// with what the backward pass needs. Memory is linear in `N`: scores exist one block at a time. Rows that no
+    /// segment of the plan holds ask nothing: zeros in `o`.
     fn packed_attention(
         q: Tensor<Self, 3>,
         k: Tensor<Self, 3>,
@@ -110,8 +110,8 @@ pub trait Kernels: Backend {
         attention::forward(q, k, v, plan)
     }
 
-    /// Gradients of [`packed_attention`](Self::packed_attention): `(dq, dk, dv)`. The scores are computed again block by block. Rows that ask
-    /// nothing have zeros in `dq`; as the prefix of a segment they get their `dk` and `dv`.
+    /// Gradients of [`packed_attention`](Self::packed_attention): `(dq, dk, dv)`. The scores are computed again block
+    /// by block. Rows that ask nothing have zeros in `dq`; as the prefix of a segment they get their `dk` and `dv`.
     fn packed_attention_backward(
         qkv: [Tensor<Self, 3>; 3],
         o: Tensor<Self, 3>,
@@ -122,7 +122,8 @@ pub trait Kernels: Backend {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b Hkv n, G, hd]`.
+    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b
+    /// Hkv n, G, hd]`.
     fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
         decode_attention(q, kv)
     }
@@ -165,8 +166,8 @@ pub trait Kernels: Backend {
         head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
     }
 
-    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight decay; `step` counts from 1.
-    /// Returns `(parameter, m, v)`.
+    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight
+    /// decay; `step` counts from 1. Returns `(parameter, m, v)`.
     fn adamw(
         param: Tensor<Self, 1>,
         grad: Tensor<Self, 1>,

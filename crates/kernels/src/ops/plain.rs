@@ -56,8 +56,8 @@ pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tenso
     cast_to(normed.mul(to_f32(weight).unsqueeze()).add(to_f32(bias).unsqueeze()), dtype)
 }
 
-/// `(x - mean) / sigma` and `sigma [N, 1]`. The mean is taken off before squares are summed: the difference of two sums would lose
-/// what a large mean leaves.
+/// `(x - mean) / sigma` and `sigma [N, 1]`. The mean is taken off before squares are summed: the difference of two sums
+/// would lose what a large mean leaves.
 fn standardised<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let centred = x.clone().sub(x.mean_dim(1));
     let sigma = centred.clone().powi_scalar(2).mean_dim(1).add_scalar(eps).sqrt();

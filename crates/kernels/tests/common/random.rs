@@ -1,5 +1,5 @@
-//! Random inputs that are the same in every run: Burn's own generator belongs to the process, so that tests beside each other
-//! would change each other's numbers. `TEST_SEED` tries others.
+//! Random inputs that are the same in every run: Burn's own generator belongs to the process, so that tests beside each
+//! other would change each other's numbers. `TEST_SEED` tries others.
 
 use std::cell::Cell;
 

@@ -1,5 +1,5 @@
-//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without. Where the default
-//! multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
+//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without.
+//! Where the default multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::Kernels;
@@ -240,8 +240,8 @@ fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -
 }
 
 fn attention<B: Kernels>() {
-    // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a segment
-    // so long that its queries are taken in chunks.
+    // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a
+    // segment so long that its queries are taken in chunks.
     type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
     let cases: [Case; 6] = [
         (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),

@@ -43,7 +43,8 @@ fn attention_matches_on_wgpu() {
     }
 }
 
-/// Sums of an odd and an even number of tiles, which Burn's matmul gets wrong if autotune may choose (docs/architecture.md).
+/// Sums of an odd and an even number of tiles, which Burn's matmul gets wrong if autotune may choose
+/// (docs/architecture.md).
 #[test]
 fn products_match_on_wgpu() {
     fn run<B: Backend>(k: usize) -> Vec<f32> {

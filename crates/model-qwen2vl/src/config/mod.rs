@@ -1,4 +1,5 @@
-//! `config.json` of all [families](family), in both of its forms: flat (the hub's older files) and nested under `text_config`.
+//! `config.json` of all [families](family), in both of its forms: flat (the hub's older files) and nested under
+//! `text_config`.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ mod vision;
 
 pub use family::{FAMILIES, Family};
 pub use kernels::rope::MRope;
-use reader::Reader;
+use reader::ConfigReader;
 pub use text::TextConfig;
 pub use vision::{MlpKind, NormKind, TowerAttention, TowerNames, VisionConfig};
 
@@ -34,7 +35,8 @@ pub struct QwenVlConfig {
     pub image_token_id: u32,
     /// Placeholder of one merged video token (refused).
     pub video_token_id: u32,
-    /// Tokens that end a response, from `eos_token_id` at the top and in `text_config` (generation_config.json may widen it).
+    /// Tokens that end a response, from `eos_token_id` at the top and in `text_config` (generation_config.json may
+    /// widen it).
     pub eos_token_ids: Vec<u32>,
     /// The file as it was read: written back unchanged, so that nothing a newer transformers added is lost.
     pub raw: Value,
@@ -76,20 +78,21 @@ impl QwenVlConfig {
         };
         let model_type = map.get("model_type").and_then(Value::as_str);
         let family = model_type.and_then(Family::of).ok_or_else(|| config_error(unknown_family(model_type)))?;
-        let top = Reader { path, map, prefix: "", family: family.name };
+        let top = ConfigReader { path, map, prefix: "", family: family.name };
         if top.map.get("quantization_config").is_some_and(|v| !v.is_null()) {
             return Err(top.fail("quantization_config", "quantised checkpoints cannot be trained"));
         }
         let text = match top.object("text_config")? {
-            Some(map) => Reader { map, prefix: "text_config.", ..top },
+            Some(map) => ConfigReader { map, prefix: "text_config.", ..top },
             None => top,
         };
         let vision = top
             .object("vision_config")?
             .ok_or_else(|| config_error(format!("vision_config: missing; a {} config needs it", family.name)))?;
-        let vision = Reader { map: vision, prefix: "vision_config.", ..top };
+        let vision = ConfigReader { map: vision, prefix: "vision_config.", ..top };
 
-        // Where the id keys live differs between versions: look at the top first, then in text_config; else as transformers.
+        // Where the id keys live differs between versions: look at the top first, then in text_config; else as
+        // transformers.
         let id = |key: &str, default: usize| -> Result<u32, ModelError> {
             match map.get(key) {
                 Some(v) if !v.is_null() => top.id(key, None),
@@ -140,8 +143,8 @@ impl QwenVlConfig {
         Ok(config)
     }
 
-    /// The built-in sizes of all families, see [`Family::presets`]: the published ones, and small ones for tests, measurements
-    /// and the toy world.
+    /// The built-in sizes of all families, see [`Family::presets`]: the published ones, and small ones for tests,
+    /// measurements and the toy world.
     pub fn preset(name: &str) -> Option<Self> {
         let raw = FAMILIES.into_iter().find_map(|family| (family.preset)(name))?;
         Self::from_json(raw, Path::new(name)).ok()

@@ -12,7 +12,7 @@ const LARGEST: usize = 1 << 24;
 
 /// Reads keys of one JSON object and keeps what is wrong in words.
 #[derive(Clone, Copy)]
-pub(super) struct Reader<'a> {
+pub(super) struct ConfigReader<'a> {
     pub(super) path: &'a Path,
     pub(super) map: &'a Map<String, Value>,
     pub(super) prefix: &'static str,
@@ -20,7 +20,7 @@ pub(super) struct Reader<'a> {
     pub(super) family: &'static str,
 }
 
-impl Reader<'_> {
+impl ConfigReader<'_> {
     pub(super) fn fail(&self, key: &str, why: impl std::fmt::Display) -> ModelError {
         ModelError::Config { path: self.path.into(), reason: format!("{}{key}: {why}", self.prefix) }
     }

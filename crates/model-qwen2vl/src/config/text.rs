@@ -5,7 +5,7 @@ use policy::ModelError;
 use serde_json::{Map, Value};
 
 use super::family::Family;
-use super::reader::{Reader, shown};
+use super::reader::{ConfigReader, shown};
 
 /// The decoder. Names as in Hugging Face's `text_config`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +56,7 @@ impl TextConfig {
         self.num_key_value_heads * self.head_dim
     }
 
-    pub(super) fn read(top: &Reader, text: &Reader, family: &Family) -> Result<Self, ModelError> {
+    pub(super) fn read(top: &ConfigReader, text: &ConfigReader, family: &Family) -> Result<Self, ModelError> {
         refuse(text, family)?;
         text.silu()?;
         let hidden_size = text.positive(&["hidden_size"], None)?;
@@ -95,7 +95,7 @@ impl TextConfig {
 const MOST_WIDTH: usize = 1 << 24;
 
 /// What no family here has: a model that has it would compute something else.
-fn refuse(text: &Reader, family: &Family) -> Result<(), ModelError> {
+fn refuse(text: &ConfigReader, family: &Family) -> Result<(), ModelError> {
     if text.bool_of("use_sliding_window")? == Some(true) {
         return Err(text.fail("use_sliding_window", "sliding-window attention is not supported; set it to false"));
     }
@@ -113,7 +113,7 @@ fn refuse(text: &Reader, family: &Family) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn head_dim(text: &Reader, family: &Family, hidden_size: usize, heads: usize) -> Result<usize, ModelError> {
+fn head_dim(text: &ConfigReader, family: &Family, hidden_size: usize, heads: usize) -> Result<usize, ModelError> {
     let Some(default) = family.text.head_dim else {
         if !hidden_size.is_multiple_of(heads.saturating_mul(2)) {
             return Err(text.fail(
@@ -136,16 +136,16 @@ fn head_dim(text: &Reader, family: &Family, hidden_size: usize, heads: usize) ->
     }
 }
 
-/// Base and sections of the rotary positions. The hub's files have `rope_theta` and `rope_scaling`, transformers 5 writes
-/// `rope_parameters`; of both it takes the former.
-fn rope(text: &Reader, family: &Family, half: usize) -> Result<(f64, [usize; 3]), ModelError> {
+/// Base and sections of the rotary positions. The hub's files have `rope_theta` and `rope_scaling`, transformers 5
+/// writes `rope_parameters`; of both it takes the former.
+fn rope(text: &ConfigReader, family: &Family, half: usize) -> Result<(f64, [usize; 3]), ModelError> {
     let own = match text.object("rope_scaling")?.filter(|m| !m.is_empty()) {
         Some(m) => Some((m, "rope_scaling.")),
         None => text.object("rope_parameters")?.map(|m| (m, "rope_parameters.")),
     };
     let none = Map::new();
     let (map, prefix) = own.unwrap_or((&none, "rope_parameters."));
-    let rope = Reader { map, prefix, ..*text };
+    let rope = ConfigReader { map, prefix, ..*text };
     for key in ["type", "rope_type"] {
         match rope.map.get(key).and_then(Value::as_str) {
             None | Some("default" | "mrope") => {}

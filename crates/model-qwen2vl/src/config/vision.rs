@@ -4,7 +4,7 @@ use kernels::Activation;
 use policy::ModelError;
 use serde_json::Value;
 
-use super::reader::{Reader, shown};
+use super::reader::{ConfigReader, shown};
 use super::text::TextConfig;
 
 /// Which norm the tower's blocks and mergers have.
@@ -118,7 +118,7 @@ impl VisionConfig {
 }
 
 /// `num_heads` of a tower of `width`, which 2-D rotary positions must be able to turn.
-pub(super) fn heads(r: &Reader, width: usize, default: Option<usize>) -> Result<usize, ModelError> {
+pub(super) fn heads(r: &ConfigReader, width: usize, default: Option<usize>) -> Result<usize, ModelError> {
     let heads = r.positive(&["num_heads"], default)?;
     if !width.is_multiple_of(heads.saturating_mul(4)) {
         return Err(r.fail(
@@ -133,7 +133,7 @@ pub(super) fn heads(r: &Reader, width: usize, default: Option<usize>) -> Result<
 
 /// The width under `key` that the mergers give, which must be the decoder's.
 pub(super) fn out_width(
-    r: &Reader,
+    r: &ConfigReader,
     key: &'static str,
     default: Option<usize>,
     text: &TextConfig,
@@ -147,7 +147,7 @@ pub(super) fn out_width(
 }
 
 /// Merged tokens a side of a window of `window` pixels.
-pub(super) fn merged_side(r: &Reader, window: usize, token: usize) -> Result<usize, ModelError> {
+pub(super) fn merged_side(r: &ConfigReader, window: usize, token: usize) -> Result<usize, ModelError> {
     match window / token {
         0 => Err(r.fail("window_size", format!("{window} is smaller than one merged token of {token}"))),
         side => Ok(side),
@@ -155,7 +155,7 @@ pub(super) fn merged_side(r: &Reader, window: usize, token: usize) -> Result<usi
 }
 
 /// A list of block numbers.
-pub(super) fn indexes(r: &Reader, key: &str, default: &[usize]) -> Result<Vec<usize>, ModelError> {
+pub(super) fn indexes(r: &ConfigReader, key: &str, default: &[usize]) -> Result<Vec<usize>, ModelError> {
     let index = |v: &Value| {
         v.as_u64().map(|v| v as usize).ok_or_else(|| r.fail(key, format!("expected whole numbers, found {}", shown(v))))
     };
@@ -167,9 +167,9 @@ pub(super) fn indexes(r: &Reader, key: &str, default: &[usize]) -> Result<Vec<us
 }
 
 /// The base of the rotary frequencies. transformers 5 writes it; the hub's files do not.
-pub(super) fn rope_theta(r: &Reader) -> Result<f64, ModelError> {
+pub(super) fn rope_theta(r: &ConfigReader) -> Result<f64, ModelError> {
     let Some(map) = r.object("rope_parameters")? else { return Ok(1e4) };
-    let rope = Reader { map, prefix: "vision_config.rope_parameters.", ..*r };
+    let rope = ConfigReader { map, prefix: "vision_config.rope_parameters.", ..*r };
     match rope.map.get("rope_type").and_then(Value::as_str) {
         None | Some("axial" | "default") => rope.positive_f64("rope_theta", 1e4),
         Some(other) => {
@@ -179,7 +179,7 @@ pub(super) fn rope_theta(r: &Reader) -> Result<f64, ModelError> {
 }
 
 /// `hidden_act` of a plain MLP.
-pub(super) fn activation(r: &Reader, default: Activation) -> Result<Activation, ModelError> {
+pub(super) fn activation(r: &ConfigReader, default: Activation) -> Result<Activation, ModelError> {
     match r.map.get("hidden_act").and_then(Value::as_str) {
         None => Ok(default),
         Some("quick_gelu") => Ok(Activation::QuickGelu),

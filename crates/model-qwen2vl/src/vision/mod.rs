@@ -1,7 +1,9 @@
-//! The vision tower: patch embedding, blocks that attend over windows or the whole image, mergers; forward and backward.
+//! The vision tower: patch embedding, blocks that attend over windows or the whole image, mergers; forward and
+//! backward.
 //!
-//! What the decoder gets is one tensor, the *features* `[M, (1 + K) d]` of `M` image tokens: the embedding that takes the place
-//! of the placeholder, then for each of `K` DeepStack blocks what is added behind decoder layer `k`. `K` is 0 but in Qwen3-VL.
+//! What the decoder gets is one tensor, the *features* `[M, (1 + K) d]` of `M` image tokens: the embedding that takes
+//! the place of the placeholder, then for each of `K` DeepStack blocks what is added behind decoder layer `k`. `K` is 0
+//! but in Qwen3-VL.
 
 mod merger;
 mod positions;

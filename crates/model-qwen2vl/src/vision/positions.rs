@@ -18,7 +18,8 @@ pub(super) struct Taps<B: Backend> {
     weight: [Tensor<B, 2>; 4],
 }
 
-/// Taps and weights along one axis of `len` patches: the first and the last patch lie on the table's borders (`align_corners`).
+/// Taps and weights along one axis of `len` patches: the first and the last patch lie on the table's borders
+/// (`align_corners`).
 fn axis(at: usize, len: usize, side: usize) -> ([usize; 2], f32) {
     let place = (at * (side - 1)) as f32 / (len.max(2) - 1) as f32;
     let low = (place as usize).min(side - 1);

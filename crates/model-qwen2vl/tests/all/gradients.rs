@@ -1,5 +1,5 @@
-//! The hand-written backward: against torch's gradients, against full autodiff of the same forward, and the shared-prompt
-//! form against one sequence a response.
+//! The hand-written backward: against torch's gradients, against full autodiff of the same forward, and the
+//! shared-prompt form against one sequence a response.
 
 use std::collections::BTreeMap;
 
@@ -91,7 +91,8 @@ fn autodiff<B: Kernels>(case: &str, groups: &[Group], coef: &[f32], entropy_coef
 fn compare(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, bound: f64, what: &str) {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{what}");
     let mut worst = ("", 0.0);
-    // An attention key bias has a gradient that is zero in exact arithmetic (softmax ignores a shift): judge it against the whole.
+    // An attention key bias has a gradient that is zero in exact arithmetic (softmax ignores a shift): judge it against
+    // the whole.
     let total = b.values().flatten().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
     for (name, g) in a {
         let norm = b[name].iter().map(|&v| (v as f64).powi(2)).sum::<f64>().sqrt();
@@ -108,8 +109,8 @@ fn coefficients(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 37 % 19) as f32 - 9.0) / 10.0).collect()
 }
 
-/// The largest error of a tensor, beside its largest element, of all tensors. What is zero in exact arithmetic counts beside the
-/// hundredth of the largest of all.
+/// The largest error of a tensor, beside its largest element, of all tensors. What is zero in exact arithmetic counts
+/// beside the hundredth of the largest of all.
 fn worst_element<'a>(a: &'a BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) -> (f32, &'a str) {
     let largest = |g: &[f32]| g.iter().fold(0f32, |m, v| m.max(v.abs()));
     let floor = 1e-2 * b.values().map(|g| largest(g)).fold(0.0, f32::max);
@@ -175,8 +176,8 @@ fn as_torch<B: Kernels>() {
     }
 }
 
-/// `oracle` bounds the error against autodiff: burn-ndarray's derivative of a division takes the processor's 14-bit reciprocal,
-/// so there the oracle is the coarse side (the engine holds 1e-4 against torch on both backends).
+/// `oracle` bounds the error against autodiff: burn-ndarray's derivative of a division takes the processor's 14-bit
+/// reciprocal, so there the oracle is the coarse side (the engine holds 1e-4 against torch on both backends).
 fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
     for (case, cases) in [
         ("one_image_tied", &["one_image_tied", "two_images", "text_only"][..]),
@@ -221,8 +222,8 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
     }
 }
 
-/// A prompt with pictures computed once for two parts of its responses: hidden states and gradients of the whole group. What
-/// DeepStack adds lies in the prompt's keys and values.
+/// A prompt with pictures computed once for two parts of its responses: hidden states and gradients of the whole group.
+/// What DeepStack adds lies in the prompt's keys and values.
 fn parts_are_the_group<B: Kernels>() {
     for case in ["one_image_tied", "qwen2_vl_tied_gqa", "qwen3_vl_tied_gqa", "qwen3_vl_untied_two_images"] {
         let model = load::<B>(case);

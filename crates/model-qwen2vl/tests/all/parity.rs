@@ -72,8 +72,8 @@ fn forward_matches<B: Kernels>() {
     println!("{table}");
 }
 
-/// Sums of the last layer's attention against transformers' `output_attentions` (tools/make_attention_fixture.py), for a response
-/// alone and for three copies of it, of which one is cut short, behind one prompt.
+/// Sums of the last layer's attention against transformers' `output_attentions` (tools/make_attention_fixture.py), for
+/// a response alone and for three copies of it, of which one is cut short, behind one prompt.
 fn attention_masses_match<B: Kernels>() {
     let path = crate::common::fixtures().join("golden/attention.json");
     let all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

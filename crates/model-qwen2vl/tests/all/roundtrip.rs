@@ -9,9 +9,10 @@
 //! python tools/check_roundtrip.py saved/sharded_bf16 tests/fixtures/golden/sharded_bf16.safetensors
 //! python tools/check_roundtrip.py saved/f16 tests/fixtures/golden/f16.safetensors
 //! python tools/check_roundtrip.py saved/old_layout tests/fixtures/golden/one_image_tied.safetensors
+//! goldens=tests/fixtures/golden
 //! for family in qwen2_vl qwen3_vl; do
-//!     python tools/check_roundtrip.py saved/${family}_tied_gqa tests/fixtures/golden/${family}_tied_gqa.safetensors
-//!     python tools/check_roundtrip.py saved/${family}_untied_m* tests/fixtures/golden/${family}_untied_two_images.safetensors
+//!     python tools/check_roundtrip.py saved/${family}_tied_gqa $goldens/${family}_tied_gqa.safetensors
+//!     python tools/check_roundtrip.py saved/${family}_untied_m* $goldens/${family}_untied_two_images.safetensors
 //! done
 //! ```
 

@@ -1,5 +1,6 @@
-//! The model on wgpu against transformers: one picture whose grid leaves partial windows, prefill and decoding. Few shapes on
-//! purpose: a software device takes longer to compile kernels than to run them. `all/parity.rs` has all cases, on the CPU.
+//! The model on wgpu against transformers: one picture whose grid leaves partial windows, prefill and decoding. Few
+//! shapes on purpose: a software device takes longer to compile kernels than to run them. `all/parity.rs` has all
+//! cases, on the CPU.
 
 use crate::common::{Golden, largest_difference, load, values};
 use burn::tensor::{Tensor, TensorData, backend::Backend};

@@ -3,7 +3,10 @@
 //! | file | what |
 //! |---|---|
 //! | [`resume`] | whether and how a run goes on from a checkpoint |
+//! | [`stages`] | the loop over stages and steps |
 //! | [`rl`] | a step of reinforcement learning |
+//! | [`reference`](mod@reference) | the policy that a KL term compares with |
+//! | [`rollouts`] | the log of what was sampled |
 //! | [`sampled`] | curves of everything that a step sampled |
 //! | [`sft`] | a step of supervised warm start |
 //! | [`validate`] | greedy and sampled validation |
@@ -11,10 +14,13 @@
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing else.
 
+mod reference;
 mod resume;
 mod rl;
+mod rollouts;
 mod sampled;
 mod sft;
+mod stages;
 mod validate;
 mod warnings;
 
@@ -35,20 +41,19 @@ use crate::checkpoint::{self, Contents, KnownRow, Origin, TrainerState};
 use crate::config::field::Choice;
 use crate::config::{Config, Resume, SftStage, Stage};
 use crate::error::TrainError;
-use crate::experience::Group;
+pub use crate::experience::Metrics;
 use crate::image_cache::ImageCache;
-use crate::optimizer::AdamW;
+use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::progress::{Phase, Progress};
 use crate::prompts::{Item, Prompts, SetAside};
+use crate::recipe::{self, Recipe};
 use crate::rollout::{Job, RolloutConfig, generate, never_sampled};
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::shaping::Stream;
+use crate::trajectory::ScoredGroup;
 use resume::Loaded;
-
-/// What one training step or validation measured.
-pub type Metrics = BTreeMap<String, f64>;
 
 /// Rows by which a checkpoint knows its data again.
 const ROWS_KNOWN: usize = 16;
@@ -106,12 +111,10 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     reference: Option<P>,
     optimizer: AdamW<B>,
     state: TrainerState,
-    /// Groups that dynamic sampling kept for the next batch.
-    carried: Vec<Group>,
+    /// Groups that dynamic sampling kept for the next batch; [`TrainerState::carried`] is their form in a checkpoint alone.
+    carried: Vec<ScoredGroup>,
     /// The data of this stage and of those to come, by stage.
     data: BTreeMap<usize, Prompts>,
-    /// The last rows of this stage that were trained on, the newest first.
-    rows: Vec<KnownRow>,
     /// A prompt of the last step.
     probe: Option<Prompt>,
     /// Ids that are never sampled.
@@ -120,9 +123,8 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     log: MetricsLog,
     reward: Reward,
     validation: Option<Prompts>,
-    aside: SetAside,
-    started: Instant,
-    seconds_before: f64,
+    /// Since when `state.seconds` has not been counted on.
+    clock: Instant,
     saved: Option<PathBuf>,
 }
 
@@ -142,7 +144,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let folder = RunFolder::open(&root)?;
         let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
         let stages = config.stages();
-        let reward = Reward::new(&config.to_reward_config())?;
+        let reward = recipe::reward(config)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => Some(Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?),
@@ -153,9 +155,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let prompts = &data[&state.stage];
             resume::check_data(path, &state, prompts, &mut notes)?;
             carried = resume::restore_carried(&mut state, prompts, &policy, config, &mut notes)?;
-            if matches!(stages[state.stage], Stage::Rl(_)) && rl::wants_reference(config) && state.stage_step > 0 {
-                let own = root.join("reference").join(rl::reference_name(&state));
-                reference = Some(resume::reference(&own, path, &setup)?);
+            if matches!(stages[state.stage], Stage::Rl(_))
+                && Recipe::<B>::new(config).wants_reference()
+                && state.stage_step > 0
+            {
+                let own = root.join("reference").join(reference::reference_name(&state));
+                reference = Some(resume::load_reference(&own, path, &setup)?);
             }
             notes.push(format!("resumed at step {} from {}", state.step, path.display()));
         }
@@ -176,9 +181,6 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             policy,
             reference,
             optimizer,
-            seconds_before: state.seconds,
-            aside: state.set_aside.clone(),
-            rows: state.origin.rows.clone(),
             state,
             carried,
             data,
@@ -187,7 +189,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             log,
             reward,
             validation,
-            started: Instant::now(),
+            clock: Instant::now(),
             saved: from,
             setup,
         };
@@ -224,50 +226,22 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let path = self.save();
         self.setup.progress.finish();
         let path = path?;
+        self.tick();
         Ok(Summary {
             folder: self.folder.root().to_path_buf(),
             steps: self.state.step,
             before: self.state.before.clone(),
             after: self.state.validation.clone(),
-            seconds: self.seconds(),
-            set_aside: self.aside.count(),
+            seconds: self.state.seconds,
+            set_aside: self.state.set_aside.count(),
             checkpoint: Some(path),
         })
     }
 
-    fn stages(&mut self) -> Result<(), TrainError> {
-        let stages = self.setup.config.stages();
-        loop {
-            let index = self.state.stage;
-            let prompts = self.data[&index].clone();
-            match &stages[index] {
-                Stage::Sft(stage) => self.sft(stage, &prompts)?,
-                Stage::Rl(stage) => self.rl(stage, &prompts)?,
-            }
-            if index + 1 == stages.len() {
-                return Ok(());
-            }
-            self.state.stage += 1;
-            self.state.stage_step = 0;
-            self.state.optimizer_steps = 0;
-            self.state.stage_over = false;
-            self.state.cursor = cursor(&self.setup.config, self.state.stage);
-            self.state.kl_coef = self.setup.config.algorithm.kl_coef;
-            self.carried.clear();
-            self.rows.clear();
-            self.state.origin.reference = None;
-            self.data.remove(&index);
-            // A KL term refers to the policy that its own stage begins with.
-            self.reference = None;
-            // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
-            if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
-                self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);
-            }
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.seconds_before + self.started.elapsed().as_secs_f64()
+    /// Counts on the seconds of training.
+    fn tick(&mut self) {
+        self.state.seconds += self.clock.elapsed().as_secs_f64();
+        self.clock = Instant::now();
     }
 
     fn interrupted(&self) -> bool {
@@ -292,14 +266,15 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         self.setup.progress.phase(Phase::Save, 0);
         self.log.sync()?;
-        self.state.carried = self.carried.iter().map(rl::carry).collect();
-        self.state.seconds = self.seconds();
-        self.state.set_aside = self.aside.clone();
-        let reference = self.state.origin.reference.take();
+        self.tick();
         let prompts = self.data.get(&self.state.stage);
-        self.state.origin = resume::origin(&self.setup.config, prompts, &self.rows, reference.as_deref());
+        let state = TrainerState {
+            carried: self.carried.iter().map(rl::carry).collect(),
+            origin: resume::origin(&self.setup.config, prompts, &self.state.origin),
+            ..self.state.clone()
+        };
         let contents = Contents {
-            state: &self.state,
+            state: &state,
             policy: &self.policy,
             optimizer: &self.optimizer,
             companions: &self.setup.companions,
@@ -351,11 +326,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         let known = items.iter().rev().map(|item| KnownRow { row: item.row, content: item.content() });
         // The newest first, each row once.
-        let mut rows: Vec<KnownRow> = known.chain(std::mem::take(&mut self.rows)).collect();
+        let mut rows: Vec<KnownRow> = known.chain(std::mem::take(&mut self.state.origin.rows)).collect();
         let mut seen = std::collections::BTreeSet::new();
         rows.retain(|known| seen.insert(known.row));
         rows.truncate(ROWS_KNOWN);
-        self.rows = rows;
+        self.state.origin.rows = rows;
     }
 
     /// Validates after the update of a step. An interrupt leaves `metrics` in the state: the update is done and cannot be
@@ -385,7 +360,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.stage_step += 1;
         let mut line = Map::new();
         line.insert("stage".into(), stage.into());
-        line.insert("data/set_aside".into(), self.aside.count().into());
+        line.insert("data/set_aside".into(), self.state.set_aside.count().into());
         line.extend(
             metrics.into_iter().map(|(k, v)| (k, serde_json::Number::from_f64(v).map_or(Value::Null, Value::Number))),
         );
@@ -489,11 +464,11 @@ fn check_pictures<B: Kernels>(
     stages: &[Stage],
     data: &BTreeMap<usize, Prompts>,
 ) -> Result<(), TrainError> {
-    let shaping = config.to_shaping_config().build::<B>();
+    let recipe = Recipe::<B>::new(config);
     let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
-    let name = if compares(&shaping.streams()) {
+    let name = if compares(&recipe.shaping.streams()) {
         format!("algorithm.shaping = \"{}\"", config.algorithm.shaping.as_str())
-    } else if compares(&config.to_loss_config().streams()) {
+    } else if compares(&recipe.loss.streams()) {
         "the loss".to_string()
     } else {
         return Ok(());

@@ -11,14 +11,15 @@ use model_qwen2vl::Kernels;
 use model_qwen2vl::save::Companions;
 use serde_json::Value;
 
-use super::{Setup, rl};
-use crate::checkpoint::{self, Carried, KnownRow, Origin, StageName, TrainerState};
+use super::{Setup, reference};
+use crate::checkpoint::{self, Carried, CarriedScore, Origin, StageName, TrainerState};
 use crate::config::{Config, Stage};
 use crate::error::TrainError;
-use crate::experience::Group;
-use crate::optimizer::AdamW;
+use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::prompts::{Item, Prompts};
+use crate::rollout::Response;
+use crate::trajectory::{ScoredGroup, Trajectory};
 
 /// A checkpoint in memory.
 pub(super) struct Loaded<B: Kernels, P> {
@@ -371,7 +372,7 @@ pub(super) fn restore_carried<B: Kernels, P: Policy<B>>(
     policy: &P,
     config: &Config,
     notes: &mut Vec<String>,
-) -> Result<Vec<Group>, TrainError> {
+) -> Result<Vec<ScoredGroup>, TrainError> {
     let all = std::mem::take(&mut state.carried);
     let count = all.len();
     if let Some(key) = remade(&state.origin, &settings(config)).filter(|_| count > 0) {
@@ -403,28 +404,25 @@ pub(super) fn restore_carried<B: Kernels, P: Policy<B>>(
     Ok(groups)
 }
 
-fn group(item: Item, carried: Carried, prompts: &Prompts) -> Result<Group, TrainError> {
-    let decode = |r: &crate::rollout::Response| prompts.processor().decode(&r.ids, true);
-    let texts = carried.responses.iter().map(decode).collect::<Result<_, _>>()?;
-    Ok(Group {
-        item,
-        responses: carried.responses,
-        texts,
-        scores: carried.scores.into_iter().map(Into::into).collect(),
-        greedy: carried.greedy,
-        carried: true,
-    })
+fn group(item: Item, carried: Carried, prompts: &Prompts) -> Result<ScoredGroup, TrainError> {
+    // As many scores as responses: the state was checked when it was read.
+    let trajectory = |(response, score): (Response, CarriedScore)| -> Result<Trajectory, TrainError> {
+        let text = prompts.processor().decode(&response.ids, true)?;
+        Ok(Trajectory::new(response, text, score.into()))
+    };
+    let trajectories = std::iter::zip(carried.responses, carried.scores).map(trajectory).collect::<Result<_, _>>()?;
+    Ok(ScoredGroup { item, trajectories, greedy: carried.greedy, carried: true })
 }
 
-/// What a checkpoint is to remember of configuration and data.
-pub(super) fn origin(config: &Config, prompts: Option<&Prompts>, rows: &[KnownRow], reference: Option<&str>) -> Origin {
+/// What a checkpoint is to remember of configuration and data; the rows and the reference policy are those of `state`.
+pub(super) fn origin(config: &Config, prompts: Option<&Prompts>, state: &Origin) -> Origin {
     Origin {
         settings: settings(config),
         stages: names(&config.stages()),
         data: prompts.map(Prompts::sources).unwrap_or_default(),
         epoch_len: prompts.map_or(0, Prompts::epoch_len),
-        rows: rows.to_vec(),
-        reference: reference.map(str::to_string),
+        rows: state.rows.clone(),
+        reference: state.reference.clone(),
     }
 }
 
@@ -432,12 +430,12 @@ pub(super) fn origin(config: &Config, prompts: Option<&Prompts>, rows: &[KnownRo
 ///
 /// # Errors
 /// Where it is nowhere, or cannot be read.
-pub(super) fn reference<B: Kernels, P: Policy<B>>(
+pub(super) fn load_reference<B: Kernels, P: Policy<B>>(
     own: &Path,
     checkpoint: &Path,
     setup: &Setup<P>,
 ) -> Result<P, TrainError> {
-    let source = if own.exists() { own.to_path_buf() } else { rl::reference_elsewhere(own, checkpoint)? };
+    let source = if own.exists() { own.to_path_buf() } else { reference::reference_elsewhere(own, checkpoint)? };
     Ok((setup.load)(&source)?)
 }
 
@@ -473,7 +471,7 @@ mod tests {
     "#;
 
     fn state(config: &Config, stage: usize) -> TrainerState {
-        let origin = origin(config, None, &[], None);
+        let origin = origin(config, None, &Origin::default());
         TrainerState {
             step: 5,
             stage,
@@ -518,14 +516,14 @@ mod tests {
     fn every_changed_key_is_named() {
         let (then, now) =
             (config(STAGES), config(&STAGES.replace("toy:sum", "toy:read").replace("steps = 2", "steps = 3")));
-        let said = changes(&origin(&then, None, &[], None), &settings(&now), &names(&now.stages()));
+        let said = changes(&origin(&then, None, &Origin::default()), &settings(&now), &names(&now.stages()));
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].starts_with("data.train_files: ") && said[0].contains("toy:read"), "{said:?}");
         assert_eq!(said[1], "stages.c.steps: 2 -> 3");
-        assert!(changes(&origin(&then, None, &[], None), &settings(&then), &names(&then.stages())).is_empty());
+        assert!(changes(&origin(&then, None, &Origin::default()), &settings(&then), &names(&then.stages())).is_empty());
         // A stage that goes is one line, not one for each of its keys.
         let fewer = config(&STAGES[..STAGES.rfind("[[stages]]").unwrap()]);
-        let said = changes(&origin(&then, None, &[], None), &settings(&fewer), &names(&fewer.stages()));
+        let said = changes(&origin(&then, None, &Origin::default()), &settings(&fewer), &names(&fewer.stages()));
         assert_eq!(said.len(), 1, "{said:?}");
         assert!(said[0].starts_with("stages: "), "{said:?}");
     }
@@ -542,7 +540,7 @@ mod tests {
             ("[trainer]\nseed = 9", None),
         ] {
             let now = resolve(&[Source::new("test", STAGES), Source::new("change", text)], &[]).unwrap();
-            assert_eq!(remade(&origin(&then, None, &[], None), &settings(&now)).as_deref(), key, "{text}");
+            assert_eq!(remade(&origin(&then, None, &Origin::default()), &settings(&now)).as_deref(), key, "{text}");
         }
     }
 }

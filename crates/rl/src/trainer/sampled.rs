@@ -2,7 +2,7 @@
 //! kept says little about the policy. This is of everything.
 
 use super::Metrics;
-use crate::experience::Group;
+use crate::trajectory::ScoredGroup;
 
 /// Sums over the groups that a step sampled, whether dynamic sampling kept them or not.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,10 +16,10 @@ pub(super) struct Sampled {
 }
 
 impl Sampled {
-    pub fn add(&mut self, groups: &[Group]) {
+    pub fn add(&mut self, groups: &[ScoredGroup]) {
         self.groups += groups.len();
-        self.reward += groups.iter().map(Group::reward).sum::<f64>();
-        self.accuracy += groups.iter().map(Group::accuracy).sum::<f64>();
+        self.reward += groups.iter().map(ScoredGroup::reward).sum::<f64>();
+        self.accuracy += groups.iter().map(ScoredGroup::accuracy).sum::<f64>();
         self.flat += groups.iter().filter(|group| group.is_flat()).count();
     }
 

@@ -1,23 +1,21 @@
 //! Supervised stages: cross-entropy on worked responses, by the same engine.
 
-use std::time::Instant;
-
 use burn::tensor::Tensor;
 use model_qwen2vl::{Kernels, host};
 
 use super::{Metrics, Trainer, sft_optim, warnings};
 use crate::config::{Recompute, SftStage};
-use crate::engine::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
 use crate::error::TrainError;
 use crate::image_cache::ImageCache;
-use crate::optimizer::{gradients, learning_rate};
+use crate::learn::optimizer::{gradients, learning_rate};
+use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
 use crate::policy::Policy;
-use crate::progress::{Phase, StepReport};
+use crate::progress::Phase;
 use crate::prompts::Prompts;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Whether the backward computes layers again.
-    pub(super) fn recompute(&self) -> bool {
+    fn recompute(&self) -> bool {
         let actor = &self.setup.config.actor;
         match actor.recompute {
             Recompute::Always => true,
@@ -26,46 +24,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
     }
 
-    pub(super) fn sft(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(), TrainError> {
-        self.setup.progress.stage(&stage.name, stage.steps as u64, self.state.stage_step);
-        while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < stage.steps as u64 {
-            if self.interrupted() {
-                return Err(TrainError::Interrupted);
-            }
-            let clock = Instant::now();
-            let (mut metrics, tokens) = match self.unvalidated_step() {
-                Some(metrics) => (metrics, 0),
-                None => self.sft_step(stage, prompts)?,
-            };
-            let next = self.state.stage_step + 1;
-            if stage.until_accuracy > 0.0 && stage.check_freq > 0 && next.is_multiple_of(stage.check_freq as u64) {
-                let found = self.validate_step(&metrics)?;
-                let accuracy = found.get("val/accuracy").copied().unwrap_or(0.0);
-                self.setup.progress.note(&format!(
-                    "{} {next}: validation accuracy {:.1}%",
-                    stage.name,
-                    100.0 * accuracy
-                ));
-                self.state.stage_over = accuracy >= stage.until_accuracy;
-                self.state.validation.clone_from(&found);
-                metrics.extend(found);
-            }
-            let loss = metrics.get("sft/loss").copied().unwrap_or(f64::NAN);
-            let time = clock.elapsed();
-            metrics.insert("time/step_s".into(), time.as_secs_f64());
-            metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());
-            let result = self.finish_step(metrics, &stage.name);
-            self.setup.progress.step(StepReport { step: self.state.stage_step, score: ("loss", loss), tokens, time });
-            result?;
+    /// How a step of this run computes gradients.
+    pub(super) fn gradient_options(&self, temperature: f64, entropy: bool) -> GradientOptions {
+        let config = &self.setup.config;
+        GradientOptions {
+            temperature,
+            entropy,
+            token_budget: config.actor.micro_batch_tokens,
+            train_vision: !config.model.freeze_vision_tower,
+            recompute: self.recompute(),
         }
-        Ok(())
     }
 
-    fn sft_step(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(Metrics, u64), TrainError> {
+    /// One step: its metrics, and the tokens that went through it.
+    pub(super) fn sft_step(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(Metrics, u64), TrainError> {
         let mut cursor = self.state.cursor.clone();
-        let progress = &mut self.setup.progress;
-        let items = prompts
-            .next(&mut cursor, stage.batch_size, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
+        let (progress, aside) = (&mut self.setup.progress, &mut self.state.set_aside);
+        let items =
+            prompts.next(&mut cursor, stage.batch_size, &self.policy, aside, &mut |text| progress.note(&text))?;
         let end = self.setup.eos.first().copied();
         let targets: Vec<Vec<u32>> =
             items.iter().map(|item| item.solution.iter().flatten().copied().chain(end).collect()).collect();
@@ -77,13 +53,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let count: usize = targets.iter().map(Vec::len).sum();
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
-        let options = GradientOptions {
-            temperature: 1.0,
-            entropy: false,
-            token_budget: self.setup.config.actor.micro_batch_tokens,
-            train_vision: !self.setup.config.model.freeze_vision_tower,
-            recompute: self.recompute(),
-        };
+        let options = self.gradient_options(1.0, false);
         let mut grads = gradients(&self.setup.config.actor.optim);
         let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();

@@ -9,12 +9,13 @@ use serde_json::{Map, json};
 
 use super::{Metrics, Trainer};
 use crate::error::TrainError;
-use crate::experience::{Group, grade};
+use crate::experience::grade;
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::rollout::{Job, generate};
 use crate::sampler::Sampling;
+use crate::trajectory::ScoredGroup;
 
 /// Keeps the random numbers of validation apart from those of training.
 const SALT: u64 = 0x7661_6c69_6461_7465;
@@ -46,7 +47,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let rows: Vec<usize> = (0..limit).collect();
         for rows in rows.chunks(config.data.val_batch_size) {
             let progress = &mut self.setup.progress;
-            let items = prompts.load_many(rows, &self.policy, &mut self.aside, &mut |text| progress.note(&text))?;
+            let items =
+                prompts.load_many(rows, &self.policy, &mut self.state.set_aside, &mut |text| progress.note(&text))?;
             let jobs: Vec<Job> = items.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
             let images = &mut match &sampled {
                 Some(_) => ImageCache::new(config.rollout.image_cache_gib),
@@ -84,12 +86,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 }
 
-fn line(group: &Group) -> Map<String, serde_json::Value> {
+fn line(group: &ScoredGroup) -> Map<String, serde_json::Value> {
     let mut line = Map::new();
     line.insert("id".into(), json!(group.item.id));
     line.insert("problem".into(), json!(group.item.problem));
     line.insert("answer".into(), json!(group.item.answer));
-    line.insert("response".into(), json!(group.texts.first()));
+    line.insert("response".into(), json!(group.trajectories.first().map(|t| &t.text)));
     line.insert("accuracy".into(), json!(group.accuracy()));
     line
 }
@@ -110,19 +112,19 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 }
 
 impl Tally {
-    fn greedy(&mut self, group: &Group) {
+    fn greedy(&mut self, group: &ScoredGroup) {
         let accuracy = group.accuracy();
         self.greedy.push((accuracy, group.reward()));
         if let Some(task) = &group.item.task {
             self.by_task.entry(task.clone()).or_default().push(accuracy);
         }
-        self.lengths.extend(group.responses.iter().map(|r| r.ids.len() as f64));
-        self.focus.extend(group.responses.iter().filter_map(|r| r.visual_focus.clone()));
+        self.lengths.extend(group.trajectories.iter().map(|t| t.ids.len() as f64));
+        self.focus.extend(group.trajectories.iter().filter_map(|t| t.streams.visual_focus.clone()));
     }
 
-    fn sampled(&mut self, group: &Group) {
+    fn sampled(&mut self, group: &ScoredGroup) {
         self.sampled.push(group.accuracy());
-        self.best.push(group.scores.iter().map(|s| s.accuracy).fold(f64::NEG_INFINITY, f64::max));
+        self.best.push(group.trajectories.iter().map(|t| t.score.accuracy).fold(f64::NEG_INFINITY, f64::max));
     }
 
     fn metrics(self) -> Metrics {

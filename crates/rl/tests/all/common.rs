@@ -8,8 +8,8 @@ use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
 use launch::{toy_config, write_toy_folder};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
-use rl::engine::{GroupRef, ResponseScores, ScoreRequest};
 use rl::image_cache::ImageCache;
+use rl::learn::{GroupRef, ResponseScores, ScoreRequest};
 use rl::policy::Scoring;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
@@ -85,14 +85,14 @@ pub fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -
     }
 }
 
-/// [`rl::engine::score`] on a device that does not fail.
+/// [`rl::learn::score`] on a device that does not fail.
 pub fn score<B: Kernels>(
     model: &QwenVl<B>,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
     request: &ScoreRequest,
 ) -> Vec<Vec<ResponseScores>> {
-    rl::engine::score(model, images, groups, request).unwrap()
+    rl::learn::score(model, images, groups, request).unwrap()
 }
 
 /// The responses to `prompts`, whose places are their keys.

@@ -8,11 +8,12 @@ use model_qwen2vl::model::{Images, PackedBatch, Prompt};
 use model_qwen2vl::{Kernels, QwenVl};
 use reward::{Reward, RewardConfig};
 use rl::config::{Source, resolve};
-use rl::engine::{GroupRef, Pass, ScoreRequest, passes, score};
-use rl::experience::{Experience, Group, Recipe, grade, make};
+use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
+use rl::learn::{GroupRef, Pass, ScoreRequest, passes, score};
 use rl::policy::Scoring;
 use rl::prompts::Item;
+use rl::recipe::Recipe;
 use rl::shaping::{PgpoConfig, Training, pgpo::token_weights};
 
 type B = Flex<f32, i32>;
@@ -123,10 +124,10 @@ fn experience(old_log_probs: &str) -> Experience {
     };
     let items = prompts.iter().enumerate().map(item).collect();
     let mut reward = Reward::new(&RewardConfig::default()).unwrap();
-    let mut groups: Vec<Group> = grade(items, responses, &processor, &mut reward).unwrap();
+    let mut groups = grade(items, responses, &processor, &mut reward).unwrap();
     for (g, group) in groups.iter_mut().enumerate() {
-        for (r, score) in group.scores.iter_mut().enumerate() {
-            score.overall = ((g + 3 * r) % 4) as f64 / 3.0;
+        for (r, trajectory) in group.trajectories.iter_mut().enumerate() {
+            trajectory.score.overall = ((g + 3 * r) % 4) as f64 / 3.0;
         }
     }
     let toml = format!(
@@ -134,17 +135,14 @@ fn experience(old_log_probs: &str) -> Experience {
          [algorithm]\nshaping = \"pgpo\"\n[actor]\nold_log_probs = \"{old_log_probs}\"\n"
     );
     let config = resolve(&[Source::new("test", &toml)], &[]).unwrap();
-    let shaping = config.to_shaping_config().build::<B>();
-    let recipe = Recipe {
+    let context = StepContext {
         config: &config,
-        loss: &config.to_loss_config(),
-        shaping: shaping.as_ref(),
-        processor: &processor,
-        kl_coef: 0.0,
+        recipe: &Recipe::new(&config),
+        processor: Some(&processor),
         step: 1,
         training: Training { step: 0, max_steps: 1 },
     };
-    make(&model, None, groups, &recipe, &mut ImageCache::default()).unwrap().0
+    make(&model, None, groups, &context, &mut ImageCache::default()).unwrap().0
 }
 
 /// From the model to the advantage of each token, whether or not log-probs are recomputed anyway: the paper's weights
@@ -154,13 +152,11 @@ fn the_dependency_reaches_the_advantages() {
     let model = model::<B>();
     for old_log_probs in ["recompute", "rollout"] {
         let made = experience(old_log_probs);
-        let mut index = 0;
         let mut weighed = 0;
         for group in &made.groups {
             let prompt = &group.item.prompt;
-            for response in &group.responses {
-                let row = &made.shaped.advantages[index];
-                index += 1;
+            for response in &group.trajectories {
+                let row = &response.advantages;
                 if prompt.image_grid_thw.is_empty() {
                     assert!(row.iter().all(|a| *a == row[0]), "{row:?}");
                     continue;

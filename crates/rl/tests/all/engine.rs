@@ -9,14 +9,16 @@ use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, QwenVl};
 use reward::{Reward, RewardConfig};
 use rl::config::{Config, Source, resolve};
-use rl::engine::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes};
-use rl::experience::{Experience, Group, Recipe, grade, make};
+use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
-use rl::optimizer::AdamW;
+use rl::learn::optimizer::AdamW;
+use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes};
 use rl::prompts::Item;
+use rl::recipe::Recipe;
 use rl::shaping::Training;
-use rl::spans::{perception_span, unperceived_log_probs};
-use rl::update::{Learner, Schedule, update};
+use rl::streams::perception::{perception_span, unperceived_log_probs};
+use rl::trajectory::ScoredGroup;
 
 /// Prompts and sampled responses; five groups of four, 20 to 80 tokens each.
 struct Batch {
@@ -62,17 +64,16 @@ fn scores_do_not_depend_on_the_budget<B: Kernels>() {
         token_budget,
     };
     let all = score(&model, &mut ImageCache::default(), &groups, &request(100_000));
-    let check =
-        |name: &str, got: &[&Vec<rl::engine::ResponseScores>], expected: &[&Vec<rl::engine::ResponseScores>]| {
-            for (a, b) in pairs(got, expected).flat_map(|(got, expected)| pairs(*got, *expected)) {
-                assert!(difference(&a.log_probs, &b.log_probs) < 1e-4, "{name}");
-                assert!(difference(a.entropy.as_ref().unwrap(), b.entropy.as_ref().unwrap()) < 1e-4, "{name}");
-                assert_eq!(a.visual_focus.is_some(), b.visual_focus.is_some(), "{name}");
-                if let (Some(a), Some(b)) = (&a.visual_focus, &b.visual_focus) {
-                    assert!(difference(a, b) < 1e-5, "{name}");
-                }
+    let check = |name: &str, got: &[&Vec<rl::learn::ResponseScores>], expected: &[&Vec<rl::learn::ResponseScores>]| {
+        for (a, b) in pairs(got, expected).flat_map(|(got, expected)| pairs(*got, *expected)) {
+            assert!(difference(&a.log_probs, &b.log_probs) < 1e-4, "{name}");
+            assert!(difference(a.entropy.as_ref().unwrap(), b.entropy.as_ref().unwrap()) < 1e-4, "{name}");
+            assert_eq!(a.visual_focus.is_some(), b.visual_focus.is_some(), "{name}");
+            if let (Some(a), Some(b)) = (&a.visual_focus, &b.visual_focus) {
+                assert!(difference(a, b) < 1e-5, "{name}");
             }
-        };
+        }
+    };
     let expected: Vec<_> = all.iter().collect();
     for budget in BUDGETS {
         let got = score(&model, &mut ImageCache::default(), &groups, &request(budget));
@@ -174,7 +175,7 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
 }
 
 /// Responses to all kinds of prompts, with rewards that differ.
-pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<Group> {
+pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
@@ -195,8 +196,8 @@ pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<Group> {
     let mut groups = grade(items, responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
     // An untrained model earns nothing: rewards that differ.
     for (g, group) in groups.iter_mut().enumerate() {
-        for (r, score) in group.scores.iter_mut().enumerate() {
-            score.overall = ((g + 3 * r) % 4) as f64 / 3.0;
+        for (r, trajectory) in group.trajectories.iter_mut().enumerate() {
+            trajectory.score.overall = ((g + 3 * r) % 4) as f64 / 3.0;
         }
     }
     groups
@@ -204,17 +205,14 @@ pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<Group> {
 
 pub fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {
     let (groups, processor) = (sampled_groups(model), processor());
-    let shaping = config.to_shaping_config().build::<B>();
-    let recipe = Recipe {
+    let context = StepContext {
         config,
-        loss: &config.to_loss_config(),
-        shaping: shaping.as_ref(),
-        processor: &processor,
-        kl_coef: 0.01,
+        recipe: &Recipe::new(config),
+        processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },
     };
-    make(model, None, groups, &recipe, &mut ImageCache::default()).unwrap().0
+    make(model, None, groups, &context, &mut ImageCache::default()).unwrap().0
 }
 
 /// Groups that an earlier policy sampled keep the log-probs that it reported; the others get this policy's.
@@ -223,22 +221,21 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
     let (sampler, processor) = (model::<B>(), processor());
     let mut groups = sampled_groups(&sampler);
     groups.iter_mut().step_by(2).for_each(|group| group.carried = true);
-    let carried: Vec<bool> = groups.iter().flat_map(|g| g.responses.iter().map(|_| g.carried)).collect();
     let mut moved = sampler.clone();
     moved.visit(&mut Shift);
-    let shaping = config.to_shaping_config().build::<B>();
-    let recipe = Recipe {
+    let context = StepContext {
         config: &config,
-        loss: &config.to_loss_config(),
-        shaping: shaping.as_ref(),
-        processor: &processor,
-        kl_coef: 0.0,
+        recipe: &Recipe::new(&config),
+        processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },
     };
-    let made = make(&moved, None, groups, &recipe, &mut ImageCache::default()).unwrap().0;
-    for ((old, rollout), carried) in pairs(pairs(&made.old_log_probs, &made.rollout_log_probs), carried) {
-        assert_eq!(difference(old, rollout) < 1e-6, carried, "{old:?} {rollout:?}");
+    let made = make(&moved, None, groups, &context, &mut ImageCache::default()).unwrap().0;
+    for group in &made.groups {
+        for t in &group.trajectories {
+            let (old, rollout) = (&t.old_log_probs, &t.rollout_log_probs);
+            assert_eq!(difference(old, rollout) < 1e-6, group.carried, "{old:?} {rollout:?}");
+        }
     }
     assert!(made.metrics["mismatch/log_prob_abs_mean"] > 1e-3);
 }
@@ -267,8 +264,7 @@ fn a_description_is_taken_out<B: Kernels>() {
     let old = of(group.responses.clone());
     let spans = vec![None, Some(span.clone()), None];
     let found =
-        unperceived_log_probs(&model, &mut ImageCache::default(), std::slice::from_ref(&group), &spans, &old, &request)
-            .unwrap();
+        unperceived_log_probs(&model, &mut ImageCache::default(), &group, &spans, old.clone(), &request).unwrap();
     let short = [&described[..span.start], &described[span.end..]].concat();
     let expected = &of(vec![&short])[0];
     assert_eq!((&found[0], &found[2]), (&old[0], &old[2]));
@@ -303,9 +299,7 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
             let (metrics, _) = update(
                 Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() },
                 &experience,
-                &config,
-                &config.to_loss_config(),
-                &options,
+                UpdateSettings { config: &config, loss: &config.to_loss_config(), options: &options },
                 &mut schedule,
             )
             .unwrap();
@@ -346,7 +340,8 @@ fn an_update_knows_which_pictures_are_current<B: Kernels>() {
         let options = GradientOptions { temperature: 1.0, entropy: false, token_budget: 60, train_vision, recompute };
         let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images };
         let mut schedule = Schedule { done: 0, total: 10 };
-        update(learner, &experience, &config, &config.to_loss_config(), &options, &mut schedule).unwrap();
+        let settings = UpdateSettings { config: &config, loss: &config.to_loss_config(), options: &options };
+        update(learner, &experience, settings, &mut schedule).unwrap();
         assert_eq!(schedule.done, 10);
         let mut values = Values(vec![]);
         policy.visit(&mut values);

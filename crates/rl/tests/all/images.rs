@@ -10,8 +10,8 @@ use burn::tensor::Tensor;
 use burn_flex::Flex;
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, QwenVl};
-use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate};
 use rl::image_cache::ImageCache;
+use rl::learn::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate};
 use rl::policy::Scoring;
 use rl::rollout::{Job, generate};
 

@@ -7,12 +7,12 @@ use crate::common::{difference, model};
 use crate::engine::{Values, experience};
 use model_qwen2vl::{Kernels, QwenVl};
 use rl::config::{Config, Source, resolve};
-use rl::engine::GradientOptions;
 use rl::experience::Experience;
 use rl::image_cache::ImageCache;
-use rl::optimizer::AdamW;
+use rl::learn::GradientOptions;
+use rl::learn::optimizer::AdamW;
+use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
 use rl::rollout::FinishReason;
-use rl::update::{Learner, Schedule, update};
 
 fn config(settings: &[&str]) -> Config {
     let text = r#"
@@ -49,7 +49,8 @@ fn updated<B: Kernels>(
     };
     let mut schedule = Schedule { done: 0, total: 5 };
     let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
-    let (metrics, _) = update(learner, experience, config, &config.to_loss_config(), &options, &mut schedule).unwrap();
+    let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
+    let (metrics, _) = update(learner, experience, settings, &mut schedule).unwrap();
     (parameters(&policy), metrics, schedule)
 }
 
@@ -62,7 +63,7 @@ fn parameters<B: Kernels>(policy: &QwenVl<B>) -> Vec<f32> {
 /// Says of each response whether it ended: `is_cut(group, response)`.
 fn cut(experience: &mut Experience, is_cut: impl Fn(usize, usize) -> bool) {
     for (g, group) in experience.groups.iter_mut().enumerate() {
-        for (r, response) in group.responses.iter_mut().enumerate() {
+        for (r, response) in group.trajectories.iter_mut().enumerate() {
             response.finish = if is_cut(g, r) { FinishReason::Length } else { FinishReason::Stop };
         }
     }
@@ -71,26 +72,10 @@ fn cut(experience: &mut Experience, is_cut: impl Fn(usize, usize) -> bool) {
 /// The same without the responses that did not end, as if they had never been sampled; their group's advantages stay.
 fn without_cut(experience: &Experience) -> Experience {
     let mut out = experience.clone();
-    let kept: Vec<bool> =
-        experience.groups.iter().flat_map(|g| g.responses.iter().map(|r| r.finish == FinishReason::Stop)).collect();
-    fn pick<T: Clone>(list: &mut Vec<T>, kept: &[bool]) {
-        assert_eq!(list.len(), kept.len());
-        let mut at = kept.iter();
-        list.retain(|_| *at.next().unwrap());
-    }
-    pick(&mut out.lengths, &kept);
-    pick(&mut out.old_log_probs, &kept);
-    pick(&mut out.rollout_log_probs, &kept);
-    pick(&mut out.shaped.advantages, &kept);
-    pick(&mut out.has_image, &kept);
-    assert!(out.shaped.policy_mask.is_none() && out.ref_log_probs.is_none() && out.masked_log_probs.is_none());
     for group in &mut out.groups {
-        let ended: Vec<bool> = group.responses.iter().map(|r| r.finish == FinishReason::Stop).collect();
-        pick(&mut group.responses, &ended);
-        pick(&mut group.texts, &ended);
-        pick(&mut group.scores, &ended);
+        group.trajectories.retain(|t| t.finish == FinishReason::Stop);
     }
-    out.groups.retain(|group| !group.responses.is_empty());
+    out.groups.retain(|group| !group.trajectories.is_empty());
     out
 }
 
@@ -112,15 +97,13 @@ fn truncated_responses_are_out_of_the_loss_and_of_its_denominator() {
     // One response in three, and the whole fourth group.
     cut(&mut full, |g, r| (g + r).is_multiple_of(3) || g == 3);
     let rest = without_cut(&full);
-    assert!(rest.lengths.len() > 8 && rest.lengths.len() < 14 && rest.groups.len() == 4);
+    let left = rest.trajectories().count();
+    assert!(left > 8 && left < 14 && rest.groups.len() == 4);
     // What they hold must not matter.
     let mut wild = full.clone();
-    let ended = wild.groups.iter().flat_map(|g| g.responses.iter().map(|r| r.finish == FinishReason::Stop));
-    for (row, ended) in ended.collect::<Vec<_>>().into_iter().enumerate() {
-        if !ended {
-            wild.shaped.advantages[row].fill(f32::NAN);
-            wild.old_log_probs[row].fill(-1e30);
-        }
+    for response in wild.trajectories_mut().filter(|t| t.finish == FinishReason::Length) {
+        response.advantages.fill(f32::NAN);
+        response.old_log_probs.fill(-1e30);
     }
     for mode in ["token", "seq", "constant"] {
         let mode = format!("actor.loss_avg_mode={mode}");
@@ -186,12 +169,12 @@ fn the_gradient_norm_of_no_step_is_not_a_number() {
     let start = model::<B>();
     let config = config(&["actor.global_batch_size=1"]);
     let mut experience = experience(&start, &config);
-    experience.shaped.advantages.iter_mut().flatten().for_each(|a| *a = f32::NAN);
+    experience.trajectories_mut().for_each(|t| t.advantages.fill(f32::NAN));
     let (got, metrics, _) = updated(&start, &experience, &config);
     assert_eq!(difference(&got, &parameters(&start)), 0.0);
     assert!(metrics["actor/grad_norm"].is_nan() && metrics["actor/skipped_steps"] == 1.0, "{metrics:?}");
     // One that was taken is the mean.
-    experience.shaped.advantages[..4].iter_mut().flatten().for_each(|a| *a = 0.5);
+    experience.trajectories_mut().take(4).for_each(|t| t.advantages.fill(0.5));
     let (_, metrics, _) = updated(&start, &experience, &config);
     assert!(metrics["actor/grad_norm"] > 0.0 && (metrics["actor/skipped_steps"] - 0.8).abs() < 1e-12, "{metrics:?}");
 }

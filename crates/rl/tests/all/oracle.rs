@@ -6,7 +6,7 @@
 //! forward. The trainer's side is read from the optimizer, whose first moment is the gradient where beta1 is 0.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use ::vgpo::PrototypeMode;
 use burn::backend::Autodiff;
@@ -14,15 +14,16 @@ use burn::tensor::{Tensor, activation::log_softmax, backend::AutodiffBackend, ba
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::config::{Config, Source, resolve};
-use rl::engine::{GradientOptions, Pass, passes};
-use rl::experience::{Experience, Recipe, make};
+use rl::experience::{Experience, StepContext, make};
 use rl::image_cache::ImageCache;
-use rl::optimizer::AdamW;
+use rl::learn::optimizer::AdamW;
+use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::{GradientOptions, Pass, passes};
 use rl::perturb::Perturbation;
+use rl::recipe::Recipe;
 use rl::shaping::{AdvantageShaping, Draw, Shaped, ShapingBatch, ShapingError, Stream, Streams, Training};
-use rl::update::{Learner, Schedule, update};
 
-use crate::common::{difference, model, processor, relative_error};
+use crate::common::{difference, model, pairs, processor, relative_error};
 use crate::engine::sampled_groups;
 
 const TEMPERATURE: f64 = 0.8;
@@ -36,6 +37,7 @@ struct Place {
 }
 
 /// Keeps the advantage of one token and takes those of all others away: by a factor of 0, or by the policy mask.
+#[derive(Clone, Copy)]
 struct OneHot {
     /// Index of the response in the batch.
     row: usize,
@@ -81,17 +83,19 @@ fn config(settings: &[&str]) -> Config {
 }
 
 /// Experience of the test's groups under a shaping.
-fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config, shaping: &dyn AdvantageShaping<B>) -> Experience {
-    let recipe = Recipe {
+fn experience<B: Kernels>(
+    model: &QwenVl<B>,
+    config: &Config,
+    shaping: impl AdvantageShaping<B> + 'static,
+) -> Experience {
+    let context = StepContext {
         config,
-        loss: &config.to_loss_config(),
-        shaping,
-        processor: &processor(),
-        kl_coef: 0.0,
+        recipe: &Recipe { shaping: Box::new(shaping), ..Recipe::new(config) },
+        processor: Some(&processor()),
         step: 1,
         training: Training { step: 1, max_steps: 1 },
     };
-    make(model, None, sampled_groups(model), &recipe, &mut ImageCache::default()).unwrap().0
+    make(model, None, sampled_groups(model), &context, &mut ImageCache::default()).unwrap().0
 }
 
 type Grads = BTreeMap<String, Vec<f32>>;
@@ -109,7 +113,8 @@ fn trained<B: Kernels>(start: &QwenVl<B>, experience: &Experience, config: &Conf
     };
     let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
     let mut schedule = Schedule { done: 0, total: 1 };
-    update(learner, experience, config, &config.to_loss_config(), &options, &mut schedule).unwrap();
+    let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
+    update(learner, experience, settings, &mut schedule).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("optimizer.safetensors");
     optimizer.save(&path).unwrap();
@@ -189,7 +194,7 @@ fn grpo(rewards: &[f64]) -> Vec<f64> {
 fn places(experience: &Experience) -> Vec<Place> {
     let mut places = Vec::new();
     for (group, g) in experience.groups.iter().enumerate() {
-        let lengths: Vec<usize> = g.responses.iter().map(|r| r.ids.len()).collect();
+        let lengths: Vec<usize> = g.trajectories.iter().map(|t| t.ids.len()).collect();
         let longest = (0..lengths.len()).max_by_key(|&r| lengths[r]).unwrap();
         let shortest = (0..lengths.len()).min_by_key(|&r| lengths[r]).unwrap();
         let (response, token) = match group {
@@ -206,24 +211,24 @@ fn places(experience: &Experience) -> Vec<Place> {
 
 /// Index of a place's response in the batch.
 fn row(experience: &Experience, place: Place) -> usize {
-    experience.groups[..place.group].iter().map(|g| g.responses.len()).sum::<usize>() + place.response
+    experience.groups[..place.group].iter().map(|g| g.trajectories.len()).sum::<usize>() + place.response
 }
 
 /// What one place contributes to the loss: the token's log-prob times this.
 fn weight(experience: &Experience, place: Place, config: &Config, groups: std::ops::Range<usize>) -> f64 {
-    let rewards: Vec<f64> = experience.groups[place.group].scores.iter().map(|s| s.overall).collect();
+    let rewards: Vec<f64> = experience.groups[place.group].trajectories.iter().map(|t| t.score.overall).collect();
     let lengths: Vec<usize> =
-        experience.groups[groups].iter().flat_map(|g| g.responses.iter().map(|r| r.ids.len())).collect();
+        experience.groups[groups].iter().flat_map(|g| g.trajectories.iter().map(|t| t.ids.len())).collect();
     let denominator = match config.actor.loss_avg_mode {
         rl::loss::LossAvgMode::Token => lengths.iter().sum::<usize>() as f64,
-        _ => (lengths.len() * experience.groups[place.group].responses[place.response].ids.len()) as f64,
+        _ => (lengths.len() * experience.groups[place.group].trajectories[place.response].ids.len()) as f64,
     };
     -grpo(&rewards)[place.response] / denominator
 }
 
 fn oracle_at<B: Kernels>(experience: &Experience, place: Place, weight: f64) -> Grads {
     let group = &experience.groups[place.group];
-    oracle::<B>(&group.item.prompt, &group.responses[place.response].ids[..=place.token], weight)
+    oracle::<B>(&group.item.prompt, &group.trajectories[place.response].ids[..=place.token], weight)
 }
 
 /// Token budgets of the passes: each response alone, groups cut into parts, a few groups together, everything at once.
@@ -231,12 +236,12 @@ const BUDGETS: [usize; 4] = [1, 45, 120, 100_000];
 
 fn a_factor_reaches_its_token_and_no_other<B: Kernels>() {
     let start = model::<B>();
-    let base = experience(&start, &config(&[]), &OneHot { row: 0, token: 0, by_mask: false });
+    let base = experience(&start, &config(&[]), OneHot { row: 0, token: 0, by_mask: false });
     let refs = base.refs();
     let cut = |budget: usize| passes(&refs, budget);
     assert!(cut(45).iter().any(|pass| matches!(pass, Pass::Parts(_, parts) if parts.iter().any(|p| p.len() > 1))));
     assert!(matches!(&cut(100_000)[..], [Pass::Together(micro)] if micro.len() == 5));
-    let lengths: std::collections::BTreeSet<usize> = base.lengths.iter().copied().collect();
+    let lengths: std::collections::BTreeSet<usize> = base.trajectories().map(|t| t.ids.len()).collect();
     assert!(lengths.len() > 3, "rows are padded: {lengths:?}");
     let mut worst = 0.0_f64;
     for (k, place) in places(&base).into_iter().enumerate() {
@@ -246,7 +251,7 @@ fn a_factor_reaches_its_token_and_no_other<B: Kernels>() {
         for budget in BUDGETS {
             let config = config(&[&format!("actor.micro_batch_tokens={budget}")]);
             let shaping = OneHot { row, token: place.token, by_mask: (k + budget) % 2 == 0 };
-            let made = experience(&start, &config, &shaping);
+            let made = experience(&start, &config, shaping);
             let e = error(&trained(&start, &made, &config, budget == 45), &expected);
             worst = worst.max(e);
             assert!(e < 1e-3, "{place:?}, budget {budget}, mask {}: relative error {e:.1e}", shaping.by_mask);
@@ -260,10 +265,10 @@ fn a_factor_reaches_its_token_and_no_other<B: Kernels>() {
 fn every_loss_and_mini_batch<B: Kernels>() {
     let start = model::<B>();
     let shaped = |config: &Config, place: Place, row: usize| {
-        let made = experience(&start, config, &OneHot { row, token: place.token, by_mask: false });
+        let made = experience(&start, config, OneHot { row, token: place.token, by_mask: false });
         trained(&start, &made, config, false)
     };
-    let base = experience(&start, &config(&[]), &OneHot { row: 0, token: 0, by_mask: false });
+    let base = experience(&start, &config(&[]), OneHot { row: 0, token: 0, by_mask: false });
     let last = places(&base)[4];
     for (loss, mode) in [("ppo", "seq"), ("cispo", "token"), ("sapo", "token"), ("sapo", "seq"), ("gspo_token", "seq")]
     {
@@ -356,24 +361,27 @@ impl Fault {
 fn faults_are_seen<B: Kernels>() {
     let start = model::<B>();
     let config = config(&["actor.micro_batch_tokens=45"]);
-    let base = experience(&start, &config, &OneHot { row: 0, token: 0, by_mask: false });
-    let sizes: Vec<usize> = base.groups.iter().map(|g| g.responses.len()).collect();
+    let base = experience(&start, &config, OneHot { row: 0, token: 0, by_mask: false });
+    let sizes: Vec<usize> = base.groups.iter().map(|g| g.trajectories.len()).collect();
     // In the middle of a response, so that every fault has somewhere to go.
     let longest = |group: usize| {
-        let lengths: Vec<usize> = base.groups[group].responses.iter().map(|r| r.ids.len()).collect();
+        let lengths: Vec<usize> = base.groups[group].trajectories.iter().map(|t| t.ids.len()).collect();
         (0..lengths.len()).max_by_key(|&r| lengths[r]).map(|r| (r, lengths[r])).unwrap()
     };
     for group in [1, 3] {
         let (response, length) = longest(group);
         assert!(length > 3, "{length}");
         let place = Place { group, response, token: length / 2 };
-        let made = experience(&start, &config, &OneHot { row: row(&base, place), token: place.token, by_mask: false });
+        let made = experience(&start, &config, OneHot { row: row(&base, place), token: place.token, by_mask: false });
         let expected = oracle_at::<B>(&base, place, weight(&base, place, &config, 0..5));
         let right = error(&trained(&start, &made, &config, false), &expected);
         assert!(right < 1e-3, "{right}");
         for fault in Fault::ALL {
             let mut wrong = made.clone();
-            wrong.shaped.advantages = fault.apply(&made.shaped.advantages, &sizes, place);
+            let rows: Vec<Vec<f32>> = made.trajectories().map(|t| t.advantages.clone()).collect();
+            for (t, row) in pairs(wrong.trajectories_mut().collect::<Vec<_>>(), fault.apply(&rows, &sizes, place)) {
+                t.advantages = row;
+            }
             let e = error(&trained(&start, &wrong, &config, false), &expected);
             println!("{place:?}, {fault:?}: {e:.2}");
             assert!(e > 0.5, "{place:?}: {fault:?} passes with an error of {e:.1e}");
@@ -382,8 +390,8 @@ fn faults_are_seen<B: Kernels>() {
 }
 
 /// Notes the streams that it is given.
-#[derive(Default)]
-struct Recorder(Mutex<Streams>);
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Streams>>);
 
 impl<B: Backend> AdvantageShaping<B> for Recorder {
     fn name(&self) -> &'static str {
@@ -454,11 +462,11 @@ fn streams_are_those_of_their_tokens<B: Kernels>() {
     for budget in BUDGETS {
         let config = config(&[&format!("actor.micro_batch_tokens={budget}")]);
         let recorder = Recorder::default();
-        let made = experience(&start, &config, &recorder);
-        let streams = recorder.0.into_inner().unwrap();
+        let made = experience(&start, &config, recorder.clone());
+        let streams = recorder.0.lock().unwrap().clone();
         let all = |rows: Option<Vec<Vec<f32>>>| {
             let rows = rows.unwrap();
-            assert_eq!(rows.len(), made.lengths.len());
+            assert_eq!(rows.len(), made.trajectories().count());
             rows
         };
         let (old, perturbed) = (all(streams.old_log_probs), all(streams.perturbed_log_probs));
@@ -466,12 +474,12 @@ fn streams_are_those_of_their_tokens<B: Kernels>() {
         let mut row = 0;
         for group in &made.groups {
             let (prompt, black) = (&group.item.prompt, blank(&group.item.prompt));
-            for response in &group.responses {
+            for response in &group.trajectories {
                 let [log_probs, entropies, rho] = by_definition(&start, prompt, &response.ids);
                 let place = format!("budget {budget}, response {row}");
                 for (what, found, expected, bound) in [
                     ("old log-probs", &old[row], &log_probs, 1e-4),
-                    ("the ratio's log-probs", &made.old_log_probs[row], &log_probs, 1e-4),
+                    ("the ratio's log-probs", &response.old_log_probs, &log_probs, 1e-4),
                     ("entropy", &entropy[row], &entropies, 2e-4),
                     ("focus", &focus[row], &rho, 1e-5),
                 ] {
@@ -487,7 +495,7 @@ fn streams_are_those_of_their_tokens<B: Kernels>() {
                 row += 1;
             }
         }
-        assert_eq!(row, made.lengths.len());
+        assert_eq!(row, made.trajectories().count());
     }
 }
 

@@ -7,8 +7,8 @@ use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
-use rl::engine::{GroupRef, ScoreRequest};
 use rl::image_cache::ImageCache;
+use rl::learn::{GroupRef, ScoreRequest};
 use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
 

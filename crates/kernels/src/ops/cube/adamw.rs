@@ -11,7 +11,7 @@ use crate::ops::{AdamWStep, plain};
 
 /// What a step multiplies and adds, worked out in f64 once.
 #[derive(CubeType, CubeLaunch)]
-struct Factors {
+struct StepFactors {
     /// Of the gradient.
     scale: f32,
     beta1: f32,
@@ -37,7 +37,7 @@ fn update<P: Float>(
     m: &mut Array<f32>,
     v: &mut Array<f32>,
     len: usize,
-    f: &Factors,
+    f: &StepFactors,
     #[define(P)] _dtype: StorageType,
 ) {
     let i = ABSOLUTE_POS;
@@ -71,7 +71,7 @@ fn launch_update<R: CubeRuntime>([param, grad, m, v]: [CubeTensor<R>; 4], h: &Ad
         m.clone().into_array_arg(),
         v.clone().into_array_arg(),
         len,
-        FactorsLaunch::new(
+        StepFactorsLaunch::new(
             h.grad_scale as f32,
             h.beta1 as f32,
             (1.0 - h.beta1) as f32,

@@ -1,5 +1,5 @@
-//! What packed attention does between its matrix products: one cube a row of scores, which are read and written in place.
-//! The products themselves stay with Burn's matmul, which knows the tensor cores.
+//! What packed attention does between its matrix products: one cube a row of scores, which are read and written in
+//! place. The products themselves stay with Burn's matmul, which knows the tensor cores.
 
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -102,8 +102,8 @@ fn weigh<F: Float>(
     }
 }
 
-/// Products `own [a, rows_each, keys]` and `prefix [a / n, n rows_each, prefix_keys]` to the weights of one softmax over
-/// both, in place; masks `[a, keys]`, `[a / n, prefix_keys]`; `lse [a rows_each]`.
+/// Products `own [a, rows_each, keys]` and `prefix [a / n, n rows_each, prefix_keys]` to the weights of one softmax
+/// over both, in place; masks `[a, keys]`, `[a / n, prefix_keys]`; `lse [a rows_each]`.
 #[cube(launch)]
 fn softmax<F: Float>(
     own_mask: &Array<f32>,
@@ -164,8 +164,8 @@ fn softmax<F: Float>(
     }
 }
 
-/// Products `s [a, rows_each, keys]` to the weights `p = exp(score - lse)`, and the weights' gradients `dp` to those of the
-/// products `p (dp - dot) scale`, both in place; `lse, dot [a rows_each]`, mask `[a, keys]`.
+/// Products `s [a, rows_each, keys]` to the weights `p = exp(score - lse)`, and the weights' gradients `dp` to those of
+/// the products `p (dp - dot) scale`, both in place; `lse, dot [a rows_each]`, mask `[a, keys]`.
 #[cube(launch)]
 fn slopes<F: Float>(
     lse: &Array<f32>,

@@ -36,8 +36,8 @@ fn shared_bytes(tile: usize, g: usize, hd: usize) -> usize {
 }
 
 /// Adds the columns `0..columns` of `k, v [.., columns, hd]`, matrix `at`, to the softmax so far: `top [g]` the largest
-/// score, `sums [g]` of the exponentials, `acc [g]` the mix of one element of the values. A unit mixes element `lane` of the
-/// columns `slot + i slots` of a tile; those with `slot >= slots` only help with scores.
+/// score, `sums [g]` of the exponentials, `acc [g]` the mix of one element of the values. A unit mixes element `lane`
+/// of the columns `slot + i slots` of a tile; those with `slot >= slots` only help with scores.
 #[cube]
 fn attend<F: Float>(
     q: &SharedMemory<f32>,
@@ -132,9 +132,9 @@ fn attend<F: Float>(
     }
 }
 
-/// One cube a row of `q [rows, g, hd]`: prompt `row / n` of `pk, pv [rows / n, p, hd]` and its mask `[rows / n, p]`, then the
-/// first `len` columns of `k, v [rows, capacity, hd]`. The softmax is kept as a running maximum and sum, so nothing as long as
-/// the columns exists.
+/// One cube a row of `q [rows, g, hd]`: prompt `row / n` of `pk, pv [rows / n, p, hd]` and its mask `[rows / n, p]`,
+/// then the first `len` columns of `k, v [rows, capacity, hd]`. The softmax is kept as a running maximum and sum, so
+/// nothing as long as the columns exists.
 #[cube(launch)]
 fn forward<F: Float>(
     q: &Array<F>,
@@ -320,8 +320,9 @@ fn launch_write<R: CubeRuntime>(cache: CubeTensor<R>, value: CubeTensor<R>, at: 
     cache
 }
 
-/// See [`Kernels::decode_attention`](crate::Kernels::decode_attention). The default where types differ, a prompt is empty, a
-/// head has more than 128 elements, or there are so many query heads a K/V head that no tile fits WebGPU's least shared memory.
+/// See [`Kernels::decode_attention`](crate::Kernels::decode_attention). The default where types differ, a prompt is
+/// empty, a head has more than 128 elements, or there are so many query heads a K/V head that no tile fits WebGPU's
+/// least shared memory.
 pub(super) fn attention<B: Launch>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<B, 3> {
     let ([rows, g, hd], dtype) = (q.dims(), q.dtype());
     if rows * g * hd == 0 {

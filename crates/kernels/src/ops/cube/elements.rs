@@ -58,7 +58,8 @@ fn swiglu_gradient<F: Float>(
     dup[i] = F::cast_from(dy * silu);
 }
 
-/// Turns the pairs `(x[j], x[j + half])` of `x [n, h, 2 half]` by the angles of `cos, sin [n, 2 half]`, the sines times `sign`.
+/// Turns the pairs `(x[j], x[j + half])` of `x [n, h, 2 half]` by the angles of `cos, sin [n, 2 half]`, the sines times
+/// `sign`.
 #[cube(launch)]
 fn turn<F: Float>(
     x: &Strided<F>,
@@ -184,7 +185,8 @@ pub(super) fn swiglu_backward<B: Launch>(
     (tensor(dgate), tensor(dup))
 }
 
-/// See [`Kernels::rotate`](crate::Kernels::rotate); with `sign` -1 the way back. The default where the angles are not f32.
+/// See [`Kernels::rotate`](crate::Kernels::rotate); with `sign` -1 the way back. The default where the angles are not
+/// f32.
 pub(super) fn rotate<B: Launch>(x: Tensor<B, 3>, rotary: &Rotary<B>, sign: f32) -> Tensor<B, 3> {
     let (shape, dtype): (Shape, _) = (x.shape(), x.dtype());
     let [n, _, hd] = x.dims();

@@ -1,5 +1,5 @@
-//! What the log-prob head does with a chunk of logits: one cube a row, one pass over the row for its statistics and one more
-//! for the gradient.
+//! What the log-prob head does with a chunk of logits: one cube a row, one pass over the row for its statistics and one
+//! more for the gradient.
 
 use burn::tensor::{DType, Int, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -13,8 +13,8 @@ use crate::head::{
     HeadOutput, log_probs_backward_by, log_probs_by, plain_kl_divergence, plain_log_probs, plain_log_probs_backward,
 };
 
-/// Logits held at one time, in elements: 882 rows of a vocabulary of 152,064. Each chunk reads the whole head, and its backward
-/// adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
+/// Logits held at one time, in elements: 882 rows of a vocabulary of 152,064. Each chunk reads the whole head, and its
+/// backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
 const LOGITS: usize = 1 << 27;
 
 /// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads
@@ -32,7 +32,8 @@ pub(super) fn kl_divergence<B: Launch>(
     plain_kl_divergence(p, q, weight, temperature, DIVERGENCE_LOGITS)
 }
 
-/// Of the row of `z` that starts at `first`, scaled by `inverse`: the log-sum-exp and, if asked for, the entropy (else 0).
+/// Of the row of `z` that starts at `first`, scaled by `inverse`: the log-sum-exp and, if asked for, the entropy (else
+/// 0).
 #[cube]
 fn statistics<F: Float>(
     z: &Strided<F>,

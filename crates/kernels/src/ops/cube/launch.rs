@@ -23,8 +23,8 @@ pub(super) trait Launch:
     /// Where kernels run.
     type Runtime: CubeRuntime;
 
-    /// Runs `kernel` on the buffers of `inputs`, now or when the stream gets there; its results have the shapes and types
-    /// `outputs`, which must be known before. `name` identifies the operation to fusion.
+    /// Runs `kernel` on the buffers of `inputs`, now or when the stream gets there; its results have the shapes and
+    /// types `outputs`, which must be known before. `name` identifies the operation to fusion.
     fn launch<const I: usize, const O: usize>(
         name: &'static str,
         inputs: [Held<Self>; I],
@@ -131,7 +131,8 @@ pub(super) fn owned<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     if t.can_mut() { t } else { copy(&t) }
 }
 
-/// A tensor whose last dimension lies in order; between rows there may be gaps, which some runtimes leave to align them.
+/// A tensor whose last dimension lies in order; between rows there may be gaps, which some runtimes leave to align
+/// them.
 pub(super) fn rows_in_order<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     if t.meta.strides().last() == Some(&1) { t } else { into_contiguous(t) }
 }

@@ -1,6 +1,6 @@
-//! Specialisations for GPUs, written in CubeCL once for every runtime (wgpu, CUDA): each operation one pass over memory.
-//! They compute in f32 whatever type the tensors have (f32, bf16 or f16, looked up at run time), give the same numbers on
-//! every run, and leave what they do not cover to the defaults.
+//! Specialisations for GPUs, written in CubeCL once for every runtime (wgpu, CUDA): each operation one pass over
+//! memory. They compute in f32 whatever type the tensors have (f32, bf16 or f16, looked up at run time), give the same
+//! numbers on every run, and leave what they do not cover to the defaults.
 
 mod adamw;
 mod attention;

@@ -197,8 +197,8 @@ pub(super) fn rms_norm<B: Launch>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f6
     tensor(y)
 }
 
-/// See [`Kernels::rms_norm_backward`](crate::Kernels::rms_norm_backward). The default where types differ, or a row has more
-/// than `32 * 256` elements.
+/// See [`Kernels::rms_norm_backward`](crate::Kernels::rms_norm_backward). The default where types differ, or a row has
+/// more than `32 * 256` elements.
 pub(super) fn rms_norm_backward<B: Launch>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,

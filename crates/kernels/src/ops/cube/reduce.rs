@@ -1,5 +1,5 @@
-//! Sums and maxima over the units of a cube, by halves through shared memory: right for planes of any size, and in the same
-//! order on every run.
+//! Sums and maxima over the units of a cube, by halves through shared memory: right for planes of any size, and in the
+//! same order on every run.
 
 use cubecl::prelude::*;
 

@@ -1,5 +1,5 @@
-//! Packed attention over ragged segments: no padding, one task a segment, K/V head and run of queries. The query heads of a
-//! K/V head are the rows of one matmul; scores live in a buffer that fits the cache.
+//! Packed attention over ragged segments: no padding, one task a segment, K/V head and run of queries. The query heads
+//! of a K/V head are the rows of one matmul; scores live in a buffer that fits the cache.
 //!
 //! Results do not depend on the number of threads: a task computes its rows alone, and what several tasks add to (the
 //! gradients of a shared prompt) is collected by runs of responses of fixed size and added in order.
@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, PARALLEL, Shared, matmul, tensor};
+use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor};
 use super::rows::exp_row;
 use super::simd::{dot, exp, vectorised};
 use crate::attention::{AttentionPlan, AttentionSaved};
@@ -192,7 +192,7 @@ pub(super) fn forward(
     }
     let mut o = vec![0f32; q.len()];
     let mut lse = vec![0f32; dims[0] * heads.h];
-    let (o_out, lse_out) = (Shared::new(&mut o), Shared::new(&mut lse));
+    let (o_out, lse_out) = (SharedOutput::new(&mut o), SharedOutput::new(&mut lse));
     each(tasks, work(plan, heads), |scratch, (segment, prefix, j, t)| {
         let Heads { g, hd, .. } = heads;
         let own = segment.start..segment.start + if heads.causal { t.end } else { segment.len() };
@@ -240,34 +240,34 @@ vectorised! {
 }
 
 /// Segments of one task: one that stands alone, or some responses of a group.
-struct Unit {
+struct SharingTask {
     prefix: Range<usize>,
     segments: Vec<Range<usize>>,
     j: usize,
 }
 
 /// What a task adds to the prompt that its segments share.
-struct Part {
+struct PrefixGradients {
     prefix: Range<usize>,
     j: usize,
     dk: Vec<f32>,
     dv: Vec<f32>,
 }
 
-fn units(plan: &AttentionPlan<F>, kv: usize) -> Vec<Unit> {
-    let mut units: Vec<(Range<usize>, Vec<Range<usize>>)> = Vec::new();
+fn sharing_tasks(plan: &AttentionPlan<F>, kv: usize) -> Vec<SharingTask> {
+    let mut sharing: Vec<(Range<usize>, Vec<Range<usize>>)> = Vec::new();
     for (rows, prefix) in &plan.segments {
-        match (prefix, units.last_mut()) {
+        match (prefix, sharing.last_mut()) {
             (Some(p), Some((prefix, segments))) if prefix == p && segments.len() < MEMBERS => {
                 segments.push(rows.clone())
             }
-            _ => units.push((prefix.clone().unwrap_or(0..0), vec![rows.clone()])),
+            _ => sharing.push((prefix.clone().unwrap_or(0..0), vec![rows.clone()])),
         }
     }
-    units
+    sharing
         .into_iter()
         .flat_map(|(prefix, segments)| {
-            (0..kv).map(move |j| Unit { prefix: prefix.clone(), segments: segments.clone(), j })
+            (0..kv).map(move |j| SharingTask { prefix: prefix.clone(), segments: segments.clone(), j })
         })
         .collect()
 }
@@ -286,70 +286,72 @@ pub(super) fn backward(
     let lse = saved.lse.first().map(Host::new);
     let lse = lse.as_ref().map_or(&[][..], Host::values);
     let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; k.len()]);
-    let (dq_out, dk_out, dv_out) = (Shared::new(&mut dq), Shared::new(&mut dk), Shared::new(&mut dv));
-    let parts = each(units(plan, heads.kv), work(plan, heads) * 2, |scratch, Unit { prefix, segments, j }| {
-        let Heads { g, hd, .. } = heads;
-        let p = prefix.len();
-        let mut part = Part { dk: vec![0f32; p * hd], dv: vec![0f32; p * hd], prefix: prefix.clone(), j };
-        for segment in segments {
-            let run = heads.run(p + segment.len());
-            sized(&mut scratch.dk, segment.len() * hd).fill(0.0);
-            sized(&mut scratch.dv, segment.len() * hd).fill(0.0);
-            for t0 in (0..segment.len()).step_by(run) {
-                let t1 = (t0 + run).min(segment.len());
-                let (first, rows) = (segment.start + t0, (t1 - t0) * g);
-                let own = segment.start..segment.start + if heads.causal { t1 } else { segment.len() };
-                let width = p + own.len();
-                let tokens = first..segment.start + t1;
-                gather(&mut scratch.q, q, heads, tokens.clone(), j, heads.scale);
-                gather(&mut scratch.d_o, d_o, heads, tokens.clone(), j, 1.0);
-                gather(&mut scratch.o, o, heads, tokens, j, 1.0);
-                let s = sized(&mut scratch.scores, rows * width);
-                let ds = sized(&mut scratch.d_scores, rows * width);
-                products(s, &scratch.q, k, heads, rows, &prefix, own.clone(), j);
-                products(ds, &scratch.d_o, v, heads, rows, &prefix, own.clone(), j);
-                for r in 0..rows {
-                    let lse = lse[(first + r / g) * heads.h + j * g + r % g];
-                    let (row, head) = (r * width..(r + 1) * width, r * hd..(r + 1) * hd);
-                    let valid = visible(heads, p, own.len(), t0 + r / g);
-                    row_backward(
-                        &mut s[row.clone()],
-                        &mut ds[row],
-                        valid,
-                        lse,
-                        &scratch.d_o[head.clone()],
-                        &scratch.o[head],
-                    );
+    let (dq_out, dk_out, dv_out) = (SharedOutput::new(&mut dq), SharedOutput::new(&mut dk), SharedOutput::new(&mut dv));
+    let parts =
+        each(sharing_tasks(plan, heads.kv), work(plan, heads) * 2, |scratch, SharingTask { prefix, segments, j }| {
+            let Heads { g, hd, .. } = heads;
+            let p = prefix.len();
+            let mut part =
+                PrefixGradients { dk: vec![0f32; p * hd], dv: vec![0f32; p * hd], prefix: prefix.clone(), j };
+            for segment in segments {
+                let run = heads.run(p + segment.len());
+                sized(&mut scratch.dk, segment.len() * hd).fill(0.0);
+                sized(&mut scratch.dv, segment.len() * hd).fill(0.0);
+                for t0 in (0..segment.len()).step_by(run) {
+                    let t1 = (t0 + run).min(segment.len());
+                    let (first, rows) = (segment.start + t0, (t1 - t0) * g);
+                    let own = segment.start..segment.start + if heads.causal { t1 } else { segment.len() };
+                    let width = p + own.len();
+                    let tokens = first..segment.start + t1;
+                    gather(&mut scratch.q, q, heads, tokens.clone(), j, heads.scale);
+                    gather(&mut scratch.d_o, d_o, heads, tokens.clone(), j, 1.0);
+                    gather(&mut scratch.o, o, heads, tokens, j, 1.0);
+                    let s = sized(&mut scratch.scores, rows * width);
+                    let ds = sized(&mut scratch.d_scores, rows * width);
+                    products(s, &scratch.q, k, heads, rows, &prefix, own.clone(), j);
+                    products(ds, &scratch.d_o, v, heads, rows, &prefix, own.clone(), j);
+                    for r in 0..rows {
+                        let lse = lse[(first + r / g) * heads.h + j * g + r % g];
+                        let (row, head) = (r * width..(r + 1) * width, r * hd..(r + 1) * hd);
+                        let valid = visible(heads, p, own.len(), t0 + r / g);
+                        row_backward(
+                            &mut s[row.clone()],
+                            &mut ds[row],
+                            valid,
+                            lse,
+                            &scratch.d_o[head.clone()],
+                            &scratch.o[head],
+                        );
+                    }
+                    let out = sized(&mut scratch.out, rows * hd);
+                    mix(out, ds, k, heads, rows, &prefix, own.clone(), j);
+                    for (i, token) in out.chunks_exact(g * hd).enumerate() {
+                        // SAFETY: the queries of a segment belong to one task a K/V head.
+                        let to = unsafe { dq_out.slice(heads.query(first + i, j), g * hd) };
+                        to.iter_mut().zip(token).for_each(|(a, b)| *a = b * heads.scale);
+                    }
+                    // dk += ds^T q (q carries the scale), dv += p^T do
+                    let (qm, dm) = (Matrix::rows(&scratch.q, hd), Matrix::rows(&scratch.d_o, hd));
+                    let columns = |m, at: usize| Matrix::rows(m, width).from(at).transposed();
+                    let t = own.len();
+                    matmul(&mut scratch.dk, hd, true, columns(ds, p), qm, t, hd, rows, false);
+                    matmul(&mut scratch.dv, hd, true, columns(s, p), dm, t, hd, rows, false);
+                    if p > 0 {
+                        matmul(&mut part.dk, hd, true, columns(ds, 0), qm, p, hd, rows, false);
+                        matmul(&mut part.dv, hd, true, columns(s, 0), dm, p, hd, rows, false);
+                    }
                 }
-                let out = sized(&mut scratch.out, rows * hd);
-                mix(out, ds, k, heads, rows, &prefix, own.clone(), j);
-                for (i, token) in out.chunks_exact(g * hd).enumerate() {
-                    // SAFETY: the queries of a segment belong to one task a K/V head.
-                    let to = unsafe { dq_out.slice(heads.query(first + i, j), g * hd) };
-                    to.iter_mut().zip(token).for_each(|(a, b)| *a = b * heads.scale);
-                }
-                // dk += ds^T q (q carries the scale), dv += p^T do
-                let (qm, dm) = (Matrix::rows(&scratch.q, hd), Matrix::rows(&scratch.d_o, hd));
-                let columns = |m, at: usize| Matrix::rows(m, width).from(at).transposed();
-                let t = own.len();
-                matmul(&mut scratch.dk, hd, true, columns(ds, p), qm, t, hd, rows, false);
-                matmul(&mut scratch.dv, hd, true, columns(s, p), dm, t, hd, rows, false);
-                if p > 0 {
-                    matmul(&mut part.dk, hd, true, columns(ds, 0), qm, p, hd, rows, false);
-                    matmul(&mut part.dv, hd, true, columns(s, 0), dm, p, hd, rows, false);
+                for (i, row) in segment.clone().enumerate() {
+                    // SAFETY: the keys of a segment belong to one task a K/V head.
+                    unsafe {
+                        dk_out.slice(heads.key(row, j), hd).copy_from_slice(&scratch.dk[i * hd..(i + 1) * hd]);
+                        dv_out.slice(heads.key(row, j), hd).copy_from_slice(&scratch.dv[i * hd..(i + 1) * hd]);
+                    }
                 }
             }
-            for (i, row) in segment.clone().enumerate() {
-                // SAFETY: the keys of a segment belong to one task a K/V head.
-                unsafe {
-                    dk_out.slice(heads.key(row, j), hd).copy_from_slice(&scratch.dk[i * hd..(i + 1) * hd]);
-                    dv_out.slice(heads.key(row, j), hd).copy_from_slice(&scratch.dv[i * hd..(i + 1) * hd]);
-                }
-            }
-        }
-        part
-    });
-    for Part { prefix, j, dk: k_part, dv: v_part } in parts {
+            part
+        });
+    for PrefixGradients { prefix, j, dk: k_part, dv: v_part } in parts {
         for (i, row) in prefix.enumerate() {
             let at = heads.key(row, j);
             for c in 0..heads.hd {

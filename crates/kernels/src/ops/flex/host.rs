@@ -83,14 +83,14 @@ pub(super) fn for_rows2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(u
 
 /// A pointer that tasks share; each writes places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared(*mut f32);
+pub(super) struct SharedOutput(*mut f32);
 
 // SAFETY: the tasks that hold it write disjoint places, as the callers say where they do.
-unsafe impl Send for Shared {}
+unsafe impl Send for SharedOutput {}
 // SAFETY: as above.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for SharedOutput {}
 
-impl Shared {
+impl SharedOutput {
     pub fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
     }

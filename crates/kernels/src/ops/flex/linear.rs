@@ -1,13 +1,13 @@
 //! `y = x W^T + b` with `W [out, in]`.
 //!
-//! A matrix product packs its operands first, which pays when each packed value is used often. While decoding, `x` has a few
-//! rows only and packing would move every weight twice; there, rows of `W` and of `x` meet in dot products that read the
-//! weights once, as they lie in memory.
+//! A matrix product packs its operands first, which pays when each packed value is used often. While decoding, `x` has
+//! a few rows only and packing would move every weight twice; there, rows of `W` and of `x` meet in dot products that
+//! read the weights once, as they lie in memory.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, PARALLEL, Shared, matmul, tensor};
+use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor};
 
 /// Rows of `x` up to which dot products beat a packed product (measured, docs/performance.md).
 const FEW: usize = 48;
@@ -118,7 +118,7 @@ struct Product<'a> {
     x: &'a [f32],
     w: &'a [f32],
     bias: Option<&'a [f32]>,
-    y: Shared,
+    y: SharedOutput,
     m: usize,
     n: usize,
     k: usize,
@@ -177,7 +177,7 @@ pub(super) fn affine(x: Tensor<F, 2>, w: &Tensor<F, 2>, bias: Option<&Tensor<F, 
         return tensor(y, [m, n]);
     }
     if m <= FEW {
-        let product = Product { x, w, bias, y: Shared::new(&mut y), m, n, k };
+        let product = Product { x, w, bias, y: SharedOutput::new(&mut y), m, n, k };
         let columns = (PARALLEL * 4 / (k * m)).next_multiple_of(OUT).max(OUT);
         if n <= columns {
             product.columns(0, n);

@@ -1,5 +1,6 @@
 //! Specialisations for the Flex CPU backend: each operation one pass over memory on all cores, with wide instructions.
-//! Every one gives the same numbers on every run, whatever the number of threads. Other types than f32 take the defaults.
+//! Every one gives the same numbers on every run, whatever the number of threads. Other types than f32 take the
+//! defaults.
 
 mod activations;
 mod attention;

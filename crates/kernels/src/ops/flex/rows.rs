@@ -155,7 +155,7 @@ pub(super) fn swiglu_backward(gate: Tensor<F, 2>, up: Tensor<F, 2>, dy: Tensor<F
 
 /// The numbers of an AdamW step as the loop takes them.
 #[derive(Clone, Copy)]
-struct Step {
+struct AdamWFactors {
     grad_scale: f32,
     beta1: f32,
     beta2: f32,
@@ -168,7 +168,7 @@ struct Step {
 }
 
 vectorised! {
-    fn adamw_run(param: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32], h: Step) {
+    fn adamw_run(param: &mut [f32], m: &mut [f32], v: &mut [f32], grad: &[f32], h: AdamWFactors) {
         let n = param.len();
         let (m, v, grad) = (&mut m[..n], &mut v[..n], &grad[..n]);
         for i in 0..n {
@@ -190,7 +190,7 @@ pub(super) fn adamw(
 ) -> [Tensor<F, 1>; 3] {
     let (mut param, mut m, mut v) = (Owned::new(param), Owned::new(m), Owned::new(v));
     let grad = Host::new(&grad);
-    let step = Step {
+    let step = AdamWFactors {
         grad_scale: h.grad_scale as f32,
         beta1: h.beta1 as f32,
         beta2: h.beta2 as f32,

@@ -1,11 +1,13 @@
-//! Loops that the compiler turns into wide instructions: compiled for AVX-512, AVX2 and the base target, chosen at run time.
-//! (The dependencies choose at run time too, so one program runs everywhere.)
+//! Loops that the compiler turns into wide instructions: compiled for AVX-512, AVX2 and the base target, chosen at run
+//! time. (The dependencies choose at run time too, so one program runs everywhere.)
 
-/// Wraps a function so that its body is compiled for each instruction set. What the body calls must be `#[inline(always)]`.
+/// Wraps a function so that its body is compiled for each instruction set. What the body calls must be
+/// `#[inline(always)]`.
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        // Inner loops take their slices and strides one by one: a struct of them would have one use, and hide what aliases.
+        // Inner loops take their slices and strides one by one: a struct of them would have one use, and hide what
+        // aliases.
         #[allow(clippy::too_many_arguments)]
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
@@ -96,8 +98,9 @@ pub(super) fn max(x: &[f32]) -> f32 {
     lanes.iter().fold(rest, |m, v| if *v > m { *v } else { m })
 }
 
-/// `e^x` within 2 units in the last place, 0 below -87, no infinity above 88: range reduction to `|r| <= ln 2 / 2` and a
-/// polynomial of degree 6 (the coefficients of Cephes' `expf`). Written without branches or calls, so that loops vectorise.
+/// `e^x` within 2 units in the last place, 0 below -87, no infinity above 88: range reduction to `|r| <= ln 2 / 2` and
+/// a polynomial of degree 6 (the coefficients of Cephes' `expf`). Written without branches or calls, so that loops
+/// vectorise.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest whole number, which then stands in the low bits.

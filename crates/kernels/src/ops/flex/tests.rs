@@ -8,16 +8,14 @@ use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
 use crate::ops::{Activation, AdamWStep, plain};
 use crate::rope::Rotary;
-
-#[path = "../../../tests/common/random.rs"]
-mod source;
+use crate::source;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
     source::random(shape)
 }
 
-/// Of the largest value. What the order of sums makes of f32, which the processor's instructions decide, stays ten times below it;
-/// a mistake is far above.
+/// Of the largest value. What the order of sums makes of f32, which the processor's instructions decide, stays ten
+/// times below it; a mistake is far above.
 const TOLERANCE: f32 = 3e-5;
 /// Of the head against its exact values: the fused one, and the default, which sums a whole row of a vocabulary in f32.
 const HEAD: [f64; 2] = [2e-5, 2e-4];

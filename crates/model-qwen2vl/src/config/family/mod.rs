@@ -1,6 +1,6 @@
-//! The families of models. A family is a description: what its `config.json` means, in terms of the choices that the layers
-//! know, and what its tensors are called in files. Each has a file here and an entry in [`FAMILIES`]; nothing else in the crate
-//! asks for the family.
+//! The families of models. A family is a description: what its `config.json` means, in terms of the choices that the
+//! layers know, and what its tensors are called in files. Each has a file here and an entry in [`FAMILIES`]; nothing
+//! else in the crate asks for the family.
 
 mod qwen2_5_vl;
 mod qwen2_vl;
@@ -10,7 +10,7 @@ use kernels::rope::MRope;
 use policy::ModelError;
 use serde_json::Value;
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 use super::text::TextConfig;
 use super::vision::VisionConfig;
 
@@ -25,7 +25,7 @@ pub struct Family {
     pub name: &'static str,
     pub(super) text: TextRules,
     /// Reads `vision_config` for a decoder of the given width.
-    pub(super) tower: fn(&Reader, &TextConfig) -> Result<VisionConfig, ModelError>,
+    pub(super) tower: fn(&ConfigReader, &TextConfig) -> Result<VisionConfig, ModelError>,
     /// Prefixes of tensor names in this crate, and in the files that transformers and vLLM read.
     pub(crate) prefixes: &'static [(&'static str, &'static str)],
     /// Whether activations of the published weights stay within f16.

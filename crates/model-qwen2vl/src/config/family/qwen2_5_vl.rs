@@ -5,7 +5,7 @@ use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
-use crate::config::reader::Reader;
+use crate::config::reader::ConfigReader;
 use crate::config::text::TextConfig;
 use crate::config::vision::{
     self, MlpKind, NormKind, QWEN2_NAMES, TowerAttention, VisionConfig, heads, merged_side, out_width, rope_theta,
@@ -31,7 +31,7 @@ pub(super) static FAMILY: Family = Family {
     presets: &["toy", "small", "3b", "7b", "32b"],
 };
 
-fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
+fn tower(r: &ConfigReader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
     r.silu()?;
     let depth = r.layers("depth", None)?;
     let hidden_size = r.positive(&["hidden_size"], None)?;
@@ -63,8 +63,8 @@ fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
     })
 }
 
-/// `toy` (about 1 M parameters), `small` (about 13 M), and the published sizes. `small`, `3b` and `7b` have the sizes of the
-/// PyTorch peer benchmark.
+/// `toy` (about 1 M parameters), `small` (about 13 M), and the published sizes. `small`, `3b` and `7b` have the sizes
+/// of the PyTorch peer benchmark.
 fn preset(name: &str) -> Option<Value> {
     // text hidden, layers, heads, kv heads, mlp; vision depth, hidden, heads, mlp; vocab
     let (h, l, a, kv, m, vd, vh, va, vm, vocab) = match name {

@@ -1,5 +1,5 @@
-//! Qwen2-VL: LayerNorm and an MLP without a gate in the tower, every block of which attends over the whole image; the decoder of
-//! Qwen2.5-VL.
+//! Qwen2-VL: LayerNorm and an MLP without a gate in the tower, every block of which attends over the whole image; the
+//! decoder of Qwen2.5-VL.
 
 use kernels::Activation;
 use kernels::rope::MRope;
@@ -7,7 +7,7 @@ use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
-use crate::config::reader::Reader;
+use crate::config::reader::ConfigReader;
 use crate::config::text::TextConfig;
 use crate::config::vision::{
     MlpKind, NormKind, QWEN2_NAMES, TowerAttention, VisionConfig, activation, heads, out_width, rope_theta,
@@ -34,7 +34,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// The tower's width is `embed_dim`; `hidden_size` is the decoder's.
-fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
+fn tower(r: &ConfigReader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
     let width = r.positive(&["embed_dim"], Some(1280))?;
     let wide = r.f64_of("mlp_ratio", 4.0)? * width as f64;
     if wide < 1.0 || wide.fract() != 0.0 || wide > 1e9 {

@@ -1,5 +1,5 @@
-//! Qwen3-VL (dense): a tower with learned positions whose inner states feed the first layers of the decoder, too (DeepStack); a
-//! decoder with normed queries and keys, a head size of its own and interleaved M-RoPE.
+//! Qwen3-VL (dense): a tower with learned positions whose inner states feed the first layers of the decoder, too
+//! (DeepStack); a decoder with normed queries and keys, a head size of its own and interleaved M-RoPE.
 
 use kernels::Activation;
 use kernels::rope::MRope;
@@ -7,7 +7,7 @@ use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
-use crate::config::reader::Reader;
+use crate::config::reader::ConfigReader;
 use crate::config::text::TextConfig;
 use crate::config::vision::{
     MlpKind, NormKind, QWEN3_NAMES, TowerAttention, VisionConfig, activation, heads, indexes, out_width, rope_theta,
@@ -34,7 +34,7 @@ pub(super) static FAMILY: Family = Family {
     presets: &["qwen3vl-toy", "qwen3vl-2b", "qwen3vl-4b", "qwen3vl-8b", "qwen3vl-32b"],
 };
 
-fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
+fn tower(r: &ConfigReader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
     let depth = r.layers("depth", Some(27))?;
     let hidden_size = r.positive(&["hidden_size"], Some(1152))?;
     let positions = r.positive(&["num_position_embeddings"], Some(2304))?;

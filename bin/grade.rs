@@ -1,5 +1,0 @@
-//! `grade`: grades answers in JSON lines, as training does.
-
-fn main() -> std::process::ExitCode {
-    programs::grade::main()
-}

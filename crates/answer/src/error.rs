@@ -1,0 +1,92 @@
+//! What can go wrong when a reward is built or asked.
+
+use thiserror::Error;
+
+/// Why nothing was scored. A wrong answer is never an error: it is a score of 0.
+#[derive(Debug, Error)]
+pub enum RewardError {
+    /// A configured value is outside what it may be.
+    #[error("reward.{key}: {problem}; {fix}")]
+    Config {
+        /// The key below `reward`, for example `format_weight`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: String,
+        /// What to write instead.
+        fix: &'static str,
+    },
+    /// A reward that is a function failed.
+    #[error("reward function: {0}")]
+    Function(String),
+    /// The reward command could not be started.
+    #[error("reward.command: cannot start `{command}`: {source}; check that the program exists and may be executed")]
+    CommandStart {
+        /// The command line.
+        command: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The reward command ended, or closed its output, before it had answered a batch; it had failed on it before, and been
+    /// started again.
+    #[error(
+        "reward.command: `{command}` {how} after {answered} of {expected} replies, as it had failed before a restart{stderr}"
+    )]
+    CommandDied {
+        /// The command line.
+        command: String,
+        /// How it ended, for example `exited with status 1`.
+        how: String,
+        /// Replies that arrived for this batch.
+        answered: usize,
+        /// Replies that the batch needs.
+        expected: usize,
+        /// The last lines of the command's stderr, ready to be appended.
+        stderr: String,
+    },
+    /// The reward command did not answer a batch in time and was killed; it had failed on it before, and been started again.
+    #[error(
+        "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed, as it had failed before a restart; raise reward.command_timeout_s, lower reward.command_batch_size, or make it faster (does it flush what it prints?){stderr}"
+    )]
+    CommandTimeout {
+        /// The command line.
+        command: String,
+        /// The time that it had, in seconds.
+        seconds: f64,
+        /// Replies that arrived for this batch.
+        answered: usize,
+        /// Replies that the batch needs.
+        expected: usize,
+        /// The last lines of the command's stderr, ready to be appended.
+        stderr: String,
+    },
+    /// The reward command wrote a line that nothing had asked for.
+    #[error(
+        "reward.command: `{command}` wrote a line too many {when}; write one line a response, and notes to stderr; the line was: {line}{stderr}"
+    )]
+    CommandSurplus {
+        /// The command line.
+        command: String,
+        /// When the line came, in words.
+        when: String,
+        /// The line, cut to a readable length.
+        line: String,
+        /// The last lines of the command's stderr, ready to be appended.
+        stderr: String,
+    },
+    /// The reward command wrote something that is not a reply.
+    #[error(
+        "reward.command: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}"
+    )]
+    CommandReply {
+        /// The command line.
+        command: String,
+        /// Position in the batch, from 0.
+        index: usize,
+        /// What is wrong with the line.
+        problem: String,
+        /// The line, cut to a readable length.
+        line: String,
+        /// The last lines of the command's stderr, ready to be appended.
+        stderr: String,
+    },
+}

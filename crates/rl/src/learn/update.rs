@@ -1,0 +1,275 @@
+//! The policy update: experience to gradients to AdamW, in mini-batches of whole groups.
+
+use std::time::Instant;
+
+use burn::backend::Autodiff;
+use burn::tensor::Tensor;
+use model_qwen2vl::{Kernels, host};
+
+use super::optimizer::{AdamW, StepOutcome, gradients, learning_rate};
+use super::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
+use crate::config::Config;
+use crate::error::TrainError;
+use crate::experience::{Experience, Metrics};
+use crate::image_cache::ImageCache;
+use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
+use crate::policy::Policy;
+use crate::rollout::FinishReason;
+use crate::trajectory::{ScoredGroup, Trajectory};
+
+/// Seconds of an update.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct UpdateTimes {
+    /// Forward and backward.
+    pub gradients_s: f64,
+    /// Optimizer.
+    pub optimizer_s: f64,
+    /// Packed tokens that went through forward and backward.
+    pub tokens: usize,
+}
+
+/// What one optimizer step learns from: groups, and of each the responses that are in the loss.
+#[derive(Default)]
+struct MiniBatch<'a> {
+    groups: Vec<GroupRef<'a>>,
+    /// The records of the responses in `groups`.
+    trajectories: Vec<Vec<&'a Trajectory>>,
+}
+
+impl<'a> MiniBatch<'a> {
+    /// Cuts an experience after every `size` groups. With `mask_truncated`, responses that did not end are in no
+    /// mini-batch, so they are neither in the sums of the loss nor in its denominators, and cost no pass; a mini-batch
+    /// may be left empty.
+    fn cut(experience: &'a Experience, size: usize, mask_truncated: bool) -> Vec<Self> {
+        let is_in = |t: &&Trajectory| !(mask_truncated && t.finish == FinishReason::Length);
+        let mini = |groups: &'a [ScoredGroup]| {
+            let mut mini = Self::default();
+            for group in groups {
+                let kept: Vec<&Trajectory> = group.trajectories.iter().filter(is_in).collect();
+                if !kept.is_empty() {
+                    let responses = kept.iter().map(|t| &t.ids[..]).collect();
+                    mini.groups.push(GroupRef { prompt: &group.item.prompt, responses });
+                    mini.trajectories.push(kept);
+                }
+            }
+            mini
+        };
+        experience.groups.chunks(size).map(mini).collect()
+    }
+
+    /// Tokens of each of its responses.
+    fn lengths(&self) -> Vec<usize> {
+        self.trajectories.iter().flatten().map(|t| t.ids.len()).collect()
+    }
+
+    /// Packed tokens, prompts included.
+    fn tokens(&self) -> usize {
+        self.groups.iter().map(|g| g.prompt.len()).sum::<usize>() + self.lengths().iter().sum::<usize>()
+    }
+}
+
+/// The loss closure of a micro-batch: records to padded tensors, the loss under autodiff, its gradient back to ragged.
+struct LossOf<'a> {
+    loss: &'a LossConfig,
+    mini: &'a MiniBatch<'a>,
+    /// Whether some prompt of the experience has no image, so that PAPO's terms need to know which have one.
+    some_blind: bool,
+    denominators: Denominators,
+}
+
+impl LossOf<'_> {
+    fn gradients<B: Kernels>(
+        &self,
+        micro: MicroScores<B>,
+        sums: &mut MetricSums,
+    ) -> Result<MicroGradients<B>, TrainError> {
+        let device = micro.log_probs.device();
+        let ragged = Ragged::new(&micro.lengths);
+        let leaf = |x: Tensor<B, 1>| Tensor::<Autodiff<B>, 2>::from_inner(ragged.pad(x)).require_grad();
+        let log_probs = leaf(micro.log_probs);
+        let entropy = micro.entropy.map(leaf);
+        let padded = Padded {
+            trajectories: micro
+                .micro
+                .iter()
+                .flat_map(|(g, rs)| rs.iter().map(|r| self.mini.trajectories[*g][*r]))
+                .collect(),
+            width: ragged.width(),
+            device: &device,
+        };
+        let masked_log_probs = padded.some(|t| t.streams.masked_log_probs.as_deref());
+        let has_image =
+            |(g, rs): &(usize, Vec<usize>)| vec![!self.mini.groups[*g].prompt.image_grid_thw.is_empty(); rs.len()];
+        let has_image: Vec<bool> = micro.micro.iter().flat_map(has_image).collect();
+        let pictured = (self.some_blind && masked_log_probs.is_some()).then(|| padded.filled(&has_image));
+        let inputs = LossInputs {
+            log_probs: log_probs.clone(),
+            old_log_probs: padded.all(|t| &t.old_log_probs),
+            advantages: padded.all(|t| &t.advantages),
+            mask: padding::mask(&micro.lengths, ragged.width(), &device),
+            policy_mask: padded.mask(),
+            ref_log_probs: match self.loss.kl.in_loss() {
+                true => padded.some(|t| t.streams.ref_log_probs.as_deref()),
+                false => None,
+            },
+            masked_log_probs,
+            pictured,
+            entropy: entropy.clone(),
+            rollout_log_probs: Some(padded.all(|t| &t.rollout_log_probs)),
+        };
+        let output = policy_loss(self.loss, &inputs, self.denominators)?;
+        sums.add(&output.metrics).map_err(TrainError::Device)?;
+        let grads = output.loss.backward();
+        let of = |x: &Tensor<Autodiff<B>, 2>| match x.grad(&grads) {
+            Some(g) => ragged.flatten(g),
+            None => Tensor::zeros([micro.lengths.iter().sum::<usize>()], &device),
+        };
+        Ok(MicroGradients { log_probs: of(&log_probs), entropy: entropy.as_ref().map(of) })
+    }
+}
+
+/// The records of a micro-batch as tables `[R, T]` on the device.
+struct Padded<'a, B: Kernels> {
+    trajectories: Vec<&'a Trajectory>,
+    width: usize,
+    device: &'a B::Device,
+}
+
+impl<B: Kernels> Padded<'_, B> {
+    fn table<R: AsRef<[f32]>>(&self, rows: &[R]) -> Tensor<Autodiff<B>, 2> {
+        padding::pad(rows, self.width, self.device)
+    }
+
+    /// Of what every record has.
+    fn all(&self, of: fn(&Trajectory) -> &Vec<f32>) -> Tensor<Autodiff<B>, 2> {
+        self.table(&self.trajectories.iter().map(|t| of(t)).collect::<Vec<_>>())
+    }
+
+    /// Of a stream; none where a record lacks it.
+    fn some(&self, of: fn(&Trajectory) -> Option<&[f32]>) -> Option<Tensor<Autodiff<B>, 2>> {
+        Some(self.table(&self.trajectories.iter().map(|t| of(t)).collect::<Option<Vec<_>>>()?))
+    }
+
+    /// The policy mask as 0 and 1; none where all tokens count.
+    fn mask(&self) -> Option<Tensor<Autodiff<B>, 2>> {
+        let row =
+            |t: &&Trajectory| Some(t.policy_mask.as_ref()?.iter().map(|kept| f32::from(u8::from(*kept))).collect());
+        Some(self.table(&self.trajectories.iter().map(row).collect::<Option<Vec<Vec<f32>>>>()?))
+    }
+
+    /// One value per response, on each of its tokens, as 0 or 1.
+    fn filled(&self, values: &[bool]) -> Tensor<Autodiff<B>, 2> {
+        let row = |(t, value): (&&Trajectory, &bool)| vec![f32::from(u8::from(*value)); t.ids.len()];
+        self.table(&std::iter::zip(&self.trajectories, values).map(row).collect::<Vec<_>>())
+    }
+}
+
+/// How far a stage's optimizer has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Schedule {
+    /// Optimizer steps of this stage that lie behind, had every training step kept all of its prompts.
+    pub done: usize,
+    /// Optimizer steps of this stage.
+    pub total: usize,
+}
+
+/// What an update changes.
+pub struct Learner<'a, B: Kernels, P> {
+    /// The policy.
+    pub policy: &'a mut P,
+    /// Its optimizer.
+    pub optimizer: &'a mut AdamW<B>,
+    /// Image embeddings of the policy's tower: read where it is frozen, forgotten where it learns.
+    pub images: &'a mut ImageCache<B>,
+}
+
+/// The settings of an update.
+#[derive(Clone, Copy)]
+pub struct UpdateSettings<'a> {
+    /// The run's configuration: batch sizes, optimizer, clipping.
+    pub config: &'a Config,
+    /// The loss.
+    pub loss: &'a LossConfig,
+    /// How gradients are computed.
+    pub options: &'a GradientOptions,
+}
+
+/// All optimizer steps of one experience; the metrics of the update. `schedule.done` grows.
+///
+/// # Errors
+/// Loss settings and streams that do not fit; a device that cannot be read or waited for.
+pub fn update<B: Kernels, P: Policy<B>>(
+    mut learner: Learner<B, P>,
+    experience: &Experience,
+    settings: UpdateSettings,
+    schedule: &mut Schedule,
+) -> Result<(Metrics, UpdateTimes), TrainError> {
+    let actor = &settings.config.actor;
+    if settings.options.train_vision {
+        learner.images.clear();
+    }
+    let mut times = UpdateTimes::default();
+    let mut metrics = Metrics::new();
+    let some_blind = !experience.groups.iter().all(ScoredGroup::has_image);
+    let minis = MiniBatch::cut(experience, settings.config.update_batch_size(), actor.mask_truncated);
+    // Optimizer steps, those with a loss, and those that were taken.
+    let (mut steps, mut computed, mut applied, mut norms) = (0usize, 0usize, 0usize, 0f64);
+    for mini in std::iter::repeat_n(&minis, actor.ppo_epochs).flatten() {
+        steps += 1;
+        schedule.done += 1;
+        let denominators = Denominators::of(&mini.lengths());
+        if denominators.is_empty() {
+            continue;
+        }
+        let closure = LossOf { loss: settings.loss, mini, some_blind, denominators };
+        let lr = learning_rate(&actor.optim, schedule.done, schedule.total);
+        let (outcome, sums) = learner.step(&closure, settings, lr, &mut times)?;
+        computed += 1;
+        if outcome.applied {
+            norms += outcome.grad_norm;
+            applied += 1;
+        }
+        for (name, value) in sums.means() {
+            *metrics.entry(name.to_string()).or_default() += value;
+        }
+        metrics.insert("actor/lr".into(), lr);
+    }
+    // Means over the optimizer steps of this batch that had a loss.
+    for (name, value) in &mut metrics {
+        if name != "actor/lr" {
+            *value /= computed as f64;
+        }
+    }
+    // Of no step at all the norm is not a number, which is null in the log: a 0 would look like a policy at rest.
+    metrics.insert("actor/grad_norm".into(), norms / applied as f64);
+    metrics.insert("actor/skipped_steps".into(), (steps - applied) as f64 / steps.max(1) as f64);
+    Ok((metrics, times))
+}
+
+impl<B: Kernels, P: Policy<B>> Learner<'_, B, P> {
+    /// One optimizer step.
+    fn step(
+        &mut self,
+        closure: &LossOf,
+        settings: UpdateSettings,
+        lr: f64,
+        times: &mut UpdateTimes,
+    ) -> Result<(StepOutcome, MetricSums), TrainError> {
+        let (actor, mini) = (&settings.config.actor, closure.mini);
+        let clock = Instant::now();
+        let mut sums = MetricSums::default();
+        let mut grads = gradients(&actor.optim);
+        accumulate(self.policy, self.images, &mini.groups, settings.options, &mut grads, |micro| {
+            closure.gradients(micro, &mut sums)
+        })?;
+        times.tokens += mini.tokens();
+        // What is queued belongs to the part that queued it.
+        host::sync::<B>(&self.policy.device())?;
+        times.gradients_s += clock.elapsed().as_secs_f64();
+        let clock = Instant::now();
+        let outcome = self.optimizer.step(self.policy, grads, lr, actor.optim.weight_decay, actor.max_grad_norm)?;
+        host::sync::<B>(&self.policy.device())?;
+        times.optimizer_s += clock.elapsed().as_secs_f64();
+        Ok((outcome, sums))
+    }
+}

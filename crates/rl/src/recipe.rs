@@ -1,0 +1,52 @@
+//! The settings of an algorithm, built once per stage: the one place that asks the configuration for them.
+
+use ::vgpo::PrototypeMode;
+use burn::tensor::backend::Backend;
+use reward::{Reward, RewardError};
+
+use crate::advantage::AdvantageConfig;
+use crate::config::Config;
+use crate::loss::LossConfig;
+use crate::shaping::{AdvantageShaping, Stream};
+
+/// What turns graded responses into a loss.
+pub struct Recipe<B: Backend> {
+    /// The estimator of advantages.
+    pub advantage: AdvantageConfig,
+    /// The shaping of advantages.
+    pub shaping: Box<dyn AdvantageShaping<B>>,
+    /// The loss; its KL coefficient is the one in force, which may adapt from step to step.
+    pub loss: LossConfig,
+}
+
+impl<B: Backend> Recipe<B> {
+    /// As a configuration says.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            advantage: config.to_advantage_config(),
+            shaping: config.to_shaping_config().build::<B>(),
+            loss: config.to_loss_config(),
+        }
+    }
+
+    /// The prototype of visual focus, where the shaping declares that stream.
+    pub fn focus(&self) -> Option<PrototypeMode> {
+        self.shaping.streams().iter().find_map(|stream| match stream {
+            Stream::VisualFocus { prototype } => Some(*prototype),
+            _ => None,
+        })
+    }
+
+    /// Whether a KL term compares with the policy that the stage began with.
+    pub fn wants_reference(&self) -> bool {
+        self.loss.kl.in_loss() || self.loss.kl.in_reward()
+    }
+}
+
+/// What grades responses, as a configuration says.
+///
+/// # Errors
+/// Settings that do not fit each other, a reward command that is not there.
+pub fn reward(config: &Config) -> Result<Reward, RewardError> {
+    Reward::new(&config.to_reward_config())
+}

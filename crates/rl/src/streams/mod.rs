@@ -1,0 +1,139 @@
+//! Streams: what an algorithm wants to know of every response token. One file per stream: what it needs, how it is computed.
+//!
+//! | file | of each token | costs |
+//! |---|---|---|
+//! | [`old_log_probs`] | log-prob that the ratio is taken against | nothing, or the scoring pass |
+//! | [`visual_focus`] | focus on the picture | nothing, or the scoring pass |
+//! | [`entropy`] | entropy of the full vocabulary | the scoring pass |
+//! | [`dependency`] | divergence from the prediction without the pictures | the scoring pass and one over the text |
+//! | [`reference`](mod@reference) | log-prob under the reference policy | one pass of that policy |
+//! | [`perturbed`] | log-prob with a perturbed picture | one pass |
+//! | [`perception`] | log-prob without the response's description of the picture | one pass over responses that have one |
+//!
+//! Only what the shaping or the loss declares is computed. A stream lands in its response's record
+//! ([`crate::trajectory::TokenStreams`]); [`Columns`] is the view of all records that a shaping reads.
+
+mod columns;
+pub(crate) mod dependency;
+mod entropy;
+mod old_log_probs;
+pub mod perception;
+mod perturbed;
+mod reference;
+pub(crate) mod visual_focus;
+
+pub use columns::Columns;
+pub(crate) use columns::column;
+
+use ::vgpo::PrototypeMode;
+use model_qwen2vl::Kernels;
+
+use crate::config::Config;
+use crate::error::TrainError;
+use crate::experience::{ExperienceTimes, Metrics, StepContext};
+use crate::image_cache::ImageCache;
+use crate::learn::ScoreRequest;
+use crate::perturb::Perturbation;
+use crate::policy::Policy;
+use crate::recipe::Recipe;
+use crate::shaping::{Draw, Stream};
+use crate::trajectory::ScoredGroup;
+
+/// What the shaping and the loss of a recipe declare.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Wanted {
+    focus: Option<PrototypeMode>,
+    entropy: bool,
+    dependency: bool,
+    current_log_probs: bool,
+    perception: bool,
+    reference: bool,
+    perturbed: Option<(Draw, Perturbation)>,
+    masked: Option<(Draw, Perturbation)>,
+}
+
+/// How a perturbed picture is drawn, where one is declared.
+fn perturbation(streams: &[Stream]) -> Option<(Draw, Perturbation)> {
+    streams.iter().find_map(|stream| match *stream {
+        Stream::PerturbedLogProbs { draw, perturbation } => Some((draw, perturbation)),
+        _ => None,
+    })
+}
+
+impl Wanted {
+    /// Of the streams that a recipe's shaping and loss declare.
+    pub(crate) fn of<B: Kernels>(recipe: &Recipe<B>) -> Self {
+        let declared = recipe.shaping.streams();
+        let mut wanted = Self {
+            focus: recipe.focus(),
+            reference: recipe.wants_reference(),
+            perturbed: perturbation(&declared),
+            masked: perturbation(&recipe.loss.streams()),
+            ..Self::default()
+        };
+        for stream in declared {
+            match stream {
+                Stream::Entropy => wanted.entropy = true,
+                Stream::TokenVisualDependency => wanted.dependency = true,
+                Stream::OldLogProbs => wanted.current_log_probs = true,
+                Stream::PerceptionSpans => wanted.perception = true,
+                Stream::UnperceivedLogProbs => (wanted.perception, wanted.current_log_probs) = (true, true),
+                Stream::VisualFocus { .. } | Stream::PerturbedLogProbs { .. } | Stream::RefLogProbs => {}
+            }
+        }
+        wanted
+    }
+
+    /// What the scoring pass measures.
+    fn request(&self, config: &Config) -> ScoreRequest {
+        ScoreRequest { entropy: self.entropy, focus: self.focus, dependency: self.dependency, ..self.plain(config) }
+    }
+
+    /// Log-probs alone.
+    fn plain(&self, config: &Config) -> ScoreRequest {
+        ScoreRequest {
+            temperature: config.rollout.temperature,
+            entropy: false,
+            focus: None,
+            dependency: false,
+            token_budget: config.actor.micro_batch_tokens,
+        }
+    }
+}
+
+/// Computes what the recipe declares, into the records of `groups`. `images` holds what the policy's tower made of the prompts'
+/// pictures.
+///
+/// # Errors
+/// A KL term without a reference policy, pictures that are gone, a device that cannot be read.
+pub(crate) fn compute<B: Kernels, P: Policy<B>>(
+    policy: &P,
+    reference: Option<&P>,
+    groups: &mut [ScoredGroup],
+    context: &StepContext<B>,
+    images: &mut ImageCache<B>,
+    metrics: &mut Metrics,
+) -> Result<ExperienceTimes, TrainError> {
+    let (wanted, config) = (Wanted::of(context.recipe), context.config);
+    let mut times = ExperienceTimes::default();
+    let clock = std::time::Instant::now();
+    old_log_probs::compute(policy, images, groups, &wanted, config, metrics)?;
+    times.old_log_probs_s = clock.elapsed().as_secs_f64();
+
+    let clock = std::time::Instant::now();
+    let plain = wanted.plain(config);
+    if wanted.reference {
+        reference::compute(reference, groups, &plain)?;
+    }
+    if let Some(how) = wanted.perturbed {
+        perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.perturbed_log_probs)?;
+    }
+    if wanted.perception {
+        perception::compute(policy, images, groups, context.processor()?, &plain)?;
+    }
+    if let Some(how) = wanted.masked {
+        perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.masked_log_probs)?;
+    }
+    times.streams_s = clock.elapsed().as_secs_f64();
+    Ok(times)
+}

@@ -1,0 +1,111 @@
+//! The log-probs that the ratio is taken against, and the one scoring pass that other streams come with.
+//!
+//! Needs nothing where `actor.old_log_probs = "rollout"` and the sampler has measured what is asked for; else one forward over
+//! all groups under this policy, which gives entropy, visual focus and dependency as well.
+
+use model_qwen2vl::Kernels;
+
+use super::{Wanted, dependency, entropy, visual_focus};
+use crate::config::{Config, OldLogProbs};
+use crate::error::TrainError;
+use crate::experience::Metrics;
+use crate::image_cache::ImageCache;
+use crate::learn::{GroupRef, ResponseScores, score};
+use crate::policy::Policy;
+use crate::trajectory::ScoredGroup;
+
+/// Sets `old_log_probs` of every response, and the streams that the scoring pass measures.
+///
+/// # Errors
+/// A device that cannot be read.
+pub(super) fn compute<B: Kernels, P: Policy<B>>(
+    policy: &P,
+    images: &mut ImageCache<B>,
+    groups: &mut [ScoredGroup],
+    wanted: &Wanted,
+    config: &Config,
+    metrics: &mut Metrics,
+) -> Result<(), TrainError> {
+    let from_sampler = config.actor.old_log_probs == OldLogProbs::Rollout;
+    let passes_by = !wanted.entropy && !wanted.dependency && (wanted.focus.is_none() || visual_focus::is_known(groups));
+    if from_sampler && passes_by {
+        groups
+            .iter_mut()
+            .flat_map(|g| &mut g.trajectories)
+            .for_each(|t| t.old_log_probs.clone_from(&t.rollout_log_probs));
+        if wanted.current_log_probs {
+            current_log_probs(policy, images, groups, wanted, config)?;
+        }
+        return Ok(());
+    }
+    let refs: Vec<GroupRef> = groups.iter().map(ScoredGroup::refs).collect();
+    let scores = score(policy, images, &refs, &wanted.request(config))?;
+    mismatch(groups, &scores, metrics);
+    // One entry a group and one a response: `score` answers what it was given.
+    for (group, scores) in std::iter::zip(groups, scores) {
+        for (trajectory, mut scores) in std::iter::zip(&mut group.trajectories, scores) {
+            if wanted.focus.is_some() {
+                visual_focus::store(trajectory, &mut scores);
+            }
+            if wanted.entropy {
+                entropy::store(trajectory, &mut scores);
+            }
+            if wanted.current_log_probs {
+                trajectory.streams.current_log_probs = Some(scores.log_probs.clone());
+            }
+            if wanted.dependency {
+                dependency::store(trajectory, &mut scores);
+            }
+            // The ratio is taken against what a response was drawn from: of a carried group that is an earlier policy.
+            trajectory.old_log_probs = match from_sampler || group.carried {
+                true => trajectory.rollout_log_probs.clone(),
+                false => scores.log_probs,
+            };
+        }
+    }
+    Ok(())
+}
+
+/// What this policy says, where it is compared with itself under another picture or text: the sampler's log-probs where this
+/// policy was the sampler, recomputed ones in groups that were carried over. Between the two the policy has moved.
+fn current_log_probs<B: Kernels, P: Policy<B>>(
+    policy: &P,
+    images: &mut ImageCache<B>,
+    groups: &mut [ScoredGroup],
+    wanted: &Wanted,
+    config: &Config,
+) -> Result<(), TrainError> {
+    for group in groups {
+        let rows: Vec<Vec<f32>> = match group.carried {
+            true => score(policy, images, &[group.refs()], &wanted.plain(config))?
+                .into_iter()
+                .flatten()
+                .map(|scores| scores.log_probs)
+                .collect(),
+            false => group.trajectories.iter().map(|t| t.rollout_log_probs.clone()).collect(),
+        };
+        for (trajectory, row) in std::iter::zip(&mut group.trajectories, rows) {
+            trajectory.streams.current_log_probs = Some(row);
+        }
+    }
+    Ok(())
+}
+
+/// The gap between trainer and sampler, token by token, of what this policy sampled.
+fn mismatch(groups: &[ScoredGroup], scores: &[Vec<ResponseScores>], metrics: &mut Metrics) {
+    let (mut count, mut sum, mut largest, mut kl) = (0usize, 0f64, 0f64, 0f64);
+    let fresh = std::iter::zip(groups, scores).filter(|(group, _)| !group.carried);
+    let responses = fresh.flat_map(|(group, scores)| std::iter::zip(&group.trajectories, scores));
+    for (a, b) in responses.flat_map(|(t, scores)| std::iter::zip(&scores.log_probs, &t.rollout_log_probs)) {
+        let d = f64::from(a - b);
+        count += 1;
+        sum += d.abs();
+        largest = largest.max(d.abs());
+        kl += d.exp() - d - 1.0;
+    }
+    if count > 0 {
+        metrics.insert("mismatch/log_prob_abs_mean".into(), sum / count as f64);
+        metrics.insert("mismatch/log_prob_abs_max".into(), largest);
+        metrics.insert("mismatch/kl".into(), kl / count as f64);
+    }
+}

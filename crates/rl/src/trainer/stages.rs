@@ -1,0 +1,169 @@
+//! The loop over stages and their steps, one for both kinds of training: a supervised stage differs in what a step does, in when it
+//! validates, and in that it may end early.
+
+use std::time::Instant;
+
+use model_qwen2vl::Kernels;
+
+use super::{Metrics, Trainer, cursor, optimizer_of};
+use crate::config::{Config, RlStage, SftStage, Stage};
+use crate::error::TrainError;
+use crate::policy::Policy;
+use crate::progress::StepReport;
+use crate::prompts::Prompts;
+use crate::recipe::Recipe;
+
+/// What the steps of a stage do.
+enum Kind<B: Kernels> {
+    /// Cross-entropy on worked responses.
+    Sft(SftStage),
+    /// Reinforcement learning by a recipe.
+    Rl(Box<Recipe<B>>),
+}
+
+/// A stage that is about to run.
+struct Plan<B: Kernels> {
+    name: String,
+    steps: u64,
+    kind: Kind<B>,
+}
+
+/// Steps of an RL stage: its own, the run's, or as many as the epochs have.
+fn rl_steps(stage: &RlStage, config: &Config, prompts: &Prompts) -> usize {
+    match (stage.steps, config.trainer.max_steps) {
+        (0, 0) => (config.trainer.total_epochs * prompts.epoch_len() / config.data.rollout_batch_size).max(1),
+        (0, max) => max,
+        (own, _) => own,
+    }
+}
+
+impl<B: Kernels> Plan<B> {
+    fn new(stage: &Stage, config: &Config, prompts: &Prompts) -> Self {
+        let (steps, kind) = match stage {
+            Stage::Sft(stage) => (stage.steps, Kind::Sft(stage.clone())),
+            Stage::Rl(stage) => (rl_steps(stage, config, prompts), Kind::Rl(Box::new(Recipe::new(config)))),
+        };
+        Self { name: stage.name().to_string(), steps: steps as u64, kind }
+    }
+
+    /// The number that a person watches.
+    fn score(&self, metrics: &Metrics) -> (&'static str, f64) {
+        let (label, key) = match self.kind {
+            Kind::Sft(_) => ("loss", "sft/loss"),
+            Kind::Rl(_) => ("reward", "reward"),
+        };
+        (label, metrics.get(key).copied().unwrap_or(f64::NAN))
+    }
+
+    /// Whether to validate after the `next`-th step.
+    fn validates(&self, next: u64, config: &Config, has_validation: bool) -> bool {
+        let due = |freq: usize| freq > 0 && next.is_multiple_of(freq as u64);
+        match &self.kind {
+            Kind::Sft(stage) => stage.until_accuracy > 0.0 && due(stage.check_freq),
+            Kind::Rl(_) => has_validation && (due(config.trainer.val_freq) || next == self.steps),
+        }
+    }
+
+    /// Whether this validation ends the stage.
+    fn is_over(&self, accuracy: f64) -> bool {
+        matches!(&self.kind, Kind::Sft(stage) if accuracy >= stage.until_accuracy)
+    }
+}
+
+fn accuracy(found: &Metrics) -> f64 {
+    found.get("val/accuracy").copied().unwrap_or(0.0)
+}
+
+impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
+    /// All stages from the current one on.
+    pub(super) fn stages(&mut self) -> Result<(), TrainError> {
+        let stages = self.setup.config.stages();
+        loop {
+            let index = self.state.stage;
+            let prompts = self.data[&index].clone();
+            let mut plan = Plan::new(&stages[index], &self.setup.config, &prompts);
+            self.stage(&mut plan, &prompts)?;
+            if index + 1 == stages.len() {
+                return Ok(());
+            }
+            self.state.stage += 1;
+            self.state.stage_step = 0;
+            self.state.optimizer_steps = 0;
+            self.state.stage_over = false;
+            self.state.cursor = cursor(&self.setup.config, self.state.stage);
+            self.state.kl_coef = self.setup.config.algorithm.kl_coef;
+            self.state.origin.rows.clear();
+            self.state.origin.reference = None;
+            self.carried.clear();
+            self.data.remove(&index);
+            // A KL term refers to the policy that its own stage begins with.
+            self.reference = None;
+            // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
+            if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
+                self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);
+            }
+        }
+    }
+
+    /// The steps of one stage: step, validate, finish.
+    fn stage(&mut self, plan: &mut Plan<B>, prompts: &Prompts) -> Result<(), TrainError> {
+        let mut before = self.begin(plan)?;
+        while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < plan.steps {
+            if self.interrupted() {
+                return Err(TrainError::Interrupted);
+            }
+            let clock = Instant::now();
+            let (mut metrics, tokens) = match self.unvalidated_step() {
+                Some(metrics) => (metrics, 0),
+                None => match &mut plan.kind {
+                    Kind::Sft(stage) => self.sft_step(stage, prompts)?,
+                    Kind::Rl(recipe) => self.rl_step(recipe, plan.steps, prompts)?,
+                },
+            };
+            let score = plan.score(&metrics);
+            if !before.is_empty() {
+                metrics.extend(before.iter().map(|(k, v)| (k.replacen("val/", "val_before/", 1), *v)));
+                self.state.before = std::mem::take(&mut before);
+            }
+            let next = self.state.stage_step + 1;
+            if plan.validates(next, &self.setup.config, self.validation.is_some()) {
+                let found = self.validate_step(&metrics)?;
+                let accuracy = accuracy(&found);
+                self.setup.progress.note(&format!(
+                    "{} {next}: validation accuracy {:.1}%",
+                    plan.name,
+                    100.0 * accuracy
+                ));
+                self.state.stage_over = plan.is_over(accuracy);
+                self.state.validation.clone_from(&found);
+                metrics.extend(found);
+            }
+            let time = clock.elapsed();
+            metrics.insert("time/step_s".into(), time.as_secs_f64());
+            metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());
+            let result = self.finish_step(metrics, &plan.name);
+            self.setup.progress.step(StepReport { step: self.state.stage_step, score, tokens, time });
+            result?;
+        }
+        Ok(())
+    }
+
+    /// What comes before the first step of a stage: the reference policy and a validation, where they are asked for.
+    fn begin(&mut self, plan: &Plan<B>) -> Result<Metrics, TrainError> {
+        if matches!(&plan.kind, Kind::Rl(recipe) if recipe.wants_reference()) {
+            self.load_reference()?;
+        }
+        self.setup.progress.stage(&plan.name, plan.steps, self.state.stage_step);
+        let asked = matches!(plan.kind, Kind::Rl(_)) && self.setup.config.trainer.val_before_train;
+        if !asked || self.state.stage_step > 0 || self.validation.is_none() {
+            return Ok(Metrics::new());
+        }
+        let before = self.validate(self.state.step)?;
+        self.setup.progress.note(&format!(
+            "before {}: validation accuracy {:.1}%",
+            plan.name,
+            100.0 * accuracy(&before)
+        ));
+        Ok(before)
+    }
+}
