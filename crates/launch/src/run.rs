@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use answer::{Grader, RewardType};
 use data::{Alpha, ExifOrientation, KeyOptions, RunPixels};
-use reward::{Grader, RewardType};
 use rl::TrainError;
 use rl::config::Source;
 use toml::{Table, Value};
