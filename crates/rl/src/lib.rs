@@ -17,7 +17,6 @@ pub mod policy;
 pub mod progress;
 pub mod prompts;
 pub mod rollout;
-pub mod run_folder;
 pub mod sampler;
 pub mod shaping;
 pub mod spans;
@@ -25,3 +24,10 @@ pub mod trainer;
 pub mod update;
 
 pub use error::TrainError;
+
+/// The run folder, from the crate that owns it.
+pub mod run_folder {
+    pub use run::folder::{RunFolder, RunFolderError};
+    pub use run::lines::JsonLines;
+    pub use run::metrics::{MetricsLog, read_metrics};
+}
