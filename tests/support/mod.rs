@@ -116,17 +116,12 @@ pub fn succeeded(output: &Output) {
 }
 
 /// The lines of `metrics.jsonl` without what depends on the clock; whole lines only.
-pub fn metrics(run: &Path) -> Vec<Map<String, Value>> {
-    let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole
-        .lines()
-        .map(|line| {
-            let mut line: Map<String, Value> = serde_json::from_str(line).unwrap();
-            line.retain(|key, _| !key.starts_with("time/") && !key.starts_with("perf/"));
-            line
-        })
-        .collect()
+pub fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
+    let log = folder.join("metrics.jsonl");
+    if !log.exists() {
+        return vec![];
+    }
+    run::metrics::MetricsReader::read(&log).unwrap().steps.into_iter().map(|step| step.without_clock().0).collect()
 }
 
 /// The step of the last whole line of `metrics.jsonl`; 0 without any.

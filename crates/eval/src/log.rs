@@ -61,17 +61,7 @@ impl OutputFolder {
     /// Anything the file system refuses.
     pub fn write(&self, name: &str, text: &str) -> Result<PathBuf, EvalError> {
         let path = self.path(name);
-        let temporary = self.path(&format!(".{name}.tmp"));
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)
-        };
-        write().map_err(|e| {
-            let _ = fs::remove_file(&temporary); // the error below is the one that matters
-            EvalError::io(&path)(e)
-        })?;
+        guard::file::replace(&path, text.as_bytes()).map_err(EvalError::io(&path))?;
         Ok(path)
     }
 }

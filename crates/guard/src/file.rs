@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata};
-use std::io::{Error, ErrorKind, Read, Result};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::path::{Path, PathBuf};
 
 use crate::limits::{Limit, limits};
@@ -94,6 +94,40 @@ pub fn read_text(path: &Path, limit: Limit) -> Result<String> {
 fn text(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes)
         .map_err(|e| Error::new(ErrorKind::InvalidData, format!("it is not UTF-8: {}", e.utf8_error())))
+}
+
+/// Writes a file so that it is either the old or the new one, whenever the machine stops: under a temporary name beside it
+/// (`.NAME.partial`), synced, then renamed. No part is left behind where that fails.
+///
+/// # Errors
+/// Anything the file system refuses; a path that names no file.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().ok_or_else(|| refuse("it names no file".into()))?;
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(".partial");
+    let temporary = path.with_file_name(hidden);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => sync_folder(folder),
+            None => Ok(()),
+        }
+    };
+    write().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary); // the error is the one that matters
+    })
+}
+
+/// Makes the names in a folder survive a loss of power.
+///
+/// # Errors
+/// A folder that cannot be opened or synced.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path)?.sync_all()
 }
 
 /// The limit for a file of a model folder, by its name.

@@ -1,11 +1,10 @@
-//! Checkpoints (design decision 8): `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a
-//! temporary name, synced, then renamed, so that a folder with its final name is always whole.
+//! What a checkpoint holds (design decision 8): weights, the optimizer's state and where the run stands. Its layout is that of
+//! [`run::checkpoint`].
 //!
 //! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on their way to the
 //! disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no earlier checkpoint.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use data::Cursor;
@@ -13,6 +12,8 @@ use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError};
 use reward::Score;
 use serde::{Deserialize, Serialize};
+
+pub use run::checkpoint::{candidates, list, recover, recovered, supersede};
 
 use crate::error::TrainError;
 use crate::learn::optimizer::AdamW;
@@ -200,86 +201,6 @@ impl From<CarriedScore> for Score {
     }
 }
 
-const PREFIX: &str = "global_step_";
-/// A checkpoint that is being replaced by one of the same step.
-const OLD: &str = ".old_";
-/// A checkpoint that is being removed.
-const REMOVED: &str = ".removed_";
-
-/// Checkpoints of a folder by step, oldest first. Folders without a `trainer.json` are not checkpoints.
-pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let mut found = named(dir, PREFIX);
-    found.retain(|(_, path)| path.join("trainer.json").is_file());
-    found
-}
-
-/// Everything that a run may try to go on from, by step, oldest first: folders with a checkpoint's name, damaged or not, and one that a
-/// killed process was replacing, where the new one is not there.
-pub fn candidates(dir: &Path) -> Vec<(u64, PathBuf)> {
-    let mut found = named(dir, PREFIX);
-    for (step, path) in named(dir, OLD) {
-        if found.iter().all(|(other, _)| *other != step) {
-            found.push((step, path));
-        }
-    }
-    found.sort();
-    found
-}
-
-/// The name that a candidate has once [`recover`] has put right what a killed process left.
-pub fn recovered(path: &Path) -> PathBuf {
-    let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(OLD));
-    step.map_or_else(|| path.to_path_buf(), |step| path.with_file_name(format!("{PREFIX}{step}")))
-}
-
-/// Folders called `prefix` and a step, by step.
-fn named(dir: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
-    let step = |entry: &fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e)?, e.path()))).collect();
-    found.sort();
-    found
-}
-
-/// Puts right what a process left that was killed while it replaced or removed a checkpoint.
-pub fn recover(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if let Some(step) = name.strip_prefix(OLD) {
-            let target = dir.join(format!("{PREFIX}{step}"));
-            if !target.exists() {
-                let _ = fs::rename(entry.path(), target);
-                continue;
-            }
-        }
-        if name.starts_with(OLD) || name.starts_with(REMOVED) {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
-/// Renames checkpoints after `step` to `superseded_...`: a run that goes on from an earlier one must not be resumed from them
-/// later, and they may still be wanted.
-///
-/// # Errors
-/// A folder that cannot be renamed.
-pub fn supersede(dir: &Path, step: u64) -> Result<(), TrainError> {
-    for (_, path) in named(dir, PREFIX).into_iter().filter(|(s, _)| *s > step) {
-        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        let target = (0..).map(|i| dir.join(format!("superseded_{i}_{name}"))).find(|p| !p.exists());
-        if let Some(target) = target {
-            fs::rename(&path, &target)
-                .map_err(|e| TrainError::Checkpoint { path, reason: format!("cannot be set aside: {e}") })?;
-        }
-    }
-    Ok(())
-}
-
-fn sync_dir(path: &Path) -> std::io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
 /// What a checkpoint holds.
 pub struct Contents<'a, B: Kernels, P> {
     /// Where the run stands.
@@ -304,72 +225,44 @@ pub fn save<B: Kernels, P: Policy<B>>(
     limit: usize,
     proof: impl FnOnce() -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
-    let target = dir.join(format!("{PREFIX}{}", state.step));
-    let temporary = dir.join(format!(".{PREFIX}{}.partial", state.step));
-    let write = || -> Result<(), TrainError> {
-        let diverged = |what: String| TrainError::Diverged { what, way: String::new() };
-        let numbers = |error: ModelError| match error {
-            ModelError::NotFinite { .. } => diverged(error.to_string()),
-            other => other.into(),
-        };
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| TrainError::Model(ModelError::Io { path, source })
-        };
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(io(&temporary))?;
-        }
-        fs::create_dir_all(&temporary).map_err(io(&temporary))?;
-        policy.save(&temporary.join("hf"), Some(companions)).map_err(numbers)?;
-        optimizer.save(&temporary.join("optimizer.safetensors")).map_err(numbers)?;
-        proof()?;
-        let path = temporary.join("trainer.json");
-        let json = serde_json::to_vec(state).map_err(|e| io(&path)(e.into()))?;
-        parse_state(&json).map_err(diverged)?;
-        fs::write(&path, json).and_then(|()| sync_dir(&path)).map_err(io(&path))?;
-        for folder in [temporary.join("hf"), temporary.clone()] {
-            sync_dir(&folder).map_err(io(&folder))?;
-        }
-        // The same step again, with a newer validation: the old folder stays whole until the new one stands in its place.
-        let old = dir.join(format!("{OLD}{}", state.step));
-        if target.exists() {
-            fs::rename(&target, &old).map_err(io(&target))?;
-        }
-        if let Err(error) = fs::rename(&temporary, &target) {
-            let _ = fs::rename(&old, &target);
-            return Err(io(&target)(error));
-        }
-        sync_dir(dir).map_err(io(dir))?;
-        let _ = fs::remove_dir_all(&old);
-        Ok(())
+    let diverged = |what: String| TrainError::Diverged { what, way: String::new() };
+    let numbers = |error: ModelError| match error {
+        ModelError::NotFinite { .. } => diverged(error.to_string()),
+        other => other.into(),
     };
-    if let Err(error) = write() {
-        let _ = fs::remove_dir_all(&temporary);
-        if matches!(
-            error,
-            TrainError::Diverged { .. } | TrainError::Device(_) | TrainError::Model(ModelError::Device(_))
-        ) {
-            return Err(error);
+    let written = run::checkpoint::write(dir, state.step, state, |folder| {
+        policy.save(&folder.join("hf"), Some(companions)).map_err(numbers)?;
+        optimizer.save(&folder.join("optimizer.safetensors")).map_err(numbers)?;
+        proof()?;
+        let json = serde_json::to_vec(state).map_err(|error| diverged(error.to_string()))?;
+        parse_state(&json).map(|_| ()).map_err(diverged)
+    });
+    match written {
+        Ok(path) => {
+            run::checkpoint::keep_newest(dir, limit);
+            Ok(path)
         }
-        let kept = list(dir).last().map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
-            format!("the newest checkpoint is {}", p.display())
-        });
-        return Err(TrainError::Checkpoint {
-            path: target,
-            reason: format!("cannot be written: {error}; {kept}; make room and give the same command again"),
-        });
-    }
-    let all = list(dir);
-    if limit > 0 && all.len() > limit {
-        for (_, old) in &all[..all.len() - limit] {
-            // A checkpoint that cannot be removed costs room, not the run. One that is half removed must not be found.
-            let removed = old.file_name().map(|name| dir.join(format!("{REMOVED}{}", name.display())));
-            if let Some(removed) = removed.filter(|removed| fs::rename(old, removed).is_ok()) {
-                let _ = fs::remove_dir_all(removed);
-            }
+        Err(
+            error @ (TrainError::Diverged { .. } | TrainError::Device(_) | TrainError::Model(ModelError::Device(_))),
+        ) => Err(error),
+        Err(error) => {
+            let kept = list(dir).last().map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
+                format!("the newest checkpoint is {}", p.display())
+            });
+            Err(TrainError::Checkpoint {
+                path: run::checkpoint::path_of(dir, state.step),
+                reason: format!("cannot be written: {error}; {kept}; make room and give the same command again"),
+            })
         }
     }
-    Ok(target)
+}
+
+/// Compares the files of a checkpoint with the checksums in its `trainer.json`, where it has some.
+///
+/// # Errors
+/// [`TrainError::Damaged`], with the file that is not what was written.
+pub fn verify(path: &Path) -> Result<(), TrainError> {
+    run::checkpoint::verify(path).map_err(|reason| TrainError::Damaged { path: path.into(), reason })
 }
 
 /// Reads `trainer.json` of a checkpoint.
@@ -377,8 +270,8 @@ pub fn save<B: Kernels, P: Policy<B>>(
 /// # Errors
 /// A folder that is no checkpoint, or a damaged file.
 pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
-    let bad = |reason: String| TrainError::Checkpoint { path: path.into(), reason };
-    let text = guard::file::read_text(&path.join("trainer.json"), guard::limits().record_bytes).map_err(|e| match e.kind() {
+    let bad = |reason: String| TrainError::Damaged { path: path.into(), reason };
+    let text = run::checkpoint::read_state(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => TrainError::Input(format!(
             "{}: is not a checkpoint (it has no trainer.json); trainer.resume takes \"auto\", \"none\" or a folder checkpoints/global_step_N",
             path.display()
@@ -400,12 +293,6 @@ fn parse_state(json: &[u8]) -> Result<TrainerState, String> {
 mod tests {
     use super::*;
 
-    fn checkpoint(dir: &Path, name: &str, text: &str) {
-        fs::create_dir_all(dir.join(name)).unwrap();
-        fs::write(dir.join(name).join("trainer.json"), text).unwrap();
-    }
-
-    /// What is there after a kill in the middle of replacing or removing a checkpoint.
     /// Regression: a pipe in the place of a checkpoint's file was waited for.
     #[cfg(unix)]
     #[test]
@@ -417,22 +304,6 @@ mod tests {
         assert!(error.contains("a pipe"), "{error}");
     }
 
-    #[test]
-    fn what_a_killed_process_left_is_put_right() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        // Set aside, the new one not yet in place; the new one in place; half removed.
-        checkpoint(dir, ".old_3", "three");
-        checkpoint(dir, ".old_5", "earlier");
-        checkpoint(dir, "global_step_5", "newer");
-        checkpoint(dir, ".removed_global_step_1", "one");
-        recover(dir);
-        let names: Vec<_> = list(dir).into_iter().map(|(step, _)| step).collect();
-        assert_eq!(names, [3, 5]);
-        let text = |name: &str| fs::read_to_string(dir.join(name).join("trainer.json")).unwrap();
-        assert_eq!((text("global_step_3"), text("global_step_5")), ("three".into(), "newer".into()));
-        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
-    }
     fn state() -> TrainerState {
         TrainerState {
             step: 7,
@@ -492,21 +363,5 @@ mod tests {
             assert!(state.check().is_err(), "{index}");
             assert!(parse_state(&json(&state)).is_err(), "{index}");
         }
-    }
-
-    /// A process that was killed between two renames: what it left is found without a change on the disk.
-    #[test]
-    fn candidates_are_found_before_anything_is_put_right() {
-        let dir = tempfile::tempdir().unwrap();
-        let dir = dir.path();
-        checkpoint(dir, ".old_3", "three");
-        checkpoint(dir, ".old_5", "earlier");
-        checkpoint(dir, "global_step_5", "newer");
-        fs::create_dir(dir.join("global_step_6")).unwrap();
-        checkpoint(dir, "superseded_0_global_step_9", "nine");
-        let names: Vec<_> = candidates(dir).iter().map(|(s, p)| (*s, p.file_name().unwrap().to_owned())).collect();
-        assert_eq!(names, [(3, ".old_3".into()), (5, "global_step_5".into()), (6, "global_step_6".into())]);
-        assert_eq!(recovered(&dir.join(".old_3")), dir.join("global_step_3"));
-        assert_eq!(recovered(&dir.join("global_step_5")), dir.join("global_step_5"));
     }
 }

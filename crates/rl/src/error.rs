@@ -40,12 +40,20 @@ pub enum TrainError {
     /// Data that holds nothing to train on.
     #[error("{0}")]
     Input(String),
-    /// A checkpoint that cannot be written or read.
+    /// A checkpoint that cannot be written.
     #[error("{path}: {reason}")]
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
         /// Why, and what is left.
+        reason: String,
+    },
+    /// A checkpoint that cannot be read: it was named, or lies in the folder that was.
+    #[error("{path}: {reason}")]
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The file, and what is wrong with it.
         reason: String,
     },
     /// Weights, optimizer state or outputs that are no numbers any more. No checkpoint was written, and none removed.
@@ -80,6 +88,7 @@ impl TrainError {
             Self::Reward(RewardError::Config { .. } | RewardError::CommandStart { .. }) => 2,
             // A folder that holds another run is a matter of the command line; a full disk is not.
             Self::RunFolder(RunFolderError::Occupied(_)) => 2,
+            Self::Damaged { .. } => 2,
             Self::Interrupted => 130,
             _ => 1,
         }

@@ -16,7 +16,6 @@ pub mod prompts;
 pub mod recipe;
 pub mod registry;
 pub mod rollout;
-pub mod run_folder;
 pub mod sampler;
 pub mod shaping;
 pub mod streams;
@@ -26,3 +25,10 @@ pub mod trajectory;
 pub use error::TrainError;
 pub use learn as engine;
 pub use learn::{optimizer, update};
+
+/// The run folder, from the crate that owns it.
+pub mod run_folder {
+    pub use run::folder::{RunFolder, RunFolderError};
+    pub use run::lines::JsonLines;
+    pub use run::metrics::{MetricsLog, read_metrics};
+}

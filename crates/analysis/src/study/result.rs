@@ -1,11 +1,11 @@
 //! What a finished run leaves: one JSON file.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use run::folder::RunFolderError;
+use run::metrics::MetricsReader;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::StudyError;
 
@@ -110,7 +110,13 @@ impl RunResult {
     ) -> Result<Self, StudyError> {
         let path = folder.join("metrics.jsonl");
         let damaged = |reason: String| StudyError::Damaged { path: path.clone(), reason };
-        let text = guard::file::read_text(&path, guard::limits().record_bytes).map_err(StudyError::io(&path))?;
+        let log = MetricsReader::read(&path).map_err(|error| match error {
+            RunFolderError::Io { path, source } => StudyError::io(path)(source),
+            other => damaged(other.to_string()),
+        })?;
+        if let Some(reason) = log.torn {
+            return Err(damaged(reason)); // a finished run leaves whole lines
+        }
         let mut result = Self {
             row: row.into(),
             seed,
@@ -122,10 +128,9 @@ impl RunResult {
             curve: vec![],
             reward: vec![],
         };
-        for line in text.lines() {
-            let line: BTreeMap<String, Value> = serde_json::from_str(line).map_err(|e| damaged(e.to_string()))?;
-            let number = |key: &str| line.get(key).and_then(Value::as_f64);
-            let step = number("step").ok_or_else(|| damaged("a line has no step".into()))? as u64;
+        for line in log.steps {
+            let number = |key: &str| line.number(key);
+            let step = line.step().ok_or_else(|| damaged("a line has no step".into()))?;
             result.steps = step;
             result.seconds += number("time/step_s").unwrap_or(0.0);
             let Some(reward) = number("reward") else { continue }; // a supervised step
@@ -142,7 +147,7 @@ impl RunResult {
             }
             result.curve.extend(point("val", step));
         }
-        let (_, checkpoint) = rl::checkpoint::list(&folder.join("checkpoints"))
+        let (_, checkpoint) = run::checkpoint::list(&folder.join("checkpoints"))
             .pop()
             .ok_or_else(|| damaged("the run left no checkpoint".into()))?;
         let weights = checkpoint.join("hf");
@@ -159,9 +164,7 @@ pub fn write(path: &Path, text: &str) -> Result<(), StudyError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(StudyError::io(folder))?;
     }
-    let temporary = path.with_extension("partial");
-    fs::write(&temporary, text).map_err(StudyError::io(&temporary))?;
-    fs::rename(&temporary, path).map_err(StudyError::io(path))
+    guard::file::replace(path, text.as_bytes()).map_err(StudyError::io(path))
 }
 
 #[cfg(test)]

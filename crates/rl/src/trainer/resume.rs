@@ -33,6 +33,7 @@ pub(super) struct Loaded<B: Kernels, P> {
 /// Reads a whole checkpoint.
 pub(super) fn load<B: Kernels, P: Policy<B>>(path: &Path, setup: &Setup<P>) -> Result<Loaded<B, P>, TrainError> {
     let state = checkpoint::read_state(path)?;
+    checkpoint::verify(path)?;
     let mut policy = (setup.load)(&path.join("hf"))?;
     let mut optimizer = AdamW::new(&setup.config.actor.optim);
     optimizer.load(&path.join("optimizer.safetensors"), &mut policy)?;
@@ -64,7 +65,7 @@ pub(super) fn newest<B: Kernels, P: Policy<B>>(
     }
     match damaged {
         None => Ok(None),
-        Some((path, reason)) => Err(TrainError::Checkpoint {
+        Some((path, reason)) => Err(TrainError::Damaged {
             path,
             reason: format!(
                 "cannot be read: {reason}; nor can any checkpoint before it. Copy one back from elsewhere, or start anew in another \

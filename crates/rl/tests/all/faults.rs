@@ -321,7 +321,16 @@ fn a_damaged_newest_checkpoint_gives_way_to_the_one_before() {
         bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
         std::fs::write(&path, bytes).unwrap();
     };
-    let damages: [(&str, &dyn Fn(PathBuf)); 10] = [
+    // Still a number, and another one.
+    let flip = |path: PathBuf| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes[end - 4] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    };
+    let damages: [(&str, &dyn Fn(PathBuf)); 12] = [
+        ("hf/model.safetensors", &flip),
+        ("optimizer.safetensors", &flip),
         ("hf/model.safetensors", &half),
         ("hf/model.safetensors", &nan),
         ("hf/model.safetensors", &|path| std::fs::remove_file(path).unwrap()),

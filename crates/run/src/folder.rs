@@ -13,10 +13,11 @@
 //! checkpoint is dropped before training goes on. For that, all lines of step N are written before its checkpoint.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value};
+use crate::lines::{JsonLines, truncate_after};
+use crate::metrics::MetricsLog;
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +54,7 @@ pub enum RunFolderError {
 }
 
 /// Adds the path to an error of the file system.
-fn at(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
+pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => RunFolderError::DiskFull(path.to_path_buf()),
         _ => RunFolderError::Io { path: path.to_path_buf(), source },
@@ -167,7 +168,7 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn metrics(&self) -> Result<MetricsLog, RunFolderError> {
-        Ok(MetricsLog(JsonLines::open(&self.metrics_file(), false)?))
+        MetricsLog::open(&self.metrics_file())
     }
 
     /// Opens `rollouts/step_N.jsonl`, empty.
@@ -208,152 +209,27 @@ impl RunFolder {
     }
 }
 
-/// Writes a file so that it is either the old or the new one, whenever the machine stops.
-fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {
-    let temporary = path.with_extension("partial");
-    let write = || -> io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(at(path))
-}
-
-/// Drops the lines after `step`, and a last line that was only half written.
-fn truncate_after(path: &Path, step: u64) -> Result<(), RunFolderError> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(at(path)(error)),
-    };
-    let mut bytes = Vec::new();
-    (&file).read_to_end(&mut bytes).map_err(at(path))?;
-    let mut keep = 0;
-    for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
-        let last = keep + line.len() == bytes.len();
-        let record = match line.strip_suffix(b"\n") {
-            None => break, // killed while writing it
-            Some(line) => parse_line(line),
-        };
-        match record.and_then(|record| step_of(&record)) {
-            Ok(logged) if logged > step => break,
-            Ok(_) => keep += line.len(),
-            // A machine that stopped can leave a last block of zeros.
-            Err(_) if last => break,
-            Err(reason) => {
-                return Err(RunFolderError::BadLine { path: path.to_path_buf(), line: index + 1, reason });
-            }
-        }
-    }
-    if keep < bytes.len() {
-        file.set_len(keep as u64).map_err(at(path))?;
-        file.sync_all().map_err(at(path))?;
-    }
-    Ok(())
-}
-
-fn parse_line(line: &[u8]) -> Result<Map<String, Value>, String> {
-    serde_json::from_slice(line).map_err(|error| error.to_string())
-}
-
-fn step_of(record: &Map<String, Value>) -> Result<u64, String> {
-    record.get("step").and_then(Value::as_u64).ok_or_else(|| "it has no \"step\"".to_string())
-}
-
-/// Reads a metrics log, e.g. to plot it. A half-written last line is left out.
+/// The resolved configuration of a run, as `config.toml` holds it.
 ///
 /// # Errors
-/// [`RunFolderError::BadLine`] for any other line that is no JSON object; an unreadable file.
-pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderError> {
-    let bytes = guard::file::read(path, guard::limits().record_bytes).map_err(at(path))?;
-    let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
-    let mut records = Vec::with_capacity(lines.len());
-    for (index, line) in lines.iter().enumerate() {
-        match parse_line(line) {
-            Ok(record) => records.push(record),
-            Err(_) if index + 1 == lines.len() => {}
-            Err(reason) => {
-                return Err(RunFolderError::BadLine { path: path.to_path_buf(), line: index + 1, reason });
-            }
-        }
-    }
-    Ok(records)
+/// A file that is not there or cannot be read.
+pub fn read_config(root: &Path) -> Result<String, RunFolderError> {
+    let path = root.join("config.toml");
+    guard::file::read_text(&path, guard::limits().record_bytes).map_err(at(&path))
 }
 
-/// A file of JSON objects, one a line. Each line is written at once, so that a reader sees whole lines.
-#[derive(Debug)]
-pub struct JsonLines {
-    path: PathBuf,
-    file: File,
-}
-
-impl JsonLines {
-    fn open(path: &Path, empty: bool) -> Result<Self, RunFolderError> {
-        if empty {
-            File::create(path).map_err(at(path))?;
-        }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(at(path))?;
-        Ok(Self { path: path.to_path_buf(), file })
-    }
-
-    /// Appends one object.
-    ///
-    /// # Errors
-    /// [`RunFolderError::DiskFull`] and other failures; no part of the line is left behind then.
-    pub fn append(&mut self, record: &Map<String, Value>) -> Result<(), RunFolderError> {
-        let mut line = serde_json::to_vec(record).map_err(|error| at(&self.path)(error.into()))?;
-        line.push(b'\n');
-        let before = self.file.metadata().map_err(at(&self.path))?.len();
-        self.file.write_all(&line).map_err(|error| {
-            // A failed attempt to undo leaves a half line, which resuming drops.
-            let _ = self.file.set_len(before);
-            at(&self.path)(error)
-        })
-    }
-
-    /// Makes the lines survive a loss of power; done before a checkpoint is written.
-    ///
-    /// # Errors
-    /// When the system cannot write them.
-    pub fn sync(&self) -> Result<(), RunFolderError> {
-        self.file.sync_data().map_err(at(&self.path))
-    }
-}
-
-/// `metrics.jsonl`: what was measured in each step.
-#[derive(Debug)]
-pub struct MetricsLog(JsonLines);
-
-impl MetricsLog {
-    /// Appends the metrics of a step as one line with `"step"` in front. A number that is not finite
-    /// becomes `null`, as JSON has none.
-    ///
-    /// # Errors
-    /// [`RunFolderError::DiskFull`] and other failures.
-    pub fn append(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<(), RunFolderError> {
-        let mut record = Map::with_capacity(metrics.len() + 1);
-        record.insert("step".to_string(), step.into());
-        record.extend(metrics.iter().filter(|(key, _)| *key != "step").map(|(k, v)| (k.clone(), v.clone())));
-        self.0.append(&record)
-    }
-
-    /// Makes the lines survive a loss of power; done before a checkpoint is written.
-    ///
-    /// # Errors
-    /// When the system cannot write them.
-    pub fn sync(&self) -> Result<(), RunFolderError> {
-        self.0.sync()
-    }
+fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {
+    guard::file::replace(path, text.as_bytes()).map_err(at(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
+    use serde_json::{Map, Value};
+
     use super::*;
+    use crate::metrics::read_metrics;
 
     fn resume(root: &Path, config: &str, step: u64) -> Result<RunFolder, RunFolderError> {
         let folder = RunFolder::open(root)?;

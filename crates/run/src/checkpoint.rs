@@ -1,0 +1,349 @@
+//! The layout of checkpoints: `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a temporary name,
+//! synced, then renamed, so that a folder with its final name is always whole.
+//!
+//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`] is given a closure that writes
+//! them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which [`verify`] compares: a flipped byte
+//! would otherwise be one wrong weight. Other files of `hf/` are text that a person may edit, and are parsed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::folder::{RunFolderError, at};
+
+/// The file of a checkpoint that says where the run stands; without it a folder is no checkpoint.
+pub const STATE: &str = "trainer.json";
+const PREFIX: &str = "global_step_";
+/// A checkpoint that is being replaced by one of the same step.
+const OLD: &str = ".old_";
+/// A checkpoint that is being removed.
+const REMOVED: &str = ".removed_";
+
+/// Checkpoints of a folder by step, oldest first. Folders without a `trainer.json` are not checkpoints.
+pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut found = named(dir, PREFIX);
+    found.retain(|(_, path)| path.join("trainer.json").is_file());
+    found
+}
+
+/// Everything that a run may try to go on from, by step, oldest first: folders with a checkpoint's name, damaged or not, and one that a
+/// killed process was replacing, where the new one is not there.
+pub fn candidates(dir: &Path) -> Vec<(u64, PathBuf)> {
+    let mut found = named(dir, PREFIX);
+    for (step, path) in named(dir, OLD) {
+        if found.iter().all(|(other, _)| *other != step) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The name that a candidate has once [`recover`] has put right what a killed process left.
+pub fn recovered(path: &Path) -> PathBuf {
+    let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(OLD));
+    step.map_or_else(|| path.to_path_buf(), |step| path.with_file_name(format!("{PREFIX}{step}")))
+}
+
+/// Folders called `prefix` and a step, by step.
+fn named(dir: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
+    let step = |entry: &fs::DirEntry| entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok();
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut found: Vec<(u64, PathBuf)> = entries.filter_map(|e| Some((step(&e)?, e.path()))).collect();
+    found.sort();
+    found
+}
+
+/// Puts right what a process left that was killed while it replaced or removed a checkpoint.
+pub fn recover(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(step) = name.strip_prefix(OLD) {
+            let target = dir.join(format!("{PREFIX}{step}"));
+            if !target.exists() {
+                let _ = fs::rename(entry.path(), target);
+                continue;
+            }
+        }
+        if name.starts_with(OLD) || name.starts_with(REMOVED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Renames checkpoints after `step` to `superseded_...`: a run that goes on from an earlier one must not be resumed from them
+/// later, and they may still be wanted.
+///
+/// # Errors
+/// A folder that cannot be renamed, with its path.
+pub fn supersede(dir: &Path, step: u64) -> Result<(), RunFolderError> {
+    for (_, path) in named(dir, PREFIX).into_iter().filter(|(s, _)| *s > step) {
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        let target = (0..).map(|i| dir.join(format!("superseded_{i}_{name}"))).find(|p| !p.exists());
+        if let Some(target) = target {
+            fs::rename(&path, &target).map_err(at(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The trainer's state with what this module adds to it.
+#[derive(Serialize)]
+struct Sealed<'a, S> {
+    #[serde(flatten)]
+    state: &'a S,
+    /// CRC-32 of each `.safetensors` file by its path in the checkpoint, eight hexadecimal digits.
+    checksums: BTreeMap<String, String>,
+}
+
+/// The part of `trainer.json` that [`verify`] reads; a checkpoint of an earlier version has none of it.
+#[derive(Deserialize)]
+struct Seal {
+    #[serde(default)]
+    checksums: BTreeMap<String, String>,
+}
+
+/// Where a checkpoint of `step` stands in `dir`.
+pub fn path_of(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!("{PREFIX}{step}"))
+}
+
+/// Writes the checkpoint of `step`: `fill` writes weights and optimizer into the folder that it is given, then `state` is added as
+/// `trainer.json` and the folder takes its name. Until then a checkpoint of the same step stays whole.
+///
+/// # Errors
+/// Those of `fill`, and anything the file system refuses; the half-written folder is removed then.
+pub fn write<S: Serialize, E: From<RunFolderError>>(
+    dir: &Path,
+    step: u64,
+    state: &S,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<PathBuf, E> {
+    let temporary = dir.join(format!(".{PREFIX}{step}.partial"));
+    let result = fill_new(&temporary, fill).and_then(|()| Ok(put_in_place(dir, step, &temporary, state)?));
+    result.inspect_err(|_| {
+        let _ = fs::remove_dir_all(&temporary); // the error is the one that matters
+    })
+}
+
+fn fill_new<E: From<RunFolderError>>(temporary: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
+    if temporary.exists() {
+        fs::remove_dir_all(temporary).map_err(at(temporary))?;
+    }
+    fs::create_dir_all(temporary).map_err(at(temporary))?;
+    fill(temporary)
+}
+
+/// Adds the state to a filled folder and gives it its name.
+fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S) -> Result<PathBuf, RunFolderError> {
+    let mut checksums = BTreeMap::new();
+    for file in safetensors_of(temporary)? {
+        let sum = checksum(&temporary.join(&file)).map_err(at(&temporary.join(&file)))?;
+        checksums.insert(file, sum);
+    }
+    let path = temporary.join(STATE);
+    let json = serde_json::to_vec(&Sealed { state, checksums }).map_err(|error| at(&path)(error.into()))?;
+    guard::file::replace(&path, &json).map_err(at(&path))?;
+    let weights = temporary.join("hf");
+    if weights.is_dir() {
+        guard::file::sync_folder(&weights).map_err(at(&weights))?;
+    }
+    // The same step again, with a newer validation: the old folder stays whole until the new one stands in its place.
+    let (target, old) = (path_of(dir, step), dir.join(format!("{OLD}{step}")));
+    if target.exists() {
+        fs::rename(&target, &old).map_err(at(&target))?;
+    }
+    if let Err(error) = fs::rename(temporary, &target) {
+        let _ = fs::rename(&old, &target);
+        return Err(at(&target)(error));
+    }
+    guard::file::sync_folder(dir).map_err(at(dir))?;
+    let _ = fs::remove_dir_all(&old);
+    Ok(target)
+}
+
+/// Removes all but the newest `limit` checkpoints (0: none is removed). One that cannot be removed costs room, not the run.
+pub fn keep_newest(dir: &Path, limit: usize) {
+    let all = list(dir);
+    if limit == 0 || all.len() <= limit {
+        return;
+    }
+    for (_, old) in &all[..all.len() - limit] {
+        // One that is half removed must not be found.
+        let removed = old.file_name().map(|name| dir.join(format!("{REMOVED}{}", name.display())));
+        if let Some(removed) = removed.filter(|removed| fs::rename(old, removed).is_ok()) {
+            let _ = fs::remove_dir_all(removed);
+        }
+    }
+}
+
+/// The text of a checkpoint's `trainer.json`.
+///
+/// # Errors
+/// A file that is not there ([`io::ErrorKind::NotFound`]: the folder is no checkpoint) or cannot be read.
+pub fn read_state(path: &Path) -> io::Result<String> {
+    guard::file::read_text(&path.join(STATE), guard::limits().record_bytes)
+}
+
+/// Compares the files of a checkpoint with the checksums in its `trainer.json`; a checkpoint of an earlier version has none, and passes.
+///
+/// # Errors
+/// Names the file that is missing, cannot be read or is not what was written.
+pub fn verify(path: &Path) -> Result<(), String> {
+    let text = read_state(path).map_err(|error| format!("{STATE} cannot be read: {error}"))?;
+    let seal: Seal = serde_json::from_str(&text).map_err(|error| format!("{STATE} cannot be read: {error}"))?;
+    for (file, written) in seal.checksums {
+        let found = checksum(&path.join(&file)).map_err(|error| format!("{file} cannot be read: {error}"))?;
+        if found != written {
+            return Err(format!(
+                "{file} is damaged: its checksum is {found}, and {written} was written; resume from an earlier checkpoint"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The `.safetensors` files of a checkpoint and of its `hf/`, relative to it.
+fn safetensors_of(path: &Path) -> Result<Vec<String>, RunFolderError> {
+    let mut found = Vec::new();
+    for (folder, prefix) in [(path.to_path_buf(), ""), (path.join("hf"), "hf/")] {
+        if !folder.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
+            let name = entry.map_err(at(&folder))?.file_name();
+            if let Some(name) = name.to_str().filter(|name| name.ends_with(".safetensors")) {
+                found.push(format!("{prefix}{name}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// CRC-32 of a file, read in pieces: weights may be larger than memory.
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut file = guard::file::open(path)?;
+    let mut hasher = crc32fast::Hasher::new();
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(format!("{:08x}", hasher.finalize())),
+            read => hasher.update(&piece[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a checkpoint with two files of tensors.
+    fn written(dir: &Path, step: u64) -> PathBuf {
+        let state = BTreeMap::from([("step", step)]);
+        write(dir, step, &state, |folder| {
+            fs::create_dir(folder.join("hf")).map_err(at(folder))?;
+            for name in ["hf/model.safetensors", "hf/config.json", "optimizer.safetensors"] {
+                fs::write(folder.join(name), name.repeat(1000)).map_err(at(folder))?;
+            }
+            Ok::<(), RunFolderError>(())
+        })
+        .unwrap()
+    }
+
+    /// Regression: a flipped byte in the weights or in the optimizer's state went unseen.
+    #[test]
+    fn a_flipped_byte_is_named_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hf/model.safetensors", "optimizer.safetensors"] {
+            let path = written(dir.path(), 4);
+            verify(&path).unwrap();
+            let mut bytes = fs::read(path.join(name)).unwrap();
+            bytes[700] ^= 1;
+            fs::write(path.join(name), bytes).unwrap();
+            let error = verify(&path).unwrap_err();
+            assert!(error.starts_with(&format!("{name} is damaged: its checksum is")), "{error}");
+            fs::remove_file(path.join(name)).unwrap();
+            assert!(verify(&path).unwrap_err().starts_with(&format!("{name} cannot be read")));
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_of_an_earlier_version_has_no_checksums() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), 4);
+        fs::write(path.join(STATE), "{\"step\": 4}").unwrap();
+        fs::write(path.join("optimizer.safetensors"), "another").unwrap();
+        assert_eq!(verify(&path), Ok(()));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_earlier_checkpoint_of_the_step() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = written(dir.path(), 4);
+        let failed = write(dir.path(), 4, &BTreeMap::from([("step", 4)]), |folder| {
+            fs::write(folder.join("half"), "x").map_err(at(folder))?;
+            Err(RunFolderError::DiskFull(folder.to_path_buf()))
+        });
+        assert!(matches!(failed, Err(RunFolderError::DiskFull(_))));
+        assert_eq!(verify(&path), Ok(()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_later_ones_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        for step in [1, 2, 10] {
+            written(dir.path(), step);
+        }
+        let steps = || list(dir.path()).into_iter().map(|(step, _)| step).collect::<Vec<_>>();
+        keep_newest(dir.path(), 0);
+        assert_eq!(steps(), [1, 2, 10]);
+        keep_newest(dir.path(), 2);
+        assert_eq!(steps(), [2, 10]);
+        supersede(dir.path(), 2).unwrap();
+        assert_eq!(steps(), [2]);
+        assert!(dir.path().join("superseded_0_global_step_10").is_dir());
+    }
+
+    fn checkpoint(dir: &Path, name: &str, text: &str) {
+        fs::create_dir_all(dir.join(name)).unwrap();
+        fs::write(dir.join(name).join("trainer.json"), text).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        // Set aside, the new one not yet in place; the new one in place; half removed.
+        checkpoint(dir, ".old_3", "three");
+        checkpoint(dir, ".old_5", "earlier");
+        checkpoint(dir, "global_step_5", "newer");
+        checkpoint(dir, ".removed_global_step_1", "one");
+        recover(dir);
+        let names: Vec<_> = list(dir).into_iter().map(|(step, _)| step).collect();
+        assert_eq!(names, [3, 5]);
+        let text = |name: &str| fs::read_to_string(dir.join(name).join("trainer.json")).unwrap();
+        assert_eq!((text("global_step_3"), text("global_step_5")), ("three".into(), "newer".into()));
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
+    }
+
+    /// A process that was killed between two renames: what it left is found without a change on the disk.
+    #[test]
+    fn candidates_are_found_before_anything_is_put_right() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        checkpoint(dir, ".old_3", "three");
+        checkpoint(dir, ".old_5", "earlier");
+        checkpoint(dir, "global_step_5", "newer");
+        fs::create_dir(dir.join("global_step_6")).unwrap();
+        checkpoint(dir, "superseded_0_global_step_9", "nine");
+        let names: Vec<_> = candidates(dir).iter().map(|(s, p)| (*s, p.file_name().unwrap().to_owned())).collect();
+        assert_eq!(names, [(3, ".old_3".into()), (5, "global_step_5".into()), (6, "global_step_6".into())]);
+        assert_eq!(recovered(&dir.join(".old_3")), dir.join("global_step_3"));
+        assert_eq!(recovered(&dir.join("global_step_5")), dir.join("global_step_5"));
+    }
+}

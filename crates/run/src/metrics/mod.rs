@@ -1,0 +1,136 @@
+//! `metrics.jsonl`: the log, its reader, and what its keys mean.
+
+pub mod declared;
+pub mod registry;
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::folder::{RunFolderError, at};
+use crate::lines::{JsonLines, parse_line};
+
+/// Keys that are neither declared nor under a prefix of their own.
+pub fn undeclared<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+    keys.map(String::as_str).filter(|key| registry::declared(key).is_none() && !registry::is_foreign(key)).collect()
+}
+
+/// What was measured in one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepMetrics(pub Map<String, Value>);
+
+impl StepMetrics {
+    /// Number of the step over all stages, from 1; `None` for a line that this program did not write.
+    pub fn step(&self) -> Option<u64> {
+        self.0.get("step")?.as_u64()
+    }
+
+    /// A metric; `None` where it is absent or is not finite.
+    pub fn number(&self, key: &str) -> Option<f64> {
+        self.0.get(key)?.as_f64()
+    }
+
+    /// Without what the clock decides (`time/`, `perf/`): equal in two runs of one configuration and seed on the CPU.
+    #[must_use]
+    pub fn without_clock(mut self) -> Self {
+        self.0.retain(|key, _| !key.starts_with("time/") && !key.starts_with("perf/"));
+        self
+    }
+}
+
+/// A metrics log in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricsReader {
+    /// In the order of the file.
+    pub steps: Vec<StepMetrics>,
+    /// Why the last line is left out, where it was only half written: the run was killed, or is at work.
+    pub torn: Option<String>,
+}
+
+impl MetricsReader {
+    /// Reads a `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::BadLine`] for any line but the last that is no JSON object; an unreadable file.
+    pub fn read(path: &Path) -> Result<Self, RunFolderError> {
+        let bytes = guard::file::read(path, guard::limits().record_bytes).map_err(at(path))?;
+        let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
+        let mut found = Self { steps: Vec::with_capacity(lines.len()), torn: None };
+        for (index, line) in lines.iter().enumerate() {
+            match parse_line(line) {
+                Ok(record) => found.steps.push(StepMetrics(record)),
+                Err(reason) if index + 1 == lines.len() => found.torn = Some(reason),
+                Err(reason) => {
+                    return Err(RunFolderError::BadLine { path: path.to_path_buf(), line: index + 1, reason });
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The lines of a metrics log as JSON objects, e.g. to plot it. A half-written last line is left out.
+///
+/// # Errors
+/// As [`MetricsReader::read`].
+pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderError> {
+    Ok(MetricsReader::read(path)?.steps.into_iter().map(|step| step.0).collect())
+}
+
+/// `metrics.jsonl`: what was measured in each step.
+#[derive(Debug)]
+pub struct MetricsLog(JsonLines);
+
+impl MetricsLog {
+    /// Opens a log to append to it.
+    pub(crate) fn open(path: &Path) -> Result<Self, RunFolderError> {
+        Ok(Self(JsonLines::open(path, false)?))
+    }
+
+    /// Appends the metrics of a step as one line with `"step"` in front. A number that is not finite
+    /// becomes `null`, as JSON has none.
+    ///
+    /// A key that is not declared and stands under a prefix of ours is a mistake of this project: debug builds, and so all tests, panic.
+    /// Released programs write it, as a number too many ends no run.
+    ///
+    /// # Errors
+    /// [`RunFolderError::DiskFull`] and other failures.
+    pub fn append(&mut self, step: u64, metrics: &Map<String, Value>) -> Result<(), RunFolderError> {
+        debug_assert_eq!(undeclared(metrics.keys()), [""; 0], "metrics that crates/run/src/metrics does not declare");
+        let mut record = Map::with_capacity(metrics.len() + 1);
+        record.insert("step".to_string(), step.into());
+        record.extend(metrics.iter().filter(|(key, _)| *key != "step").map(|(k, v)| (k.clone(), v.clone())));
+        self.0.append(&record)
+    }
+
+    /// Makes the lines survive a loss of power; done before a checkpoint is written.
+    ///
+    /// # Errors
+    /// When the system cannot write them.
+    pub fn sync(&self) -> Result<(), RunFolderError> {
+        self.0.sync()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(key: &str) -> Result<(), RunFolderError> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = MetricsLog::open(&folder.path().join("metrics.jsonl")).unwrap();
+        log.append(1, &Map::from_iter([(key.to_string(), Value::from(1.0))]))
+    }
+
+    #[test]
+    fn an_outside_shaping_brings_its_own() {
+        append("mine/weight_max").unwrap();
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "actor/new")]
+    fn an_undeclared_metric_of_ours_is_seen() {
+        append("actor/new").unwrap();
+    }
+}
