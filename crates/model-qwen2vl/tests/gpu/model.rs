@@ -3,13 +3,9 @@
 //! cases, on the CPU.
 
 use crate::common::{Golden, largest_difference, load, values};
-use burn::tensor::{Tensor, TensorData, backend::Backend};
-use model_qwen2vl::{
-    Kernels,
-    attention::{AttentionPlan, Response},
-    head,
-    model::{Images, PackedBatch, int_tensor},
-};
+use kernels::{head, host::int_tensor};
+use model_qwen2vl::model::Images;
+use policy::PackedBatch;
 
 type B = burn_wgpu::Wgpu<f32, i32>;
 
