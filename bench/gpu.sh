@@ -15,7 +15,7 @@ nvidia-smi | tee "$OUT/gpu.txt"
 
 # Every kernel against its default, with fusion and without, in f32, f16 and bf16.
 if command -v cargo >/dev/null; then
-  cargo test --release -p model-qwen2vl --features model-qwen2vl/cuda --test gpu 2>&1 | tee "$OUT/kernels.txt" || echo kernels | tee -a "$OUT/failed.txt"
+  cargo test --release -p kernels --features kernels/cuda --test gpu 2>&1 | tee "$OUT/kernels.txt" || echo kernels | tee -a "$OUT/failed.txt"
 fi
 
 # Both sides in turn. decode_bytes_per_s of our lines against the card's bandwidth is the share of the decode floor;

@@ -186,7 +186,7 @@ impl Generate {
         let encoded = processor.encode(system, &content, &images)?;
         let pixels: Vec<f32> = encoded.images.iter().flat_map(|i| i.values.iter().copied()).collect();
         let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
-        let prompt = Prompt::new(&config, encoded.input_ids.clone(), pixels, grids)?;
+        let prompt = config.prompt(encoded.input_ids.clone(), pixels, grids)?;
         let most = config.text.max_position_embeddings;
         let first = prompt.next_position() as usize;
         if first.saturating_add(args.max_new_tokens) > most {

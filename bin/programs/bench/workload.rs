@@ -196,7 +196,7 @@ fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result
     let merge = config.vision.spatial_merge_size;
     let side = sizes.image / 14 / merge * merge;
     if side == 0 {
-        return Ok(Prompt::new(config, words, vec![], vec![])?);
+        return Ok(config.prompt(words, vec![], vec![])?);
     }
     let (first, second) = words.split_at(words.len() / 2);
     let mut ids = first.to_vec();
@@ -206,7 +206,7 @@ fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result
     ids.extend(second);
     let pixels =
         (0..side * side * config.vision.patch_dim()).map(|i| normal(seed, index + (1 << 32), i as u64)).collect();
-    Ok(Prompt::new(config, ids, pixels, vec![[1, side, side]])?)
+    Ok(config.prompt(ids, pixels, vec![[1, side, side]])?)
 }
 
 impl<B: Kernels> Bench<B> {

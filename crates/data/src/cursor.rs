@@ -1,7 +1,7 @@
 //! Which rows come next: a seeded permutation an epoch, resumed exactly from three numbers.
 //!
-//! The permutation is a small Feistel cipher over the row numbers (cycle-walked to the length), so that nothing is stored,
-//! any position is found in constant time, and a data set with a million rows costs no more than one with ten.
+//! The permutation is a small Feistel cipher over the row numbers (cycle-walked to the length), so that nothing is
+//! stored, any position is found in constant time, and a data set with a million rows costs no more than one with ten.
 
 use serde::{Deserialize, Serialize};
 
@@ -103,8 +103,8 @@ impl Cursor {
                 slot -= quota;
                 continue;
             }
-            // Each part is an endless row of passes; an epoch takes the next `quota` rows of it, so that with a weight below
-            // one every row is seen before any is seen twice.
+            // Each part is an endless row of passes; an epoch takes the next `quota` rows of it, so that with a weight
+            // below one every row is seen before any is seen twice.
             let stream = self.epoch as u128 * quota as u128 + slot as u128;
             let pass = (stream / part.len as u128) as u64;
             let offset = (stream % part.len as u128) as usize;

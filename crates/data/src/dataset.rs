@@ -14,7 +14,8 @@ use crate::source::{self, Column, RawRow, Source};
 
 /// One entry of `data.train_files`: a spec string, or one with a weight.
 ///
-/// Specs: a `.parquet`, `.jsonl` or `.json` file; a folder; a glob; any of these with `@split`; `toy:NAME?key=value&...`.
+/// Specs: a `.parquet`, `.jsonl` or `.json` file; a folder; a glob; any of these with `@split`;
+/// `toy:NAME?key=value&...`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum DataSpec {
@@ -75,7 +76,7 @@ struct Repeated {
     rows: usize,
 }
 
-struct Part {
+struct DatasetPart {
     source: Arc<dyn Source>,
     start: usize,
 }
@@ -87,7 +88,7 @@ const LARGEST_EPOCH: f64 = 1e12;
 
 /// Rows of one or several sources. `Send + Sync`; a row is read when it is asked for.
 pub struct Dataset {
-    parts: Vec<Part>,
+    parts: Vec<DatasetPart>,
     epoch: Vec<EpochPart>,
     total: usize,
     keys: Keys,
@@ -124,7 +125,7 @@ impl Dataset {
             let start = total;
             for source in source::open(spec.path(), keys, image_dir)? {
                 let len = source.len();
-                parts.push(Part { source, start: total });
+                parts.push(DatasetPart { source, start: total });
                 total += len;
             }
             if (total - start) as f64 * weight > LARGEST_EPOCH {
@@ -201,7 +202,7 @@ impl Dataset {
         self.locate(index).map(|(part, row)| (part.source.name(), row))
     }
 
-    fn locate(&self, index: usize) -> Option<(&Part, usize)> {
+    fn locate(&self, index: usize) -> Option<(&DatasetPart, usize)> {
         if index >= self.total {
             return None;
         }
@@ -270,7 +271,8 @@ impl Dataset {
     }
 }
 
-/// A text whose placeholders count the pictures that are there, if nulls stand between these; nothing where it stays as it is.
+/// A text whose placeholders count the pictures that are there, if nulls stand between these; nothing where it stays as
+/// it is.
 fn without_holes(text: &str, images: &[Option<ImageSource>]) -> Result<Option<String>, String> {
     if images.iter().all(Option::is_some) || !prompt::names_pictures(text) {
         return Ok(None);

@@ -27,11 +27,11 @@ pub struct PromptSettings {
 
 /// Numbers with their distribution.
 #[derive(Debug, Clone, Default)]
-pub struct Histogram {
+pub struct Distribution {
     values: Vec<u64>,
 }
 
-impl Histogram {
+impl Distribution {
     /// Adds a value.
     pub fn add(&mut self, value: u64) {
         self.values.push(value);
@@ -79,7 +79,7 @@ impl Histogram {
     }
 }
 
-impl fmt::Display for Histogram {
+impl fmt::Display for Distribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut sorted = self.clone();
         let [min, half, p95, max] = [0.0, 0.5, 0.95, 1.0].map(|q| sorted.quantile(q));
@@ -108,13 +108,13 @@ pub struct Inspection {
     /// Rows with a response to imitate.
     pub solutions: usize,
     /// Characters of the problems.
-    pub problem_characters: Histogram,
+    pub problem_characters: Distribution,
     /// Prompt lengths in tokens; empty without [`PromptSettings`].
-    pub prompt_tokens: Histogram,
+    pub prompt_tokens: Distribution,
     /// Wider side of each picture in pixels.
-    pub picture_sides: Histogram,
+    pub picture_sides: Distribution,
     /// Bytes of each encoded picture.
-    pub picture_bytes: Histogram,
+    pub picture_bytes: Distribution,
     /// Rows of the data set that share their id with another, and are named by their number instead.
     pub repeated_ids: usize,
     /// Rows that would be set aside, and why.
@@ -122,7 +122,7 @@ pub struct Inspection {
 }
 
 /// One row's share of an [`Inspection`].
-struct Row {
+struct RowFindings {
     pictures: usize,
     task: Option<String>,
     solution: bool,
@@ -169,9 +169,9 @@ pub fn inspect(
     out
 }
 
-fn look(sample: &Sample, settings: Option<&PromptSettings>) -> Row {
+fn look(sample: &Sample, settings: Option<&PromptSettings>) -> RowFindings {
     let bad = |reason: String| BadRow { id: sample.id.clone(), index: sample.index, reason };
-    let mut row = Row {
+    let mut row = RowFindings {
         pictures: sample.images.len(),
         task: sample.task.clone(),
         solution: sample.solution.is_some(),
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn histograms_by_hand() {
-        let mut h = Histogram::default();
+        let mut h = Distribution::default();
         (1..=100).for_each(|v| h.add(v));
         assert_eq!([0.0, 0.5, 0.95, 1.0].map(|q| h.quantile(q)), [1, 50, 95, 100]);
         // 1..=100 in buckets of 20: 0-19 holds 19 values, 100-119 holds one.
@@ -260,11 +260,11 @@ mod tests {
         assert_eq!(buckets.first(), Some(&(0, 19, 19)));
         assert_eq!(buckets.last(), Some(&(100, 119, 1)));
         assert_eq!(buckets.iter().map(|b| b.2).sum::<usize>(), 100);
-        let mut one = Histogram::default();
+        let mut one = Distribution::default();
         one.add(7);
         assert_eq!(one.buckets(), [(7, 7, 1)]);
-        assert!(Histogram::default().buckets().is_empty());
-        let mut wide = Histogram::default();
+        assert!(Distribution::default().buckets().is_empty());
+        let mut wide = Distribution::default();
         [0, u64::MAX].into_iter().for_each(|v| wide.add(v));
         assert!(wide.buckets().len() <= 10);
     }

@@ -6,8 +6,8 @@
 //! DataSpec -> Dataset::get(i) -> Sample -> build_prompt(.., FormatPrompt, Processor) -> Encoded { input_ids, images }
 //! ```
 //!
-//! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a model
-//! folder that cannot be used is a [`DataError`].
+//! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a
+//! model folder that cannot be used is a [`DataError`].
 
 pub mod cursor;
 pub mod dataset;

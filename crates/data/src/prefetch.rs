@@ -13,20 +13,20 @@ use crate::sample::Sample;
 ///
 /// At most `ahead` results exist or are being made at any moment, whatever their size. Dropping it stops the threads.
 pub struct Prefetcher<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedQueue<T>>,
     workers: Vec<JoinHandle<()>>,
     /// Makes the next result here, where the system gives no thread.
     here: Work<T>,
 }
 
-type Work<T> = Box<dyn Fn(&Shared<T>) + Send + Sync>;
+type Work<T> = Box<dyn Fn(&SharedQueue<T>) + Send + Sync>;
 
-struct Shared<T> {
-    state: Mutex<State<T>>,
+struct SharedQueue<T> {
+    state: Mutex<QueueState<T>>,
     changed: Condvar,
 }
 
-struct State<T> {
+struct QueueState<T> {
     indices: Box<dyn Iterator<Item = usize> + Send>,
     /// Indices handed to workers.
     started: usize,
@@ -37,20 +37,20 @@ struct State<T> {
     done: HashMap<usize, (usize, ThreadResult<T>)>,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+impl<T> SharedQueue<T> {
+    fn lock(&self) -> MutexGuard<'_, QueueState<T>> {
         // Nothing can panic while the lock is held except the caller's iterator, after which nothing more is started.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, guard: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+    fn wait<'a>(&self, guard: MutexGuard<'a, QueueState<T>>) -> MutexGuard<'a, QueueState<T>> {
         self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Send + 'static> Prefetcher<T> {
-    /// Starts `workers` threads that read the rows `indices` of `dataset` and apply `work`, at most `ahead` rows in advance
-    /// (both at least one).
+    /// Starts `workers` threads that read the rows `indices` of `dataset` and apply `work`, at most `ahead` rows in
+    /// advance (both at least one).
     pub fn new(
         dataset: Arc<Dataset>,
         indices: impl Iterator<Item = usize> + Send + 'static,
@@ -59,8 +59,8 @@ impl<T: Send + 'static> Prefetcher<T> {
         work: impl Fn(Result<Sample, BadRow>) -> T + Send + Sync + 'static,
     ) -> Self {
         let ahead = ahead.max(1);
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let shared = Arc::new(SharedQueue {
+            state: Mutex::new(QueueState {
                 indices: Box::new(indices),
                 started: 0,
                 taken: 0,
@@ -78,7 +78,7 @@ impl<T: Send + 'static> Prefetcher<T> {
             std::thread::Builder::new().spawn(job).ok()
         });
         let workers = workers.collect();
-        let here = move |shared: &Shared<T>| {
+        let here = move |shared: &SharedQueue<T>| {
             step(shared, 1, |index| work(dataset.get(index)));
         };
         Self { workers, shared, here: Box::new(here) }
@@ -86,7 +86,7 @@ impl<T: Send + 'static> Prefetcher<T> {
 }
 
 /// Makes the next result, when it may be made; false when there is none left to make.
-fn step<T>(shared: &Shared<T>, ahead: usize, work: impl Fn(usize) -> T) -> bool {
+fn step<T>(shared: &SharedQueue<T>, ahead: usize, work: impl Fn(usize) -> T) -> bool {
     let mut state = shared.lock();
     while !state.stopped && !state.ended && state.started >= state.taken + ahead {
         state = shared.wait(state);
@@ -165,8 +165,8 @@ mod tests {
     fn order_is_kept_and_memory_bounded() {
         let alive = Arc::new(AtomicUsize::new(0));
         let most = Arc::new(AtomicUsize::new(0));
-        struct Held(Arc<AtomicUsize>);
-        impl Drop for Held {
+        struct HeldItem(Arc<AtomicUsize>);
+        impl Drop for HeldItem {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::SeqCst);
             }
@@ -175,7 +175,7 @@ mod tests {
         let rows = (0..50).map(|i| i * 7 % 50).collect::<Vec<_>>();
         let results = Prefetcher::new(toy(), rows.clone().into_iter(), 3, 5, move |sample| {
             m.fetch_max(a.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            (sample.unwrap().index, Held(a.clone()))
+            (sample.unwrap().index, HeldItem(a.clone()))
         });
         let seen: Vec<usize> = results
             .map(|(index, (sample, _held))| {

@@ -231,8 +231,8 @@ fn message(sample: &Sample, format: &FormatPrompt) -> Result<Vec<Content>, BadRo
 /// The prompt of a sample: format prompt, pictures at their placeholders, chat template.
 ///
 /// # Errors
-/// A [`BadRow`]: placeholders and pictures that differ in number, a picture that cannot be decoded or is too large, an empty
-/// problem or answer, special tokens in the text.
+/// A [`BadRow`]: placeholders and pictures that differ in number, a picture that cannot be decoded or is too large, an
+/// empty problem or answer, special tokens in the text.
 pub fn build_prompt(
     sample: &Sample,
     format: &FormatPrompt,

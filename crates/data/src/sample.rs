@@ -86,8 +86,8 @@ impl ImageSource {
                 if file.metadata().map_err(fail)?.len() == 0 {
                     return Err(ImageError::Empty);
                 }
-                // SAFETY: the map is read-only and gone at the end of this function; a file that is cut meanwhile is outside
-                // what we defend against.
+                // SAFETY: the map is read-only and gone at the end of this function; a file that is cut meanwhile is
+                // outside what we defend against.
                 let map = unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?;
                 look(&map)
             }
@@ -113,8 +113,8 @@ pub struct Keys {
     pub prompt_key: String,
     /// Column with the ground truth.
     pub answer_key: String,
-    /// Column with the pictures. Where it is missing, numbered columns are read: of `images` or `image` the columns `image_1`,
-    /// `image_2` and so on. A source with neither is text only.
+    /// Column with the pictures. Where it is missing, numbered columns are read: of `images` or `image` the columns
+    /// `image_1`, `image_2` and so on. A source with neither is text only.
     pub image_key: String,
     /// Column with a response to imitate; optional.
     pub solution_key: String,

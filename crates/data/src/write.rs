@@ -35,12 +35,12 @@ pub enum JsonImages {
 }
 
 enum Format {
-    Parquet { writer: Box<ArrowWriter<File>>, schema: SchemaRef, rows: Box<Rows> },
+    Parquet { writer: Box<ArrowWriter<File>>, schema: SchemaRef, rows: Box<RowBuilders> },
     Json { writer: BufWriter<File>, images: JsonImages },
 }
 
-/// Writes samples to a file; the file and its pictures have their names only once [`SampleWriter::finish`] has succeeded, so
-/// that a file can be made of what it was.
+/// Writes samples to a file; the file and its pictures have their names only once [`SampleWriter::finish`] has
+/// succeeded, so that a file can be made of what it was.
 pub struct SampleWriter {
     path: PathBuf,
     unfinished: Unfinished,
@@ -64,7 +64,7 @@ impl Drop for Unfinished {
 }
 
 /// The builders of one row group.
-struct Rows {
+struct RowBuilders {
     /// The five texts, then the further columns.
     text: Vec<StringBuilder>,
     images: ListBuilder<StructBuilder>,
@@ -72,7 +72,7 @@ struct Rows {
     count: usize,
 }
 
-impl Rows {
+impl RowBuilders {
     fn new(texts: usize) -> Self {
         let fields = picture_fields();
         let pictures =
@@ -144,7 +144,7 @@ impl SampleWriter {
                 let schema = Arc::new(Schema::new_with_metadata(fields, hugging_face_hint(keys)));
                 let writer = ArrowWriter::try_new(create()?, schema.clone(), Some(properties(keys)))
                     .map_err(|e| DataError::write(path, std::io::Error::other(e)))?;
-                Format::Parquet { writer: Box::new(writer), schema, rows: Box::new(Rows::new(columns.len())) }
+                Format::Parquet { writer: Box::new(writer), schema, rows: Box::new(RowBuilders::new(columns.len())) }
             }
             "jsonl" => {
                 // What a kill left behind must not get among the pictures.
@@ -275,7 +275,7 @@ fn replaceable(path: &Path) -> Result<(), DataError> {
     Ok(())
 }
 
-fn flush(writer: &mut ArrowWriter<File>, schema: &SchemaRef, rows: &mut Rows) -> std::io::Result<()> {
+fn flush(writer: &mut ArrowWriter<File>, schema: &SchemaRef, rows: &mut RowBuilders) -> std::io::Result<()> {
     if rows.count == 0 {
         return Ok(());
     }

@@ -204,8 +204,8 @@ impl Pixels {
     }
 }
 
-/// Transparent and turned files of every kind, against transformers' `convert_to_rgb` after Pillow's `exif_transpose`, and against
-/// PIL's `convert("RGB")` of the file as it is opened.
+/// Transparent and turned files of every kind, against transformers' `convert_to_rgb` after Pillow's `exif_transpose`,
+/// and against PIL's `convert("RGB")` of the file as it is opened.
 #[test]
 fn transparency_and_orientation_are_those_of_the_references() {
     #[derive(Deserialize)]
@@ -403,7 +403,8 @@ fn bombs_of_every_format_are_refused() {
     for (name, bytes, refused) in [
         ("gif", gif.to_vec(), true),
         ("gif with an offset", offset, true),
-        // Whether a profile, a text or what follows the last row is looked at is the decoder's affair; it must not be kept.
+        // Whether a profile, a text or what follows the last row is looked at is the decoder's affair; it must not be
+        // kept.
         (
             "profile",
             png_of(&[(b"IHDR", ihdr(4, 4, 8, 2)), (b"iCCP", profile), (b"IDAT", idat.clone()), (b"IEND", vec![])]),

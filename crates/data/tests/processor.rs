@@ -275,8 +275,8 @@ fn a_saved_folder_says_how_its_pictures_were_seen() {
     assert_eq!(changed.limits().run, RunPixels::default());
 }
 
-/// One resize within the limits that are written against the run's two: the same grid for most pictures, which the run's own
-/// limits do not give.
+/// One resize within the limits that are written against the run's two: the same grid for most pictures, which the
+/// run's own limits do not give.
 #[test]
 fn what_is_written_for_servers_comes_close_to_training() {
     let folder = ImageLimits { min_pixels: 3136, max_pixels: 12_845_056, ..ImageLimits::default() };

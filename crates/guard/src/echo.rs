@@ -7,14 +7,14 @@ const LINE: usize = 2_000;
 /// Lines of a message.
 const LINES: usize = 400;
 
-/// `text` as one line of at most about 300 characters: control characters are escaped (a terminal would obey them), and of a
-/// longer text both ends are kept, with the number of bytes between them.
+/// `text` as one line of at most about 300 characters: control characters are escaped (a terminal would obey them), and
+/// of a longer text both ends are kept, with the number of bytes between them.
 pub fn echo(text: &str) -> String {
     escaped(&cut(text, ECHO), false)
 }
 
-/// A whole message, made ready for a terminal or a log: line breaks stay, other control characters are escaped, each line keeps
-/// both of its ends, and of very many lines the first and the last are kept.
+/// A whole message, made ready for a terminal or a log: line breaks stay, other control characters are escaped, each
+/// line keeps both of its ends, and of very many lines the first and the last are kept.
 pub fn printable(message: &str) -> String {
     let lines: Vec<&str> = message.split('\n').collect();
     let shown = |line: &&str| escaped(&cut(line, LINE), true);

@@ -1,7 +1,7 @@
 //! Files that are opened only where they are files, and read only up to a limit.
 //!
-//! A pipe in the place of a file makes a reader wait for ever, a device has no end, and a link may lead anywhere. The errors are
-//! [`std::io::Error`]s without the path, which the caller's own error names.
+//! A pipe in the place of a file makes a reader wait for ever, a device has no end, and a link may lead anywhere. The
+//! errors are [`std::io::Error`]s without the path, which the caller's own error names.
 
 use std::ffi::OsStr;
 use std::fs::{File, FileType, Metadata};
@@ -107,9 +107,9 @@ pub fn limit_of(name: &str) -> Limit {
 
 /// Where the file `name` of a model folder lies once links are resolved.
 ///
-/// A link is followed if it ends in the folder itself, or in the `blobs` folder of the Hugging Face cache whose snapshot the folder is.
-/// Weights may be links to anywhere, as they are parsed and never copied; any other link could carry a file of the user into
-/// every checkpoint.
+/// A link is followed if it ends in the folder itself, or in the `blobs` folder of the Hugging Face cache whose
+/// snapshot the folder is. Weights may be links to anywhere, as they are parsed and never copied; any other link could
+/// carry a file of the user into every checkpoint.
 ///
 /// # Errors
 /// [`ErrorKind::NotFound`] when there is no such file; a link that leaves the folder; anything that is no regular file.
@@ -153,8 +153,8 @@ pub fn read_model_text(dir: &Path, name: &str) -> Result<String> {
     text(read_model_file(dir, name)?)
 }
 
-/// Whether `path` lies in `folder` once `..` and links are resolved; files of the Hugging Face cache lie in the folder of their
-/// snapshot.
+/// Whether `path` lies in `folder` once `..` and links are resolved; files of the Hugging Face cache lie in the folder
+/// of their snapshot.
 ///
 /// # Errors
 /// A path or folder that is not there.

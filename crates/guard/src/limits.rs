@@ -1,6 +1,7 @@
 //! Every limit on what a foreign file may cost, in one place, with its reason.
 //!
-//! A program reads [`VARIABLE`] once at its start ([`Limits::parse`], [`set`]); a library user who sets nothing has the defaults.
+//! A program reads [`VARIABLE`] once at its start ([`Limits::parse`], [`set`]); a library user who sets nothing has the
+//! defaults.
 
 use std::sync::OnceLock;
 
@@ -71,13 +72,14 @@ macro_rules! limits {
 }
 
 limits! {
-    /// Bytes of one JSON file of a model folder other than the tokenizer (config.json, generation_config.json, the index of the
-    /// weights). The longest published ones have some hundred kB; parsed, JSON takes ten times its size.
+    /// Bytes of one JSON file of a model folder other than the tokenizer (config.json, generation_config.json, the
+    /// index of the weights). The longest published ones have some hundred kB; parsed, JSON takes ten times its size.
     settings_bytes = 16 << 20;
-    /// Bytes of tokenizer.json, vocab.json or merges.txt. Qwen's tokenizer.json has 11 MB, the largest published ones 35 MB.
+    /// Bytes of tokenizer.json, vocab.json or merges.txt. Qwen's tokenizer.json has 11 MB, the largest published ones
+    /// 35 MB.
     tokenizer_bytes = 128 << 20;
-    /// Bytes of a chat template or format prompt. Published ones have up to 40 kB; the compiler of templates recurses along long
-    /// expressions, so that the source bounds its depth.
+    /// Bytes of a chat template or format prompt. Published ones have up to 40 kB; the compiler of templates recurses
+    /// along long expressions, so that the source bounds its depth.
     template_bytes = 64 << 10;
     /// Bytes of a configuration file (TOML) of a program.
     config_bytes = 4 << 20;
@@ -85,10 +87,12 @@ limits! {
     weights_header_bytes = 32 << 20;
     /// Bytes of a file of a run folder or of results that is read whole.
     record_bytes = 2 << 30;
-    /// Pixels of one picture before it is resized; Pillow refuses twice as many. Decoding takes up to 8 bytes a pixel beside the 3 of
-    /// the picture itself, and an encoded picture of more than 8 bytes a pixel of this limit is not read.
+    /// Pixels of one picture before it is resized; Pillow refuses twice as many. Decoding takes up to 8 bytes a pixel
+    /// beside the 3 of the picture itself, and an encoded picture of more than 8 bytes a pixel of this limit is not
+    /// read.
     decoded_pixels = 89_478_485;
-    /// Passes of a progressive JPEG over all pixels of the limit before: a scan of a few bytes costs a pass. Encoders write about 10.
+    /// Passes of a progressive JPEG over all pixels of the limit before: a scan of a few bytes costs a pass. Encoders
+    /// write about 10.
     picture_passes = 16;
     /// Pixels of one picture after it is resized: 42,799 tokens of 28 x 28 pixels, and 0.8 GB of patches.
     resized_pixels = 1 << 25;
@@ -100,10 +104,11 @@ limits! {
     parquet_cache_bytes = 256 << 20;
     /// Bytes of one parquet row group, decoded, up to which it is decoded whole; of a larger one single pages are read.
     parquet_group_bytes = 512 << 20;
-    /// Bytes of one text that is tokenized, where the length limit of prompts does not give a lower one. Tokenizers take some hundred
-    /// bytes of memory for each byte of a long word, and a second for each megabyte.
+    /// Bytes of one text that is tokenized, where the length limit of prompts does not give a lower one. Tokenizers
+    /// take some hundred bytes of memory for each byte of a long word, and a second for each megabyte.
     text_bytes = 4 << 20;
-    /// Steps of one rendering of a chat template or format prompt. A template takes some hundred steps and 20 to 40 for each picture.
+    /// Steps of one rendering of a chat template or format prompt. A template takes some hundred steps and 20 to 40 for
+    /// each picture.
     template_fuel = 500_000;
     /// Bytes that one rendering of a template may handle in all, its own strings and its output together.
     template_bytes_handled = 128 << 20;
@@ -111,8 +116,8 @@ limits! {
     template_depth = 64;
     /// Seconds of one rendering of a template; one takes less than a millisecond.
     template_seconds = 5;
-    /// A switch: 1 lets the picture paths of rows leave their folder (see below); a data set of a stranger could name any picture of
-    /// yours.
+    /// A switch: 1 lets the picture paths of rows leave their folder (see below); a data set of a stranger could name
+    /// any picture of yours.
     outside_pictures = 0;
 }
 

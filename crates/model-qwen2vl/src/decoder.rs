@@ -1,13 +1,12 @@
 //! The decoder: embedding, layers, final norm, head.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
-
-use crate::attention::decode::PromptKv;
-use crate::attention::packed::{KvGradients, Packed};
-use crate::layers::{Attend, BlockSaved, Norm, TransformerBlock};
-use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor};
-use crate::rope::Rotary;
+use kernels::Kernels;
+use kernels::attention::decode::PromptKv;
+use kernels::attention::packed::{KvGradients, Packed};
+use kernels::layers::{Attend, BlockSaved, Norm, TransformerBlock};
+use kernels::params::{Gradients, ParamVisitor};
+use kernels::rope::Rotary;
 
 /// The decoder's parameters.
 #[derive(Debug, Clone)]
@@ -149,7 +148,7 @@ impl<B: Kernels> Decoder<B> {
             Some(sum) => sum.reshape([v, d]),
             None => Tensor::zeros([v, d], &dx.device()),
         };
-        let dx = crate::params::to_f32(dx);
+        let dx = kernels::params::to_f32(dx);
         grads.add(EMBED, table.select_assign(0, ids, dx, IndexingUpdateOp::Add));
     }
 

@@ -1,14 +1,18 @@
 //! Building a model from any source of parameters, and random initialisation.
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use kernels::layers::{BlockNames, BlockShape, Linear, Mlp, Norm, QK_NAMES, Qkv, TransformerBlock};
 
 use crate::config::{MlpKind, NormKind, QwenVlConfig, TextConfig, VisionConfig};
 use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
-use crate::layers::{
-    BlockNames, BlockShape, DECODER_NAMES, Linear, Mlp, Norm, QK_NAMES, Qkv, TransformerBlock, VISION_NAMES,
-};
 use crate::model::QwenVl;
 use crate::vision::{MERGER, Merger, POSITIONS, VISION_EPS, VisionTower, deep_merger};
+
+/// Names in the decoder.
+const DECODER_NAMES: BlockNames =
+    BlockNames { norm1: "input_layernorm", norm2: "post_attention_layernorm", attn: "self_attn", proj: "o_proj" };
+/// Names in the vision tower.
+const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", attn: "attn", proj: "proj" };
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
 pub trait ParamSource<B: Backend> {

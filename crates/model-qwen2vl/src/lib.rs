@@ -1,33 +1,27 @@
-//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL (dense) over Burn's [`Backend`](burn::tensor::backend::Backend): vision tower, decoder,
-//! M-RoPE, K/V cache, a chunked log-prob head, a hand-written backward pass that keeps one layer's graph alive, and Hugging Face
-//! checkpoints in and out.
+//! Qwen2-VL, Qwen2.5-VL and Qwen3-VL (dense): what a `config.json` says, vision tower, decoder, M-RoPE positions, Hugging Face
+//! checkpoints in and out, and what makes of it a [`Policy`](policy::Policy). What they are computed with stands in [`kernels`].
 //!
 //! Shape legend used all over the crate:
-//! `N` packed tokens, `d` hidden size, `H` query heads, `Hkv` key/value heads, `G = H / Hkv`, `hd` head size, `V` vocabulary,
-//! `P` prompt tokens, `T` response tokens, `n` responses a group, `b` groups padded together.
+//! `N` packed tokens, `M` image tokens, `d` hidden size, `H` query heads, `Hkv` key/value heads, `hd` head size, `V` vocabulary,
+//! `P` prompt tokens, `R` response tokens of a part, `K` DeepStack layers.
 
-pub mod attention;
+mod as_policy;
 pub mod config;
 pub mod decoder;
-pub mod error;
-pub mod finite;
-pub mod head;
-pub mod host;
 pub mod init;
-pub mod layers;
 pub mod load;
 pub mod model;
-pub mod ops;
-pub mod params;
+mod prompt;
 pub mod rope;
 pub mod save;
 pub mod shared;
 pub mod vision;
 
-pub use attention::{AttentionPlan, Response};
 pub use config::{Family, QwenVlConfig, TextConfig, VisionConfig};
-pub use error::ModelError;
-pub use host::DeviceError;
 pub use model::QwenVl;
-pub use ops::Kernels;
-pub use params::{Gradients, ParamVisitor};
+
+// Where these stood before they became crates of their own.
+pub use kernels::{
+    AttentionPlan, DeviceError, Gradients, Kernels, ParamVisitor, attention, finite, head, host, layers, ops, params,
+};
+pub use policy::{ModelError, error};

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use guard::limits;
+use kernels::finite::first_not_finite;
 use memmap2::Mmap;
+use policy::ModelError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
 
 use crate::config::QwenVlConfig;
 use crate::decoder::LM_HEAD;
-use crate::error::ModelError;
-use crate::finite::first_not_finite;
 use crate::init::ParamSource;
 use crate::model::QwenVl;
 

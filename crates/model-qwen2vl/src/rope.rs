@@ -1,11 +1,12 @@
-//! Positions and rotary angles: M-RoPE of the decoder, 2-D rotary positions and window order of the vision tower.
+//! Positions: those of the decoder's M-RoPE, and 2-D positions and window order of the vision tower.
 //!
-//! All of it is integer arithmetic and a table of cosines, done on the host once a prompt.
+//! All of it is integer arithmetic and a table of cosines, done on the host once per prompt.
 
-use burn::tensor::{Tensor, TensorData, backend::Backend};
+use burn::tensor::backend::Backend;
+use kernels::rope::{Rotary, inverse_frequencies};
+use policy::ModelError;
 
-use crate::config::{QwenVlConfig, TextConfig, TowerAttention, VisionConfig};
-use crate::error::ModelError;
+use crate::config::{QwenVlConfig, TowerAttention, VisionConfig};
 
 /// M-RoPE positions `[3][P]` (temporal, height, width) of a prompt, as Hugging Face's `get_rope_index` gives them for images.
 ///
@@ -72,62 +73,6 @@ pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]])
         )));
     }
     Ok(positions)
-}
-
-/// The position that the first response token gets: one past the largest of the prompt.
-pub fn next_position(positions: &[Vec<i64>; 3]) -> i64 {
-    positions.iter().flatten().max().map_or(0, |m| m + 1)
-}
-
-/// Cosines and sines `[N, 1, hd]` in f32, both halves filled, ready for rotate-half.
-#[derive(Debug, Clone)]
-pub struct Rotary<B: Backend> {
-    /// Cosines.
-    pub cos: Tensor<B, 3>,
-    /// Sines.
-    pub sin: Tensor<B, 3>,
-}
-
-impl<B: Backend> Rotary<B> {
-    fn from_angles(angles: &[f32], half: usize, device: &B::Device) -> Self {
-        let n = angles.len() / half;
-        let table = |f: fn(f64) -> f64| {
-            let mut out = Vec::with_capacity(n * half * 2);
-            for row in angles.chunks_exact(half) {
-                let start = out.len();
-                out.extend(row.iter().map(|&a| f(a as f64) as f32));
-                out.extend_from_within(start..);
-            }
-            Tensor::from_data(TensorData::new(out, [n, 1, half * 2]), device)
-        };
-        Self { cos: table(f64::cos), sin: table(f64::sin) }
-    }
-
-    /// Rows `range` of the table.
-    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
-        Self { cos: self.cos.clone().slice([range.clone()]), sin: self.sin.clone().slice([range]) }
-    }
-}
-
-/// The decoder's table for packed tokens with positions `[3][N]`: pair `j` of a head turns by the temporal, height or
-/// width position according to [`MRope`](crate::config::MRope).
-pub fn mrope_table<B: Backend>(config: &TextConfig, positions: &[Vec<i64>; 3], device: &B::Device) -> Rotary<B> {
-    let half = config.head_dim / 2;
-    let inv_freq = inverse_frequencies(half, config.rope_theta);
-    let axes: Vec<usize> = (0..half).map(|j| config.mrope.axis(j)).collect();
-    let n = positions[0].len();
-    let mut angles = Vec::with_capacity(n * half);
-    let [t, h, w] = positions;
-    for ((t, h), w) in t.iter().zip(h).zip(w) {
-        let place = [*t as f32, *h as f32, *w as f32];
-        angles.extend(axes.iter().zip(&inv_freq).map(|(&axis, f)| place[axis] * f));
-    }
-    Rotary::from_angles(&angles, half, device)
-}
-
-/// `theta^(-j / half)` for `j` in `0..half`, in f32 as transformers computes it.
-fn inverse_frequencies(half: usize, theta: f64) -> Vec<f32> {
-    (0..half).map(|j| 1.0 / (theta as f32).powf((2 * j) as f32 / (2 * half) as f32)).collect()
 }
 
 /// How the patches of several images are ordered and grouped inside the vision tower.
@@ -211,6 +156,17 @@ mod tests {
 
     fn config() -> QwenVlConfig {
         QwenVlConfig::preset("small").unwrap()
+    }
+
+    /// Position of the first response token.
+    fn next_position(positions: &[Vec<i64>; 3]) -> i64 {
+        let prompt = policy::Prompt {
+            input_ids: vec![],
+            position_ids: positions.clone(),
+            pixel_values: Default::default(),
+            image_grid_thw: vec![],
+        };
+        prompt.next_position()
     }
 
     #[test]

@@ -5,14 +5,15 @@
 //! its gradients goes through its keys, its values and the last of its hidden states.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
+use kernels::Kernels;
+use kernels::attention::decode::PromptKv;
+use kernels::attention::packed::{KvGradients, Packed};
+use kernels::params::{Gradients, cast_to, to_f32};
+use policy::{PackedBatch, Pictures, Prompt};
 
 use crate::QwenVl;
-use crate::attention::decode::PromptKv;
-use crate::attention::packed::{KvGradients, Packed};
 use crate::decoder::DecoderSaved;
-use crate::model::{PackedBatch, Pictures, Prompt, Tape};
-use crate::ops::Kernels;
-use crate::params::{Gradients, cast_to, to_f32};
+use crate::model::Tape;
 
 /// What is kept of a prompt from one part of its group to the next.
 pub struct SharedPrompt<B: Backend> {

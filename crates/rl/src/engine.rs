@@ -262,9 +262,8 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
             Pass::Together(micro) => micro.iter().map(|(g, _)| groups[*g].prompt).collect(),
             Pass::Parts(g, _) => vec![groups[*g].prompt],
         };
-        let pixels = options.train_vision.then(|| policy.images(&prompts)).flatten();
         let pictures = match options.train_vision {
-            true => Pictures::Trained(pixels.as_ref()),
+            true => Pictures::Trained(&prompts),
             false => Pictures::Embedded(images.embed(policy, &prompts)),
         };
         match pass {

@@ -1,8 +1,9 @@
-//! What decoding a picture may cost. A file of some bytes can ask for any amount of memory and time: a frame larger than its
-//! screen, floats of four bytes a channel, a profile that inflates without end, a thousand scans over all pixels.
+//! What decoding a picture may cost. A file of some bytes can ask for any amount of memory and time: a frame larger
+//! than its screen, floats of four bytes a channel, a profile that inflates without end, a thousand scans over all
+//! pixels.
 //!
-//! Everything follows from one number, the pixels of a picture: the decoder's own buffers have [`BYTES_A_PIXEL`] for each of them, a
-//! PNG has no more than that for each pixel it states, and no file is read more than twice over.
+//! Everything follows from one number, the pixels of a picture: the decoder's own buffers have [`BYTES_A_PIXEL`] for
+//! each of them, a PNG has no more than that for each pixel it states, and no file is read more than twice over.
 
 use std::io::{BufRead, Cursor, Error, Read, Result, Seek, SeekFrom};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,8 +49,8 @@ pub(super) fn turn(width: u32, height: u32) -> Option<MutexGuard<'static, ()>> {
     large.then(|| ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Refuses a PNG that is longer than its pixels can be: all of its data is inflated. Other formats may have more pictures after the
-/// first, which are not looked at.
+/// Refuses a PNG that is longer than its pixels can be: all of its data is inflated. Other formats may have more
+/// pictures after the first, which are not looked at.
 pub(super) fn check_length(
     format: ImageFormat,
     bytes: &[u8],
@@ -68,7 +69,8 @@ pub(super) fn check_length(
     )))
 }
 
-/// Refuses a picture whose decoder would need more than its budget; `decoded` are the bytes of all pixels in the file's own format.
+/// Refuses a picture whose decoder would need more than its budget; `decoded` are the bytes of all pixels in the file's
+/// own format.
 pub(super) fn check_buffers(
     format: ImageFormat,
     bytes: &[u8],
@@ -108,7 +110,8 @@ pub(super) fn check_jpeg(
             passes.raise()
         )));
     }
-    // Coefficients of two bytes are kept where a component comes in more than one scan; four channels are read before they are converted.
+    // Coefficients of two bytes are kept where a component comes in more than one scan; four channels are read before
+    // they are converted.
     let kept = if scans > 1 { 2 * components } else { 0 } + if components == 4 { 4 } else { 0 };
     let (needed, budget) = (pixels.saturating_mul(kept), BYTES_A_PIXEL.saturating_mul(max_decoded_pixels));
     match needed <= budget {
@@ -145,7 +148,8 @@ fn jpeg_scans(bytes: &[u8]) -> (u64, u64) {
     (scans, components)
 }
 
-/// The bytes of a file, which may be read about twice in all: a directory that names the same data a million times is refused.
+/// The bytes of a file, which may be read about twice in all: a directory that names the same data a million times is
+/// refused.
 pub(super) struct Metered<'a> {
     bytes: Cursor<&'a [u8]>,
     left: u64,

@@ -55,8 +55,8 @@ pub fn decode_within(bytes: &[u8], max_decoded_pixels: u64) -> Result<RgbImage, 
 /// clipped at 255, which is what PIL does and Qwen's processor sees.
 ///
 /// # Errors
-/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels, or a decoder that would take more memory or time
-/// than so many pixels are worth.
+/// Bytes that are no image, damaged images, more than `max_decoded_pixels` pixels, or a decoder that would take more
+/// memory or time than so many pixels are worth.
 pub fn decode_with(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, ImageError> {
     let (width, height) = header_size(bytes)?;
     let limit = limits.max_decoded_pixels;

@@ -1,5 +1,6 @@
-//! JPEG through libjpeg (the mozjpeg fork of libjpeg-turbo): its slow integer transform and its smooth chroma upsampling are what
-//! Pillow uses, bit for bit. Pure Rust decoders round and interpolate otherwise: a quarter of the values differ, by up to 4.
+//! JPEG through libjpeg (the mozjpeg fork of libjpeg-turbo): its slow integer transform and its smooth chroma
+//! upsampling are what Pillow uses, bit for bit. Pure Rust decoders round and interpolate otherwise: a quarter of the
+//! values differ, by up to 4.
 
 use std::cell::Cell;
 use std::io::{BufRead, Read};
@@ -48,7 +49,7 @@ pub(super) fn header_size(bytes: &[u8]) -> Result<(u32, u32), ImageError> {
 /// Decodes to RGB; CMYK as Pillow converts it. `size` is that of the frame header.
 pub(super) fn decode(bytes: &[u8], size: (u32, u32)) -> Result<RgbImage, ImageError> {
     let ran_dry = Cell::new(false);
-    let source = Source { rest: bytes, ran_dry: &ran_dry };
+    let source = JpegBytes { rest: bytes, ran_dry: &ran_dry };
     // libjpeg reports a fatal error by unwinding; no panic hook runs for it.
     let decoded = catch_unwind(AssertUnwindSafe(|| read(source, size)));
     if ran_dry.get() {
@@ -64,7 +65,7 @@ pub(super) fn decode(bytes: &[u8], size: (u32, u32)) -> Result<RgbImage, ImageEr
     }
 }
 
-fn read(source: Source<'_>, size: (u32, u32)) -> std::io::Result<RgbImage> {
+fn read(source: JpegBytes<'_>, size: (u32, u32)) -> std::io::Result<RgbImage> {
     let decoder = Decompress::new_reader(source)?;
     let (width, height) = decoder.size();
     // What was checked against the limits must be what is decoded.
@@ -83,7 +84,8 @@ fn read(source: Source<'_>, size: (u32, u32)) -> std::io::Result<RgbImage> {
         .ok_or_else(|| std::io::Error::other("the JPEG file has fewer rows than its header states"))
 }
 
-/// Adobe stores ink inverted, and Pillow takes every CMYK JPEG for one of Adobe's; then Pillow's product rounded to bytes.
+/// Adobe stores ink inverted, and Pillow takes every CMYK JPEG for one of Adobe's; then Pillow's product rounded to
+/// bytes.
 fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
     // Inverted twice: `k` is what is left of white, `255 - v` the ink.
     let white = u32::from(k);
@@ -94,18 +96,18 @@ fn cmyk_to_rgb([c, m, y, k]: [u8; 4]) -> [u8; 3] {
 }
 
 /// The bytes, and whether more were wanted than there are: libjpeg would make up a grey rest.
-struct Source<'a> {
+struct JpegBytes<'a> {
     rest: &'a [u8],
     ran_dry: &'a Cell<bool>,
 }
 
-impl Read for Source<'_> {
+impl Read for JpegBytes<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.rest.read(buffer)
     }
 }
 
-impl BufRead for Source<'_> {
+impl BufRead for JpegBytes<'_> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
         if self.rest.is_empty() {
             self.ran_dry.set(true);

@@ -25,7 +25,7 @@ pub use alpha::Alpha;
 pub use decode::{decode, decode_with, decode_within, header_size, upright_size};
 pub use exif::ExifOrientation;
 pub use resample::resize_bicubic;
-pub use size::{Plan, grid_of, plan, smart_resize};
+pub use size::{ResizePlan, grid_of, plan, smart_resize};
 
 use crate::error::ImageError;
 
@@ -224,7 +224,7 @@ pub fn to_patches(image: &RgbImage, limits: &ImageLimits) -> Result<Patches, Ima
 }
 
 /// The first two steps of a plan, one after the other, as EasyR1 takes them.
-fn resize_for_run<'a>(image: &'a RgbImage, plan: &Plan) -> Cow<'a, RgbImage> {
+fn resize_for_run<'a>(image: &'a RgbImage, plan: &ResizePlan) -> Cow<'a, RgbImage> {
     [plan.reduced, plan.enlarged]
         .into_iter()
         .flatten()

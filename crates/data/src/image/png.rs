@@ -132,7 +132,7 @@ pub(super) fn mended(bytes: &[u8], most: u64) -> Option<Vec<u8>> {
     let mut all = chunks(bytes);
     let (_, head) = all.next().filter(|(kind, data)| *kind == b"IHDR" && data.len() == 13)?;
     let size = raw_size(head).filter(|size| *size <= most)?;
-    let mut rows = Rows { inflate: Decompress::new(true), raw: Vec::new(), size: usize::try_from(size).ok()? };
+    let mut rows = PixelRows { inflate: Decompress::new(true), raw: Vec::new(), size: usize::try_from(size).ok()? };
     let mut before = SIGNATURE.len() + 12 + head.len();
     let mut begun = false;
     while !rows.complete() {
@@ -172,14 +172,14 @@ fn is_word(b: &u8) -> bool {
 }
 
 /// Rows as they come out of the compressed stream.
-struct Rows {
+struct PixelRows {
     inflate: Decompress,
     raw: Vec<u8>,
     /// Bytes of all rows.
     size: usize,
 }
 
-impl Rows {
+impl PixelRows {
     fn complete(&self) -> bool {
         self.raw.len() >= self.size
     }

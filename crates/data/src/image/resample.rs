@@ -1,5 +1,6 @@
-//! Bicubic resizing with antialias, bit for bit as Pillow 13 does it on 8-bit channels: coefficients in 22-bit fixed point, and
-//! two passes, each rounded to bytes. Rounding and clipping between them make the order matter: see [`vertical_first`].
+//! Bicubic resizing with antialias, bit for bit as Pillow 13 does it on 8-bit channels: coefficients in 22-bit fixed
+//! point, and two passes, each rounded to bytes. Rounding and clipping between them make the order matter: see
+//! [`vertical_first`].
 
 use super::RgbImage;
 
@@ -18,32 +19,32 @@ pub fn resize_bicubic(image: &RgbImage, width: u32, height: u32) -> RgbImage {
     let mut pixels = std::borrow::Cow::Borrowed(image.as_raw().as_slice());
     let vertical_first = vertical_first((w, h), (out_w, out_h));
     if vertical_first {
-        pixels = vertical(&pixels, w, &Taps::new(h, out_h)).into();
+        pixels = vertical(&pixels, w, &FilterTaps::new(h, out_h)).into();
     }
     if out_w != w {
         let rows = if vertical_first { out_h } else { h };
-        pixels = horizontal(&pixels, w, rows, &Taps::new(w, out_w)).into();
+        pixels = horizontal(&pixels, w, rows, &FilterTaps::new(w, out_w)).into();
     }
     if out_h != h && !vertical_first {
-        pixels = vertical(&pixels, out_w, &Taps::new(h, out_h)).into();
+        pixels = vertical(&pixels, out_w, &FilterTaps::new(h, out_h)).into();
     }
     // The buffer has exactly width * height * 3 bytes.
     RgbImage::from_raw(width, height, pixels.into_owned()).unwrap_or_default()
 }
 
-/// Whether Pillow 13 resizes the height before the width: when that takes away more than twice as many rows as columns. Found by
-/// comparing 2,900 random sizes with Pillow 13.0.0, all of which agree; older versions began with the width.
+/// Whether Pillow 13 resizes the height before the width: when that takes away more than twice as many rows as columns.
+/// Found by comparing 2,900 random sizes with Pillow 13.0.0, all of which agree; older versions began with the width.
 fn vertical_first((w, h): (usize, usize), (out_w, out_h): (usize, usize)) -> bool {
     out_w != w && out_h < h && (h - out_h) + 2 * out_w > 2 * w
 }
 
 /// For each output position the first source position and its fixed-point weights.
-struct Taps {
+struct FilterTaps {
     first: Vec<usize>,
     weights: Vec<Vec<i32>>,
 }
 
-impl Taps {
+impl FilterTaps {
     fn new(input: usize, output: usize) -> Self {
         let scale = input as f64 / output as f64;
         // Shrinking widens the kernel, which is the antialias.
@@ -88,7 +89,7 @@ fn clip8(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &Taps) -> Vec<u8> {
+fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &FilterTaps) -> Vec<u8> {
     let mut out = Vec::with_capacity(taps.first.len() * h * 3);
     for row in pixels.chunks_exact(w * 3) {
         for (first, weights) in taps.first.iter().zip(&taps.weights) {
@@ -104,7 +105,7 @@ fn horizontal(pixels: &[u8], w: usize, h: usize, taps: &Taps) -> Vec<u8> {
     out
 }
 
-fn vertical(pixels: &[u8], w: usize, taps: &Taps) -> Vec<u8> {
+fn vertical(pixels: &[u8], w: usize, taps: &FilterTaps) -> Vec<u8> {
     let stride = w * 3;
     let mut out = Vec::with_capacity(taps.first.len() * stride);
     let mut sums = vec![0i32; stride];

@@ -5,7 +5,7 @@ use crate::error::ImageError;
 
 /// The resizing steps of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Plan {
+pub struct ResizePlan {
     /// Width and height after EasyR1's `process_image` has reduced it to the run's `max_pixels`, where it does.
     pub reduced: Option<(u32, u32)>,
     /// Width and height after EasyR1's `process_image` has enlarged that to the run's `min_pixels`, where it does.
@@ -18,7 +18,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// No pixels, an aspect ratio above 200, or impossible limits.
-pub fn plan(width: u32, height: u32, limits: &ImageLimits) -> Result<Plan, ImageError> {
+pub fn plan(width: u32, height: u32, limits: &ImageLimits) -> Result<ResizePlan, ImageError> {
     if width == 0 || height == 0 {
         return Err(ImageError::NoPixels { width, height });
     }
@@ -46,7 +46,7 @@ pub fn plan(width: u32, height: u32, limits: &ImageLimits) -> Result<Plan, Image
         ImageError::AspectRatio { .. } => too_elongated(reduced.or(enlarged).and(Some(size))),
         other => other,
     })?;
-    Ok(Plan { reduced, enlarged, last })
+    Ok(ResizePlan { reduced, enlarged, last })
 }
 
 /// Width and height after `smart_resize` within the limits of the model folder.

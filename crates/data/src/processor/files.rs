@@ -227,7 +227,8 @@ fn template_text(value: &Value) -> Option<String> {
 }
 
 fn image_limits(dir: &Path, fail: &dyn Fn(String) -> DataError) -> Result<ImageLimits, DataError> {
-    // transformers 5 nests the image processor's settings in one file, and reads that first: an older file may be left beside it.
+    // transformers 5 nests the image processor's settings in one file, and reads that first: an older file may be left
+    // beside it.
     let nested = object(dir, "processor_config.json")?;
     let inner = nested.as_ref().and_then(|map| map.get("image_processor")).and_then(Value::as_object);
     let (name, map) = match inner {

@@ -1,4 +1,5 @@
-//! A model folder's tokenizer, chat template and image settings as one thing that turns a conversation into ids and patches.
+//! A model folder's tokenizer, chat template and image settings as one thing that turns a conversation into ids and
+//! patches.
 
 mod files;
 pub mod serving;
@@ -79,8 +80,9 @@ impl std::fmt::Debug for Processor {
 }
 
 impl Processor {
-    /// Reads `tokenizer.json`, the chat template (`chat_template.jinja`, `chat_template.json` or `tokenizer_config.json`),
-    /// `preprocessor_config.json` (or transformers 5's `processor_config.json`) and `generation_config.json` if there is one.
+    /// Reads `tokenizer.json`, the chat template (`chat_template.jinja`, `chat_template.json` or
+    /// `tokenizer_config.json`), `preprocessor_config.json` (or transformers 5's `processor_config.json`) and
+    /// `generation_config.json` if there is one.
     ///
     /// # Errors
     /// A missing or unreadable file, a tokenizer without the vision tokens, no chat template anywhere.
@@ -88,8 +90,9 @@ impl Processor {
         files::load(dir)
     }
 
-    /// Sets the run's own pixel limits, EasyR1's `min_pixels` and `max_pixels`; 0 is no limit. Its `process_image` keeps pictures
-    /// within them ([`image::process_image`]); `smart_resize` then takes the limits of the model folder, not these.
+    /// Sets the run's own pixel limits, EasyR1's `min_pixels` and `max_pixels`; 0 is no limit. Its `process_image`
+    /// keeps pictures within them ([`image::process_image`]); `smart_resize` then takes the limits of the model folder,
+    /// not these.
     ///
     /// # Errors
     /// Limits that no picture can satisfy.
@@ -114,14 +117,15 @@ impl Processor {
         image::decode_with(&source.load()?, &self.limits)
     }
 
-    /// Sets the run's limit of a prompt: a text that surely has more tokens is refused before it is tokenized, which can take long.
+    /// Sets the run's limit of a prompt: a text that surely has more tokens is refused before it is tokenized, which
+    /// can take long.
     pub fn with_max_prompt_length(mut self, tokens: usize) -> Self {
         self.max_prompt_length = Some(tokens);
         self
     }
 
-    /// Bytes of text beyond which there are surely more than `tokens` tokens: four times as many as tokens of the longest kind have, as
-    /// normalizers may shorten a text.
+    /// Bytes of text beyond which there are surely more than `tokens` tokens: four times as many as tokens of the
+    /// longest kind have, as normalizers may shorten a text.
     pub fn bytes_of_tokens(&self, tokens: usize) -> usize {
         const GENEROUS: usize = 4;
         tokens.saturating_mul(self.longest_token).saturating_mul(GENEROUS)
@@ -191,8 +195,8 @@ impl Processor {
     /// With `system` of `None` the chat template's own default stands.
     ///
     /// # Errors
-    /// Text with special tokens in it, a picture that cannot be used, an index beyond `images`, a template that does not write
-    /// one image token for each picture.
+    /// Text with special tokens in it, a picture that cannot be used, an index beyond `images`, a template that does
+    /// not write one image token for each picture.
     pub fn encode(
         &self,
         system: Option<&str>,

@@ -1,11 +1,12 @@
-//! Folders with a `dataset_info.json`: `{ NAME: { file_name, formatting, columns, tags } }`, the form of PAPO-Eval's benchmarks
-//! and of LLaMA-Factory. A conversation's first user turn is the problem, its first assistant turn the solution.
+//! Folders with a `dataset_info.json`: `{ NAME: { file_name, formatting, columns, tags } }`, the form of PAPO-Eval's
+//! benchmarks and of LLaMA-Factory. A conversation's first user turn is the problem, its first assistant turn the
+//! solution.
 
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-use super::value::{Json, Object};
+use super::value::{Json, JsonObject};
 use super::{Column, RawRow, Source, json};
 use crate::error::DataError;
 use crate::sample::Keys;
@@ -32,7 +33,7 @@ pub(super) fn is_annotations(info: &Path) -> bool {
     read(info).is_ok_and(|entries| entries.iter().any(|(_, e)| e.get("file_name").is_some()))
 }
 
-fn read(info: &Path) -> Result<Object, DataError> {
+fn read(info: &Path) -> Result<JsonObject, DataError> {
     let bytes = guard::file::read(info, guard::limits().settings_bytes).map_err(|e| DataError::io(info, e))?;
     json::parse(&bytes).map_err(|reason| DataError::file(info, reason))
 }
@@ -106,12 +107,12 @@ pub(super) fn open(
 }
 
 impl AnnotationSource {
-    fn object(&self, i: usize) -> Result<Object, String> {
+    fn object(&self, i: usize) -> Result<JsonObject, String> {
         json::parse_row(&self.map, self.rows[i])
     }
 
     /// Problem and response.
-    fn turns(&self, object: &Object) -> Result<(Option<String>, Option<String>), String> {
+    fn turns(&self, object: &JsonObject) -> Result<(Option<String>, Option<String>), String> {
         match &self.form {
             Form::Alpaca { prompt, query, response } => {
                 let problem = match (json::text(object.get(prompt))?, json::text(object.get(query))?) {

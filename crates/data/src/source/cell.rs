@@ -14,8 +14,8 @@ use super::RowImages;
 use super::value::Json;
 use crate::sample::ImageSource;
 
-/// Text of cell `i`: strings as they are, numbers written out (`3.0` becomes `3`), booleans as Python writes them, lists of
-/// one element as that element; `None` for null.
+/// Text of cell `i`: strings as they are, numbers written out (`3.0` becomes `3`), booleans as Python writes them,
+/// lists of one element as that element; `None` for null.
 pub(super) fn text(array: &dyn Array, i: usize) -> Result<Option<String>, String> {
     if array.is_null(i) {
         return Ok(None);
@@ -91,7 +91,8 @@ fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     })
 }
 
-/// Pictures of cell `i`: a list, or a single picture. A null cell holds none, a null element of a list leaves a number out.
+/// Pictures of cell `i`: a list, or a single picture. A null cell holds none, a null element of a list leaves a number
+/// out.
 pub(super) fn images(array: &dyn Array, i: usize, root: &Path) -> RowImages {
     if array.is_null(i) {
         return Ok(Vec::new());

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use hf_hub::api::sync::ApiBuilder;
 
-use super::resolve::{Kind, kind, split_of};
+use super::resolve::{FileKind, kind, split_of};
 
-/// Downloads the files of `split` (of all splits with `None`) and returns the snapshot's folder. Files that are in the cache
-/// already are not fetched again. `endpoint` replaces `https://huggingface.co`; `cache` is the hub's folder.
+/// Downloads the files of `split` (of all splits with `None`) and returns the snapshot's folder. Files that are in the
+/// cache already are not fetched again. `endpoint` replaces `https://huggingface.co`; `cache` is the hub's folder.
 pub(super) fn download(
     id: &str,
     split: Option<&str>,
@@ -23,8 +23,8 @@ pub(super) fn download(
     let siblings = repo.info().map_err(fail)?.siblings;
     let mut files: Vec<&str> = siblings.iter().map(|s| s.rfilename.as_str()).collect();
     files.retain(|f| kind(Path::new(f)).is_some() && !f.starts_with('.'));
-    if files.iter().any(|f| kind(Path::new(f)) == Some(Kind::Parquet)) {
-        files.retain(|f| kind(Path::new(f)) == Some(Kind::Parquet));
+    if files.iter().any(|f| kind(Path::new(f)) == Some(FileKind::Parquet)) {
+        files.retain(|f| kind(Path::new(f)) == Some(FileKind::Parquet));
     }
     // Only the wanted split; a file that names no split belongs to every one.
     files.retain(|f| split.is_none_or(|split| split_of(Path::new(f), Some(split)).is_none_or(|s| s == split)));

@@ -1,4 +1,5 @@
-//! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked for.
+//! JSON lines, and JSON arrays of objects: an index of byte ranges over a memory map, a row parsed when it is asked
+//! for.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use memmap2::Mmap;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::value::{Json, Object, number_text};
+use super::value::{Json, JsonObject, number_text};
 use super::{Column, RawRow, RowImages, Source, numbered, picture};
 use crate::error::DataError;
 use crate::lfs;
@@ -44,13 +45,13 @@ impl JsonSource {
         Ok(source)
     }
 
-    fn object(&self, i: usize) -> Result<Object, String> {
+    fn object(&self, i: usize) -> Result<JsonObject, String> {
         parse_row(&self.map, self.rows[i])
     }
 }
 
 /// One row of a file.
-pub(super) fn parse_row(bytes: &[u8], (start, end): (usize, usize)) -> Result<Object, String> {
+pub(super) fn parse_row(bytes: &[u8], (start, end): (usize, usize)) -> Result<JsonObject, String> {
     let limit = guard::limits().row_bytes;
     match (end - start) as u64 <= limit.value {
         true => parse(&bytes[start..end]),
@@ -89,7 +90,8 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     if length == 0 {
         return Err(DataError::file(path, "has no rows (0 bytes)"));
     }
-    // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend against.
+    // SAFETY: the map is read-only; a file that another process cuts while it is mapped is outside what we defend
+    // against.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| DataError::io(path, e))?;
     if lfs::is_pointer(&map) {
         return Err(DataError::file(path, lfs::REASON));
@@ -111,8 +113,8 @@ pub(super) fn index(path: &Path) -> Result<(Mmap, Vec<(usize, usize)>), DataErro
     Ok((map, rows))
 }
 
-/// Whether the first line, which begins with `[`, is a row of JSON lines that is no object: the next one is one. A list may be
-/// broken into lines, too, but not like this.
+/// Whether the first line, which begins with `[`, is a row of JSON lines that is no object: the next one is one. A list
+/// may be broken into lines, too, but not like this.
 fn is_broken_line(bytes: &[u8]) -> bool {
     let mut lines = bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let first = lines.next().unwrap_or_default();
@@ -170,7 +172,7 @@ fn elements(bytes: &[u8], start: usize) -> Result<Vec<(usize, usize)>, String> {
 }
 
 /// One object, or why it is none.
-pub(super) fn parse(bytes: &[u8]) -> Result<Object, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<JsonObject, String> {
     match Json::parse(bytes) {
         Ok(Json::Object(object)) => Ok(object),
         Ok(_) => Err("the row is JSON but not an object".to_owned()),
@@ -178,8 +180,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Object, String> {
     }
 }
 
-/// The value of `key` in each row, when one of the first rows has it. Everything else is skipped, not parsed: rows can hold
-/// megabytes of base64.
+/// The value of `key` in each row, when one of the first rows has it. Everything else is skipped, not parsed: rows can
+/// hold megabytes of base64.
 pub(super) fn ids(bytes: &[u8], rows: &[(usize, usize)], key: &str) -> Vec<Option<String>> {
     // Nothing for a row that is no object.
     let read = |&(start, end): &(usize, usize)| {
@@ -223,7 +225,8 @@ impl<'de> Visitor<'de> for OneKey<'_> {
     }
 }
 
-/// Every key of the rows with the kind of its first value, the keys of the first row first. Rows that are no objects have none.
+/// Every key of the rows with the kind of its first value, the keys of the first row first. Rows that are no objects
+/// have none.
 pub(super) fn keys_of(bytes: &[u8], rows: &[(usize, usize)]) -> Vec<(String, &'static str)> {
     let mut found = Keyring::default();
     for &(start, end) in rows {
@@ -282,7 +285,8 @@ impl<'de> Visitor<'de> for &mut Keyring {
     }
 }
 
-/// A JSON value as text: strings as they are, numbers as [`number_text`] writes them, a list of one element as that element.
+/// A JSON value as text: strings as they are, numbers as [`number_text`] writes them, a list of one element as that
+/// element.
 pub(super) fn text(value: Option<&Json>) -> Result<Option<String>, String> {
     Ok(Some(match value {
         None | Some(Json::Null) => return Ok(None),
@@ -298,7 +302,7 @@ pub(super) fn text(value: Option<&Json>) -> Result<Option<String>, String> {
 }
 
 /// The values of `keys` that a row has: text as [`text`] reads it, longer lists and objects as JSON.
-pub(super) fn extra(row: &Object, keys: &[String]) -> BTreeMap<String, String> {
+pub(super) fn extra(row: &JsonObject, keys: &[String]) -> BTreeMap<String, String> {
     let read = |key: &String| {
         let value = row.get(key)?;
         let text = text(Some(value)).unwrap_or_else(|_| Some(value.to_string()))?;
@@ -307,8 +311,8 @@ pub(super) fn extra(row: &Object, keys: &[String]) -> BTreeMap<String, String> {
     keys.iter().filter_map(read).collect()
 }
 
-/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these, in which null leaves a
-/// number out.
+/// The pictures of a JSON cell: a string, an object with `bytes` (base64) or `path`, or a list of these, in which null
+/// leaves a number out.
 pub(super) fn images(value: Option<&Json>, root: &Path) -> RowImages {
     match value {
         None | Some(Json::Null) => Ok(Vec::new()),
@@ -324,7 +328,7 @@ pub(super) fn images(value: Option<&Json>, root: &Path) -> RowImages {
 }
 
 /// The pictures of a row: the column `key`, or where it is missing or null the numbered ones.
-fn images_of_row(row: &Object, key: &str, root: &Path) -> RowImages {
+fn images_of_row(row: &JsonObject, key: &str, root: &Path) -> RowImages {
     match row.get(key) {
         Some(value) if !value.is_null() => images(Some(value), root),
         _ => numbered::collect(row.keys(), key, |name| images(row.get(name), root)),

@@ -45,7 +45,8 @@ pub(crate) struct RawRow {
     pub extra: BTreeMap<String, String>,
 }
 
-/// The pictures of a row by their number, from 1; a null has a number and is no picture. Or why the image cell makes no sense.
+/// The pictures of a row by their number, from 1; a null has a number and is no picture. Or why the image cell makes no
+/// sense.
 pub(crate) type RowImages = Result<Vec<Option<ImageSource>>, String>;
 
 /// Rows that are read one by one.
@@ -86,15 +87,16 @@ fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Ar
         None => path.parent().map(Path::to_path_buf).unwrap_or_default(),
     };
     Ok(match resolve::kind(path) {
-        Some(resolve::Kind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
-        Some(resolve::Kind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
+        Some(resolve::FileKind::Parquet) => Arc::new(parquet::ParquetSource::open(path, keys, root)?),
+        Some(resolve::FileKind::Json) => Arc::new(json::JsonSource::open(path, keys, root)?),
         None => {
             return Err(DataError::file(path, "unknown file type; use .parquet, .jsonl or .json"));
         }
     })
 }
 
-/// The picture at `path`, relative to `root`, which it must not leave: what a row names may have been written by a stranger.
+/// The picture at `path`, relative to `root`, which it must not leave: what a row names may have been written by a
+/// stranger.
 pub(crate) fn picture(root: &Path, path: &str) -> Result<ImageSource, String> {
     let full = root.join(path);
     // A picture that is not there is told when it is loaded.

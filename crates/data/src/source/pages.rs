@@ -1,4 +1,5 @@
-//! Where the pages of a parquet row group lie, for files that do not say (pandas and pyarrow write no page index by default).
+//! Where the pages of a parquet row group lie, for files that do not say (pandas and pyarrow write no page index by
+//! default).
 //!
 //! One pass over the pages of the wanted columns, one page in memory at a time; afterwards a row costs one page.
 
@@ -25,15 +26,15 @@ pub(super) struct GroupPages {
     pub largest: u64,
 }
 
-/// Finds the pages of the columns in `projection`. `None` when a page does not begin with a row (rows split between pages), when
-/// levels are written in an old way, or when the group is damaged; reading it tells more.
+/// Finds the pages of the columns in `projection`. `None` when a page does not begin with a row (rows split between
+/// pages), when levels are written in an old way, or when the group is damaged; reading it tells more.
 pub(super) fn find(
     path: &Path,
     metadata: &ParquetMetaData,
     group: usize,
     projection: &ProjectionMask,
 ) -> Option<GroupPages> {
-    let file = Recorder { file: guard::file::open(path).ok()?, last: Mutex::new(0) };
+    let file = PageRecorder { file: guard::file::open(path).ok()?, last: Mutex::new(0) };
     let file = Arc::new(file);
     let row_group = metadata.row_group(group);
     let rows = usize::try_from(row_group.num_rows()).ok()?;
@@ -81,8 +82,8 @@ fn rows_of(page: &Page, max_rep_level: i16) -> Option<Option<usize>> {
     })
 }
 
-/// How many of `count` levels are zero (a level of zero begins a row), in parquet's hybrid of runs and packed bits. `None` when
-/// the first is not zero, or the bytes end early.
+/// How many of `count` levels are zero (a level of zero begins a row), in parquet's hybrid of runs and packed bits.
+/// `None` when the first is not zero, or the bytes end early.
 fn count_zeros(bytes: &[u8], width: usize, count: usize) -> Option<usize> {
     let mut at = 0;
     let mut seen = 0;
@@ -126,18 +127,18 @@ fn count_zeros(bytes: &[u8], width: usize, count: usize) -> Option<usize> {
 }
 
 /// A file that remembers where the last page header was read.
-struct Recorder {
+struct PageRecorder {
     file: File,
     last: Mutex<u64>,
 }
 
-impl Length for Recorder {
+impl Length for PageRecorder {
     fn len(&self) -> u64 {
         Length::len(&self.file)
     }
 }
 
-impl ChunkReader for Recorder {
+impl ChunkReader for PageRecorder {
     type T = BufReader<File>;
 
     fn get_read(&self, start: u64) -> Result<Self::T> {

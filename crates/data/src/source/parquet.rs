@@ -1,11 +1,12 @@
 //! Parquet: opened by its footer, read row by row.
 //!
-//! A small row group is decoded whole and kept (least recently used out, within the limit `parquet_cache_bytes`); of a large one
-//! only the pages with the wanted rows are read, by the file's page index or by one found at the first touch ([`super::pages`]). Only
-//! the columns that [`Keys`] names are ever touched.
+//! A small row group is decoded whole and kept (least recently used out, within the limit `parquet_cache_bytes`); of a
+//! large one only the pages with the wanted rows are read, by the file's page index or by one found at the first touch
+//! ([`super::pages`]). Only the columns that [`Keys`] names are ever touched.
 //!
-//! Texts and bytes are decoded to views: a value that a dictionary holds once and a thousand rows name is in memory once, so that the
-//! size of a group in memory follows from its size in the file, and the cache is charged with what it really holds.
+//! Texts and bytes are decoded to views: a value that a dictionary holds once and a thousand rows name is in memory
+//! once, so that the size of a group in memory follows from its size in the file, and the cache is charged with what it
+//! really holds.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -45,7 +46,7 @@ pub(super) struct ParquetSource {
     metadata: ArrowReaderMetadata,
     /// First row of each row group, and the total.
     starts: Vec<usize>,
-    groups: Vec<Group>,
+    groups: Vec<RowGroup>,
     projection: ProjectionMask,
     columns: Vec<Column>,
     id_column: Option<usize>,
@@ -56,7 +57,7 @@ pub(super) struct ParquetSource {
 
 /// One row group.
 #[derive(Default)]
-struct Group {
+struct RowGroup {
     /// Size of the wanted columns in memory: uncompressed, with the views of their values.
     bytes: u64,
     /// Found when a row of the group is first read.
@@ -99,8 +100,8 @@ fn keep(number: u64, group: usize, bytes: u64, batch: Arc<RecordBatch>) {
     }
 }
 
-/// Types are those of the parquet schema: the copy of the writer's Arrow schema adds nothing that is needed here, and may be
-/// damaged or of an Arrow that this one does not know.
+/// Types are those of the parquet schema: the copy of the writer's Arrow schema adds nothing that is needed here, and
+/// may be damaged or of an Arrow that this one does not know.
 fn options() -> ArrowReaderOptions {
     ArrowReaderOptions::new().with_skip_arrow_metadata(true)
 }
@@ -216,7 +217,7 @@ impl ParquetSource {
                 let values = (c.num_values().max(0) as u64).saturating_mul(VALUE_BYTES);
                 values.saturating_add(c.uncompressed_size().max(0) as u64)
             });
-            Group { bytes: bytes.fold(0, u64::saturating_add), ..Group::default() }
+            RowGroup { bytes: bytes.fold(0, u64::saturating_add), ..RowGroup::default() }
         });
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         Ok(Self {

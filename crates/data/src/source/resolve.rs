@@ -7,16 +7,16 @@ use crate::error::DataError;
 
 /// File types that hold rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FileKind {
     Parquet,
     Json,
 }
 
 /// The file type by extension.
-pub(super) fn kind(path: &Path) -> Option<Kind> {
+pub(super) fn kind(path: &Path) -> Option<FileKind> {
     match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
-        "parquet" => Some(Kind::Parquet),
-        "jsonl" | "json" | "ndjson" => Some(Kind::Json),
+        "parquet" => Some(FileKind::Parquet),
+        "jsonl" | "json" | "ndjson" => Some(FileKind::Json),
         _ => None,
     }
 }
@@ -101,8 +101,8 @@ fn folder(dir: &Path, split: Option<&str>) -> Result<Resolved, DataError> {
     let mut files = Vec::new();
     collect(dir, 0, &mut files).map_err(|e| DataError::io(dir, e))?;
     // Parquet and JSON side by side: the JSON files are metadata (dataset_infos.json, state.json).
-    if files.iter().any(|f| kind(f) == Some(Kind::Parquet)) {
-        files.retain(|f| kind(f) == Some(Kind::Parquet));
+    if files.iter().any(|f| kind(f) == Some(FileKind::Parquet)) {
+        files.retain(|f| kind(f) == Some(FileKind::Parquet));
     }
     files.sort();
     if files.is_empty() {
@@ -229,7 +229,8 @@ fn hub_folder(id: &str, _split: Option<&str>) -> Result<PathBuf, String> {
     })
 }
 
-/// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the data.
+/// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the
+/// data.
 fn all_parts(files: &[PathBuf]) -> Result<(), String> {
     let mut parts: BTreeMap<(PathBuf, usize), usize> = BTreeMap::new();
     for file in files {

@@ -16,12 +16,12 @@ pub(super) enum Json {
     Number(String),
     String(String),
     Array(Vec<Json>),
-    Object(Object),
+    Object(JsonObject),
 }
 
 /// A JSON object, keys in order.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Object(Vec<(String, Json)>);
+pub(super) struct JsonObject(Vec<(String, Json)>);
 
 /// Deeper values are refused: their parsing would need a stack without bound.
 const MAX_DEPTH: usize = 128;
@@ -45,10 +45,10 @@ impl Json {
             || depth.checked_sub(1).ok_or(format!("more than {MAX_DEPTH} lists or objects stand in each other"));
         Ok(match text.as_bytes().first() {
             Some(b'{') => {
-                let Fields(fields) = serde_json::from_str(text).map_err(fail)?;
+                let RawFields(fields) = serde_json::from_str(text).map_err(fail)?;
                 let depth = deeper()?;
                 let field = |(key, raw): (Cow<str>, &RawValue)| Ok((key.into_owned(), Self::from_raw(raw, depth)?));
-                Self::Object(Object(fields.into_iter().map(field).collect::<Result<_, String>>()?))
+                Self::Object(JsonObject(fields.into_iter().map(field).collect::<Result<_, String>>()?))
             }
             Some(b'[') => {
                 let items: Vec<&RawValue> = serde_json::from_str(text).map_err(fail)?;
@@ -77,7 +77,7 @@ impl Json {
     }
 }
 
-impl Object {
+impl JsonObject {
     /// The value of a key; of several the last one.
     pub(super) fn get(&self, key: &str) -> Option<&Json> {
         self.0.iter().rev().find(|(name, _)| name == key).map(|(_, value)| value)
@@ -93,27 +93,27 @@ impl Object {
 }
 
 /// The fields of an object, their values stepped over.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+struct RawFields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl<'de> Deserialize<'de> for Fields<'de> {
+impl<'de> Deserialize<'de> for RawFields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Each;
-        impl<'de> Visitor<'de> for Each {
-            type Value = Fields<'de>;
+        struct FieldsVisitor;
+        impl<'de> Visitor<'de> for FieldsVisitor {
+            type Value = RawFields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFields<'de>, A::Error> {
                 let mut fields = Vec::new();
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Fields(fields))
+                Ok(RawFields(fields))
             }
         }
-        deserializer.deserialize_map(Each)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 

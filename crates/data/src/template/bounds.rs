@@ -204,9 +204,9 @@ fn numbers_in(text: &str) -> u64 {
     runs.map(|run| run.parse().unwrap_or(u64::MAX)).fold(0, u64::saturating_add)
 }
 
-/// What happens before anything can be weighed. Literals are multiplied when a template is compiled: within one block the texts, times
-/// all numbers, must stay small. And each operator of an expression is looked at again for those around it, so that long expressions
-/// take the square of their length.
+/// What happens before anything can be weighed. Literals are multiplied when a template is compiled: within one block
+/// the texts, times all numbers, must stay small. And each operator of an expression is looked at again for those
+/// around it, so that long expressions take the square of their length.
 pub(super) fn check_constants(source: &str) -> Result<(), String> {
     let whitespace = WhitespaceConfig { keep_trailing_newline: true, lstrip_blocks: true, trim_blocks: true };
     let (mut texts, mut factor, mut multiplied, mut power, mut tokens) = (0u64, 1u64, false, false, 0);

@@ -1,7 +1,7 @@
 //! Puts the checks of [`super::bounds`] between the instructions of a compiled template.
 //!
-//! An operation on n operands becomes: push the operation's name, call the check with name and operands, which gives the operands
-//! back as a list or fails, unpack the list, and then the operation itself, as the library has it.
+//! An operation on n operands becomes: push the operation's name, call the check with name and operands, which gives
+//! the operands back as a list or fails, unpack the list, and then the operation itself, as the library has it.
 
 use minijinja::machinery::{Instruction, Instructions};
 use minijinja::{Error, ErrorKind, Value};

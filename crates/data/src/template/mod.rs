@@ -1,8 +1,9 @@
 //! Jinja templates of strangers: chat templates and format prompts, rendered within bounds.
 //!
-//! Three things bound a rendering. The library's fuel bounds its steps. Between the steps that can make much of little stand checks
-//! of our own ([`bounds`]), which weigh what goes in and know what can come out: a string that is doubled forty times needs few
-//! steps. And it runs on a thread with a stack of its own, which a long expression or a deep value cannot use up.
+//! Three things bound a rendering. The library's fuel bounds its steps. Between the steps that can make much of little
+//! stand checks of our own ([`bounds`]), which weigh what goes in and know what can come out: a string that is doubled
+//! forty times needs few steps. And it runs on a thread with a stack of its own, which a long expression or a deep
+//! value cannot use up.
 
 mod bounds;
 mod instrument;

@@ -8,7 +8,8 @@ use crate::error::DataError;
 
 /// Single characters of the vocabulary, ids from 0.
 const CHARACTERS: &str = "0123456789abcdefghijklmnopqrstuvwxyz \n.,:;?!+-*/=()<>{}[]\\'\"%_|&";
-/// Words that are one token: the tags of a response and the roles of a conversation. Not special: text may contain them.
+/// Words that are one token: the tags of a response and the roles of a conversation. Not special: text may contain
+/// them.
 const WORDS: [&str; 6] = ["<think>", "</think>", "\\boxed{", "system", "user", "assistant"];
 /// Special tokens, Qwen's names; `<|unk|>` stands for characters outside the vocabulary.
 const SPECIAL: [&str; 8] = [

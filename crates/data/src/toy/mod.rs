@@ -1,7 +1,7 @@
 //! The toy world: problems over pictures that a model of a million parameters can learn, made on demand.
 //!
-//! `toy:sum?rows=2&cols=2&split=train&size=10000&seed=1` is a data source like any file: row `i` is a function of the spec and
-//! `i` alone. Pictures are real PNG bytes and go through the production decoder.
+//! `toy:sum?rows=2&cols=2&split=train&size=10000&seed=1` is a data source like any file: row `i` is a function of the
+//! spec and `i` alone. Pictures are real PNG bytes and go through the production decoder.
 //!
 //! | task | picture | problem | response |
 //! |---|---|---|---|
@@ -21,4 +21,4 @@ mod tasks;
 
 pub use files::{ToyIds, processor_files, special_ids, write_processor_files};
 pub use spec::{ToySource, ToySpec};
-pub use tasks::{TASKS, Task};
+pub use tasks::{TASKS, ToyTask};

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::digits::Split;
-use super::tasks::{self, TASKS, Task};
+use super::tasks::{self, TASKS, ToyTask};
 use crate::sample::ImageSource;
 use crate::source::{Column, RawRow, Source};
 
@@ -14,7 +14,7 @@ use crate::source::{Column, RawRow, Source};
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToySpec {
     /// What is asked.
-    pub task: Task,
+    pub task: ToyTask,
     /// Rows of the grid; drawn for each problem.
     pub rows: RangeInclusive<usize>,
     /// Columns of the grid, or bars of a chart.
@@ -58,7 +58,7 @@ impl ToySpec {
             rows,
             cols,
             terms: 2..=3,
-            distractors: if task == Task::Multistep { 0..=1 } else { 0..=0 },
+            distractors: if task == ToyTask::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
             questions: 1..=1,
             split: Split::Train,
@@ -70,14 +70,14 @@ impl ToySpec {
                 return Err(format!("{pair:?} is not key=value"));
             };
             match key {
-                "rows" if task != Task::Chart => spec.rows = range(key, value, 1..=MAX_SIDE)?,
-                "cols" if task != Task::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
-                "bars" if task == Task::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
-                "terms" if task == Task::Multistep => spec.terms = range(key, value, 1..=8)?,
-                "distractors" if matches!(task, Task::Sum | Task::Multistep) => {
+                "rows" if task != ToyTask::Chart => spec.rows = range(key, value, 1..=MAX_SIDE)?,
+                "cols" if task != ToyTask::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
+                "bars" if task == ToyTask::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
+                "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=8)?,
+                "distractors" if matches!(task, ToyTask::Sum | ToyTask::Multistep) => {
                     spec.distractors = range(key, value, 0..=4)?;
                 }
-                "questions" if task == Task::Sum => spec.questions = range(key, value, 1..=2)?,
+                "questions" if task == ToyTask::Sum => spec.questions = range(key, value, 1..=2)?,
                 "direct" => {
                     spec.direct = number(key, value)?;
                     if spec.direct > 100 {
@@ -95,9 +95,9 @@ impl ToySpec {
                 "seed" => spec.seed = number(key, value)?,
                 _ => {
                     let own = match task {
-                        Task::Chart => "bars",
-                        Task::Multistep => "rows, cols, terms, distractors",
-                        Task::Sum => "rows, cols, distractors, questions",
+                        ToyTask::Chart => "bars",
+                        ToyTask::Multistep => "rows, cols, terms, distractors",
+                        ToyTask::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
                     return Err(format!("no parameter {key:?}; {name} has {own}, direct, split, size, seed"));
@@ -107,14 +107,14 @@ impl ToySpec {
         if !(1..=MAX_SIZE).contains(&spec.size) {
             return Err(format!("size must be at least 1 and at most {MAX_SIZE}, is {}", spec.size));
         }
-        if task == Task::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
+        if task == ToyTask::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
             return Err("compare needs at least two rows or two columns".to_owned());
         }
         Ok(spec)
     }
 
     /// Problem `i`: problem text, answer, response, picture (PNG).
-    pub fn problem(&self, i: usize) -> tasks::Problem {
+    pub fn problem(&self, i: usize) -> tasks::ToyProblem {
         // The split is part of the seed: test problems differ from training problems in more than their digits.
         let mut seed = [0u8; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
@@ -132,14 +132,14 @@ impl ToySpec {
             false => format!("{}-{}", r.start(), r.end()),
         };
         let mut grid = format!("r{}c{}", range(&self.rows), range(&self.cols));
-        if self.task == Task::Multistep {
+        if self.task == ToyTask::Multistep {
             grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
         }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
         }
         // The plain sum keeps the ids that it always had.
-        if self.task == Task::Sum && (*self.distractors.end() > 0 || *self.questions.end() > 1) {
+        if self.task == ToyTask::Sum && (*self.distractors.end() > 0 || *self.questions.end() > 1) {
             grid += &format!("d{}q{}", range(&self.distractors), range(&self.questions));
         }
         format!("toy-{}-{grid}-{}-{}-{i}", self.task.name(), self.split.name(), self.seed)

@@ -12,7 +12,7 @@ use super::spec::ToySpec;
 
 /// A toy task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum ToyTask {
     /// Read all digits.
     Read,
     /// Add all digits.
@@ -28,9 +28,10 @@ pub enum Task {
 }
 
 /// All tasks.
-pub const TASKS: [Task; 6] = [Task::Read, Task::Sum, Task::Compare, Task::Count, Task::Chart, Task::Multistep];
+pub const TASKS: [ToyTask; 6] =
+    [ToyTask::Read, ToyTask::Sum, ToyTask::Compare, ToyTask::Count, ToyTask::Chart, ToyTask::Multistep];
 
-impl Task {
+impl ToyTask {
     /// Its name in specs.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,18 +56,19 @@ impl Task {
 
 /// A problem with its picture.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
+pub struct ToyProblem {
     /// With `<image>` in front.
     pub problem: String,
     /// Ground truth.
     pub answer: String,
-    /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct answers.
+    /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct
+    /// answers.
     pub solution: String,
     /// The picture.
     pub png: Vec<u8>,
 }
 
-impl Problem {
+impl ToyProblem {
     fn new(question: &str, thoughts: &str, answer: impl ToString, png: Vec<u8>) -> Self {
         let answer = answer.to_string();
         Self {
@@ -78,14 +80,14 @@ impl Problem {
     }
 }
 
-pub(super) fn make(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+pub(super) fn make(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let mut problem = match spec.task {
-        Task::Read => read(spec, rng),
-        Task::Sum => sum(spec, rng),
-        Task::Compare => compare(spec, rng),
-        Task::Count => count(spec, rng),
-        Task::Chart => chart(spec, rng),
-        Task::Multistep => multistep(spec, rng),
+        ToyTask::Read => read(spec, rng),
+        ToyTask::Sum => sum(spec, rng),
+        ToyTask::Compare => compare(spec, rng),
+        ToyTask::Count => count(spec, rng),
+        ToyTask::Chart => chart(spec, rng),
+        ToyTask::Multistep => multistep(spec, rng),
     };
     // Drawn last: the same problems, whatever the share.
     if spec.direct > 0 && rng.random_range(0..100) < spec.direct {
@@ -116,11 +118,11 @@ impl Grid {
     }
 
     /// Values of a row or a column, counted from zero.
-    fn line(&self, line: Line, k: usize) -> Vec<i64> {
+    fn line(&self, line: Direction, k: usize) -> Vec<i64> {
         let values = self.values();
         match line {
-            Line::Row => values[k * self.cols..(k + 1) * self.cols].to_vec(),
-            Line::Col => values[k..].iter().step_by(self.cols).copied().collect(),
+            Direction::Row => values[k * self.cols..(k + 1) * self.cols].to_vec(),
+            Direction::Col => values[k..].iter().step_by(self.cols).copied().collect(),
         }
     }
 
@@ -130,12 +132,12 @@ impl Grid {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Line {
+enum Direction {
     Row,
     Col,
 }
 
-impl Line {
+impl Direction {
     fn name(self) -> &'static str {
         match self {
             Self::Row => "row",
@@ -158,14 +160,14 @@ fn running_sum(values: &[i64]) -> (String, i64) {
     (steps.join(", "), total)
 }
 
-fn read(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn read(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let grid = Grid::new(spec, rng);
     let rows: Vec<String> =
         grid.values().chunks(grid.cols).map(|row| row.iter().map(i64::to_string).collect()).collect();
-    Problem::new("read?", &rows.join(", "), rows.concat(), grid.png())
+    ToyProblem::new("read?", &rows.join(", "), rows.concat(), grid.png())
 }
 
-fn sum(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn sum(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let grid = Grid::new(spec, rng);
     // A range of one value draws nothing, so that the plain sum keeps its problems.
     let draw = |range: &RangeInclusive<usize>, rng: &mut _| match range.start() == range.end() {
@@ -177,24 +179,24 @@ fn sum(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let values = grid.values();
     let (mut thoughts, mut total) = running_sum(&values);
     if questions == 1 {
-        return Problem::new(&format!("{text}sum?"), &thoughts, total, grid.png());
+        return ToyProblem::new(&format!("{text}sum?"), &thoughts, total, grid.png());
     }
     let (digits, largest): (String, i64) =
         (values.iter().map(i64::to_string).collect(), values.iter().copied().max().unwrap_or(0));
     let _ = write!(thoughts, ", largest of {digits} is {largest}, {total}+{largest}={}", total + largest);
     total += largest;
-    Problem::new(&format!("{text}sum + largest?"), &thoughts, total, grid.png())
+    ToyProblem::new(&format!("{text}sum + largest?"), &thoughts, total, grid.png())
 }
 
-fn compare(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn compare(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     loop {
         let grid = Grid::new(spec, rng);
         let mut lines = Vec::new();
         if grid.rows() > 1 {
-            lines.push((Line::Row, grid.rows()));
+            lines.push((Direction::Row, grid.rows()));
         }
         if grid.cols > 1 {
-            lines.push((Line::Col, grid.cols));
+            lines.push((Direction::Col, grid.cols));
         }
         let Some(&(line, n)) = lines.choose(rng) else {
             continue;
@@ -207,11 +209,11 @@ fn compare(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
             continue;
         };
         let thoughts: Vec<String> = sums.iter().enumerate().map(|(k, (s, _))| format!("{}: {s}", k + 1)).collect();
-        return Problem::new(&format!("larger {}?", line.name()), &thoughts.join(", "), winner + 1, grid.png());
+        return ToyProblem::new(&format!("larger {}?", line.name()), &thoughts.join(", "), winner + 1, grid.png());
     }
 }
 
-fn count(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn count(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let rows = rng.random_range(spec.rows.clone());
     let cols = rng.random_range(spec.cols.clone());
     // Few colours and shapes in one picture, so that counts above one are common.
@@ -249,10 +251,10 @@ fn count(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     }
     // One row needs no sum.
     let thoughts = if by_row.len() > 1 { thoughts + &steps } else { thoughts.trim_end_matches(", ").to_owned() };
-    Problem::new(&format!("{question}?"), &thoughts, total, draw::shape_grid(&cells, cols))
+    ToyProblem::new(&format!("{question}?"), &thoughts, total, draw::shape_grid(&cells, cols))
 }
 
-fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn chart(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let n = rng.random_range(spec.cols.clone());
     let mut colours: Vec<usize> = (0..COLOURS.len()).collect();
     colours.shuffle(rng);
@@ -263,17 +265,17 @@ fn chart(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let value = |k: usize| i64::from(bars[k].1);
     let a = rng.random_range(0..n);
     match rng.random_range(0..if n > 1 { 4 } else { 1 }) {
-        0 => Problem::new(&format!("{}?", name(a)), &say(a), value(a), png),
+        0 => ToyProblem::new(&format!("{}?", name(a)), &say(a), value(a), png),
         1 => {
             let all: Vec<String> = (0..n).map(say).collect();
             let best = bars.iter().map(|b| b.1).max().unwrap_or(0);
-            Problem::new("max?", &all.join(", "), best, png)
+            ToyProblem::new("max?", &all.join(", "), best, png)
         }
         kind => {
             let b = (a + rng.random_range(1..n)) % n;
             let (sign, result) = if kind == 2 { ('+', value(a) + value(b)) } else { ('-', value(a) - value(b)) };
             let thoughts = format!("{}, {}, {}{sign}{}={result}", say(a), say(b), value(a), value(b));
-            Problem::new(&format!("{}{sign}{}?", name(a), name(b)), &thoughts, result, png)
+            ToyProblem::new(&format!("{}{sign}{}?", name(a), name(b)), &thoughts, result, png)
         }
     }
 }
@@ -284,7 +286,7 @@ fn distractor(rng: &mut impl Rng) -> String {
     format!("{} has {} {}. ", WHO[rng.random_range(0..4)], rng.random_range(2..10), WHAT[rng.random_range(0..4)])
 }
 
-fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
+fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let grid = Grid::new(spec, rng);
     let terms = rng.random_range(spec.terms.clone());
     let mut question = String::new();
@@ -295,8 +297,8 @@ fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
     let mut total = 0;
     for t in 0..terms {
         let (line, n) = match rng.random_bool(0.5) {
-            true => (Line::Row, grid.rows()),
-            false => (Line::Col, grid.cols),
+            true => (Direction::Row, grid.rows()),
+            false => (Direction::Col, grid.cols),
         };
         let k = rng.random_range(0..n);
         let plus = t == 0 || rng.random_bool(0.7);
@@ -314,5 +316,5 @@ fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> Problem {
         thoughts.push(format!("{total}{sign}{sum}={next}"));
         total = next;
     }
-    Problem::new(&format!("{question}?"), &thoughts.join(", "), total, grid.png())
+    ToyProblem::new(&format!("{question}?"), &thoughts.join(", "), total, grid.png())
 }

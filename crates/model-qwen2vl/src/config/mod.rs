@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use burn::tensor::DType;
+use policy::ModelError;
 use serde_json::{Value, json};
-
-use crate::error::ModelError;
 
 pub mod family;
 mod reader;
@@ -13,9 +12,10 @@ mod text;
 mod vision;
 
 pub use family::{FAMILIES, Family};
+pub use kernels::rope::MRope;
 use reader::Reader;
-pub use text::{MRope, TextConfig};
-pub use vision::{Act, MlpKind, NormKind, TowerAttention, TowerNames, VisionConfig};
+pub use text::TextConfig;
+pub use vision::{MlpKind, NormKind, TowerAttention, TowerNames, VisionConfig};
 
 /// The whole model.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
+use policy::ModelError;
 use serde_json::{Map, Value};
-
-use crate::error::ModelError;
 
 /// More layers than any model has.
 const MOST_LAYERS: usize = 4096;

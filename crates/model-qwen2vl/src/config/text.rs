@@ -1,40 +1,11 @@
 //! The decoder's sizes and choices.
 
+use kernels::rope::{MRope, Rope};
+use policy::ModelError;
 use serde_json::{Map, Value};
 
 use super::family::Family;
 use super::reader::{Reader, shown};
-use crate::error::ModelError;
-
-/// Which axis turns which pair of a head: rotary pairs by the temporal, height and width position; they sum to `hd / 2`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MRope {
-    /// One run of pairs an axis, in that order.
-    Sections([usize; 3]),
-    /// The axes take turns: pair `j` turns by the height if `j % 3 = 1` and `j < 3 s_1`, by the width if `j % 3 = 2` and
-    /// `j < 3 s_2`, else by time.
-    Interleaved([usize; 3]),
-}
-
-impl MRope {
-    /// Pairs of each axis.
-    pub fn sections(self) -> [usize; 3] {
-        match self {
-            Self::Sections(s) | Self::Interleaved(s) => s,
-        }
-    }
-
-    /// The axis (0 time, 1 height, 2 width) that turns pair `j`.
-    pub fn axis(self, j: usize) -> usize {
-        match self {
-            Self::Sections([s0, _, _]) if j < s0 => 0,
-            Self::Sections([s0, s1, _]) if j < s0 + s1 => 1,
-            Self::Sections(_) => 2,
-            Self::Interleaved(s) if j < 3 * s[j % 3] => j % 3,
-            Self::Interleaved(_) => 0,
-        }
-    }
-}
 
 /// The decoder. Names as in Hugging Face's `text_config`.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +46,10 @@ impl TextConfig {
     /// Width of all queries together, `H hd`.
     pub fn query_width(&self) -> usize {
         self.num_attention_heads * self.head_dim
+    }
+    /// How heads turn with a token's positions.
+    pub fn rope(&self) -> Rope {
+        Rope { head_dim: self.head_dim, theta: self.rope_theta, mrope: self.mrope }
     }
     /// Width of all keys together, `Hkv hd`.
     pub fn kv_width(&self) -> usize {

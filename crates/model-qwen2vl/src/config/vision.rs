@@ -1,21 +1,11 @@
 //! The vision tower's sizes and choices, and what reading them has in common between families.
 
+use kernels::Activation;
+use policy::ModelError;
 use serde_json::Value;
 
 use super::reader::{Reader, shown};
 use super::text::TextConfig;
-use crate::error::ModelError;
-
-/// An activation function.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Act {
-    /// `x sigmoid(1.702 x)`.
-    QuickGelu,
-    /// The GELU with a hyperbolic tangent in place of the error function (`gelu_pytorch_tanh`).
-    GeluTanh,
-    /// The exact GELU, by the error function.
-    Gelu,
-}
 
 /// Which norm the tower's blocks and mergers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +22,7 @@ pub enum MlpKind {
     /// SwiGLU: `down(silu(gate(x)) * up(x))`.
     Gated,
     /// `fc2(act(fc1(x)))`.
-    Plain(Act),
+    Plain(Activation),
 }
 
 /// How far the tower's blocks attend.
@@ -189,12 +179,12 @@ pub(super) fn rope_theta(r: &Reader) -> Result<f64, ModelError> {
 }
 
 /// `hidden_act` of a plain MLP.
-pub(super) fn activation(r: &Reader, default: Act) -> Result<Act, ModelError> {
+pub(super) fn activation(r: &Reader, default: Activation) -> Result<Activation, ModelError> {
     match r.map.get("hidden_act").and_then(Value::as_str) {
         None => Ok(default),
-        Some("quick_gelu") => Ok(Act::QuickGelu),
-        Some("gelu_pytorch_tanh") => Ok(Act::GeluTanh),
-        Some("gelu") => Ok(Act::Gelu),
+        Some("quick_gelu") => Ok(Activation::QuickGelu),
+        Some("gelu_pytorch_tanh") => Ok(Activation::GeluTanh),
+        Some("gelu") => Ok(Activation::Gelu),
         Some(other) => Err(r.fail(
             "hidden_act",
             format!(

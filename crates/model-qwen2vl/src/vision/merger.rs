@@ -1,11 +1,11 @@
 //! The merger: patches of a square become one token of the decoder's width.
 
 use burn::tensor::{Tensor, backend::Backend};
+use kernels::layers::{Linear, Norm};
+use kernels::params::{Gradients, ParamVisitor};
+use kernels::{Activation, Kernels};
 
-use crate::config::{Act, TowerNames};
-use crate::layers::{Linear, Norm};
-use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor};
+use crate::config::TowerNames;
 
 /// Norm, `fc1`, GELU (the exact one in every family), `fc2`.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl<B: Kernels> Merger<B> {
     /// `x [N, w]` to `[N / u, d]`.
     pub(crate) fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let pre = self.fc1.forward(self.joined(self.input(x)));
-        self.fc2.forward(B::activate(pre, Act::Gelu))
+        self.fc2.forward(B::activate(pre, Activation::Gelu))
     }
 
     /// Adds its gradients under `name` and returns `dx [N, w]` for `dy [N / u, d]`. What it needs is computed again.
@@ -57,8 +57,8 @@ impl<B: Kernels> Merger<B> {
         let joined = self.joined(input.clone());
         let pre = self.fc1.forward(joined.clone());
         let [fc1, fc2] = self.names.merger.map(|fc| format!("{name}.{fc}"));
-        let d = self.fc2.backward(B::activate(pre.clone(), Act::Gelu), dy, &fc2, grads);
-        let d = self.fc1.backward(joined, B::activate_backward(pre, Act::Gelu, d), &fc1, grads);
+        let d = self.fc2.backward(B::activate(pre.clone(), Activation::Gelu), dy, &fc2, grads);
+        let d = self.fc1.backward(joined, B::activate_backward(pre, Activation::Gelu, d), &fc1, grads);
         self.norm.backward(input, d.reshape(normed), &format!("{name}.{}", self.names.merger_norm), grads).reshape(dims)
     }
 

@@ -6,19 +6,19 @@
 mod merger;
 mod positions;
 
+use burn::tensor::{Int, Tensor, backend::Backend};
+use kernels::Kernels;
+use kernels::attention::AttentionPlan;
+use kernels::attention::packed::{KvGradients, Packed};
+use kernels::host::int_tensor;
+use kernels::layers::{BlockSaved, Linear, TransformerBlock};
+use kernels::params::{Gradients, ParamVisitor, cast_to, to_f32};
+use kernels::rope::Rotary;
+
+use crate::config::{TowerAttention, VisionConfig};
+use crate::rope::{VisionLayout, vision_layout, vision_table};
 pub use merger::Merger;
 pub(crate) use positions::POSITIONS;
-
-use burn::tensor::{Int, Tensor, backend::Backend};
-
-use crate::attention::AttentionPlan;
-use crate::attention::packed::{KvGradients, Packed};
-use crate::config::{TowerAttention, VisionConfig};
-use crate::layers::{BlockSaved, Linear, TransformerBlock};
-use crate::model::int_tensor;
-use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, cast_to, to_f32};
-use crate::rope::{Rotary, VisionLayout, vision_layout, vision_table};
 use positions::Taps;
 
 /// The tower's parameters.

@@ -1,9 +1,9 @@
 //! Learned positions of patches: a table of `S x S` vectors, interpolated to the image's grid.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
+use kernels::host::int_tensor;
+use kernels::params::{Gradients, cast_to, to_f32};
 
-use crate::model::int_tensor;
-use crate::params::{Gradients, cast_to, to_f32};
 use crate::rope::VisionLayout;
 
 /// Name of the table.

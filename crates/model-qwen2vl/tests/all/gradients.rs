@@ -6,11 +6,9 @@ use std::collections::BTreeMap;
 use crate::common::{Golden, largest_difference, load, relative_error, values};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
-use model_qwen2vl::{
-    Gradients, Kernels, ParamVisitor, QwenVl, head,
-    load::hub_name,
-    model::{Images, PackedBatch, Pictures, Prompt, int_tensor},
-};
+use kernels::{Gradients, Kernels, ParamVisitor, head, host::int_tensor};
+use model_qwen2vl::{QwenVl, load::hub_name, model::Images};
+use policy::{PackedBatch, Pictures, Prompt, Scoring};
 
 type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
@@ -25,10 +23,10 @@ fn engine<B: Kernels>(
 ) -> BTreeMap<String, Vec<f32>> {
     let device = model.device();
     let batch = PackedBatch::new(&model.config, groups, &device);
-    let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
+    let prompts: Vec<&Prompt> = groups.iter().map(|g| g.0).collect();
     let pictures = match train_vision {
-        true => Pictures::Trained(images.as_ref()),
-        false => Pictures::Embedded(images.as_ref().map(|i| model.encode_images(i))),
+        true => Pictures::Trained(&prompts),
+        false => Pictures::Embedded(Scoring::encode_images(model, &prompts)),
     };
     let (hidden, tape) = model.forward_saving(&batch, pictures, recompute);
     let dims = hidden.dims();
@@ -143,8 +141,7 @@ fn as_torch<B: Kernels>() {
         let groups = vec![(&prompt, vec![&response[..]])];
         let device = model.device();
         let batch = PackedBatch::new(&model.config, &groups, &device);
-        let images = Images::new(&model.config, [&prompt], &device);
-        let (hidden, tape) = model.forward_saving(&batch, Pictures::Trained(images.as_ref()), true);
+        let (hidden, tape) = model.forward_saving(&batch, Pictures::Trained(&[&prompt]), true);
         let dims = hidden.dims();
         let rows = int_tensor(batch.predicting_rows(), &device);
         let targets = int_tensor(response.iter().map(|&i| i as usize), &device);
@@ -237,15 +234,14 @@ fn parts_are_the_group<B: Kernels>() {
         let all: Vec<&[u32]> = responses.iter().map(|r| &r[..]).collect();
         let whole = engine(&model, &[(&prompt, all)], &coef, 0.0, true, false);
         for recompute in [false, true] {
-            let images = Images::new(&model.config, [&prompt], &device);
             let mut grads = Gradients::default();
-            let mut shared = model.share_saving(&prompt, Pictures::Trained(images.as_ref()), recompute);
+            let mut shared = model.share_saving(&prompt, Pictures::Trained(&[&prompt]), recompute);
             let mut at = 0;
             for part in [&responses[..2], &responses[2..]] {
                 let ids: Vec<&[u32]> = part.iter().map(|r| &r[..]).collect();
                 let batch = PackedBatch::part(&model.config, &prompt, &ids, &device);
                 let (hidden, tape) = model.forward_saving_part(&shared, &batch, recompute);
-                let alone = model.share(&prompt, images.as_ref().map(|i| model.encode_images(i)));
+                let alone = model.share(&prompt, Scoring::encode_images(&model, &[&prompt]));
                 let gap = largest_difference(&values(model.hidden_part(&alone, &batch)), &values(hidden.clone()));
                 assert!(gap < 1e-5, "{case}: hidden states of a part {gap:.1e}");
                 let dims = hidden.dims();

@@ -16,7 +16,6 @@ macro_rules! on {
 
 #[path = "../common/mod.rs"]
 mod common;
-mod divergence;
 mod gradients;
 mod parity;
 mod roundtrip;

@@ -1,12 +1,10 @@
 //! The same numbers as transformers 5.23.0, f32 on the CPU backends.
 
 use crate::common::{Golden, largest_difference, load, values};
-use model_qwen2vl::{
-    Kernels, QwenVl,
-    attention::decode::DecodeCache,
-    head,
-    model::{Images, PackedBatch, Prompt, int_tensor},
-};
+use kernels::attention::decode::DecodeCache;
+use kernels::{Kernels, head, host::int_tensor};
+use model_qwen2vl::{QwenVl, model::Images};
+use policy::{PackedBatch, Prompt};
 
 const CASES: &[&str] = &[
     "one_image_tied",

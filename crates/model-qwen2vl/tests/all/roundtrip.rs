@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 
 use crate::common::fixtures;
 use burn::tensor::{DType, Tensor, backend::Backend};
+use kernels::ParamVisitor;
+use model_qwen2vl::QwenVl;
 use model_qwen2vl::load::hub_name;
-use model_qwen2vl::save::Companions;
-use model_qwen2vl::{ModelError, ParamVisitor, QwenVl};
+use policy::{Companions, ModelError};
 use safetensors::SafeTensors;
 
 type B = burn_flex::Flex<f32, i32>;
@@ -229,7 +230,7 @@ fn weights_that_are_no_numbers_are_not_written() {
 #[cfg(debug_assertions)]
 #[test]
 fn a_device_that_fails_leaves_no_weights() {
-    use model_qwen2vl::host::fault::failing_from;
+    use kernels::host::fault::failing_from;
     let source = fixtures().join("models/tied_gqa");
     let model = QwenVl::<B>::load(&source, DType::F32, &Default::default()).unwrap();
     for nth in [0, 1, 7] {

@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use model_qwen2vl::{Kernels, QwenVl, model::Prompt};
+use kernels::Kernels;
+use model_qwen2vl::QwenVl;
+use policy::Prompt;
 use safetensors::SafeTensors;
 
 pub fn fixtures() -> PathBuf {
@@ -43,7 +45,7 @@ impl Golden {
             .chunks_exact(3)
             .map(|g| [g[0] as usize, g[1] as usize, g[2] as usize])
             .collect();
-        Prompt::new(&model.config, self.ids("input_ids"), self.floats("pixel_values"), grids).unwrap()
+        model.config.prompt(self.ids("input_ids"), self.floats("pixel_values"), grids).unwrap()
     }
 }
 

@@ -58,7 +58,7 @@ impl<B: Kernels> ImageCache<B> {
         let mut seen = HashSet::new();
         let missing: Vec<&Prompt> =
             pictured.iter().copied().filter(|p| !self.kept.contains_key(&key(p)) && seen.insert(key(p))).collect();
-        let fresh = policy.images(&missing).map(|images| policy.encode_images(&images));
+        let fresh = policy.encode_images(&missing);
         self.encoded += missing.len();
         if let Some(fresh) = &fresh {
             self.keep(&missing, fresh);

@@ -10,7 +10,7 @@ use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::engine::{GroupRef, ResponseScores, ScoreRequest};
 use rl::image_cache::ImageCache;
 use rl::launch::{toy_config, write_toy_folder};
-use rl::policy::Policy;
+use rl::policy::Scoring;
 use rl::rollout::{Job, Response, RolloutConfig, generate};
 use rl::sampler::Sampling;
 
@@ -78,7 +78,7 @@ pub fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -
         min_new_tokens: 0,
         // Several ends, so that responses end at different lengths.
         eos: [toy::special_ids().eos].into_iter().chain(0..6).collect(),
-        suppress: Policy::<B>::vision_token_ids(model),
+        suppress: Scoring::<B>::vision_token_ids(model),
         focus: None,
         max_batch_rows: 64,
         prefill_token_budget: 4096,

@@ -11,7 +11,7 @@ use rl::config::{Source, resolve};
 use rl::engine::{GroupRef, Pass, ScoreRequest, passes, score};
 use rl::experience::{Experience, Group, Recipe, grade, make};
 use rl::image_cache::ImageCache;
-use rl::policy::Policy;
+use rl::policy::Scoring;
 use rl::prompts::Item;
 use rl::shaping::{PgpoConfig, Training, pgpo::token_weights};
 

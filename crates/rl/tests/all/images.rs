@@ -12,7 +12,7 @@ use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, QwenVl};
 use rl::engine::{GradientOptions, GroupRef, MicroGradients, ResponseScores, ScoreRequest, accumulate};
 use rl::image_cache::ImageCache;
-use rl::policy::Policy;
+use rl::policy::Scoring;
 use rl::rollout::{Job, generate};
 
 type B = Flex<f32, i32>;

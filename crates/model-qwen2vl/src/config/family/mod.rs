@@ -6,12 +6,13 @@ mod qwen2_5_vl;
 mod qwen2_vl;
 mod qwen3_vl;
 
+use kernels::rope::MRope;
+use policy::ModelError;
 use serde_json::Value;
 
 use super::reader::Reader;
-use super::text::{MRope, TextConfig};
+use super::text::TextConfig;
 use super::vision::VisionConfig;
-use crate::error::ModelError;
 
 /// All families.
 pub static FAMILIES: [&Family; 3] = [&qwen2_vl::FAMILY, &qwen2_5_vl::FAMILY, &qwen3_vl::FAMILY];

@@ -1,14 +1,15 @@
 //! Qwen2.5-VL: RMSNorm and SwiGLU in the tower, which attends in windows but for a few blocks; M-RoPE in sections.
 
+use kernels::rope::MRope;
+use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
 use crate::config::reader::Reader;
-use crate::config::text::{MRope, TextConfig};
+use crate::config::text::TextConfig;
 use crate::config::vision::{
     self, MlpKind, NormKind, QWEN2_NAMES, TowerAttention, VisionConfig, heads, merged_side, out_width, rope_theta,
 };
-use crate::error::ModelError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2_5_vl",

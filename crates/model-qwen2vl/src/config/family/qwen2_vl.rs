@@ -1,15 +1,17 @@
 //! Qwen2-VL: LayerNorm and an MLP without a gate in the tower, every block of which attends over the whole image; the decoder of
 //! Qwen2.5-VL.
 
+use kernels::Activation;
+use kernels::rope::MRope;
+use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
 use crate::config::reader::Reader;
-use crate::config::text::{MRope, TextConfig};
+use crate::config::text::TextConfig;
 use crate::config::vision::{
-    Act, MlpKind, NormKind, QWEN2_NAMES, TowerAttention, VisionConfig, activation, heads, out_width, rope_theta,
+    MlpKind, NormKind, QWEN2_NAMES, TowerAttention, VisionConfig, activation, heads, out_width, rope_theta,
 };
-use crate::error::ModelError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen2_vl",
@@ -50,7 +52,7 @@ fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
         spatial_merge_size: r.within(&["spatial_merge_size"], Some(2), 64)?,
         temporal_patch_size: r.within(&["temporal_patch_size"], Some(2), 64)?,
         norm: NormKind::Layer,
-        mlp: MlpKind::Plain(activation(r, Act::QuickGelu)?),
+        mlp: MlpKind::Plain(activation(r, Activation::QuickGelu)?),
         attention: TowerAttention::Full,
         patch_bias: false,
         position_side: None,

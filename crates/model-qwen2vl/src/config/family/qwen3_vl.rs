@@ -1,16 +1,17 @@
 //! Qwen3-VL (dense): a tower with learned positions whose inner states feed the first layers of the decoder, too (DeepStack); a
 //! decoder with normed queries and keys, a head size of its own and interleaved M-RoPE.
 
+use kernels::Activation;
+use kernels::rope::MRope;
+use policy::ModelError;
 use serde_json::{Value, json};
 
 use super::{Family, TextRules};
 use crate::config::reader::Reader;
-use crate::config::text::{MRope, TextConfig};
+use crate::config::text::TextConfig;
 use crate::config::vision::{
-    Act, MlpKind, NormKind, QWEN3_NAMES, TowerAttention, VisionConfig, activation, heads, indexes, out_width,
-    rope_theta,
+    MlpKind, NormKind, QWEN3_NAMES, TowerAttention, VisionConfig, activation, heads, indexes, out_width, rope_theta,
 };
-use crate::error::ModelError;
 
 pub(super) static FAMILY: Family = Family {
     model_type: "qwen3_vl",
@@ -65,7 +66,7 @@ fn tower(r: &Reader, text: &TextConfig) -> Result<VisionConfig, ModelError> {
         spatial_merge_size: r.within(&["spatial_merge_size"], Some(2), 64)?,
         temporal_patch_size: r.within(&["temporal_patch_size"], Some(2), 64)?,
         norm: NormKind::Layer,
-        mlp: MlpKind::Plain(activation(r, Act::GeluTanh)?),
+        mlp: MlpKind::Plain(activation(r, Activation::GeluTanh)?),
         attention: TowerAttention::Full,
         patch_bias: true,
         position_side: Some(side),

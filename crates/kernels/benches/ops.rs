@@ -1,0 +1,159 @@
+//! Each specialised operation of the Flex backend beside its default in plain tensor operations, at the sizes of the preset
+//! `small`: `cargo bench -p kernels`.
+
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
+use divan::{Bencher, black_box};
+use kernels::attention::decode::{DecodeKv, decode_attention};
+use kernels::attention::{self, AttentionPlan, ResponseRows};
+use kernels::head::{plain_log_probs, plain_log_probs_backward};
+use kernels::ops::{AdamWStep, Kernels, plain};
+
+type B = burn_flex::Flex<f32, i32>;
+
+/// Rows of a packed micro-batch: two groups of 194 prompt tokens and 8 responses of 96.
+const ROWS: usize = 2 * (194 + 8 * 96);
+/// Hidden size, MLP size and vocabulary.
+const D: usize = 384;
+const M: usize = 1024;
+const V: usize = 8192;
+const OURS: [bool; 2] = [true, false];
+
+fn main() {
+    divan::main();
+}
+
+fn random<const N: usize>(shape: [usize; N]) -> Tensor<B, N> {
+    Tensor::random(shape, Distribution::Normal(0.0, 1.0), &Default::default())
+}
+
+fn plan() -> AttentionPlan<B> {
+    let (mut prompts, mut responses) = (vec![], vec![]);
+    for g in 0..2 {
+        let start = g * (194 + 8 * 96);
+        prompts.push(start..start + 194);
+        for r in 0..8 {
+            let at = start + 194 + r * 96;
+            responses.push(ResponseRows { rows: at..at + 96, prompt: g });
+        }
+    }
+    AttentionPlan::causal(&prompts, &responses, &Default::default())
+}
+
+#[divan::bench(args = OURS)]
+fn rms_norm(bencher: Bencher, ours: bool) {
+    let (x, w) = (random([ROWS, D]), random([D]));
+    bencher.bench_local(|| {
+        let (x, w) = (black_box(x.clone()), w.clone());
+        if ours { B::rms_norm(x, w, 1e-6) } else { plain::rms_norm(x, w, 1e-6) }
+    });
+}
+
+#[divan::bench(args = OURS)]
+fn rms_norm_backward(bencher: Bencher, ours: bool) {
+    let (x, w, dy) = (random([ROWS, D]), random([D]), random([ROWS, D]));
+    bencher.bench_local(|| {
+        let (x, w, dy) = (black_box(x.clone()), w.clone(), dy.clone());
+        if ours { B::rms_norm_backward(x, w, 1e-6, dy) } else { plain::rms_norm_backward(x, w, 1e-6, dy) }
+    });
+}
+
+#[divan::bench(args = OURS)]
+fn swiglu(bencher: Bencher, ours: bool) {
+    let (gate, up) = (random([ROWS, M]), random([ROWS, M]));
+    bencher.bench_local(|| {
+        let (gate, up) = (black_box(gate.clone()), up.clone());
+        if ours { B::swiglu(gate, up) } else { plain::swiglu(gate, up) }
+    });
+}
+
+/// A linear layer while decoding (some rows) and while training; the default is Burn's matmul.
+#[divan::bench(args = [16, 32, 48, 64, 96, ROWS].into_iter().flat_map(|rows| OURS.map(|ours| (rows, ours))))]
+fn affine(bencher: Bencher, (rows, ours): (usize, bool)) {
+    let (x, w) = (random([rows, D]), random([M, D]));
+    bencher.bench_local(|| {
+        let x = black_box(x.clone());
+        if ours { B::affine(x, &w, None) } else { plain::affine(x, &w, None) }
+    });
+}
+
+#[divan::bench(args = OURS, sample_count = 20)]
+fn packed_attention(bencher: Bencher, ours: bool) {
+    let plan = plan();
+    let (q, k, v) = (random([ROWS, 6, 64]), random([ROWS, 2, 64]), random([ROWS, 2, 64]));
+    bencher.bench_local(|| {
+        let (q, k, v) = (black_box(q.clone()), k.clone(), v.clone());
+        if ours { B::packed_attention(q, k, v, &plan).0 } else { attention::forward(q, k, v, &plan).0 }
+    });
+}
+
+#[divan::bench(args = OURS, sample_count = 20)]
+fn packed_attention_backward(bencher: Bencher, ours: bool) {
+    let plan = plan();
+    let qkv = [random([ROWS, 6, 64]), random([ROWS, 2, 64]), random([ROWS, 2, 64])];
+    let [q, k, v] = qkv.clone();
+    let d_o = random([ROWS, 6, 64]);
+    let (o, saved) = if ours { B::packed_attention(q, k, v, &plan) } else { attention::forward(q, k, v, &plan) };
+    bencher.bench_local(|| {
+        let (qkv, o, d_o) = (black_box(qkv.clone()), o.clone(), d_o.clone());
+        if ours {
+            B::packed_attention_backward(qkv, o, &saved, d_o, &plan)
+        } else {
+            attention::backward(qkv, o, &saved, d_o, &plan)
+        }
+    });
+}
+
+#[divan::bench(args = OURS)]
+fn decode(bencher: Bencher, ours: bool) {
+    let (groups, n, heads, len) = (2 * 2, 8, 3, 60);
+    let kv = DecodeKv {
+        prefix: (random([groups, 194, 64]), random([groups, 194, 64])),
+        prefix_mask: None,
+        own: (random([groups * n, 96, 64]), random([groups * n, 96, 64])),
+        n,
+        len,
+    };
+    let q = random([groups * n, heads, 64]);
+    bencher.bench_local(|| {
+        let (q, kv) = (black_box(q.clone()), kv.clone());
+        if ours { B::decode_attention(q, kv) } else { decode_attention(q, kv) }
+    });
+}
+
+fn targets(rows: usize) -> Tensor<B, 1, Int> {
+    let ids: Vec<i32> = (0..rows).map(|i| (i * 7919 % V) as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [rows]), &Default::default())
+}
+
+#[divan::bench(args = OURS, sample_count = 5)]
+fn log_probs(bencher: Bencher, ours: bool) {
+    let (h, w, t) = (random([16 * 96, D]), random([V, D]), targets(16 * 96));
+    bencher.bench_local(|| {
+        let (h, t) = (black_box(h.clone()), t.clone());
+        if ours { B::log_probs(h, &w, t, 1.0, false) } else { plain_log_probs(h, &w, t, 1.0, false) }
+    });
+}
+
+#[divan::bench(args = OURS, sample_count = 5)]
+fn log_probs_backward(bencher: Bencher, ours: bool) {
+    let (h, w, t, d) = (random([16 * 96, D]), random([V, D]), targets(16 * 96), random([16 * 96]));
+    bencher.bench_local(|| {
+        let (h, t, d) = (black_box(h.clone()), t.clone(), d.clone());
+        if ours {
+            B::log_probs_backward(h, &w, t, 1.0, d, None)
+        } else {
+            plain_log_probs_backward(h, &w, t, 1.0, d, None)
+        }
+    });
+}
+
+#[divan::bench(args = OURS)]
+fn adamw(bencher: Bencher, ours: bool) {
+    let h = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 3, grad_scale: 1.0 };
+    let n = M * D;
+    let (p, g, m, v) = (random([n]), random([n]), random([n]), random([n]).powi_scalar(2));
+    bencher.bench_local(|| {
+        let (p, g, m, v) = (black_box(p.clone()), g.clone(), m.clone(), v.clone());
+        if ours { B::adamw(p, g, m, v, &h) } else { plain::adamw(p, g, m, v, &h) }
+    });
+}

@@ -1,0 +1,104 @@
+//! The divergence of two predictions over the full vocabulary.
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::{Kernels, head};
+
+#[path = "../../tests/common/random.rs"]
+mod source;
+
+/// The tests of one backend.
+macro_rules! on {
+    ($backend:ident, $type:ty: $($test:ident)*) => {
+        mod $backend {
+            $(
+                #[test]
+                fn $test() {
+                    super::$test::<$type>();
+                }
+            )*
+        }
+    };
+}
+
+fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+    t.into_data().convert::<f32>().to_vec().unwrap()
+}
+
+/// `KL(softmax(p W^T / temperature) || softmax(q W^T / temperature))` of each row, dense and in f64.
+fn dense(p: &[f32], q: &[f32], weight: &[f32], d: usize, temperature: f64) -> Vec<f64> {
+    let log_softmax = |h: &[f32]| -> Vec<f64> {
+        let dot = |w: &[f32]| w.iter().zip(h).map(|(w, h)| f64::from(*w) * f64::from(*h)).sum::<f64>();
+        let z: Vec<f64> = weight.chunks(d).map(|w| dot(w) / temperature).collect();
+        let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let lse = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
+        z.iter().map(|z| z - lse).collect()
+    };
+    let one =
+        |(p, q): (&[f32], &[f32])| log_softmax(p).iter().zip(log_softmax(q)).map(|(lp, lq)| lp.exp() * (lp - lq)).sum();
+    p.chunks(d).zip(q.chunks(d)).map(one).collect()
+}
+
+fn tensor<B: Kernels>(values: &[f32], shape: [usize; 2]) -> Tensor<B, 2> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape), &Default::default())
+}
+
+/// Against the dense form, at several temperatures; where the rows are cut does not matter.
+fn as_dense_in_any_chunks<B: Kernels>() {
+    let (m, d, vocab) = (7, 16, 50);
+    let (p, q, weight): (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 2>) =
+        (source::random([m, d]), source::random([m, d]), source::random([vocab, d]));
+    let host = |t: &Tensor<B, 2>| values(t.clone());
+    for temperature in [0.7, 1.0, 2.5] {
+        let expected = dense(&host(&p), &host(&q), &host(&weight), d, temperature);
+        let close = |found: Vec<f32>, what: &str| {
+            assert_eq!(found.len(), m);
+            for (found, expected) in found.iter().zip(&expected) {
+                let gap = (f64::from(*found) - expected).abs();
+                assert!(gap < 1e-5 * (1.0 + expected), "{what}, temperature {temperature}: {found} {expected}");
+            }
+        };
+        close(values(head::kl_divergence(p.clone(), q.clone(), &weight, temperature)), "the head's own chunks");
+        // One row at a time, though not even one fits; two; six and one; all.
+        for most in [1, 200, 650, 1 << 22] {
+            let found = head::plain_kl_divergence(p.clone(), q.clone(), &weight, temperature, most);
+            close(values(found), &format!("{most} logits"));
+        }
+    }
+}
+
+/// Two words: `P = (3/4, 1/4)` against `Q = (1/2, 1/2)` is `3/4 ln(3/2) - 1/4 ln 2 = 0.130812`; the other way round
+/// `1/2 ln(2/3) + 1/2 ln 2 = 0.143841`.
+fn by_hand<B: Kernels>() {
+    let identity = tensor::<B>(&[1.0, 0.0, 0.0, 1.0], [2, 2]);
+    let (sharp, even) = (tensor::<B>(&[2.0 * 3f32.ln(), 0.0], [1, 2]), tensor::<B>(&[0.0, 0.0], [1, 2]));
+    let kl = |p: &Tensor<B, 2>, q: &Tensor<B, 2>| values(head::kl_divergence(p.clone(), q.clone(), &identity, 2.0))[0];
+    assert!((kl(&sharp, &even) - 0.130_812).abs() < 1e-6, "{}", kl(&sharp, &even));
+    assert!((kl(&even, &sharp) - 0.143_841).abs() < 1e-6, "{}", kl(&even, &sharp));
+}
+
+/// 0 for equal states, never below, and right where rounding the logits is larger than the divergence.
+fn never_below_zero<B: Kernels>() {
+    let (m, d, vocab) = (40, 16, 3000);
+    let (p, noise): (Tensor<B, 2>, Tensor<B, 2>) = (source::random([m, d]), source::random([m, d]));
+    let weight: Tensor<B, 2> = source::random([vocab, d]).mul_scalar(2.0);
+    assert_eq!(values(head::kl_divergence(p.clone(), p.clone(), &weight, 1.0)), vec![0.0; m]);
+    for size in [1e-6, 1e-4, 1e-2, 3.0] {
+        let q = p.clone().add(noise.clone().mul_scalar(size));
+        let expected = dense(&values(p.clone()), &values(q.clone()), &values(weight.clone()), d, 1.0);
+        for (found, expected) in values(head::kl_divergence(p.clone(), q, &weight, 1.0)).iter().zip(expected) {
+            assert!(*found >= 0.0, "{found}");
+            let gap = (f64::from(*found) - expected).abs();
+            assert!(gap < 2e-6 + 1e-3 * expected, "noise {size}: {found} {expected}");
+        }
+    }
+    let broken = tensor::<B>(&[f32::NAN; 16], [1, 16]);
+    assert!(values(head::kl_divergence(broken, p.clone().slice([0..1, 0..16]), &weight, 1.0))[0].is_nan());
+    let none = || tensor::<B>(&[], [0, 16]);
+    assert!(values(head::kl_divergence(none(), none(), &weight, 1.0)).is_empty());
+}
+
+#[cfg(feature = "flex")]
+on!(flex, burn_flex::Flex<f32, i32>: as_dense_in_any_chunks by_hand never_below_zero);
+#[cfg(feature = "ndarray")]
+on!(ndarray, burn_ndarray::NdArray<f32>: as_dense_in_any_chunks by_hand never_below_zero);

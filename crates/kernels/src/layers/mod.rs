@@ -1,0 +1,282 @@
+//! Layers, and the block that vision towers and decoders share: norm, attention, norm, MLP, with its hand-written backward. Which norm,
+//! which MLP and whether queries and keys are normed is a matter of its parts; no family is known here.
+//!
+//! Weights stay in Hugging Face's layout `[out, in]`, so loading and saving never transpose. Gradients are those of the
+//! same expression under autodiff (tested), computed without a graph: `dx = dy W`, `dW = dy^T x`.
+
+mod linear;
+mod mlp;
+mod norm;
+
+pub use linear::Linear;
+pub use mlp::Mlp;
+pub use norm::Norm;
+
+use burn::tensor::{Tensor, backend::Backend};
+
+use crate::attention::AttentionSaved;
+use crate::attention::decode::{Prefill, PromptKv};
+use crate::attention::packed::{KvGradients, Packed};
+use crate::ops::Kernels;
+use crate::params::{Gradients, ParamVisitor};
+use crate::rope::Rotary;
+use mlp::MlpSaved;
+
+/// The query, key and value projections: one fused matrix or three, as the checkpoint has them.
+#[derive(Debug, Clone)]
+pub enum Qkv<B: Backend> {
+    /// `attn.qkv`, `[3 hidden, hidden]`.
+    Fused(Linear<B>),
+    /// `q_proj`, `k_proj`, `v_proj`.
+    Split([Linear<B>; 3]),
+}
+
+/// Sizes of one block.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockShape {
+    /// Query heads, `H`.
+    pub heads: usize,
+    /// Key/value heads, `Hkv`.
+    pub kv_heads: usize,
+    /// Head size, `hd`.
+    pub head_dim: usize,
+}
+
+/// Parts of a tensor's name that differ between stacks of blocks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockNames {
+    /// Before attention.
+    pub norm1: &'static str,
+    /// Before the MLP.
+    pub norm2: &'static str,
+    /// Attention's prefix.
+    pub attn: &'static str,
+    /// Attention's output projection.
+    pub proj: &'static str,
+}
+
+/// Norms of queries and keys, behind attention's prefix.
+pub const QK_NAMES: [&str; 2] = ["q_norm", "k_norm"];
+
+/// One transformer block.
+#[derive(Debug, Clone)]
+pub struct TransformerBlock<B: Backend> {
+    /// Place in its stack.
+    pub index: usize,
+    /// Sizes.
+    pub shape: BlockShape,
+    /// Parts of its tensors' names.
+    pub names: BlockNames,
+    /// Before attention.
+    pub norm1: Norm<B>,
+    /// Projections of the normed input.
+    pub qkv: Qkv<B>,
+    /// Norms of each head of queries and of keys, before they are rotated.
+    pub qk_norm: Option<[Norm<B>; 2]>,
+    /// Attention's output projection, `[d, H hd]`.
+    pub proj: Linear<B>,
+    /// Before the MLP.
+    pub norm2: Norm<B>,
+    /// The MLP.
+    pub mlp: Mlp<B>,
+}
+
+/// Where keys and values go: a plan over packed tokens, or a cache that is decoded from.
+pub trait Attend<B: Backend> {
+    /// `q [N, H, hd]`, `k, v [N, Hkv, hd]`, rotated, to `o [N, H, hd]`, in block `index` of its stack.
+    fn attend(&mut self, index: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3>;
+}
+
+/// Activations of one block that its backward needs. `None` fields were dropped and are computed again.
+#[derive(Debug, Clone)]
+pub struct BlockSaved<B: Backend> {
+    /// The block's input, `[N, d]`.
+    pub x: Tensor<B, 2>,
+    inner: Option<Inner<B>>,
+}
+
+#[derive(Debug, Clone)]
+struct Inner<B: Backend> {
+    h1: Tensor<B, 2>,
+    /// Queries and keys before their norms, where they have any.
+    raw: Option<[Tensor<B, 3>; 2]>,
+    qkv: [Tensor<B, 3>; 3],
+    o: Tensor<B, 3>,
+    attention: AttentionSaved<B>,
+    x_mid: Tensor<B, 2>,
+    h2: Tensor<B, 2>,
+    mlp: MlpSaved<B>,
+}
+
+/// Rotated queries and keys, and values; and queries and keys before their norms, where they have any.
+type Projected<B> = ([Tensor<B, 3>; 3], Option<[Tensor<B, 3>; 2]>);
+
+impl<B: Kernels> TransformerBlock<B> {
+    /// Queries, keys and values of normed input `h [N, d]`.
+    fn project(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> Projected<B> {
+        let BlockShape { heads, kv_heads, head_dim: hd } = self.shape;
+        let n = h.dims()[0];
+        let [mut q, mut k, v] = match &self.qkv {
+            Qkv::Split([q, k, v]) => [
+                q.forward(h.clone()).reshape([n, heads, hd]),
+                k.forward(h.clone()).reshape([n, kv_heads, hd]),
+                v.forward(h).reshape([n, kv_heads, hd]),
+            ],
+            Qkv::Fused(qkv) => {
+                let y = qkv.forward(h); // [N, (q | k | v)]
+                let d = heads * hd;
+                [0, 1, 2].map(|i| y.clone().slice([0..n, i * d..(i + 1) * d]).reshape([n, heads, hd]))
+            }
+        };
+        let mut raw = None;
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            raw = Some([q.clone(), k.clone()]);
+            (q, k) = (q_norm.forward_heads(q), k_norm.forward_heads(k));
+        }
+        ([B::rotate(q, rotary), B::rotate(k, rotary), v], raw)
+    }
+
+    /// `x [N, d]` to `[N, d]`, with attention left to `attend`.
+    pub fn forward(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
+        let n = x.dims()[0];
+        let ([q, k, v], _) = self.project(self.norm1.forward(x.clone()), rotary);
+        let o = attend.attend(self.index, q, k, v).reshape([n, self.shape.heads * self.shape.head_dim]);
+        let x = x.add(self.proj.forward(o));
+        let h = self.norm2.forward(x.clone());
+        x.add(self.mlp.forward(h))
+    }
+
+    /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if `recompute`. Keys and
+    /// values go to `kv` too, if it is there.
+    pub fn forward_saving(
+        &self,
+        x: Tensor<B, 2>,
+        packed: Packed<B>,
+        recompute: bool,
+        kv: Option<&mut PromptKv<B>>,
+    ) -> (Tensor<B, 2>, BlockSaved<B>) {
+        if recompute {
+            let y = match kv {
+                Some(kv) => {
+                    debug_assert!(packed.before.is_none(), "a prompt continues nothing");
+                    let mut prefill = Prefill { plan: packed.plan, kv: std::mem::take(kv) };
+                    let y = self.forward(x.clone(), packed.rotary, &mut prefill);
+                    *kv = prefill.kv;
+                    y
+                }
+                None => self.forward(x.clone(), packed.rotary, &mut { packed }),
+            };
+            return (y, BlockSaved { x, inner: None });
+        }
+        let inner = self.inner(x.clone(), packed);
+        if let Some(kv) = kv {
+            let [_, k, v] = inner.qkv.clone();
+            kv.push((k, v));
+        }
+        let y = inner.x_mid.clone().add(self.mlp.close(inner.mlp.clone()));
+        (y, BlockSaved { x, inner: Some(inner) })
+    }
+
+    fn inner(&self, x: Tensor<B, 2>, packed: Packed<B>) -> Inner<B> {
+        let n = x.dims()[0];
+        let h1 = self.norm1.forward(x.clone());
+        let (qkv, raw) = self.project(h1.clone(), packed.rotary);
+        let (o, attention) = packed.forward(self.index, qkv.clone());
+        let x_mid = x.add(self.proj.forward(o.clone().reshape([n, self.shape.heads * self.shape.head_dim])));
+        let h2 = self.norm2.forward(x_mid.clone());
+        let mlp = self.mlp.open(h2.clone());
+        Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
+    }
+
+    /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input. What crosses between a prompt
+    /// and responses that were computed apart from it goes through `kv`.
+    pub fn backward(
+        &self,
+        saved: BlockSaved<B>,
+        packed: Packed<B>,
+        dy: Tensor<B, 2>,
+        kv: &mut KvGradients<B>,
+        prefix: &str,
+        grads: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let BlockSaved { x, inner } = saved;
+        let Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp } = match inner {
+            Some(inner) => inner,
+            None => self.inner(x.clone(), packed),
+        };
+        let n = x.dims()[0];
+        let BlockShape { heads, head_dim: hd, .. } = self.shape;
+        let names = self.names;
+        let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
+        let dx_mid = dy.add(self.norm2.backward(x_mid, dh2, &format!("{prefix}.{}", names.norm2), grads));
+        let attn = format!("{prefix}.{}", names.attn);
+        let o_flat = o.clone().reshape([n, heads * hd]);
+        let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
+        let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
+        let (dq, dk) = (B::rotate_backward(dq, packed.rotary), B::rotate_backward(dk, packed.rotary));
+        let [dq, dk] = self.qk_norm_backward(raw, [dq, dk], &attn, grads);
+        let dh1 = self.project_backward(h1, [dq, dk, dv], &attn, grads);
+        dx_mid.add(self.norm1.backward(x, dh1, &format!("{prefix}.{}", names.norm1), grads))
+    }
+
+    /// Gradients of queries and keys before their norms.
+    fn qk_norm_backward(
+        &self,
+        raw: Option<[Tensor<B, 3>; 2]>,
+        [dq, dk]: [Tensor<B, 3>; 2],
+        attn: &str,
+        grads: &mut Gradients<B>,
+    ) -> [Tensor<B, 3>; 2] {
+        let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norm, raw) else { return [dq, dk] };
+        let [q_name, k_name] = QK_NAMES.map(|name| format!("{attn}.{name}"));
+        [q_norm.backward_heads(q, dq, &q_name, grads), k_norm.backward_heads(k, dk, &k_name, grads)]
+    }
+
+    /// Gradient of the projections' input `h [N, d]`.
+    fn project_backward(
+        &self,
+        h: Tensor<B, 2>,
+        d_qkv: [Tensor<B, 3>; 3],
+        attn: &str,
+        grads: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
+        let [dq, dk, dv] = d_qkv.map(|t| {
+            let [n, heads, hd] = t.dims();
+            t.reshape([n, heads * hd])
+        });
+        match &self.qkv {
+            Qkv::Split([q, k, v]) => {
+                let dh = q.backward(h.clone(), dq, &format!("{attn}.q_proj"), grads);
+                let dh = dh.add(k.backward(h.clone(), dk, &format!("{attn}.k_proj"), grads));
+                dh.add(v.backward(h, dv, &format!("{attn}.v_proj"), grads))
+            }
+            Qkv::Fused(qkv) => {
+                let d = Tensor::cat(vec![dq, dk, dv], 1);
+                qkv.backward(h, d, &format!("{attn}.qkv"), grads)
+            }
+        }
+    }
+
+    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    pub fn visit(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>) {
+        let names = self.names;
+        let attn = format!("{prefix}.{}", names.attn);
+        self.norm1.visit(&format!("{prefix}.{}", names.norm1), visitor);
+        self.norm2.visit(&format!("{prefix}.{}", names.norm2), visitor);
+        match &mut self.qkv {
+            Qkv::Fused(qkv) => qkv.visit(&format!("{attn}.qkv"), visitor),
+            Qkv::Split(parts) => {
+                for (part, name) in parts.iter_mut().zip(["q_proj", "k_proj", "v_proj"]) {
+                    part.visit(&format!("{attn}.{name}"), visitor);
+                }
+            }
+        }
+        if let Some(norms) = &mut self.qk_norm {
+            for (norm, name) in norms.iter_mut().zip(QK_NAMES) {
+                norm.visit(&format!("{attn}.{name}"), visitor);
+            }
+        }
+        self.proj.visit(&format!("{attn}.{}", names.proj), visitor);
+        self.mlp.visit(&format!("{prefix}.mlp"), visitor);
+    }
+}

@@ -1,0 +1,174 @@
+//! Specialisations for the Flex CPU backend: each operation one pass over memory on all cores, with wide instructions.
+//! Every one gives the same numbers on every run, whatever the number of threads. Other types than f32 take the defaults.
+
+mod activations;
+mod attention;
+mod decode;
+mod head;
+mod host;
+mod layer_norm;
+mod linear;
+mod rows;
+mod simd;
+#[cfg(test)]
+mod tests;
+
+use burn::tensor::{DType, Int, Tensor};
+use burn_flex::Flex;
+
+use super::{AdamWStep, Kernels, plain};
+use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::{AttentionPlan, AttentionSaved};
+use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
+use crate::ops::Activation;
+use crate::rope::Rotary;
+
+type F = Flex<f32, i32>;
+
+fn f32s<const D: usize>(x: &Tensor<F, D>) -> bool {
+    x.dtype() == DType::F32
+}
+
+impl Kernels for F {
+    fn affine(x: Tensor<F, 2>, weight: &Tensor<F, 2>, bias: Option<&Tensor<F, 1>>) -> Tensor<F, 2> {
+        if f32s(&x) && f32s(weight) { linear::affine(x, weight, bias) } else { plain::affine(x, weight, bias) }
+    }
+
+    fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tensor<F, 2> {
+        if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
+    }
+
+    fn rms_norm_backward(
+        x: Tensor<F, 2>,
+        weight: Tensor<F, 1>,
+        eps: f64,
+        dy: Tensor<F, 2>,
+    ) -> (Tensor<F, 2>, Tensor<F, 1>) {
+        if f32s(&x) && f32s(&weight) && f32s(&dy) {
+            rows::rms_norm_backward(x, weight, eps, dy)
+        } else {
+            plain::rms_norm_backward(x, weight, eps, dy)
+        }
+    }
+
+    fn layer_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, bias: Tensor<F, 1>, eps: f64) -> Tensor<F, 2> {
+        if f32s(&x) && f32s(&weight) && f32s(&bias) {
+            layer_norm::layer_norm(x, weight, bias, eps)
+        } else {
+            plain::layer_norm(x, weight, bias, eps)
+        }
+    }
+
+    fn layer_norm_backward(
+        x: Tensor<F, 2>,
+        weight: Tensor<F, 1>,
+        eps: f64,
+        dy: Tensor<F, 2>,
+    ) -> (Tensor<F, 2>, Tensor<F, 1>, Tensor<F, 1>) {
+        if f32s(&x) && f32s(&weight) && f32s(&dy) {
+            layer_norm::layer_norm_backward(x, weight, eps, dy)
+        } else {
+            plain::layer_norm_backward(x, weight, eps, dy)
+        }
+    }
+
+    fn activate(x: Tensor<F, 2>, act: Activation) -> Tensor<F, 2> {
+        match activations::sigmoid_of(act) {
+            Some(z) if f32s(&x) => activations::activate(x, z),
+            _ => plain::activate(x, act),
+        }
+    }
+
+    fn activate_backward(x: Tensor<F, 2>, act: Activation, dy: Tensor<F, 2>) -> Tensor<F, 2> {
+        match activations::sigmoid_of(act) {
+            Some(z) if f32s(&x) && f32s(&dy) => activations::activate_backward(x, z, dy),
+            _ => plain::activate_backward(x, act, dy),
+        }
+    }
+
+    fn rotate(x: Tensor<F, 3>, rotary: &Rotary<F>) -> Tensor<F, 3> {
+        if f32s(&x) { rows::rotate(x, rotary, 1.0) } else { plain::rotate(x, rotary) }
+    }
+
+    fn rotate_backward(dy: Tensor<F, 3>, rotary: &Rotary<F>) -> Tensor<F, 3> {
+        if f32s(&dy) { rows::rotate(dy, rotary, -1.0) } else { plain::rotate_backward(dy, rotary) }
+    }
+
+    fn swiglu(gate: Tensor<F, 2>, up: Tensor<F, 2>) -> Tensor<F, 2> {
+        if f32s(&gate) { rows::swiglu(gate, up) } else { plain::swiglu(gate, up) }
+    }
+
+    fn swiglu_backward(gate: Tensor<F, 2>, up: Tensor<F, 2>, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 2>) {
+        if f32s(&gate) { rows::swiglu_backward(gate, up, dy) } else { plain::swiglu_backward(gate, up, dy) }
+    }
+
+    fn packed_attention(
+        q: Tensor<F, 3>,
+        k: Tensor<F, 3>,
+        v: Tensor<F, 3>,
+        plan: &AttentionPlan<F>,
+    ) -> (Tensor<F, 3>, AttentionSaved<F>) {
+        if f32s(&q) { attention::forward(q, k, v, plan) } else { crate::attention::forward(q, k, v, plan) }
+    }
+
+    fn packed_attention_backward(
+        qkv: [Tensor<F, 3>; 3],
+        o: Tensor<F, 3>,
+        saved: &AttentionSaved<F>,
+        d_o: Tensor<F, 3>,
+        plan: &AttentionPlan<F>,
+    ) -> [Tensor<F, 3>; 3] {
+        if f32s(&o) {
+            attention::backward(qkv, o, saved, d_o, plan)
+        } else {
+            crate::attention::backward(qkv, o, saved, d_o, plan)
+        }
+    }
+
+    fn decode_attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
+        if f32s(&q) { decode::attention(q, kv) } else { decode_attention(q, kv) }
+    }
+
+    fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
+        if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    }
+
+    fn log_probs(
+        hidden: Tensor<F, 2>,
+        weight: &Tensor<F, 2>,
+        targets: Tensor<F, 1, Int>,
+        temperature: f64,
+        with_entropy: bool,
+    ) -> HeadOutput<F> {
+        if f32s(&hidden) {
+            head::log_probs(hidden, weight, targets, temperature, with_entropy)
+        } else {
+            plain_log_probs(hidden, weight, targets, temperature, with_entropy)
+        }
+    }
+
+    fn log_probs_backward(
+        hidden: Tensor<F, 2>,
+        weight: &Tensor<F, 2>,
+        targets: Tensor<F, 1, Int>,
+        temperature: f64,
+        d_log_probs: Tensor<F, 1>,
+        d_entropy: Option<Tensor<F, 1>>,
+    ) -> (Tensor<F, 2>, Tensor<F, 2>) {
+        if f32s(&hidden) {
+            head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+        } else {
+            plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+        }
+    }
+
+    fn adamw(
+        param: Tensor<F, 1>,
+        grad: Tensor<F, 1>,
+        m: Tensor<F, 1>,
+        v: Tensor<F, 1>,
+        h: &AdamWStep,
+    ) -> [Tensor<F, 1>; 3] {
+        if f32s(&param) && f32s(&grad) { rows::adamw(param, grad, m, v, h) } else { plain::adamw(param, grad, m, v, h) }
+    }
+}

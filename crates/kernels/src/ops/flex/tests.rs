@@ -1,0 +1,330 @@
+//! Every specialisation against its default, on the same inputs.
+
+use burn::tensor::{Int, Tensor, TensorData};
+
+use super::{F, activations, attention, decode, head, layer_norm, linear, rows};
+use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
+use crate::head::{plain_log_probs, plain_log_probs_backward};
+use crate::ops::{Activation, AdamWStep, plain};
+use crate::rope::Rotary;
+
+#[path = "../../../tests/common/random.rs"]
+mod source;
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
+    source::random(shape)
+}
+
+/// Of the largest value. What the order of sums makes of f32, which the processor's instructions decide, stays ten times below it;
+/// a mistake is far above.
+const TOLERANCE: f32 = 3e-5;
+/// Of the head against its exact values: the fused one, and the default, which sums a whole row of a vocabulary in f32.
+const HEAD: [f64; 2] = [2e-5, 2e-4];
+
+/// Equal but for the order of sums, which the processor's instructions decide: a mistake is far larger.
+fn close<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>, what: &str) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    let largest = b.clone().abs().max().into_scalar().max(1e-3);
+    let gap = a.sub(b).abs().max().into_scalar();
+    assert!(gap <= TOLERANCE * largest, "{what}: {gap} of {largest}");
+}
+
+#[test]
+fn rows_are_the_defaults() {
+    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
+        let (x, dy, up) = (random([n, d]), random([n, d]), random([n, d]));
+        let w = random([d]);
+        close(rows::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), "rms_norm");
+        let (a, b) = (
+            rows::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone()),
+            plain::rms_norm_backward(x.clone(), w, 1e-6, dy.clone()),
+        );
+        close(a.0, b.0, "rms_norm dx");
+        close(a.1, b.1, "rms_norm dw");
+        let gate = x.clone().mul_scalar(4.0);
+        close(rows::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "swiglu");
+        let (a, b) =
+            (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
+        close(a.0, b.0, "swiglu dgate");
+        close(a.1, b.1, "swiglu dup");
+        // A view is read where it lies.
+        let view = x.clone().slice([0..n, 1..d]);
+        let w = random([d - 1]);
+        close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+#[test]
+fn layer_norm_is_the_default() {
+    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
+        let (x, dy, w, b) = (random([n, d]), random([n, d]), random([d]), random([d]));
+        // A mean that squares would drown in.
+        for x in [x.clone(), x.add_scalar(300.0)] {
+            let expected = plain::layer_norm(x.clone(), w.clone(), b.clone(), 1e-6);
+            let gap = layer_norm::layer_norm(x.clone(), w.clone(), b.clone(), 1e-6).sub(expected.clone()).abs().max();
+            assert!(gap.into_scalar() <= 1e-3 * expected.abs().max().into_scalar(), "layer_norm {n} x {d}");
+            let (dx, dw, db) = layer_norm::layer_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
+            let (px, pw, pb) = plain::layer_norm_backward(x, w.clone(), 1e-6, dy.clone());
+            assert!(dx.sub(px.clone()).abs().max().into_scalar() <= 1e-3 * px.abs().max().into_scalar(), "dx");
+            assert!(dw.sub(pw.clone()).abs().max().into_scalar() <= 1e-3 * pw.abs().max().into_scalar(), "dw");
+            close(db, pb, "layer_norm db");
+        }
+        let view = random::<2>([n, d + 1]).slice([0..n, 1..d + 1]);
+        let expected = plain::layer_norm(view.clone(), w.clone(), b.clone(), 1e-6);
+        close(layer_norm::layer_norm(view, w, b, 1e-6), expected, "layer_norm of a view");
+    }
+}
+
+#[test]
+fn activations_are_the_defaults() {
+    for (n, m) in [(1, 5), (70, 129), (300, 384)] {
+        let (x, dy) = (random([n, m]).mul_scalar(4.0), random([n, m]));
+        for act in [Activation::QuickGelu, Activation::GeluTanh] {
+            let z = activations::sigmoid_of(act).unwrap();
+            close(activations::activate(x.clone(), z), plain::activate(x.clone(), act), "activate");
+            let ours = activations::activate_backward(x.clone(), z, dy.clone());
+            close(ours, plain::activate_backward(x.clone(), act, dy.clone()), "activate backward");
+        }
+    }
+}
+
+/// The slopes are those of the functions: central differences. The functions are those of their papers, at points whose
+/// values torch 2.15 gives.
+#[test]
+fn activations_have_their_slopes() {
+    let device = Default::default();
+    let x = Tensor::<F, 2>::from_data([[-3.0, -1.0, -0.25, 0.0, 0.5, 2.0]], &device);
+    for (act, values) in [
+        (Activation::Gelu, [-0.004_050_2, -0.158_655, -0.100_323_4, 0.0, 0.345_731, 1.954_5]),
+        (Activation::GeluTanh, [-0.003_637_4, -0.158_808, -0.100_324, 0.0, 0.345_714, 1.954_598]),
+        (Activation::QuickGelu, [-0.018_071_3, -0.154_204_2, -0.098_800_3, 0.0, 0.350_388_4, 1.935_658_6]),
+    ] {
+        let y: Vec<f32> = plain::activate(x.clone(), act).into_data().to_vec().unwrap();
+        assert!(y.iter().zip(values).all(|(y, v)| (y - v).abs() < 2e-5), "{act:?}: {y:?}");
+        let one = Tensor::ones_like(&x);
+        let slope = plain::activate_backward(x.clone(), act, one);
+        let (up, down) = (x.clone().add_scalar(1e-2), x.clone().sub_scalar(1e-2));
+        let differences = plain::activate(up, act).sub(plain::activate(down, act)).div_scalar(2e-2);
+        assert!(slope.sub(differences).abs().max().into_scalar() < 2e-4, "{act:?}");
+    }
+}
+
+#[test]
+fn linear_is_the_default() {
+    for (m, k, n) in [(1, 8, 5), (7, 33, 19), (16, 384, 1024), (24, 64, 7), (49, 100, 30), (300, 128, 352)] {
+        let (x, w, b) = (random([m, k]), random([n, k]), random([n]));
+        for bias in [None, Some(&b)] {
+            close(linear::affine(x.clone(), &w, bias), plain::affine(x.clone(), &w, bias), "linear");
+        }
+        // A row's result does not depend on the rows that come with it, as long as the same kernel serves them.
+        if m > 1 && m <= 48 {
+            let alone = linear::affine(x.clone().slice([m - 1..m, 0..k]), &w, Some(&b));
+            let together = linear::affine(x, &w, Some(&b)).slice([m - 1..m, 0..n]);
+            assert_eq!(alone.to_data(), together.to_data());
+        }
+    }
+}
+
+#[test]
+fn rotation_is_the_default() {
+    for (n, h, hd) in [(1, 1, 4), (5, 3, 32), (400, 6, 64)] {
+        let x = random([n, h, hd]);
+        let rotary = Rotary { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
+        close(rows::rotate(x.clone(), &rotary, 1.0), plain::rotate(x.clone(), &rotary), "rotate");
+        close(rows::rotate(x.clone(), &rotary, -1.0), plain::rotate_backward(x, &rotary), "rotate back");
+    }
+}
+
+#[test]
+fn adamw_is_the_default() {
+    let h = AdamWStep { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 3, grad_scale: 0.5 };
+    for n in [1, 100, 70_000] {
+        let (p, g, m, v) = (random([n]), random([n]), random([n]), random([n]).powi_scalar(2));
+        let kept = p.clone();
+        let before = kept.to_data();
+        let fused = rows::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &h);
+        for (a, b) in fused.into_iter().zip(plain::adamw(p, g, m, v, &h)) {
+            close(a, b, "adamw");
+        }
+        // Another holder of the parameter keeps its values.
+        assert_eq!(before, kept.to_data());
+    }
+}
+
+fn plans() -> Vec<(&'static str, AttentionPlan<F>)> {
+    let device = Default::default();
+    let group = |prompts: &[usize], responses: &[(usize, usize)]| {
+        let (mut ranges, mut out, mut at) = (vec![], vec![], 0);
+        for (g, len) in prompts.iter().enumerate() {
+            ranges.push(at..at + len);
+            at += len;
+            for (_, t) in responses.iter().filter(|r| r.0 == g) {
+                out.push(ResponseRows { rows: at..at + t, prompt: g });
+                at += t;
+            }
+        }
+        AttentionPlan::causal(&ranges, &out, &device)
+    };
+    vec![
+        ("prompt alone", group(&[7], &[])),
+        ("even groups", group(&[20, 20], &[(0, 9), (0, 9), (1, 9), (1, 9)])),
+        (
+            "ragged groups",
+            group(&[3, 41, 1], &[(0, 1), (0, 30), (1, 17), (1, 2), (1, 5), (1, 8), (1, 33), (1, 1), (2, 150)]),
+        ),
+        ("windows", AttentionPlan::bidirectional(&[16, 16, 4, 16, 8], &device)),
+        ("one window", AttentionPlan::bidirectional(&[300], &device)),
+        (
+            "a prompt computed before",
+            AttentionPlan::continuing(
+                13,
+                &[13..20, 20..21, 21..60, 60..63, 63..80, 80..84].map(|rows| ResponseRows { rows, prompt: 0 }),
+                &device,
+            ),
+        ),
+    ]
+}
+
+#[test]
+fn attention_is_the_default() {
+    for (name, plan) in plans() {
+        for (h, kv, hd) in [(4, 2, 16), (6, 2, 64), (3, 3, 20), (7, 1, 32)] {
+            let n = plan.tokens;
+            let [q, k, v] = [random([n, h, hd]), random([n, kv, hd]), random([n, kv, hd])];
+            let (a, fused_saved) = attention::forward(q.clone(), k.clone(), v.clone(), &plan);
+            let (b, saved) = plain_attention::forward(q.clone(), k.clone(), v.clone(), &plan);
+            close(a.clone(), b.clone(), name);
+            let d_o = random([n, h, hd]);
+            let fused =
+                attention::backward([q.clone(), k.clone(), v.clone()], a.clone(), &fused_saved, d_o.clone(), &plan);
+            let again = attention::backward([q.clone(), k.clone(), v.clone()], a, &fused_saved, d_o.clone(), &plan);
+            let default = plain_attention::backward([q, k, v], b, &saved, d_o, &plan);
+            for ((x, y), (z, part)) in fused.into_iter().zip(default).zip(again.into_iter().zip(["dq", "dk", "dv"])) {
+                close(x.clone(), y, &format!("{name} {part}"));
+                assert_eq!(x.to_data(), z.to_data(), "{name} {part}: two runs differ");
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_does_not_depend_on_the_threads() {
+    for (name, plan) in [plans().remove(2), plans().remove(5)] {
+        does_not_depend_on_the_threads(name, plan);
+    }
+}
+
+fn does_not_depend_on_the_threads(name: &str, plan: AttentionPlan<F>) {
+    let n = plan.tokens;
+    let qkv = [random([n, 6, 32]), random([n, 2, 32]), random([n, 2, 32])];
+    let d_o = random([n, 6, 32]);
+    let run = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            let [q, k, v] = qkv.clone();
+            let (o, saved) = attention::forward(q, k, v, &plan);
+            attention::backward(qkv.clone(), o, &saved, d_o.clone(), &plan).map(|t| t.to_data())
+        })
+    };
+    assert_eq!(run(1), run(5), "{name}");
+}
+
+#[test]
+fn decoding_is_the_default() {
+    for (a, n, g, p, len, masked) in [(1, 1, 1, 5, 1, false), (4, 3, 2, 20, 7, true), (4, 8, 3, 194, 60, false)] {
+        let hd = 32;
+        let mask: Vec<f32> = (0..a * p).map(|i| if i % p >= 3 + i / p { -1e30 } else { 0.0 }).collect();
+        let kv = DecodeKv {
+            prefix: (random([a, p, hd]), random([a, p, hd])),
+            prefix_mask: masked.then(|| Tensor::from_data(TensorData::new(mask, [a, 1, p]), &Default::default())),
+            own: (random([a * n, 64, hd]), random([a * n, 64, hd])),
+            n,
+            len,
+        };
+        let q = random([a * n, g, hd]);
+        close(decode::attention(q.clone(), kv.clone()), decode_attention(q, kv), "decode");
+    }
+}
+
+#[test]
+fn columns_are_written_in_place() {
+    let (cache, value) = (random([5, 7, 4]), random([5, 1, 4]));
+    let kept = cache.clone();
+    let before = kept.to_data();
+    let written = decode::write_column(cache.clone(), 3, value.clone());
+    close(written, plain::write_column(cache, 3, value.clone()), "write_column");
+    assert_eq!(before, kept.to_data(), "another holder keeps its values");
+    let alone = kept.mul_scalar(2.0);
+    let place = super::host::Host::new(&alone).values().as_ptr();
+    let written = decode::write_column(alone, 0, value);
+    assert_eq!(place, super::host::Host::new(&written).values().as_ptr());
+}
+
+/// The head in f64: log-probs, entropies and, of given gradients of the two, those of the states and the weight.
+struct Exact {
+    log_probs: Vec<f64>,
+    entropy: Vec<f64>,
+    dh: Vec<f64>,
+    dw: Vec<f64>,
+}
+
+fn exact_head(h: &[f32], w: &[f32], d: usize, targets: &[i32], temperature: f64, dl: &[f32], de: &[f32]) -> Exact {
+    let mut out = Exact { log_probs: vec![], entropy: vec![], dh: vec![0.0; h.len()], dw: vec![0.0; w.len()] };
+    for (r, h) in h.chunks(d).enumerate() {
+        let z = w.chunks(d).map(|w| w.iter().zip(h).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>() / temperature);
+        let z: Vec<f64> = z.collect();
+        let top = z.iter().copied().fold(f64::MIN, f64::max);
+        let lse = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
+        let entropy = -z.iter().map(|z| (z - lse).exp() * (z - lse)).sum::<f64>();
+        let target = targets[r] as usize;
+        out.log_probs.push(z[target] - lse);
+        out.entropy.push(entropy);
+        for (v, z) in z.iter().enumerate() {
+            let (p, hit) = ((z - lse).exp(), f64::from(v == target));
+            let dz = ((hit - p) * dl[r] as f64 - p * (z - lse + entropy) * de[r] as f64) / temperature;
+            for i in 0..d {
+                out.dh[r * d + i] += dz * w[v * d + i] as f64;
+                out.dw[v * d + i] += dz * h[i] as f64;
+            }
+        }
+    }
+    out
+}
+
+/// Differences of large numbers, in which the default itself loses digits: both are compared with f64.
+#[test]
+fn head_is_exact() {
+    fn check<const D: usize>(fused: Tensor<F, D>, default: Tensor<F, D>, exact: &[f64], what: &str) {
+        // A row that is sure of its token has log-probs far smaller than the logits that they come of.
+        let largest = exact.iter().fold(1f64, |m, x| m.max(x.abs()));
+        let gap = |t: Tensor<F, D>| {
+            let values = t.into_data().to_vec::<f32>().unwrap();
+            assert_eq!(values.len(), exact.len(), "{what}");
+            values.iter().zip(exact).map(|(a, b)| (*a as f64 - b).abs()).fold(0.0, f64::max)
+        };
+        let (fused, default) = (gap(fused), gap(default));
+        let within = fused <= HEAD[0] * largest && default <= HEAD[1] * largest;
+        assert!(within, "{what}: off by {fused}, the default by {default}, of {largest}");
+    }
+    let rows = |t: Tensor<F, 2>| t.into_data().to_vec::<f32>().unwrap();
+    for (m, d, vocab, temperature) in [(1, 8, 5, 1.0), (37, 24, 61, 0.7), (700, 32, 9000, 1.0)] {
+        let (h, w) = (random([m, d]), random([vocab, d]));
+        let ids: Vec<i32> = (0..m).map(|i| (i * 7919 % vocab) as i32).collect();
+        let targets = Tensor::<F, 1, Int>::from_data(TensorData::new(ids.clone(), [m]), &Default::default());
+        for d_entropy in [None, Some(random([m]))] {
+            let dl = random([m]);
+            let upstream = |t: &Tensor<F, 1>| t.to_data().to_vec::<f32>().unwrap();
+            let de = d_entropy.as_ref().map_or(vec![0.0; m], upstream);
+            let exact = exact_head(&rows(h.clone()), &rows(w.clone()), d, &ids, temperature, &upstream(&dl), &de);
+            let a = head::log_probs(h.clone(), &w, targets.clone(), temperature, true);
+            let b = plain_log_probs(h.clone(), &w, targets.clone(), temperature, true);
+            check(a.log_probs, b.log_probs, &exact.log_probs, "log_probs");
+            check(a.entropy.unwrap(), b.entropy.unwrap(), &exact.entropy, "entropy");
+            let (t, de) = (targets.clone(), d_entropy.clone());
+            let a = head::log_probs_backward(h.clone(), &w, t.clone(), temperature, dl.clone(), de.clone());
+            let b = plain_log_probs_backward(h.clone(), &w, t, temperature, dl, de);
+            check(a.0, b.0, &exact.dh, "head dh");
+            check(a.1, b.1, &exact.dw, "head dw");
+        }
+    }
+}

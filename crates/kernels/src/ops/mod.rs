@@ -1,0 +1,209 @@
+//! The operations worth specialising for a backend: each has a default in plain tensor operations (which is also what
+//! autodiff differentiates in tests) and may be overridden.
+//!
+//! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
+
+mod backends;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "flex")]
+mod flex;
+pub mod plain;
+
+use burn::tensor::{Int, Tensor, backend::Backend};
+
+use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::{self, AttentionPlan, AttentionSaved};
+use crate::head::{self, HeadOutput};
+use crate::rope::Rotary;
+
+/// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
+pub trait Kernels: Backend {
+    /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
+    fn device_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
+    /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.
+    fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        plain::affine(x, weight, bias)
+    }
+
+    /// RMSNorm as Hugging Face computes it: in f32, rounded to the input's type, then scaled. `x [N, d]`, `weight [d]`.
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        plain::rms_norm(x, weight, eps)
+    }
+
+    /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
+    fn rms_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        plain::rms_norm_backward(x, weight, eps, dy)
+    }
+
+    /// LayerNorm in f32, rounded to the input's type after scale and shift. `x [N, d]`, `weight, bias [d]`.
+    fn layer_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, bias: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        plain::layer_norm(x, weight, bias, eps)
+    }
+
+    /// Gradients of [`layer_norm`](Self::layer_norm): `(dx [N, d], dweight [d] in f32, dbias [d] in f32)`.
+    fn layer_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>, Tensor<Self, 1>) {
+        plain::layer_norm_backward(x, weight, eps, dy)
+    }
+
+    /// `act(x)`, `[N, m]`.
+    fn activate(x: Tensor<Self, 2>, act: Activation) -> Tensor<Self, 2> {
+        plain::activate(x, act)
+    }
+
+    /// Gradient of [`activate`](Self::activate): `act'(x) dy`.
+    fn activate_backward(x: Tensor<Self, 2>, act: Activation, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::activate_backward(x, act, dy)
+    }
+
+    /// `x [N, d]` with `values [M, d]` added to its rows `rows [M]`, which differ from each other.
+    fn add_rows(x: Tensor<Self, 2>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::add_rows(x, rows, values)
+    }
+
+    /// Rotate-half: `x cos + (-x2, x1) sin` over `x [N, heads, hd]`, computed in f32.
+    fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+        plain::rotate(x, rotary)
+    }
+
+    /// Gradient of [`rotate`](Self::rotate): the rotation the other way.
+    fn rotate_backward(dy: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+        plain::rotate_backward(dy, rotary)
+    }
+
+    /// `silu(gate) * up`, both `[N, m]`.
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu(gate, up)
+    }
+
+    /// Gradients of [`swiglu`](Self::swiglu): `(dgate, dup)`.
+    fn swiglu_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::swiglu_backward(gate, up, dy)
+    }
+
+    /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`, with
+    /// what the backward pass needs. Memory is linear in `N`: scores exist one block at a time. Rows that no segment of the plan holds
+    /// ask nothing: zeros in `o`.
+    fn packed_attention(
+        q: Tensor<Self, 3>,
+        k: Tensor<Self, 3>,
+        v: Tensor<Self, 3>,
+        plan: &AttentionPlan<Self>,
+    ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
+        attention::forward(q, k, v, plan)
+    }
+
+    /// Gradients of [`packed_attention`](Self::packed_attention): `(dq, dk, dv)`. The scores are computed again block by block. Rows that ask
+    /// nothing have zeros in `dq`; as the prefix of a segment they get their `dk` and `dv`.
+    fn packed_attention_backward(
+        qkv: [Tensor<Self, 3>; 3],
+        o: Tensor<Self, 3>,
+        saved: &AttentionSaved<Self>,
+        d_o: Tensor<Self, 3>,
+        plan: &AttentionPlan<Self>,
+    ) -> [Tensor<Self, 3>; 3] {
+        attention::backward(qkv, o, saved, d_o, plan)
+    }
+
+    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b Hkv n, G, hd]`.
+    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
+        decode_attention(q, kv)
+    }
+
+    /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
+    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        plain::write_column(cache, at, value)
+    }
+
+    /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].
+    fn log_probs(
+        hidden: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        temperature: f64,
+        with_entropy: bool,
+    ) -> HeadOutput<Self> {
+        head::plain_log_probs(hidden, weight, targets, temperature, with_entropy)
+    }
+
+    /// Gradients of [`log_probs`](Self::log_probs): `(dhidden [M, d], dweight [V, d] in f32)`.
+    fn log_probs_backward(
+        hidden: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        temperature: f64,
+        d_log_probs: Tensor<Self, 1>,
+        d_entropy: Option<Tensor<Self, 1>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        head::plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+    }
+
+    /// Full-vocabulary divergences `[M]` of two predictions `p, q [M, d]`: see [`crate::head::kl_divergence`].
+    fn kl_divergence(
+        p: Tensor<Self, 2>,
+        q: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        temperature: f64,
+    ) -> Tensor<Self, 1> {
+        head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
+    }
+
+    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight decay; `step` counts from 1.
+    /// Returns `(parameter, m, v)`.
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        h: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
+        plain::adamw(param, grad, m, v, h)
+    }
+}
+
+/// An activation function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x sigmoid(1.702 x)`.
+    QuickGelu,
+    /// The GELU with a hyperbolic tangent in place of the error function (`gelu_pytorch_tanh`).
+    GeluTanh,
+    /// The exact GELU, by the error function.
+    Gelu,
+}
+
+/// Settings of one AdamW step for one parameter.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWStep {
+    /// Learning rate of this step.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay of this parameter.
+    pub weight_decay: f64,
+    /// Number of this update, from 1.
+    pub step: usize,
+    /// Factor that clips the gradient to the global norm.
+    pub grad_scale: f64,
+}

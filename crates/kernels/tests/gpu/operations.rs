@@ -1,0 +1,410 @@
+//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without. Where the default
+//! multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
+
+use burn::tensor::{DType, Int, Tensor, TensorData};
+use kernels::Kernels;
+use kernels::attention::decode::{DecodeKv, decode_attention};
+use kernels::attention::{AttentionPlan, ResponseRows, backward, forward};
+use kernels::head::{plain_log_probs, plain_log_probs_backward};
+use kernels::ops::{AdamWStep, plain};
+use kernels::params::cast_to;
+use kernels::rope::Rotary;
+
+use crate::source::random;
+
+type Cpu = burn_ndarray::NdArray<f32>;
+
+fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+    t.into_data().convert::<f32>().to_vec().unwrap()
+}
+
+/// Each value within `tolerance` of the largest, and of the expected type.
+fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
+    assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{what}");
+    let (a, b) = (values(a), values(b));
+    assert_eq!(a.len(), b.len(), "{what}");
+    let largest = b.iter().fold(1e-3f32, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+        assert!((a - b).abs() <= tolerance * largest, "{what}: {a}, not {b}, at {i}; largest {largest}");
+    }
+}
+
+fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
+    within(a, b, 3e-5, what);
+}
+
+/// The same numbers on the CPU.
+fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
+    Tensor::from_data(t.to_data(), &Default::default())
+}
+
+/// As [`close`], of a tensor that the CPU made.
+fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
+    close(host(&a), b, what);
+}
+
+/// The 16-bit types that the device has, each with how much coarser than f16 it is.
+fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
+    let has = |(dtype, _): &(DType, f32)| B::supports_dtype(&Default::default(), *dtype);
+    [(DType::F16, 1.0), (DType::BF16, 8.0)].into_iter().filter(has)
+}
+
+fn rms_norm<B: Kernels>() {
+    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384), (2, 8192), (0, 16)] {
+        let what = format!("rms_norm {n} x {d}");
+        let (x, dy, w): (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 1>) = (random([n, d]), random([n, d]), random([d]));
+        if n == 0 {
+            assert_eq!(B::rms_norm(x.clone(), w.clone(), 1e-6).dims(), [0, d]);
+            let (dx, dw) = B::rms_norm_backward(x, w, 1e-6, dy);
+            assert_eq!((dx.dims(), values(dw)), ([0, d], vec![0.0; d]));
+            continue;
+        }
+        close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), &what);
+        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
+        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
+        close(dx, px, &what);
+        close(dw, pw, &what);
+    }
+    // A column block of a transposed matrix, and a weight that is one row of another.
+    let x = random::<B, 2>([40, 90]).transpose().slice([3..80, 2..35]);
+    let dy = random::<B, 2>([33, 77]).transpose();
+    let w = random::<B, 2>([4, 33]).slice([2..3, 0..33]).reshape([33]);
+    close(B::rms_norm(x.clone(), w.clone(), 1e-5), plain::rms_norm(x.clone(), w.clone(), 1e-5), "view");
+    let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-5, dy.clone());
+    let (px, pw) = plain::rms_norm_backward(x, w, 1e-5, dy);
+    close(dx, px, "view, dx");
+    close(dw, pw, "view, dweight");
+    for (half, loose) in halves::<B>() {
+        let (x, dy, w) = (random::<B, 2>([5, 96]), random::<B, 2>([5, 96]), random::<B, 1>([96]));
+        let (x, dy, w) = (cast_to(x, half), cast_to(dy, half), cast_to(w, half));
+        within(
+            B::rms_norm(x.clone(), w.clone(), 1e-6),
+            plain::rms_norm(x.clone(), w.clone(), 1e-6),
+            1e-3 * loose,
+            "half",
+        );
+        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
+        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
+        within(dx, px, 1e-3 * loose, "half, dx");
+        close(dw, pw, "half, dweight");
+    }
+}
+
+fn swiglu<B: Kernels>() {
+    for (n, m) in [(1, 1), (3, 17), (70, 128), (33, 1000), (0, 8)] {
+        let what = format!("swiglu {n} x {m}");
+        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| random([n, m]));
+        if n == 0 {
+            assert_eq!(B::swiglu(gate.clone(), up.clone()).dims(), [0, m]);
+            assert_eq!(B::swiglu_backward(gate, up, dy).1.dims(), [0, m]);
+            continue;
+        }
+        let gate = gate.mul_scalar(3.0);
+        close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), &what);
+        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
+        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
+        close(dgate, pgate, &what);
+        close(dup, pup, &what);
+    }
+    // The halves of one matrix, one of them turned; gates at which a careless sigmoid overflows.
+    let both = random::<B, 2>([31, 62]);
+    let (gate, up) = (both.clone().slice([0..31, 0..31]).transpose(), both.slice([0..31, 31..62]));
+    close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "views");
+    let dy = gate.clone();
+    close(B::swiglu_backward(gate.clone(), up.clone(), dy.clone()).0, plain::swiglu_backward(gate, up, dy).0, "views");
+    let far = Tensor::<B, 2>::from_data([[-200.0, 200.0, 0.0]], &Default::default());
+    let one = Tensor::<B, 2>::ones([1, 3], &Default::default());
+    assert_eq!(values(B::swiglu(far.clone(), one.clone()))[1..], [200.0, 0.0]);
+    assert!(values(B::swiglu_backward(far, one.clone(), one).0).iter().all(|x| x.is_finite()));
+    for (half, loose) in halves::<B>() {
+        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| cast_to(random([9, 40]), half));
+        within(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), 2e-3 * loose, "half");
+        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
+        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
+        within(dgate, pgate, 1e-3 * loose, "half, dgate");
+        within(dup, pup, 1e-3 * loose, "half, dup");
+    }
+}
+
+fn rotate<B: Kernels>() {
+    for (n, h, hd) in [(1, 1, 16), (5, 3, 32), (70, 4, 64), (9, 7, 128), (3, 2, 80), (0, 2, 16)] {
+        let what = format!("rotate {n} x {h} x {hd}");
+        let rotary = Rotary::<B> { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
+        let x = random::<B, 3>([n, h, hd]);
+        if n == 0 {
+            assert_eq!(B::rotate(x, &rotary).dims(), [0, h, hd]);
+            continue;
+        }
+        close(B::rotate(x.clone(), &rotary), plain::rotate(x.clone(), &rotary), &what);
+        close(B::rotate_backward(x.clone(), &rotary), plain::rotate_backward(x, &rotary), &what);
+        // Every order of strides.
+        let y = random::<B, 3>([hd, h, n]).swap_dims(0, 2);
+        close(B::rotate(y.clone(), &rotary), plain::rotate(y, &rotary), &what);
+        let z = random::<B, 3>([h, n, hd]).swap_dims(0, 1);
+        close(B::rotate_backward(z.clone(), &rotary), plain::rotate_backward(z.clone(), &rotary), &what);
+        for (half, loose) in halves::<B>() {
+            let z = cast_to(z.clone(), half);
+            within(B::rotate(z.clone(), &rotary), plain::rotate(z, &rotary), 1e-3 * loose, &what);
+        }
+    }
+}
+
+fn adamw<B: Kernels>() {
+    let step =
+        |step| AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
+    let check = |a: [Tensor<B, 1>; 3], b: [Tensor<B, 1>; 3], tolerance: f32, what: &str| {
+        for (a, b) in a.into_iter().zip(b) {
+            within(a, b, tolerance, what);
+        }
+    };
+    let none = || random::<B, 1>([0]);
+    assert_eq!(B::adamw(none(), none(), none(), none(), &step(1)).map(|t| t.dims()), [[0]; 3]);
+    for n in [1, 257, 70_000] {
+        let (p, g, m, v) = (random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]).abs());
+        let before = [p.clone(), m.clone(), v.clone()].map(values);
+        let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3));
+        check(ours, plain::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3)), 1e-5, "adamw");
+        // Tensors that something else holds keep their values.
+        assert_eq!(before, [p.clone(), m.clone(), v.clone()].map(values));
+        // Two steps in place, of tensors that nothing else holds.
+        let plus = |x: &Tensor<B, 1>| x.clone().add_scalar(0.25);
+        let [a, b, c] = B::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
+        let ours = B::adamw(a, g.clone(), b, c, &step(2));
+        let [a, b, c] = plain::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
+        check(ours, plain::adamw(a, g.clone(), b, c, &step(2)), 1e-5, "adamw in place");
+        for (half, loose) in halves::<B>() {
+            let (p, g, m, v) = (cast_to(p.clone(), half), g.clone(), m.clone(), v.clone());
+            let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(1));
+            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3 * loose, "adamw of a half-precision parameter");
+        }
+    }
+    // The same tensor twice, and one column of a matrix.
+    let g = random::<B, 2>([300, 3]).slice([0..300, 1..2]).reshape([300]);
+    let v = g.clone().abs();
+    let ours = B::adamw(g.clone(), g.clone(), g.clone(), v.clone(), &step(1));
+    check(ours, plain::adamw(g.clone(), g.clone(), g, v, &step(1)), 1e-5, "adamw of one tensor");
+}
+
+fn head<B: Kernels>() {
+    let device = Default::default();
+    for (m, d, v) in [(1, 8, 3), (5, 16, 300), (3, 64, 20_000), (1, 64, 151_936), (900, 64, 5000), (0, 8, 10)] {
+        // Logits of a few units: where one token has all the probability the default's entropy is its rounding error.
+        let (hidden, weight) = (random::<B, 2>([m, d]), random::<B, 2>([v, d]).mul_scalar(0.3));
+        let targets: Vec<i32> = (0..m).map(|i| ((i * 7919 + v - 1) % v) as i32).collect();
+        let targets: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(targets, [m]), &device);
+        for (temperature, with_entropy) in [(1.0, false), (0.7, true)] {
+            let what = format!("head of {m} x {d} x {v}, temperature {temperature}");
+            let ours = B::log_probs(hidden.clone(), &weight, targets.clone(), temperature, with_entropy);
+            assert_eq!((ours.log_probs.dims(), ours.entropy.is_some()), ([m], with_entropy), "{what}");
+            let dl = random::<B, 1>([m]);
+            let de = with_entropy.then(|| random::<B, 1>([m]));
+            let (h, t) = (hidden.clone(), targets.clone());
+            let (dh, dw) = B::log_probs_backward(h, &weight, t, temperature, dl.clone(), de.clone());
+            assert_eq!((dh.dims(), dw.dims()), ([m, d], [v, d]), "{what}");
+            if m == 0 {
+                continue;
+            }
+            let (h, w, t) = (host(&hidden), host(&weight), Tensor::from_data(targets.to_data(), &Default::default()));
+            let plain = plain_log_probs(h.clone(), &w, t, temperature, with_entropy);
+            as_host(ours.log_probs, plain.log_probs, &what);
+            if let (Some(ours), Some(plain)) = (ours.entropy, plain.entropy) {
+                // The default subtracts two numbers of the size of the logits.
+                within(host(&ours), plain, 1e-4, &what);
+            }
+            let (dl, de, t) =
+                (host(&dl), de.as_ref().map(host), Tensor::from_data(targets.to_data(), &Default::default()));
+            let (ph, pw) = plain_log_probs_backward(h, &w, t, temperature, dl, de);
+            // Sums over the vocabulary in the order of some matmul, of exponentials that differ in the last bits.
+            within(host(&dh), ph, 1e-4, &what);
+            within(host(&dw), pw, 1e-4, &what);
+        }
+    }
+}
+
+/// Attention inside image windows, if there are any, or over prompts and their responses.
+fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -> AttentionPlan<B> {
+    let device = Default::default();
+    if !windows.is_empty() {
+        return AttentionPlan::bidirectional(windows, &device);
+    }
+    let (mut prompts, mut responses, mut at) = (vec![], vec![], 0);
+    let mut rows = |len: usize| {
+        at += len;
+        at - len..at
+    };
+    for (prompt, (len, lens)) in groups.iter().enumerate() {
+        prompts.push(rows(*len));
+        responses.extend(lens.iter().map(|len| ResponseRows { rows: rows(*len), prompt }));
+    }
+    AttentionPlan::causal(&prompts, &responses, &device)
+}
+
+fn attention<B: Kernels>() {
+    // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a segment
+    // so long that its queries are taken in chunks.
+    type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
+    let cases: [Case; 6] = [
+        (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),
+        (6, 1, 32, &[], &[(33, &[20, 20, 20]), (30, &[20, 20, 20])]),
+        (2, 2, 64, &[64, 64, 16, 4, 64], &[]),
+        (3, 3, 80, &[5, 5, 5], &[]),
+        (1, 1, 16, &[], &[(300, &[1])]),
+        (1, 1, 8, &[], &[(4200, &[])]),
+    ];
+    let check =
+        |(h, hkv, hd): (usize, usize, usize), plan: AttentionPlan<B>, host_plan: AttentionPlan<Cpu>, what: &str| {
+            let what = format!("attention of {h}/{hkv} heads of {hd}, {what}");
+            let n = plan.tokens;
+            let [q, k, v, d_o] = [h, hkv, hkv, h].map(|heads| random::<B, 3>([n, heads, hd]));
+            let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
+            let qkv = [q.clone(), k.clone(), v.clone()];
+            let ours = B::packed_attention_backward(qkv, o.clone(), &saved, d_o.clone(), &plan);
+            let [q, k, v, d_o] = [q, k, v, d_o].map(|t| host(&t));
+            let (po, saved) = forward(q.clone(), k.clone(), v.clone(), &host_plan);
+            as_host(o, po.clone(), &what);
+            let plain = backward([q, k, v], po, &saved, d_o, &host_plan);
+            for (name, (ours, plain)) in ["dq", "dk", "dv"].iter().zip(ours.into_iter().zip(plain)) {
+                as_host(ours, plain, &format!("{what}: {name}"));
+            }
+        };
+    for (h, hkv, hd, windows, groups) in cases {
+        let plans = (attention_plan(windows, groups), attention_plan(windows, groups));
+        check((h, hkv, hd), plans.0, plans.1, &format!("{windows:?} {groups:?}"));
+    }
+    // Responses behind a prompt of which only keys and values are there.
+    let responses = [9..20, 20..21, 21..50].map(|rows| ResponseRows { rows, prompt: 0 });
+    let (device, cpu) = (Default::default(), Default::default());
+    let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
+    check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
+    let whole = || attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
+    let continued = || AttentionPlan::continuing(9, &responses, &device);
+    for (plan, (half, loose)) in halves::<B>().flat_map(|half| [(whole(), half), (continued(), half)]) {
+        let [q, k, v, d_o] = [4, 2, 2, 4].map(|heads| cast_to(random::<B, 3>([plan.tokens, heads, 32]), half));
+        let (o, saved) = B::packed_attention(q.clone(), k.clone(), v.clone(), &plan);
+        let (po, plain_saved) = forward(q.clone(), k.clone(), v.clone(), &plan);
+        let qkv = [q, k, v];
+        let ours = B::packed_attention_backward(qkv.clone(), o.clone(), &saved, d_o.clone(), &plan);
+        let plain = backward(qkv, po.clone(), &plain_saved, d_o, &plan);
+        within(o, po, 3e-3 * loose, "attention, half");
+        for (ours, plain) in ours.into_iter().zip(plain) {
+            within(ours, plain, 1e-2 * loose, "attention's gradients, half");
+        }
+    }
+}
+
+fn host_kv<B: Kernels>(kv: &DecodeKv<B>) -> DecodeKv<Cpu> {
+    DecodeKv {
+        prefix: (host(&kv.prefix.0), host(&kv.prefix.1)),
+        prefix_mask: kv.prefix_mask.as_ref().map(host),
+        own: (host(&kv.own.0), host(&kv.own.1)),
+        n: kv.n,
+        len: kv.len,
+    }
+}
+
+fn decode<B: Kernels>() {
+    // matrices (groups x K/V heads), responses, query heads a K/V head, head size, prompt, capacity, written columns
+    for (a, n, g, hd, p, capacity, len) in [
+        (1, 1, 1, 16, 1, 1, 1),
+        (2, 3, 2, 32, 33, 8, 5),
+        (3, 2, 7, 64, 100, 64, 64),
+        (2, 4, 8, 128, 70, 40, 33),
+        (2, 2, 3, 80, 32, 128, 97),
+        (1, 1, 1, 160, 2, 2, 1), // larger heads than the kernel takes
+    ] {
+        for masked in [false, true] {
+            let what = format!("decode {a} x {n} x {g} x {hd}, {p} + {len}, masked {masked}");
+            let q = random::<B, 3>([a * n, g, hd]).mul_scalar(2.0);
+            let mask = masked.then(|| {
+                let m: Vec<f32> = (0..a * p).map(|i| if i % p > i / p { -1e30 } else { 0.0 }).collect();
+                Tensor::from_data(TensorData::new(m, [a, 1, p]), &Default::default())
+            });
+            let kv = DecodeKv {
+                prefix: (random::<B, 3>([a, p, hd]), random([a, p, hd])),
+                prefix_mask: mask,
+                own: (random([a * n, capacity, hd]), random([a * n, capacity, hd])),
+                n,
+                len,
+            };
+            let expected = decode_attention(host(&q), host_kv(&kv));
+            as_host(B::decode_attention(q, kv), expected, &what);
+        }
+    }
+    let none = || (random::<B, 3>([0, 3, 16]), random::<B, 3>([0, 3, 16]));
+    let kv = DecodeKv { prefix: none(), prefix_mask: None, own: none(), n: 1, len: 2 };
+    assert_eq!(B::decode_attention(random([0, 2, 16]), kv).dims(), [0, 2, 16]);
+    // Views: keys and values of one tensor, heads before tokens.
+    let (q, own) = (random::<B, 3>([2, 16, 4]).swap_dims(1, 2), random::<B, 3>([2, 12, 16]));
+    let prefix = random::<B, 3>([20, 3, 16]).swap_dims(0, 1).slice([1..3, 0..20, 0..16]);
+    let values = random::<B, 3>([16, 20, 2]).swap_dims(0, 2);
+    let kv = DecodeKv { prefix: (prefix, values), prefix_mask: None, own: (own.clone(), own), n: 1, len: 7 };
+    let expected = decode_attention(host(&q), host_kv(&kv));
+    as_host(B::decode_attention(q, kv), expected, "views");
+}
+
+fn write_column<B: Kernels>() {
+    assert_eq!(B::write_column(random([0, 4, 8]), 1, random([0, 1, 8])).dims(), [0, 4, 8]);
+    for (rows, columns, hd, at) in [(1, 1, 1, 0), (6, 64, 16, 63), (3, 5, 80, 2)] {
+        let (cache, value) = (random::<B, 3>([rows, columns, hd]), random::<B, 3>([rows, 1, hd]));
+        let expected = plain::write_column(cache.clone(), at, value.clone());
+        let before = values(cache.clone());
+        close(B::write_column(cache.clone(), at, value.clone()), expected.clone(), "shared cache");
+        assert_eq!(values(cache.clone()), before, "a cache that something else holds is not written");
+        let own = cache.add_scalar(0.0);
+        close(B::write_column(own, at, value), expected, "own cache");
+    }
+    let (cache, value) = (random::<B, 3>([4, 8, 3]).swap_dims(0, 2), random::<B, 3>([1, 4, 3]).swap_dims(0, 2));
+    let value = value.swap_dims(1, 2).reshape([3, 1, 4]);
+    close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
+}
+
+/// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
+fn chain<B: Kernels>() {
+    let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
+    let run = |norm: fn(Tensor<B, 2>, Tensor<B, 1>, f64) -> Tensor<B, 2>,
+               mix: fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>| {
+        let mut y = x.clone();
+        for i in 0..4 {
+            let z = norm(y.clone().add_scalar(0.5), w.clone(), 1e-6);
+            y = y.add(mix(z.clone().mul_scalar(1.5), z.exp().clamp_max(4.0))).div_scalar(1.0 + i as f32);
+        }
+        y
+    };
+    close(run(B::rms_norm, B::swiglu), run(plain::rms_norm, plain::swiglu), "chain");
+}
+
+/// More rows than one dimension of a grid may have cubes.
+fn many_rows<B: Kernels>() {
+    let (x, w) = (random::<B, 2>([70_001, 4]), random::<B, 1>([4]));
+    close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x, w, 1e-6), "rms_norm of 70,001 rows");
+}
+
+macro_rules! on {
+    ($module:ident, $backend:ty, [$($test:ident),*]) => {
+        mod $module {
+            $(#[test]
+            fn $test() {
+                super::super::$test::<$backend>();
+            })*
+        }
+    };
+}
+macro_rules! all {
+    ($module:ident, $backend:ty) => {
+        on!(
+            $module,
+            $backend,
+            [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
+        );
+    };
+}
+#[cfg(feature = "cuda")]
+mod cuda {
+    all!(fused, burn_cuda::Cuda<f32, i32>);
+    all!(bare, burn_cubecl::CubeBackend<cubecl::cuda::CudaRuntime, f32, i32, u8>);
+}
+#[cfg(feature = "wgpu")]
+mod wgpu {
+    all!(fused, burn_wgpu::Wgpu<f32, i32>);
+    all!(bare, burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>);
+}

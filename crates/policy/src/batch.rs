@@ -1,0 +1,157 @@
+//! Prompts and their responses, packed without padding.
+
+use std::ops::Range;
+
+use burn::tensor::{Int, Tensor, backend::Backend};
+use kernels::attention::packed::Packed;
+use kernels::host::int_tensor;
+use kernels::rope::{Rope, Rotary};
+use kernels::{AttentionPlan, Kernels, ResponseRows};
+
+use crate::Prompt;
+
+/// A group to pack: a prompt and the token ids of some of its responses.
+pub type PackGroup<'a> = (&'a Prompt, Vec<&'a [u32]>);
+
+/// What packing must know of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Packing {
+    /// Placeholder of one merged image token.
+    pub image_token_id: u32,
+    /// How the decoder's heads turn with a token's positions.
+    pub rope: Rope,
+}
+
+/// Prompts and their responses, packed without padding: for each group its prompt, then its responses.
+#[derive(Debug, Clone)]
+pub struct PackedBatch<B: Backend> {
+    /// Rows of each prompt.
+    pub prompts: Vec<Range<usize>>,
+    /// Rows of each response, in the order given.
+    pub responses: Vec<ResponseRows>,
+    /// Rows of image tokens, all prompts together.
+    pub image_rows: Vec<usize>,
+    /// Packed tokens, `N`; in a [part](Self::part) with those of its prompt.
+    pub tokens: usize,
+    /// Token ids `[N]`; in a part those of its responses only, `[R]`.
+    pub ids: Tensor<B, 1, Int>,
+    /// Angles of the same tokens.
+    pub rotary: Rotary<B>,
+    /// Who attends to whom.
+    pub plan: AttentionPlan<B>,
+    /// Where image embeddings go; none without images, and in a part.
+    pub images: Option<ImageRows<B>>,
+}
+
+/// Which rows of a packed batch are image tokens, as indices on the device.
+#[derive(Debug, Clone)]
+pub struct ImageRows<B: Backend> {
+    /// Where row `i` of the batch comes from in `[embedded ids; image embeddings]`, `[N]`.
+    pub source: Tensor<B, 1, Int>,
+    /// Rows of image tokens, `[M]`.
+    pub image_rows: Tensor<B, 1, Int>,
+    /// The other rows, `[N - M]`.
+    pub text_rows: Tensor<B, 1, Int>,
+    /// Token ids of the other rows, `[N - M]`.
+    pub text_ids: Tensor<B, 1, Int>,
+}
+
+impl<B: Backend> ImageRows<B> {
+    /// Of tokens `ids`, of which those at `image_rows` are placeholders of images; none without any.
+    fn new(ids: &[usize], image_rows: &[usize], device: &B::Device) -> Option<Self> {
+        if image_rows.is_empty() {
+            return None;
+        }
+        let mut source: Vec<usize> = (0..ids.len()).collect();
+        for (j, &row) in image_rows.iter().enumerate() {
+            source[row] = ids.len() + j;
+        }
+        let text_rows: Vec<usize> = (0..ids.len()).filter(|&i| source[i] == i).collect();
+        Some(Self {
+            source: int_tensor(source, device),
+            image_rows: int_tensor(image_rows.iter().copied(), device),
+            text_ids: int_tensor(text_rows.iter().map(|&i| ids[i]), device),
+            text_rows: int_tensor(text_rows, device),
+        })
+    }
+}
+
+impl<B: Kernels> PackedBatch<B> {
+    /// Packs groups of one prompt and any number of (non-empty) responses.
+    pub fn new(packing: impl Into<Packing>, groups: &[PackGroup], device: &B::Device) -> Self {
+        let Packing { image_token_id, rope } = packing.into();
+        let (mut prompts, mut responses) = (Vec::new(), Vec::new());
+        let mut ids: Vec<usize> = Vec::new();
+        let mut positions: [Vec<i64>; 3] = Default::default();
+        for (g, (prompt, group)) in groups.iter().enumerate() {
+            prompts.push(ids.len()..ids.len() + prompt.len());
+            ids.extend(prompt.input_ids.iter().map(|&i| i as usize));
+            for (all, own) in positions.iter_mut().zip(&prompt.position_ids) {
+                all.extend(own);
+            }
+            let first = prompt.next_position();
+            for response in group {
+                responses.push(ResponseRows { rows: ids.len()..ids.len() + response.len(), prompt: g });
+                ids.extend(response.iter().map(|&i| i as usize));
+                for all in &mut positions {
+                    all.extend((0..response.len() as i64).map(|t| first + t));
+                }
+            }
+        }
+        let image_rows: Vec<usize> =
+            prompts.iter().flat_map(|r| r.clone()).filter(|&i| ids[i] == image_token_id as usize).collect();
+        Self {
+            plan: AttentionPlan::causal(&prompts, &responses, device),
+            rotary: rope.table(&positions, device),
+            tokens: ids.len(),
+            images: ImageRows::new(&ids, &image_rows, device),
+            ids: int_tensor(ids, device),
+            prompts,
+            responses,
+            image_rows,
+        }
+    }
+
+    /// Responses that continue a prompt which is computed apart from them, see [`Scoring::share`](crate::Scoring::share). Rows are
+    /// numbered as if the prompt came first.
+    pub fn part(packing: impl Into<Packing>, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
+        let packing = packing.into();
+        let p = prompt.len();
+        let ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
+        let mut end = p;
+        let responses: Vec<ResponseRows> = responses
+            .iter()
+            .map(|r| {
+                end += r.len();
+                ResponseRows { rows: end - r.len()..end, prompt: 0 }
+            })
+            .collect();
+        let first = prompt.next_position();
+        let positions: Vec<i64> = responses.iter().flat_map(|r| (0..r.rows.len() as i64).map(|t| first + t)).collect();
+        Self {
+            plan: AttentionPlan::continuing(p, &responses, device),
+            rotary: packing.rope.table(&[positions.clone(), positions.clone(), positions], device),
+            tokens: end,
+            ids: int_tensor(ids, device),
+            prompts: std::iter::once(0..p).collect(),
+            image_rows: prompt.image_rows(packing),
+            responses,
+            images: None,
+        }
+    }
+
+    /// What a layer must know of these tokens; tokens of a part have no prompt in it yet.
+    pub fn packed(&self) -> Packed<'_, B> {
+        Packed::new(&self.rotary, &self.plan)
+    }
+
+    /// Rows whose hidden state predicts each response token, response by response, and nothing else.
+    pub fn predicting_rows(&self) -> Vec<usize> {
+        let mut rows = Vec::new();
+        for r in &self.responses {
+            rows.push(self.prompts[r.prompt].end - 1);
+            rows.extend(r.rows.start..r.rows.end - 1);
+        }
+        rows
+    }
+}

@@ -1,0 +1,92 @@
+//! Weight files: named tensors as safetensors, each read from the device when it is written.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::path::Path;
+use std::rc::Rc;
+
+use burn::tensor::{DType, Tensor, backend::Backend};
+use kernels::finite::first_not_finite;
+use kernels::host;
+use safetensors::tensor::{Dtype, View};
+
+use crate::ModelError;
+
+/// The first thing that went wrong while a file was written: safetensors' writer takes bytes from a tensor and no errors.
+type Refusal = Rc<RefCell<Option<ModelError>>>;
+
+/// A tensor that is read from the device when it is written, so that one at a time is in memory.
+struct Lazy<B: Backend> {
+    name: String,
+    tensor: Tensor<B, 1>,
+    shape: Vec<usize>,
+    refusal: Refusal,
+}
+
+impl<B: Backend> Lazy<B> {
+    /// The bytes as they go to the file, seen to be what the reader takes.
+    fn read(&self) -> Result<Vec<u8>, ModelError> {
+        let bytes = host::bytes(self.tensor.clone())?;
+        match first_not_finite(&bytes, self.dtype()) {
+            Some(found) => Err(ModelError::NotFinite { name: self.name.clone(), found }),
+            None => Ok(bytes),
+        }
+    }
+}
+
+impl<B: Backend> View for Lazy<B> {
+    fn dtype(&self) -> Dtype {
+        match self.tensor.dtype() {
+            DType::BF16 => Dtype::BF16,
+            DType::F16 => Dtype::F16,
+            DType::F64 => Dtype::F64,
+            _ => Dtype::F32,
+        }
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        // After a first refusal nothing more is read: the file is thrown away.
+        let refused = self.refusal.borrow().is_some();
+        let bytes = if refused { Ok(vec![0; self.data_len()]) } else { self.read() };
+        Cow::Owned(bytes.unwrap_or_else(|error| {
+            self.refusal.replace(Some(error));
+            vec![0; self.data_len()]
+        }))
+    }
+    fn data_len(&self) -> usize {
+        self.tensor.shape().num_elements() * self.tensor.dtype().size()
+    }
+}
+
+/// A tensor to write: its name in the file, its values in one row, its shape there.
+pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
+
+/// Writes named flat tensors to one safetensors file and syncs it.
+///
+/// # Errors
+/// [`ModelError::NotFinite`] for a tensor that the reader would refuse, [`ModelError::Device`], and anything the file system refuses (a
+/// full disk above all), with the path. No file is left then.
+pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<(), ModelError> {
+    let refusal = Refusal::default();
+    let lazy: Vec<(String, Lazy<B>)> = tensors
+        .into_iter()
+        .map(|(name, tensor, shape)| (name.clone(), Lazy { name, tensor, shape, refusal: refusal.clone() }))
+        .collect();
+    let meta = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
+    let written = safetensors::serialize_to_file(lazy, Some(meta), path).map_err(|e| match e {
+        safetensors::SafeTensorError::IoError(source) => ModelError::Io { path: path.into(), source },
+        other => ModelError::Io { path: path.into(), source: std::io::Error::other(other) },
+    });
+    let refused = refusal.take();
+    let result = match refused {
+        Some(error) => Err(error),
+        None => written.and_then(|()| File::open(path).and_then(|f| f.sync_all()).map_err(ModelError::io(path))),
+    };
+    if result.is_err() {
+        let _ = fs::remove_file(path); // its error says nothing that the first does not
+    }
+    result
+}
