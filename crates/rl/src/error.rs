@@ -91,6 +91,7 @@ impl From<RolloutError> for TrainError {
         match error {
             RolloutError::Interrupted => Self::Interrupted,
             RolloutError::Device(error) => error.into(),
+            RolloutError::Request(error) => Self::Input(error.to_string()),
         }
     }
 }

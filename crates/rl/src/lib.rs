@@ -15,12 +15,12 @@ pub mod policy;
 pub mod progress;
 pub mod prompts;
 pub mod random_keys;
-pub mod rollout;
 pub mod run_folder;
 pub mod shaping;
 pub mod spans;
 pub mod trainer;
 pub mod update;
 
+pub use ::rollout;
+pub use ::rollout::{focus, image_cache, sampler};
 pub use error::TrainError;
-pub use rollout::{focus, image_cache, sampler};

@@ -118,7 +118,11 @@ pub fn factors<B: Backend>(
 /// # Errors
 /// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not fit `rho`,
 /// [`VgpoError::Device`] when the device fails.
-pub fn factors_of<B: Backend>(rho: Tensor<B, 2>, rows: &Responses, config: &VgpoConfig) -> Result<Factors<B>, VgpoError> {
+pub fn factors_of<B: Backend>(
+    rho: Tensor<B, 2>,
+    rows: &Responses,
+    config: &VgpoConfig,
+) -> Result<Factors<B>, VgpoError> {
     config.validate()?;
     let [number, width] = rho.dims();
     rows.check(number, width)?;

@@ -4,17 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use model_qwen2vl::model::int_tensor;
+use kernels::host::int_tensor;
 
-use super::request::{RequestError, ResponseLimits};
-use super::sampler::suppression;
+use crate::request::{RequestError, ResponseLimits};
+use crate::sampler::suppression;
 
 /// Masks that are kept though no row has them: those of the next wave are often the same.
 const SPARE: usize = 16;
 
 /// The ids that a row may not draw, on the device.
 #[derive(Debug)]
-pub(super) struct TokenMask<B: Backend> {
+pub(crate) struct TokenMask<B: Backend> {
     forbidden: Vec<u32>,
     /// `[1, V]`, added to the logits; none where every token may be drawn.
     mask: Option<Tensor<B, 2>>,
@@ -22,7 +22,7 @@ pub(super) struct TokenMask<B: Backend> {
 
 /// The masks of one request.
 #[derive(Debug, Clone)]
-pub(super) struct RequestMasks<B: Backend> {
+pub(crate) struct RequestMasks<B: Backend> {
     /// Before `min_new_tokens`, if there is such a time: end tokens are forbidden, too.
     pub early: Option<Arc<TokenMask<B>>>,
     /// From then on.
@@ -31,7 +31,7 @@ pub(super) struct RequestMasks<B: Backend> {
 
 /// All masks of a decode batch.
 #[derive(Debug)]
-pub(super) struct MaskTable<B: Backend> {
+pub(crate) struct MaskTable<B: Backend> {
     known: Vec<Arc<TokenMask<B>>>,
     /// All of `known`, `[masks, V]`, as soon as one batch needs several.
     stacked: Option<Tensor<B, 2>>,

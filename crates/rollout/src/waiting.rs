@@ -1,17 +1,17 @@
 //! Numbers of sampled tokens that wait on the device, so that a token costs one read and not three.
 
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
-use model_qwen2vl::host::{self, DeviceError};
+use kernels::Kernels;
+use kernels::host::{self, DeviceError};
 
-use super::request::RequestId;
+use crate::request::RequestId;
 
 /// The response that a number belongs to: a request and the place among its responses.
-pub(super) type ResponsePlace = (RequestId, usize);
+pub(crate) type ResponsePlace = (RequestId, usize);
 
 /// One number per row and step, in the order of the steps.
 #[derive(Debug)]
-pub(super) struct WaitingNumbers<B: Kernels> {
+pub(crate) struct WaitingNumbers<B: Kernels> {
     parts: Vec<Tensor<B, 1>>,
     /// Whose each number is; none of a row that had finished.
     owners: Vec<Option<ResponsePlace>>,

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use ::vgpo::PrototypeMode;
-use model_qwen2vl::host::DeviceError;
-use model_qwen2vl::model::Prompt;
+use kernels::host::DeviceError;
+use policy::Prompt;
 use serde::{Deserialize, Serialize};
+use vgpo::PrototypeMode;
 
-use super::sampler::Sampling;
+use crate::sampler::Sampling;
 
 /// A prompt to answer, with settings of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The prompt, as [`Policy::prompt`](crate::policy::Policy::prompt) of the model that answers made it. Copies share the pixels.
+    /// The prompt, as [`Scoring::prompt`](policy::Scoring::prompt) of the model that answers made it. Copies share the pixels.
     pub prompt: Prompt,
     /// Names the stream of random numbers: the same key, seed and settings give the same responses, whatever else is decoded.
     pub key: u64,
@@ -35,13 +35,13 @@ pub struct ResponseLimits {
     pub min_new_tokens: usize,
     /// Ids that end a response.
     pub eos: Arc<[u32]>,
-    /// Ids that are never drawn ([`never_sampled`](super::never_sampled)).
+    /// Ids that are never drawn ([`never_sampled`](crate::never_sampled)).
     pub suppress: Arc<[u32]>,
 }
 
 /// Names a request within its engine; ids ascend in the order of submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub(super) u64);
+pub struct RequestId(pub(crate) u64);
 
 /// What happened to a request in one step.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +58,7 @@ pub enum Event {
         finish: Option<FinishReason>,
     },
     /// A response is complete, log-probs and visual focus included: at most
-    /// [`read_every`](super::EngineConfig::read_every) steps behind its last token.
+    /// [`read_every`](crate::EngineConfig::read_every) steps behind its last token.
     Finished {
         /// The request.
         request: RequestId,
@@ -66,7 +66,7 @@ pub enum Event {
         response: usize,
         /// The response.
         content: Response,
-        /// Version of the weights that sampled all of it ([`set_weights`](super::RolloutEngine::set_weights)).
+        /// Version of the weights that sampled all of it ([`set_weights`](crate::RolloutEngine::set_weights)).
         policy_version: u64,
     },
     /// All responses of the request are finished. The last event of a request that is answered.
@@ -81,6 +81,18 @@ pub enum Event {
         /// Why.
         error: RequestError,
     },
+}
+
+impl Event {
+    /// Whom it concerns.
+    pub fn request(&self) -> RequestId {
+        match self {
+            Self::Token { request, .. }
+            | Self::Finished { request, .. }
+            | Self::Done { request }
+            | Self::Failed { request, .. } => *request,
+        }
+    }
 }
 
 /// Why a response ended.
@@ -109,7 +121,7 @@ pub struct Response {
 
 impl Response {
     /// A response without a token.
-    pub(super) fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self { ids: vec![], log_probs: vec![], finish: FinishReason::Length, visual_focus: None }
     }
 }
@@ -125,7 +137,7 @@ pub enum RequestError {
     LongPrompt {
         /// Its tokens.
         tokens: usize,
-        /// [`EngineConfig::max_prompt_tokens`](super::EngineConfig::max_prompt_tokens).
+        /// [`EngineConfig::max_prompt_tokens`](crate::EngineConfig::max_prompt_tokens).
         limit: usize,
     },
     /// More responses than the engine gives to one request.
@@ -133,7 +145,7 @@ pub enum RequestError {
     ManyResponses {
         /// What was asked for.
         n: usize,
-        /// [`EngineConfig::max_request_rows`](super::EngineConfig::max_request_rows).
+        /// [`EngineConfig::max_request_rows`](crate::EngineConfig::max_request_rows).
         limit: usize,
     },
     /// Longer responses than the engine has room for.
@@ -141,7 +153,7 @@ pub enum RequestError {
     LongResponses {
         /// What was asked for.
         max_new_tokens: usize,
-        /// [`EngineConfig::max_new_tokens`](super::EngineConfig::max_new_tokens).
+        /// [`EngineConfig::max_new_tokens`](crate::EngineConfig::max_new_tokens).
         limit: usize,
     },
     /// A temperature that means nothing.
@@ -183,7 +195,7 @@ pub enum RolloutError {
     /// The device could not be read.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// A request of [`generate`](super::generate) that no policy could answer.
+    /// A request of [`generate`](crate::generate) that no policy could answer.
     #[error(transparent)]
     Request(#[from] RequestError),
 }

@@ -14,7 +14,7 @@
 //! | `vocabulary` | ids that are never drawn |
 //! | `generate` | the short driver over the engine for a batch of prompts with one set of settings |
 //!
-//! Nothing here knows a trainer: the module needs a [`Policy`](crate::policy::Policy), the kernels and the `vgpo` crate.
+//! Nothing here knows a trainer: it needs a model that decodes ([`policy::Decoding`]), the kernels and the `vgpo` crate.
 
 mod batch;
 mod engine;
@@ -30,7 +30,5 @@ mod waiting;
 
 pub use engine::{EngineConfig, RolloutEngine, RolloutStats};
 pub use generate::{Job, RolloutConfig, generate};
-pub use request::{
-    Event, FinishReason, Request, RequestError, RequestId, Response, ResponseLimits, RolloutError,
-};
+pub use request::{Event, FinishReason, Request, RequestError, RequestId, Response, ResponseLimits, RolloutError};
 pub use vocabulary::never_sampled;

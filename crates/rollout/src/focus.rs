@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use ::vgpo::{Prototype, PrototypeMode, prototype as prototype_of, visual_focus};
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
+use vgpo::{Prototype, PrototypeMode, prototype as prototype_of, visual_focus};
 
 /// The epsilon of equation 3.
-pub use ::vgpo::FOCUS_EPS as EPS;
+pub use vgpo::FOCUS_EPS as EPS;
 
 /// Rows of each image of a prompt inside a packed batch: its image rows cut by the grids' token counts.
 pub fn image_ranges(image_rows: &[usize], prompt: &Range<usize>, grids: &[[usize; 3]]) -> Vec<Range<usize>> {

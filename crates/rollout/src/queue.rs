@@ -7,18 +7,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::request::{Request, RequestId};
+use crate::request::{Request, RequestId};
 
 /// A request that waits for its turn.
 #[derive(Debug, Clone)]
-pub(super) struct QueuedRequest {
+pub(crate) struct QueuedRequest {
     pub id: RequestId,
     pub request: Arc<Request>,
 }
 
 /// All requests that wait.
 #[derive(Debug, Default)]
-pub(super) struct RequestQueue {
+pub(crate) struct RequestQueue {
     /// In the order in which they enter.
     sorted: VecDeque<QueuedRequest>,
     /// Submitted since the last wave was looked for.
@@ -81,7 +81,7 @@ impl RequestQueue {
 
 /// Splits a wave into prefills: neighbours with the same number of responses (a lane has one) and at most `budget` prompt tokens
 /// together; a longer prompt goes alone.
-pub(super) fn prefill_parts(wave: &[QueuedRequest], budget: usize) -> Vec<&[QueuedRequest]> {
+pub(crate) fn prefill_parts(wave: &[QueuedRequest], budget: usize) -> Vec<&[QueuedRequest]> {
     let mut parts = Vec::new();
     let (mut start, mut tokens) = (0, 0);
     for (i, QueuedRequest { request, .. }) in wave.iter().enumerate() {
