@@ -16,8 +16,8 @@ use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use report::svg::axis::Axis;
 use report::svg::chart::{Chart, Mark, Series};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
-use rl::optimizer::check_formats;
-use workload::{Bench, Row, Sizes};
+use rl::learn::optimizer::check_formats;
+use workload::{Bench, BenchRow, Sizes};
 
 /// Measure a training step.
 #[derive(Parser)]
@@ -31,7 +31,7 @@ use workload::{Bench, Row, Sizes};
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input."
 )]
-struct Cli {
+struct BenchArgs {
     #[command(subcommand)]
     command: Command,
 }
@@ -211,9 +211,9 @@ impl Shared {
     }
 }
 
-struct Job(Command);
+struct BenchJob(Command);
 
-impl OnBackend for Job {
+impl OnBackend for BenchJob {
     type Output = Result<(), Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
         let shared = match &self.0 {
@@ -223,7 +223,7 @@ impl OnBackend for Job {
             Command::Step { json, .. } => {
                 let mut bench = shared.bench::<B>(dtype, &device)?;
                 if !json {
-                    print(&format!("{}\n{}|\n", Row::header(), "|---".repeat(Row::COLUMNS)))?;
+                    print(&format!("{}\n{}|\n", BenchRow::header(), "|---".repeat(BenchRow::COLUMNS)))?;
                 }
                 for step in 0..shared.steps {
                     let row = bench.step(&shared.sizes(), step as u64)?;
@@ -259,7 +259,7 @@ fn sweep<B: Kernels>(
     if !of_model {
         values.iter().map(number).collect::<Result<Vec<_>, _>>()?;
     }
-    print(&format!("| {over} {}\n|---{}|\n", Row::header(), "|---".repeat(Row::COLUMNS)))?;
+    print(&format!("| {over} {}\n|---{}|\n", BenchRow::header(), "|---".repeat(BenchRow::COLUMNS)))?;
     let mut points = Vec::new();
     let mut bench = None;
     for value in values {
@@ -288,7 +288,7 @@ fn sweep<B: Kernels>(
         };
         let sizes = shared.sizes();
         let rows = (0..shared.steps).map(|s| bench.step(&sizes, s as u64)).collect::<Result<Vec<_>, _>>()?;
-        let row = Row::median(rows);
+        let row = BenchRow::median(rows);
         print(&format!("| {value} {}\n", row.line()))?;
         points.push((value.parse().unwrap_or(0.0), row));
     }
@@ -299,8 +299,8 @@ fn sweep<B: Kernels>(
 }
 
 /// Seconds by phase and the highest memory over the values, as two pictures.
-fn draw(over: &str, points: &[(f64, Row)], file: &std::path::Path) -> Result<(), Failure> {
-    let series = |name: &str, value: &dyn Fn(&Row) -> f64| Series {
+fn draw(over: &str, points: &[(f64, BenchRow)], file: &std::path::Path) -> Result<(), Failure> {
+    let series = |name: &str, value: &dyn Fn(&BenchRow) -> f64| Series {
         name: name.into(),
         points: points.iter().map(|(x, row)| (*x, value(row))).collect(),
         mark: Mark::Line { half: vec![] },
@@ -338,16 +338,16 @@ fn draw(over: &str, points: &[(f64, Row)], file: &std::path::Path) -> Result<(),
     Ok(())
 }
 
-fn run(cli: Cli) -> Result<(), Failure> {
+fn run(cli: BenchArgs) -> Result<(), Failure> {
     let shared = match &cli.command {
         Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared,
     };
     shared.check()?;
     let (backend, dtype) = (shared.backend, shared.dtype);
-    on_backend(backend, dtype, Job(cli.command))?
+    on_backend(backend, dtype, BenchJob(cli.command))?
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: Cli| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -19,7 +19,7 @@ use crate::common::progress::RowProgress;
 use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
 use answer::audit::{AuditLog, Compared};
 use options::Options;
-use plan::Plan;
+use plan::EvalPlan;
 
 /// Evaluate a Qwen2.5-VL model on benchmarks, or grade answers that were made elsewhere.
 ///
@@ -113,12 +113,12 @@ fn options(args: EvalArgs) -> Result<Options, Failure> {
 
 fn run(args: EvalArgs) -> Result<(), Failure> {
     match options(args)?.plan()? {
-        Plan::Grade { from, out, audit: to_audit, grading } => {
+        EvalPlan::Grade { from, out, audit: to_audit, grading } => {
             let (results, records) = grade_into(&from, out.as_deref(), &grading)?;
             print(&report::markdown(&results))?;
             audit(to_audit.as_deref(), &records)
         }
-        Plan::Answer(plan) => {
+        EvalPlan::Answer(plan) => {
             let (backend, dtype) = (plan.backend, plan.dtype);
             let session = Evaluation::open(plan.asking)?;
             on_backend(backend, dtype, Evaluate { session, audit: plan.audit, interrupt: interrupt_flag(None)? })?

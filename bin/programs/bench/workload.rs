@@ -17,7 +17,7 @@ use rl::experience::{StepContext, make};
 use rl::focus;
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::AdamW;
-use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::update::{Learner, UpdateSchedule, UpdateSettings, update};
 use rl::learn::{GradientOptions, recompute_for};
 use rl::prompts::Item;
 use rl::recipe::Recipe;
@@ -65,7 +65,7 @@ pub struct Bench<B: Kernels> {
 
 /// What one step took.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct BenchRow {
     step: u64,
     prompt_tokens: usize,
     response_tokens: usize,
@@ -102,7 +102,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-impl Row {
+impl BenchRow {
     /// Columns of [`line`](Self::line).
     pub const COLUMNS: usize = 10;
 
@@ -152,7 +152,7 @@ impl Row {
     }
 
     /// Medians of the seconds, the highest peak.
-    pub fn median(rows: Vec<Row>) -> Row {
+    pub fn median(rows: Vec<BenchRow>) -> BenchRow {
         let mut out = rows[0].clone();
         for (i, s) in out.seconds.iter_mut().enumerate() {
             *s = median(rows.iter().map(|r| r.seconds[i]).collect());
@@ -162,7 +162,7 @@ impl Row {
     }
 }
 
-/// Lets [`Row`]'s peak count from here, where the kernel can.
+/// Lets [`BenchRow`]'s peak count from here, where the kernel can.
 pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
@@ -255,7 +255,7 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// One step by the trainer's own steps: sample, make experience, update. Random rewards stand for a grader's.
-    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<Row, Failure> {
+    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
         let architecture = &self.model.config.clone();
         let prompts = (0..sizes.prompts)
             .map(|i| prompt(architecture, sizes, self.seed, i as u64))
@@ -297,7 +297,7 @@ impl<B: Kernels> Bench<B> {
         };
         let settings = UpdateSettings { config: &config, loss: &recipe.loss, options: &options };
         let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
-        let (_, updated) = update(learner, &experience, settings, &mut Schedule { done: 0, total: 1 })?;
+        let (_, updated) = update(learner, &experience, settings, &mut UpdateSchedule { done: 0, total: 1 })?;
         self.sync()?;
         let update_s = clock.elapsed().as_secs_f64();
         let total_s = start.elapsed().as_secs_f64();
@@ -364,12 +364,12 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// What a step took, with the work that it was.
-    fn row(&self, sizes: &Sizes, prompts: &[Prompt], step: u64, seconds: [f64; 8]) -> Row {
+    fn row(&self, sizes: &Sizes, prompts: &[Prompt], step: u64, seconds: [f64; 8]) -> BenchRow {
         let architecture = &self.model.config;
         let [decoder, tower] = flops(architecture, prompts, sizes);
         // The tower computes a picture once for generation and scoring.
         let passes = if self.config.actor.old_log_probs == OldLogProbs::Rollout { 4.0 } else { 5.0 };
-        Row {
+        BenchRow {
             step,
             prompt_tokens: prompts[0].len(),
             response_tokens: sizes.response_tokens,

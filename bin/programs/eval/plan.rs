@@ -14,7 +14,7 @@ use super::options::{BenchmarkEntry, BenchmarkTable, Options, each_field};
 use crate::common::{Failure, check_temperature, check_top_p, parse_backend, parse_dtype, ranges};
 
 /// What is to be done.
-pub enum Plan {
+pub enum EvalPlan {
     /// A model answers benchmarks.
     Answer(Box<AnswerPlan>),
     /// Answers made elsewhere are graded.
@@ -44,14 +44,14 @@ pub struct AnswerPlan {
 
 impl Options {
     /// Checks everything that can be checked without opening a file.
-    pub fn plan(self) -> Result<Plan, Failure> {
+    pub fn plan(self) -> Result<EvalPlan, Failure> {
         match self.from.clone() {
             Some(from) => self.grade(from),
-            None => self.answer().map(|answer| Plan::Answer(Box::new(answer))),
+            None => self.answer().map(|answer| EvalPlan::Answer(Box::new(answer))),
         }
     }
 
-    fn grade(self, from: PathBuf) -> Result<Plan, Failure> {
+    fn grade(self, from: PathBuf) -> Result<EvalPlan, Failure> {
         let mut useless = Vec::new();
         macro_rules! note {
             ($($field:ident),*) => { $(
@@ -88,7 +88,7 @@ impl Options {
             rule: self.grader.as_deref().map(parse_rule).transpose()?,
             extract: self.extract.as_deref().map(parse_extract).transpose()?,
         };
-        Ok(Plan::Grade { from, out: self.out, audit: self.audit, grading })
+        Ok(EvalPlan::Grade { from, out: self.out, audit: self.audit, grading })
     }
 
     fn answer(self) -> Result<AnswerPlan, Failure> {

@@ -10,7 +10,7 @@ use crate::cursor::{EpochPart, EpochRows};
 use crate::error::{BadRow, DataError};
 use crate::prompt;
 use crate::sample::{ImageSource, Keys, Sample};
-use crate::source::{self, Column, RawRow, Source};
+use crate::source::{self, Column, RawRow, RowSource};
 
 /// One entry of `data.train_files`: a spec string, or one with a weight.
 ///
@@ -77,7 +77,7 @@ struct Repeated {
 }
 
 struct DatasetPart {
-    source: Arc<dyn Source>,
+    source: Arc<dyn RowSource>,
     start: usize,
 }
 

@@ -21,7 +21,7 @@ use crate::lines;
 use crate::log::OutputFolder;
 use crate::question::{Identity, PROBLEMS, Question, first, identity, text};
 use crate::record::Record;
-use crate::results::{BenchmarkResult, Results, SetAside};
+use crate::results::{BenchmarkResult, Results, UnusedRows};
 use crate::rule::{Extract, Rule};
 
 /// How a file of predictions is graded.
@@ -96,10 +96,10 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
             Ok((row, name, benchmark)) => {
                 let file = files.entry(name).or_insert_with(|| Collected::new(benchmark));
                 if let Err(reason) = file.add(&row, grading) {
-                    file.set_aside.push(SetAside { place, reason });
+                    file.set_aside.push(UnusedRows { place, reason });
                 }
             }
-            Err(reason) => unknown.push(SetAside { place, reason }),
+            Err(reason) => unknown.push(UnusedRows { place, reason }),
         }
     };
     lines::each(path, add).map_err(|reason| EvalError::Input(format!("--from {}: {reason}", path.display())))?;
@@ -118,7 +118,7 @@ pub fn grade_file(path: &Path, grading: &Grading) -> Result<Vec<Graded>, EvalErr
     let unknown = unknown.unwrap_or_default();
     let first = out.iter().flat_map(|file| &file.result.set_aside).chain(&unknown).next();
     Err(EvalError::Input(match (first, out.first()) {
-        (Some(SetAside { place, reason }), _) => {
+        (Some(UnusedRows { place, reason }), _) => {
             format!("--from {}: no line can be graded; {place}: {reason}", path.display())
         }
         (None, Some(file)) => format!("--from {}: no line belongs to {}", path.display(), file.name),
@@ -169,7 +169,7 @@ struct Collected {
     benchmark: &'static Benchmark,
     questions: HashMap<Vec<String>, Question>,
     records: Vec<Record>,
-    set_aside: Vec<SetAside>,
+    set_aside: Vec<UnusedRows>,
     other_rows: usize,
 }
 

@@ -226,7 +226,7 @@ mod tests {
 
     use super::*;
     use crate::record::Record;
-    use crate::results::SetAside;
+    use crate::results::UnusedRows;
 
     fn results() -> Results {
         let record = |row: usize| Record {
@@ -240,7 +240,7 @@ mod tests {
         let records: Vec<Record> = (0..4).map(record).collect();
         let mut geo = BenchmarkResult::new("geometry3k", Benchmark::find("geo3k").unwrap(), &records);
         geo.set_aside =
-            (0..7).map(|k| SetAside { place: format!("row {k}"), reason: "the answer is empty".into() }).collect();
+            (0..7).map(|k| UnusedRows { place: format!("row {k}"), reason: "the answer is empty".into() }).collect();
         Results::new(Map::new(), vec![geo])
     }
 

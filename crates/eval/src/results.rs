@@ -12,13 +12,13 @@ use crate::log::OutputFolder;
 use crate::record::Record;
 use crate::report;
 use crate::rule::choices;
-use crate::stats::{Accuracy, Answer};
+use crate::stats::{Accuracy, GradedAnswer};
 use crate::wemath::{self, WeMath};
 use crate::worst_case::{WorstCase, worst_case};
 
 /// The accuracy of the rows that have one value in one column.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Group {
+pub struct ResultGroup {
     /// The column.
     pub column: String,
     /// Its value.
@@ -30,14 +30,14 @@ pub struct Group {
 
 /// A row or line that was not used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SetAside {
+pub struct UnusedRows {
     /// `row 3 (id "x")` or `line 12`.
     pub place: String,
     /// Why, in one line.
     pub reason: String,
 }
 
-impl From<&data::BadRow> for SetAside {
+impl From<&data::BadRow> for UnusedRows {
     fn from(row: &data::BadRow) -> Self {
         // The row writes itself as `place: reason`.
         let text = row.to_string();
@@ -60,7 +60,7 @@ pub struct BenchmarkResult {
     #[serde(flatten)]
     pub score: Accuracy,
     /// By the values of the benchmark's columns.
-    pub groups: Vec<Group>,
+    pub groups: Vec<ResultGroup>,
     /// We-Math's diagnosis, where it is defined.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wemath: Option<WeMath>,
@@ -77,7 +77,7 @@ pub struct BenchmarkResult {
     /// Share of answers in which no answer was found.
     pub without_answer: Option<f64>,
     /// Rows that were not used.
-    pub set_aside: Vec<SetAside>,
+    pub set_aside: Vec<UnusedRows>,
     /// Rows of the file that are not part of the benchmark.
     pub other_rows: usize,
     /// What a reader should know.
@@ -166,7 +166,7 @@ fn part(benchmark: &'static Benchmark, records: &[Record]) -> Option<BenchmarkRe
 }
 
 fn score<'a>(benchmark: &Benchmark, records: impl IntoIterator<Item = &'a Record>) -> Accuracy {
-    Accuracy::of(records.into_iter().map(|r| Answer {
+    Accuracy::of(records.into_iter().map(|r| GradedAnswer {
         row: r.row,
         cluster: benchmark.question_of(&r.columns),
         right: r.accuracy,
@@ -182,7 +182,7 @@ fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
 /// More values than this make a list of the rows, not groups.
 const MOST_GROUPS: usize = 40;
 
-fn groups(benchmark: &Benchmark, column: &str, records: &[&Record]) -> Vec<Group> {
+fn groups(benchmark: &Benchmark, column: &str, records: &[&Record]) -> Vec<ResultGroup> {
     let mut by_value: BTreeMap<String, Vec<&Record>> = BTreeMap::new();
     for record in records {
         let value = match column {
@@ -196,7 +196,7 @@ fn groups(benchmark: &Benchmark, column: &str, records: &[&Record]) -> Vec<Group
     if by_value.len() > MOST_GROUPS {
         return Vec::new();
     }
-    let group = |(value, records): (String, Vec<&Record>)| Group {
+    let group = |(value, records): (String, Vec<&Record>)| ResultGroup {
         column: column.to_owned(),
         value: value.trim().to_owned(),
         score: score(benchmark, records),
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(part.score.accuracy, Some(11.0 / 30.0));
         let vision = records.iter().filter(|r| !r.columns["problem_version"].starts_with("Text"));
         let answers =
-            vision.map(|r| Answer { row: r.row, cluster: Some(&r.columns["problem_index"]), right: r.accuracy });
+            vision.map(|r| GradedAnswer { row: r.row, cluster: Some(&r.columns["problem_index"]), right: r.accuracy });
         assert_eq!(part.score.standard_error, Accuracy::of(answers).standard_error);
         assert_eq!(results.averages.len(), 2);
         assert_eq!(results.averages[1].missing, ["LogicVista", "SuperCLEVR-Counting", "MMMU-Pro"]);
@@ -362,6 +362,9 @@ mod tests {
     #[test]
     fn set_aside_rows_have_a_place_and_a_reason() {
         let row = data::BadRow { id: "x".into(), index: 3, reason: "no\n  picture".into() };
-        assert_eq!(SetAside::from(&row), SetAside { place: "row 3 (id \"x\")".into(), reason: "no picture".into() });
+        assert_eq!(
+            UnusedRows::from(&row),
+            UnusedRows { place: "row 3 (id \"x\")".into(), reason: "no picture".into() }
+        );
     }
 }

@@ -192,6 +192,7 @@ fn answer_batch<B: Kernels, P: Policy<B>>(
         (Some(error), _) => Err(error),
         (None, Err(RolloutError::Interrupted)) => Err(EvalError::Interrupted),
         (None, Err(RolloutError::Device(error))) => Err(EvalError::Device(error)),
+        (None, Err(RolloutError::Request(error))) => Err(EvalError::Input(error.to_string())),
         (None, Ok(_)) => Ok(()),
     }
 }

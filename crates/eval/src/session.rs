@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::error::EvalError;
 use crate::log::{AnswerLog, OutputFolder};
 use crate::record::Record;
-use crate::results::{BenchmarkResult, Results, SetAside};
+use crate::results::{BenchmarkResult, Results, UnusedRows};
 use crate::run::{Answering, Context, answer, fingerprint};
 use crate::task::{Task, TaskSpec};
 
@@ -125,7 +125,7 @@ impl Evaluation {
             // An earlier run may have had a higher limit.
             records.retain(|r| r.row < task.rows);
             let mut result = BenchmarkResult::new(&task.name, task.benchmark, &records);
-            result.set_aside = aside.rows.iter().map(SetAside::from).collect();
+            result.set_aside = aside.rows.iter().map(UnusedRows::from).collect();
             result.other_rows = aside.others;
             let repeated = task.rows_with_repeated_ids();
             if repeated > 0 {

@@ -17,7 +17,7 @@ pub struct Accuracy {
 
 /// One graded answer.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer<'a> {
+pub struct GradedAnswer<'a> {
     /// What it answers: answers to one row share it.
     pub row: usize,
     /// Answers with the same text depend on one another; rows are clusters of their own where there is none.
@@ -30,7 +30,7 @@ impl Accuracy {
     /// The mean over all answers. Its standard error is clustered: several answers to one question, or several versions of one
     /// question, are not independent. With `G` clusters and `r_g` the sum of the deviations from the mean in cluster `g`,
     /// `SE^2 = G / (G - 1) * sum_g r_g^2 / N^2`; with one answer a question that is the usual `s / sqrt N`.
-    pub fn of<'a>(answers: impl IntoIterator<Item = Answer<'a>>) -> Self {
+    pub fn of<'a>(answers: impl IntoIterator<Item = GradedAnswer<'a>>) -> Self {
         // In order of first appearance: a sum of floats must not depend on a hash.
         let mut clusters: Vec<(f64, usize)> = Vec::new();
         let mut by_text = std::collections::HashMap::new();
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn of(answers: &[(usize, Option<&str>, f64)]) -> Accuracy {
-        Accuracy::of(answers.iter().map(|&(row, cluster, right)| Answer { row, cluster, right }))
+        Accuracy::of(answers.iter().map(|&(row, cluster, right)| GradedAnswer { row, cluster, right }))
     }
 
     #[test]

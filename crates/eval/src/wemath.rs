@@ -44,7 +44,7 @@ pub struct WeMath {
 
 /// One composite problem in one sample: its steps, and itself.
 #[derive(Default)]
-struct Problem {
+struct CompositeProblem {
     steps: Vec<Option<bool>>,
     composite: Option<bool>,
 }
@@ -64,7 +64,7 @@ fn parse_key(key: &str) -> Option<(usize, Option<usize>)> {
 /// # Errors
 /// Rows without the columns `ID` and `key`, or without a composite problem.
 pub fn diagnose<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<WeMath, String> {
-    let mut problems: BTreeMap<(usize, &str, usize), Problem> = BTreeMap::new();
+    let mut problems: BTreeMap<(usize, &str, usize), CompositeProblem> = BTreeMap::new();
     let mut columns = false;
     for record in records {
         let (Some(id), Some(key)) = (record.columns.get("ID"), record.columns.get("key")) else { continue };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::benchmark::Benchmark;
 use crate::record::Record;
-use crate::stats::{Accuracy, Answer};
+use crate::stats::{Accuracy, GradedAnswer};
 
 /// The worst case over the variants of each question.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -51,7 +51,7 @@ pub fn worst_case(benchmark: &Benchmark, records: &[Record]) -> Result<WorstCase
         let runs = rows.values().map(BTreeMap::len).min().unwrap_or(0);
         for run in 0..runs {
             let right = rows.values().filter_map(|samples| samples.values().nth(run)).all(|&right| right >= 1.0);
-            answers.push(Answer { row: number, cluster: None, right: f64::from(u8::from(right)) });
+            answers.push(GradedAnswer { row: number, cluster: None, right: f64::from(u8::from(right)) });
         }
     }
     Ok(WorstCase { variants, incomplete, score: Accuracy::of(answers) })

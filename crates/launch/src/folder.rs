@@ -8,7 +8,7 @@ use data::{Alpha, ExifOrientation, Processor};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
 use rl::TrainError;
-use rl::config::Family;
+use rl::config::ModelFamily;
 use rl::rollout::never_sampled;
 
 use crate::checks::{check_folder, end_tokens};
@@ -74,7 +74,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// Anything the file system refuses.
-    pub(crate) fn toy(run: &Path, family: Family) -> Result<Self, TrainError> {
+    pub(crate) fn toy(run: &Path, family: ModelFamily) -> Result<Self, TrainError> {
         let path = run.join("model");
         let begun = rl::run_folder::RunFolder::has_run(run) && path.join("config.json").is_file();
         if !begun {

@@ -42,11 +42,11 @@ impl RunSettings {
             .map_err(|e| fail(format!("cannot be read: {e}")))?;
         let table: Table = toml::from_str(&text).map_err(|e| fail(e.to_string().trim().to_owned()))?;
         let of =
-            |section: &'static str| Section { values: table.get(section).and_then(Value::as_table), name: section };
+            |section: &'static str| RunSection { values: table.get(section).and_then(Value::as_table), name: section };
         Self::of_tables(&of("data"), &of("reward")).map_err(fail)
     }
 
-    fn of_tables(data: &Section, reward: &Section) -> Result<Self, String> {
+    fn of_tables(data: &RunSection, reward: &RunSection) -> Result<Self, String> {
         let pixels = RunPixels { min_pixels: data.pixels("min_pixels")?, max_pixels: data.pixels("max_pixels")? };
         let alpha = data.parsed("alpha")?.unwrap_or_default();
         Ok(Self {
@@ -107,12 +107,12 @@ fn run_of(folder: &Path) -> Option<PathBuf> {
 }
 
 /// A table of `config.toml`.
-struct Section<'a> {
+struct RunSection<'a> {
     values: Option<&'a Table>,
     name: &'static str,
 }
 
-impl Section<'_> {
+impl RunSection<'_> {
     fn get(&self, key: &str) -> Option<&Value> {
         self.values?.get(key)
     }

@@ -8,7 +8,7 @@ use burn::tensor::DType;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::TrainError;
 use rl::config::Config;
-use rl::optimizer::check_formats;
+use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
 use rl::trainer::{Setup, Summary, Trainer};
 

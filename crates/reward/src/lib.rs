@@ -24,9 +24,9 @@ pub use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, Rew
 pub type RewardFn = dyn FnMut(&[Request]) -> Result<Vec<Score>, String> + Send;
 
 /// A reward, ready to score responses.
-pub struct Reward(Source);
+pub struct Reward(RewardSource);
 
-enum Source {
+enum RewardSource {
     /// A built-in rule, or a reward command.
     Configured(Box<Scorer>),
     Function(Box<RewardFn>),
@@ -35,8 +35,8 @@ enum Source {
 impl fmt::Debug for Reward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Source::Configured(scorer) => f.debug_tuple("Reward").field(scorer).finish(),
-            Source::Function(_) => f.write_str("Reward(function)"),
+            RewardSource::Configured(scorer) => f.debug_tuple("Reward").field(scorer).finish(),
+            RewardSource::Function(_) => f.write_str("Reward(function)"),
         }
     }
 }
@@ -47,7 +47,7 @@ impl Reward {
     /// # Errors
     /// [`RewardError::Config`] when a value of `config` is out of range.
     pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
-        Ok(Self(Source::Configured(Box::new(Scorer::new(config)?))))
+        Ok(Self(RewardSource::Configured(Box::new(Scorer::new(config)?))))
     }
 
     /// A function as a reward: it says the whole score of each response.
@@ -57,7 +57,7 @@ impl Reward {
 
     /// A function that scores many responses at once: one score per request, in their order, or why it cannot.
     pub fn from_batch_fn(score: impl FnMut(&[Request]) -> Result<Vec<Score>, String> + Send + 'static) -> Self {
-        Self(Source::Function(Box::new(score)))
+        Self(RewardSource::Function(Box::new(score)))
     }
 
     /// Scores a batch; the scores come in the order of `requests`.
@@ -67,8 +67,8 @@ impl Reward {
     /// it fails, or gives another number of scores. The built-in rules always answer.
     pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
         match &mut self.0 {
-            Source::Configured(scorer) => scorer.score(requests),
-            Source::Function(function) => {
+            RewardSource::Configured(scorer) => scorer.score(requests),
+            RewardSource::Function(function) => {
                 let scores = function(requests).map_err(RewardError::Function)?;
                 match scores.len() == requests.len() {
                     true => Ok(scores),
@@ -88,8 +88,8 @@ impl Reward {
     /// Lines of the command that nobody asked for: its replies were off.
     pub fn finish(&mut self) -> Result<(), RewardError> {
         match &mut self.0 {
-            Source::Configured(scorer) => scorer.finish(),
-            Source::Function(_) => Ok(()),
+            RewardSource::Configured(scorer) => scorer.finish(),
+            RewardSource::Function(_) => Ok(()),
         }
     }
 }

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ::policy::Companions;
+use ::policy::ModelError;
 use data::Cursor;
-use model_qwen2vl::save::Companions;
-use model_qwen2vl::{Kernels, ModelError};
+use kernels::Kernels;
 use reward::Score;
 use serde::{Deserialize, Serialize};
 

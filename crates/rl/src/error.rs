@@ -3,8 +3,9 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
+use ::policy::ModelError;
 use data::DataError;
-use model_qwen2vl::{DeviceError, ModelError};
+use kernels::DeviceError;
 use reward::RewardError;
 
 use crate::rollout::RolloutError;
@@ -21,7 +22,7 @@ pub enum TrainError {
     Data(#[from] data::DataError),
     /// The model folder or a checkpoint.
     #[error(transparent)]
-    Model(#[from] model_qwen2vl::ModelError),
+    Model(#[from] ::policy::ModelError),
     /// A reward that cannot be computed.
     #[error(transparent)]
     Reward(#[from] RewardError),
@@ -100,6 +101,7 @@ impl From<RolloutError> for TrainError {
         match error {
             RolloutError::Interrupted => Self::Interrupted,
             RolloutError::Device(error) => error.into(),
+            RolloutError::Request(error) => Self::Input(error.to_string()),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
 use data::Processor;
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 use reward::{Request, Reward, Score};
 
 use crate::advantage::{AdvantageInputs, estimate};

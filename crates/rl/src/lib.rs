@@ -1,30 +1,28 @@
-//! Reinforcement learning from verifiable rewards: policy, rollout, advantage, loss, engine, optimizer, trainer.
+//! Reinforcement learning from verifiable rewards: advantages, shapings, losses, learning, the trainer. It names no model: a
+//! policy is whatever implements [`policy::Policy`](::policy::Policy).
 
 pub mod advantage;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod experience;
-pub mod focus;
-pub mod image_cache;
 pub mod learn;
 pub mod loss;
 pub mod perturb;
-pub mod policy;
 pub mod progress;
 pub mod prompts;
+pub mod random_keys;
 pub mod recipe;
 pub mod registry;
-pub mod rollout;
-pub mod sampler;
 pub mod shaping;
 pub mod streams;
 pub mod trainer;
 pub mod trajectory;
 
+pub use ::policy;
+pub use ::rollout;
+pub use ::rollout::{focus, image_cache, sampler};
 pub use error::TrainError;
-pub use learn as engine;
-pub use learn::{optimizer, update};
 
 /// The run folder, from the crate that owns it.
 pub mod run_folder {

@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use crate::config::field::choices;
 use crate::config::section::section;
+use ::policy::Prompt;
 use data::image::{RgbImage, process, process_image, to_patches};
 use data::{ImageSource, Processor};
-use model_qwen2vl::model::Prompt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::policy::Prompt;
 use data::{
     BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, ImageSource, Prefetcher, Processor, Sample,
     build_prompt, count_prompt_tokens,
 };
-use model_qwen2vl::Kernels;
-use model_qwen2vl::model::Prompt;
+use kernels::Kernels;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +38,9 @@ pub struct Item {
 }
 
 /// Hashes parts one after the other (FNV-1a over words), each with its length, so that no two lists of parts run together.
-struct Content(u64);
+struct RowContent(u64);
 
-impl Content {
+impl RowContent {
     fn new() -> Self {
         Self(0xCBF2_9CE4_8422_2325)
     }
@@ -67,13 +67,13 @@ impl Content {
 impl Item {
     /// Names problem and answer by what they are, not by where they stand.
     pub fn content(&self) -> u64 {
-        Content::of_row(&self.problem, &self.answer)
+        RowContent::of_row(&self.problem, &self.answer)
     }
 
     /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its pictures' pixels as
     /// the model sees them.
     pub fn whole_content(&self) -> u64 {
-        let mut content = Content(self.content());
+        let mut content = RowContent(self.content());
         content.text(self.task.as_deref().unwrap_or_default());
         content.word(self.prompt.input_ids.len() as u64);
         self.prompt.input_ids.iter().for_each(|id| content.word(u64::from(*id)));
@@ -159,7 +159,7 @@ impl Supervised {
 }
 
 /// A sample with everything that needs no model.
-struct Encoded {
+struct EncodedRow {
     sample: Sample,
     input_ids: Vec<u32>,
     /// `[N * 1176]`, all pictures after one another.
@@ -171,7 +171,7 @@ struct Encoded {
 }
 
 /// A row, encoded; or set aside; or the end of the run.
-type Loaded = Result<Result<Box<Encoded>, BadRow>, TrainError>;
+type Loaded = Result<Result<Box<EncodedRow>, BadRow>, TrainError>;
 
 /// Rows set aside so far in a run, each by its file and its row there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -285,7 +285,7 @@ impl Prompts {
 
     /// [`Item::content`] of a row; none where it cannot be read.
     pub fn content(&self, row: usize) -> Option<u64> {
-        self.dataset.get(row).ok().map(|sample| Content::of_row(&sample.problem, &sample.answer))
+        self.dataset.get(row).ok().map(|sample| RowContent::of_row(&sample.problem, &sample.answer))
     }
 
     /// The tokenizer and image processor.
@@ -441,12 +441,12 @@ impl Encoder {
             let grids = encoded.images.iter().map(|i| i.grid_thw).collect();
             let pixels = encoded.images.into_iter().flat_map(|i| i.values).collect();
             let images = encoded.sources.iter().map(|k| sample.images[*k].clone()).collect();
-            Box::new(Encoded { sample, input_ids: encoded.input_ids, pixels, grids, solution, images })
+            Box::new(EncodedRow { sample, input_ids: encoded.input_ids, pixels, grids, solution, images })
         }))
     }
 }
 
-impl Encoded {
+impl EncodedRow {
     fn item<B: Kernels, P: Policy<B>>(self, policy: &P) -> Result<Item, BadRow> {
         let sample = self.sample;
         match policy.prompt(self.input_ids, self.pixels, self.grids) {

@@ -72,7 +72,7 @@ pub(crate) fn gate<B: Backend>(
     let starts = column(starts, &layout.device).expand([rows, width]);
     let early = layout.positions.clone().expand([rows, width]).lower_equal(starts);
     let blind = rho.clone().lower(q); // ties pass
-    Ok(rho.ones_like().mask_fill(early.bool_or(blind).bool_or(layout.padding.clone()), 0.0))
+    Ok(rho.ones_like().mask_fill(early.bool_or(blind).bool_or(layout.padding.clone()), 0.0)) // (6)
 }
 
 /// The schedule of equation 5 at every token, `[R, T]`: `beta x`, `beta x^2` or `beta [x >= 1/2]`.
@@ -104,5 +104,5 @@ pub(crate) fn compensate<B: Backend>(
     layout: &Layout<B>,
     config: &VgpoConfig,
 ) -> Tensor<B, 2> {
-    rho * (gate * ramp(layout, config)).add_scalar(1.0)
+    rho * (gate * ramp(layout, config)).add_scalar(1.0) // (5)
 }

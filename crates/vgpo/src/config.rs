@@ -71,7 +71,8 @@ pub struct VgpoConfig {
     pub gamma: f64,
     /// Share of the tail's tokens that pass the gate, in (0, 1] (equation 6).
     pub kappa: f64,
-    /// Keeps the divisions of equations 3, 7 and 10 defined; above 0.
+    /// Keeps the divisions of equations 7 and 10 defined; above 0. That of equation 3 has
+    /// [`FOCUS_EPS`](crate::focus::FOCUS_EPS).
     pub eps: f64,
     /// Growth of the compensation along the response.
     pub schedule: Schedule,

@@ -1,8 +1,10 @@
 //! The factors of equation 12, `A_{i,t} = A_i (1 + psi_{i,t}) (1 + phi_i)`, and the switches between them.
 
 use crate::{
-    Rows, Variant, VgpoConfig, VgpoError, compensation, inter, intra,
-    layout::{Groups, Layout, extremes},
+    Responses, Variant, VgpoConfig, VgpoError, compensation,
+    focus::cosine_of,
+    inter, intra,
+    layout::{Groups, Layout, extremes, to_host},
 };
 use burn::tensor::{DType, Tensor, backend::Backend};
 
@@ -37,7 +39,59 @@ impl<B: Backend> Factors<B> {
 
     /// Equation 12: one advantage a response `[R]` to one a token `[R, T]`.
     pub fn shape(&self, advantages: Tensor<B, 1>) -> Tensor<B, 2> {
-        self.combined() * advantages.cast(DType::F32).unsqueeze_dim(1)
+        self.combined() * advantages.cast(DType::F32).unsqueeze_dim(1) // (12)
+    }
+}
+
+/// What is read of [`Factors`] after a batch, without padding: one list per response, or one number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostFactors {
+    /// The products `(1 + psi)(1 + phi)` of equation 12, `[R][T_i]`.
+    pub combined: Vec<Vec<f32>>,
+    /// `1 + psi`, `[R][T_i]`.
+    pub token: Vec<Vec<f32>>,
+    /// The gate, `[R][T_i]`.
+    pub gate: Vec<Vec<f32>>,
+    /// `1 + phi`, `[R]`.
+    pub trajectory: Vec<f32>,
+    /// `phi`, `[R]`.
+    pub phi: Vec<f32>,
+}
+
+impl<B: Backend> Factors<B> {
+    /// Reads what shaping and its metrics want in one transfer from the device. `lengths` are those that the factors were made of.
+    ///
+    /// # Errors
+    /// [`VgpoError::Rows`] or [`VgpoError::Length`] when `lengths` do not fit, [`VgpoError::Device`] when the device fails.
+    pub fn to_host(&self, lengths: &[usize]) -> Result<HostFactors, VgpoError> {
+        let [rows, width] = self.token.dims();
+        Responses { lengths, groups: lengths, has_image: &vec![true; lengths.len()] }.check(rows, width)?;
+        if rows * width == 0 {
+            let none = vec![vec![]; rows];
+            return Ok(HostFactors {
+                combined: none.clone(),
+                token: none.clone(),
+                gate: none,
+                trajectory: vec![1.0; rows],
+                phi: vec![0.0; rows],
+            });
+        }
+        let column = |values: &Tensor<B, 1>| values.clone().unsqueeze_dim(1);
+        let cells = vec![self.combined(), self.token.clone(), self.gate.clone()];
+        let all = cells.into_iter().chain([column(&self.trajectory), column(&self.phi)]).collect();
+        let values = to_host(Tensor::<B, 2>::cat(all, 1))?; // [R, 3 T + 2]
+        let row = |i: usize| &values[i * (3 * width + 2)..][..3 * width + 2];
+        let tokens = |part: usize| -> Vec<Vec<f32>> {
+            lengths.iter().enumerate().map(|(i, &length)| row(i)[part * width..][..length].to_vec()).collect()
+        };
+        let numbers = |part: usize| -> Vec<f32> { (0..rows).map(|i| row(i)[3 * width + part]).collect() };
+        Ok(HostFactors {
+            combined: tokens(0),
+            token: tokens(1),
+            gate: tokens(2),
+            trajectory: numbers(0),
+            phi: numbers(1),
+        })
     }
 }
 
@@ -52,7 +106,7 @@ pub fn factors<B: Backend>(
     config: &VgpoConfig,
 ) -> Result<Factors<B>, VgpoError> {
     let has_image = vec![true; lengths.len()];
-    let rows = Rows { lengths, groups, has_image: &has_image };
+    let rows = Responses { lengths, groups, has_image: &has_image };
     factors_of(rho, &rows, config)
 }
 
@@ -64,7 +118,11 @@ pub fn factors<B: Backend>(
 /// # Errors
 /// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not fit `rho`,
 /// [`VgpoError::Device`] when the device fails.
-pub fn factors_of<B: Backend>(rho: Tensor<B, 2>, rows: &Rows, config: &VgpoConfig) -> Result<Factors<B>, VgpoError> {
+pub fn factors_of<B: Backend>(
+    rho: Tensor<B, 2>,
+    rows: &Responses,
+    config: &VgpoConfig,
+) -> Result<Factors<B>, VgpoError> {
     config.validate()?;
     let [number, width] = rho.dims();
     rows.check(number, width)?;
@@ -87,18 +145,18 @@ pub fn factors_of<B: Backend>(rho: Tensor<B, 2>, rows: &Rows, config: &VgpoConfi
         Variant::Released => config.compensation && config.intra,
     };
     let gate = match compensated {
-        true => compensation::gate(&rho, &layout, config)?, // (6)
+        true => compensation::gate(&rho, &layout, config)?,
         false => rho.zeros_like(),
     };
-    let w = compensation::compensate(rho.clone(), gate.clone(), &layout, config); // (5)
-    let normalised = intra::normalised(w.clone(), &layout, config); // (7)
-    let psi = intra::psi(normalised.clone(), &layout); // (8)
+    let w = compensation::compensate(rho.clone(), gate.clone(), &layout, config);
+    let normalised = intra::normalised(w.clone(), &layout, config);
+    let psi = intra::psi(normalised.clone(), &layout);
     let weights = match config.variant {
         Variant::Paper => w.clone(),
         Variant::Released => normalised,
     };
-    let score = inter::score(weights, &layout, config); // (9)
-    let phi = inter::phi(score.clone(), &groups, config); // (10), (11)
+    let score = inter::score(weights, &layout, config);
+    let phi = inter::phi(score.clone(), &groups, config);
 
     let token = match config.intra {
         true => psi.clone().add_scalar(1.0),
@@ -139,8 +197,7 @@ fn nothing<B: Backend>(rho: Tensor<B, 2>) -> Factors<B> {
 /// `lo = min(0, min S)` and `hi = max(0, max S)`.
 fn over_batch<B: Backend>(rho: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 2> {
     let [rows, width] = layout.dims();
-    let cosine = rho.mul_scalar(2.0).sub_scalar(1.0); // (4) solved for S; exact in floats where rho is 1/4 or more
-    let flat = cosine.reshape([1, rows * width]);
+    let flat = cosine_of(rho).reshape([1, rows * width]);
     let padding = layout.padding.clone().reshape([1, rows * width]);
     let (low, high) = extremes(flat.clone(), padding.clone());
     let (low, high) = match layout.is_ragged() {

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, backend::Backend};
 /// Equation 9: `s_i = sum_t w_{i,t}`, or the mean. `[R, T] -> [R]`; the padding of `weights` must hold 0.
 pub(crate) fn score<B: Backend>(weights: Tensor<B, 2>, layout: &Layout<B>, config: &VgpoConfig) -> Tensor<B, 1> {
     match config.inter_score {
-        InterScore::Sum => weights.sum_dim(1),
+        InterScore::Sum => weights.sum_dim(1), // (9)
         InterScore::Mean => layout.row_mean(weights),
     }
     .squeeze_dim(1)

@@ -4,9 +4,9 @@ use crate::VgpoError;
 use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
 use std::collections::HashMap;
 
-/// The rows of a batch. All three slices have one entry a response.
+/// The responses of a batch, one row each. All three slices have one entry a response.
 #[derive(Debug, Clone, Copy)]
-pub struct Rows<'a> {
+pub struct Responses<'a> {
     /// Tokens of each response; 0 is allowed and leaves its factors at 1.
     pub lengths: &'a [usize],
     /// Group of each response: equal numbers share a prompt. Any numbers, in any order.
@@ -15,7 +15,7 @@ pub struct Rows<'a> {
     pub has_image: &'a [bool],
 }
 
-impl Rows<'_> {
+impl Responses<'_> {
     /// Checks the slices against a visual focus of `rows` x `width`.
     pub(crate) fn check(&self, rows: usize, width: usize) -> Result<(), VgpoError> {
         for (what, found) in

@@ -1,16 +1,22 @@
 //! Visually-guided policy optimisation (VGPO, arXiv 2604.09349): how much does each generated token look at the picture,
 //! and how should that re-weight its advantage?
 //!
-//! One file an idea, with the paper's equation numbers beside the lines that compute them:
+//! One file per idea. Each equation stands once, with its number in parentheses behind the line that computes it:
 //!
-//! | file | equations | idea |
+//! | equation | what it computes | function |
 //! |---|---|---|
-//! | [`focus`] | 2-4 | visual focus `rho_t`: cosine of a token's last hidden state to the image prototype |
-//! | [`compensation`] | 5-6 | late tokens that still look at the picture are raised |
-//! | [`intra`] | 7-8 | within a trajectory: tokens that look more than the average of their response |
-//! | [`inter`] | 9-11 | within a group: responses that look more than the others |
-//! | [`factors`](mod@factors) | 12 | the product, and the switches between them |
-//! | [`metrics`] | - | what the paper's figures read |
+//! | 2 | image prototype `mu` | [`focus::prototype`] |
+//! | 3 | cosine `S` of a token's last hidden state and the prototype | `focus::cosine` |
+//! | 4 | visual focus `rho_t` | `focus::focus_of`, for [`visual_focus`] and [`RowPrototypes::visual_focus`] |
+//! | 5 | compensated weights `w_t`: late tokens that still look at the picture are raised | `compensation::compensate` |
+//! | 6 | gate `G` | `compensation::gate`, with [`compensation::gate_threshold`] |
+//! | 7 | weights within a trajectory, min-maxed | `intra::normalised` |
+//! | 8 | `psi_t`: tokens that look more than the average of their response | `intra::psi` |
+//! | 9 | score `s_i` of a trajectory | `inter::score` |
+//! | 10, 11 | `phi_i`: responses that look more than the others of their group | `inter::phi` |
+//! | 12 | shaped advantages | [`Factors::shape`] |
+//!
+//! [`factors_of`] runs 5 to 11 with the switches between them; [`metrics`] has what the paper's figures read.
 //!
 //! Shapes, everywhere: `R` responses (rows), `T` the longest response, `N` prompt tokens, `d` the model's width, `G` groups.
 //! Everything is computed in f32 whatever the backend's float is, and nothing carries a gradient: the weights are constants
@@ -26,7 +32,7 @@ mod layout;
 pub mod metrics;
 
 pub use config::{InterScore, PrototypeMode, Schedule, Variant, VgpoConfig, VgpoError};
-pub use factors::{Factors, factors, factors_of};
-pub use focus::{Prototype, prototype, visual_focus};
-pub use layout::Rows;
+pub use factors::{Factors, HostFactors, factors, factors_of};
+pub use focus::{FOCUS_EPS, Prototype, RowPrototypes, prototype, visual_focus};
+pub use layout::Responses;
 pub use metrics::FocusMetrics;

@@ -39,7 +39,7 @@ pub struct Pilot {
 
 /// One response and its tokens; a line of `responses.jsonl`. Lists have one number a generated token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct PilotRecord {
     /// The row's name.
     pub id: String,
     /// Row index in the data.
@@ -70,7 +70,7 @@ pub struct Record {
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// Its numbers.
-    pub record: Record,
+    pub record: PilotRecord,
     /// Its tokens.
     pub ids: Vec<u32>,
     /// The prompt, pictures included.
@@ -156,7 +156,7 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
             panels = focus_map::panels(&hidden, rows.start, &batch.image_rows, &of_tokens)?;
         }
         measured.push(Measured {
-            record: Record {
+            record: PilotRecord {
                 id: group.item.id.clone(),
                 row: group.item.row,
                 sample: k,

@@ -15,6 +15,6 @@ pub mod plots;
 pub mod session;
 pub mod summary;
 
-pub use measure::{Measured, Pilot, Record};
+pub use measure::{Measured, Pilot, PilotRecord};
 pub use session::{PilotSession, Subject};
-pub use summary::Summary;
+pub use summary::PilotSummary;

@@ -3,8 +3,8 @@
 use ::report::svg::axis::Axis;
 use ::report::svg::chart::{Chart, Mark, Series};
 
-use super::measure::Record;
-use super::summary::{LateEarly, Step, Summary, relative_seeing};
+use super::measure::PilotRecord;
+use super::summary::{LateEarly, PilotSummary, Step, relative_seeing};
 use crate::stats::{Histogram, Interval};
 
 /// A model's name, its summary and its responses.
@@ -12,9 +12,9 @@ pub struct PlottedModel<'a> {
     /// Name in legends.
     pub name: &'a str,
     /// Its figures.
-    pub summary: &'a Summary,
+    pub summary: &'a PilotSummary,
     /// Its responses.
-    pub records: &'a [Record],
+    pub records: &'a [PilotRecord],
 }
 
 /// Points of a scatter plot; more are thinned evenly.
@@ -81,7 +81,7 @@ fn line(name: &str, steps: &[Step], of: impl Fn(&Step) -> Option<f64>) -> Series
     }
 }
 
-fn attention(steps: &[Step], x: Axis, title: String, summary: &Summary) -> String {
+fn attention(steps: &[Step], x: Axis, title: String, summary: &PilotSummary) -> String {
     Chart {
         title,
         note: format!("last layer, mean over heads and {} responses; the three sum to 100%", summary.responses),
@@ -185,14 +185,14 @@ mod tests {
     #[test]
     fn every_plot_of_two_models() {
         let records = [record(1.0, &[0.4, 0.3, 0.2], &[0.9, 0.8, 0.6]), record(0.0, &[0.5, 0.1], &[0.5, 0.7])];
-        let summary = Summary::of(&records);
+        let summary = PilotSummary::of(&records);
         let model = |name| PlottedModel { name, summary: &summary, records: &records };
         let two = all(&[model("base"), model("tuned")]);
         assert_eq!(two.len(), 12);
         assert!(two.iter().all(|(_, svg)| !svg.contains("NaN") && !svg.contains("inf\"")));
         assert_eq!(all(&[model("base")]).len(), 5);
         let text = [record(1.0, &[0.0, 0.0], &[])];
-        let summary = Summary::of(&text);
+        let summary = PilotSummary::of(&text);
         assert_eq!(all(&[PlottedModel { name: "base", summary: &summary, records: &text }]).len(), 2);
     }
 }

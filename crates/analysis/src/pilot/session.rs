@@ -15,9 +15,9 @@ use rl::config::{Config, Source, resolve};
 use rl::prompts::Prompts;
 use serde_json::json;
 
-use super::measure::{Measured, Pilot, Record};
+use super::measure::{Measured, Pilot, PilotRecord};
 use super::plots;
-use super::summary::Summary;
+use super::summary::PilotSummary;
 use crate::focus_map::Drawn;
 
 /// What differs from train's defaults: pictures as the model was trained, accuracy alone.
@@ -142,7 +142,7 @@ impl PilotSession {
             let suffix = if self.subjects.len() == 1 { "" } else { ["_before", "_after"][k.min(1)] };
             let model = subject.folder.load::<B>(dtype, device)?;
             let (found, aside) = self.measure(&model, subject, suffix, interrupt, note)?;
-            let summary = Summary::of(&found);
+            let summary = PilotSummary::of(&found);
             if summary.with_image == 0 {
                 note(format!(
                     "no row of {} has a picture: attention on images is 0, and there is no visual focus",
@@ -177,11 +177,11 @@ impl PilotSession {
         suffix: &str,
         interrupt: &AtomicBool,
         note: &mut dyn FnMut(String),
-    ) -> Result<(Vec<Record>, usize), TrainError> {
+    ) -> Result<(Vec<PilotRecord>, usize), TrainError> {
         let path = self.out.join(format!("responses{suffix}.jsonl"));
         let fail = |e: std::io::Error| DataError::write(&path, e);
         let mut lines = BufWriter::new(File::create(&path).map_err(fail)?);
-        let mut records: Vec<Record> = Vec::new();
+        let mut records: Vec<PilotRecord> = Vec::new();
         let rows = subject.prompts.len();
         let total = if self.pilot.limit == 0 { rows } else { self.pilot.limit.min(rows) } * self.pilot.samples;
         let aside = self.pilot.run(model, subject, interrupt, note, &mut |measured, note| {

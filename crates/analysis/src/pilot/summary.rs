@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vgpo::metrics::late_early_ratio;
 
-use super::measure::Record;
+use super::measure::PilotRecord;
 use crate::stats::{Histogram, Interval, mean, pearson};
 
 /// Mean attention on the three kinds of positions, and mean focus, at one step.
@@ -51,7 +51,7 @@ pub struct Correlation {
 
 /// `analysis.json` of one model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
+pub struct PilotSummary {
     /// Responses.
     pub responses: usize,
     /// Of them with an image; the visual figures are about these.
@@ -79,15 +79,15 @@ const BINS: usize = 20;
 /// A response is correct from this accuracy on.
 const CORRECT: f64 = 0.5;
 
-impl Summary {
+impl PilotSummary {
     /// The summary of some responses; all that have no image leave the visual figures empty.
-    pub fn of(records: &[Record]) -> Self {
-        let of = |f: &dyn Fn(&Record) -> &[f32]| -> f64 {
+    pub fn of(records: &[PilotRecord]) -> Self {
+        let of = |f: &dyn Fn(&PilotRecord) -> &[f32]| -> f64 {
             let all: Vec<f64> = records.iter().flat_map(|r| f(r).iter().map(|v| f64::from(*v))).collect();
             mean(&all)
         };
         let longest = records.iter().map(|r| r.image.len()).max().unwrap_or(0);
-        let seeing: Vec<&Record> = records.iter().filter(|r| r.image_tokens > 0).collect();
+        let seeing: Vec<&PilotRecord> = records.iter().filter(|r| r.image_tokens > 0).collect();
         Self {
             responses: records.len(),
             with_image: seeing.len(),
@@ -106,14 +106,14 @@ impl Summary {
     }
 }
 
-/// [`Summary::relative`] of the responses to prompts with an image alone.
-pub(super) fn relative_seeing(records: &[Record]) -> Vec<Step> {
+/// [`PilotSummary::relative`] of the responses to prompts with an image alone.
+pub(super) fn relative_seeing(records: &[PilotRecord]) -> Vec<Step> {
     let seeing = || records.iter().filter(|r| r.image_tokens > 0);
     (0..BINS).filter_map(|bin| relative(seeing(), bin)).collect()
 }
 
 /// A short response has several bins in one token; a long one several tokens in one bin.
-fn relative<'a>(records: impl Iterator<Item = &'a Record>, bin: usize) -> Option<Step> {
+fn relative<'a>(records: impl Iterator<Item = &'a PilotRecord>, bin: usize) -> Option<Step> {
     step(records, (bin as f64 + 0.5) / BINS as f64, |length| {
         let start = bin * length / BINS;
         start..((bin + 1) * length).div_ceil(BINS).max(start + 1)
@@ -122,7 +122,7 @@ fn relative<'a>(records: impl Iterator<Item = &'a Record>, bin: usize) -> Option
 
 /// Each response counts once, whatever it has there.
 fn step<'a>(
-    records: impl Iterator<Item = &'a Record>,
+    records: impl Iterator<Item = &'a PilotRecord>,
     at: f64,
     range: impl Fn(usize) -> std::ops::Range<usize>,
 ) -> Option<Step> {
@@ -152,7 +152,7 @@ fn step<'a>(
     })
 }
 
-fn late_early(records: &[&Record], of: impl Fn(&Record) -> &[f32]) -> LateEarly {
+fn late_early(records: &[&PilotRecord], of: impl Fn(&PilotRecord) -> &[f32]) -> LateEarly {
     let ratios: Vec<(bool, f64)> =
         records.iter().filter_map(|r| Some((r.accuracy >= CORRECT, late_early_ratio(of(r), 2)?))).collect();
     let some = |which: &dyn Fn(bool) -> bool| -> Vec<f64> {
@@ -175,10 +175,10 @@ fn late_early(records: &[&Record], of: impl Fn(&Record) -> &[f32]) -> LateEarly 
     }
 }
 
-fn correlation(records: &[&Record]) -> Correlation {
+fn correlation(records: &[&PilotRecord]) -> Correlation {
     let wide = |values: &[f32]| -> Vec<f64> { values.iter().map(|v| f64::from(*v)).collect() };
     let within: Vec<f64> = records.iter().filter_map(|r| pearson(&wide(&r.focus), &wide(&r.image))).collect();
-    let all = |of: &dyn Fn(&Record) -> &[f32]| -> Vec<f64> { records.iter().flat_map(|r| wide(of(r))).collect() };
+    let all = |of: &dyn Fn(&PilotRecord) -> &[f32]| -> Vec<f64> { records.iter().flat_map(|r| wide(of(r))).collect() };
     Correlation {
         pooled: pearson(&all(&|r| &r.focus), &all(&|r| &r.image)),
         within: (!within.is_empty()).then(|| Interval::of(&within)),
@@ -186,7 +186,7 @@ fn correlation(records: &[&Record]) -> Correlation {
     }
 }
 
-impl Summary {
+impl PilotSummary {
     /// The figures that a person asks for first.
     pub fn table(&self, name: &str) -> String {
         let s = self;
@@ -227,8 +227,8 @@ impl Summary {
 pub(super) mod tests {
     use super::*;
 
-    pub fn record(accuracy: f64, image: &[f32], focus: &[f32]) -> Record {
-        Record {
+    pub fn record(accuracy: f64, image: &[f32], focus: &[f32]) -> PilotRecord {
+        PilotRecord {
             id: "x".into(),
             row: 0,
             sample: 0,
@@ -248,7 +248,7 @@ pub(super) mod tests {
     fn steps_and_ratios_by_hand() {
         let records =
             [record(1.0, &[0.4, 0.4, 0.2, 0.2], &[0.9, 0.9, 0.6, 0.6]), record(0.0, &[0.5, 0.125], &[0.5, 0.75])];
-        let s = Summary::of(&records);
+        let s = PilotSummary::of(&records);
         assert_eq!((s.responses, s.with_image, s.accuracy, s.tokens), (2, 2, 0.5, 3.0));
         // token 1: (.4 + .5) / 2; token 3: only the first response
         assert!((s.absolute[0].image - 0.45).abs() < 1e-6 && s.absolute[2].responses == 1);
@@ -269,7 +269,7 @@ pub(super) mod tests {
 
     #[test]
     fn without_images_the_visual_figures_are_empty() {
-        let s = Summary::of(&[record(1.0, &[0.0, 0.0], &[])]);
+        let s = PilotSummary::of(&[record(1.0, &[0.0, 0.0], &[])]);
         assert_eq!((s.with_image, s.attention[0]), (0, 0.0));
         assert!(s.accumulation.all.is_none() && s.focus.all.is_none() && s.focus_and_attention.pooled.is_none());
         assert!(s.relative.iter().all(|x| x.focus.is_none() && x.image == 0.0));

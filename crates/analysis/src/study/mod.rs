@@ -45,7 +45,7 @@ pub enum StudyError {
     },
     /// The settings of a row cannot be used.
     #[error("row {row}: {source}")]
-    Row {
+    StudyRow {
         /// Its name.
         row: String,
         /// Why.

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rl::config::{Config, Family, Init, Source, Stage, resolve};
+use rl::config::{Config, Init, ModelFamily, Source, Stage, resolve};
 
 use super::StudyError;
-use super::rows::{Row, RowsFile};
+use super::rows::{RowsFile, StudyRow};
 
 /// Name of the warm start among the results.
 pub const WARM: &str = "warm";
@@ -62,10 +62,10 @@ impl Study {
         Ok(resolve(&self.base, &self.overrides)?)
     }
 
-    fn resolved(&self, row: &Row, seed: u64) -> Result<Config, StudyError> {
+    fn resolved(&self, row: &StudyRow, seed: u64) -> Result<Config, StudyError> {
         let overrides: Vec<String> = self.overrides.iter().chain(&row.set).cloned().collect();
         let config =
-            resolve(&self.base, &overrides).map_err(|source| StudyError::Row { row: row.name.clone(), source })?;
+            resolve(&self.base, &overrides).map_err(|source| StudyError::StudyRow { row: row.name.clone(), source })?;
         Ok(seeded(config, seed))
     }
 
@@ -97,14 +97,14 @@ impl Study {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn run(&self, row: &Row, seed: u64, out: &Path, model: Option<&Path>) -> Result<Config, StudyError> {
+    pub fn run(&self, row: &StudyRow, seed: u64, out: &Path, model: Option<&Path>) -> Result<Config, StudyError> {
         let mut config = self.resolved(row, seed)?;
         config.stages.retain(|s| matches!(s, Stage::Rl(_)));
         if let Some(model) = model {
             config.model.path = model.display().to_string();
             config.model.init = Init::Pretrained;
             // The folder has its own.
-            config.model.family = Family::Qwen2_5;
+            config.model.family = ModelFamily::Qwen2_5;
         }
         place(&mut config, &row.name, seed, out);
         Ok(config)
@@ -114,7 +114,7 @@ impl Study {
     ///
     /// # Errors
     /// As [`new`](Self::new).
-    pub fn fingerprint(&self, row: Option<&Row>, seed: u64) -> Result<String, StudyError> {
+    pub fn fingerprint(&self, row: Option<&StudyRow>, seed: u64) -> Result<String, StudyError> {
         let nowhere = Path::new("");
         let mut text = self.warm(seed, nowhere)?.to_toml();
         if let Some(row) = row {
@@ -124,7 +124,7 @@ impl Study {
     }
 
     /// The value of a key such as `algorithm.vgpo.beta` in a row, as a number.
-    pub fn number(&self, row: &Row, key: &str) -> Option<f64> {
+    pub fn number(&self, row: &StudyRow, key: &str) -> Option<f64> {
         let config = self.resolved(row, 1).ok()?;
         let mut value: toml::Value = toml::from_str(&config.to_toml()).ok()?;
         for part in rl::config::present_key(key).split('.') {
@@ -134,7 +134,7 @@ impl Study {
     }
 
     /// The rows by name.
-    pub fn row(&self, name: &str) -> Option<&Row> {
+    pub fn row(&self, name: &str) -> Option<&StudyRow> {
         self.rows.rows.iter().find(|r| r.name == name)
     }
 

@@ -20,7 +20,7 @@ pub struct RowsFile {
     /// The quick form.
     pub quick: Option<Quick>,
     /// What is trained.
-    pub rows: Vec<Row>,
+    pub rows: Vec<StudyRow>,
     /// What is compared.
     pub tables: Vec<Table>,
 }
@@ -41,7 +41,7 @@ pub struct Quick {
 /// A row: settings in which it differs from the base.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Row {
+pub struct StudyRow {
     /// Name in folders: letters, digits, `_`, `-` and `.`.
     pub name: String,
     /// Name in tables.

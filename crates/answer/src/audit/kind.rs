@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::math::Decision as Math;
-use crate::mathruler::Decision as Mathruler;
+use crate::math::MathDecision as Math;
+use crate::mathruler::MathrulerDecision as Mathruler;
 use crate::simple;
 
 /// Two numbers that are nearer than this, relatively, and not equal, are equal by rounding alone.
@@ -14,7 +14,7 @@ const ROUNDING: f64 = 5e-3;
 /// What graders disagree about. Each says what to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum DisagreementKind {
     /// The truth is a letter, and the answer names it in words or with its text.
     ChoiceTextAgainstLetter,
     /// The truth is a letter for `multiple_choice` and a variable for another grader.
@@ -53,7 +53,7 @@ pub enum Kind {
     Other,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for DisagreementKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::ChoiceTextAgainstLetter => "choice text against letter",
@@ -79,39 +79,43 @@ impl fmt::Display for Kind {
 }
 
 /// The kind of a disagreement, from what decided in each grader.
-pub(super) fn of(given: &str, truth: &str, mathruler: Mathruler, math: Math, choice: Option<bool>) -> Kind {
+pub(super) fn of(given: &str, truth: &str, mathruler: Mathruler, math: Math, choice: Option<bool>) -> DisagreementKind {
     if mathruler.is_right() == math.is_right() {
         // Only the letters differ.
-        return if choice == Some(true) { Kind::ChoiceTextAgainstLetter } else { Kind::LetterOrVariable };
+        return if choice == Some(true) {
+            DisagreementKind::ChoiceTextAgainstLetter
+        } else {
+            DisagreementKind::LetterOrVariable
+        };
     }
     match math {
-        Math::SameLetter => Kind::ChoiceTextAgainstLetter,
-        Math::SameSign | Math::OtherSign if choice.is_none() => Kind::Notation,
-        Math::OtherSign => Kind::LetterOrVariable,
-        Math::SameValue(how) if how.stated => Kind::WordsAroundTheAnswer,
-        Math::SameValue(how) if how.percent => Kind::Percent,
-        Math::SameValue(how) if how.equation => Kind::EquationForValue,
-        Math::SameValue(how) if how.unit => Kind::Unit,
-        Math::SameValue(how) if how.several => Kind::SetOrOrder,
-        Math::Units => Kind::DifferentUnit,
-        Math::NotUnderstood => Kind::NotUnderstoodByMath,
-        Math::TruthNotUnderstood => Kind::TruthNotUnderstoodByMath,
+        Math::SameLetter => DisagreementKind::ChoiceTextAgainstLetter,
+        Math::SameSign | Math::OtherSign if choice.is_none() => DisagreementKind::Notation,
+        Math::OtherSign => DisagreementKind::LetterOrVariable,
+        Math::SameValue(how) if how.stated => DisagreementKind::WordsAroundTheAnswer,
+        Math::SameValue(how) if how.percent => DisagreementKind::Percent,
+        Math::SameValue(how) if how.equation => DisagreementKind::EquationForValue,
+        Math::SameValue(how) if how.unit => DisagreementKind::Unit,
+        Math::SameValue(how) if how.several => DisagreementKind::SetOrOrder,
+        Math::Units => DisagreementKind::DifferentUnit,
+        Math::NotUnderstood => DisagreementKind::NotUnderstoodByMath,
+        Math::TruthNotUnderstood => DisagreementKind::TruthNotUnderstoodByMath,
         _ if mathruler.is_right() => {
             if rounds(given, truth) {
-                Kind::Rounding
+                DisagreementKind::Rounding
             } else if mathruler == Mathruler::SameText {
-                Kind::RewrittenByMathruler
+                DisagreementKind::RewrittenByMathruler
             } else {
-                Kind::Other
+                DisagreementKind::Other
             }
         }
         _ => match mathruler {
-            Mathruler::Fractions => Kind::UnreducedFraction,
-            Mathruler::Integer => Kind::IntegerAgainstExpression,
-            Mathruler::NotTried => Kind::NotTriedByMathruler,
-            Mathruler::Unreadable => Kind::NotReadByMathruler,
-            Mathruler::Shape => Kind::SetOrOrder,
-            _ => Kind::Other,
+            Mathruler::Fractions => DisagreementKind::UnreducedFraction,
+            Mathruler::Integer => DisagreementKind::IntegerAgainstExpression,
+            Mathruler::NotTried => DisagreementKind::NotTriedByMathruler,
+            Mathruler::Unreadable => DisagreementKind::NotReadByMathruler,
+            Mathruler::Shape => DisagreementKind::SetOrOrder,
+            _ => DisagreementKind::Other,
         },
     }
 }

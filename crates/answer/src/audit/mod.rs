@@ -21,7 +21,7 @@ mod log;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub use kind::Kind;
+pub use kind::DisagreementKind;
 pub use log::{AuditLog, Compared};
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ use crate::{math, mathruler, simple};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Disagreement {
     /// About what.
-    pub kind: Kind,
+    pub kind: DisagreementKind,
     /// Whether the grader `mathruler` calls it right.
     pub mathruler: bool,
     /// Whether the grader `math` does.
@@ -59,12 +59,12 @@ pub fn compare(given: &str, ground_truth: &str) -> Option<Disagreement> {
 pub struct Audit {
     responses: u64,
     right: [u64; 2],
-    groups: BTreeMap<Kind, Group>,
+    groups: BTreeMap<DisagreementKind, DisagreementCount>,
 }
 
 /// The disagreements of one kind.
 #[derive(Debug, Clone)]
-struct Group {
+struct DisagreementCount {
     count: u64,
     /// How many mathruler, math and choice call right.
     right: [u64; 3],
@@ -92,8 +92,11 @@ impl Audit {
         }
         let Some(found) = found else { return };
         let example = || (given.to_owned(), ground_truth.to_owned());
-        let group =
-            self.groups.entry(found.kind).or_insert_with(|| Group { count: 0, right: [0; 3], example: example() });
+        let group = self.groups.entry(found.kind).or_insert_with(|| DisagreementCount {
+            count: 0,
+            right: [0; 3],
+            example: example(),
+        });
         group.count += 1;
         let verdicts = [found.mathruler, found.math, found.choice == Some(true)];
         for (sum, right) in group.right.iter_mut().zip(verdicts) {
@@ -112,7 +115,7 @@ impl Audit {
     }
 
     /// How many disagreements there are of a kind.
-    pub fn of(&self, kind: Kind) -> u64 {
+    pub fn of(&self, kind: DisagreementKind) -> u64 {
         self.groups.get(&kind).map_or(0, |group| group.count)
     }
 }
@@ -137,7 +140,7 @@ impl fmt::Display for Audit {
             f,
             "\n| kind | answers | right by mathruler | math | choice | example: answer, truth |\n|---|---|---|---|---|---|"
         )?;
-        let mut groups: Vec<(&Kind, &Group)> = self.groups.iter().collect();
+        let mut groups: Vec<(&DisagreementKind, &DisagreementCount)> = self.groups.iter().collect();
         groups.sort_by_key(|(kind, group)| (std::cmp::Reverse(group.count), **kind));
         for (kind, group) in groups {
             let [mathruler, math, choice] = group.right;
@@ -168,18 +171,18 @@ mod tests {
     #[test]
     fn kinds_come_from_what_the_graders_did() {
         for (given, truth, kind, verdicts) in [
-            ("2/4", "1/2", Kind::UnreducedFraction, (false, true, None)),
-            (r"\sqrt{4}", "2", Kind::IntegerAgainstExpression, (false, true, None)),
-            ("12 apples", "12", Kind::Unit, (false, true, None)),
-            ("100 cm", "1 m", Kind::Unit, (false, true, None)),
-            ("5 seconds", "5 cm", Kind::DifferentUnit, (true, false, None)),
-            ("area = 5", "5", Kind::EquationForValue, (false, true, None)),
-            ("3, 1", "1, 3", Kind::SetOrOrder, (false, true, None)),
-            ("25%", "0.25", Kind::Percent, (false, true, None)),
-            ("The answer is 7.", "7", Kind::WordsAroundTheAnswer, (false, true, None)),
-            ("B. 35 cm", "B", Kind::ChoiceTextAgainstLetter, (false, true, Some(true))),
-            ("xyz + abc", "abc + xyz", Kind::NotTriedByMathruler, (false, true, None)),
-            ("2:30 pm", "14:30", Kind::Notation, (false, true, None)),
+            ("2/4", "1/2", DisagreementKind::UnreducedFraction, (false, true, None)),
+            (r"\sqrt{4}", "2", DisagreementKind::IntegerAgainstExpression, (false, true, None)),
+            ("12 apples", "12", DisagreementKind::Unit, (false, true, None)),
+            ("100 cm", "1 m", DisagreementKind::Unit, (false, true, None)),
+            ("5 seconds", "5 cm", DisagreementKind::DifferentUnit, (true, false, None)),
+            ("area = 5", "5", DisagreementKind::EquationForValue, (false, true, None)),
+            ("3, 1", "1, 3", DisagreementKind::SetOrOrder, (false, true, None)),
+            ("25%", "0.25", DisagreementKind::Percent, (false, true, None)),
+            ("The answer is 7.", "7", DisagreementKind::WordsAroundTheAnswer, (false, true, None)),
+            ("B. 35 cm", "B", DisagreementKind::ChoiceTextAgainstLetter, (false, true, Some(true))),
+            ("xyz + abc", "abc + xyz", DisagreementKind::NotTriedByMathruler, (false, true, None)),
+            ("2:30 pm", "14:30", DisagreementKind::Notation, (false, true, None)),
         ] {
             let found = compare(given, truth).unwrap_or_else(|| panic!("{given} and {truth} agree"));
             assert_eq!((found.mathruler, found.math, found.choice), verdicts, "{given} for {truth}");
@@ -199,7 +202,11 @@ mod tests {
         }
         assert_eq!((audit.responses(), audit.disagreements()), (5, 3));
         assert_eq!(
-            (audit.of(Kind::UnreducedFraction), audit.of(Kind::EquationForValue), audit.of(Kind::Other)),
+            (
+                audit.of(DisagreementKind::UnreducedFraction),
+                audit.of(DisagreementKind::EquationForValue),
+                audit.of(DisagreementKind::Other)
+            ),
             (2, 1, 0)
         );
         let table = audit.to_string();

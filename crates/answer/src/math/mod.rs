@@ -86,7 +86,7 @@ pub fn equal(given: &str, truth: &str) -> bool {
 
 /// What decided a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub(crate) enum MathDecision {
     /// The same text, blanks and fonts left out.
     SameText,
     /// The same letter of a choice.
@@ -124,28 +124,28 @@ pub(crate) struct Matched {
     pub(crate) several: bool,
 }
 
-impl Decision {
+impl MathDecision {
     pub(crate) fn is_right(self) -> bool {
         matches!(self, Self::SameText | Self::SameLetter | Self::SameSign | Self::SameValue(_))
     }
 }
 
 /// The verdict of [`equal`] and why.
-pub(crate) fn decide(given: &str, truth: &str) -> Decision {
+pub(crate) fn decide(given: &str, truth: &str) -> MathDecision {
     let (given, truth) = (given.trim(), truth.trim());
     if given.is_empty() || truth.is_empty() {
-        return Decision::Empty;
+        return MathDecision::Empty;
     }
     if given == truth {
-        return Decision::SameText;
+        return MathDecision::SameText;
     }
     if given.len() > MAX_BYTES || truth.len() > MAX_BYTES {
-        return Decision::Empty;
+        return MathDecision::Empty;
     }
     let truth = Answer::new(truth);
     let given = Answer::new(given);
     if truth.plain == given.plain && !truth.plain.is_empty() {
-        return Decision::SameText;
+        return MathDecision::SameText;
     }
     if let Some(decision) = by_signs(&truth, &given) {
         return decision;
@@ -158,8 +158,8 @@ pub(crate) fn decide(given: &str, truth: &str) -> Decision {
 }
 
 /// What is decided by letters, times, numbers in circles or formulas, if anything is.
-fn by_signs(truth: &Answer, given: &Answer) -> Option<Decision> {
-    let sign = |same: bool| if same { Decision::SameSign } else { Decision::OtherSign };
+fn by_signs(truth: &Answer, given: &Answer) -> Option<MathDecision> {
+    let sign = |same: bool| if same { MathDecision::SameSign } else { MathDecision::OtherSign };
     let same = labels::same(&truth.body, &given.body).or_else(|| chemistry::same(&truth.spelled, &given.spelled));
     if let Some(same) = same {
         return Some(sign(same));
@@ -169,7 +169,7 @@ fn by_signs(truth: &Answer, given: &Answer) -> Option<Decision> {
         || matches!(truth.plain.as_bytes(), [b'(', b'A'..=b'J', b')']))
         && let Some(letter) = simple::choice_letter(&given.body)
     {
-        return Some(if truth.plain.contains(letter) { Decision::SameLetter } else { Decision::OtherSign });
+        return Some(if truth.plain.contains(letter) { MathDecision::SameLetter } else { MathDecision::OtherSign });
     }
     if let (Some(truth), Some(given)) = (Clock::read(&truth.body), Clock::read(&given.body))
         && (truth.is_marked() || given.is_marked())
@@ -181,29 +181,29 @@ fn by_signs(truth: &Answer, given: &Answer) -> Option<Decision> {
         && truth.body.trim_start().as_bytes().get(2).is_some_and(u8::is_ascii_whitespace)
         && simple::choice_letter(&given.body) == Some(char::from(*letter))
     {
-        return Some(Decision::SameLetter);
+        return Some(MathDecision::SameLetter);
     }
     None
 }
 
 /// Compares every reading of one side with every reading of the other.
-fn by_values(truth: &[Reading], given: &[Reading]) -> Decision {
+fn by_values(truth: &[Reading], given: &[Reading]) -> MathDecision {
     let mut comparer = Comparer::new();
     for truth in truth {
         let same =
             |given: &&Reading| truth.fits(given) && given.fits(truth) && comparer.same(&truth.value, &given.value);
         if let Some(given) = given.iter().find(same) {
-            return Decision::SameValue(matched(truth, given));
+            return MathDecision::SameValue(matched(truth, given));
         }
     }
     match (truth, given) {
-        ([], _) => Decision::TruthNotUnderstood,
-        (_, []) => Decision::NotUnderstood,
-        _ if given.iter().all(|reading| is_garbled(&reading.value)) => Decision::NotUnderstood,
+        ([], _) => MathDecision::TruthNotUnderstood,
+        (_, []) => MathDecision::NotUnderstood,
+        _ if given.iter().all(|reading| is_garbled(&reading.value)) => MathDecision::NotUnderstood,
         _ => {
             let units =
                 truth.iter().any(|truth| given.iter().any(|given| comparer.same_but_unit(&truth.value, &given.value)));
-            if units { Decision::Units } else { Decision::Different }
+            if units { MathDecision::Units } else { MathDecision::Different }
         }
     }
 }

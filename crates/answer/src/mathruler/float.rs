@@ -14,7 +14,7 @@ pub(super) const MAX_WORK: u64 = 8000;
 
 /// A number of the expression.
 #[derive(Debug, Clone)]
-pub(super) enum Number {
+pub(super) enum FloatNumber {
     Exact(BigRational),
     Float(Float),
 }
@@ -29,7 +29,7 @@ pub(super) struct Float {
     pub(super) decimal: BigRational,
 }
 
-impl Number {
+impl FloatNumber {
     /// n! of a small whole number.
     pub(super) fn factorial(&self, work: &mut u64) -> Option<Self> {
         *work = work.checked_sub(40)?;
@@ -240,15 +240,15 @@ mod tests {
 
     #[test]
     fn decimals_compute_as_in_sympy() {
-        let float = |whole, fraction| Number::literal(whole, fraction, 0, &mut 100).unwrap();
+        let float = |whole, fraction| FloatNumber::literal(whole, fraction, 0, &mut 100).unwrap();
         let mut work = MAX_WORK;
         let sum = float("0", "1").add(&float("0", "2"), &mut work).unwrap();
         assert!(!sum.add(&float("0", "3").neg(), &mut work).unwrap().is_zero());
-        let exact = Number::Exact(BigRational::new(1811.into(), 1000.into()));
+        let exact = FloatNumber::Exact(BigRational::new(1811.into(), 1000.into()));
         assert!(float("1", "811").add(&exact.neg(), &mut work).unwrap().is_zero());
-        let third = Number::Exact(BigRational::new(1.into(), 3.into()));
+        let third = FloatNumber::Exact(BigRational::new(1.into(), 3.into()));
         assert!(!float("0", "3333333333333333").add(&third.neg(), &mut work).unwrap().is_zero());
-        assert!(Number::literal("1", "", 1 << 20, &mut work).is_none());
-        assert!(Number::Exact(BigRational::one()).div(&float("0", "0"), &mut work).is_none());
+        assert!(FloatNumber::literal("1", "", 1 << 20, &mut work).is_none());
+        assert!(FloatNumber::Exact(BigRational::one()).div(&float("0", "0"), &mut work).is_none());
     }
 }

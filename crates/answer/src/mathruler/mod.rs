@@ -35,7 +35,7 @@ mod symbols;
 mod sympy;
 
 use normalize::{is_integer, math_style, prm_style, strip_thousands_commas};
-use sympy::Node;
+use sympy::SympyNode;
 
 use crate::expr::{Domain, Zero, same_as_zero};
 
@@ -55,7 +55,7 @@ pub fn grade_answer(given: &str, ground_truth: &str) -> bool {
 
 /// What decided a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub(crate) enum MathrulerDecision {
     /// Equal strings after the first or the second normalisation.
     SameText,
     /// The differences of all elements simplify to zero.
@@ -76,48 +76,48 @@ pub(crate) enum Decision {
     Different,
 }
 
-impl Decision {
+impl MathrulerDecision {
     pub(crate) fn is_right(self) -> bool {
         matches!(self, Self::SameText | Self::SameValue)
     }
 }
 
 /// The verdict of [`grade_answer`] and why.
-pub(crate) fn decide(given: &str, ground_truth: &str) -> Decision {
+pub(crate) fn decide(given: &str, ground_truth: &str) -> MathrulerDecision {
     if given.len() > MAX_BYTES || ground_truth.len() > MAX_BYTES {
-        return if given == ground_truth { Decision::SameText } else { Decision::Empty };
+        return if given == ground_truth { MathrulerDecision::SameText } else { MathrulerDecision::Empty };
     }
     if math_style(ground_truth) == math_style(given) {
-        return Decision::SameText;
+        return MathrulerDecision::SameText;
     }
     let truth = prm_style(ground_truth);
     let given = prm_style(given);
     if truth == given {
-        return Decision::SameText;
+        return MathrulerDecision::SameText;
     }
     if given.is_empty() {
-        return Decision::Empty;
+        return MathrulerDecision::Empty;
     }
     let (truth_elements, given_elements) = (split_tuple(&truth), split_tuple(&given));
     if truth_elements.len() != given_elements.len() {
-        return Decision::Shape;
+        return MathrulerDecision::Shape;
     }
     let ends = |text: &str| (text.chars().next(), text.chars().next_back());
     if truth_elements.len() > 1 && ends(&truth) != ends(&given) {
-        return Decision::Shape;
+        return MathrulerDecision::Shape;
     }
     let pairs = truth_elements.iter().zip(&given_elements);
     pairs
         .map(|(truth, given)| same_element(truth, given))
         .find(|decision| !decision.is_right())
-        .unwrap_or(Decision::SameValue)
+        .unwrap_or(MathrulerDecision::SameValue)
 }
 
-fn same_element(truth: &str, given: &str) -> Decision {
+fn same_element(truth: &str, given: &str) -> MathrulerDecision {
     if is_fraction(truth) && is_fraction(given) {
-        if truth == given { Decision::SameText } else { Decision::Fractions }
+        if truth == given { MathrulerDecision::SameText } else { MathrulerDecision::Fractions }
     } else if is_integer(truth) != is_integer(given) {
-        Decision::Integer
+        MathrulerDecision::Integer
     } else {
         same_value(truth, given)
     }
@@ -161,18 +161,18 @@ fn is_fraction(text: &str) -> bool {
 }
 
 /// Whether the difference of the two, read by sympy, simplifies to zero.
-fn same_value(truth: &str, given: &str) -> Decision {
+fn same_value(truth: &str, given: &str) -> MathrulerDecision {
     // The brackets are plain text for mathruler: an unbalanced one in the truth may close in the answer.
     let difference = format!("({truth})-({given})");
     if !may_be_evaluated(&difference) {
-        return Decision::NotTried;
+        return MathrulerDecision::NotTried;
     }
     let zero = match sympy::parse(&difference.replace('^', "**")) {
-        None => return Decision::Unreadable,
-        Some(Node::Number(number)) => number.is_zero(),
-        Some(Node::Symbol(expr)) => same_as_zero(&expr, Domain::Complex) == Zero::Yes,
+        None => return MathrulerDecision::Unreadable,
+        Some(SympyNode::FloatNumber(number)) => number.is_zero(),
+        Some(SympyNode::Symbol(expr)) => same_as_zero(&expr, Domain::Complex) == Zero::Yes,
     };
-    if zero { Decision::SameValue } else { Decision::Different }
+    if zero { MathrulerDecision::SameValue } else { MathrulerDecision::Different }
 }
 
 /// mathruler's guard against expressions that sympy may hang on or take for words.

@@ -7,7 +7,7 @@
 use num_bigint::BigInt;
 use num_rational::BigRational;
 
-use super::float::{MAX_WORK, Number};
+use super::float::{FloatNumber, MAX_WORK};
 use crate::expr::{Expr, Func};
 
 /// Deepest nesting of brackets and signs; Python gives up at about as many.
@@ -17,20 +17,20 @@ const MAX_OPERANDS: usize = 2000;
 
 /// What an expression turned out to be.
 #[derive(Debug, Clone)]
-pub(super) enum Node {
-    Number(Number),
+pub(super) enum SympyNode {
+    FloatNumber(FloatNumber),
     Symbol(Expr),
 }
 
 /// Parses the whole of `text`; `None` where Python or sympy raise an error, or where the result could never be zero.
-pub(super) fn parse(text: &str) -> Option<Node> {
-    let mut parser = Parser { text, at: 0, depth: 0, operands: 0, work: MAX_WORK };
+pub(super) fn parse(text: &str) -> Option<SympyNode> {
+    let mut parser = SympyParser { text, at: 0, depth: 0, operands: 0, work: MAX_WORK };
     let node = parser.sum()?;
     parser.skip_blanks();
     (parser.at == text.len()).then_some(node)
 }
 
-struct Parser<'a> {
+struct SympyParser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
@@ -39,24 +39,24 @@ struct Parser<'a> {
     work: u64,
 }
 
-impl Node {
+impl SympyNode {
     fn expr(self) -> Expr {
         match self {
-            Self::Number(number) => Expr::Num(number.exact().clone()),
+            Self::FloatNumber(number) => Expr::Num(number.exact().clone()),
             Self::Symbol(expr) => expr,
         }
     }
 
     fn neg(self) -> Self {
         match self {
-            Self::Number(number) => Self::Number(number.neg()),
+            Self::FloatNumber(number) => Self::FloatNumber(number.neg()),
             Self::Symbol(expr) => Self::Symbol(expr.neg()),
         }
     }
 
     fn add(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.add(&b, work)?),
+            (Self::FloatNumber(a), Self::FloatNumber(b)) => Self::FloatNumber(a.add(&b, work)?),
             (Self::Symbol(Expr::Add(mut terms)), b) => {
                 terms.push(b.expr());
                 Self::Symbol(Expr::Add(terms))
@@ -67,7 +67,7 @@ impl Node {
 
     fn mul(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.mul(&b, work)?),
+            (Self::FloatNumber(a), Self::FloatNumber(b)) => Self::FloatNumber(a.mul(&b, work)?),
             (Self::Symbol(Expr::Mul(mut factors)), b) => {
                 factors.push(b.expr());
                 Self::Symbol(Expr::Mul(factors))
@@ -78,27 +78,27 @@ impl Node {
 
     fn div(self, other: Self, work: &mut u64) -> Option<Self> {
         Some(match (self, other) {
-            (Self::Number(a), Self::Number(b)) => Self::Number(a.div(&b, work)?),
+            (Self::FloatNumber(a), Self::FloatNumber(b)) => Self::FloatNumber(a.div(&b, work)?),
             (a, b) => a.mul(Self::Symbol(b.expr().recip()), work)?,
         })
     }
 
     fn pow(self, exponent: Self, work: &mut u64) -> Option<Self> {
-        if let (Self::Number(base), Self::Number(n)) = (&self, &exponent) {
-            let roots = matches!((base, n), (Number::Exact(_), Number::Exact(n)) if !n.is_integer());
+        if let (Self::FloatNumber(base), Self::FloatNumber(n)) = (&self, &exponent) {
+            let roots = matches!((base, n), (FloatNumber::Exact(_), FloatNumber::Exact(n)) if !n.is_integer());
             if !roots {
-                return base.pow(n, work).map(Self::Number);
+                return base.pow(n, work).map(Self::FloatNumber);
             }
         }
         Some(Self::Symbol(self.expr().pow(exponent.expr())))
     }
 
     fn integer(value: BigInt) -> Self {
-        Self::Number(Number::Exact(BigRational::from_integer(value)))
+        Self::FloatNumber(FloatNumber::Exact(BigRational::from_integer(value)))
     }
 }
 
-impl Parser<'_> {
+impl SympyParser<'_> {
     fn rest(&self) -> &str {
         &self.text[self.at..]
     }
@@ -122,7 +122,7 @@ impl Parser<'_> {
         found
     }
 
-    fn sum(&mut self) -> Option<Node> {
+    fn sum(&mut self) -> Option<SympyNode> {
         let mut left = self.product()?;
         loop {
             if self.eat("+") {
@@ -137,7 +137,7 @@ impl Parser<'_> {
         }
     }
 
-    fn product(&mut self) -> Option<Node> {
+    fn product(&mut self) -> Option<SympyNode> {
         let mut left = self.signed()?;
         loop {
             let lines = self.at;
@@ -166,7 +166,7 @@ impl Parser<'_> {
         }
     }
 
-    fn signed(&mut self) -> Option<Node> {
+    fn signed(&mut self) -> Option<SympyNode> {
         self.enter()?;
         let node = if self.eat("-") {
             self.signed()?.neg()
@@ -184,7 +184,7 @@ impl Parser<'_> {
         (self.depth <= MAX_DEPTH).then_some(())
     }
 
-    fn power(&mut self) -> Option<Node> {
+    fn power(&mut self) -> Option<SympyNode> {
         // A name that is split leaves its last factor to bind with `**` and `!`.
         let (before, base) = self.operand()?;
         let mut base = base;
@@ -196,8 +196,8 @@ impl Parser<'_> {
                 return None;
             }
             base = match &base {
-                Node::Number(number) => Node::Number(number.factorial(&mut self.work)?),
-                Node::Symbol(_) => Node::Symbol(Expr::call(Func::Factorial, base.expr())),
+                SympyNode::FloatNumber(number) => SympyNode::FloatNumber(number.factorial(&mut self.work)?),
+                SympyNode::Symbol(_) => SympyNode::Symbol(Expr::call(Func::Factorial, base.expr())),
             };
         }
         if self.eat("**") {
@@ -211,7 +211,7 @@ impl Parser<'_> {
     }
 
     /// A number, a name or a bracket; for a name that is split, the earlier factors come first.
-    fn operand(&mut self) -> Option<(Vec<Node>, Node)> {
+    fn operand(&mut self) -> Option<(Vec<SympyNode>, SympyNode)> {
         self.operands += 1;
         if self.operands > MAX_OPERANDS {
             return None;
@@ -248,7 +248,7 @@ impl Parser<'_> {
         found
     }
 
-    fn number(&mut self) -> Option<Node> {
+    fn number(&mut self) -> Option<SympyNode> {
         let start = self.at;
         let whole = self.digits();
         let after_whole = self.at;
@@ -274,23 +274,23 @@ impl Parser<'_> {
             }
         }
         if point || has_exponent {
-            return Number::literal(&whole, &fraction, exponent, &mut self.work).map(Node::Number);
+            return FloatNumber::literal(&whole, &fraction, exponent, &mut self.work).map(SympyNode::FloatNumber);
         }
         // An integer that begins with 0 is only its zeros: Python reads 007 as 00 and 7.
         if whole.starts_with('0') && whole.bytes().any(|b| b != b'0') {
             let zeros = whole.bytes().take_while(|&b| b == b'0').count();
             self.at = start + zeros;
-            return Some(Node::integer(0.into()));
+            return Some(SympyNode::integer(0.into()));
         }
         self.at = after_whole;
         // Python refuses longer ones.
         if whole.len() > 4300 {
             return None;
         }
-        Some(Node::integer(whole.parse().ok()?))
+        Some(SympyNode::integer(whole.parse().ok()?))
     }
 
-    fn name(&mut self) -> Option<(Vec<Node>, Node)> {
+    fn name(&mut self) -> Option<(Vec<SympyNode>, SympyNode)> {
         let rest = self.rest();
         let length = rest.find(|c: char| c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
         let name = rest[..length].to_owned();
@@ -298,7 +298,7 @@ impl Parser<'_> {
             return None;
         }
         self.at += length;
-        let single = |expr| Some((Vec::new(), Node::Symbol(expr)));
+        let single = |expr| Some((Vec::new(), SympyNode::Symbol(expr)));
         match name.as_str() {
             "pi" => return single(Expr::Pi),
             "sqrt" | "ln" | "csc" | "re" | "im" => {
@@ -312,9 +312,9 @@ impl Parser<'_> {
                     return None;
                 }
                 // A root of a decimal is a decimal.
-                if let ("sqrt", Node::Number(number @ Number::Float(_))) = (name.as_str(), &argument) {
-                    let half = Number::Exact(BigRational::new(1.into(), 2.into()));
-                    return Some((Vec::new(), Node::Number(number.pow(&half, &mut self.work)?)));
+                if let ("sqrt", SympyNode::FloatNumber(number @ FloatNumber::Float(_))) = (name.as_str(), &argument) {
+                    let half = FloatNumber::Exact(BigRational::new(1.into(), 2.into()));
+                    return Some((Vec::new(), SympyNode::FloatNumber(number.pow(&half, &mut self.work)?)));
                 }
                 let argument = argument.expr();
                 return single(match name.as_str() {
@@ -341,9 +341,9 @@ impl Parser<'_> {
                 while let Some(next) = chars.next_if(char::is_ascii_digit) {
                     digits.push(next);
                 }
-                factors.push(Node::integer(digits.parse().ok().filter(|_| digits.len() <= 4300)?));
+                factors.push(SympyNode::integer(digits.parse().ok().filter(|_| digits.len() <= 4300)?));
             } else {
-                factors.push(Node::Symbol(Expr::var(c.encode_utf8(&mut [0; 4]))));
+                factors.push(SympyNode::Symbol(Expr::var(c.encode_utf8(&mut [0; 4]))));
             }
             self.operands += 1;
             if self.operands > MAX_OPERANDS {
@@ -376,8 +376,8 @@ mod tests {
     fn shows(text: &str) -> String {
         match parse(text) {
             None => "-".into(),
-            Some(Node::Number(number)) => number.exact().to_string(),
-            Some(Node::Symbol(expr)) => format!("{expr:?}"),
+            Some(SympyNode::FloatNumber(number)) => number.exact().to_string(),
+            Some(SympyNode::Symbol(expr)) => format!("{expr:?}"),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::value::{Json, JsonObject};
-use super::{Column, RawRow, Source, json};
+use super::{Column, RawRow, RowSource, json};
 use crate::error::DataError;
 use crate::sample::Keys;
 
@@ -160,7 +160,7 @@ fn last_boxed(text: &str) -> Option<&str> {
     None
 }
 
-impl Source for AnnotationSource {
+impl RowSource for AnnotationSource {
     fn name(&self) -> String {
         self.name.clone()
     }

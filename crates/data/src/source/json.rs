@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::value::{Json, JsonObject, number_text};
-use super::{Column, RawRow, RowImages, Source, numbered, picture};
+use super::{Column, RawRow, RowImages, RowSource, numbered, picture};
 use crate::error::DataError;
 use crate::lfs;
 use crate::sample::{ImageSource, Keys};
@@ -379,7 +379,7 @@ fn decode_base64(text: &str) -> Result<Vec<u8>, String> {
     STANDARD.decode(&compact).or_else(|_| URL_SAFE.decode(&compact)).map_err(|e| format!("bad base64: {e}"))
 }
 
-impl Source for JsonSource {
+impl RowSource for JsonSource {
     fn name(&self) -> String {
         self.path.display().to_string()
     }

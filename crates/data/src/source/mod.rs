@@ -50,7 +50,7 @@ pub(crate) struct RawRow {
 pub(crate) type RowImages = Result<Vec<Option<ImageSource>>, String>;
 
 /// Rows that are read one by one.
-pub(crate) trait Source: Send + Sync {
+pub(crate) trait RowSource: Send + Sync {
     /// For messages: the file, or the toy spec.
     fn name(&self) -> String;
     /// Rows; at least one.
@@ -68,7 +68,7 @@ pub(crate) trait Source: Send + Sync {
 }
 
 /// Opens all sources that a spec string names.
-pub(crate) fn open(spec: &str, keys: &Keys, image_dir: Option<&Path>) -> Result<Vec<Arc<dyn Source>>, DataError> {
+pub(crate) fn open(spec: &str, keys: &Keys, image_dir: Option<&Path>) -> Result<Vec<Arc<dyn RowSource>>, DataError> {
     if let Some(toy) = spec.strip_prefix("toy:") {
         return Ok(vec![Arc::new(ToySource::parse(toy).map_err(|reason| DataError::spec(spec, reason))?)]);
     }
@@ -81,7 +81,7 @@ pub(crate) fn open(spec: &str, keys: &Keys, image_dir: Option<&Path>) -> Result<
     files.iter().map(|file| open_file(file, keys, image_dir)).collect()
 }
 
-fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Arc<dyn Source>, DataError> {
+fn open_file(path: &PathBuf, keys: &Keys, image_dir: Option<&Path>) -> Result<Arc<dyn RowSource>, DataError> {
     let root = match image_dir {
         Some(dir) => dir.to_path_buf(),
         None => path.parent().map(Path::to_path_buf).unwrap_or_default(),

@@ -23,7 +23,7 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 
-use super::{Column, RawRow, Source, cell, numbered, pages};
+use super::{Column, RawRow, RowSource, cell, numbered, pages};
 use crate::dataset::is_name;
 use crate::error::DataError;
 use crate::lfs;
@@ -405,7 +405,7 @@ impl ParquetSource {
     }
 }
 
-impl Source for ParquetSource {
+impl RowSource for ParquetSource {
     fn name(&self) -> String {
         self.path.display().to_string()
     }

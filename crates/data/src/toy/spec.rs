@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use super::digits::Split;
 use super::tasks::{self, TASKS, ToyTask};
 use crate::sample::ImageSource;
-use crate::source::{Column, RawRow, Source};
+use crate::source::{Column, RawRow, RowSource};
 
 /// What follows `toy:` in a spec, parsed.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,7 +180,7 @@ impl ToySource {
     }
 }
 
-impl Source for ToySource {
+impl RowSource for ToySource {
     fn name(&self) -> String {
         format!("toy:{}", self.text)
     }

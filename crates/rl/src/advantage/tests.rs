@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 use crate::config::Algorithm;
-use crate::registry::{Kind, Methods};
+use crate::registry::{MethodKind, Methods};
 
 /// Every estimator by its name.
 fn all() -> Vec<(&'static str, Box<dyn AdvantageEstimator>)> {
@@ -12,7 +12,7 @@ fn all() -> Vec<(&'static str, Box<dyn AdvantageEstimator>)> {
         let algorithm = Algorithm { adv_estimator: name.to_string(), ..Algorithm::default() };
         (name, algorithm.build_estimator().unwrap())
     };
-    Methods::default().of_kind(Kind::Estimator).into_iter().map(build).collect()
+    Methods::default().of_kind(MethodKind::Estimator).into_iter().map(build).collect()
 }
 
 fn run(estimator: &dyn AdvantageEstimator, rewards: &[f32], groups: &[usize]) -> Vec<f32> {

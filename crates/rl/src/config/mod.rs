@@ -24,22 +24,22 @@ mod tests;
 mod trainer;
 mod validate;
 
-pub use self::reward::Reward;
+pub use self::reward::RewardSection;
 pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
 pub use algorithm::Algorithm;
 pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use error::ConfigError;
-pub use model::{Family, Init, Model};
+pub use model::{Init, Model, ModelFamily};
 pub use moved::present_key;
 pub use reference::reference;
 pub use resolve::{Source, resolve, resolve_with};
 pub use rollout::Rollout;
 pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
-pub use trainer::{Backend, Dtype, Resume, Trainer};
+pub use trainer::{Backend, Dtype, Resume, TrainerSection};
 
-use crate::registry::Kind;
+use crate::registry::MethodKind;
 use ::data::DataSpec;
 use section::{KeyError, Node};
 use toml::Value;
@@ -58,9 +58,9 @@ pub struct Config {
     /// `[actor]`.
     pub actor: Actor,
     /// `[reward]`.
-    pub reward: Reward,
+    pub reward: RewardSection,
     /// `[trainer]`.
-    pub trainer: Trainer,
+    pub trainer: TrainerSection,
     /// `[[stages]]`, as written; [`Config::stages`] says what is run.
     pub stages: Vec<Stage>,
 }
@@ -93,11 +93,11 @@ impl Config {
     }
 
     /// The keys that name an algorithm, with their values.
-    fn named(&self) -> [(Kind, &str); 3] {
+    fn named(&self) -> [(MethodKind, &str); 3] {
         [
-            (Kind::Estimator, &self.algorithm.adv_estimator),
-            (Kind::Shaping, &self.algorithm.shaping),
-            (Kind::Loss, &self.actor.loss_type),
+            (MethodKind::Estimator, &self.algorithm.adv_estimator),
+            (MethodKind::Shaping, &self.algorithm.shaping),
+            (MethodKind::Loss, &self.actor.loss_type),
         ]
     }
 

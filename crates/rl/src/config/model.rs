@@ -41,7 +41,7 @@ choice! {
 
 choice! {
     /// Families of models, by their `model_type`.
-    pub enum Family {
+    pub enum ModelFamily {
         /// Qwen2.5-VL.
         Qwen2_5 = "qwen2_5_vl",
         /// Qwen2-VL.
@@ -58,7 +58,7 @@ section! {
         /// *.safetensors), or "toy" for the model that is built into the program.
         path: String = String::from("toy"),
         /// Family of the model that is built in. A folder's is in its config.json.
-        family: Family = Family::Qwen2_5,
+        family: ModelFamily = ModelFamily::Qwen2_5,
         /// Empty: start from the folder's weights. Otherwise start from random weights of this size;
         /// the tokenizer and the image processor still come from `path`.
         init: Init = Init::Pretrained,

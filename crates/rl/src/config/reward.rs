@@ -20,7 +20,7 @@ choices!(Grader { Mathruler = "mathruler", Math = "math", });
 
 section! {
     /// The reward of a response.
-    pub struct Reward {
+    pub struct RewardSection {
         /// How a response is read and rewarded.
         reward_type: RewardType = RewardType::Math,
         /// What compares an answer with the reference.

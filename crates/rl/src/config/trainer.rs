@@ -37,7 +37,7 @@ choice! {
 
 section! {
     /// Length of the run, validation, checkpoints, device.
-    pub struct Trainer {
+    pub struct TrainerSection {
         /// Folder of the run: config.toml, metrics.jsonl, rollouts/ and checkpoints/.
         output_dir: String = String::from("runs/default"),
         /// A name for the run; where it is given the run folder is a folder of this name in `output_dir`.
@@ -85,7 +85,7 @@ pub enum Resume {
     From(PathBuf),
 }
 
-impl Trainer {
+impl TrainerSection {
     /// `output_dir`, with `experiment_name` as a folder in it where one is given.
     pub fn run_dir(&self) -> PathBuf {
         // Joining an empty name would add a trailing separator.

@@ -1,9 +1,10 @@
 //! Gradients over packed groups, in micro-batches whose size changes no result.
 
+use ::policy::{PackedBatch, Pictures, Prompt};
 use burn::tensor::{DType, IndexingUpdateOp, Tensor};
-use model_qwen2vl::model::{PackedBatch, Pictures, Prompt, int_tensor};
-use model_qwen2vl::params::{cast_to, to_f32};
-use model_qwen2vl::{Gradients, Kernels, head};
+use kernels::host::int_tensor;
+use kernels::params::{cast_to, to_f32};
+use kernels::{Gradients, Kernels, head};
 
 use super::passes::{GroupRef, MicroBatch, Pass, pack, passes, targets};
 use crate::image_cache::ImageCache;

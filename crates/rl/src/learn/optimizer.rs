@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ::policy::ModelError;
+use ::policy::weights::write_tensors;
 use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
-use model_qwen2vl::finite::first_not_finite;
-use model_qwen2vl::ops::AdamWStep;
-use model_qwen2vl::params::{cast_to, to_f32};
-use model_qwen2vl::save::write_tensors;
-use model_qwen2vl::{DeviceError, Gradients, Kernels, ModelError, ParamVisitor, host};
+use kernels::finite::first_not_finite;
+use kernels::ops::AdamWStep;
+use kernels::params::{cast_to, to_f32};
+use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, host};
 use safetensors::SafeTensors;
 
 use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
@@ -115,7 +116,7 @@ impl<B: Kernels> AdamW<B> {
         // SAFETY: a checkpoint is written under another name and renamed when it is complete; nothing writes to it after that.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let mut sizes = Sizes(BTreeMap::new());
+        let mut sizes = BufferSizes(BTreeMap::new());
         policy.visit_params(&mut sizes);
         let device = policy.device();
         let mut state = BTreeMap::new();
@@ -165,9 +166,9 @@ impl<B: Kernels> AdamW<B> {
     }
 }
 
-struct Sizes(BTreeMap<String, usize>);
+struct BufferSizes(BTreeMap<String, usize>);
 
-impl<B: Backend> ParamVisitor<B> for Sizes {
+impl<B: Backend> ParamVisitor<B> for BufferSizes {
     fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
         self.0.insert(name.into(), tensor.shape().num_elements());
     }

@@ -1,8 +1,9 @@
 //! Cutting groups into passes of a bounded number of packed tokens.
 
+use ::policy::Prompt;
 use burn::tensor::{Int, Tensor};
-use model_qwen2vl::Kernels;
-use model_qwen2vl::model::{Prompt, int_tensor};
+use kernels::Kernels;
+use kernels::host::int_tensor;
 
 use crate::policy::PackGroup;
 

@@ -1,8 +1,8 @@
 //! Ragged values of responses as padded tables, on the device.
 
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
-use model_qwen2vl::model::int_tensor;
+use kernels::Kernels;
+use kernels::host::int_tensor;
 
 /// Ragged `[M]` to padded `[R, T]` and back, on the device.
 pub struct Ragged {

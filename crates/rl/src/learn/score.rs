@@ -1,9 +1,10 @@
 //! Log-probs and what comes with them, without gradients, in micro-batches whose size changes no result.
 
+use ::policy::{PackedBatch, Prompt};
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
-use model_qwen2vl::model::{PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::{DeviceError, Kernels, head, host};
+use kernels::host::int_tensor;
+use kernels::{DeviceError, Kernels, head, host};
 
 use super::passes::{GroupRef, MicroBatch, Pass, pack, passes, targets};
 use crate::image_cache::ImageCache;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
-use model_qwen2vl::{Kernels, host};
+use kernels::{Kernels, host};
 
 use super::optimizer::{AdamW, StepOutcome, gradients, learning_rate};
 use super::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
@@ -166,7 +166,7 @@ impl<B: Kernels> Padded<'_, B> {
 
 /// How far a stage's optimizer has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Schedule {
+pub struct UpdateSchedule {
     /// Optimizer steps of this stage that lie behind, had every training step kept all of its prompts.
     pub done: usize,
     /// Optimizer steps of this stage.
@@ -202,7 +202,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
     mut learner: Learner<B, P>,
     experience: &Experience,
     settings: UpdateSettings,
-    schedule: &mut Schedule,
+    schedule: &mut UpdateSchedule,
 ) -> Result<(Metrics, UpdateTimes), TrainError> {
     let actor = &settings.config.actor;
     if settings.options.train_vision {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use burn::tensor::backend::Backend;
 
-use super::{Declared, Kind, Methods};
+use super::{Declared, MethodKind, Methods};
 use crate::advantage::{DrGrpo, Grpo, GrpoPassk, ReinforcePlusPlus, Remax, Rloo};
 use crate::config::Algorithm;
 use crate::loss::{Cispo, Gspo, GspoToken, LossError, PolicyLoss, Ppo, Sapo};
@@ -20,8 +20,8 @@ macro_rules! built_in {
     ) => {
         pub(super) fn declare(methods: &mut Methods) {
             $( methods.declare_estimator::<$estimator>(); )*
-            $( methods.declare::<$shaping>(Kind::Shaping); )*
-            $( methods.declare::<$loss>(Kind::Loss); )*
+            $( methods.declare::<$shaping>(MethodKind::Shaping); )*
+            $( methods.declare::<$loss>(MethodKind::Loss); )*
         }
 
         pub(super) fn shaping<B: Backend>(name: &str, algorithm: &Algorithm) -> Option<Box<dyn AdvantageShaping<B>>> {

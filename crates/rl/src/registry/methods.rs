@@ -15,7 +15,7 @@ use crate::shaping::AdvantageShaping;
 
 /// Where an algorithm is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum MethodKind {
     /// `algorithm.adv_estimator`.
     Estimator,
     /// `algorithm.shaping`.
@@ -24,7 +24,7 @@ pub enum Kind {
     Loss,
 }
 
-impl Kind {
+impl MethodKind {
     /// The key, written whole.
     pub fn key(self) -> &'static str {
         match self {
@@ -48,7 +48,7 @@ enum Build {
 }
 
 struct Method {
-    kind: Kind,
+    kind: MethodKind,
     name: &'static str,
     settings: Option<Box<dyn AnySettings>>,
     build: Build,
@@ -57,7 +57,7 @@ struct Method {
 }
 
 impl Method {
-    fn new<D: Declared>(kind: Kind, build: Build) -> Self {
+    fn new<D: Declared>(kind: MethodKind, build: Build) -> Self {
         Self { kind, name: D::NAME, settings: D::settings(), build, check: D::check, warn: D::warn }
     }
 }
@@ -108,41 +108,41 @@ impl std::fmt::Debug for Methods {
 
 impl Methods {
     pub(super) fn declare_estimator<E: Declared + AdvantageEstimator>(&mut self) {
-        self.0.push(Method::new::<E>(Kind::Estimator, Build::Estimator(|algorithm| Box::new(E::new(algorithm)))));
+        self.0.push(Method::new::<E>(MethodKind::Estimator, Build::Estimator(|algorithm| Box::new(E::new(algorithm)))));
     }
 
-    pub(super) fn declare<D: Declared>(&mut self, kind: Kind) {
+    pub(super) fn declare<D: Declared>(&mut self, kind: MethodKind) {
         self.0.push(Method::new::<D>(kind, Build::BuiltIn));
     }
 
     pub(super) fn add_estimator<E: Declared + AdvantageEstimator>(&mut self) -> Result<(), RegistryError> {
-        self.free::<E>(Kind::Estimator)?;
+        self.free::<E>(MethodKind::Estimator)?;
         self.declare_estimator::<E>();
         Ok(())
     }
 
     pub(super) fn add_shaping<B: Backend, S: Declared + AdvantageShaping<B>>(&mut self) -> Result<(), RegistryError> {
-        self.free::<S>(Kind::Shaping)?;
+        self.free::<S>(MethodKind::Shaping)?;
         let build: fn(&Algorithm) -> Box<dyn Any> = |algorithm| {
             let shaping: Box<dyn AdvantageShaping<B>> = Box::new(S::new(algorithm));
             Box::new(shaping)
         };
-        self.0.push(Method::new::<S>(Kind::Shaping, Build::Shaping(build)));
+        self.0.push(Method::new::<S>(MethodKind::Shaping, Build::Shaping(build)));
         Ok(())
     }
 
     pub(super) fn add_loss<B: Backend, L: Declared + PolicyLoss<B>>(&mut self) -> Result<(), RegistryError> {
-        self.free::<L>(Kind::Loss)?;
+        self.free::<L>(MethodKind::Loss)?;
         let build: fn(&Algorithm) -> Arc<dyn Any + Send + Sync> = |algorithm| {
             let loss: Box<dyn PolicyLoss<B>> = Box::new(L::new(algorithm));
             Arc::new(loss)
         };
-        self.0.push(Method::new::<L>(Kind::Loss, Build::Loss(build)));
+        self.0.push(Method::new::<L>(MethodKind::Loss, Build::Loss(build)));
         Ok(())
     }
 
     /// Refuses a name that another algorithm of the kind has, and a section that another has or that is a key.
-    fn free<D: Declared>(&self, kind: Kind) -> Result<(), RegistryError> {
+    fn free<D: Declared>(&self, kind: MethodKind) -> Result<(), RegistryError> {
         let refuse = |reason: String| Err(RegistryError { name: D::NAME, reason });
         if self.0.iter().any(|method| method.kind == kind && method.name == D::NAME) {
             return refuse(format!("{} has that value already", kind.key()));
@@ -154,12 +154,12 @@ impl Methods {
         Ok(())
     }
 
-    fn find(&self, kind: Kind, name: &str) -> Option<&Method> {
+    fn find(&self, kind: MethodKind, name: &str) -> Option<&Method> {
         self.0.iter().find(|method| method.kind == kind && method.name == name)
     }
 
     /// The names of a kind, in the order of the reference.
-    pub fn of_kind(&self, kind: Kind) -> Vec<&'static str> {
+    pub fn of_kind(&self, kind: MethodKind) -> Vec<&'static str> {
         self.0.iter().filter(|method| method.kind == kind).map(|method| method.name).collect()
     }
 
@@ -207,9 +207,9 @@ impl Methods {
 
     fn in_force<'a>(&'a self, config: &'a Config) -> impl Iterator<Item = &'a Method> {
         [
-            (Kind::Estimator, &config.algorithm.adv_estimator),
-            (Kind::Shaping, &config.algorithm.shaping),
-            (Kind::Loss, &config.actor.loss_type),
+            (MethodKind::Estimator, &config.algorithm.adv_estimator),
+            (MethodKind::Shaping, &config.algorithm.shaping),
+            (MethodKind::Loss, &config.actor.loss_type),
         ]
         .into_iter()
         .filter_map(|(kind, name)| self.find(kind, name))
@@ -217,7 +217,7 @@ impl Methods {
 
     /// The estimator of that name; `None` where there is none.
     pub(crate) fn estimator(&self, name: &str, algorithm: &Algorithm) -> Option<Box<dyn AdvantageEstimator>> {
-        match self.find(Kind::Estimator, name)?.build {
+        match self.find(MethodKind::Estimator, name)?.build {
             Build::Estimator(build) => Some(build(algorithm)),
             _ => None,
         }
@@ -229,7 +229,7 @@ impl Methods {
         name: &str,
         algorithm: &Algorithm,
     ) -> Option<Box<dyn AdvantageShaping<B>>> {
-        match self.find(Kind::Shaping, name)?.build {
+        match self.find(MethodKind::Shaping, name)?.build {
             Build::Shaping(build) => build(algorithm).downcast().ok().map(|shaping| *shaping),
             _ => built_in::shaping(name, algorithm),
         }
@@ -237,7 +237,7 @@ impl Methods {
 
     /// The policy loss of that name; `None` where there is none.
     pub(crate) fn loss(&self, name: &str, algorithm: &Algorithm) -> Option<SelectedLoss> {
-        let method = self.find(Kind::Loss, name)?;
+        let method = self.find(MethodKind::Loss, name)?;
         match method.build {
             Build::Loss(build) => Some(SelectedLoss::added(method.name, build(algorithm))),
             _ => SelectedLoss::built_in(name, algorithm),

@@ -18,7 +18,7 @@ mod built_in;
 mod methods;
 
 pub use built_in::SelectedLoss;
-pub use methods::{Kind, Methods};
+pub use methods::{MethodKind, Methods};
 
 use std::marker::PhantomData;
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::advantage::Advantages;
 use crate::config::Algorithm;
-use crate::registry::{Kind, Methods};
+use crate::registry::{MethodKind, Methods};
 use proptest::prelude::*;
 
 type B = burn_flex::Flex<f32, i32>;
@@ -19,7 +19,7 @@ fn config(shaping: &str) -> Algorithm {
 
 /// The names of the shapings.
 fn kinds() -> Vec<&'static str> {
-    Methods::default().of_kind(Kind::Shaping)
+    Methods::default().of_kind(MethodKind::Shaping)
 }
 
 fn close(found: &[f32], expected: &[f32]) {

@@ -8,7 +8,7 @@ use crate::config::{Algorithm, Config};
 use crate::loss::padding;
 use crate::registry::{self, Declared};
 use ::vgpo::{
-    Factors, FocusMetrics, InterScore, PrototypeMode, Rows, Schedule, Variant, VgpoConfig, factors_of,
+    Factors, FocusMetrics, InterScore, PrototypeMode, Responses, Schedule, Variant, VgpoConfig, factors_of,
     metrics::{Spread, length_correlation},
 };
 use burn::tensor::{Tensor, backend::Backend};
@@ -121,7 +121,7 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
         let broken = std::iter::zip(&looks, batch.has_image).filter(|(looks, image)| **image && !**looks).count();
 
         let width = padding::width(batch.lengths);
-        let rows = Rows { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
+        let rows = Responses { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
         let factors = factors_of::<B>(padding::pad(&rho, width, device), &rows, &self.0)?;
         let weights = padding::unpad(factors.combined(), batch.lengths).map_err(ShapingError::Device)?;
         let mut advantages = batch.plain();
@@ -142,7 +142,7 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
 fn measure<B: Backend>(
     factors: &Factors<B>,
     rho: &[Vec<f32>],
-    rows: &Rows,
+    rows: &Responses,
 ) -> Result<Vec<(&'static str, f64)>, String> {
     let looking: Vec<usize> = (0..rows.lengths.len()).filter(|&row| rows.has_image[row]).collect();
     let per_token = |values: &Tensor<B, 2>| -> Result<Spread, String> {

@@ -26,7 +26,7 @@ pub use columns::Columns;
 pub(crate) use columns::column;
 
 use ::vgpo::PrototypeMode;
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use crate::config::Config;
 use crate::error::TrainError;

@@ -3,7 +3,7 @@
 //! Needs nothing where `actor.old_log_probs = "rollout"` and the sampler has measured what is asked for; else one forward over
 //! all groups under this policy, which gives entropy, visual focus and dependency as well.
 
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use super::{Wanted, dependency, entropy, visual_focus};
 use crate::config::{Config, OldLogProbs};

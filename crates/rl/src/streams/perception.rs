@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use data::Processor;
-use model_qwen2vl::{DeviceError, Kernels};
+use kernels::{DeviceError, Kernels};
 
 use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};

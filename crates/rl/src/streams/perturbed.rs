@@ -2,7 +2,7 @@
 //!
 //! Needs the row's pictures, which are perturbed anew in each step, and one forward over the pictured groups.
 
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use crate::error::TrainError;
 use crate::experience::StepContext;

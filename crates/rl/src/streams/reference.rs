@@ -2,7 +2,7 @@
 //!
 //! Needs the reference policy in memory and one forward of it over all groups.
 
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use crate::error::TrainError;
 use crate::image_cache::ImageCache;

@@ -4,10 +4,10 @@
 
 use std::ops::Range;
 
+use ::policy::PackedBatch;
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
-use model_qwen2vl::model::PackedBatch;
-use model_qwen2vl::{DeviceError, Kernels, host};
+use kernels::{DeviceError, Kernels, host};
 
 use crate::focus;
 use crate::learn::ResponseScores;

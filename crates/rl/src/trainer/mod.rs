@@ -30,10 +30,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ::policy::Companions;
+use ::policy::ModelError;
+use ::policy::Prompt;
 use data::{Cursor, Processor};
-use model_qwen2vl::model::Prompt;
-use model_qwen2vl::save::Companions;
-use model_qwen2vl::{Kernels, ModelError};
+use kernels::Kernels;
 use reward::Reward;
 use serde_json::{Map, Value};
 

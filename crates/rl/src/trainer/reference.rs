@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model_qwen2vl::{Kernels, ModelError};
+use ::policy::ModelError;
+use kernels::Kernels;
 
 use super::Trainer;
 use crate::checkpoint::TrainerState;

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use model_qwen2vl::Kernels;
-use model_qwen2vl::save::Companions;
+use ::policy::Companions;
+use kernels::Kernels;
 use serde_json::Value;
 
 use super::{Setup, reference};
@@ -53,7 +53,7 @@ pub(super) fn newest<B: Kernels, P: Policy<B>>(
     for (_, path) in checkpoint::candidates(dir).into_iter().rev() {
         match load(&path, setup) {
             Ok(loaded) => return Ok(Some(loaded)),
-            Err(error @ (TrainError::Device(_) | TrainError::Model(model_qwen2vl::ModelError::Device(_)))) => {
+            Err(error @ (TrainError::Device(_) | TrainError::Model(::policy::ModelError::Device(_)))) => {
                 return Err(error);
             }
             Err(error) => {

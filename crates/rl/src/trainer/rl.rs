@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use data::Cursor;
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use super::sampled::Sampled;
 use super::{Metrics, Trainer, warnings};
@@ -13,7 +13,7 @@ use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
 use crate::experience::{Experience, ExperienceTimes, StepContext, grade, make, select};
 use crate::image_cache::ImageCache;
-use crate::learn::update::{Learner, Schedule, UpdateSettings, UpdateTimes, update};
+use crate::learn::update::{Learner, UpdateSchedule, UpdateSettings, UpdateTimes, update};
 use crate::loss::{KlController, KlType};
 use crate::policy::Policy;
 use crate::progress::Phase;
@@ -284,7 +284,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let options = self.gradient_options(config.rollout.temperature, recipe.loss.needs_full_entropy());
         // The learning rate follows the training steps, so that a step that kept fewer prompts does not move it.
         let updates = optimizer_steps(config, config.data.rollout_batch_size);
-        let mut schedule = Schedule { done: self.state.stage_step as usize * updates, total: steps as usize * updates };
+        let mut schedule =
+            UpdateSchedule { done: self.state.stage_step as usize * updates, total: steps as usize * updates };
         let settings = UpdateSettings { config, loss: &recipe.loss, options: &options };
         let learner = Learner { policy: &mut self.policy, optimizer: &mut self.optimizer, images };
         update(learner, experience, settings, &mut schedule)

@@ -1,6 +1,6 @@
 //! What a step sampled, for a person to read.
 
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 use serde_json::{Map, Value, json};
 
 use super::Trainer;

@@ -1,7 +1,7 @@
 //! Supervised stages: cross-entropy on worked responses, by the same engine.
 
 use burn::tensor::Tensor;
-use model_qwen2vl::{Kernels, host};
+use kernels::{Kernels, host};
 
 use super::{Metrics, Trainer, sft_optim, warnings};
 use crate::config::{Recompute, SftStage};

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 
 use super::{Metrics, Trainer, cursor, optimizer_of};
 use crate::config::{Config, RlStage, SftStage, Stage};
@@ -14,7 +14,7 @@ use crate::prompts::Prompts;
 use crate::recipe::Recipe;
 
 /// What the steps of a stage do.
-enum Kind<B: Kernels> {
+enum StageKind<B: Kernels> {
     /// Cross-entropy on worked responses.
     Sft(SftStage),
     /// Reinforcement learning by a recipe.
@@ -22,10 +22,10 @@ enum Kind<B: Kernels> {
 }
 
 /// A stage that is about to run.
-struct Plan<B: Kernels> {
+struct StagePlan<B: Kernels> {
     name: String,
     steps: u64,
-    kind: Kind<B>,
+    kind: StageKind<B>,
 }
 
 /// Steps of an RL stage: its own, the run's, or as many as the epochs have.
@@ -37,11 +37,11 @@ fn rl_steps(stage: &RlStage, config: &Config, prompts: &Prompts) -> usize {
     }
 }
 
-impl<B: Kernels> Plan<B> {
+impl<B: Kernels> StagePlan<B> {
     fn new(stage: &Stage, config: &Config, prompts: &Prompts) -> Result<Self, TrainError> {
         let (steps, kind) = match stage {
-            Stage::Sft(stage) => (stage.steps, Kind::Sft(stage.clone())),
-            Stage::Rl(stage) => (rl_steps(stage, config, prompts), Kind::Rl(Box::new(Recipe::new(config)?))),
+            Stage::Sft(stage) => (stage.steps, StageKind::Sft(stage.clone())),
+            Stage::Rl(stage) => (rl_steps(stage, config, prompts), StageKind::Rl(Box::new(Recipe::new(config)?))),
         };
         Ok(Self { name: stage.name().to_string(), steps: steps as u64, kind })
     }
@@ -49,8 +49,8 @@ impl<B: Kernels> Plan<B> {
     /// The number that a person watches.
     fn score(&self, metrics: &Metrics) -> (&'static str, f64) {
         let (label, key) = match self.kind {
-            Kind::Sft(_) => ("loss", "sft/loss"),
-            Kind::Rl(_) => ("reward", "reward"),
+            StageKind::Sft(_) => ("loss", "sft/loss"),
+            StageKind::Rl(_) => ("reward", "reward"),
         };
         (label, metrics.get(key).copied().unwrap_or(f64::NAN))
     }
@@ -59,14 +59,14 @@ impl<B: Kernels> Plan<B> {
     fn validates(&self, next: u64, config: &Config, has_validation: bool) -> bool {
         let due = |freq: usize| freq > 0 && next.is_multiple_of(freq as u64);
         match &self.kind {
-            Kind::Sft(stage) => stage.until_accuracy > 0.0 && due(stage.check_freq),
-            Kind::Rl(_) => has_validation && (due(config.trainer.val_freq) || next == self.steps),
+            StageKind::Sft(stage) => stage.until_accuracy > 0.0 && due(stage.check_freq),
+            StageKind::Rl(_) => has_validation && (due(config.trainer.val_freq) || next == self.steps),
         }
     }
 
     /// Whether this validation ends the stage.
     fn is_over(&self, accuracy: f64) -> bool {
-        matches!(&self.kind, Kind::Sft(stage) if accuracy >= stage.until_accuracy)
+        matches!(&self.kind, StageKind::Sft(stage) if accuracy >= stage.until_accuracy)
     }
 }
 
@@ -81,7 +81,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         loop {
             let index = self.state.stage;
             let prompts = self.data[&index].clone();
-            let mut plan = Plan::new(&stages[index], &self.setup.config, &prompts)?;
+            let mut plan = StagePlan::new(&stages[index], &self.setup.config, &prompts)?;
             self.stage(&mut plan, &prompts)?;
             if index + 1 == stages.len() {
                 return Ok(());
@@ -106,7 +106,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 
     /// The steps of one stage: step, validate, finish.
-    fn stage(&mut self, plan: &mut Plan<B>, prompts: &Prompts) -> Result<(), TrainError> {
+    fn stage(&mut self, plan: &mut StagePlan<B>, prompts: &Prompts) -> Result<(), TrainError> {
         let mut before = self.begin(plan)?;
         while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < plan.steps {
             if self.interrupted() {
@@ -116,8 +116,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let (mut metrics, tokens) = match self.unvalidated_step() {
                 Some(metrics) => (metrics, 0),
                 None => match &mut plan.kind {
-                    Kind::Sft(stage) => self.sft_step(stage, prompts)?,
-                    Kind::Rl(recipe) => self.rl_step(recipe, plan.steps, prompts)?,
+                    StageKind::Sft(stage) => self.sft_step(stage, prompts)?,
+                    StageKind::Rl(recipe) => self.rl_step(recipe, plan.steps, prompts)?,
                 },
             };
             let score = plan.score(&metrics);
@@ -149,12 +149,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 
     /// What comes before the first step of a stage: the reference policy and a validation, where they are asked for.
-    fn begin(&mut self, plan: &Plan<B>) -> Result<Metrics, TrainError> {
-        if matches!(&plan.kind, Kind::Rl(recipe) if recipe.wants_reference()) {
+    fn begin(&mut self, plan: &StagePlan<B>) -> Result<Metrics, TrainError> {
+        if matches!(&plan.kind, StageKind::Rl(recipe) if recipe.wants_reference()) {
             self.load_reference()?;
         }
         self.setup.progress.stage(&plan.name, plan.steps, self.state.stage_step);
-        let asked = matches!(plan.kind, Kind::Rl(_)) && self.setup.config.trainer.val_before_train;
+        let asked = matches!(plan.kind, StageKind::Rl(_)) && self.setup.config.trainer.val_before_train;
         if !asked || self.state.stage_step > 0 || self.validation.is_none() {
             return Ok(Metrics::new());
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use ::vgpo::{FocusMetrics, PrototypeMode};
-use model_qwen2vl::Kernels;
+use kernels::Kernels;
 use serde_json::{Map, json};
 
 use super::{Metrics, Trainer};

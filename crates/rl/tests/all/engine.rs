@@ -12,7 +12,7 @@ use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::AdamW;
-use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::update::{Learner, UpdateSchedule, UpdateSettings, update};
 use rl::learn::{GradientOptions, GroupRef, MicroGradients, Pass, ScoreRequest, accumulate, passes};
 use rl::prompts::Item;
 use rl::recipe::Recipe;
@@ -295,7 +295,7 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
                 train_vision: true,
                 recompute,
             };
-            let mut schedule = Schedule { done: 0, total: 1 };
+            let mut schedule = UpdateSchedule { done: 0, total: 1 };
             let (metrics, _) = update(
                 Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() },
                 &experience,
@@ -339,7 +339,7 @@ fn an_update_knows_which_pictures_are_current<B: Kernels>() {
         let mut optimizer = AdamW::new(&config.actor.optim);
         let options = GradientOptions { temperature: 1.0, entropy: false, token_budget: 60, train_vision, recompute };
         let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images };
-        let mut schedule = Schedule { done: 0, total: 10 };
+        let mut schedule = UpdateSchedule { done: 0, total: 10 };
         let settings = UpdateSettings { config: &config, loss: &config.to_loss_config(), options: &options };
         update(learner, &experience, settings, &mut schedule).unwrap();
         assert_eq!(schedule.done, 10);

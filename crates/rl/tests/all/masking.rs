@@ -11,7 +11,7 @@ use rl::experience::Experience;
 use rl::image_cache::ImageCache;
 use rl::learn::GradientOptions;
 use rl::learn::optimizer::AdamW;
-use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::update::{Learner, UpdateSchedule, UpdateSettings, update};
 use rl::rollout::FinishReason;
 
 fn config(settings: &[&str]) -> Config {
@@ -37,7 +37,7 @@ fn updated<B: Kernels>(
     start: &QwenVl<B>,
     experience: &Experience,
     config: &Config,
-) -> (Vec<f32>, BTreeMap<String, f64>, Schedule) {
+) -> (Vec<f32>, BTreeMap<String, f64>, UpdateSchedule) {
     let mut policy = start.clone();
     let mut optimizer = AdamW::new(&config.actor.optim);
     let options = GradientOptions {
@@ -47,7 +47,7 @@ fn updated<B: Kernels>(
         train_vision: true,
         recompute: false,
     };
-    let mut schedule = Schedule { done: 0, total: 5 };
+    let mut schedule = UpdateSchedule { done: 0, total: 5 };
     let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
     let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
     let (metrics, _) = update(learner, experience, settings, &mut schedule).unwrap();

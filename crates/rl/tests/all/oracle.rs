@@ -17,7 +17,7 @@ use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, make};
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::AdamW;
-use rl::learn::update::{Learner, Schedule, UpdateSettings, update};
+use rl::learn::update::{Learner, UpdateSchedule, UpdateSettings, update};
 use rl::learn::{GradientOptions, Pass, passes};
 use rl::perturb::Perturbation;
 use rl::recipe::Recipe;
@@ -112,7 +112,7 @@ fn trained<B: Kernels>(start: &QwenVl<B>, experience: &Experience, config: &Conf
         recompute,
     };
     let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
-    let mut schedule = Schedule { done: 0, total: 1 };
+    let mut schedule = UpdateSchedule { done: 0, total: 1 };
     let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
     update(learner, experience, settings, &mut schedule).unwrap();
     let dir = tempfile::tempdir().unwrap();

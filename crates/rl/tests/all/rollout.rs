@@ -1,5 +1,6 @@
 //! The rollout engine: what is sampled depends on the prompt, its key and the seed, and on nothing else.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::common::{difference, mixed_prompts, model, pairs, rollout, sample, score};
@@ -9,7 +10,10 @@ use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, ScoreRequest};
-use rl::rollout::{FinishReason, Job, Response, RolloutConfig, generate};
+use rl::rollout::{
+    EngineConfig, Event, FinishReason, Job, Request, RequestError, Response, ResponseLimits, RolloutConfig,
+    RolloutEngine, generate,
+};
 use rl::sampler::Sampling;
 
 fn refs(prompts: &[Prompt]) -> Vec<&Prompt> {
@@ -235,6 +239,266 @@ fn an_interrupt_stops_it<B: Kernels>() {
     assert!((20..20 + 2 * prompts.len()).contains(&tokens), "it stops at the next token: {tokens}");
 }
 
+const ROOM: EngineConfig = EngineConfig {
+    max_batch_rows: 64,
+    prefill_token_budget: 4096,
+    max_new_tokens: 40,
+    max_prompt_tokens: 1000,
+    max_request_rows: 4,
+    read_every: 64,
+};
+
+fn request<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, key: u64) -> Request {
+    let config = rollout(model, 2, 12);
+    let limits = ResponseLimits {
+        max_new_tokens: config.max_new_tokens,
+        min_new_tokens: 0,
+        eos: config.eos.into(),
+        suppress: config.suppress.into(),
+    };
+    Request { prompt: prompt.clone(), key, n: config.n, sampling: config.sampling, limits, focus: None }
+}
+
+/// Requests with settings of their own, drawn from `seed`; each has its place as key.
+fn random_requests<B: Kernels>(model: &QwenVl<B>, seed: u64) -> Vec<Request> {
+    let prompts = mixed_prompts(model);
+    let count = 8;
+    (0..count)
+        .map(|key| {
+            let draw = |what: u64, choices: usize| {
+                (f64::from(rl::sampler::uniform(seed, key, what, 0)) * choices as f64) as usize % choices
+            };
+            let mut request = request(model, &prompts[draw(0, prompts.len())], key);
+            request.n = 1 + draw(1, 3);
+            request.sampling = Sampling {
+                temperature: [0.0, 0.5, 1.0, 1.7][draw(2, 4)],
+                top_p: [1.0, 0.9, 0.4][draw(3, 3)],
+                seed: 40 + draw(4, 2) as u64,
+            };
+            request.limits.max_new_tokens = [1, 6, 17, 33][draw(5, 4)];
+            request.limits.min_new_tokens = [0, 0, 5][draw(6, 3)].min(request.limits.max_new_tokens);
+            if draw(7, 3) == 0 {
+                request.limits.suppress = request.limits.suppress.iter().copied().chain(10..20).collect();
+            }
+            request.focus = [None, Some(PrototypeMode::Mean), Some(PrototypeMode::PerImage)][draw(8, 3)];
+            request
+        })
+        .collect()
+}
+
+/// Submits `requests[order[i]]` before step `at[i]` and steps until all is done; the responses by key.
+fn run<B: Kernels>(
+    model: &QwenVl<B>,
+    requests: &[Request],
+    order: &[(usize, usize)],
+    config: EngineConfig,
+) -> BTreeMap<u64, Vec<Response>> {
+    let mut engine = RolloutEngine::new(config, ImageCache::new(1.0), 7);
+    let (mut keys, mut out, mut streamed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut left = order.to_vec();
+    for step in 0.. {
+        left.retain(|&(at, which)| {
+            let now = at <= step;
+            if now {
+                keys.insert(engine.submit(requests[which].clone()), &requests[which]);
+            }
+            !now
+        });
+        for event in engine.step(model).unwrap() {
+            match event {
+                Event::Token { request, response, id, finish } => {
+                    let ids: &mut (Vec<u32>, Option<FinishReason>) = streamed.entry((request, response)).or_default();
+                    assert_eq!(ids.1, None, "a token behind the last");
+                    ids.0.push(id);
+                    ids.1 = finish;
+                }
+                Event::Finished { request, response, content, policy_version } => {
+                    assert_eq!(policy_version, 7);
+                    assert_eq!(streamed[&(request, response)], (content.ids.clone(), Some(content.finish)));
+                    let group: &mut BTreeMap<usize, Response> = out.entry(keys[&request].key).or_default();
+                    assert!(group.insert(response, content).is_none(), "finished twice");
+                }
+                Event::Done { request } => assert_eq!(out[&keys[&request].key].len(), keys[&request].n),
+                Event::Failed { error, .. } => panic!("{error}"),
+            }
+        }
+        if left.is_empty() && engine.is_idle() {
+            break;
+        }
+        assert!(step < 2000, "it never ends");
+    }
+    out.into_iter().map(|(key, group)| (key, group.into_values().collect())).collect()
+}
+
+/// Requests with settings of their own get the same responses alone, together, in any order, and while others run.
+fn requests_do_not_notice_one_another<B: Kernels>() {
+    let model = model::<B>();
+    for seed in 0..3 {
+        let requests = random_requests(&model, seed);
+        let alone: BTreeMap<u64, Vec<Response>> =
+            (0..requests.len()).flat_map(|i| run(&model, &requests, &[(0, i)], ROOM)).collect();
+        assert_eq!(alone.len(), requests.len());
+        let at = |of: &dyn Fn(usize) -> usize| (0..requests.len()).map(|i| (of(i), i)).collect::<Vec<_>>();
+        let backwards: Vec<(usize, usize)> = at(&|_| 0).into_iter().rev().collect();
+        let orders = [
+            ("at once", at(&|_| 0)),
+            ("backwards", backwards),
+            ("one after the other", at(&|i| 40 * i)),
+            ("while others run", at(&|i| (i * 5 + seed as usize) % 11)),
+        ];
+        for (name, order) in &orders {
+            for (max_batch_rows, read_every) in [(64, 64), (5, 1), (1, 3)] {
+                let config = EngineConfig { max_batch_rows, read_every, ..ROOM };
+                let got = run(&model, &requests, order, config);
+                let name = format!("seed {seed}, {name}, {max_batch_rows} rows");
+                assert_eq!(got.keys().collect::<Vec<_>>(), alone.keys().collect::<Vec<_>>(), "{name}");
+                for (key, expected) in &alone {
+                    for (got, expected) in pairs(&got[key], expected) {
+                        assert_eq!((&got.ids, got.finish), (&expected.ids, expected.finish), "{name}, key {key}");
+                        assert_eq!(got.log_probs.len(), got.ids.len());
+                        let d = difference(&got.log_probs, &expected.log_probs);
+                        assert!(d < 1e-5, "{name}, key {key}: log-probs differ by {d}");
+                        let focus = |r: &Response| r.visual_focus.clone().unwrap_or_default();
+                        let d = difference(&focus(got), &focus(expected));
+                        assert!(d < 1e-5, "{name}, key {key}: focus differs by {d}");
+                    }
+                }
+            }
+        }
+        // What each asks for, it gets.
+        for request in &requests {
+            for response in &alone[&request.key] {
+                let len = response.ids.len();
+                assert!(len >= request.limits.min_new_tokens.max(1) && len <= request.limits.max_new_tokens);
+                assert!(response.ids.iter().all(|id| !request.limits.suppress.contains(id)));
+                let looks = request.focus.is_some() && !request.prompt.image_grid_thw.is_empty();
+                assert_eq!(response.visual_focus.as_ref().map(Vec::len), looks.then_some(len));
+            }
+        }
+    }
+}
+
+fn cancelled_requests_are_gone<B: Kernels>() {
+    let model = model::<B>();
+    let mut requests = random_requests(&model, 1);
+    requests.iter_mut().for_each(|r| r.limits.max_new_tokens = 30);
+    let expected = run(&model, &requests, &(0..8).map(|i| (0, i)).collect::<Vec<_>>(), ROOM);
+    for when in [0, 1, 4] {
+        let mut engine = RolloutEngine::new(EngineConfig { max_batch_rows: 9, ..ROOM }, ImageCache::default(), 0);
+        let ids: Vec<_> = requests.iter().map(|r| engine.submit(r.clone())).collect();
+        for _ in 0..when {
+            engine.step(&model).unwrap();
+        }
+        let gone: Vec<_> = ids.iter().copied().step_by(2).collect();
+        let known = gone.iter().filter(|id| engine.cancel(**id)).count();
+        assert_eq!(known, gone.len());
+        assert!(!engine.cancel(gone[0]), "it is gone already");
+        let mut done = vec![];
+        while !engine.is_idle() {
+            for event in engine.step(&model).unwrap() {
+                assert!(!gone.contains(&event.request()), "{event:?}");
+                if let Event::Finished { request, response, content, .. } = &event {
+                    let at = ids.iter().position(|id| id == request).unwrap();
+                    assert_eq!(content.ids, expected[&(at as u64)][*response].ids);
+                }
+                done.extend(matches!(event, Event::Done { .. }).then_some(event.request()));
+            }
+        }
+        assert_eq!(done.len(), ids.len() - gone.len());
+        // All of them: nothing is left to do.
+        let all: Vec<_> = requests.iter().map(|r| engine.submit(r.clone())).collect();
+        engine.step(&model).unwrap();
+        assert!(all.iter().filter(|id| engine.cancel(**id)).count() == all.len());
+        assert!(engine.is_idle() && engine.step(&model).unwrap().is_empty());
+    }
+}
+
+fn new_weights_end_what_runs_under_the_old<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    let mut engine = RolloutEngine::new(EngineConfig { max_batch_rows: 2, ..ROOM }, ImageCache::new(1.0), 3);
+    let (first, second) = (request(&model, &prompts[1], 0), request(&model, &prompts[0], 1));
+    let expected = run(&model, &[first.clone(), second.clone()], &[(0, 0), (0, 1)], ROOM);
+    // The longer prompt enters first; the other waits.
+    let (runs, waits) = (engine.submit(first), engine.submit(second));
+    engine.step(&model).unwrap();
+    assert_eq!((engine.running(), engine.queued()), (1, 1));
+    assert!(engine.images().bytes() > 0);
+    engine.set_weights(4);
+    assert_eq!(engine.images().bytes(), 0, "embeddings of the old weights");
+    let mut events = vec![];
+    while !engine.is_idle() {
+        events.extend(engine.step(&model).unwrap());
+    }
+    assert_eq!(events[0], Event::Failed { request: runs, error: RequestError::WeightsChanged { from: 3, to: 4 } });
+    assert!(events[1..].iter().all(|event| event.request() == waits));
+    let finished = events.iter().filter_map(|event| match event {
+        Event::Finished { response, content, policy_version, .. } => Some((*response, content, *policy_version)),
+        _ => None,
+    });
+    let mut count = 0;
+    for (response, content, version) in finished {
+        assert_eq!((&content.ids, version), (&expected[&1][response].ids, 4));
+        count += 1;
+    }
+    assert_eq!(count, 2);
+}
+
+/// What is wrong with one request is that request's; empty ones are answered at once.
+fn requests_fail_alone<B: Kernels>() {
+    let model = model::<B>();
+    let prompt = &mixed_prompts(&model)[0];
+    let good = request(&model, prompt, 0);
+    let vocab = model.config.text.vocab_size;
+    let with = |change: &dyn Fn(&mut Request)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    let bad = [
+        (with(&|r| r.prompt.input_ids.clear()), "the prompt is empty"),
+        (with(&|r| r.prompt.input_ids = vec![1; 1001]), "1001 tokens"),
+        (with(&|r| r.n = 5), "n = 5"),
+        (with(&|r| r.limits.max_new_tokens = 41), "max_new_tokens = 41"),
+        (with(&|r| r.sampling.temperature = f64::NAN), "temperature = NaN"),
+        (with(&|r| r.sampling.temperature = -1.0), "temperature = -1"),
+        (with(&|r| r.sampling.top_p = 0.0), "top_p = 0"),
+        (with(&|r| r.prompt.input_ids[0] = vocab as u32), "outside the vocabulary"),
+        (with(&|r| r.limits.suppress = (0..vocab as u32).collect()), "leave no token"),
+    ];
+    let expected = run(&model, std::slice::from_ref(&good), &[(0, 0)], ROOM);
+    let mut engine = RolloutEngine::new(ROOM, ImageCache::default(), 0);
+    let bad: Vec<_> = bad.into_iter().map(|(request, why)| (engine.submit(request), why)).collect();
+    let none = engine.submit(with(&|r| r.n = 0));
+    let empty = engine.submit(with(&|r| r.limits.max_new_tokens = 0));
+    let fine = engine.submit(good.clone());
+    let (mut failed, mut finished, mut done) = (BTreeMap::new(), vec![], vec![]);
+    while !engine.is_idle() {
+        for event in engine.step(&model).unwrap() {
+            match event {
+                Event::Failed { request, error } => assert!(failed.insert(request, error.to_string()).is_none()),
+                Event::Finished { request, response, content, .. } => finished.push((request, response, content.ids)),
+                Event::Done { request } => done.push(request),
+                Event::Token { request, .. } => assert_eq!(request, fine),
+            }
+        }
+    }
+    assert_eq!(failed.len(), bad.len());
+    for (id, why) in bad {
+        assert!(failed[&id].contains(why), "{} instead of {why}", failed[&id]);
+    }
+    finished.sort();
+    let answers = |id, ids: [&[u32]; 2]| ids.map(|ids| (id, ids.to_vec())).into_iter().enumerate();
+    let all: Vec<_> = answers(empty, [&[], &[]])
+        .chain(answers(fine, [&expected[&0][0].ids, &expected[&0][1].ids]))
+        .map(|(response, (id, ids))| (id, response, ids))
+        .collect();
+    assert_eq!(finished, all);
+    assert_eq!(done, [none, empty, fine]);
+}
+
 on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends vision_tokens_are_never_sampled
-    log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it);
+    log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it
+    requests_do_not_notice_one_another cancelled_requests_are_gone new_weights_end_what_runs_under_the_old
+    requests_fail_alone);
 on!(ndarray, burn_ndarray::NdArray<f32>: company_changes_nothing log_probs_and_focus_are_those_of_scoring);

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use vgpo::{
-    InterScore, PrototypeMode, Rows, Schedule, Variant, VgpoConfig, VgpoError,
+    FOCUS_EPS, InterScore, PrototypeMode, Responses, RowPrototypes, Schedule, Variant, VgpoConfig, VgpoError,
     compensation::{gate_count, gate_threshold, tail_start},
     factors, factors_of, prototype, visual_focus,
 };
@@ -64,6 +64,55 @@ fn with_a_prototype_an_image_the_largest_focus_counts() {
     let both = prototype(tensor(&[&[1.0, 0.0], &[0.0, 1.0]]), &images, PrototypeMode::PerImage).unwrap().unwrap();
     let rho = visual_focus(tensor(&[&[3.0, 0.0], &[0.0, 2.0]]), &both, 1e-8);
     close(&values(rho), &[1.0, 1.0]);
+}
+
+/// Rows with prototypes of their own get what each prompt's rows get alone, whatever the others' numbers of images.
+#[test]
+fn rows_with_their_own_prototypes_have_the_focus_of_their_prompt() {
+    let of = |rows: &[&[f32]]| {
+        let images: Vec<_> = (0..rows.len()).map(|i| i..i + 1).collect();
+        prototype(tensor(rows), &images, PrototypeMode::PerImage).unwrap().unwrap()
+    };
+    let (one, three) = (of(&[&[2.0, 1.0]]), of(&[&[1.0, -3.0], &[0.5, 0.1], &[-1.0, -1.0]]));
+    let states: [&[f32]; 4] = [&[0.3, -2.0], &[1.0, 1.0], &[-4.0, 0.2], &[0.0, 0.0]];
+    let rows = RowPrototypes::new(&[Some(&one), None, Some(&three), Some(&three)]).unwrap();
+    let got = values(rows.visual_focus(tensor(&states), FOCUS_EPS));
+    for (row, prototype) in [(0, &one), (2, &three), (3, &three)] {
+        close(&[got[row]], &values(visual_focus(tensor(&[states[row]]), prototype, FOCUS_EPS)));
+    }
+    assert_eq!(got.len(), 4);
+    assert!(RowPrototypes::<B>::new(&[None, None]).is_none());
+}
+
+/// What is read in one transfer is what the tensors hold, without the padding.
+#[test]
+fn factors_come_to_the_host_without_padding() {
+    let rho = tensor(&[&[0.5, 0.4, 0.3, 0.8], &[0.9, 0.2, f32::NAN, f32::NAN]]);
+    let factors = factors(rho, &[4, 2], &[0, 0], &VgpoConfig::default()).unwrap();
+    let host = factors.to_host(&[4, 2]).unwrap();
+    let cells = |x: Tensor<B, 2>| {
+        let all = values(x);
+        vec![all[..4].to_vec(), all[4..6].to_vec()]
+    };
+    assert_eq!(host.combined, cells(factors.combined()));
+    assert_eq!((host.token, host.gate), (cells(factors.token.clone()), cells(factors.gate.clone())));
+    assert_eq!(host.trajectory, values(factors.trajectory.clone()));
+    assert_eq!(host.phi, values(factors.phi.clone()));
+    assert_ne!(host.phi[0], host.trajectory[0]);
+    assert!(matches!(factors.to_host(&[4]), Err(VgpoError::Rows { .. })));
+    assert!(matches!(factors.to_host(&[4, 5]), Err(VgpoError::Length { row: 1, .. })));
+}
+
+/// The number of each equation stands behind one line of the crate.
+#[test]
+fn each_equation_is_computed_once() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let source = files.collect::<Vec<_>>().join("\n");
+    for equation in 2..=12 {
+        let marks = source.lines().filter(|line| line.trim_end().ends_with(&format!("// ({equation})")));
+        assert_eq!(marks.count(), 1, "equation {equation}");
+    }
 }
 
 #[test]
@@ -141,7 +190,7 @@ fn the_released_focus_has_the_padding_as_cosine_0() {
         let width = cosines[0].len().max(cosines[1].len()) + 2; // two columns that no response fills
         let padded = cosines.map(|s| [rho(s), vec![f32::NAN; width - s.len()]].concat());
         let lengths = cosines.map(<[f32]>::len);
-        let rows = Rows { lengths: &lengths, groups: &[0, 1], has_image: &has_image };
+        let rows = Responses { lengths: &lengths, groups: &[0, 1], has_image: &has_image };
         let found = values(factors_of(tensor(&[&padded[0], &padded[1]]), &rows, &config).unwrap().rho);
         [found[..lengths[0]].to_vec(), found[width..width + lengths[1]].to_vec()]
     };
@@ -286,7 +335,7 @@ fn degenerate_batches_are_defined() {
 #[test]
 fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
     let rho = tensor(&[&[0.2, 0.6], &[f32::NAN, 0.9], &[0.4, 0.5]]);
-    let rows = |has_image: &'static [bool]| Rows { lengths: &[2, 2, 2], groups: &[0, 0, 0], has_image };
+    let rows = |has_image: &'static [bool]| Responses { lengths: &[2, 2, 2], groups: &[0, 0, 0], has_image };
     for variant in [Variant::Paper, Variant::Released] {
         let config = VgpoConfig { variant, ..VgpoConfig::default() };
         let mixed = factors_of(rho.clone(), &rows(&[true, false, true]), &config).unwrap();

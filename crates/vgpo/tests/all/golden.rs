@@ -7,7 +7,7 @@
 use crate::oracle::{self, Case};
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 use serde_json::Value;
-use vgpo::{Factors, Rows, Schedule, Variant, VgpoConfig, factors_of};
+use vgpo::{Factors, Responses, Schedule, Variant, VgpoConfig, factors_of};
 
 /// Largest difference to the results of each form.
 const FORMS: [(&str, Variant, f64); 2] = [("paper", Variant::Paper, 1e-5), ("released", Variant::Released, 2e-5)];
@@ -100,7 +100,7 @@ fn computed<B: Backend>(case: &Case, more_columns: usize, config: &VgpoConfig) -
         }
     }
     let rho = Tensor::<B, 2>::from_data(TensorData::new(rho, [lengths.len(), width]), &device);
-    let rows = Rows { lengths: &lengths, groups: &case.groups, has_image: &case.has_image };
+    let rows = Responses { lengths: &lengths, groups: &case.groups, has_image: &case.has_image };
     factors_of(rho, &rows, config).unwrap()
 }
 

@@ -7,21 +7,21 @@ use answer::Scorer;
 use answer::audit::{AuditLog, Compared};
 use rayon::prelude::*;
 
-use super::row::{Keys, Row};
-use super::{Cli, Failure, Lines, Sink, Totals};
+use super::row::{GradedLine, LineKeys};
+use super::{GradeArgs, GradeFailure, Lines, Sink, Totals};
 
 /// Compares the graders on every line of a file, or of a run's rollouts.
-pub(super) fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure> {
+pub(super) fn run(cli: &GradeArgs, path: &std::path::Path) -> Result<ExitCode, GradeFailure> {
     let reward = Scorer::new(&cli.config()?)?;
     let rollouts = rollouts(&cli.file)?;
     // A run's lines hold the answer that its rule found, and the truth as `answer`.
     let keys = match &rollouts {
-        Some(_) => Keys { given: "extracted", response: "response", truth: "answer", length_needed: false },
+        Some(_) => LineKeys { given: "extracted", response: "response", truth: "answer", length_needed: false },
         None => {
-            Keys { given: &cli.given_key, response: &cli.response_key, truth: &cli.truth_key, length_needed: false }
+            LineKeys { given: &cli.given_key, response: &cli.response_key, truth: &cli.truth_key, length_needed: false }
         }
     };
-    let failed = |e: std::io::Error| Failure(2, format!("--audit {}: cannot be written: {e}", path.display()));
+    let failed = |e: std::io::Error| GradeFailure(2, format!("--audit {}: cannot be written: {e}", path.display()));
     let mut log = AuditLog::create(path).map_err(failed)?;
     let (mut totals, mut unanswered) = (Totals::default(), 0u64);
     for file in rollouts.as_deref().unwrap_or(std::slice::from_ref(&cli.file)) {
@@ -46,7 +46,7 @@ pub(super) fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure
         }
     }
     if totals.graded + totals.bad + unanswered == 0 {
-        return Err(Failure(2, format!("{}: no lines to compare", cli.file.display())));
+        return Err(GradeFailure(2, format!("{}: no lines to compare", cli.file.display())));
     }
     let table = log.finish().map_err(failed)?;
     let mut output = Sink::open(None)?;
@@ -63,7 +63,7 @@ pub(super) fn run(cli: &Cli, path: &std::path::Path) -> Result<ExitCode, Failure
 }
 
 /// The files of a run's rollouts, by step, when a run folder is named.
-fn rollouts(path: &std::path::Path) -> Result<Option<Vec<PathBuf>>, Failure> {
+fn rollouts(path: &std::path::Path) -> Result<Option<Vec<PathBuf>>, GradeFailure> {
     if !path.is_dir() {
         return Ok(None);
     }
@@ -71,7 +71,7 @@ fn rollouts(path: &std::path::Path) -> Result<Option<Vec<PathBuf>>, Failure> {
         inside if inside.is_dir() => inside,
         _ => path.to_path_buf(),
     };
-    let fail = |reason: String| Failure(2, format!("{}: {reason}", folder.display()));
+    let fail = |reason: String| GradeFailure(2, format!("{}: {reason}", folder.display()));
     let entries = std::fs::read_dir(&folder).map_err(|e| fail(format!("cannot be read: {e}")))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -87,11 +87,11 @@ fn rollouts(path: &std::path::Path) -> Result<Option<Vec<PathBuf>>, Failure> {
 /// The answer of a line, compared; `None` where there is none.
 fn compared(
     line: &Result<Vec<u8>, String>,
-    keys: &Keys,
+    keys: &LineKeys,
     reward: &Scorer,
     of_run: bool,
 ) -> Result<Option<Compared>, String> {
-    let row = Row::parse(line, keys)?;
+    let row = GradedLine::parse(line, keys)?;
     let fields = match &row.fields {
         Ok(fields) => fields,
         // `extracted` is null where the run found no answer.

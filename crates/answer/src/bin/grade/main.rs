@@ -17,7 +17,7 @@ use rayon::prelude::*;
 mod audit;
 mod row;
 
-use row::{Keys, Row};
+use row::{GradedLine, LineKeys};
 
 /// Longest line that is read, in bytes. A longer one is a bad line.
 const MAX_LINE: usize = 1 << 26;
@@ -42,7 +42,7 @@ const NAMED: u64 = 20;
     after_help = "Exit codes: 0 all lines graded; 1 some lines could not be graded, or the work failed; 2 bad usage, an \
                   unreadable file, or not one line that could be graded."
 )]
-struct Cli {
+struct GradeArgs {
     /// JSON lines; - is standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -102,20 +102,20 @@ struct Cli {
 }
 
 /// An exit code and one line for stderr.
-struct Failure(u8, String);
+struct GradeFailure(u8, String);
 
-impl From<RewardError> for Failure {
+impl From<RewardError> for GradeFailure {
     fn from(error: RewardError) -> Self {
         let input = matches!(error, RewardError::Config { .. } | RewardError::CommandStart { .. });
         Self(if input { 2 } else { 1 }, error.to_string())
     }
 }
 
-impl Cli {
+impl GradeArgs {
     /// The configuration of the reward; options that would do nothing are refused.
-    fn config(&self) -> Result<RewardConfig, Failure> {
+    fn config(&self) -> Result<RewardConfig, GradeFailure> {
         let default = RewardConfig::default();
-        let bad = |text: String| Failure(2, text);
+        let bad = |text: String| GradeFailure(2, text);
         let (mut grader, mut rule) = (default.grader, self.reward_type);
         if let Some(name) = &self.grader {
             match (name.parse::<Grader>(), name.parse::<RewardType>()) {
@@ -171,10 +171,10 @@ impl Cli {
 }
 
 fn main() -> ExitCode {
-    cli::program(|cli: Cli| run(&cli).map_err(|Failure(code, message)| Exit { code, message }))
+    cli::program(|cli: GradeArgs| run(&cli).map_err(|GradeFailure(code, message)| Exit { code, message }))
 }
 
-fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+fn run(cli: &GradeArgs) -> Result<ExitCode, GradeFailure> {
     if let Some(path) = &cli.audit {
         return audit::run(cli, path);
     }
@@ -182,7 +182,7 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut reward = Scorer::new(&config)?;
     let mut input = Lines::open(&cli.file)?;
     let mut output = Sink::open(cli.out.as_deref())?;
-    let keys = Keys {
+    let keys = LineKeys {
         given: &cli.given_key,
         response: &cli.response_key,
         truth: &cli.truth_key,
@@ -192,7 +192,8 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let mut totals = Totals::default();
     loop {
         let (lines, last) = input.chunk()?;
-        let rows: Vec<Result<Row, String>> = lines.par_iter().map(|line| Row::parse(&line.bytes, &keys)).collect();
+        let rows: Vec<Result<GradedLine, String>> =
+            lines.par_iter().map(|line| GradedLine::parse(&line.bytes, &keys)).collect();
         let scores = score(&mut reward, &config, &rows)?;
         let written: Vec<String> = rows
             .par_iter()
@@ -220,9 +221,9 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }
     }
     if totals.graded + totals.bad == 0 {
-        return Err(Failure(2, format!("{}: no lines to grade", input.name)));
+        return Err(GradeFailure(2, format!("{}: no lines to grade", input.name)));
     }
-    reward.finish().map_err(|e| Failure(1, e.to_string()))?;
+    reward.finish().map_err(|e| GradeFailure(1, e.to_string()))?;
     output.finish()?;
     let how = match config.command.first() {
         Some(program) => program.clone(),
@@ -243,17 +244,17 @@ fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 fn score(
     reward: &mut Scorer,
     config: &RewardConfig,
-    rows: &[Result<Row, String>],
-) -> Result<Vec<Result<Score, String>>, Failure> {
+    rows: &[Result<GradedLine, String>],
+) -> Result<Vec<Result<Score, String>>, GradeFailure> {
     if config.command.is_empty() {
         let reward = &*reward;
-        let one = |row: &Row| match row.fields.as_ref().map_err(String::clone)? {
+        let one = |row: &GradedLine| match row.fields.as_ref().map_err(String::clone)? {
             fields if fields.extracted => Ok(given_score(reward, config, &fields.request())),
             fields => Ok(reward.score_one(&fields.request())),
         };
         return Ok(rows.par_iter().map(|row| row.as_ref().map_err(String::clone).and_then(one)).collect());
     }
-    let fields = |row: &Result<Row, String>| match row {
+    let fields = |row: &Result<GradedLine, String>| match row {
         Ok(row) => row.fields.as_ref().map(|_| ()).map_err(String::clone),
         Err(problem) => Err(problem.clone()),
     };
@@ -292,10 +293,10 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(path: &Path) -> Result<Self, Failure> {
+    fn open(path: &Path) -> Result<Self, GradeFailure> {
         if path == Path::new("-") {
             if std::io::stdin().is_terminal() {
-                return Err(Failure(
+                return Err(GradeFailure(
                     2,
                     "standard input is a terminal; name a file of JSON lines, or pipe one in".into(),
                 ));
@@ -304,7 +305,7 @@ impl Lines {
             return Ok(Self { name: "standard input".into(), reader, number: 0 });
         }
         let name = path.display().to_string();
-        let fail = |reason: String| Failure(2, format!("{name}: {reason}"));
+        let fail = |reason: String| GradeFailure(2, format!("{name}: {reason}"));
         let file = File::open(path).map_err(|e| fail(format!("cannot be opened: {e}")))?;
         if file.metadata().is_ok_and(|kind| kind.is_dir()) {
             return Err(fail("is a folder; name a file of JSON lines".into()));
@@ -313,8 +314,8 @@ impl Lines {
     }
 
     /// Some lines that are not empty, and whether they are the last.
-    fn chunk(&mut self) -> Result<(Vec<InputLine>, bool), Failure> {
-        let fail = |name: &str, e: std::io::Error| Failure(1, format!("{name}: cannot be read: {e}"));
+    fn chunk(&mut self) -> Result<(Vec<InputLine>, bool), GradeFailure> {
+        let fail = |name: &str, e: std::io::Error| GradeFailure(1, format!("{name}: cannot be read: {e}"));
         let (mut lines, mut bytes) = (Vec::new(), 0);
         while lines.len() < CHUNK_LINES && bytes < CHUNK_BYTES {
             let mut line = Vec::new();
@@ -363,13 +364,13 @@ struct Sink {
 }
 
 impl Sink {
-    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+    fn open(path: Option<&Path>) -> Result<Self, GradeFailure> {
         let Some(path) = path.filter(|path| *path != Path::new("-")) else {
             let writer = BufWriter::new(Box::new(std::io::stdout()) as Box<dyn Write>);
             return Ok(Self { writer, name: "standard output".into(), rename: None });
         };
         let name = format!("--out {}", path.display());
-        let fail = |reason: String| Failure(2, format!("{name}: cannot be written: {reason}"));
+        let fail = |reason: String| GradeFailure(2, format!("{name}: cannot be written: {reason}"));
         // A link keeps pointing to its target.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let kind = path.metadata().ok();
@@ -394,15 +395,15 @@ impl Sink {
     }
 
     /// False when the reader of a pipe has gone.
-    fn line(&mut self, line: &str) -> Result<bool, Failure> {
+    fn line(&mut self, line: &str) -> Result<bool, GradeFailure> {
         match self.writer.write_all(line.as_bytes()).and_then(|()| self.writer.write_all(b"\n")) {
             Ok(()) => Ok(true),
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(false),
-            Err(e) => Err(Failure(1, format!("{}: cannot be written: {e}", self.name))),
+            Err(e) => Err(GradeFailure(1, format!("{}: cannot be written: {e}", self.name))),
         }
     }
 
-    fn finish(mut self) -> Result<(), Failure> {
+    fn finish(mut self) -> Result<(), GradeFailure> {
         let done = match self.writer.flush() {
             Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
             other => other,
@@ -413,7 +414,7 @@ impl Sink {
             }),
             None => Ok(()),
         });
-        done.map_err(|e| Failure(1, format!("{}: cannot be written: {e}", self.name)))
+        done.map_err(|e| GradeFailure(1, format!("{}: cannot be written: {e}", self.name)))
     }
 }
 

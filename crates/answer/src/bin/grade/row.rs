@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 const SHOWN: usize = 200;
 
 /// The keys that are read.
-pub struct Keys<'a> {
+pub struct LineKeys<'a> {
     pub given: &'a str,
     pub response: &'a str,
     pub truth: &'a str,
@@ -20,7 +20,7 @@ pub struct Keys<'a> {
 }
 
 /// One object.
-pub struct Row<'a> {
+pub struct GradedLine<'a> {
     entries: Vec<(String, &'a RawValue)>,
     /// What is graded, or why it cannot be.
     pub fields: Result<Fields<'a>, String>,
@@ -66,9 +66,9 @@ impl<'de> Deserialize<'de> for Entries<'de> {
     }
 }
 
-impl<'a> Row<'a> {
+impl<'a> GradedLine<'a> {
     /// Reads a line; what is wrong with it when it is no JSON object.
-    pub fn parse(line: &'a Result<Vec<u8>, String>, keys: &Keys) -> Result<Self, String> {
+    pub fn parse(line: &'a Result<Vec<u8>, String>, keys: &LineKeys) -> Result<Self, String> {
         let line = line.as_ref().map_err(String::clone)?;
         let text =
             std::str::from_utf8(line).map_err(|e| format!("the line is not UTF-8 (byte {})", e.valid_up_to() + 1))?;
@@ -124,7 +124,7 @@ pub fn unread(number: u64, problem: &str, line: &Result<Vec<u8>, String>) -> Str
     format!("{{\"line\": {number}, \"text\": {}, \"error\": {}}}", json(&text), json(&problem))
 }
 
-fn fields<'a>(entries: &[(String, &'a RawValue)], keys: &Keys) -> Result<Fields<'a>, String> {
+fn fields<'a>(entries: &[(String, &'a RawValue)], keys: &LineKeys) -> Result<Fields<'a>, String> {
     // Of a key that is there twice the last one counts, as in Python.
     let find = |key: &str| entries.iter().rev().find(|(found, _)| found == key).map(|(_, value)| *value);
     let truth = find(keys.truth).ok_or_else(|| format!("the line has no `{}`", keys.truth))?;

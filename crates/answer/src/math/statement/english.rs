@@ -99,23 +99,23 @@ const HAPPENS: &[&str] =
 const MAX_TRIES: usize = 12;
 
 /// A word outside formulas, in lower case without signs around it.
-struct Word {
+struct EnglishWord {
     start: usize,
     end: usize,
     lower: String,
 }
 
 /// The words of a sentence, and its commas, outside of formulas and groups.
-fn words(text: &str) -> (Vec<Word>, Vec<usize>) {
-    let (mut found, mut commas): (Vec<Word>, Vec<usize>) = (Vec::new(), Vec::new());
+fn words(text: &str) -> (Vec<EnglishWord>, Vec<usize>) {
+    let (mut found, mut commas): (Vec<EnglishWord>, Vec<usize>) = (Vec::new(), Vec::new());
     let (mut formula, mut depth) = (false, 0i32);
     let mut from: Option<usize> = None;
-    let close = |found: &mut Vec<Word>, from: &mut Option<usize>, at: usize| {
+    let close = |found: &mut Vec<EnglishWord>, from: &mut Option<usize>, at: usize| {
         let Some(start) = from.take() else { return };
         let raw = &text[start..at];
         let end = start + raw.trim_end_matches(['-', '\'', '.']).len();
         if at - start <= 24 && found.last().is_none_or(|last| last.end <= start) {
-            found.push(Word { start, end, lower: text[start..end].to_ascii_lowercase() });
+            found.push(EnglishWord { start, end, lower: text[start..end].to_ascii_lowercase() });
         }
     };
     for (at, c) in text.char_indices() {
@@ -172,7 +172,7 @@ pub(super) fn stated(sentence: &str, readable: &dyn Fn(&str) -> bool) -> Option<
 }
 
 /// Where a clause of its own begins without a comma: `not 10 it's 9`.
-fn pronouns(words: &[Word]) -> Vec<usize> {
+fn pronouns(words: &[EnglishWord]) -> Vec<usize> {
     words
         .iter()
         .skip(1)
@@ -184,7 +184,7 @@ fn pronouns(words: &[Word]) -> Vec<usize> {
 /// Whether what stands before a comma is a clause or an adverb, and not the first of several values.
 fn is_clause(text: &str) -> bool {
     let (words, _) = words(text);
-    let open = |word: &Word| {
+    let open = |word: &EnglishWord| {
         matches!(
             word.lower.as_str(),
             "either" | "between" | "from" | "neither" | "if" | "unless" | "least" | "most" | "or"
@@ -294,7 +294,7 @@ fn only_words(text: &str) -> bool {
 }
 
 /// Where the predicate that ends in word `k` begins.
-fn predicate(words: &[Word], k: usize) -> Option<usize> {
+fn predicate(words: &[EnglishWord], k: usize) -> Option<usize> {
     let ends = |phrase: &str| {
         let phrase: Vec<&str> = phrase.split(' ').collect();
         let from = (k + 1).checked_sub(phrase.len())?;
@@ -305,7 +305,7 @@ fn predicate(words: &[Word], k: usize) -> Option<usize> {
 }
 
 /// The place behind the fillers from word `k` on.
-fn after_fillers(clause: &str, words: &[Word], mut k: usize) -> usize {
+fn after_fillers(clause: &str, words: &[EnglishWord], mut k: usize) -> usize {
     let mut at = words[k - 1].end;
     while let Some(word) = words.get(k)
         && FILLERS.contains(&word.lower.as_str())
@@ -318,7 +318,7 @@ fn after_fillers(clause: &str, words: &[Word], mut k: usize) -> usize {
 }
 
 /// Whether the words before a predicate leave it as it is.
-fn leads(words: &[Word], lead: &str) -> bool {
+fn leads(words: &[EnglishWord], lead: &str) -> bool {
     if words.iter().rev().take(2).any(|word| MODALS.contains(&word.lower.as_str()) || word.lower.ends_with("n't")) {
         return false;
     }
@@ -358,7 +358,7 @@ fn is_safe_subject(lead: &str) -> bool {
 }
 
 /// `7 is the answer`, `x > 5 is our solution`.
-fn subject_value(clause: &str, words: &[Word], readable: &dyn Fn(&str) -> bool) -> Option<String> {
+fn subject_value(clause: &str, words: &[EnglishWord], readable: &dyn Fn(&str) -> bool) -> Option<String> {
     let k = words.iter().position(|word| matches!(word.lower.as_str(), "is" | "are"))?;
     let next = words.get(k + 1)?;
     let definite = matches!(next.lower.as_str(), "the" | "our" | "my" | "your" | "their" | "his" | "her");
@@ -375,7 +375,7 @@ fn subject_value(clause: &str, words: &[Word], readable: &dyn Fn(&str) -> bool) 
 }
 
 /// `... 3 hours ago`: the measure at the end of a clause whose verb is not known.
-fn measured(clause: &str, words: &[Word], readable: &dyn Fn(&str) -> bool) -> Option<String> {
+fn measured(clause: &str, words: &[EnglishWord], readable: &dyn Fn(&str) -> bool) -> Option<String> {
     let (last, before) = words.split_last()?;
     if !MEASURES.contains(&last.lower.as_str()) {
         return None;
@@ -415,8 +415,9 @@ fn value_of(text: &str, readable: &dyn Fn(&str) -> bool) -> Option<String> {
         let tail = &words[k..];
         let begins = TAILS.contains(&word.lower.as_str()) || MEASURES.contains(&word.lower.as_str());
         let noun_then_tail = || {
-            let ends =
-                |word: &Word| [TAILS, NOUN_TAILS, MEASURES].iter().any(|words| words.contains(&word.lower.as_str()));
+            let ends = |word: &EnglishWord| {
+                [TAILS, NOUN_TAILS, MEASURES].iter().any(|words| words.contains(&word.lower.as_str()))
+            };
             let end = tail.iter().position(ends);
             let nouns = &tail[..end.unwrap_or(tail.len())];
             end.is_some() && (1..=4).contains(&nouns.len()) && nouns.iter().all(|word| is_open(&word.lower))
@@ -446,7 +447,7 @@ fn value_of(text: &str, readable: &dyn Fn(&str) -> bool) -> Option<String> {
 }
 
 /// `birds remain`, `cookies were eaten`: what is counted, and that it is there, or what became of it.
-fn remains(text: &str, tail: &[Word]) -> bool {
+fn remains(text: &str, tail: &[EnglishWord]) -> bool {
     let Some(verb) = tail.iter().position(|word| HAPPENS.contains(&word.lower.as_str())) else { return false };
     let (nouns, end) = match verb.checked_sub(1).map(|k| tail[k].lower.as_str()) {
         Some("are" | "were") => (&tail[..verb - 1], verb),

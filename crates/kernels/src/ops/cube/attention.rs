@@ -207,7 +207,7 @@ fn slopes<F: Float>(
 
 /// What a launch has to know besides its tensors.
 #[derive(Clone, Copy)]
-struct Settings {
+struct ScoreSettings {
     causal: Option<Causal>,
     masked: bool,
     prefix: bool,
@@ -217,7 +217,7 @@ struct Settings {
 
 fn launch_softmax<R: CubeRuntime>(
     [own, prefix, own_mask, prefix_mask]: [CubeTensor<R>; 4],
-    settings: Settings,
+    settings: ScoreSettings,
 ) -> [CubeTensor<R>; 3] {
     let [own, prefix] = [own, prefix].map(owned_rows);
     let [own_mask, prefix_mask] = [own_mask, prefix_mask].map(into_contiguous);
@@ -256,7 +256,7 @@ fn launch_softmax<R: CubeRuntime>(
 
 fn launch_slopes<R: CubeRuntime>(
     [s, dp, lse, dot, mask]: [CubeTensor<R>; 5],
-    settings: Settings,
+    settings: ScoreSettings,
 ) -> [CubeTensor<R>; 2] {
     let [s, dp] = [s, dp].map(owned_rows);
     let [lse, dot, mask] = [lse, dot, mask].map(into_contiguous);
@@ -317,7 +317,7 @@ impl<B: Launch> Between<B> for Kernel {
         if !covered(&own) || !alike {
             return Plain::softmax(own, prefix, scale);
         }
-        let settings = Settings {
+        let settings = ScoreSettings {
             causal: own.mask.causal,
             masked: own.mask.added.is_some(),
             prefix: prefix.is_some(),
@@ -353,7 +353,7 @@ impl<B: Launch> Between<B> for Kernel {
         if !covered(&products) || !f32s || dp.dtype() != dtype {
             return Plain::gradient(products, dp, lse, dot, scale);
         }
-        let settings = Settings {
+        let settings = ScoreSettings {
             causal: products.mask.causal,
             masked: products.mask.added.is_some(),
             prefix: false,

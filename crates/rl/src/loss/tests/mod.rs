@@ -9,7 +9,7 @@ mod values;
 
 use super::*;
 use crate::config::Algorithm;
-use crate::registry::{Kind, Methods, SelectedLoss};
+use crate::registry::{MethodKind, Methods, SelectedLoss};
 use burn::backend::Autodiff;
 use burn::tensor::TensorData;
 use burn_ndarray::NdArray;
@@ -20,7 +20,7 @@ pub type A = Autodiff<B>;
 
 /// The names of the losses.
 pub fn losses() -> Vec<&'static str> {
-    Methods::default().of_kind(Kind::Loss)
+    Methods::default().of_kind(MethodKind::Loss)
 }
 
 /// A loss with the clip and the averaging of its paper, all else default.

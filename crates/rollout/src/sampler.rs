@@ -5,9 +5,9 @@
 //! not change what is sampled. Vision tokens have probability zero; `top_p` cuts at a threshold found by bisection, since
 //! sorting a vocabulary goes through the host on GPU backends. Log-probs are those of the untruncated distribution.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use model_qwen2vl::Kernels;
-use model_qwen2vl::params::to_f32;
+use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
+use kernels::Kernels;
+use kernels::params::to_f32;
 
 /// Logits held at one time, in elements.
 const LOGIT_BUDGET: usize = 1 << 24;
@@ -55,12 +55,13 @@ pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) ->
 }
 
 /// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on the
-/// device. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask
+/// device. `sampling` and `uniforms` have one entry per row; rows that share temperature and nucleus cost no further operation.
+/// `forbidden` are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask
 /// for all rows or one `[S, V]` each.
 pub fn sample<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
-    sampling: &Sampling,
+    sampling: &[&Sampling],
     uniforms: &[f32],
     forbidden: Option<&Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
@@ -71,41 +72,121 @@ pub fn sample<B: Kernels>(
     for a in (0..rows).step_by(step) {
         let b = (a + step).min(rows);
         let mask = forbidden.map(|m| if m.dims()[0] == 1 { m.clone() } else { m.clone().slice([a..b, 0..vocab]) });
-        let (i, l) = sample_chunk(hidden.clone().slice([a..b, 0..d]), weight, sampling, &uniforms[a..b], mask);
+        let logits = to_f32(B::affine(hidden.clone().slice([a..b, 0..d]), weight, None));
+        let (i, l) = sample_logits(logits, &sampling[a..b], &uniforms[a..b], mask);
         ids.push(i);
         log_probs.push(l);
     }
     (Tensor::cat(ids, 0), Tensor::cat(log_probs, 0))
 }
 
-fn sample_chunk<B: Kernels>(
-    hidden: Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
-    sampling: &Sampling,
+/// [`sample`] from logits `[S, V]`.
+fn sample_logits<B: Backend>(
+    logits: Tensor<B, 2>,
+    sampling: &[&Sampling],
     uniforms: &[f32],
     forbidden: Option<Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
     let rows = uniforms.len();
-    let mut z = to_f32(B::affine(hidden, weight, None));
-    if sampling.temperature > 0.0 && sampling.temperature != 1.0 {
-        z = z.mul_scalar(1.0 / sampling.temperature);
-    }
+    let choice = Choice::new(sampling, &logits.device());
+    let z = choice.at_temperature(logits);
     let max = z.clone().max_dim(1);
     let lse = z.clone().sub(max.clone()).exp().sum_dim(1).log().add(max);
     let allowed = match forbidden {
         Some(mask) => z.clone().add(mask),
         None => z.clone(),
     };
-    let ids = if sampling.temperature == 0.0 {
-        allowed.argmax(1) // [S, 1]
-    } else {
-        let top = allowed.clone().max_dim(1);
-        let e = allowed.sub(top).exp();
-        let e = if sampling.top_p < 1.0 { nucleus(e, sampling.top_p) } else { e };
-        invert(e, uniforms)
-    };
+    let ids = choice.draw(allowed, uniforms); // [S, 1]
     let log_probs = z.gather(1, ids.clone()).sub(lse);
     (ids.reshape([rows]), log_probs.reshape([rows]))
+}
+
+/// How the rows of a batch choose: alike, or each in its own way. Both do the same arithmetic to a row.
+enum Choice<B: Backend> {
+    /// With one temperature and one nucleus.
+    Alike(Sampling),
+    /// Each with its own.
+    Each {
+        /// `[S, 1]`, 1 for greedy rows.
+        inverse_temperature: Tensor<B, 2>,
+        /// Which rows are greedy, `[S, 1]`; none if no row is.
+        greedy: Option<Tensor<B, 2, Bool>>,
+        /// The nucleus of each row, and which rows have none (1), both `[S, 1]`; none if no row has one.
+        nucleus: Option<(Tensor<B, 2>, Tensor<B, 2, Bool>)>,
+    },
+}
+
+impl<B: Backend> Choice<B> {
+    /// Of rows with these settings, whose seeds do not matter here.
+    fn new(sampling: &[&Sampling], device: &B::Device) -> Self {
+        let alike = |pair: &[&Sampling]| (pair[0].temperature, pair[0].top_p) == (pair[1].temperature, pair[1].top_p);
+        match sampling.first() {
+            Some(&first) if sampling.windows(2).all(alike) => return Self::Alike(first.clone()),
+            _ => {}
+        }
+        let rows = sampling.len();
+        let column = |of: &dyn Fn(&Sampling) -> f64| -> Tensor<B, 2> {
+            let values: Vec<f32> = sampling.iter().map(|s| of(s) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [rows, 1]), (device, DType::F32))
+        };
+        let flags = |of: &dyn Fn(&Sampling) -> bool| -> Tensor<B, 2, Bool> {
+            let values: Vec<bool> = sampling.iter().map(|s| of(s)).collect();
+            Tensor::from_data(TensorData::new(values, [rows, 1]), device)
+        };
+        let greedy = |s: &Sampling| s.temperature == 0.0;
+        // A greedy row has no use for its nucleus.
+        let whole = |s: &Sampling| greedy(s) || s.top_p >= 1.0;
+        Self::Each {
+            inverse_temperature: column(&|s| if greedy(s) { 1.0 } else { 1.0 / s.temperature }),
+            greedy: sampling.iter().any(|s| greedy(s)).then(|| flags(&greedy)),
+            nucleus: sampling.iter().any(|s| !whole(s)).then(|| (column(&|s| s.top_p), flags(&whole))),
+        }
+    }
+
+    /// Logits `[S, V]` at the temperature of each row; at 1 where it is greedy.
+    fn at_temperature(&self, logits: Tensor<B, 2>) -> Tensor<B, 2> {
+        match self {
+            Self::Alike(Sampling { temperature, .. }) if *temperature > 0.0 && *temperature != 1.0 => {
+                logits.mul_scalar(1.0 / temperature)
+            }
+            Self::Alike(_) => logits,
+            Self::Each { inverse_temperature, .. } => logits.mul(inverse_temperature.clone()),
+        }
+    }
+
+    /// One id per row out of logits `[S, V]`: `[S, 1]`.
+    fn draw(&self, logits: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
+        match self {
+            Self::Alike(Sampling { temperature: 0.0, .. }) => logits.argmax(1),
+            Self::Alike(Sampling { top_p, .. }) => {
+                let e = exponentials(logits);
+                let e = if *top_p < 1.0 { nucleus(e, |total| total.mul_scalar(*top_p)) } else { e };
+                invert(e, uniforms)
+            }
+            Self::Each { greedy, nucleus: cut, .. } => {
+                let best = greedy.clone().map(|greedy| (greedy, logits.clone().argmax(1)));
+                let e = exponentials(logits);
+                let e = match cut {
+                    Some((top_p, whole)) => {
+                        let whole = whole.clone().expand(e.dims());
+                        nucleus(e.clone(), |total| total.mul(top_p.clone())).mask_where(whole, e)
+                    }
+                    None => e,
+                };
+                let drawn = invert(e, uniforms);
+                match best {
+                    Some((greedy, best)) => drawn.mask_where(greedy, best),
+                    None => drawn,
+                }
+            }
+        }
+    }
+}
+
+/// Probabilities up to a factor, the largest 1: `[S, V]`.
+fn exponentials<B: Backend>(logits: Tensor<B, 2>) -> Tensor<B, 2> {
+    let top = logits.clone().max_dim(1);
+    logits.sub(top).exp()
 }
 
 /// Bisections of the nucleus threshold; 24 leave an interval of 1e-6 in the logarithm.
@@ -113,11 +194,12 @@ const BISECTIONS: usize = 24;
 /// Tokens less likely than this share of the likeliest never are in a nucleus that a bisection can tell.
 const FLOOR: f64 = 1e-10;
 
-/// Keeps the fewest likeliest tokens whose probability reaches `top_p`; `e [S, V]` are probabilities up to a factor, largest 1.
-fn nucleus<B: Backend>(e: Tensor<B, 2>, top_p: f64) -> Tensor<B, 2> {
+/// Keeps the fewest likeliest tokens whose probability reaches a share of all of it; `e [S, V]` are probabilities up to a factor,
+/// largest 1, and `share` makes of their sums `[S, 1]` what must be reached.
+fn nucleus<B: Backend>(e: Tensor<B, 2>, share: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
     let rows = e.dims()[0];
     let device = e.device();
-    let target = e.clone().sum_dim(1).mul_scalar(top_p);
+    let target = share(e.clone().sum_dim(1));
     // The largest threshold whose tokens still reach the target lies in [low, high].
     let mut low = Tensor::<B, 2>::full([rows, 1], FLOOR.ln(), &device);
     let mut high = Tensor::<B, 2>::zeros([rows, 1], &device);
@@ -191,7 +273,7 @@ mod tests {
         let n = 4000;
         let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
         let mask = suppression(forbidden, logits.len(), &Default::default());
-        let (ids, _) = sample(hidden.repeat_dim(0, n), &weight, sampling, &uniforms, mask.as_ref());
+        let (ids, _) = sample(hidden.repeat_dim(0, n), &weight, &vec![sampling; n], &uniforms, mask.as_ref());
         let mut counts = vec![0.0; logits.len()];
         for id in ids.into_data().convert::<i32>().to_vec::<i32>().unwrap() {
             counts[id as usize] += 1.0 / n as f64;
@@ -230,7 +312,7 @@ mod tests {
             let (hidden, weight) = table(&logits);
             let mask = suppression(&[0, 4, 2], 5, &Default::default());
             let (id, lp) =
-                sample(hidden, &weight, &Sampling { temperature: 1.0, top_p: 1.0, seed: 0 }, &[u], mask.as_ref());
+                sample(hidden, &weight, &[&Sampling { temperature: 1.0, top_p: 1.0, seed: 0 }], &[u], mask.as_ref());
             let id = id.into_scalar();
             assert!([1, 3].contains(&id), "{id}");
             // The log-prob is the model's own: forbidden tokens count in the denominator.
@@ -239,7 +321,7 @@ mod tests {
         }
         let (hidden, weight) = table(&logits);
         let mask = suppression(&[4], 5, &Default::default());
-        let (id, _) = sample(hidden, &weight, &Sampling::greedy(), &[0.5], mask.as_ref());
+        let (id, _) = sample(hidden, &weight, &[&Sampling::greedy()], &[0.5], mask.as_ref());
         assert_eq!(id.into_scalar(), 0);
     }
 
@@ -255,7 +337,7 @@ mod tests {
             for bad in [f32::NAN, f32::INFINITY] {
                 let run = |middle: f32| {
                     let rows = hidden([[1.0], [middle], [-2.0]]);
-                    let (ids, log_probs) = sample(rows, &weight, &sampling, &[0.3, 0.6, 0.8], None);
+                    let (ids, log_probs) = sample(rows, &weight, &[&sampling; 3], &[0.3, 0.6, 0.8], None);
                     let ids = ids.into_data().convert::<i64>().to_vec::<i64>().unwrap();
                     (ids, log_probs.into_data().to_vec::<f32>().unwrap())
                 };

@@ -5,10 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use burn::tensor::Tensor;
-use model_qwen2vl::Kernels;
-use model_qwen2vl::model::{Prompt, int_tensor};
-
-use crate::policy::Policy;
+use kernels::Kernels;
+use kernels::host::int_tensor;
+use policy::{Prompt, Scoring};
 
 /// The embeddings of prompts under one version of one vision tower. The default keeps none.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl<B: Kernels> ImageCache<B> {
 
     /// Image features `[M, (1 + K) d]` of these prompts in order; none without images. Always with the same policy, until
     /// [`clear`](Self::clear).
-    pub fn embed<P: Policy<B>>(&mut self, policy: &P, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
+    pub fn embed<P: Scoring<B>>(&mut self, policy: &P, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
         let pictured: Vec<&Prompt> = prompts.iter().copied().filter(|p| !p.image_grid_thw.is_empty()).collect();
         let mut seen = HashSet::new();
         let missing: Vec<&Prompt> =

@@ -1,0 +1,46 @@
+//! Where the image tokens of a packed batch are, and the visual focus (equations 2 to 4, in the `vgpo` crate) of its rows.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+use kernels::Kernels;
+use vgpo::{Prototype, PrototypeMode, prototype as prototype_of, visual_focus};
+
+/// The epsilon of equation 3.
+pub use vgpo::FOCUS_EPS as EPS;
+
+/// Rows of each image of a prompt inside a packed batch: its image rows cut by the grids' token counts.
+pub fn image_ranges(image_rows: &[usize], prompt: &Range<usize>, grids: &[[usize; 3]]) -> Vec<Range<usize>> {
+    let rows: Vec<usize> = image_rows.iter().copied().filter(|r| prompt.contains(r)).collect();
+    let patches: usize = grids.iter().map(|g| g.iter().product::<usize>()).sum();
+    if rows.is_empty() || patches == 0 {
+        return vec![];
+    }
+    let mut at = 0;
+    grids
+        .iter()
+        .map(|g| {
+            let tokens = g.iter().product::<usize>() * rows.len() / patches;
+            let range = rows[at]..rows[at + tokens - 1] + 1;
+            at += tokens;
+            range
+        })
+        .collect()
+}
+
+/// The prototypes of a prompt from packed hidden states `[N, d]`; none without an image.
+pub fn prototype<B: Kernels>(
+    hidden: &Tensor<B, 2>,
+    image_rows: &[usize],
+    prompt: &Range<usize>,
+    mode: PrototypeMode,
+    grids: &[[usize; 3]],
+) -> Option<Prototype<B>> {
+    prototype_of(hidden.clone(), &image_ranges(image_rows, prompt, grids), mode).ok().flatten()
+}
+
+/// Focus of the packed rows `rows` of `hidden [N, d]` to one prompt's prototypes, `[rows]` on the device.
+pub fn of_range<B: Kernels>(hidden: &Tensor<B, 2>, rows: Range<usize>, prototype: &Prototype<B>) -> Tensor<B, 1> {
+    let d = hidden.dims()[1];
+    visual_focus(hidden.clone().slice([rows, 0..d]), prototype, EPS)
+}
