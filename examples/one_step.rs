@@ -1,31 +1,21 @@
 //! One step of reinforcement learning, written out: `cargo run --example one_step`.
 //!
-//! Two problems of the toy world, four responses each, on the CPU with fixed seeds: each run prints the same numbers. The trainer
-//! calls the same functions ([`rl::trainer`]); what it adds is the loop, the run folder, checkpoints and validation.
+//! Two problems of the toy world, four responses each, on the CPU with fixed seeds: each run prints the same numbers.
+//! The trainer calls the same functions ([`rl::trainer`]); what it adds is the loop, the run folder, checkpoints and
+//! validation.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Tensor, TensorData};
 use burn_flex::Flex;
-use data::{Cursor, Processor};
-use launch::{end_tokens, toy_config, write_toy_folder};
+use data::Cursor;
+use launch::toy_world;
 use model_qwen2vl::QwenVl;
-use rl::TrainError;
-use rl::config::{Source, resolve};
-use rl::experience::{StepContext, grade, make, select};
-use rl::image_cache::ImageCache;
-use rl::learn::optimizer::{AdamW, gradients, learning_rate};
-use rl::learn::{GradientOptions, MicroGradients, ScoreRequest, accumulate, score};
-use rl::prompts::{Prompts, SetAside};
-use rl::recipe::{self, Recipe};
-use rl::rollout::{Job, RolloutConfig, generate, never_sampled};
-use rl::sampler::Sampling;
-use rl::shaping::Training;
+use reward::{Reward, Score};
+use rl::prelude::*;
 
-/// Weights and activations in f32, computed by burn-flex.
-type B = Flex<f32, i32>;
+type B = Flex<f32, i32>; // weights and activations in f32
 
 const SETTINGS: &str = r#"
 data = { train_files = ["toy:sum?rows=2&cols=2"], format_prompt = "none", max_response_length = 12, rollout_batch_size = 2 }
@@ -34,32 +24,23 @@ algorithm = { adv_estimator = "grpo", shaping = "vgpo" }
 actor = { global_batch_size = 2, old_log_probs = "rollout", optim = { lr = 1e-3 } }
 "#;
 
-/// Values as they are printed.
 fn shown(values: &[f32]) -> String {
     values.iter().map(|v| format!("{v:7.3}")).collect()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // The model: the toy architecture with random weights, and its tokenizer and image processor.
-    let folder = std::env::temp_dir().join(format!("one_step_{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    write_toy_folder(&folder)?;
-    let (config, architecture) = (resolve(&[Source::new("one_step", SETTINGS)], &[])?, toy_config()?);
-    let processor = Arc::new(Processor::from_folder(&folder)?);
-    let eos = end_tokens(&folder, &architecture, &processor)?;
-    std::fs::remove_dir_all(&folder)?;
+    let config = resolve(&[Source::new("one_step", SETTINGS)], &[])?;
+    let (architecture, processor, eos) = toy_world()?;
     let suppress = never_sampled(architecture.vision_token_ids(), &processor, architecture.text.vocab_size);
     let mut policy = QwenVl::<B>::random(architecture, 1, DType::F32, &Default::default());
-    let recipe = Recipe::<B>::new(&config)?;
-    let mut images = ImageCache::new(1.0);
+    let (recipe, mut images) = (Recipe::<B>::new(&config)?, ImageCache::new(1.0));
 
     println!("1. Prompts: rows of the data, as ids, positions and patches");
     let prompts = Prompts::open(&config.data.train_files, "data.train_files", &config, processor.clone())?;
     let (mut cursor, mut aside) = (Cursor::new(config.data.seed), SetAside::default());
     let items = prompts.next(&mut cursor, 2, &policy, &mut aside, &mut |note| println!("{note}"))?;
-    for item in &items {
-        let (ids, grid) = (item.prompt.len(), &item.prompt.image_grid_thw);
-        println!("   {}: {:?}, answer {}; {ids} tokens, image_grid_thw {grid:?}", item.id, item.problem, item.answer);
+    for Item { id, problem, answer, prompt, .. } in &items {
+        println!("   {id}: {problem:?}, answer {answer}; {} tokens, grid {:?}", prompt.len(), prompt.image_grid_thw);
     }
 
     println!("2. Sample: four responses per prompt, with log-probs and visual focus (equations 2-4) as by-products");
@@ -80,12 +61,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("   {} response tokens in {} decoding steps", stats.response_tokens, stats.decode_steps);
 
     println!("3. Grade and select: one record per response");
-    let mut groups = grade(items, responses, &processor, &mut recipe::reward(&config)?)?;
-    // An untrained model solves nothing, so this step rewards what it can do: the share of digits in the text.
-    for trajectory in groups.iter_mut().flat_map(|group| &mut group.trajectories) {
-        let digits = trajectory.text.chars().filter(char::is_ascii_digit).count();
-        trajectory.score.overall = digits as f64 / trajectory.text.chars().count().max(1) as f64;
-    }
+    // An untrained model solves nothing, so the reward is what it can do: the share of digits in its text.
+    let digits = |text: &str| text.chars().filter(char::is_ascii_digit).count() as f64;
+    let mut reward = Reward::from_fn(move |r| Score {
+        overall: digits(r.response) / r.response.len().max(1) as f64,
+        ..Score::default()
+    });
+    let groups = grade(items, responses, &processor, &mut reward)?;
     let groups = select(groups, &config.algorithm)?;
 
     println!("4. Experience: GRPO's advantage per response, VGPO's per token");
@@ -102,12 +84,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
 
-    println!(
-        "5. Gradients: at the policy that sampled, the ratio is 1 and the loss -(1/M) sum of A_t log p_t over all M tokens"
-    );
+    println!("5. Gradients: at the policy that sampled, the loss is -(1/M) sum of A_t log p_t over all M tokens");
     let refs = experience.refs();
     let tokens: usize = experience.trajectories().map(|t| t.ids.len()).sum();
-    let (temperature, token_budget) = (config.rollout.temperature, config.actor.micro_batch_tokens);
+    let (temperature, token_budget) = (1.0, config.actor.micro_batch_tokens);
     let options = GradientOptions { temperature, entropy: false, token_budget, train_vision: true, recompute: false };
     let mut grads = gradients(&config.actor.optim);
     accumulate(&policy, &mut images, &refs, &options, &mut grads, |micro| -> Result<_, TrainError> {
@@ -131,9 +111,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let request = ScoreRequest { temperature, entropy: false, focus: None, dependency: false, token_budget };
     let after = score(&policy, &mut images, &refs, &request)?;
     for (t, after) in std::iter::zip(experience.trajectories(), after.iter().flatten()) {
-        let sum = |values: &[f32]| values.iter().sum::<f32>();
-        let (a, before, after) = (sum(&t.advantages), sum(&t.old_log_probs), sum(&after.log_probs));
-        println!("   sum of advantages {a:7.3}: log-prob {before:8.3} -> {after:8.3}");
+        let [a, old, new] = [&t.advantages, &t.old_log_probs, &after.log_probs].map(|v| v.iter().sum::<f32>());
+        println!("   sum of advantages {a:7.3}: log-prob {old:8.3} -> {new:8.3}");
     }
     Ok(())
 }

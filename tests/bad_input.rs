@@ -571,7 +571,8 @@ fn limits_are_raised_by_the_environment() {
     assert!(stderr(&unknown).contains("there is no limit"), "{}", stderr(&unknown));
 }
 
-/// Threads that the system does not give: an error, no panic. The standard library asks for as much stack as this variable says.
+/// Threads that the system does not give: an error, no panic. The standard library asks for as much stack as this
+/// variable says.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_system_without_threads_is_an_error() {

@@ -70,7 +70,8 @@ fn inspect_counts_tokens_and_names_what_is_set_aside() {
     assert!(said.contains("wider side of a picture in pixels: min 28, median 56, 95% 84, max 84"), "{said}");
     assert!(!said.contains("tokens"), "{said}");
 
-    // 1 to 3 image tokens and 15 others: <|im_start|>user\n <|vision_start|><|vision_end|> sum? <|im_end|>\n <|im_start|>assistant\n
+    // 1 to 3 image tokens and 15 others: <|im_start|>user\n <|vision_start|><|vision_end|> sum? <|im_end|>\n
+    // <|im_start|>assistant\n
     let with = ["inspect", "toy:sum?rows=1&cols=1-3&size=90", "--model", &model, "--format-prompt", "none"];
     let said = ok(&with);
     assert!(said.contains("prompt length in tokens, pictures included: min 15, median 16, 95% 17, max 17"), "{said}");

@@ -211,8 +211,8 @@ fn rows_that_cannot_be_used_are_counted_and_named() {
     assert!(table.contains("MathVerse: 7 set aside") && table.contains("and 2 more"), "{table}");
     assert!(table.contains("2 rows share their id with another"), "{table}");
     assert!(table.contains("| - problem_version Vision Only "), "{table}");
-    // A free-form question is none of its rows; the three versions that need the picture count as MathVerse-V, and the averages say
-    // what they lack.
+    // A free-form question is none of its rows; the three versions that need the picture count as MathVerse-V, and the
+    // averages say what they lack.
     assert_eq!(mathverse["other_rows"], 1);
     assert_eq!(found["benchmarks"][1]["title"], "MathVerse-V");
     assert_eq!(found["benchmarks"][1]["questions"], 3);

@@ -51,8 +51,8 @@ fn an_interrupted_run_goes_on_to_the_same_result() {
     }
 }
 
-/// An interrupt that falls into a validation: the update before it is not lost and not repeated, and the validation is made up.
-/// Regression: the resumed run had no validation for that step, and a supervised stage took the step twice.
+/// An interrupt that falls into a validation: the update before it is not lost and not repeated, and the validation is
+/// made up. Regression: the resumed run had no validation for that step, and a supervised stage took the step twice.
 #[test]
 fn an_interrupt_in_a_validation() {
     // Validation takes longer than anything else here.

@@ -1,7 +1,7 @@
 //! A model and data from elsewhere: `configs/qwen2_5_vl_3b.toml` and VGPO with a data file of ViRL39K's shape.
 //!
-//! With OUTSIDE_DIR set to a folder that `tools/make_outside_fixture.py` made, its model (the real vocabulary) and data are
-//! taken instead of the small ones.
+//! With OUTSIDE_DIR set to a folder that `tools/make_outside_fixture.py` made, its model (the real vocabulary) and data
+//! are taken instead of the small ones.
 
 mod support;
 
@@ -11,8 +11,8 @@ use data::write::{JsonImages, SampleWriter};
 use data::{ImageSource, Keys, Sample};
 use support::{Bench, checkpoints, metrics, stderr, succeeded, toy_rows};
 
-/// Rows as ViRL39K has them: Hugging Face image structs without paths, problems with one picture, with two, without any, and
-/// a row whose picture is cut off.
+/// Rows as ViRL39K has them: Hugging Face image structs without paths, problems with one picture, with two, without
+/// any, and a row whose picture is cut off.
 fn write_data(path: &Path) {
     let picture = |i: usize| toy_rows("toy:chart?size=4")[i % 4].images[0].load().unwrap().into_owned();
     let cut = {
@@ -118,7 +118,7 @@ fn the_vgpo_preset_runs_on_them() {
     // The kept configuration is complete: the preset's values and the overrides.
     let kept: toml::Table = std::fs::read_to_string(run.join("config.toml")).unwrap().parse().unwrap();
     assert_eq!(kept["algorithm"]["shaping"].as_str(), Some("vgpo"));
-    assert_eq!(kept["algorithm"]["beta"].as_float(), Some(0.3));
+    assert_eq!(kept["algorithm"]["vgpo"]["beta"].as_float(), Some(0.3));
     assert_eq!(kept["rollout"]["n"].as_integer(), Some(2));
     assert_eq!(kept["actor"]["clip_ratio_high"].as_float(), Some(0.28));
 

@@ -24,7 +24,7 @@ fn its_rewards_are_trained_on() {
     succeeded(&output);
     let lines = metrics(&bench.path("run"));
     assert_eq!(lines.len(), 3);
-    // One process for the whole run: 4 responses a step, counted on.
+    // One process for the whole run: 4 responses per step, counted on.
     let rewards: Vec<f64> = lines.iter().map(|line| line["reward"].as_f64().unwrap()).collect();
     assert_eq!(rewards, [2.5, 6.5, 10.5]);
     for line in &lines {

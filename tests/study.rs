@@ -1,4 +1,5 @@
-//! A tiny study by the real binary: it is interrupted, goes on, skips what is finished, and refuses what does not belong together.
+//! A tiny study by the real binary: it is interrupted, goes on, skips what is finished, and refuses what does not
+//! belong together.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

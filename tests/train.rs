@@ -144,8 +144,8 @@ fn tokens(text: &str) -> usize {
     found.unwrap_or_else(|| panic!("no length of a prompt in: {text}"))
 }
 
-/// The same picture and the same limits are the same tokens, whichever program looks at them; and a model that a run has saved
-/// is asked with the pixels and the format prompt of the run, in its folder and copied elsewhere.
+/// The same picture and the same limits are the same tokens, whichever program looks at them; and a model that a run
+/// has saved is asked with the pixels and the format prompt of the run, in its folder and copied elsewhere.
 #[test]
 fn pixels_of_a_run_are_those_of_every_program() {
     let bench = Bench::new(SMALLEST);
@@ -189,8 +189,8 @@ fn pixels_of_a_run_are_those_of_every_program() {
         tokens(&said(env!("CARGO_BIN_EXE_data"), &dir, &[&own[..], extra].concat()))
     };
 
-    // Without limits of the run there is one resize: 31 x 521 -> 28 x 532, 19 tokens. Two, of which the first changes nothing,
-    // would be the same; two within the folder's limits would not.
+    // Without limits of the run there is one resize: 31 x 521 -> 28 x 532, 19 tokens. Two, of which the first changes
+    // nothing, would be the same; two within the folder's limits would not.
     let plain = hf("run");
     let expected = in_train(&plain, &[]);
     for model in [&plain, "run", "run/checkpoints/global_step_1"] {

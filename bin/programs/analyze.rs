@@ -17,8 +17,8 @@ use crate::common::{
     write_out,
 };
 
-/// Where do generated tokens look, and what does it say about their answer? Attention and visual focus by step, late against early,
-/// correct against incorrect responses, for one model or two.
+/// Where do generated tokens look, and what does it say about their answer? Attention and visual focus by step, late
+/// against early, correct against incorrect responses, for one model or two.
 ///
 /// Writes analysis.json, responses.jsonl, plots (SVG) and heat maps over the pictures (PNG) into the output folder.
 #[derive(Parser)]
@@ -32,8 +32,9 @@ use crate::common::{
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct AnalyzeArgs {
-    /// Model folder in the Hugging Face layout, the run folder of train (its newest checkpoint), or a checkpoint. A run's model is asked
-    /// as it was trained: with the run's pixels, format prompt, system message, columns and grader, unless settings say otherwise.
+    /// Model folder in the Hugging Face layout, the run folder of train (its newest checkpoint), or a checkpoint. A
+    /// run's model is asked as it was trained: with the run's pixels, format prompt, system message, columns and
+    /// grader, unless settings say otherwise.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A second model, after training, named in the same ways: everything is measured for both, and compared.

@@ -1,7 +1,7 @@
 //! `bench`: what a training step costs, phase by phase, on random prompts of given sizes.
 //!
-//! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response exactly
-//! as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
+//! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response
+//! exactly as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
 
 mod workload;
 
@@ -42,13 +42,14 @@ enum Command {
     Step {
         #[command(flatten)]
         shared: Shared,
-        /// One JSON object a step instead of a table.
+        /// One JSON object per step instead of a table.
         #[arg(long)]
         json: bool,
     },
     /// Time steps while one size grows; a Markdown table, and a picture of it.
     Sweep {
-        /// What grows: words of the prompt, tokens of a response, responses a prompt, side of the picture, or the model.
+        /// What grows: words of the prompt, tokens of a response, responses per prompt, side of the picture, or the
+        /// model.
         #[arg(value_parser = ["prompt", "response", "rollouts", "image", "model"])]
         over: String,
         /// Its values: numbers, or presets and folders for `model`.

@@ -23,8 +23,9 @@ use plan::EvalPlan;
 
 /// Evaluate a Qwen2.5-VL model on benchmarks, or grade answers that were made elsewhere.
 ///
-/// Greedy with one answer a question by default, as VGPO reports; --samples 8 --temperature 1 as VPPO does. Answers do not
-/// depend on the batch size. A killed or interrupted run goes on where it was when the same command is given again.
+/// Greedy with one answer per question by default, as VGPO reports; --samples 8 --temperature 1 as VPPO does. Answers
+/// do not depend on the batch size. A killed or interrupted run goes on where it was when the same command is given
+/// again.
 #[derive(Parser)]
 #[command(
     version,
@@ -39,7 +40,8 @@ mathverse-testmini, mathvision, dynamath, custom:NAME. docs/evaluation.md has th
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct EvalArgs {
-    /// Options in a TOML file, under the same names with underscores; benchmarks = ["NAME=PATH"] or [[benchmarks]] tables.
+    /// Options in a TOML file, under the same names with underscores; benchmarks = ["NAME=PATH"] or [[benchmarks]]
+    /// tables.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]

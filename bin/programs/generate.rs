@@ -1,4 +1,5 @@
-//! `generate`: one response of a Qwen2.5-VL folder to pictures and a question, streamed; its numbers and its visual focus on request.
+//! `generate`: one response of a Qwen2.5-VL folder to pictures and a question, streamed; its numbers and its visual
+//! focus on request.
 
 mod answer;
 
@@ -14,7 +15,8 @@ use answer::Generate;
 
 /// Answer a question about pictures with a Qwen2.5-VL model; the text is written as it is generated.
 ///
-/// Pictures come before the prompt, unless the prompt says with <image>, or with <image 1> and <image 2>, where each one stands.
+/// Pictures come before the prompt, unless the prompt says with <image>, or with <image 1> and <image 2>, where each
+/// one stands.
 #[derive(Parser)]
 #[command(
     version,
@@ -26,8 +28,9 @@ use answer::Generate;
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted."
 )]
 struct GenerateArgs {
-    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A run's model is
-    /// asked as it was trained: with the run's pixels, format prompt and system message, unless others are given.
+    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A
+    /// run's model is asked as it was trained: with the run's pixels, format prompt and system message, unless others
+    /// are given.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A picture (PNG, JPEG, WebP, GIF, BMP, TIFF); give it again for more.
@@ -36,8 +39,8 @@ struct GenerateArgs {
     /// The question.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: String,
-    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file around the question.
-    /// Default: the run's; none without one.
+    /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file around the
+    /// question. Default: the run's; none without one.
     #[arg(long, value_name = "NAME")]
     format_prompt: Option<String>,
     /// System message. Default: the run's, or the chat template's own.
@@ -58,18 +61,20 @@ struct GenerateArgs {
     /// Root of the random numbers; the same seed gives the same response.
     #[arg(long, value_name = "S", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
-    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default: as the model
-    /// was trained, or none.
+    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default:
+    /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     min_pixels: Option<u64>,
-    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default: as the model
-    /// was trained, or none.
+    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default:
+    /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
-    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained, or white.
+    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained,
+    /// or white.
     #[arg(long, value_name = "WHAT")]
     alpha: Option<Alpha>,
-    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or apply.
+    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or
+    /// apply.
     #[arg(long, value_name = "WHAT")]
     exif_orientation: Option<ExifOrientation>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.

@@ -1,4 +1,5 @@
-//! `study`: trains the rows of a study from shared warm starts, several at a time, and reports what can be said about them.
+//! `study`: trains the rows of a study from shared warm starts, several at a time, and reports what can be said about
+//! them.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,10 +15,11 @@ use clap::Parser;
 use rl::TrainError;
 use rl::config::{Backend, Source, resolve};
 
-/// Compare algorithms and their settings: rows x seeds of training runs on one task, with paired tests, tables and plots.
+/// Compare algorithms and their settings: rows x seeds of training runs on one task, with paired tests, tables and
+/// plots.
 ///
-/// Without arguments it trains the rows of configs/study_rows.toml on the toy world (hours on a small machine); --quick is a
-/// small form of it. Finished runs are kept: the same command goes on where it was stopped.
+/// Without arguments it trains the rows of configs/study_rows.toml on the toy world (hours on a small machine); --quick
+/// is a small form of it. Finished runs are kept: the same command goes on where it was stopped.
 #[derive(Parser)]
 #[command(
     version,
@@ -31,7 +33,8 @@ use rl::config::{Backend, Source, resolve};
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted (the same command goes on)."
 )]
 struct StudyArgs {
-    /// Configuration files (TOML) that all rows share, composed left to right. Default: the embedded configs/study.toml.
+    /// Configuration files (TOML) that all rows share, composed left to right. Default: the embedded
+    /// configs/study.toml.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
     /// File of rows and tables. Default: the embedded configs/study_rows.toml.

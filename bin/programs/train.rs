@@ -29,7 +29,8 @@ struct TrainArgs {
     /// Settings that come last, for example algorithm.vgpo.beta=0.3 or data.train_files=[a.parquet,b.parquet].
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Where to start: auto (the newest checkpoint of the run folder), none, or a checkpoint's folder. Same as trainer.resume.
+    /// Where to start: auto (the newest checkpoint of the run folder), none, or a checkpoint's folder. Same as
+    /// trainer.resume.
     #[arg(long, value_name = "auto|none|DIR")]
     resume: Option<String>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Same as trainer.backend.

@@ -81,8 +81,8 @@ pub fn wait(mut child: Child) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// Sends a signal by name (`TERM`, `INT`, `KILL`) to a run that is still going on: a test of interrupts that hits none has tested
-/// nothing. A child that has ended and was not waited for would still take a signal, so that is asked first.
+/// Sends a signal by name (`TERM`, `INT`, `KILL`) to a run that is still going on: a test of interrupts that hits none
+/// has tested nothing. A child that has ended and was not waited for would still take a signal, so that is asked first.
 pub fn signal(child: &mut Child, name: &str) {
     assert!(try_signal(child, name), "the run had ended by itself before SIG{name}: make it longer");
 }
@@ -97,7 +97,8 @@ pub fn try_signal(child: &mut Child, name: &str) -> bool {
     true
 }
 
-/// Says that a test cannot be done here and why, past the capture of the test program; where `CI` is set that is a failure.
+/// Says that a test cannot be done here and why, past the capture of the test program; where `CI` is set that is a
+/// failure.
 pub fn skipped(why: &str) {
     use std::io::Write;
     assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "skipped where CI is set: {why}");
@@ -195,9 +196,10 @@ pub fn write_rows(path: &Path, rows: &[Value]) {
 /// No overrides.
 pub const NOTHING: &[&str] = &[];
 
-/// A warm start in two stages, then RL in two stages, each with a reference of its own, with everything that has state: dynamic sampling with groups that are carried to the
-/// next batch, an adaptive KL term against a reference, two epochs of two mini-batches, validation, rows that are set aside.
-/// The reward grows as responses get shorter, so that an untrained model has something to learn.
+/// A warm start in two stages, then RL in two stages, each with a reference of its own, with everything that has state:
+/// dynamic sampling with groups that are carried to the next batch, an adaptive KL term against a reference, two epochs
+/// of two mini-batches, validation, rows that are set aside. The reward grows as responses get shorter, so that an
+/// untrained model has something to learn.
 const STATEFUL: &str = r#"
 [model]
 path = "toy"

@@ -167,7 +167,8 @@ pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The highest resident memory so far, where /proc says; on a GPU what its memory pool holds, which does not shrink within a step.
+/// The highest resident memory so far, where /proc says; on a GPU what its memory pool holds, which does not shrink
+/// within a step.
 fn peak_gib<B: Kernels>(device: &B::Device) -> Option<f64> {
     if let Some(bytes) = B::device_memory(device) {
         return Some(bytes as f64 / (1u64 << 30) as f64);
@@ -405,8 +406,8 @@ impl<B: Kernels> Bench<B> {
     }
 }
 
-/// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is over
-/// too soon to be measured.
+/// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is
+/// over too soon to be measured.
 fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     let device = model.device();
     let mut n = 1024;
@@ -428,8 +429,8 @@ fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     }
 }
 
-/// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the keys and
-/// values of each prompt once a group, and each row's own. The first token needs the head alone.
+/// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the
+/// keys and values of each prompt once per group, and each row's own. The first token needs the head alone.
 fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
     let t = &config.text;
     let (q, kv) = (t.query_width(), t.kv_width());
@@ -445,8 +446,8 @@ fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
     prompts.iter().map(|p| p.len() + sizes.rollouts * sizes.response_tokens).sum()
 }
 
-/// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and responses. An
-/// update takes three times as many; recomputed layers do not count.
+/// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and
+/// responses. An update takes three times as many; recomputed layers do not count.
 fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
     let (t, v) = (&config.text, &config.vision);
     let (q, kv) = (t.query_width(), t.kv_width());

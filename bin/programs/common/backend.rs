@@ -32,8 +32,8 @@ impl OnBackend for Train {
     }
 }
 
-/// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray was
-/// measured (docs/performance.md).
+/// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray
+/// was measured (docs/performance.md).
 pub fn compiled() -> Vec<Backend> {
     let mut all = Vec::new();
     if cfg!(feature = "cuda") {
@@ -83,8 +83,8 @@ fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
     quietly(|| Tensor::<B, 1>::ones([2], device).sum().try_into_data().is_ok()).unwrap_or(false)
 }
 
-/// What a wgpu program would compute on is a driver that pretends to be a graphics card on the CPU. Sets the device up, so it may
-/// be asked once only. None without any device.
+/// What a wgpu program would compute on is a driver that pretends to be a graphics card on the CPU. Sets the device up,
+/// so it may be asked once only. None without any device.
 #[cfg(feature = "wgpu")]
 fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
     let setup = quietly(|| burn_wgpu::init_setup::<burn_wgpu::graphics::AutoGraphicsApi>(device, Default::default()))?;

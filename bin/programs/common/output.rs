@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::common::Failure;
 
-/// A file to write when all is done. It is opened under a temporary name at once, so that a path that cannot be written is
-/// known before anything is computed, and an older file stays until the new one is complete.
+/// A file to write when all is done. It is opened under a temporary name at once, so that a path that cannot be written
+/// is known before anything is computed, and an older file stays until the new one is complete.
 pub struct OutputFile {
     /// Where it will be.
     pub path: PathBuf,

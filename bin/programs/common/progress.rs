@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// A moving line on a terminal, and nothing without one; lines that come in between go through [`ProgressBar::suspend`].
+/// A moving line on a terminal, and nothing without one; lines that come in between go through
+/// [`ProgressBar::suspend`].
 pub fn bar(rows: usize) -> ProgressBar {
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),

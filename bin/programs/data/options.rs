@@ -101,8 +101,9 @@ impl Sources {
 pub struct Inspect {
     #[command(flatten)]
     pub sources: Sources,
-    /// Model whose tokenizer counts the prompts' tokens: a model folder in the Hugging Face layout, the run folder of train (its newest
-    /// checkpoint), or a checkpoint. Rows become prompts as in its run, unless something else is given.
+    /// Model whose tokenizer counts the prompts' tokens: a model folder in the Hugging Face layout, the run folder of
+    /// train (its newest checkpoint), or a checkpoint. Rows become prompts as in its run, unless something else is
+    /// given.
     #[arg(long, value_name = "FOLDER")]
     pub model: Option<PathBuf>,
     /// Built-in format prompt (math, math_perception, r1v, dapo, look_back, srpo, none) or a .jinja file.
@@ -133,8 +134,8 @@ pub struct Check {
     /// Read only the headers of pictures.
     #[arg(long)]
     pub headers_only: bool,
-    /// Also compare the graders on every solution's boxed answer: a table of disagreements by kind, and a JSON line for each in
-    /// this file (docs/grading.md).
+    /// Also compare the graders on every solution's boxed answer: a table of disagreements by kind, and a JSON line for
+    /// each in this file (docs/grading.md).
     #[arg(long, value_name = "FILE")]
     pub audit: Option<PathBuf>,
 }

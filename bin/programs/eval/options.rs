@@ -13,12 +13,13 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 #[derive(Args, Deserialize, Debug, Clone, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
-    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A run's model is
-    /// asked as it was trained: with the run's pixels, format prompt, system message and columns, unless others are given.
+    /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A
+    /// run's model is asked as it was trained: with the run's pixels, format prompt, system message and columns, unless
+    /// others are given.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// A benchmark and its file: geo3k=FILE, mathverse=FOLDER@test, custom:mine=FILE, sums=toy:sum?split=test. Give it again
-    /// for more. With --from: the benchmark alone.
+    /// A benchmark and its file: geo3k=FILE, mathverse=FOLDER@test, custom:mine=FILE, sums=toy:sum?split=test. Give it
+    /// again for more. With --from: the benchmark alone.
     #[arg(long, value_name = "NAME=PATH")]
     #[serde(skip)]
     pub benchmark: Vec<String>,
@@ -69,8 +70,8 @@ pub struct Options {
     /// either, mathruler, math, choice, exact or numeric. Default: the benchmark's own.
     #[arg(long, value_name = "NAME")]
     pub grader: Option<String>,
-    /// Where the answer stands: boxed, tag, line or any. Default: where the format prompt asks for it. With --from: what eval
-    /// found, in its own lines; boxed in those of train; any in others.
+    /// Where the answer stands: boxed, tag, line or any. Default: where the format prompt asks for it. With --from:
+    /// what eval found, in its own lines; boxed in those of train; any in others.
     #[arg(long, value_name = "PLACE")]
     pub extract: Option<String>,
     /// Column of the problem text. Default: the run's, or problem.
@@ -91,18 +92,20 @@ pub struct Options {
     /// Folder that picture paths are relative to. Default: that of the file.
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
-    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default: as the model
-    /// was trained, or none.
+    /// Smaller pictures are enlarged to about this many pixels first, as data.min_pixels of train; 0: none is. Default:
+    /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub min_pixels: Option<u64>,
-    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default: as the model
-    /// was trained, or none.
+    /// Larger pictures are reduced to about this many pixels first, as data.max_pixels of train; 0: none is. Default:
+    /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_pixels: Option<u64>,
-    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained, or white.
+    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained,
+    /// or white.
     #[arg(long, value_name = "WHAT")]
     pub alpha: Option<Alpha>,
-    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or apply.
+    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or
+    /// apply.
     #[arg(long, value_name = "WHAT")]
     pub exif_orientation: Option<ExifOrientation>,
     /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: auto.

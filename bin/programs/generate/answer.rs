@@ -89,7 +89,8 @@ impl Generate {
         [&self.dump, &self.focus_map].into_iter().flatten().filter_map(|output| output.temporary.clone()).collect()
     }
 
-    /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked for.
+    /// Generates, writing the text to standard output as it comes. `None` if nobody reads it and nothing else was asked
+    /// for.
     fn respond<B: Kernels>(&self, model: &QwenVl<B>) -> Result<Option<Response>, Failure> {
         let wants_files = self.dump.is_some() || self.focus_map.is_some();
         let config = RolloutConfig {

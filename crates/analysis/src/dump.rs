@@ -75,9 +75,9 @@ impl View for &DumpEntry {
 /// Logits computed at one time, in elements.
 const LOGIT_BUDGET: usize = 1 << 24;
 
-/// The file: inputs, image embeddings, states and logits of the prompt, and the response with its log-probs and visual focus.
-/// P prompt tokens, G generated, N patches, I pictures, M image tokens, d hidden size, V vocabulary. Without a picture its three
-/// entries have no rows, and `visual_focus` is left out.
+/// The file: inputs, image embeddings, states and logits of the prompt, and the response with its log-probs and visual
+/// focus. P prompt tokens, G generated, N patches, I pictures, M image tokens, d hidden size, V vocabulary. Without a
+/// picture its three entries have no rows, and `visual_focus` is left out.
 ///
 /// # Errors
 /// A failing device.

@@ -8,8 +8,8 @@ use model_qwen2vl::params::to_f32;
 use model_qwen2vl::{DeviceError, Kernels, host};
 use report::focus_map::{FocusMap, Panel, Picture, highest};
 
-/// Cosines of the tokens of highest focus to all image tokens. `hidden` is final-normed, `[R, d]`; the response begins at row `first`,
-/// the image tokens are the rows `images`, and `focus` has one number per generated token.
+/// Cosines of the tokens of highest focus to all image tokens. `hidden` is final-normed, `[R, d]`; the response begins
+/// at row `first`, the image tokens are the rows `images`, and `focus` has one number per generated token.
 ///
 /// # Errors
 /// A device that cannot be read.

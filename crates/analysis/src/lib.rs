@@ -1,5 +1,5 @@
-//! What the papers' figures and tables read: attention and visual focus of responses, before and after training, and a study that
-//! trains many rows and compares them.
+//! What the papers' figures and tables read: attention and visual focus of responses, before and after training, and a
+//! study that trains many rows and compares them.
 //!
 //! | module | what |
 //! |---|---|

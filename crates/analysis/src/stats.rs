@@ -50,8 +50,8 @@ pub struct Paired {
     pub difference: Interval,
     /// Two-sided p of the paired t test; NaN of fewer than two pairs or when all differences are equal.
     pub p_t: f64,
-    /// Two-sided p of the exact permutation test that flips the sign of each difference. With `n` pairs it cannot fall below
-    /// `2 / 2^n`.
+    /// Two-sided p of the exact permutation test that flips the sign of each difference. With `n` pairs it cannot fall
+    /// below `2 / 2^n`.
     pub p_flip: f64,
 }
 
@@ -75,7 +75,8 @@ impl Paired {
     }
 }
 
-/// Share of the `2^n` sign patterns whose sum is at least as far from 0 as the one seen; NaN above [`MAX_FLIPS`] values.
+/// Share of the `2^n` sign patterns whose sum is at least as far from 0 as the one seen; NaN above [`MAX_FLIPS`]
+/// values.
 fn sign_flip(d: &[f64]) -> f64 {
     if d.len() > MAX_FLIPS {
         return f64::NAN;
@@ -93,7 +94,8 @@ fn sign_flip(d: &[f64]) -> f64 {
     as_far as f64 / patterns as f64
 }
 
-/// Pearson's correlation; `None` of fewer than two pairs, of lists that differ in length, or where one side does not vary.
+/// Pearson's correlation; `None` of fewer than two pairs, of lists that differ in length, or where one side does not
+/// vary.
 pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() != y.len() || x.len() < 2 {
         return None;

@@ -1,7 +1,9 @@
-//! Throws random and adversarial answers at the graders, looking for panics, and for grades that take longer than 20 ms.
+//! Throws random and adversarial answers at the graders, looking for panics, and for grades that take longer than 20
+//! ms.
 //!
-//! `cargo run --release -p reward --example fuzz -- [inputs] [first seed]`; 10 million inputs by default. Every input is made
-//! from its seed alone, so a seed that is reported can be run again: `fuzz 1 <seed>`. Ends with 1 when anything was found.
+//! `cargo run --release -p reward --example fuzz -- [inputs] [first seed]`; 10 million inputs by default. Every input
+//! is made from its seed alone, so a seed that is reported can be run again: `fuzz 1 <seed>`. Ends with 1 when anything
+//! was found.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -159,7 +161,8 @@ impl Times {
     }
 }
 
-/// Processor time of this thread, so that other work on the machine does not count; elsewhere than on Unix, time passed.
+/// Processor time of this thread, so that other work on the machine does not count; elsewhere than on Unix, time
+/// passed.
 #[cfg(unix)]
 fn now() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

@@ -112,8 +112,8 @@ pub struct RewardConfig {
     pub overlong: OverlongConfig,
     /// A program of your own and its arguments, speaking JSON lines (docs/grading.md); none by default.
     pub command: Vec<String>,
-    /// Seconds that the command has for a batch of at most `command_batch_size` responses, its start included where it has to
-    /// be started; 60 by default.
+    /// Seconds that the command has for a batch of at most `command_batch_size` responses, its start included where it
+    /// has to be started; 60 by default.
     pub command_timeout_s: f64,
     /// Most responses that are sent to the command before its replies are awaited; 256 by default.
     pub command_batch_size: usize,

@@ -26,8 +26,8 @@ pub enum RewardError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The reward command ended, or closed its output, before it had answered a batch; it had failed on it before, and been
-    /// started again.
+    /// The reward command ended, or closed its output, before it had answered a batch; it had failed on it before, and
+    /// been started again.
     #[error(
         "reward.command: `{command}` {how} after {answered} of {expected} replies, as it had failed before a restart{stderr}"
     )]
@@ -43,7 +43,8 @@ pub enum RewardError {
         /// The last lines of the command's stderr, ready to be appended.
         stderr: String,
     },
-    /// The reward command did not answer a batch in time and was killed; it had failed on it before, and been started again.
+    /// The reward command did not answer a batch in time and was killed; it had failed on it before, and been started
+    /// again.
     #[error(
         "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed, as it had failed before a restart; raise reward.command_timeout_s, lower reward.command_batch_size, or make it faster (does it flush what it prints?){stderr}"
     )]
@@ -61,7 +62,7 @@ pub enum RewardError {
     },
     /// The reward command wrote a line that nothing had asked for.
     #[error(
-        "reward.command: `{command}` wrote a line too many {when}; write one line a response, and notes to stderr; the line was: {line}{stderr}"
+        "reward.command: `{command}` wrote a line too many {when}; write one line per response, and notes to stderr; the line was: {line}{stderr}"
     )]
     CommandSurplus {
         /// The command line.

@@ -1,5 +1,5 @@
-//! Takes a response, finds its answer, decides whether it is right. Usable alone: nothing here knows a tensor or a model,
-//! and every grade ends within a bound of time and memory, whatever the strings are.
+//! Takes a response, finds its answer, decides whether it is right. Usable alone: nothing here knows a tensor or a
+//! model, and every grade ends within a bound of time and memory, whatever the strings are.
 //!
 //! | question | file |
 //! |---|---|

@@ -55,8 +55,8 @@ impl Scorer {
     /// Scores a batch; the scores come in the order of `requests`.
     ///
     /// # Errors
-    /// Those of the reward command: it cannot be started, ends, hangs or writes what is no reply. The built-in rules always
-    /// answer.
+    /// Those of the reward command: it cannot be started, ends, hangs or writes what is no reply. The built-in rules
+    /// always answer.
     pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
         match &mut self.command {
             Some(command) => command.score(requests),

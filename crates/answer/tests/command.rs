@@ -109,7 +109,8 @@ while True:
     assert_eq!(lines(&log), ["4", "4", "2"]);
 }
 
-/// Megabytes in both directions, written before the other side reads: a program without threads on both pipes would stop.
+/// Megabytes in both directions, written before the other side reads: a program without threads on both pipes would
+/// stop.
 #[test]
 fn long_lines_in_both_directions_do_not_block() {
     let script = r#"
@@ -309,7 +310,8 @@ fn garbage_is_quoted_and_not_tried_again() {
 #[test]
 fn a_wrong_number_of_lines_is_an_error() {
     let two = "while read line; do printf '{\"overall\": 1}\\n{\"overall\": 2}\\n'; done";
-    // Two lines a response: what is left over is found at the end of the batch or, when it comes late, before the next.
+    // Two lines per response: what is left over is found at the end of the batch or, when it comes late, before the
+    // next.
     let mut reward = shell(two);
     let error = match score(&mut reward, 4) {
         Err(error) => error.to_string(),

@@ -1,7 +1,8 @@
-//! Agreement with the Python package mathruler 0.1.0 (sympy 1.14, pylatexenc 2.11), whose verdicts stand in the fixtures.
+//! Agreement with the Python package mathruler 0.1.0 (sympy 1.14, pylatexenc 2.11), whose verdicts stand in the
+//! fixtures.
 //!
-//! Each line is `[given, ground truth, verdict]`. `mathruler_pairs` and `mathruler_generated` hold answers in the styles of
-//! Geometry3K, MMK12 and ViRL39K; `mathruler_malformed` holds random pieces of LaTeX, mostly broken.
+//! Each line is `[given, ground truth, verdict]`. `mathruler_pairs` and `mathruler_generated` hold answers in the
+//! styles of Geometry3K, MMK12 and ViRL39K; `mathruler_malformed` holds random pieces of LaTeX, mostly broken.
 
 use answer::mathruler::grade_answer;
 

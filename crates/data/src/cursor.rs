@@ -1,4 +1,4 @@
-//! Which rows come next: a seeded permutation an epoch, resumed exactly from three numbers.
+//! Which rows come next: a seeded permutation per epoch, resumed exactly from three numbers.
 //!
 //! The permutation is a small Feistel cipher over the row numbers (cycle-walked to the length), so that nothing is
 //! stored, any position is found in constant time, and a data set with a million rows costs no more than one with ten.

@@ -449,7 +449,7 @@ fn buffers_follow_from_the_pixel_limit() {
     let (w, h) = (90, 90);
     let limit = u64::from(w * h);
     let tiff = |picture| encode(picture, ImageFormat::Tiff);
-    // Two buffers of three bytes a pixel, and two of twelve.
+    // Two buffers of three bytes per pixel, and two of twelve.
     assert!(image::decode_within(&tiff(DynamicImage::new_rgb8(w, h)), limit).is_ok());
     let floats = tiff(DynamicImage::ImageRgb32F(::image::Rgb32FImage::new(w, h)));
     let error = image::decode_within(&floats, limit).unwrap_err().to_string();
@@ -507,5 +507,5 @@ fn limits_of_a_model_folder_are_bounded() {
     limits(3136, u64::MAX / 2).validate().unwrap();
     let frames = ImageLimits { temporal_patch_size: 64, ..limits(3_000_000, 4_000_000) };
     let error = image::process(&RgbImage::new(50, 50), &frames).unwrap_err().to_string();
-    assert!(error.contains("64 frames a patch"), "{error}");
+    assert!(error.contains("64 frames per patch"), "{error}");
 }

@@ -16,7 +16,7 @@ use data::{Cursor, DataSpec, Dataset, ImageSource, Keys, Sample};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
-/// `list<struct<bytes, path>>`: one list a row, `None` for a null list.
+/// `list<struct<bytes, path>>`: one list per row, `None` for a null list.
 type Pictures = Vec<Option<Vec<(Option<Vec<u8>>, Option<&'static str>)>>>;
 
 fn picture_fields() -> Fields {

@@ -1,7 +1,7 @@
 //! The registry: every benchmark that VGPO and VPPO report, and `custom` for everything else.
 //!
-//! A benchmark is a name, an answer rule, the columns that its rows are grouped by, and the average that it belongs to. Its
-//! prompt is the one that VGPO trains and tests with, `math_perception`, unless a run says otherwise.
+//! A benchmark is a name, an answer rule, the columns that its rows are grouped by, and the average that it belongs to.
+//! Its prompt is the one that VGPO trains and tests with, `math_perception`, unless a run says otherwise.
 
 use std::collections::BTreeMap;
 
@@ -47,19 +47,20 @@ pub struct Benchmark {
     pub rule: Rule,
     /// Columns whose values make groups in the table, where a file has them.
     pub groups: &'static [&'static str],
-    /// Columns that say which rows ask the same question, in order of preference; rows of one question are one cluster of the
-    /// standard error.
+    /// Columns that say which rows ask the same question, in order of preference; rows of one question are one cluster
+    /// of the standard error.
     pub question: &'static [&'static str],
     /// Only rows with one of these values in this column belong to it, where a file has the column.
     pub only: &'static [(&'static str, &'static [&'static str])],
     /// Whether rows of one question are variants of it, of which the worst case is a score of its own.
     pub worst_case: bool,
-    /// Whether its rows have choices in a column of [`CHOICE_COLUMNS`]: they are written below a problem that does not name
-    /// them, and an answer may be the letter or the text of one.
+    /// Whether its rows have choices in a column of [`CHOICE_COLUMNS`]: they are written below a problem that does not
+    /// name them, and an answer may be the letter or the text of one.
     pub choices: bool,
     /// The average that it counts in.
     pub average: Option<Average>,
-    /// Rows of the file that the published averages were measured on (PAPO-Eval's filtered files), where their number is known.
+    /// Rows of the file that the published averages were measured on (PAPO-Eval's filtered files), where their number
+    /// is known.
     pub published_rows: Option<usize>,
 }
 

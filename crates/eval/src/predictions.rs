@@ -6,8 +6,9 @@
 //! | EasyR1, verl | `response` (or a list, or `responses`) | `ground_truth` | `id` or `uid` |
 //! | this program | `response` | `answer` | `benchmark` and `row` |
 //!
-//! Answers with the same question are several samples of it. A `row` says which question it is, and its truth must be the same
-//! everywhere. Ids are often not unique: lines with one id are one question only when their `idx`, prompt and truth agree, too.
+//! Answers with the same question are several samples of it. A `row` says which question it is, and its truth must be
+//! the same everywhere. Ids are often not unique: lines with one id are one question only when their `idx`, prompt and
+//! truth agree, too.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,8 +32,8 @@ pub struct Grading {
     pub benchmark: Option<&'static Benchmark>,
     /// In place of the benchmark's rule.
     pub rule: Option<Rule>,
-    /// Where an answer stands. By default `eval`'s own lines keep the answer that the run found, those of `train` are boxed, and
-    /// in others it is anywhere, as answers made elsewhere may be bare.
+    /// Where an answer stands. By default `eval`'s own lines keep the answer that the run found, those of `train` are
+    /// boxed, and in others it is anywhere, as answers made elsewhere may be bare.
     pub extract: Option<Extract>,
 }
 
@@ -150,8 +151,8 @@ fn named(row: &Map<String, Value>, grading: &Grading) -> Result<(String, &'stati
     }
 }
 
-/// The answer in a response. `eval` writes what it found beside each response: without other orders that is kept, since it
-/// knew where its prompt had asked for the answer, and an answer that it did not find must not be found now.
+/// The answer in a response. `eval` writes what it found beside each response: without other orders that is kept, since
+/// it knew where its prompt had asked for the answer, and an answer that it did not find must not be found now.
 fn extracted(row: &Map<String, Value>, response: &str, grading: &Grading) -> Option<String> {
     if let Some(extract) = grading.extract {
         return extract.answer(response);
@@ -243,7 +244,8 @@ impl Collected {
         Ok(())
     }
 
-    /// Questions whose id is not theirs alone are called by their number, as rows of a data set are; how many there are.
+    /// Questions whose id is not theirs alone are called by their number, as rows of a data set are; how many there
+    /// are.
     fn number_repeated_ids(&mut self) -> usize {
         let mut rows: HashMap<&str, BTreeSet<usize>> = HashMap::new();
         for record in &self.records {

@@ -17,7 +17,7 @@ const fn row(model: &'static str, method: &'static str, math: f64, vision: f64) 
     PublishedRow { model, method, math, vision }
 }
 
-/// All published rows, greedy decoding with one answer a question.
+/// All published rows, greedy decoding with one answer per question.
 pub const PUBLISHED: [PublishedRow; 10] = [
     row("3B", "DAPO", 55.3, 48.3),
     row("3B", "VGPO", 57.7, 53.6),

@@ -157,7 +157,7 @@ fn orientation(results: &Results) -> String {
         Some(format!("{} has {} rows here and {there} there", b.title, b.rows()))
     };
     let others: Vec<String> = results.benchmarks.iter().filter_map(other).collect();
-    let mut line = "the published rows were measured on PAPO-Eval's filtered files, with one greedy answer a question; beside other \
+    let mut line = "the published rows were measured on PAPO-Eval's filtered files, with one greedy answer per question; beside other \
                     files they are orientation"
         .to_owned();
     if !others.is_empty() {
@@ -166,7 +166,7 @@ fn orientation(results: &Results) -> String {
     line
 }
 
-/// One line a benchmark, group, score and average; shares from 0 to 1.
+/// One line per benchmark, group, score and average; shares from 0 to 1.
 pub fn csv(results: &Results) -> String {
     let mut out = String::from("benchmark,column,value,questions,answers,accuracy,standard_error\n");
     let mut line = |fields: [&str; 3], score: &Accuracy| {

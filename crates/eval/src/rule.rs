@@ -13,12 +13,13 @@ use crate::benchmark::{CHOICE_COLUMNS, normal};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// mathruler says so, or mathematics does ([`Rule::Math`]), or both name the same choice ([`Rule::Choice`]). The rule of
-    /// published evaluations, but a letter must be named as an answer: that `None` contains an N makes it right nowhere.
+    /// mathruler says so, or mathematics does ([`Rule::Math`]), or both name the same choice ([`Rule::Choice`]). The
+    /// rule of published evaluations, but a letter must be named as an answer: that `None` contains an N makes it right
+    /// nowhere.
     #[default]
     Either,
-    /// As [`Rule::Either`], and as MathVista's official code compares integers: the answer is cut to an integer first, so that
-    /// 12.7 answers 12 where the row's `answer_type` is `integer`.
+    /// As [`Rule::Either`], and as MathVista's official code compares integers: the answer is cut to an integer first,
+    /// so that 12.7 answers 12 where the row's `answer_type` is `integer`.
     Mathvista,
     /// mathruler alone, as in training with EasyR1's reward.
     Mathruler,
@@ -157,7 +158,8 @@ fn same_choice(given: &str, truth: &str, columns: &BTreeMap<String, String>) -> 
         return false;
     }
     let index = |letter: Option<char>| letter.map(|l| (l as u8 - b'A') as usize).filter(|&k| k < choices.len());
-    // mathruler deletes units and multiplies letters: it decides only where no choice is written the same and one alone is equal.
+    // mathruler deletes units and multiplies letters: it decides only where no choice is written the same and one alone
+    // is equal.
     let text = |text: &str| {
         let place = |same: &dyn Fn(&str) -> bool| -> Option<usize> {
             let mut places = (0..choices.len()).filter(|&k| same(&choices[k]));
@@ -240,8 +242,8 @@ fn lettered(text: &str) -> Option<Vec<String>> {
     Some(items)
 }
 
-/// MathVista's integers, as `normalize_extracted_answer` of its `calculate_score.py` casts them: `int(float(answer))`, which cuts
-/// towards zero. What is no plain number for `float` has no cast.
+/// MathVista's integers, as `normalize_extracted_answer` of its `calculate_score.py` casts them: `int(float(answer))`,
+/// which cuts towards zero. What is no plain number for `float` has no cast.
 fn cut_to_integer(given: &str, truth: &str, columns: &BTreeMap<String, String>) -> bool {
     let is = |column: &str, value: &str| columns.get(column).is_some_and(|found| normal(found) == normal(value));
     if !is("answer_type", "integer") || is("question_type", "multi_choice") {

@@ -1,7 +1,8 @@
-//! A model answers a benchmark: rows are read and decoded ahead, asked in batches, graded and written as they are finished.
+//! A model answers a benchmark: rows are read and decoded ahead, asked in batches, graded and written as they are
+//! finished.
 //!
-//! What is sampled depends on the seed, the benchmark, the row and the sample alone (`rl::sampler`), so neither the batch size
-//! nor an interruption changes an answer.
+//! What is sampled depends on the seed, the benchmark, the row and the sample alone (`rl::sampler`), so neither the
+//! batch size nor an interruption changes an answer.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -245,8 +246,8 @@ fn rollout_config<B: Kernels, P: Policy<B>>(policy: &P, answering: &Answering, c
     }
 }
 
-/// What tells one model folder from another: its settings files, and of its weights the sizes, the headers and a sample of the
-/// bytes, so that a checkpoint which was trained on is another model and gigabytes need not be read.
+/// What tells one model folder from another: its settings files, and of its weights the sizes, the headers and a sample
+/// of the bytes, so that a checkpoint which was trained on is another model and gigabytes need not be read.
 ///
 /// # Errors
 /// Files that cannot be read.

@@ -56,7 +56,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Opens the model, the benchmarks and the output folder. A model is asked as it was trained, where the specs say nothing else.
+    /// Opens the model, the benchmarks and the output folder. A model is asked as it was trained, where the specs say
+    /// nothing else.
     ///
     /// # Errors
     /// Whatever of them cannot be used.
@@ -90,7 +91,8 @@ impl Evaluation {
         map
     }
 
-    /// Answers what is not answered yet, and writes the results; a benchmark of which no row could be used is among them.
+    /// Answers what is not answered yet, and writes the results; a benchmark of which no row could be used is among
+    /// them.
     ///
     /// # Errors
     /// Answers of other settings in the output folder, weights that cannot be used, an interrupt.

@@ -27,9 +27,10 @@ pub struct GradedAnswer<'a> {
 }
 
 impl Accuracy {
-    /// The mean over all answers. Its standard error is clustered: several answers to one question, or several versions of one
-    /// question, are not independent. With `G` clusters and `r_g` the sum of the deviations from the mean in cluster `g`,
-    /// `SE^2 = G / (G - 1) * sum_g r_g^2 / N^2`; with one answer a question that is the usual `s / sqrt N`.
+    /// The mean over all answers. Its standard error is clustered: several answers to one question, or several versions
+    /// of one question, are not independent. With `G` clusters and `r_g` the sum of the deviations from the mean in
+    /// cluster `g`, `SE^2 = G / (G - 1) * sum_g r_g^2 / N^2`; with one answer per question that is the usual `s / sqrt
+    /// N`.
     pub fn of<'a>(answers: impl IntoIterator<Item = GradedAnswer<'a>>) -> Self {
         // In order of first appearance: a sum of floats must not depend on a hash.
         let mut clusters: Vec<(f64, usize)> = Vec::new();

@@ -266,8 +266,8 @@ fn add_choices(sample: &mut Sample) {
     }
 }
 
-/// Whether all choices stand in the problem, each behind its letter and in order. That their texts occur in it says nothing:
-/// most numbers and letters occur in a problem by chance.
+/// Whether all choices stand in the problem, each behind its letter and in order. That their texts occur in it says
+/// nothing: most numbers and letters occur in a problem by chance.
 fn names_choices(problem: &str, choices: &[String]) -> bool {
     let mut rest = problem;
     ('A'..='Z').zip(choices).all(|(letter, choice)| match after_choice(rest, letter, choice.trim()) {

@@ -1,15 +1,16 @@
-//! We-Math's four-way diagnosis (arXiv 2407.01284, section 3.3): is a problem of several steps solved, and are its steps?
+//! We-Math's four-way diagnosis (arXiv 2407.01284, section 3.3): is a problem of several steps solved, and are its
+//! steps?
 //!
-//! A composite problem comes with its sub-problems, one a step: rows that share `ID`, with `key` `2steps_1`, `2steps_2`,
-//! `2steps_multi` (and three steps alike).
+//! A composite problem comes with its sub-problems, one a step: rows that share `ID`, with `key` `2steps_1`,
+//! `2steps_2`, `2steps_multi` (and three steps alike).
 //!
 //! | composite | all steps right | some right | none right |
 //! |---|---|---|---|
 //! | right | complete mastery | loose: complete mastery, strict: rote memorisation | rote memorisation |
 //! | wrong | inadequate generalisation | insufficient knowledge | insufficient knowledge |
 //!
-//! The score is complete mastery plus half of inadequate generalisation, as shares of the composite problems; the rate of rote
-//! memorisation is its share of the composites that were solved.
+//! The score is complete mastery plus half of inadequate generalisation, as shares of the composite problems; the rate
+//! of rote memorisation is its share of the composites that were solved.
 
 use std::collections::BTreeMap;
 

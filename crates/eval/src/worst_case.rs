@@ -20,8 +20,8 @@ pub struct WorstCase {
     pub score: Accuracy,
 }
 
-/// From the graded answers to a benchmark. With several answers to a row the k-th answers to all variants are one run, and the score
-/// is the mean over runs.
+/// From the graded answers to a benchmark. With several answers to a row the k-th answers to all variants are one run,
+/// and the score is the mean over runs.
 ///
 /// # Errors
 /// Why it is not defined, for the notes below the table.

@@ -96,8 +96,8 @@ fn text(bytes: Vec<u8>) -> Result<String> {
         .map_err(|e| Error::new(ErrorKind::InvalidData, format!("it is not UTF-8: {}", e.utf8_error())))
 }
 
-/// Writes a file so that it is either the old or the new one, whenever the machine stops: under a temporary name beside it
-/// (`.NAME.partial`), synced, then renamed. No part is left behind where that fails.
+/// Writes a file so that it is either the old or the new one, whenever the machine stops: under a temporary name beside
+/// it (`.NAME.partial`), synced, then renamed. No part is left behind where that fails.
 ///
 /// # Errors
 /// Anything the file system refuses; a path that names no file.

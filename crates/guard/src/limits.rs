@@ -87,8 +87,8 @@ limits! {
     weights_header_bytes = 32 << 20;
     /// Bytes of a file of a run folder or of results that is read whole.
     record_bytes = 2 << 30;
-    /// Pixels of one picture before it is resized; Pillow refuses twice as many. Decoding takes up to 8 bytes a pixel
-    /// beside the 3 of the picture itself, and an encoded picture of more than 8 bytes a pixel of this limit is not
+    /// Pixels of one picture before it is resized; Pillow refuses twice as many. Decoding takes up to 8 bytes per pixel
+    /// beside the 3 of the picture itself, and an encoded picture of more than 8 bytes per pixel of this limit is not
     /// read.
     decoded_pixels = 89_478_485;
     /// Passes of a progressive JPEG over all pixels of the limit before: a scan of a few bytes costs a pass. Encoders

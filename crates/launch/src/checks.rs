@@ -39,9 +39,10 @@ pub fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlConfig) ->
     Ok(())
 }
 
-/// Ids that end a response, none twice: those of the folder's `generation_config.json` and `config.json`, the tokenizer's `eos_token`,
-/// and the chat template's `<|im_end|>` where it is a special token. A response ends at whichever comes first, as the files of published
-/// folders name different ones. The first is what a supervised response is taught to end with.
+/// Ids that end a response, none twice: those of the folder's `generation_config.json` and `config.json`, the
+/// tokenizer's `eos_token`, and the chat template's `<|im_end|>` where it is a special token. A response ends at
+/// whichever comes first, as the files of published folders name different ones. The first is what a supervised
+/// response is taught to end with.
 ///
 /// # Errors
 /// A folder that names none which its tokenizer has, or one that the model has no embedding for.

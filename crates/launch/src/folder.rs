@@ -40,11 +40,12 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Opens what `path` names: a model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint),
-    /// or a checkpoint of a run. No weights are read.
+    /// Opens what `path` names: a model folder in the Hugging Face layout, the run folder of `train` (its newest
+    /// checkpoint), or a checkpoint of a run. No weights are read.
     ///
     /// # Errors
-    /// A run without a checkpoint, a `config.toml` or `config.json` that cannot be read, and `toy`, which has no weights.
+    /// A run without a checkpoint, a `config.toml` or `config.json` that cannot be read, and `toy`, which has no
+    /// weights.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         if path == Path::new("toy") && !path.exists() {
             return Err(TrainError::Input(
@@ -115,8 +116,8 @@ impl ModelFolder {
         }
     }
 
-    /// Tokenizer and image processor, with pictures as in training unless `options` say otherwise; those of the folder's
-    /// `config.json` where it has one.
+    /// Tokenizer and image processor, with pictures as in training unless `options` say otherwise; those of the
+    /// folder's `config.json` where it has one.
     ///
     /// # Errors
     /// A folder that cannot be used, limits that no picture can satisfy, files of two models.

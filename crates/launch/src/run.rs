@@ -66,9 +66,9 @@ impl RunSettings {
         })
     }
 
-    /// The settings as a configuration that goes between a program's defaults and a user's words: prompt, keys, and the rule that
-    /// finds and grades an answer. Pictures are [`ModelFolder::processor`](crate::ModelFolder::processor)'s. A reward command
-    /// is not among them: whoever names a run does not ask to start a program.
+    /// The settings as a configuration that goes between a program's defaults and a user's words: prompt, keys, and the
+    /// rule that finds and grades an answer. Pictures are [`ModelFolder::processor`](crate::ModelFolder::processor)'s.
+    /// A reward command is not among them: whoever names a run does not ask to start a program.
     pub fn source(&self) -> Source {
         let keys = &self.keys;
         let data = [

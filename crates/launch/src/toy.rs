@@ -1,8 +1,9 @@
 //! The embedded toy model: everything of its folder but the weights.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use data::toy;
+use data::{Processor, toy};
 use model_qwen2vl::{ModelError, QwenVlConfig};
 use rl::TrainError;
 use rl::config::ModelFamily;
@@ -53,4 +54,22 @@ fn toy_config_of(family: ModelFamily) -> Result<QwenVlConfig, TrainError> {
             ("video_token_id", ids.video_pad),
         ],
     )?)
+}
+
+/// The toy world without a folder of its own: the architecture of its model, its tokenizer and image processor, and the ids
+/// that end a response.
+///
+/// # Errors
+/// A folder for temporary files that cannot be written.
+pub fn toy_world() -> Result<(QwenVlConfig, Arc<Processor>, Vec<u32>), TrainError> {
+    let folder = std::env::temp_dir().join(format!("toy_world_{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|source| ModelError::Io { path: folder.clone(), source })?;
+    let opened = (|| {
+        write_toy_folder(&folder)?;
+        let (architecture, processor) = (toy_config()?, Processor::from_folder(&folder)?);
+        let eos = crate::end_tokens(&folder, &architecture, &processor)?;
+        Ok((architecture, Arc::new(processor), eos))
+    })();
+    let removed = std::fs::remove_dir_all(&folder);
+    removed.map_err(|source| TrainError::from(ModelError::Io { path: folder, source })).and(opened)
 }

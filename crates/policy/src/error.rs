@@ -42,7 +42,7 @@ pub enum ModelError {
     Weights {
         /// The model folder.
         path: PathBuf,
-        /// One line a problem.
+        /// One line per problem.
         list: String,
     },
     /// A tensor with NaN or infinities in it, which no reader takes; nothing was written.

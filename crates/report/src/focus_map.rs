@@ -1,5 +1,5 @@
-//! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest visual
-//! focus, and all generated tokens coloured by their focus.
+//! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest
+//! visual focus, and all generated tokens coloured by their focus.
 
 use crate::sheet::{FAINT, GLYPH, HeatScale, INK, PAPER, Sheet, heat, printable, wrap};
 use data::{ImageLimits, Patches};

@@ -11,7 +11,8 @@ pub const FAINT: Rgb<u8> = Rgb([112, 112, 120]);
 /// Side of a glyph at scale 1.
 pub const GLYPH: u32 = 8;
 
-/// Colours from low to high: dark blue, violet, red, orange, yellow. Brightness rises with the value, so that it reads in grey too.
+/// Colours from low to high: dark blue, violet, red, orange, yellow. Brightness rises with the value, so that it reads
+/// in grey too.
 pub const HEAT: [[f32; 3]; 6] = [
     [13.0, 8.0, 135.0],
     [106.0, 0.0, 168.0],

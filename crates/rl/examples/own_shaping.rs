@@ -1,4 +1,5 @@
-//! A shaping of one's own, from outside the crate: its settings, its formula, its registration (docs/your-own-algorithm.md).
+//! A shaping of one's own, from outside the crate: its settings, its formula, its registration
+//! (docs/your-own-algorithm.md).
 use burn::tensor::backend::Backend;
 use rl::advantage::Advantages;
 use rl::config::section::{AnySettings, Settings};

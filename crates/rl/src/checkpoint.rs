@@ -1,8 +1,9 @@
-//! What a checkpoint holds (design decision 8): weights, the optimizer's state and where the run stands. Its layout is that of
-//! [`run::checkpoint`].
+//! What a checkpoint holds (design decision 8): weights, the optimizer's state and where the run stands. Its layout is
+//! that of [`run::checkpoint`].
 //!
-//! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on their way to the
-//! disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no earlier checkpoint.
+//! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on
+//! their way to the disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no
+//! earlier checkpoint.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -52,8 +53,8 @@ pub struct TrainerState {
     /// Rows set aside so far, so that a resumed run counts them once, as one that was never stopped does.
     #[serde(default)]
     pub set_aside: SetAside,
-    /// What was measured in step `step`, where an interrupt fell into its validation: the resumed run validates first and
-    /// then logs the step. `None` is a number that is not finite.
+    /// What was measured in step `step`, where an interrupt fell into its validation: the resumed run validates first
+    /// and then logs the step. `None` is a number that is not finite.
     #[serde(default)]
     pub unvalidated: Option<BTreeMap<String, Option<f64>>>,
     /// What the numbers above refer to, so that a resumed run can tell whether it is still there.
@@ -214,12 +215,12 @@ pub struct Contents<'a, B: Kernels, P> {
     pub companions: &'a Companions,
 }
 
-/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the weights are written
-/// and nothing is replaced yet: whether the policy still computes numbers.
+/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the
+/// weights are written and nothing is replaced yet: whether the policy still computes numbers.
 ///
 /// # Errors
-/// [`TrainError::Diverged`] for what [`read_state`] or the loaders would refuse, the error of `proof`, and anything the file system
-/// refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
+/// [`TrainError::Diverged`] for what [`read_state`] or the loaders would refuse, the error of `proof`, and anything the
+/// file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
 pub fn save<B: Kernels, P: Policy<B>>(
     dir: &Path,
     Contents { state, policy, optimizer, companions }: Contents<B, P>,

@@ -77,7 +77,8 @@ impl TrainError {
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
     pub fn exit_code(&self) -> i32 {
         match self {
-            // A device that fails is not what the user gave, nor are weights that have diverged, nor is a disk without room.
+            // A device that fails is not what the user gave, nor are weights that have diverged, nor is a disk without
+            // room.
             Self::Model(ModelError::Device(_) | ModelError::NotFinite { .. }) => 1,
             Self::Data(DataError::Write { .. }) => 1,
             Self::Data(DataError::Io { source, .. }) | Self::Model(ModelError::Io { source, .. })

@@ -152,7 +152,8 @@ impl<'a, B: Backend> StepContext<'a, B> {
     }
 }
 
-/// Computes what the algorithm declares and shapes the advantages. `images` holds what the policy's tower made of the prompts' pictures.
+/// Computes what the algorithm declares and shapes the advantages. `images` holds what the policy's tower made of the
+/// prompts' pictures.
 ///
 /// # Errors
 /// Streams and settings that do not fit, from the estimator or the shaping; a device that cannot be read.

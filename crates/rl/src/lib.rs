@@ -1,5 +1,5 @@
-//! Reinforcement learning from verifiable rewards: advantages, shapings, losses, learning, the trainer. It names no model: a
-//! policy is whatever implements [`policy::Policy`](::policy::Policy).
+//! Reinforcement learning from verifiable rewards: advantages, shapings, losses, learning, the trainer. It names no
+//! model: a policy is whatever implements [`policy::Policy`](::policy::Policy).
 
 pub mod advantage;
 pub mod checkpoint;
@@ -23,6 +23,22 @@ pub use ::policy;
 pub use ::rollout;
 pub use ::rollout::{focus, image_cache, sampler};
 pub use error::TrainError;
+
+/// What a training step is written with; see `examples/one_step.rs`.
+pub mod prelude {
+    pub use crate::config::{Config, Source, resolve};
+    pub use crate::error::TrainError;
+    pub use crate::experience::{Experience, StepContext, grade, make, select};
+    pub use crate::learn::optimizer::{AdamW, gradients, learning_rate};
+    pub use crate::learn::{GradientOptions, MicroGradients, ScoreRequest, accumulate, score};
+    pub use crate::prompts::{Item, Prompts, SetAside};
+    pub use crate::recipe::Recipe;
+    pub use crate::shaping::Training;
+    pub use crate::trajectory::{ScoredGroup, Trajectory};
+    pub use ::rollout::image_cache::ImageCache;
+    pub use ::rollout::sampler::Sampling;
+    pub use ::rollout::{Job, RolloutConfig, generate, never_sampled};
+}
 
 /// The run folder, from the crate that owns it.
 pub mod run_folder {

@@ -161,7 +161,7 @@ impl PerturbationConfig {
             PerturbationKind::Blank => Perturbation::Blank,
         };
         let draw = match self.draw {
-            // What is the same in every draw is computed once a prompt.
+            // What is the same in every draw is computed once per prompt.
             _ if perturbation.is_certain() => Draw::Prompt,
             DrawChoice::Published => published.draw,
             DrawChoice::Response => Draw::Response,
@@ -464,7 +464,7 @@ mod tests {
     #[test]
     fn blocks_lie_where_the_released_codes_put_them() {
         for patch_size in [14, 16] {
-            // 100 x 80 becomes 370 x 296: a block of the stored picture covers 3.7 blocks a side there.
+            // 100 x 80 becomes 370 x 296: a block of the stored picture covers 3.7 blocks per side there.
             let processor = limited(patch_size, 110_000, 1_000_000);
             let of = |align| blacked_out(&processor, (100, 80), align);
             let ((stored, by_hand_stored), (resized, by_hand_resized)) = (of(Align::Stored), of(Align::Resized));

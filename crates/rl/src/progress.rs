@@ -53,7 +53,7 @@ const QUIET: Duration = Duration::from_secs(30);
 enum Output {
     /// A line that moves.
     Bar(ProgressBar),
-    /// A line a step.
+    /// A line per step.
     Lines(Box<dyn Write + Send>),
 }
 

@@ -1,4 +1,5 @@
-//! From rows of a data set to prompts of the policy. A row that cannot be used is set aside: named once, counted always.
+//! From rows of a data set to prompts of the policy. A row that cannot be used is set aside: named once, counted
+//! always.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,8 @@ pub struct Item {
     pub images: Vec<ImageSource>,
 }
 
-/// Hashes parts one after the other (FNV-1a over words), each with its length, so that no two lists of parts run together.
+/// Hashes parts one after the other (FNV-1a over words), each with its length, so that no two lists of parts run
+/// together.
 struct RowContent(u64);
 
 impl RowContent {
@@ -70,8 +72,8 @@ impl Item {
         RowContent::of_row(&self.problem, &self.answer)
     }
 
-    /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its pictures' pixels as
-    /// the model sees them.
+    /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its
+    /// pictures' pixels as the model sees them.
     pub fn whole_content(&self) -> u64 {
         let mut content = RowContent(self.content());
         content.text(self.task.as_deref().unwrap_or_default());
@@ -130,8 +132,8 @@ struct Supervised {
     max_tokens: usize,
 }
 
-/// Bytes that no token of a tokenizer stands for; the longest of Qwen's has 128. A text of more bytes than this for each token that
-/// it may have is too long without being tokenized, which takes time and memory by its length.
+/// Bytes that no token of a tokenizer stands for; the longest of Qwen's has 128. A text of more bytes than this for
+/// each token that it may have is too long without being tokenized, which takes time and memory by its length.
 const MOST_TOKEN_BYTES: usize = 512;
 
 impl Supervised {

@@ -1,13 +1,14 @@
 //! The names of all random numbers of a run. Every number is a hash of a seed and of what it decides
-//! ([`uniform`](crate::sampler::uniform)), or comes from a generator that is seeded anew for one purpose; here is what goes into the
-//! seeds and keys, so that no two purposes share a stream and a resumed run draws what an uninterrupted one draws.
+//! ([`uniform`](crate::sampler::uniform)), or comes from a generator that is seeded anew for one purpose; here is what
+//! goes into the seeds and keys, so that no two purposes share a stream and a resumed run draws what an uninterrupted
+//! one draws.
 
 /// Keeps the random numbers of validation apart from those of training: "validate".
 const VALIDATION: u64 = 0x7661_6c69_6461_7465;
 /// Keeps those of perturbed pictures apart: "perturb".
 const PERTURBATION: u64 = 0x0070_6572_7475_7262;
 
-/// Which prompt of which draw a group of responses answers.
+/// Which prompt of which draw per group of responses answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RolloutDraw {
     /// Step of the trainer, from 0.
@@ -41,7 +42,8 @@ pub fn stage_seed(data_seed: u64, stage: usize) -> u64 {
     data_seed.wrapping_add(stage as u64 * 0x9E37_79B9)
 }
 
-/// Seed of the stochastic rounding of one tensor (a parameter, or one of its moments) in update `step` of the optimizer (FNV-1a).
+/// Seed of the stochastic rounding of one tensor (a parameter, or one of its moments) in update `step` of the optimizer
+/// (FNV-1a).
 pub fn rounding_seed(name: &str, step: usize) -> u64 {
     let bytes = name.bytes().chain((step as u64).to_le_bytes());
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))

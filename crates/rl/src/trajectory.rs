@@ -106,7 +106,8 @@ impl ScoredGroup {
         self.mean("accuracy").unwrap_or(0.0)
     }
 
-    /// Mean of `key` over the responses that have it: `overall`, `accuracy`, `format` or a further metric of the reward.
+    /// Mean of `key` over the responses that have it: `overall`, `accuracy`, `format` or a further metric of the
+    /// reward.
     pub fn mean(&self, key: &str) -> Option<f64> {
         let value = |t: &Trajectory| match key {
             "overall" => Some(t.score.overall),

@@ -132,8 +132,8 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         }
     }
 
-    /// Computes the prompts of `part`, all of which have the same number of responses, and adds their rows. A new cache has
-    /// room for `max_new_tokens` per row.
+    /// Computes the prompts of `part`, all of which have the same number of responses, and adds their rows. A new cache
+    /// has room for `max_new_tokens` per row.
     ///
     /// # Errors
     /// A device that cannot be waited for.
@@ -222,8 +222,8 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         Ok(sampled)
     }
 
-    /// Samples the next token of every row from `states [rows, d]`: ids `[rows]` on the device, and those of the rows that had not
-    /// ended.
+    /// Samples the next token of every row from `states [rows, d]`: ids `[rows]` on the device, and those of the rows
+    /// that had not ended.
     fn sample(
         &mut self,
         policy: &P,
@@ -236,7 +236,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         let mask = self.masks.of_rows(&masks, vocab, &policy.device());
         let settings: Vec<&Sampling> = self.rows.iter().map(|row| &row.request.sampling).collect();
         let (ids, log_probs) = sample(states, weight, &settings, &uniforms, mask.as_ref());
-        // The one read a token: what is sampled decides what is computed next.
+        // The one read per token: what is sampled decides what is computed next.
         let on_host = sampled_ids(ids.clone(), vocab)?;
         self.log_probs.push(log_probs, self.rows.iter().map(|row| (!row.done).then_some(row.place)));
         let open = self.rows.iter_mut().zip(on_host).filter(|(row, _)| !row.done);
@@ -256,8 +256,8 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         }
     }
 
-    /// Removes rows that have ended when that frees at least a quarter of them (or all of them): the old index of each row that
-    /// stays, if any was moved or removed.
+    /// Removes rows that have ended when that frees at least a quarter of them (or all of them): the old index of each
+    /// row that stays, if any was moved or removed.
     fn compact(&mut self, policy: &P) -> Option<Vec<usize>> {
         let keep: Vec<bool> = self.rows.iter().map(|row| !row.done).collect();
         let done = keep.iter().filter(|keep| !**keep).count();

@@ -27,8 +27,8 @@ pub struct EngineConfig {
     pub max_prompt_tokens: usize,
     /// Most responses of one request.
     pub max_request_rows: usize,
-    /// Steps after which numbers that decide nothing (log-probs, visual focus) are read from the device. More steps cost fewer reads,
-    /// and a response is [`Finished`](Event::Finished) so much later at most.
+    /// Steps after which numbers that decide nothing (log-probs, visual focus) are read from the device. More steps
+    /// cost fewer reads, and a response is [`Finished`](Event::Finished) so much later at most.
     pub read_every: usize,
 }
 
@@ -61,8 +61,8 @@ struct RunningRequest {
 /// Answers requests, each with settings of its own, many in one decode batch.
 ///
 /// The policy is given to each [`step`](Self::step) and not owned, so that training can update it; whoever does calls
-/// [`set_weights`](Self::set_weights) before the next step. What is sampled for a request depends on the request and the weights
-/// alone, up to the rounding of sums over other batches.
+/// [`set_weights`](Self::set_weights) before the next step. What is sampled for a request depends on the request and
+/// the weights alone, up to the rounding of sums over other batches.
 pub struct RolloutEngine<B: Kernels, P: Decoding<B>> {
     config: EngineConfig,
     images: ImageCache<B>,
@@ -92,7 +92,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         }
     }
 
-    /// Takes a request, at any time. What cannot be answered is reported as [`Event::Failed`] by the next step, as all else is.
+    /// Takes a request, at any time. What cannot be answered is reported as [`Event::Failed`] by the next step, as all
+    /// else is.
     pub fn submit(&mut self, request: Request) -> RequestId {
         let id = RequestId(self.submitted);
         self.submitted += 1;
@@ -125,8 +126,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         }
     }
 
-    /// Forgets a request, of which no event comes any more; whether it was unfinished. Its rows are used again as those of a
-    /// response that has ended.
+    /// Forgets a request, of which no event comes any more; whether it was unfinished. Its rows are used again as those
+    /// of a response that has ended.
     pub fn cancel(&mut self, id: RequestId) -> bool {
         let before = self.events.len();
         self.events.retain(|event| event.request() != id);
@@ -138,10 +139,11 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         queued || running || self.events.len() < before
     }
 
-    /// From now on [`step`](Self::step) is given weights of version `version`. Image embeddings are forgotten. A request of which anything
-    /// was computed under the old weights ends with [`RequestError::WeightsChanged`], what it has finished but not yet given out
-    /// included: its keys and values are the old weights', and a response of two policies is one of neither. Requests in the
-    /// queue stay and are answered by the new weights. To keep what runs, step until it is done before the weights change.
+    /// From now on [`step`](Self::step) is given weights of version `version`. Image embeddings are forgotten. A
+    /// request of which anything was computed under the old weights ends with [`RequestError::WeightsChanged`], what it
+    /// has finished but not yet given out included: its keys and values are the old weights', and a response of two
+    /// policies is one of neither. Requests in the queue stay and are answered by the new weights. To keep what runs,
+    /// step until it is done before the weights change.
     pub fn set_weights(&mut self, version: u64) {
         self.images.clear();
         self.batch = DecodeBatch::default();

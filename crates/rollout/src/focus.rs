@@ -1,4 +1,5 @@
-//! Where the image tokens of a packed batch are, and the visual focus (equations 2 to 4, in the `vgpo` crate) of its rows.
+//! Where the image tokens of a packed batch are, and the visual focus (equations 2 to 4, in the `vgpo` crate) of its
+//! rows.
 
 use std::ops::Range;
 

@@ -65,8 +65,9 @@ impl RolloutConfig {
 /// `on_token(job, response, id)` sees each token as it is sampled.
 ///
 /// # Errors
-/// [`RolloutError::Interrupted`] when `interrupt` is set, [`RolloutError::Device`] when the device cannot be read or waited for,
-/// [`RolloutError::Request`] for a prompt or settings that cannot be answered: nothing that was generated is kept.
+/// [`RolloutError::Interrupted`] when `interrupt` is set, [`RolloutError::Device`] when the device cannot be read or
+/// waited for, [`RolloutError::Request`] for a prompt or settings that cannot be answered: nothing that was generated
+/// is kept.
 pub fn generate<B: Kernels, P: Decoding<B>>(
     policy: &P,
     jobs: &[Job],

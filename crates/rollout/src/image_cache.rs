@@ -1,5 +1,5 @@
-//! Image embeddings kept from one pass over the prompts to the next, so that the vision tower sees a picture once a policy
-//! version: in the rollout, and not again in scoring or, where the tower is frozen, in the update.
+//! Image embeddings kept from one pass over the prompts to the next, so that the vision tower sees a picture once per
+//! policy version: in the rollout, and not again in scoring or, where the tower is frozen, in the update.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -18,8 +18,8 @@ pub struct ImageCache<B: Kernels> {
     encoded: usize,
 }
 
-/// Embeddings of one prompt. The address of its pixels is their name: the weak pointer keeps it from being given to other
-/// pixels, and lets them go.
+/// Embeddings of one prompt. The address of its pixels is their name: the weak pointer keeps it from being given to
+/// other pixels, and lets them go.
 #[derive(Debug)]
 struct Kept<B: Kernels> {
     pixels: Weak<Vec<f32>>,
@@ -50,8 +50,8 @@ impl<B: Kernels> ImageCache<B> {
         Self { limit: (gib * (1u64 << 30) as f64) as usize, ..Self::default() }
     }
 
-    /// Image features `[M, (1 + K) d]` of these prompts in order; none without images. Always with the same policy, until
-    /// [`clear`](Self::clear).
+    /// Image features `[M, (1 + K) d]` of these prompts in order; none without images. Always with the same policy,
+    /// until [`clear`](Self::clear).
     pub fn embed<P: Scoring<B>>(&mut self, policy: &P, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
         let pictured: Vec<&Prompt> = prompts.iter().copied().filter(|p| !p.image_grid_thw.is_empty()).collect();
         let mut seen = HashSet::new();

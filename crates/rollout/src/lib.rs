@@ -14,7 +14,8 @@
 //! | `vocabulary` | ids that are never drawn |
 //! | `generate` | the short driver over the engine for a batch of prompts with one set of settings |
 //!
-//! Nothing here knows a trainer: it needs a model that decodes ([`policy::Decoding`]), the kernels and the `vgpo` crate.
+//! Nothing here knows a trainer: it needs a model that decodes ([`policy::Decoding`]), the kernels and the `vgpo`
+//! crate.
 
 mod batch;
 mod engine;

@@ -84,8 +84,8 @@ impl<B: Backend> MaskTable<B> {
         Ok(mask)
     }
 
-    /// What to add to the logits of rows with these masks: `[1, V]` if they share one, else `[S, V]`; none if every token may be
-    /// drawn in every row.
+    /// What to add to the logits of rows with these masks: `[1, V]` if they share one, else `[S, V]`; none if every
+    /// token may be drawn in every row.
     pub fn of_rows(&mut self, rows: &[&Arc<TokenMask<B>>], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
         let first = rows.first()?;
         if rows.iter().all(|mask| Arc::ptr_eq(mask, first)) {

@@ -1,8 +1,8 @@
 //! Which requests enter the decode batch, and when.
 //!
-//! Requests enter in waves, each a lane of its own in the cache, and each when a good part of the rows is free. Requests that were
-//! submitted between the same two steps enter by length, the longest first, so that lanes are hardly padded; those of earlier
-//! steps enter before those of later ones, so that none waits for ever.
+//! Requests enter in waves, each a lane of its own in the cache, and each when a good part of the rows is free.
+//! Requests that were submitted between the same two steps enter by length, the longest first, so that lanes are hardly
+//! padded; those of earlier steps enter before those of later ones, so that none waits for ever.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,8 +51,8 @@ impl RequestQueue {
         self.len() < before
     }
 
-    /// The requests that enter now, where `busy` of `max_rows` rows are taken: none until the requests that fit fill a quarter of
-    /// all rows; at least one where no row is busy, even if it has more rows than there are.
+    /// The requests that enter now, where `busy` of `max_rows` rows are taken: none until the requests that fit fill a
+    /// quarter of all rows; at least one where no row is busy, even if it has more rows than there are.
     pub fn next_wave(&mut self, busy: usize, max_rows: usize) -> Vec<QueuedRequest> {
         self.fresh.sort_by_key(|queued| std::cmp::Reverse((queued.request.prompt.len(), queued.id)));
         self.sorted.extend(self.fresh.drain(..));
@@ -79,8 +79,8 @@ impl RequestQueue {
     }
 }
 
-/// Splits a wave into prefills: neighbours with the same number of responses (a lane has one) and at most `budget` prompt tokens
-/// together; a longer prompt goes alone.
+/// Splits a wave into prefills: neighbours with the same number of responses (a lane has one) and at most `budget`
+/// prompt tokens together; a longer prompt goes alone.
 pub(crate) fn prefill_parts(wave: &[QueuedRequest], budget: usize) -> Vec<&[QueuedRequest]> {
     let mut parts = Vec::new();
     let (mut start, mut tokens) = (0, 0);

@@ -12,9 +12,11 @@ use crate::sampler::Sampling;
 /// A prompt to answer, with settings of its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// The prompt, as [`Scoring::prompt`](policy::Scoring::prompt) of the model that answers made it. Copies share the pixels.
+    /// The prompt, as [`Scoring::prompt`](policy::Scoring::prompt) of the model that answers made it. Copies share the
+    /// pixels.
     pub prompt: Prompt,
-    /// Names the stream of random numbers: the same key, seed and settings give the same responses, whatever else is decoded.
+    /// Names the stream of random numbers: the same key, seed and settings give the same responses, whatever else is
+    /// decoded.
     pub key: u64,
     /// Responses; response `i` does not depend on how many there are.
     pub n: usize,

@@ -1,9 +1,10 @@
 //! From hidden states to sampled tokens, on the device.
 //!
-//! One uniform number a row decides (inverse distribution function, in two levels of about `sqrt V` so that no cumulative sum
-//! runs over the vocabulary). The number depends on (seed, prompt, response, position) alone: batching, order and grouping do
-//! not change what is sampled. Vision tokens have probability zero; `top_p` cuts at a threshold found by bisection, since
-//! sorting a vocabulary goes through the host on GPU backends. Log-probs are those of the untruncated distribution.
+//! One uniform number per row decides (inverse distribution function, in two levels of about `sqrt V` so that no
+//! cumulative sum runs over the vocabulary). The number depends on (seed, prompt, response, position) alone: batching,
+//! order and grouping do not change what is sampled. Vision tokens have probability zero; `top_p` cuts at a threshold
+//! found by bisection, since sorting a vocabulary goes through the host on GPU backends. Log-probs are those of the
+//! untruncated distribution.
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 use kernels::Kernels;
@@ -54,10 +55,10 @@ pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) ->
     (!ids.is_empty()).then(|| Tensor::from_data(TensorData::new(mask, [1, vocab]), device))
 }
 
-/// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on the
-/// device. `sampling` and `uniforms` have one entry per row; rows that share temperature and nucleus cost no further operation.
-/// `forbidden` are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask
-/// for all rows or one `[S, V]` each.
+/// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on
+/// the device. `sampling` and `uniforms` have one entry per row; rows that share temperature and nucleus cost no
+/// further operation. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from;
+/// one `[1, V]` mask for all rows or one `[S, V]` each.
 pub fn sample<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
@@ -194,8 +195,8 @@ const BISECTIONS: usize = 24;
 /// Tokens less likely than this share of the likeliest never are in a nucleus that a bisection can tell.
 const FLOOR: f64 = 1e-10;
 
-/// Keeps the fewest likeliest tokens whose probability reaches a share of all of it; `e [S, V]` are probabilities up to a factor,
-/// largest 1, and `share` makes of their sums `[S, 1]` what must be reached.
+/// Keeps the fewest likeliest tokens whose probability reaches a share of all of it; `e [S, V]` are probabilities up to
+/// a factor, largest 1, and `share` makes of their sums `[S, 1]` what must be reached.
 fn nucleus<B: Backend>(e: Tensor<B, 2>, share: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
     let rows = e.dims()[0];
     let device = e.device();
@@ -239,8 +240,9 @@ fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
     block.mul_scalar(size as i32).add(at)
 }
 
-/// The first entry of each row of `e [S, K]` whose cumulative sum exceeds the share `u [S, 1]` of the total, and how far into
-/// that entry the share reaches, as a share again. An entry of zero is never picked: its cumulative sum is its predecessor's.
+/// The first entry of each row of `e [S, K]` whose cumulative sum exceeds the share `u [S, 1]` of the total, and how
+/// far into that entry the share reaches, as a share again. An entry of zero is never picked: its cumulative sum is its
+/// predecessor's.
 fn pick<B: Backend>(e: Tensor<B, 2>, u: Tensor<B, 2>) -> (Tensor<B, 2, Int>, Tensor<B, 2>) {
     let [rows, k] = e.dims();
     let cumulative = e.clone().cumsum(1);
@@ -325,7 +327,8 @@ mod tests {
         assert_eq!(id.into_scalar(), 0);
     }
 
-    /// Logits that are no numbers give a token of the vocabulary and a log-prob that says so; other rows notice nothing.
+    /// Logits that are no numbers give a token of the vocabulary and a log-prob that says so; other rows notice
+    /// nothing.
     #[test]
     fn logits_that_are_no_numbers_show_in_the_log_prob() {
         let device = Default::default();

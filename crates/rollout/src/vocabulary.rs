@@ -2,13 +2,13 @@
 
 use data::Processor;
 
-/// Ids that no program samples, ascending: `vision` tokens of the model's config and of the tokenizer, one of which without its picture
-/// would break the sequence, and the ids below `vocab` (rows of the embedding) that the tokenizer has no token for. Published models
-/// pad their embeddings, so that such an id can be likely and has no text.
+/// Ids that no program samples, ascending: `vision` tokens of the model's config and of the tokenizer, one of which
+/// without its picture would break the sequence, and the ids below `vocab` (rows of the embedding) that the tokenizer
+/// has no token for. Published models pad their embeddings, so that such an id can be likely and has no text.
 ///
-/// The mask acts on what is *drawn*, greedily or not. Log-probs, of the sampler and of every scoring pass alike, are those of the full
-/// distribution: the ids count in the denominator and in neither ratio, and training pushes them down as it does every other
-/// token that was not drawn, which keeps them unlikely for servers that mask nothing.
+/// The mask acts on what is *drawn*, greedily or not. Log-probs, of the sampler and of every scoring pass alike, are
+/// those of the full distribution: the ids count in the denominator and in neither ratio, and training pushes them down
+/// as it does every other token that was not drawn, which keeps them unlikely for servers that mask nothing.
 pub fn never_sampled(vision: Vec<u32>, processor: &Processor, vocab: usize) -> Vec<u32> {
     let mut ids = vision;
     ids.extend([

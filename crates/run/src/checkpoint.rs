@@ -1,9 +1,10 @@
-//! The layout of checkpoints: `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a temporary name,
-//! synced, then renamed, so that a folder with its final name is always whole.
+//! The layout of checkpoints: `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a
+//! temporary name, synced, then renamed, so that a folder with its final name is always whole.
 //!
-//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`] is given a closure that writes
-//! them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which [`verify`] compares: a flipped byte
-//! would otherwise be one wrong weight. Other files of `hf/` are text that a person may edit, and are parsed.
+//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`] is given a closure
+//! that writes them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which [`verify`]
+//! compares: a flipped byte would otherwise be one wrong weight. Other files of `hf/` are text that a person may edit,
+//! and are parsed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,8 +30,8 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Everything that a run may try to go on from, by step, oldest first: folders with a checkpoint's name, damaged or not, and one that a
-/// killed process was replacing, where the new one is not there.
+/// Everything that a run may try to go on from, by step, oldest first: folders with a checkpoint's name, damaged or
+/// not, and one that a killed process was replacing, where the new one is not there.
 pub fn candidates(dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found = named(dir, PREFIX);
     for (step, path) in named(dir, OLD) {
@@ -75,8 +76,8 @@ pub fn recover(dir: &Path) {
     }
 }
 
-/// Renames checkpoints after `step` to `superseded_...`: a run that goes on from an earlier one must not be resumed from them
-/// later, and they may still be wanted.
+/// Renames checkpoints after `step` to `superseded_...`: a run that goes on from an earlier one must not be resumed
+/// from them later, and they may still be wanted.
 ///
 /// # Errors
 /// A folder that cannot be renamed, with its path.
@@ -112,8 +113,8 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{step}"))
 }
 
-/// Writes the checkpoint of `step`: `fill` writes weights and optimizer into the folder that it is given, then `state` is added as
-/// `trainer.json` and the folder takes its name. Until then a checkpoint of the same step stays whole.
+/// Writes the checkpoint of `step`: `fill` writes weights and optimizer into the folder that it is given, then `state`
+/// is added as `trainer.json` and the folder takes its name. Until then a checkpoint of the same step stays whole.
 ///
 /// # Errors
 /// Those of `fill`, and anything the file system refuses; the half-written folder is removed then.
@@ -166,7 +167,8 @@ fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S
     Ok(target)
 }
 
-/// Removes all but the newest `limit` checkpoints (0: none is removed). One that cannot be removed costs room, not the run.
+/// Removes all but the newest `limit` checkpoints (0: none is removed). One that cannot be removed costs room, not the
+/// run.
 pub fn keep_newest(dir: &Path, limit: usize) {
     let all = list(dir);
     if limit == 0 || all.len() <= limit {
@@ -189,7 +191,8 @@ pub fn read_state(path: &Path) -> io::Result<String> {
     guard::file::read_text(&path.join(STATE), guard::limits().record_bytes)
 }
 
-/// Compares the files of a checkpoint with the checksums in its `trainer.json`; a checkpoint of an earlier version has none, and passes.
+/// Compares the files of a checkpoint with the checksums in its `trainer.json`; a checkpoint of an earlier version has
+/// none, and passes.
 ///
 /// # Errors
 /// Names the file that is missing, cannot be read or is not what was written.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! config.toml                        the resolved configuration
-//! metrics.jsonl                      one JSON object a line, "step" first
+//! metrics.jsonl                      one JSON object per line, "step" first
 //! rollouts/step_N.jsonl              every response sampled in step N
 //! rollouts/validation_step_N.jsonl   validation responses after step N
 //! checkpoints/                       written by the checkpoint module
@@ -103,9 +103,9 @@ impl RunFolder {
         replace(&self.root.join("config.toml"), config)
     }
 
-    /// Goes on after `step` (0: from the beginning) in an open folder: the first thing of a resumed run that changes anything on the disk.
-    /// What was logged after that step is dropped. Where the configuration has changed, the earlier one is kept as
-    /// `config_until_step_N.toml`.
+    /// Goes on after `step` (0: from the beginning) in an open folder: the first thing of a resumed run that changes
+    /// anything on the disk. What was logged after that step is dropped. Where the configuration has changed, the
+    /// earlier one is kept as `config_until_step_N.toml`.
     ///
     /// # Errors
     /// [`RunFolderError::BadLine`] where a metrics line up to `step` is none: nothing was changed then.

@@ -53,8 +53,8 @@ pub fn gate_threshold(rho: &[f32], config: &VgpoConfig) -> f32 {
 ///
 /// Without the gate every token of a response is 1 (full-trajectory compensation).
 ///
-/// `rho` crosses to the host once: the `k`-th largest of each tail is a linear-time selection there, whereas sorting on a
-/// GPU backend would move the same data and sort it.
+/// `rho` crosses to the host once: the `k`-th largest of each tail is a linear-time selection there, whereas sorting on
+/// a GPU backend would move the same data and sort it.
 pub(crate) fn gate<B: Backend>(
     rho: &Tensor<B, 2>,
     layout: &Layout<B>,

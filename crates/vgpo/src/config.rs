@@ -38,7 +38,7 @@ pub enum PrototypeMode {
     /// One prototype: the mean over the tokens of all images (equation 2).
     #[default]
     Mean,
-    /// One prototype an image; a token's focus is its largest. Our extension, equal to `mean` for one image.
+    /// One prototype per image; a token's focus is its largest. Our extension, equal to `mean` for one image.
     PerImage,
 }
 
@@ -82,7 +82,8 @@ pub struct VgpoConfig {
     pub inter: bool,
     /// Raise late visual tokens (equation 5); without it `w = rho`. In the released form it needs `intra`, too.
     pub compensation: bool,
-    /// Compensate only the tail's most visual tokens (equation 6); without it every token is compensated (full trajectory).
+    /// Compensate only the tail's most visual tokens (equation 6); without it every token is compensated (full
+    /// trajectory).
     pub gate: bool,
     /// One prototype over all image tokens, or one an image.
     pub prototype: PrototypeMode,
@@ -157,7 +158,7 @@ pub enum VgpoError {
         /// Why it is refused and what to write instead.
         reason: &'static str,
     },
-    /// One of the per-response lists does not have one entry a row.
+    /// One of the per-response lists does not have one entry per row.
     #[error("vgpo: {what} has {found} entries but the visual focus has {rows} rows; give one a response")]
     Rows {
         /// Which list.

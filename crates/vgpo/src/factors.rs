@@ -37,7 +37,7 @@ impl<B: Backend> Factors<B> {
         self.token.clone() * self.trajectory.clone().unsqueeze_dim(1)
     }
 
-    /// Equation 12: one advantage a response `[R]` to one a token `[R, T]`.
+    /// Equation 12: one advantage per response `[R]` to one a token `[R, T]`.
     pub fn shape(&self, advantages: Tensor<B, 1>) -> Tensor<B, 2> {
         self.combined() * advantages.cast(DType::F32).unsqueeze_dim(1) // (12)
     }
@@ -59,10 +59,12 @@ pub struct HostFactors {
 }
 
 impl<B: Backend> Factors<B> {
-    /// Reads what shaping and its metrics want in one transfer from the device. `lengths` are those that the factors were made of.
+    /// Reads what shaping and its metrics want in one transfer from the device. `lengths` are those that the factors
+    /// were made of.
     ///
     /// # Errors
-    /// [`VgpoError::Rows`] or [`VgpoError::Length`] when `lengths` do not fit, [`VgpoError::Device`] when the device fails.
+    /// [`VgpoError::Rows`] or [`VgpoError::Length`] when `lengths` do not fit, [`VgpoError::Device`] when the device
+    /// fails.
     pub fn to_host(&self, lengths: &[usize]) -> Result<HostFactors, VgpoError> {
         let [rows, width] = self.token.dims();
         Responses { lengths, groups: lengths, has_image: &vec![true; lengths.len()] }.check(rows, width)?;
@@ -116,8 +118,8 @@ pub fn factors<B: Backend>(
 /// - `rows`: length, group and image of each response.
 ///
 /// # Errors
-/// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not fit `rho`,
-/// [`VgpoError::Device`] when the device fails.
+/// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not
+/// fit `rho`, [`VgpoError::Device`] when the device fails.
 pub fn factors_of<B: Backend>(
     rho: Tensor<B, 2>,
     rows: &Responses,

@@ -75,7 +75,7 @@ pub struct RowPrototypes<B: Backend> {
 }
 
 impl<B: Backend> RowPrototypes<B> {
-    /// One entry a row; `None` if no row has a prototype. All prototypes must be of one model, and so of one width.
+    /// One entry per row; `None` if no row has a prototype. All prototypes must be of one model, and so of one width.
     pub fn new(prototypes: &[Option<&Prototype<B>>]) -> Option<Self> {
         let first = prototypes.iter().flatten().next()?;
         let (width, device) = (first.means.dims()[1], first.means.device());
@@ -98,7 +98,8 @@ impl<B: Backend> RowPrototypes<B> {
 
     /// Visual focus of one token for each row (equations 3 and 4).
     ///
-    /// - `hidden`: `[S, d]` their hidden states, any float type; `S` is the number of entries given to [`new`](Self::new).
+    /// - `hidden`: `[S, d]` their hidden states, any float type; `S` is the number of entries given to
+    ///   [`new`](Self::new).
     ///
     /// Returns `[S]` in f32 on the device; without meaning for rows without a prototype.
     pub fn visual_focus(&self, hidden: Tensor<B, 2>, eps: f64) -> Tensor<B, 1> {

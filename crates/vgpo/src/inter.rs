@@ -15,7 +15,8 @@ pub(crate) fn score<B: Backend>(weights: Tensor<B, 2>, layout: &Layout<B>, confi
     .squeeze_dim(1)
 }
 
-/// Equations 10 and 11: `s^_i = (s_i - min s) / (max s - min s + eps)` over the group, `phi_i = s^_i - mean s^`. `[R] -> [R]`
+/// Equations 10 and 11: `s^_i = (s_i - min s) / (max s - min s + eps)` over the group, `phi_i = s^_i - mean s^`. `[R]
+/// -> [R]`
 ///
 /// A group of one, or of equal scores, gets 0; so does a response that takes no part (no image, no tokens).
 pub(crate) fn phi<B: Backend>(score: Tensor<B, 1>, groups: &Groups<B>, config: &VgpoConfig) -> Tensor<B, 1> {

@@ -4,7 +4,7 @@ use crate::VgpoError;
 use burn::tensor::{Bool, DType, Tensor, TensorData, backend::Backend};
 use std::collections::HashMap;
 
-/// The responses of a batch, one row each. All three slices have one entry a response.
+/// The responses of a batch, one row each. All three slices have one entry per response.
 #[derive(Debug, Clone, Copy)]
 pub struct Responses<'a> {
     /// Tokens of each response; 0 is allowed and leaves its factors at 1.
@@ -54,7 +54,8 @@ pub(crate) struct Layout<B: Backend> {
 impl<B: Backend> Layout<B> {
     pub fn new(lengths: Vec<usize>, width: usize, device: &B::Device) -> Self {
         let rows = lengths.len();
-        // Positions are made on the host in f32: an integer range turned into the backend's float would round above 256 in bf16.
+        // Positions are made on the host in f32: an integer range turned into the backend's float would round above 256
+        // in bf16.
         let positions = from_host((1..=width).map(|t| t as f32).collect(), [1, width], device);
         let limits = column(lengths.iter().map(|&t| t as f32), device);
         let counts = limits.clone().clamp_min(1.0);
@@ -144,7 +145,7 @@ pub(crate) fn from_host<B: Backend, const D: usize>(
     Tensor::from_data(TensorData::new(values, shape), (device, DType::F32))
 }
 
-/// One number a row, as `[R, 1]` f32.
+/// One number per row, as `[R, 1]` f32.
 pub(crate) fn column<B: Backend>(values: impl IntoIterator<Item = f32>, device: &B::Device) -> Tensor<B, 2> {
     let values: Vec<f32> = values.into_iter().collect();
     let rows = values.len();

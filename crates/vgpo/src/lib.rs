@@ -1,5 +1,5 @@
-//! Visually-guided policy optimisation (VGPO, arXiv 2604.09349): how much does each generated token look at the picture,
-//! and how should that re-weight its advantage?
+//! Visually-guided policy optimisation (VGPO, arXiv 2604.09349): how much does each generated token look at the
+//! picture, and how should that re-weight its advantage?
 //!
 //! One file per idea. Each equation stands once, with its number in parentheses behind the line that computes it:
 //!
@@ -18,9 +18,9 @@
 //!
 //! [`factors_of`] runs 5 to 11 with the switches between them; [`metrics`] has what the paper's figures read.
 //!
-//! Shapes, everywhere: `R` responses (rows), `T` the longest response, `N` prompt tokens, `d` the model's width, `G` groups.
-//! Everything is computed in f32 whatever the backend's float is, and nothing carries a gradient: the weights are constants
-//! of the policy loss.
+//! Shapes, everywhere: `R` responses (rows), `T` the longest response, `N` prompt tokens, `d` the model's width, `G`
+//! groups. Everything is computed in f32 whatever the backend's float is, and nothing carries a gradient: the weights
+//! are constants of the policy loss.
 
 pub mod compensation;
 pub mod config;

@@ -1,9 +1,10 @@
-//! What the paper's figures read from the visual focus. Host side, on plain slices: saved rollouts are analysed with the same code.
+//! What the paper's figures read from the visual focus. Host side, on plain slices: saved rollouts are analysed with
+//! the same code.
 
 use std::collections::HashMap;
 
-/// Cuts a response of `length` tokens into `parts` and returns the 0-based ends of the first and the start of the last part.
-/// With an odd length the middle token is late, as in the tail of equation 6.
+/// Cuts a response of `length` tokens into `parts` and returns the 0-based ends of the first and the start of the last
+/// part. With an odd length the middle token is late, as in the tail of equation 6.
 fn cuts(length: usize, parts: usize) -> (usize, usize) {
     (length / parts, length - length.div_ceil(parts))
 }
@@ -20,14 +21,14 @@ fn early_and_late(values: &[f32], parts: usize) -> Option<(f64, f64)> {
 
 /// Late/early ratio of visual focus: the mean over the last part of a response over the mean over its first.
 ///
-/// `parts` is 2 for halves (the paper's text) or 3 for thirds (the released code's metrics). `None` when the response is too
-/// short to have a first part, or when nothing there looks at the picture.
+/// `parts` is 2 for halves (the paper's text) or 3 for thirds (the released code's metrics). `None` when the response
+/// is too short to have a first part, or when nothing there looks at the picture.
 pub fn late_early_ratio(rho: &[f32], parts: usize) -> Option<f64> {
     let (early, late) = early_and_late(rho, parts)?;
     (early > 0.0).then_some(late / early)
 }
 
-/// Late/early ratio of the cosines `S = 2 rho - 1` behind the focus `rho`, one list a response without padding.
+/// Late/early ratio of the cosines `S = 2 rho - 1` behind the focus `rho`, one list per response without padding.
 ///
 /// `rho = (S + 1) / 2` pins [`late_early_ratio`] near 1: cosines of 0.1 early and 0.02 late are a ratio of 0.93 there
 /// and of 0.2 here. A cosine may be near 0 or below, where the ratio of a single response means nothing, so this is the
@@ -43,7 +44,7 @@ pub fn late_early_cosine_ratio<R: AsRef<[f32]>>(rho: &[R], parts: usize) -> Opti
 /// Pearson's correlation of `values` with the lengths of the responses, both less the mean of their group.
 ///
 /// `phi` compares the responses of a group, so how long another prompt's responses are has no part in it. With the sum
-/// as the trajectory score `phi` is mostly length: then this is near 1. All slices have one entry a response. `None`
+/// as the trajectory score `phi` is mostly length: then this is near 1. All slices have one entry per response. `None`
 /// when nothing varies within a group.
 pub fn length_correlation(values: &[f32], lengths: &[usize], groups: &[usize]) -> Option<f64> {
     let values = centred(values.iter().map(|&v| f64::from(v)), groups);
@@ -68,7 +69,8 @@ fn centred(values: impl Iterator<Item = f64>, groups: &[usize]) -> Vec<f64> {
 
 /// Share of a response's top visual tokens that lie in its late half; the early half holds the rest.
 ///
-/// The top tokens are the `ceil(share T)` with the largest focus, the earlier of two equals first. `None` for no tokens.
+/// The top tokens are the `ceil(share T)` with the largest focus, the earlier of two equals first. `None` for no
+/// tokens.
 pub fn top_tokens_late(rho: &[f32], share: f64) -> Option<f64> {
     let mut order: Vec<usize> = (0..rho.len()).collect();
     order.sort_by(|&a, &b| rho[b].total_cmp(&rho[a]));
@@ -96,8 +98,8 @@ pub struct FocusMetrics {
 }
 
 impl FocusMetrics {
-    /// Metrics of a batch; `rho` holds one list a response, without padding. Responses for which a figure is undefined do not
-    /// take part in it; a figure that no response defines is NaN.
+    /// Metrics of a batch; `rho` holds one list per response, without padding. Responses for which a figure is
+    /// undefined do not take part in it; a figure that no response defines is NaN.
     pub fn new<R: AsRef<[f32]>>(rho: &[R]) -> Self {
         let average = |of: &dyn Fn(&[f32]) -> Option<f64>| {
             let values: Vec<f64> = rho.iter().filter_map(|r| of(r.as_ref())).collect();

@@ -86,8 +86,8 @@ const PROMPTS_AT_ONCE: usize = 32;
 pub type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
 
 impl Pilot {
-    /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that cannot be used are
-    /// set aside; their number is returned.
+    /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that
+    /// cannot be used are set aside; their number is returned.
     ///
     /// # Errors
     /// Data or rewards that cannot be used, an interrupt, and whatever `each` says.

@@ -1,4 +1,5 @@
-//! The pilot study of VGPO (arXiv 2604.09349) on any model and data: where generated tokens look, and what it says about the answer.
+//! The pilot study of VGPO (arXiv 2604.09349) on any model and data: where generated tokens look, and what it says
+//! about the answer.
 //!
 //! | file | what |
 //! |---|---|
@@ -7,8 +8,8 @@
 //! | [`plots`] | their pictures, for one model or two |
 //! | [`session`] | opens the models, asks them as they were trained, and writes all files |
 //!
-//! Attention is the last layer's, mean over heads, from the position of the generated token itself: the same rows that the visual
-//! focus (equation 4) is read from. It is split into image, prompt text and generated text, which sum to 1.
+//! Attention is the last layer's, mean over heads, from the position of the generated token itself: the same rows that
+//! the visual focus (equation 4) is read from. It is split into image, prompt text and generated text, which sum to 1.
 
 pub mod measure;
 pub mod plots;

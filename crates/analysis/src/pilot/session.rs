@@ -57,7 +57,8 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Opens a model and the data that it is asked. It is asked as its run asked it; `overrides` (`key=value`, as of `train`) come last.
+    /// Opens a model and the data that it is asked. It is asked as its run asked it; `overrides` (`key=value`, as of
+    /// `train`) come last.
     ///
     /// # Errors
     /// A setting that means nothing here, a model folder, data or a prompt that cannot be used.
@@ -121,8 +122,8 @@ pub struct PilotSession {
 }
 
 impl PilotSession {
-    /// Measures the models and writes `responses.jsonl`, `analysis.json`, plots and heat maps; `tell` gets the table of each model,
-    /// `note` lines about how it goes.
+    /// Measures the models and writes `responses.jsonl`, `analysis.json`, plots and heat maps; `tell` gets the table of
+    /// each model, `note` lines about how it goes.
     ///
     /// # Errors
     /// A model, data or a file that cannot be used, and an interrupt.

@@ -1,5 +1,5 @@
-//! A study: rows of settings, each trained from the same warm starts with the same budget of rollouts, and what can be said
-//! about their differences.
+//! A study: rows of settings, each trained from the same warm starts with the same budget of rollouts, and what can be
+//! said about their differences.
 //!
 //! | file | what |
 //! |---|---|
@@ -16,7 +16,7 @@
 //!   study.md, study/*.svg       the report, written anew whenever a run ends
 //!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again
 //!   runs/ROW/seed_K/            run folders (docs/metrics.md) with the final weights, and log.txt
-//!   sessions.jsonl              one line a call of the program: jobs, runs, seconds
+//!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
 
 pub mod plan;

@@ -22,8 +22,8 @@ pub struct Study {
 }
 
 impl Study {
-    /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form takes the
-    /// rows, seeds and settings that the rows file has for it.
+    /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form
+    /// takes the rows, seeds and settings that the rows file has for it.
     ///
     /// # Errors
     /// A rows file without a quick form, and settings that cannot be used: all rows are resolved here, before any run.
@@ -74,7 +74,7 @@ impl Study {
         1..=self.rows.seeds as u64
     }
 
-    /// Whether the base has supervised stages, which are run once a seed.
+    /// Whether the base has supervised stages, which are run once per seed.
     ///
     /// # Errors
     /// As [`base_config`](Self::base_config).

@@ -89,8 +89,8 @@ impl RunResult {
         self.curve.first().filter(|point| point.step == 0)
     }
 
-    /// Mean accuracy of all validations after the first step: less noisy than the last one alone, and higher for a row that
-    /// learns sooner.
+    /// Mean accuracy of all validations after the first step: less noisy than the last one alone, and higher for a row
+    /// that learns sooner.
     pub fn mean_accuracy(&self) -> Option<f64> {
         let later: Vec<f64> = self.curve.iter().filter(|p| p.step > 0).map(|p| p.accuracy).collect();
         (!later.is_empty()).then(|| crate::stats::mean(&later))

@@ -1,4 +1,5 @@
-//! Runs what is missing of a study, several runs at a time. How a run is trained is the caller's: a child process, or a function.
+//! Runs what is missing of a study, several runs at a time. How a run is trained is the caller's: a child process, or a
+//! function.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -94,12 +95,12 @@ impl Tasks {
 
 /// Trains every run of the study that has no result in `out`, `jobs` at a time, and writes the report after each.
 ///
-/// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no job is
-/// started any more; `train` has to see it as well.
+/// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no
+/// job is started any more; `train` has to see it as well.
 ///
 /// # Errors
-/// Results in `out` that belong to other settings, and whatever the file system refuses. A run that fails is no error here but
-/// is named in the outcome; the others go on.
+/// Results in `out` that belong to other settings, and whatever the file system refuses. A run that fails is no error
+/// here but is named in the outcome; the others go on.
 pub fn run(
     study: &Study,
     out: &Path,

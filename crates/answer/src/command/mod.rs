@@ -1,7 +1,7 @@
 //! A reward of the user's own: a program that speaks JSON lines.
 //!
-//! The program is started when the first batch is scored and then kept. A batch is at most `command_batch_size` lines on its
-//! standard input, one JSON object a response:
+//! The program is started when the first batch is scored and then kept. A batch is at most `command_batch_size` lines
+//! on its standard input, one JSON object per response:
 //!
 //! ```json
 //! {"id":"geo_17","response":"<think>...</think> \\boxed{3}","ground_truth":"3","response_length":212}
@@ -23,8 +23,9 @@
 //! | any other number, `true` or `false` | a metric (1 and 0 for the last two) |
 //! | other strings, lists, objects, null | ignored: room for notes to oneself |
 //!
-//! A program that ends, or does not answer a batch within `command_timeout_s`, is started again once and gets the whole batch
-//! again; the second failure is an error. A reply that cannot be read is an error at once: it would be the same again.
+//! A program that ends, or does not answer a batch within `command_timeout_s`, is started again once and gets the whole
+//! batch again; the second failure is an error. A reply that cannot be read is an error at once: it would be the same
+//! again.
 
 mod process;
 mod reply;
@@ -93,7 +94,8 @@ impl CommandReward {
         Ok(scores)
     }
 
-    /// Ends the program when nothing more is to be scored, and refuses lines that nobody asked for: with them the replies were off.
+    /// Ends the program when nothing more is to be scored, and refuses lines that nobody asked for: with them the
+    /// replies were off.
     pub(crate) fn finish(&mut self) -> Result<(), RewardError> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         process.close();
@@ -196,7 +198,8 @@ impl CommandReward {
     }
 }
 
-/// The start of a line in a form that fits into a message: control characters and bytes that are not UTF-8 become `\u{fffd}`.
+/// The start of a line in a form that fits into a message: control characters and bytes that are not UTF-8 become
+/// `\u{fffd}`.
 fn cut(line: &[u8]) -> String {
     // A character has four bytes at most.
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * SHOWN)]);

@@ -49,7 +49,8 @@ struct Tail {
 }
 
 impl Process {
-    /// Starts the program in a process group of its own: Ctrl-C in a terminal is for the trainer, which ends it in order.
+    /// Starts the program in a process group of its own: Ctrl-C in a terminal is for the trainer, which ends it in
+    /// order.
     pub(super) fn start(command: &[String]) -> std::io::Result<Self> {
         let missing = || std::io::Error::other("the system gave no pipe to it");
         let mut builder = Command::new(&command[0]);

@@ -9,14 +9,14 @@ pub(super) fn parse(line: &[u8], id: &str) -> Result<Score, String> {
     let text = std::str::from_utf8(line)
         .map_err(|e| format!("it is not UTF-8 (byte {}); write JSON in UTF-8", e.valid_up_to() + 1))?;
     if text.trim().is_empty() {
-        return Err("it is empty; write one JSON object a response, and notes to stderr".into());
+        return Err("it is empty; write one JSON object per response, and notes to stderr".into());
     }
     let value: Value = serde_json::from_str(text).map_err(|e| {
         // What Python's json.dumps makes of these numbers is no JSON.
         if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
             "NaN and Infinity are no JSON numbers; every number must be finite".to_owned()
         } else {
-            format!("it is not JSON ({e}); write one JSON object a response, and notes to stderr")
+            format!("it is not JSON ({e}); write one JSON object per response, and notes to stderr")
         }
     })?;
     let Value::Object(mut reply) = value else {

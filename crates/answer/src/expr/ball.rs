@@ -1,7 +1,8 @@
 //! Real numbers with an error bound: `(mid ± rad) * 2^exp`, as many bits as asked for.
 //!
-//! Every operation returns a ball that contains the true result for all numbers in its operands, so that two values whose
-//! balls are apart are surely different. Magnitudes, bits and series lengths are bounded: nothing here can run away.
+//! Every operation returns a ball that contains the true result for all numbers in its operands, so that two values
+//! whose balls are apart are surely different. Magnitudes, bits and series lengths are bounded: nothing here can run
+//! away.
 
 use std::sync::LazyLock;
 

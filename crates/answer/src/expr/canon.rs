@@ -1,7 +1,7 @@
 //! Canonical form: a quotient of two sums of monomials over "atoms".
 //!
-//! An atom is what algebra cannot take apart: a variable, a prime under a root, pi, `sin(x)`, the root of a sum. A monomial
-//! is a product of atoms to rational exponents. The form is kept reduced:
+//! An atom is what algebra cannot take apart: a variable, a prime under a root, pi, `sin(x)`, the root of a sum. A
+//! monomial is a product of atoms to rational exponents. The form is kept reduced:
 //!
 //! | atom | exponent | beyond it |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! | cos(a) | 0 or 1 | cos(a)^2 = 1 - sin(a)^2 |
 //! | all others | any | |
 //!
-//! Monomials in roots of primes, pi and variables are linearly independent over the rationals, so where only those occur
-//! (`Ctx::independent`), two values are equal exactly when their difference has no terms left. Elsewhere
+//! Monomials in roots of primes, pi and variables are linearly independent over the rationals, so where only those
+//! occur (`Ctx::independent`), two values are equal exactly when their difference has no terms left. Elsewhere
 //! [`super::probe`] decides.
 
 use std::cell::Cell;
@@ -97,8 +97,8 @@ pub(crate) struct Ctx {
     doubtful: bool,
 }
 
-/// What one comparison may cost: term products weighed by coefficient length, evaluated functions weighed by precision. A
-/// unit is roughly a quarter of a microsecond.
+/// What one comparison may cost: term products weighed by coefficient length, evaluated functions weighed by precision.
+/// A unit is roughly a quarter of a microsecond.
 pub(crate) const MAX_WORK: u64 = 8_000;
 /// Atoms in one comparison; they are found by linear search.
 const MAX_ATOMS: usize = 200;

@@ -1,7 +1,7 @@
 //! Exact algebra on answers.
 //!
-//! [`tree`] holds expressions as parsed; [`canon`] their canonical form, made by `build` and `functions`; [`probe`] decides
-//! whether a canonical form is zero, with the numbers of [`ball`]. All of it is bounded in time and memory.
+//! [`tree`] holds expressions as parsed; [`canon`] their canonical form, made by `build` and `functions`; [`probe`]
+//! decides whether a canonical form is zero, with the numbers of [`ball`]. All of it is bounded in time and memory.
 
 pub(crate) mod ball;
 mod build;

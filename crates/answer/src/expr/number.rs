@@ -16,8 +16,8 @@ pub(crate) fn bits(value: &BigRational) -> u64 {
     value.numer().bits().max(value.denom().bits())
 }
 
-/// What a product or sum of the two costs, in units of [`super::canon::MAX_WORK`]: fractions are reduced, and a greatest
-/// common divisor costs a shift of the whole for each bit of the longer number.
+/// What a product or sum of the two costs, in units of [`super::canon::MAX_WORK`]: fractions are reduced, and a
+/// greatest common divisor costs a shift of the whole for each bit of the longer number.
 pub(crate) fn cost(a: &BigRational, b: &BigRational) -> u64 {
     let words = |value: &BigRational| bits(value) / 64 + 1;
     let (a_words, b_words) = (words(a), words(b));
@@ -74,7 +74,8 @@ pub(crate) fn add_to(a: &mut BigRational, b: &BigRational) {
     }
 }
 
-/// `value` to an integer power; `None` when the result would be longer than [`MAX_BITS`], or for zero to a negative power.
+/// `value` to an integer power; `None` when the result would be longer than [`MAX_BITS`], or for zero to a negative
+/// power.
 pub(crate) fn power(value: &BigRational, exponent: i64) -> Option<BigRational> {
     if value.is_zero() && exponent < 0 {
         return None;

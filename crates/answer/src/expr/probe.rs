@@ -1,7 +1,8 @@
 //! The decision whether a canonical sum is zero: exactly where its atoms are independent, otherwise by values.
 //!
-//! A value is a ball ([`super::ball`]). A ball without zero proves that the sum is not zero. A ball with zero is believed only
-//! at high precision, relative to the largest term: constants at 1024 bits, sums with variables at several seeded points.
+//! A value is a ball ([`super::ball`]). A ball without zero proves that the sum is not zero. A ball with zero is
+//! believed only at high precision, relative to the largest term: constants at 1024 bits, sums with variables at
+//! several seeded points.
 
 use num_bigint::{BigInt, Sign};
 use num_rational::BigRational;

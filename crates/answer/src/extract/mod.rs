@@ -10,7 +10,8 @@ pub use tag::extract_answer_tag;
 
 /// The content of the last `\boxed{...}` with matched braces, without surrounding blanks.
 ///
-/// Braces are counted as they stand, as mathruler does it. `None` when there is no box, or when the last box is not closed.
+/// Braces are counted as they stand, as mathruler does it. `None` when there is no box, or when the last box is not
+/// closed.
 ///
 /// ```
 /// assert_eq!(answer::extract_boxed(r"so \boxed{1}, no, \boxed{\frac{1}{2}}."), Some(r"\frac{1}{2}"));
@@ -62,8 +63,9 @@ pub fn math_format(response: &str) -> bool {
     rest[open..].contains('}')
 }
 
-/// Whether the response has [`math_format`] and its thought goes back to the picture: at least one `<back>...</back>` with text in it,
-/// none inside another, and thought after the last one (arXiv 2507.03019 asks for the span; these conditions are our reading).
+/// Whether the response has [`math_format`] and its thought goes back to the picture: at least one `<back>...</back>`
+/// with text in it, none inside another, and thought after the last one (arXiv 2507.03019 asks for the span; these
+/// conditions are our reading).
 ///
 /// The span stands within the thought, or between two: `<think>...</think> <back>...</back> <think>...</think>
 /// \boxed{...}`, the authors' second form.

@@ -223,7 +223,8 @@ fn noun(text: &str, words: &[Word], k: usize) -> Vec<Evidence> {
     Vec::new()
 }
 
-/// Whether the sentence of word `k` says what would be if something else were: `Had it been 30°, the answer would be C`.
+/// Whether the sentence of word `k` says what would be if something else were: `Had it been 30°, the answer would be
+/// C`.
 fn is_supposed(words: &[Word], k: usize) -> bool {
     let from = words[..k].iter().rposition(Word::stops).map_or(0, |at| at + 1);
     let end = words[k..].iter().position(Word::stops).map_or(words.len(), |at| k + at + 1);

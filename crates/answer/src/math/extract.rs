@@ -5,8 +5,8 @@ const MAX_GAP: usize = 60;
 /// Most boxes that are one answer together.
 const MAX_BOXES: usize = 24;
 
-/// The content of the last `\boxed{}`, with those before it when only `and`, `or`, commas or signs stand between them; and
-/// what follows the last box.
+/// The content of the last `\boxed{}`, with those before it when only `and`, `or`, commas or signs stand between them;
+/// and what follows the last box.
 pub(super) fn boxed(text: &str) -> Option<(String, &str)> {
     let mut contents = Vec::new();
     let mut end = text.len();

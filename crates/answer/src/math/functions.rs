@@ -33,7 +33,8 @@ impl Parser<'_> {
         }
     }
 
-    /// `C_5^2`, `A_5^2` and `P_5^2`, how many choices and arrangements of 2 in 5 there are; `None` where it is a name to a power.
+    /// `C_5^2`, `A_5^2` and `P_5^2`, how many choices and arrangements of 2 in 5 there are; `None` where it is a name
+    /// to a power.
     fn combination(&mut self, letter: char) -> Option<Value> {
         if !matches!(letter, 'C' | 'A' | 'P') {
             return None;

@@ -1,7 +1,7 @@
 //! Reading the unit behind a value.
 //!
-//! A letter is a variable first: `5 N` is five times N. Only a second reading of the same answer takes it for a unit, and the
-//! grader uses that one where the other side knows no variable of that name.
+//! A letter is a variable first: `5 N` is five times N. Only a second reading of the same answer takes it for a unit,
+//! and the grader uses that one where the other side knows no variable of that name.
 
 use super::operations::{add, multiply};
 use super::parser::{Parser, constant_word};

@@ -43,8 +43,8 @@ pub(super) fn names_apart(values: &[Value]) -> bool {
     names.is_some_and(|names| names.len() > 1 && (1..names.len()).all(|k| !names[..k].contains(&names[k])))
 }
 
-/// The value that a chain of equations ends in, where it may stand for an answer: `x = 5`, `2 + 3 = 5`, `a + b = 2b = 5`,
-/// but not `x^2 - 1 = 0`.
+/// The value that a chain of equations ends in, where it may stand for an answer: `x = 5`, `2 + 3 = 5`, `a + b = 2b =
+/// 5`, but not `x^2 - 1 = 0`.
 pub(super) fn conclusion(value: &Value) -> Option<&Value> {
     let Value::Relation(values, signs) = value else { return None };
     if signs.iter().any(|&sign| sign != Rel::Eq) {

@@ -19,8 +19,8 @@ pub(super) enum FloatNumber {
     Float(Float),
 }
 
-/// A decimal. sympy rounds it to `precision` bits when it computes with other numbers, but goes back to a fraction before it
-/// simplifies an expression with symbols; both readings are carried.
+/// A decimal. sympy rounds it to `precision` bits when it computes with other numbers, but goes back to a fraction
+/// before it simplifies an expression with symbols; both readings are carried.
 #[derive(Debug, Clone)]
 pub(super) struct Float {
     rounded: BigRational,

@@ -12,8 +12,8 @@ const MAX_DEPTH: usize = 100;
 /// Deepest nesting of macros and environments within each other; Python's stack ends before.
 const MAX_MACROS: usize = 200;
 
-/// What reading may cost beyond one look at each character. A macro whose arguments are cut off by the end is read again
-/// as if it had none, and each of those within it: without a bound that doubles with every level.
+/// What reading may cost beyond one look at each character. A macro whose arguments are cut off by the end is read
+/// again as if it had none, and each of those within it: without a bound that doubles with every level.
 const FREE_WORK: usize = 5_000;
 
 /// Longest text, in bytes, that an accent is put on.

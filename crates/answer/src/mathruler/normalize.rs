@@ -355,7 +355,8 @@ fn nearest_integer(value: f64) -> Option<BigInt> {
         .then(|| BigInt::from_f64(value.round_ties_even()))?
 }
 
-/// The integer that a text is, thousands commas allowed; a value just below an integer is cut, as Python's `int` does it.
+/// The integer that a text is, thousands commas allowed; a value just below an integer is cut, as Python's `int` does
+/// it.
 pub(super) fn integer_value(text: &str) -> Option<BigInt> {
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
         && !text.starts_with(char::is_whitespace)

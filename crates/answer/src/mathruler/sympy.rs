@@ -1,8 +1,8 @@
 //! Reading a normalised answer as sympy's `parse_expr` does with implicit multiplication.
 //!
-//! The transformations in short: a name that sympy does not know is split into its characters (`xy` is x times y, `x2` is
-//! x times 2), unless it has an underscore or is a Greek letter's name; whatever stands side by side is multiplied, with the
-//! precedence of `*`, so that `1/2x` is x/2; `!` is a factorial. Python's own syntax decides what a number is.
+//! The transformations in short: a name that sympy does not know is split into its characters (`xy` is x times y, `x2`
+//! is x times 2), unless it has an underscore or is a Greek letter's name; whatever stands side by side is multiplied,
+//! with the precedence of `*`, so that `1/2x` is x/2; `!` is a factorial. Python's own syntax decides what a number is.
 
 use num_bigint::BigInt;
 use num_rational::BigRational;

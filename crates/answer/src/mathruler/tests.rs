@@ -29,7 +29,8 @@ fn each_step_decides() {
     }
 }
 
-/// Unclosed arguments were read again at every level, twice as often each; macros without braces went as deep as the stack.
+/// Unclosed arguments were read again at every level, twice as often each; macros without braces went as deep as the
+/// stack.
 #[test]
 fn nesting_ends_within_bounds() {
     for piece in [

@@ -84,7 +84,7 @@ pub(super) fn to_rgb(image: DynamicImage, grey16: bool, transparency: Transparen
         DynamicImage::ImageRgba16(image) => image.pixels().flat_map(|p| pixel(p.0.map(high))).collect(),
         other => return other.into_rgb8(),
     };
-    // Three bytes a pixel by construction.
+    // Three bytes per pixel by construction.
     RgbImage::from_raw(w, h, pixels).unwrap_or_default()
 }
 

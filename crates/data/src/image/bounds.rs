@@ -1,5 +1,5 @@
 //! What decoding a picture may cost. A file of some bytes can ask for any amount of memory and time: a frame larger
-//! than its screen, floats of four bytes a channel, a profile that inflates without end, a thousand scans over all
+//! than its screen, floats of four bytes per channel, a profile that inflates without end, a thousand scans over all
 //! pixels.
 //!
 //! Everything follows from one number, the pixels of a picture: the decoder's own buffers have [`BYTES_A_PIXEL`] for

@@ -11,7 +11,7 @@
 //! | `compare` | grid of digits | `larger row?` | `<think>1: 5+9=14, 2: 8+8=16</think>\boxed{2}` |
 //! | `count` | grid of coloured shapes | `red circles?` | `<think>1: 2, 2: 0, 2+0=2</think>\boxed{2}` |
 //! | `chart` | bar chart | `red+blue?` | `<think>red 3, blue 5, 3+5=8</think>\boxed{8}` |
-//! | `multistep` | larger grid of digits | `tom has 3 cats. row 1 + col 2?` | one sum a line, then the sum of sums |
+//! | `multistep` | larger grid of digits | `tom has 3 cats. row 1 + col 2?` | one sum per line, then the sum of sums |
 
 pub mod digits;
 pub mod draw;

@@ -1,7 +1,8 @@
 //! The K/V cache of batched decoding.
 //!
-//! Groups admitted together form a *lane*: their prompts' keys and values are held once a group, each response appends
-//! its own at the same column, so a lane needs no mask over its responses. Rows are ordered lane, group, response.
+//! Groups admitted together form a *lane*: their prompts' keys and values are held once per group, each response
+//! appends its own at the same column, so a lane needs no mask over its responses. Rows are ordered lane, group,
+//! response.
 
 use std::ops::Range;
 

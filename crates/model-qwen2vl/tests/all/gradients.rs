@@ -1,5 +1,5 @@
 //! The hand-written backward: against torch's gradients, against full autodiff of the same forward, and the
-//! shared-prompt form against one sequence a response.
+//! shared-prompt form against one sequence per response.
 
 use std::collections::BTreeMap;
 
@@ -197,7 +197,7 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
         let ours = engine(&model, &groups, &coef, 0.3, true, false);
         compare(&engine(&model, &groups, &coef, 0.3, true, true), &ours, 1e-6, "recomputed");
         compare(&ours, &autodiff::<B>(case, &groups, &coef, 0.3), oracle, "full autodiff");
-        // One sequence a response, gradients added up.
+        // One sequence per response, gradients added up.
         let mut naive: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         let mut at = 0;
         for (prompt, group) in &groups {
@@ -212,7 +212,7 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
                 }
             }
         }
-        compare(&ours, &naive, 1e-4, "one sequence a response");
+        compare(&ours, &naive, 1e-4, "one sequence per response");
         // A frozen tower changes nothing else.
         let frozen = engine(&model, &groups, &coef, 0.3, false, true);
         assert!(frozen.keys().all(|k| !k.starts_with("visual.")));

@@ -1,4 +1,5 @@
-//! A chart of two axes: lines with bands, points, bars; title, labels with units, and a legend where there is more than one series.
+//! A chart of two axes: lines with bands, points, bars; title, labels with units, and a legend where there is more than
+//! one series.
 
 use super::axis::{Axis, Scale};
 use super::{Anchor, FAINT, GRID, INK, Svg, colour, width_of, wrapped};

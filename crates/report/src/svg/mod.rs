@@ -1,5 +1,5 @@
-//! Plots as SVG: lines with bands, points, histograms and rows with intervals. No fonts and no system libraries are needed; every
-//! viewer and browser draws the files, and so does a Markdown page.
+//! Plots as SVG: lines with bands, points, histograms and rows with intervals. No fonts and no system libraries are
+//! needed; every viewer and browser draws the files, and so does a Markdown page.
 //!
 //! | file | what |
 //! |---|---|

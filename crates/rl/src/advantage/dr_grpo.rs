@@ -1,5 +1,5 @@
-//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean`. Without the division, prompts that are nearly solved or nearly hopeless do
-//! not weigh more than the others.
+//! Dr. GRPO (arXiv 2503.20783): `A_i = r_i - mean`. Without the division, prompts that are nearly solved or nearly
+//! hopeless do not weigh more than the others.
 
 use super::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages, within_groups};
 use crate::config::Algorithm;

@@ -1,4 +1,5 @@
-//! GRPO (DeepSeekMath, arXiv 2402.03300): `A_i = (r_i - mean) / (std + eps)` with the unbiased standard deviation of the group.
+//! GRPO (DeepSeekMath, arXiv 2402.03300): `A_i = (r_i - mean) / (std + eps)` with the unbiased standard deviation of
+//! the group.
 
 use super::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages, EPS, within_groups};
 use crate::config::Algorithm;

@@ -1,4 +1,4 @@
-//! Advantage estimators: rewards of a batch to one advantage a response (or a token), on the host.
+//! Advantage estimators: rewards of a batch to one advantage per response (or a token), on the host.
 //!
 //! | `adv_estimator` | file | advantage |
 //! |---|---|---|
@@ -49,7 +49,7 @@ pub trait AdvantageEstimator: Send + Sync {
     fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError>;
 }
 
-/// What an estimator reads. Every slice has one entry a response.
+/// What an estimator reads. Every slice has one entry per response.
 #[derive(Debug, Clone, Copy)]
 pub struct AdvantageInputs<'a> {
     /// Reward of each response.
@@ -68,9 +68,9 @@ pub struct AdvantageInputs<'a> {
 /// The result of an estimator.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Advantages {
-    /// One number a response, shared by its tokens.
+    /// One number per response, shared by its tokens.
     PerResponse(Vec<f32>),
-    /// One number a token, ragged `[T_i]`.
+    /// One number per token, ragged `[T_i]`.
     PerToken(Vec<Vec<f32>>),
 }
 
@@ -88,7 +88,7 @@ impl Advantages {
         self.len() == 0
     }
 
-    /// One number a token: `[T_i]` for response `i`, with the response's number repeated where there is only one.
+    /// One number per token: `[T_i]` for response `i`, with the response's number repeated where there is only one.
     pub fn tokens(&self, response: usize, length: usize) -> Vec<f32> {
         match self {
             Self::PerResponse(values) => vec![values[response]; length],
@@ -110,7 +110,7 @@ pub enum AdvantageError {
         /// Why it is refused and what to write instead.
         reason: &'static str,
     },
-    /// A list does not have one entry a response (or a token of it).
+    /// A list does not have one entry per response (or a token of it).
     #[error("advantage: {what} has {found} entries, expected {expected}")]
     Shape {
         /// Which list.
@@ -137,7 +137,7 @@ pub enum AdvantageError {
 
 /// Estimates the advantages of a batch.
 ///
-/// Estimators with one number a response add a response's token rewards to its reward first. A group of one (which
+/// Estimators with one number per response add a response's token rewards to its reward first. A group of one (which
 /// the configuration refuses, but which lost responses may leave behind) gets 0 from those that compare within a
 /// group.
 ///

@@ -1,4 +1,5 @@
-//! REINFORCE++ (arXiv 2501.03262): the discounted return of each token, whitened over all tokens of the batch. No groups.
+//! REINFORCE++ (arXiv 2501.03262): the discounted return of each token, whitened over all tokens of the batch. No
+//! groups.
 
 use super::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages};
 use crate::config::Algorithm;

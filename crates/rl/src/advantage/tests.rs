@@ -88,7 +88,7 @@ fn reinforce_plus_plus_whitens_discounted_returns() {
     // returns (1, 2, 4 | 0): mean 1.75, unbiased variance (.5625 + .0625 + 5.0625 + 3.0625) / 3
     let std = (8.75_f32 / 3.0).sqrt();
     let Advantages::PerToken(found) = estimate(&config, &inputs).unwrap() else {
-        panic!("one number a token");
+        panic!("one number per token");
     };
     close(&found[0], &[-0.75 / std, 0.25 / std, 2.25 / std]);
     close(&found[1], &[-1.75 / std]);
@@ -96,7 +96,7 @@ fn reinforce_plus_plus_whitens_discounted_returns() {
     let tokens = [vec![0.0, -2.0, 0.0], vec![0.0]];
     let inputs = AdvantageInputs { token_rewards: Some(&tokens), ..inputs };
     let Advantages::PerToken(found) = estimate(&config, &inputs).unwrap() else {
-        panic!("one number a token");
+        panic!("one number per token");
     };
     // returns (0, 0, 4 | 0): mean 1, variance 12 / 3
     close(&found[0], &[-0.5, -0.5, 1.5]);

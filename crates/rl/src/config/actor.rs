@@ -106,8 +106,8 @@ section! {
         rollout_correction_cap: f64 = 2.0 => ..=1e9,
         /// Compute a layer's activations again in its backward pass instead of keeping them.
         recompute: Recompute = Recompute::Auto,
-        /// With recompute = "auto": GiB that the activations of all layers of a micro-batch may take before they are computed again. Raise it
-        /// where the device has room.
+        /// With recompute = "auto": GiB that the activations of all layers of a micro-batch may take before they are
+        /// computed again. Raise it where the device has room.
         activation_memory_gib: f64 = 4.0 => ..=1e5,
     }
     sections {

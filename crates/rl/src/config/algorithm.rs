@@ -16,8 +16,8 @@ choices!(KlType { Fixed = "fixed", Adaptive = "adaptive", });
 section! {
     /// From rewards to advantages. What belongs to one algorithm stands in a section of its name below.
     pub struct Algorithm {
-        /// A published algorithm whole: estimator, shaping, loss, averaging, clipping, KL, filtering and the settings of
-        /// its published run (docs/algorithms.md), each of which any file or override changes. Empty: none.
+        /// A published algorithm whole: estimator, shaping, loss, averaging, clipping, KL, filtering and the settings
+        /// of its published run (docs/algorithms.md), each of which any file or override changes. Empty: none.
         name: String = String::new(),
         /// How the rewards of a group become advantages.
         adv_estimator: String = String::from("grpo"),

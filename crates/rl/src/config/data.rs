@@ -17,8 +17,8 @@ section! {
         train_files: Vec<DataSpec> = Vec::new(),
         /// Validation data, in the same forms. Empty: no validation.
         val_files: Vec<DataSpec> = Vec::new(),
-        /// Column of the problem text, with an `<image>` placeholder where each image stands, or with numbered ones (`<image 1>`,
-        /// `<image1>`, `<image_1>`), which name their images.
+        /// Column of the problem text, with an `<image>` placeholder where each image stands, or with numbered ones
+        /// (`<image 1>`, `<image1>`, `<image_1>`), which name their images.
         prompt_key: String = String::from("problem"),
         /// Column of the reference answer.
         answer_key: String = String::from("answer"),
@@ -30,11 +30,11 @@ section! {
         id_key: String = String::from("id"),
         /// Column of the task's name, for metrics by task, where there is one.
         task_key: String = String::from("task"),
-        /// Folder that relative image paths start from, and that no image path may leave (docs/limits.md). Empty: the folder of the
-        /// data file.
+        /// Folder that relative image paths start from, and that no image path may leave (docs/limits.md). Empty: the
+        /// folder of the data file.
         image_dir: String = String::new(),
-        /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none", or a Jinja
-        /// file that uses `content`.
+        /// How the problem is put into words: "math", "math_perception", "r1v", "dapo", "look_back", "srpo", "none", or
+        /// a Jinja file that uses `content`.
         format_prompt: String = String::from("math"),
         /// System message in front of each prompt. Empty: the chat template's own.
         system_prompt: String = String::new(),
@@ -52,17 +52,17 @@ section! {
         shuffle: bool = true,
         /// Seed of that order.
         seed: u64 = 1 => 0..=i64::MAX as u64,
-        /// Images with fewer pixels are enlarged to this many before the image processor resizes them within the limits of the
-        /// model folder (EasyR1's process_image). 0: none is.
+        /// Images with fewer pixels are enlarged to this many before the image processor resizes them within the limits
+        /// of the model folder (EasyR1's process_image). 0: none is.
         min_pixels: usize = 262_144 => 0..=268_435_456,
-        /// Images with more pixels are reduced to this many before the image processor resizes them within the limits of the
-        /// model folder. 0: none is.
+        /// Images with more pixels are reduced to this many before the image processor resizes them within the limits
+        /// of the model folder. 0: none is.
         max_pixels: usize = 4_194_304 => 0..=4_294_967_296,
-        /// What becomes of transparency: "white" lays the image on white, as transformers does; "drop" drops the alpha channel, as
-        /// PIL's convert("RGB") and EasyR1 do.
+        /// What becomes of transparency: "white" lays the image on white, as transformers does; "drop" drops the alpha
+        /// channel, as PIL's convert("RGB") and EasyR1 do.
         alpha: Alpha = Alpha::White,
-        /// "apply" turns images as their EXIF says, as transformers' load_image does; "ignore" leaves them as they are stored, as
-        /// EasyR1 does.
+        /// "apply" turns images as their EXIF says, as transformers' load_image does; "ignore" leaves them as they are
+        /// stored, as EasyR1 does.
         exif_orientation: ExifOrientation = ExifOrientation::Apply,
         /// Set rows aside whose prompt exceeds `max_prompt_length`; otherwise the first one ends the run.
         filter_overlong_prompts: bool = true,

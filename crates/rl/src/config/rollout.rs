@@ -15,8 +15,9 @@ section! {
         max_batch_rows: usize = 256 => 1..=65_536,
         /// Prompt tokens computed in one forward pass; bounds the activations. A longer prompt goes alone.
         prefill_token_budget: usize = 16_384 => 1..=16_777_216,
-        /// GiB of device memory for image embeddings that are kept from sampling to scoring, with a frozen vision tower to the update,
-        /// in validation from greedy to sampled responses. What does not fit is computed again; 0 keeps none.
+        /// GiB of device memory for image embeddings that are kept from sampling to scoring, with a frozen vision tower
+        /// to the update, in validation from greedy to sampled responses. What does not fit is computed again; 0 keeps
+        /// none.
         image_cache_gib: f64 = 2.0 => ..=1e5,
         /// Temperature of validation. 0: greedy decoding.
         val_temperature: f64 = 0.0 => ..=1e3,

@@ -185,8 +185,8 @@ pub fn write_comment(text: &str, out: &mut String) {
     }
 }
 
-/// Declares a section. The doc comments become the comments of the printed file and of the reference; a number has a range after
-/// `=>`, which bounds memory, time and every product of sizes.
+/// Declares a section. The doc comments become the comments of the printed file and of the reference; a number has a
+/// range after `=>`, which bounds memory, time and every product of sizes.
 ///
 /// ```
 /// rl::section! {

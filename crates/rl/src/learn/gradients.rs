@@ -45,7 +45,8 @@ pub struct MicroGradients<B: Kernels> {
     pub entropy: Option<Tensor<B, 1>>,
 }
 
-/// Adds the gradients of a loss over all groups to `grads`. `loss` gets each micro-batch's log-probs and returns their gradient.
+/// Adds the gradients of a loss over all groups to `grads`. `loss` gets each micro-batch's log-probs and returns their
+/// gradient.
 ///
 /// # Errors
 /// Whatever `loss` returns.
@@ -130,7 +131,8 @@ impl<P, F> Head<'_, P, F> {
     }
 }
 
-/// What `recompute = "auto"` means for a policy and a token budget: whether the activations of all layers exceed `gib` GiB.
+/// What `recompute = "auto"` means for a policy and a token budget: whether the activations of all layers exceed `gib`
+/// GiB.
 pub fn recompute_for<B: Kernels, P: Policy<B>>(policy: &P, token_budget: usize, gib: f64) -> bool {
     policy.activation_bytes().saturating_mul(token_budget) as f64 > gib * (1u64 << 30) as f64
 }

@@ -9,8 +9,8 @@
 //! | [`optimizer`] | AdamW |
 //! | `ragged.rs` | ragged values as padded tables |
 //!
-//! A batch is a list of [`GroupRef`], and a micro-batch names its responses by `(group, response)`. How many fit into one pass
-//! changes no result.
+//! A batch is a list of [`GroupRef`], and a micro-batch names its responses by `(group, response)`. How many fit into
+//! one pass changes no result.
 
 mod gradients;
 pub mod optimizer;

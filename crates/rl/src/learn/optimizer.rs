@@ -24,7 +24,8 @@ struct State<B: Backend> {
     v: Tensor<B, 1>,
     /// f32 copy of a parameter that is kept in 16 bits.
     master: Option<Tensor<B, 1>>,
-    /// Updates of this parameter so far: a parameter that had no gradient (the tower in a text-only batch) is not updated.
+    /// Updates of this parameter so far: a parameter that had no gradient (the tower in a text-only batch) is not
+    /// updated.
     steps: usize,
 }
 
@@ -87,8 +88,8 @@ impl<B: Kernels> AdamW<B> {
     /// Writes moments, master weights and step counts.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read, anything the file system
-    /// refuses.
+    /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read,
+    /// anything the file system refuses.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
         let mut tensors = Vec::new();
         for (name, state) in &self.state {
@@ -113,7 +114,8 @@ impl<B: Kernels> AdamW<B> {
         let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
         let io = |source| ModelError::Io { path: path.into(), source };
         let file = guard::file::open(path).map_err(io)?;
-        // SAFETY: a checkpoint is written under another name and renamed when it is complete; nothing writes to it after that.
+        // SAFETY: a checkpoint is written under another name and renamed when it is complete; nothing writes to it
+        // after that.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
         let mut sizes = BufferSizes(BTreeMap::new());
@@ -198,8 +200,8 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         let State { m, v, master, steps } =
             o.state.remove(name).unwrap_or_else(|| State { m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;
-        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of its last bit, and
-        // rounding to the nearest would drop them all.
+        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of
+        // its last bit, and rounding to the nearest would drop them all.
         let by_chance = !keeps_master && dtype == DType::BF16;
         let weight = match master {
             Some(master) if keeps_master => master,
@@ -271,8 +273,8 @@ pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
 /// Elements that are rounded at one time: the steps between need several times their memory.
 const CHUNK: usize = 1 << 26;
 
-/// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up instead of
-/// being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
+/// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up
+/// instead of being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
 fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
     stochastic_in_chunks(x, seed, CHUNK)
 }

@@ -28,8 +28,9 @@ pub enum Pass {
     Parts(usize, Vec<Vec<usize>>),
 }
 
-/// Cuts groups into passes of at most `budget` packed tokens at a time, each prompt computed once. A group that does not fit is
-/// cut between responses; a single response is never cut. A part counts with its prompt, which is kept while it is computed.
+/// Cuts groups into passes of at most `budget` packed tokens at a time, each prompt computed once. A group that does
+/// not fit is cut between responses; a single response is never cut. A part counts with its prompt, which is kept while
+/// it is computed.
 pub fn passes(groups: &[GroupRef], budget: usize) -> Vec<Pass> {
     let mut passes: Vec<Pass> = Vec::new();
     let mut current: MicroBatch = Vec::new();

@@ -40,7 +40,7 @@ pub struct ResponseScores {
     pub token_visual_dependency: Option<Vec<f32>>,
 }
 
-/// Scores all responses of all groups: one entry a group, one a response.
+/// Scores all responses of all groups: one entry per group, one a response.
 ///
 /// # Errors
 /// A device that cannot be read.

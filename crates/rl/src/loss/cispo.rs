@@ -1,5 +1,5 @@
-//! CISPO (MiniMax-M1, arXiv 2506.13585): `L = -A l sg(clip(r, 1 - eps_low, 1 + eps_high))`. Every token keeps a gradient; only
-//! its importance weight is bounded.
+//! CISPO (MiniMax-M1, arXiv 2506.13585): `L = -A l sg(clip(r, 1 - eps_low, 1 + eps_high))`. Every token keeps a
+//! gradient; only its importance weight is bounded.
 
 use super::{
     LossConfig, PolicyInputs, PolicyLoss,

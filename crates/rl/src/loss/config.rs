@@ -107,7 +107,8 @@ pub struct LossConfig {
     pub max_response_length: usize,
     /// How far below 1 the ratio may fall where the advantage is negative, in [0, 1).
     pub clip_ratio_low: f64,
-    /// How far above 1 the ratio may rise where the advantage is positive, at least 0 (DAPO's clip-higher: larger than low).
+    /// How far above 1 the ratio may rise where the advantage is positive, at least 0 (DAPO's clip-higher: larger than
+    /// low).
     pub clip_ratio_high: f64,
     /// Bound of the ratio where the advantage is negative (dual clip), above `1 + clip_ratio_high`.
     pub clip_ratio_dual: f64,
@@ -157,8 +158,8 @@ impl LossConfig {
         streams
     }
 
-    /// Whether the training pass must also compute the entropy of the full vocabulary, with its gradient. A coefficient of 0 only measures
-    /// it.
+    /// Whether the training pass must also compute the entropy of the full vocabulary, with its gradient. A coefficient
+    /// of 0 only measures it.
     pub fn needs_full_entropy(&self) -> bool {
         self.entropy_type == EntropyType::Full
     }

@@ -1,5 +1,5 @@
-//! Rollout correction: when the sampler's log-probs differ from the trainer's, each token (or response) is weighed by the ratio
-//! between the two, truncated or masked at a cap (truncated importance sampling, as TRL and ms-swift offer).
+//! Rollout correction: when the sampler's log-probs differ from the trainer's, each token (or response) is weighed by
+//! the ratio between the two, truncated or masked at a cap (truncated importance sampling, as TRL and ms-swift offer).
 
 use super::{
     LossError,

@@ -59,7 +59,8 @@ impl<B: Backend> PolicyLoss<B> for GspoToken {
     }
 }
 
-/// Above this a clip of a sequence ratio never acts: the mean of a response moves orders of magnitude less than a token.
+/// Above this a clip of a sequence ratio never acts: the mean of a response moves orders of magnitude less than a
+/// token.
 const LARGEST_CLIP: f64 = 0.1;
 
 fn check(config: &Config, checks: &mut Checks) {
@@ -99,7 +100,8 @@ pub fn sequence_terms<B: Backend>(
     ppo::terms(ratio::ratio(sequence), advantages, config)
 }
 
-/// The token form: `exp(sg(mean d) + l - sg(l))`, whose value is the sequence's ratio and whose gradient is the token's own.
+/// The token form: `exp(sg(mean d) + l - sg(l))`, whose value is the sequence's ratio and whose gradient is the token's
+/// own.
 pub fn token_terms<B: Backend>(
     log_ratio: Tensor<B, 2>,
     log_probs: Tensor<B, 2>,

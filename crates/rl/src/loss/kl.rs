@@ -66,8 +66,8 @@ pub fn divergence_of(log_prob: f64, ref_log_prob: f64, penalty: KlPenalty) -> f6
     }
 }
 
-/// KL in the reward: the reward of each token, `-coef KL_t`, ragged `[T_i]`, and the mean divergence of a response (mean over its
-/// tokens, then over responses), which moves an adaptive coefficient.
+/// KL in the reward: the reward of each token, `-coef KL_t`, ragged `[T_i]`, and the mean divergence of a response
+/// (mean over its tokens, then over responses), which moves an adaptive coefficient.
 pub fn reward_penalty(
     log_probs: &[Vec<f32>],
     ref_log_probs: &[Vec<f32>],
@@ -103,8 +103,8 @@ impl KlController {
         Self { coef: config.kl_coef, kind: config.kl_type, target: config.kl_target, horizon: config.kl_horizon }
     }
 
-    /// After a batch of `responses` with mean divergence `kl`: `coef *= 1 + clip(kl / target - 1, -.2, .2) responses / horizon`.
-    /// A fixed coefficient stays; so does any when `kl` is not a number.
+    /// After a batch of `responses` with mean divergence `kl`: `coef *= 1 + clip(kl / target - 1, -.2, .2) responses /
+    /// horizon`. A fixed coefficient stays; so does any when `kl` is not a number.
     pub fn update(&mut self, kl: f64, responses: usize) {
         if self.kind == KlType::Adaptive && kl.is_finite() {
             let error = (kl / self.target - 1.0).clamp(-0.2, 0.2);

@@ -1,5 +1,5 @@
-//! Metrics that add up over micro-batches: totals (already divided by the step's denominators) and sums over tokens, which
-//! [`MetricSums`] divides by the number of tokens at the end.
+//! Metrics that add up over micro-batches: totals (already divided by the step's denominators) and sums over tokens,
+//! which [`MetricSums`] divides by the number of tokens at the end.
 
 use super::ppo::Clips;
 use burn::tensor::{Bool, DType, Tensor, backend::Backend};

@@ -1,4 +1,5 @@
-//! Policy losses: token log-probs, advantages and the streams around them to one scalar whose gradient trains the policy.
+//! Policy losses: token log-probs, advantages and the streams around them to one scalar whose gradient trains the
+//! policy.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,9 +13,9 @@
 //! | [`metrics`] | sums that add up over micro-batches |
 //! | [`padding`] | ragged host lists to padded tensors |
 //!
-//! Shapes: `R` responses of the micro-batch, `T` its longest response; every tensor is `[R, T]`, every mask 1 on a token and 0
-//! in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as its leaves, takes
-//! `d loss / d log_probs`, and carries that into the model by its own backward pass.
+//! Shapes: `R` responses of the micro-batch, `T` its longest response; every tensor is `[R, T]`, every mask 1 on a
+//! token and 0 in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as
+//! its leaves, takes `d loss / d log_probs`, and carries that into the model by its own backward pass.
 
 pub mod average;
 pub mod cispo;
@@ -78,13 +79,13 @@ pub struct LossInputs<B: Backend> {
     pub advantages: Tensor<B, 2>,
     /// 1 on the tokens of responses, 0 in the padding. Its sum over all micro-batches is what averages divide by.
     pub mask: Tensor<B, 2>,
-    /// 1 on tokens that contribute to the policy loss, 0 on those that a shaping filtered out (VPPO). They still count in the
-    /// denominators, in the KL and in the entropy.
+    /// 1 on tokens that contribute to the policy loss, 0 on those that a shaping filtered out (VPPO). They still count
+    /// in the denominators, in the KL and in the entropy.
     pub policy_mask: Option<Tensor<B, 2>>,
     /// Log-probs under the reference policy, for the KL in the loss.
     pub ref_log_probs: Option<Tensor<B, 2>>,
-    /// Log-probs under the policy with a perturbed image, for PAPO. Constants in its released code; a tensor that carries a
-    /// gradient gets one.
+    /// Log-probs under the policy with a perturbed image, for PAPO. Constants in its released code; a tensor that
+    /// carries a gradient gets one.
     pub masked_log_probs: Option<Tensor<B, 2>>,
     /// 1 on the tokens of responses to prompts with an image, 0 elsewhere, for PAPO; none if all have one.
     pub pictured: Option<Tensor<B, 2>>,
@@ -105,12 +106,13 @@ pub struct LossOutput<B: Backend> {
 
 /// The loss of one micro-batch.
 ///
-/// `loss = policy + kl_coef KL + entropy_coef H - PAPO's perception term + its entropies`, each averaged as `loss_avg_mode` says
-/// over the denominators of the whole optimizer step, so that the split into micro-batches does not change the sum.
+/// `loss = policy + kl_coef KL + entropy_coef H - PAPO's perception term + its entropies`, each averaged as
+/// `loss_avg_mode` says over the denominators of the whole optimizer step, so that the split into micro-batches does
+/// not change the sum.
 ///
 /// # Errors
-/// [`LossError::Config`] for settings out of range, [`LossError::Missing`] when a stream that the settings need is absent,
-/// [`LossError::Denominators`] when there is nothing to divide by.
+/// [`LossError::Config`] for settings out of range, [`LossError::Missing`] when a stream that the settings need is
+/// absent, [`LossError::Denominators`] when there is nothing to divide by.
 pub fn policy_loss<B: Backend>(
     config: &LossConfig,
     inputs: &LossInputs<B>,

@@ -1,4 +1,4 @@
-//! Between ragged host lists (one list a response) and padded tensors `[R, T]`.
+//! Between ragged host lists (one list per response) and padded tensors `[R, T]`.
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
@@ -27,7 +27,7 @@ pub fn mask<B: Backend>(lengths: &[usize], width: usize, device: &B::Device) -> 
     from_host(values, [lengths.len(), width], device)
 }
 
-/// The tokens of a padded tensor, one list a response.
+/// The tokens of a padded tensor, one list per response.
 ///
 /// # Errors
 /// The device's own, when it cannot be read.

@@ -7,8 +7,8 @@ use crate::config::section::section;
 use burn::tensor::{Tensor, backend::Backend};
 
 section! {
-    /// PAPO (arXiv 2507.06448): terms added to the loss. It needs one more forward pass over each response,
-    /// with a masked image, when `kl_prcp_coef` is above 0. Responses to prompts without an image get the entropy term only.
+    /// PAPO (arXiv 2507.06448): terms added to the loss. It needs one more forward pass over each response, with a
+    /// masked image, when `kl_prcp_coef` is above 0. Responses to prompts without an image get the entropy term only.
     pub struct PapoConfig {
         /// gamma: weight of the divergence between log-probabilities with the image and with the masked one,
         /// which is maximised. 0: off. The paper uses 0.01 and 0.02; at 0.04 training collapses.
@@ -68,8 +68,8 @@ pub struct PapoTerms<B: Backend> {
     pub masked_entropy: Tensor<B, 2>,
 }
 
-/// PAPO's terms of each token, all `[R, T]`. `pictured` is 1 on the tokens of responses to a prompt with an image: elsewhere there
-/// is nothing to hide, and `KL_prcp` would only measure how far the policy has moved.
+/// PAPO's terms of each token, all `[R, T]`. `pictured` is 1 on the tokens of responses to a prompt with an image:
+/// elsewhere there is nothing to hide, and `KL_prcp` would only measure how far the policy has moved.
 pub fn terms<B: Backend>(
     log_probs: Tensor<B, 2>,
     masked_log_probs: Tensor<B, 2>,

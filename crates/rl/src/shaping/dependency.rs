@@ -30,8 +30,9 @@ pub fn log_ratio(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     (f64::from(log_prob) - f64::from(perturbed_log_prob)).clamp(-20.0, 20.0)
 }
 
-/// `S_t = clamp(exp(d) - d - 1, 0, 10)` with `d = clamp(l_masked - l, -20, 20)`: k3's estimate, from the sampled token alone, of the
-/// divergence between the two predictions (the VPPO paper writes the divergence over the full vocabulary; its code takes this).
+/// `S_t = clamp(exp(d) - d - 1, 0, 10)` with `d = clamp(l_masked - l, -20, 20)`: k3's estimate, from the sampled token
+/// alone, of the divergence between the two predictions (the VPPO paper writes the divergence over the full vocabulary;
+/// its code takes this).
 pub fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     let d = (f64::from(perturbed_log_prob) - f64::from(log_prob)).clamp(-20.0, 20.0);
     (d.exp() - d - 1.0).clamp(0.0, 10.0)
@@ -54,8 +55,8 @@ pub(crate) fn min_max(values: &[f64], eps: f64) -> Vec<f64> {
     values.iter().map(|v| (v - low) / (high - low + eps)).collect()
 }
 
-/// Whether all of a response's stream values are numbers. A NaN would spread over the batch, so such a response keeps its
-/// plain advantage and is counted.
+/// Whether all of a response's stream values are numbers. A NaN would spread over the batch, so such a response keeps
+/// its plain advantage and is counted.
 pub(crate) fn is_finite(rows: &[&[f32]]) -> bool {
     rows.iter().all(|row| row.iter().all(|v| v.is_finite()))
 }

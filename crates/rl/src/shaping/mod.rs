@@ -1,4 +1,4 @@
-//! Advantage shaping: one advantage a response (or a token) and the streams of a batch to one advantage a token.
+//! Advantage shaping: one advantage per response (or a token) and the streams of a batch to one advantage per token.
 //!
 //! | `shaping` | file | streams | idea |
 //! |---|---|---|---|
@@ -10,8 +10,8 @@
 //! | `srpo` | [`srpo`] | perturbed log-probs, spans, log-probs without the perception span | a weight for each role |
 //! | `entropy` | [`entropy`] | entropy | a capped entropy term on each advantage, with and without a picture |
 //!
-//! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO adds
-//! terms to the loss instead: [`crate::loss::papo`].) Streams are ragged host lists, one a response, `[T_i]`.
+//! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO
+//! adds terms to the loss instead: [`crate::loss::papo`].) Streams are ragged host lists, one a response, `[T_i]`.
 
 pub mod dependency;
 pub mod entropy;
@@ -58,7 +58,7 @@ pub trait AdvantageShaping<B: Backend>: Send + Sync {
     fn shape(&self, batch: &ShapingBatch, device: &B::Device) -> Result<Shaped, ShapingError>;
 }
 
-/// What a shaping reads; every list has one entry a response.
+/// What a shaping reads; every list has one entry per response.
 #[derive(Debug, Clone, Copy)]
 pub struct ShapingBatch<'a> {
     /// The estimator's result.
@@ -92,7 +92,7 @@ impl Training {
 }
 
 impl ShapingBatch<'_> {
-    /// Checks that every list has one entry a response, and token advantages one a token.
+    /// Checks that every list has one entry per response, and token advantages one a token.
     pub(crate) fn check(&self) -> Result<(), ShapingError> {
         let expected = self.lengths.len();
         for (what, found) in
@@ -119,8 +119,8 @@ impl ShapingBatch<'_> {
 pub struct Shaped {
     /// `[T_i]` advantage of each token.
     pub advantages: Vec<Vec<f32>>,
-    /// `[T_i]` whether a token contributes to the policy loss ([`crate::loss::LossInputs::policy_mask`]); absent when all do.
-    /// What is filtered out still counts in the denominators.
+    /// `[T_i]` whether a token contributes to the policy loss ([`crate::loss::LossInputs::policy_mask`]); absent when
+    /// all do. What is filtered out still counts in the denominators.
     pub policy_mask: Option<Vec<Vec<bool>>>,
     /// What the shaping did, for the log.
     pub metrics: Vec<(&'static str, f64)>,
@@ -157,7 +157,7 @@ pub enum ShapingError {
         /// Name of the stream.
         stream: &'static str,
     },
-    /// A list does not have one entry a response.
+    /// A list does not have one entry per response.
     #[error("shaping: {what} has {found} entries for {expected} responses")]
     Responses {
         /// Which list.
@@ -167,7 +167,7 @@ pub enum ShapingError {
         /// Number of responses.
         expected: usize,
     },
-    /// A stream does not have one entry a token.
+    /// A stream does not have one entry per token.
     #[error("shaping: {what} of response {response} has {found} entries for {expected} tokens")]
     Tokens {
         /// Which stream.

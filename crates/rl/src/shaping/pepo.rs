@@ -1,5 +1,5 @@
-//! PEPO (arXiv 2603.22847): a perception prior (similarity of a token's hidden state to the picture) and the token's entropy, joined
-//! by a smooth gate.
+//! PEPO (arXiv 2603.22847): a perception prior (similarity of a token's hidden state to the picture) and the token's
+//! entropy, joined by a smooth gate.
 //!
 //! ```text
 //! v^, H^  = min-max over the response of the similarity v and of the entropy H
@@ -12,9 +12,9 @@
 //! The weights fade in over the training steps of the stage: the first step, with 0 steps behind it, is the base
 //! algorithm (GRPO with sequence averaging and a KL term of .001), and from then on the share of `w_t` grows evenly.
 //!
-//! As in the authors' released code, except for `v`: they average the cosine over all layers and all image tokens, here it is the
-//! last layer's cosine to the image prototype, which is the visual focus stream (`v = 2 rho - 1`). The weights of a response sum to
-//! its number of tokens, faded or not.
+//! As in the authors' released code, except for `v`: they average the cosine over all layers and all image tokens, here
+//! it is the last layer's cosine to the image prototype, which is the visual focus stream (`v = 2 rho - 1`). The
+//! weights of a response sum to its number of tokens, faded or not.
 
 use super::{
     AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream,

@@ -1,9 +1,9 @@
-//! SRPO (arXiv 2605.07274): a response says first what it sees, then what follows from it. Tokens of the perception span are weighed
-//! by their dependency on the picture, tokens of the reasoning by their dependency on that span.
+//! SRPO (arXiv 2605.07274): a response says first what it sees, then what follows from it. Tokens of the perception
+//! span are weighed by their dependency on the picture, tokens of the reasoning by their dependency on that span.
 //!
-//! Known from its abstract only; **the formula is ours**. What the abstract fixes: two roles, original against corrupted image for
-//! perception, with against without the generated perception for reasoning, one baseline a trajectory, positive weights that keep
-//! the sign of the advantage. Our reading, in two replaceable pieces:
+//! Known from its abstract only; **the formula is ours**. What the abstract fixes: two roles, original against
+//! corrupted image for perception, with against without the generated perception for reasoning, one baseline a
+//! trajectory, positive weights that keep the sign of the advantage. Our reading, in two replaceable pieces:
 //!
 //! 1. [`role_scores`]: the dependency of each token on what its role should rest on, min-maxed within its role so
 //!    that neither role drowns the other. The dependency is k3 of the two log-probs, or their signed difference
@@ -81,8 +81,8 @@ pub fn token_weights(scores: &[f64], config: &SrpoConfig) -> Vec<f64> {
         .collect()
 }
 
-/// A weight for each role. A response without a perception span, or with one that is empty or reaches outside, keeps its plain
-/// advantage.
+/// A weight for each role. A response without a perception span, or with one that is empty or reaches outside, keeps
+/// its plain advantage.
 #[derive(Debug, Clone, Default)]
 pub struct Srpo {
     /// Its settings.

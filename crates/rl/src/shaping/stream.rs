@@ -54,7 +54,7 @@ impl Stream {
     }
 }
 
-/// The streams of a batch: ragged, one list a response, `[T_i]`. What nobody declared is `None`.
+/// The streams of a batch: ragged, one list per response, `[T_i]`. What nobody declared is `None`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Streams {
     /// [`Stream::VisualFocus`]. Responses without an image have an empty or any list.
@@ -79,7 +79,8 @@ pub struct Streams {
 /// The streams of a shaping and of a loss together, each once.
 ///
 /// # Errors
-/// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it once.
+/// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it
+/// once.
 ///
 /// ```
 /// use rl::perturb::{PerturbationConfig, Published};
@@ -104,7 +105,7 @@ pub fn merge(wanted: &[Stream]) -> Result<Vec<Stream>, ShapingError> {
     Ok(merged)
 }
 
-/// A stream that must be there, with one entry a token.
+/// A stream that must be there, with one entry per token.
 pub(crate) fn need<'a>(
     what: &'static str,
     rows: &'a Option<Vec<Vec<f32>>>,
@@ -115,7 +116,7 @@ pub(crate) fn need<'a>(
     Ok(rows)
 }
 
-/// One list a response, one entry a token.
+/// One list per response, one entry per token.
 pub(crate) fn check(what: &'static str, rows: &[Vec<f32>], lengths: &[usize]) -> Result<(), ShapingError> {
     if rows.len() != lengths.len() {
         return Err(ShapingError::Responses { what, found: rows.len(), expected: lengths.len() });

@@ -19,7 +19,8 @@ choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
 choices!(InterScore { Sum = "sum", Mean = "mean", });
 
 section! {
-    /// VGPO (arXiv 2604.09349), read when `algorithm.shaping = "vgpo"`. Its visual focus is a by-product of the rollout.
+    /// VGPO (arXiv 2604.09349), read when `algorithm.shaping = "vgpo"`. Its visual focus is a by-product of the
+    /// rollout.
     pub struct VgpoSettings {
         /// "paper" computes the printed equations, "released" what the authors' code computes.
         variant: Variant = Variant::Paper,

@@ -1,9 +1,10 @@
 //! What the policy predicts when the pictures are taken out of the prompt, and how far that is from what it predicts
 //! with them: PGPO's token visual dependency, `KL(pi(.|s_t, I) || pi(.|s_t))` over the full vocabulary.
 //!
-//! The prompt without its pictures is the text that is left ([`Scoring::without_images`](::policy::Scoring::without_images)): no
-//! image tokens, no vision start and end, and the response follows at the positions that text alone gives it. Nothing
-//! is blacked out, and the vision tower does not run.
+//! The prompt without its pictures is the text that is left
+//! ([`Scoring::without_images`](::policy::Scoring::without_images)): no image tokens, no vision start and end, and the
+//! response follows at the positions that text alone gives it. Nothing is blacked out, and the vision tower does not
+//! run.
 
 use ::policy::{PackedBatch, Prompt};
 use burn::tensor::Tensor;

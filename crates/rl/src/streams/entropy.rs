@@ -1,7 +1,7 @@
 //! Entropy of the full vocabulary at each token, in nats, without a gradient.
 //!
-//! Needs no forward of its own: the head computes it beside the log-probs of the scoring pass ([`super::old_log_probs`]), from the
-//! logits that it has at hand.
+//! Needs no forward of its own: the head computes it beside the log-probs of the scoring pass
+//! ([`super::old_log_probs`]), from the logits that it has at hand.
 
 use crate::learn::ResponseScores;
 use crate::trajectory::Trajectory;

@@ -1,4 +1,5 @@
-//! Streams: what an algorithm wants to know of every response token. One file per stream: what it needs, how it is computed.
+//! Streams: what an algorithm wants to know of every response token. One file per stream: what it needs, how it is
+//! computed.
 //!
 //! | file | of each token | costs |
 //! |---|---|---|
@@ -101,8 +102,8 @@ impl Wanted {
     }
 }
 
-/// Computes what the recipe declares, into the records of `groups`. `images` holds what the policy's tower made of the prompts'
-/// pictures.
+/// Computes what the recipe declares, into the records of `groups`. `images` holds what the policy's tower made of the
+/// prompts' pictures.
 ///
 /// # Errors
 /// A KL term without a reference policy, pictures that are gone, a device that cannot be read.

@@ -1,7 +1,7 @@
 //! The log-probs that the ratio is taken against, and the one scoring pass that other streams come with.
 //!
-//! Needs nothing where `actor.old_log_probs = "rollout"` and the sampler has measured what is asked for; else one forward over
-//! all groups under this policy, which gives entropy, visual focus and dependency as well.
+//! Needs nothing where `actor.old_log_probs = "rollout"` and the sampler has measured what is asked for; else one
+//! forward over all groups under this policy, which gives entropy, visual focus and dependency as well.
 
 use kernels::Kernels;
 
@@ -41,7 +41,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     let refs: Vec<GroupRef> = groups.iter().map(ScoredGroup::refs).collect();
     let scores = score(policy, images, &refs, &wanted.request(config))?;
     mismatch(groups, &scores, metrics);
-    // One entry a group and one a response: `score` answers what it was given.
+    // One entry per group and one a response: `score` answers what it was given.
     for (group, scores) in std::iter::zip(groups, scores) {
         for (trajectory, mut scores) in std::iter::zip(&mut group.trajectories, scores) {
             if wanted.focus.is_some() {
@@ -66,8 +66,8 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     Ok(())
 }
 
-/// What this policy says, where it is compared with itself under another picture or text: the sampler's log-probs where this
-/// policy was the sampler, recomputed ones in groups that were carried over. Between the two the policy has moved.
+/// What this policy says, where it is compared with itself under another picture or text: the sampler's log-probs where
+/// this policy was the sampler, recomputed ones in groups that were carried over. Between the two the policy has moved.
 fn current_log_probs<B: Kernels, P: Policy<B>>(
     policy: &P,
     images: &mut ImageCache<B>,

@@ -59,8 +59,9 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     Ok(())
 }
 
-/// Log-probs of the tokens of each response of a group when its perception span is taken out of it; tokens up to the span's end
-/// keep `current`, as responses without a span do altogether. `spans` and `current` have one entry per response.
+/// Log-probs of the tokens of each response of a group when its perception span is taken out of it; tokens up to the
+/// span's end keep `current`, as responses without a span do altogether. `spans` and `current` have one entry per
+/// response.
 ///
 /// # Errors
 /// A device that cannot be read.

@@ -16,8 +16,8 @@ use crate::trajectory::{ScoredGroup, TokenStreams};
 /// Keeps the draws of perturbations apart from other random numbers of a step.
 const SALT: u64 = 0x0070_6572_7475_7262;
 
-/// Sets a stream of every response, one draw per response or per prompt; zeros for prompts without an image, where there is
-/// nothing to compare.
+/// Sets a stream of every response, one draw per response or per prompt; zeros for prompts without an image, where
+/// there is nothing to compare.
 ///
 /// # Errors
 /// Pictures that are gone; a device that cannot be read.

@@ -24,8 +24,8 @@ pub(super) fn store(trajectory: &mut Trajectory, scores: &mut ResponseScores) {
     trajectory.streams.visual_focus = scores.visual_focus.take();
 }
 
-/// The focus of the responses `segments` of a packed batch, one after the other, to the picture of its `k`-th prompt, whose
-/// hidden states are `[N, d]`; none without a picture.
+/// The focus of the responses `segments` of a packed batch, one after the other, to the picture of its `k`-th prompt,
+/// whose hidden states are `[N, d]`; none without a picture.
 ///
 /// # Errors
 /// A device that cannot be read.

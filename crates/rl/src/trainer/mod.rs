@@ -12,7 +12,8 @@
 //! | [`validate`] | greedy and sampled validation |
 //! | [`warnings`] | what a step's metrics say that a person should hear |
 //!
-//! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing else.
+//! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing
+//! else.
 
 mod reference;
 mod resume;
@@ -113,7 +114,8 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     reference: Option<P>,
     optimizer: AdamW<B>,
     state: TrainerState,
-    /// Groups that dynamic sampling kept for the next batch; [`TrainerState::carried`] is their form in a checkpoint alone.
+    /// Groups that dynamic sampling kept for the next batch; [`TrainerState::carried`] is their form in a checkpoint
+    /// alone.
     carried: Vec<ScoredGroup>,
     /// The data of this stage and of those to come, by stage.
     data: BTreeMap<usize, Prompts>,
@@ -130,11 +132,13 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
-    /// Opens the run folder, resuming where the configuration says so, and loads the weights. Nothing on the disk changes before
-    /// everything that can refuse has been asked: configuration, data of all stages to come, weights, checkpoint, reward, pictures.
+    /// Opens the run folder, resuming where the configuration says so, and loads the weights. Nothing on the disk
+    /// changes before everything that can refuse has been asked: configuration, data of all stages to come, weights,
+    /// checkpoint, reward, pictures.
     ///
     /// # Errors
-    /// An occupied or locked folder, a checkpoint that is damaged or does not fit the configuration, weights or data that cannot be used.
+    /// An occupied or locked folder, a checkpoint that is damaged or does not fit the configuration, weights or data
+    /// that cannot be used.
     pub fn new(setup: Setup<P>) -> Result<Self, TrainError> {
         let config = &setup.config;
         let root = config.trainer.run_dir();
@@ -201,7 +205,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Runs all stages to their end.
     ///
     /// # Errors
-    /// [`TrainError::Interrupted`] after a checkpoint; otherwise what stopped the run. Everything up to the last checkpoint is kept.
+    /// [`TrainError::Interrupted`] after a checkpoint; otherwise what stopped the run. Everything up to the last
+    /// checkpoint is kept.
     pub fn run(mut self) -> Result<Summary, TrainError> {
         let result = self.stages();
         match result {
@@ -287,7 +292,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         Ok(path)
     }
 
-    /// Whether the policy still computes numbers: one token after a prompt of the last step. Weights may be finite and overflow.
+    /// Whether the policy still computes numbers: one token after a prompt of the last step. Weights may be finite and
+    /// overflow.
     fn prove(&self) -> Result<(), TrainError> {
         let Some(prompt) = &self.probe else { return Ok(()) };
         let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy()) };
@@ -332,8 +338,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.origin.rows = rows;
     }
 
-    /// Validates after the update of a step. An interrupt leaves `metrics` in the state: the update is done and cannot be
-    /// repeated, the validation can.
+    /// Validates after the update of a step. An interrupt leaves `metrics` in the state: the update is done and cannot
+    /// be repeated, the validation can.
     fn validate_step(&mut self, metrics: &Metrics) -> Result<Metrics, TrainError> {
         let found = self.validate(self.state.step + 1);
         if matches!(found, Err(TrainError::Interrupted)) {
@@ -420,8 +426,8 @@ struct Start<B: Kernels, P> {
 }
 
 impl<B: Kernels, P: Policy<B>> Start<B, P> {
-    /// The checkpoint that the configuration names or the newest that can be read, brought to agree with the configuration; or the
-    /// beginning.
+    /// The checkpoint that the configuration names or the newest that can be read, brought to agree with the
+    /// configuration; or the beginning.
     fn find(setup: &Setup<P>, folder: &RunFolder, notes: &mut Vec<String>) -> Result<Self, TrainError> {
         let config = &setup.config;
         let loaded = match config.trainer.resume() {

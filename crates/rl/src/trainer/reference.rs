@@ -1,4 +1,5 @@
-//! The reference policy of a stage: the policy that the stage began with, kept in the run folder so that a resumed run has the same.
+//! The reference policy of a stage: the policy that the stage began with, kept in the run folder so that a resumed run
+//! has the same.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 }
 
-/// The folder in `reference/` of the current stage's reference policy; one that was named keeps its name when stages are dropped.
+/// The folder in `reference/` of the current stage's reference policy; one that was named keeps its name when stages
+/// are dropped.
 pub(super) fn reference_name(state: &TrainerState) -> String {
     state.origin.reference.clone().unwrap_or_else(|| format!("stage_{}", state.stage))
 }

@@ -1,8 +1,9 @@
-//! From a checkpoint to a run that can go on: everything that may refuse does so here, before anything on the disk changes.
+//! From a checkpoint to a run that can go on: everything that may refuse does so here, before anything on the disk
+//! changes.
 //!
-//! A checkpoint refers to things outside of it: stages, rows, a tokenizer, settings. They are compared by what they are (a stage by its
-//! name, a row by its content) with what the configuration names now. What cannot be right is refused with the way out, or dropped
-//! with a note; every changed key is printed.
+//! A checkpoint refers to things outside of it: stages, rows, a tokenizer, settings. They are compared by what they are
+//! (a stage by its name, a row by its content) with what the configuration names now. What cannot be right is refused
+//! with the way out, or dropped with a note; every changed key is printed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -102,7 +103,8 @@ fn listed(names: &[StageName]) -> String {
     names.iter().map(StageName::to_string).collect::<Vec<_>>().join(", ")
 }
 
-/// The index that the stage of `state` has in `now`: found by its name, with all stages before it done and none after it.
+/// The index that the stage of `state` has in `now`: found by its name, with all stages before it done and none after
+/// it.
 fn place(state: &TrainerState, now: &[StageName]) -> Result<usize, String> {
     let then = &state.origin.stages;
     let Some(own) = then.get(state.stage) else {
@@ -311,7 +313,8 @@ fn compare_data(state: &TrainerState, prompts: &Prompts, notes: &mut Vec<String>
     Ok(())
 }
 
-/// Everything about a loaded checkpoint that the configuration may contradict; `state.stage` becomes the stage's place of now.
+/// Everything about a loaded checkpoint that the configuration may contradict; `state.stage` becomes the stage's place
+/// of now.
 ///
 /// # Errors
 /// What cannot be right, with the way out.
@@ -366,7 +369,8 @@ pub(super) fn check_data(
     })
 }
 
-/// The groups that the checkpoint holds for the next batch, as far as they are still what they were; the others are dropped with a note.
+/// The groups that the checkpoint holds for the next batch, as far as they are still what they were; the others are
+/// dropped with a note.
 ///
 /// # Errors
 /// Data that ends the run, responses that do not decode.
@@ -430,7 +434,8 @@ pub(super) fn origin(config: &Config, prompts: Option<&Prompts>, state: &Origin)
     }
 }
 
-/// Loads the reference policy of a stage that has begun, from this run's folder or that of the run which the checkpoint is from.
+/// Loads the reference policy of a stage that has begun, from this run's folder or that of the run which the checkpoint
+/// is from.
 ///
 /// # Errors
 /// Where it is nowhere, or cannot be read.

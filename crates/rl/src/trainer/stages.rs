@@ -1,5 +1,5 @@
-//! The loop over stages and their steps, one for both kinds of training: a supervised stage differs in what a step does, in when it
-//! validates, and in that it may end early.
+//! The loop over stages and their steps, one for both kinds of training: a supervised stage differs in what a step
+//! does, in when it validates, and in that it may end early.
 
 use std::time::Instant;
 

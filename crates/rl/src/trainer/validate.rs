@@ -1,4 +1,5 @@
-//! Validation: one greedy response a row, and `rollout.val_n` sampled ones where `rollout.val_temperature` is above 0.
+//! Validation: one greedy response per row, and `rollout.val_n` sampled ones where `rollout.val_temperature` is above
+//! 0.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

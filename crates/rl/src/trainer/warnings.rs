@@ -17,7 +17,7 @@ const ALL_TRUNCATED: &str = "every response of this step was cut at data.max_res
      actor.mask_truncated leaves those out of the loss, so nothing was learned (actor/grad_norm is null); raise the \
      length or set it to false";
 
-/// The warnings of an RL step: each with a name under which it is given once a run.
+/// The warnings of an RL step: each with a name under which it is given once per run.
 pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, String)> {
     let of = |key: &str| metrics.get(key).copied().unwrap_or(0.0);
     let percent = |share: f64| format!("{:.0}%", 100.0 * share);

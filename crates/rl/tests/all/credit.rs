@@ -1,11 +1,12 @@
-//! Each shaping on a problem whose outcome its weights decide: right weights give a better update than none, wrong ones a worse one.
+//! Each shaping on a problem whose outcome its weights decide: right weights give a better update than none, wrong ones
+//! a worse one.
 //!
-//! A response has ten tokens, each drawn from a distribution of its own; the policy is the table of their logits. One late token
-//! decides the reward, of those responses that look at the picture; the reward of the others is a coin. A looking response depends on
-//! the picture at the decisive token, and at an early one that decides nothing. Only the decisive token of looking responses has a
-//! gradient; all other terms of the update are noise around 0. How far a step of fixed length along the update raises the expected
-//! reward, which is known in closed form, therefore measures how much of the weight lies where it belongs. All ways to weigh see the
-//! same samples.
+//! A response has ten tokens, each drawn from a distribution of its own; the policy is the table of their logits. One
+//! late token decides the reward, of those responses that look at the picture; the reward of the others is a coin. A
+//! looking response depends on the picture at the decisive token, and at an early one that decides nothing. Only the
+//! decisive token of looking responses has a gradient; all other terms of the update are noise around 0. How far a step
+//! of fixed length along the update raises the expected reward, which is known in closed form, therefore measures how
+//! much of the weight lies where it belongs. All ways to weigh see the same samples.
 
 use ::vgpo::{Variant, VgpoConfig};
 use rand::rngs::StdRng;
@@ -56,7 +57,7 @@ fn value(table: &Table) -> f64 {
     softmax(&table[DECISIVE])[1]
 }
 
-/// A sampled batch, and what the model would say of its tokens; one entry a response.
+/// A sampled batch, and what the model would say of its tokens; one entry per response.
 struct Batch {
     words: Vec<[usize; TOKENS]>,
     advantages: Advantages,
@@ -219,7 +220,8 @@ fn none() -> Shaping {
     Box::new(NoShaping)
 }
 
-/// Right weights gain at least `better` times what no weights gain; each fault gains at most the given share of what right ones do.
+/// Right weights gain at least `better` times what no weights gain; each fault gains at most the given share of what
+/// right ones do.
 fn decides(name: &str, config: &Shaping, better: f64, faults: &[(&str, f64, f64)]) {
     let (right, plain) = (of(config, Told::Truly), of(&none(), Told::Truly));
     let list: Vec<String> = faults.iter().map(|(what, gain, _)| format!("{what} {gain:.4}")).collect();
@@ -235,8 +237,8 @@ fn vgpo(config: VgpoConfig) -> Shaping {
     Box::new(Vgpo(config))
 }
 
-/// Equations 5 to 12 written out for responses of one length, with the gate turned round on demand: what it lets pass and what it
-/// stops exchanged within the tail.
+/// Equations 5 to 12 written out for responses of one length, with the gate turned round on demand: what it lets pass
+/// and what it stops exchanged within the tail.
 fn vgpo_by_hand(batch: &Batch, config: &VgpoConfig, reversed: bool) -> Weights {
     let n = TOKENS as f64;
     let tail = |t: usize| (t + 1) as f64 > (1.0 - config.gamma) * n;
@@ -302,9 +304,9 @@ fn vgpo_puts_the_weight_where_the_picture_decides() {
     );
 }
 
-/// The released code's trajectory factor works against the paper's idea here: its score sums weights that were min-maxed within each
-/// response, so a response that looks nowhere, whose noise fills the whole range, outscores one that looks at two tokens. Without phi
-/// it does better, with the paper's phi the paper's variant does.
+/// The released code's trajectory factor works against the paper's idea here: its score sums weights that were
+/// min-maxed within each response, so a response that looks nowhere, whose noise fills the whole range, outscores one
+/// that looks at two tokens. Without phi it does better, with the paper's phi the paper's variant does.
 #[test]
 fn the_released_vgpo_does_so_by_its_tokens() {
     let released = VgpoConfig { variant: Variant::Released, ..VgpoConfig::default() };
@@ -359,7 +361,7 @@ fn vppo_lets_the_tokens_learn_that_depend_on_the_picture() {
 
 #[test]
 fn pgpo_moves_the_weight_to_dependent_tokens() {
-    let config: Shaping = Box::new(Pgpo::default());
+    let config: Shaping = Box::<Pgpo>::default();
     let inverted = of(&config, Told::Inverted);
     decides(
         "pgpo",
@@ -372,7 +374,7 @@ fn pgpo_moves_the_weight_to_dependent_tokens() {
 
 #[test]
 fn pepo_moves_the_weight_to_tokens_that_look() {
-    let config: Shaping = Box::new(Pepo::default());
+    let config: Shaping = Box::<Pepo>::default();
     let inverted = of(&config, Told::Inverted);
     decides("pepo", &config, 1.1, &[("focus inverted", inverted, 0.8), ("shuffled weights", shuffled(&config), 0.9)]);
     assert!(inverted < of(&none(), Told::Truly), "inverted weights are worse than none: {inverted}");
@@ -380,7 +382,7 @@ fn pepo_moves_the_weight_to_tokens_that_look() {
 
 #[test]
 fn srpo_gives_each_role_its_own_dependency() {
-    let config: Shaping = Box::new(Srpo::default());
+    let config: Shaping = Box::<Srpo>::default();
     let inverted = of(&config, Told::Inverted);
     decides(
         "srpo",

@@ -327,7 +327,8 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
     }
 }
 
-/// Several optimizer steps with image embeddings that are already there: read where the tower is frozen, not where it learns.
+/// Several optimizer steps with image embeddings that are already there: read where the tower is frozen, not where it
+/// learns.
 fn an_update_knows_which_pictures_are_current<B: Kernels>() {
     let start = model::<B>();
     let toml = "[data]\ntrain_files = [\"toy:sum\"]\nrollout_batch_size = 5\n[algorithm]\nshaping = \"vgpo\"\n[actor]\nglobal_batch_size = 1\nppo_epochs = 2\nmicro_batch_tokens = 60\n[actor.optim]\nlr = 1e-2\neps = 1e-2";

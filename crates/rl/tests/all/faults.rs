@@ -1,4 +1,5 @@
-//! Runs that diverge, that are resumed under another configuration, whose checkpoints are damaged or whose device fails.
+//! Runs that diverge, that are resumed under another configuration, whose checkpoints are damaged or whose device
+//! fails.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -19,7 +20,8 @@ use rl::trainer::Summary;
 
 type B = burn_flex::Flex<f32, i32>;
 
-/// A supervised step, then RL with groups that are carried over; a checkpoint each step. The reward grows as responses get shorter.
+/// A supervised step, then RL with groups that are carried over; a checkpoint each step. The reward grows as responses
+/// get shorter.
 const RUN: &str = r#"
 [model]
 path = "toy"
@@ -118,7 +120,8 @@ impl World {
         self.path("run").join(format!("checkpoints/global_step_{step}"))
     }
 
-    /// The last checkpoint but the final one that holds carried groups and stands inside an epoch; its step and the carried rows.
+    /// The last checkpoint but the final one that holds carried groups and stands inside an epoch; its step and the
+    /// carried rows.
     fn with_carried(&self) -> (u64, Vec<usize>) {
         let found = (2..6).rev().find_map(|step| {
             let text = std::fs::read_to_string(self.checkpoint(step).join("trainer.json")).unwrap();

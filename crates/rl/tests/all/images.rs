@@ -1,4 +1,5 @@
-//! The tower sees a picture once a policy version: what is kept of it changes no result, and never stands for another picture.
+//! The tower sees a picture once per policy version: what is kept of it changes no result, and never stands for another
+//! picture.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

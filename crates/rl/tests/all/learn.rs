@@ -1,9 +1,9 @@
-//! Small runs through the whole trainer: every algorithm runs with the values that follow from its settings, and raises the reward
-//! of a bandit.
+//! Small runs through the whole trainer: every algorithm runs with the values that follow from its settings, and raises
+//! the reward of a bandit.
 //!
-//! The bandit's reward is the negative length, so any positive weights of tokens learn it: it shows that the loop of sampling, grading
-//! and updating closes under each setting, not that a shaping weighs the right tokens. That is shown in `credit.rs`, where the weights
-//! decide, and in `oracle.rs`, where each weight is followed to its gradient.
+//! The bandit's reward is the negative length, so any positive weights of tokens learn it: it shows that the loop of
+//! sampling, grading and updating closes under each setting, not that a shaping weighs the right tokens. That is shown
+//! in `credit.rs`, where the weights decide, and in `oracle.rs`, where each weight is followed to its gradient.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -181,8 +181,8 @@ const OPTIONS: &[&[&str]] = &[
     &["data.train_files=[toy:multistep?size=2]", "data.max_prompt_length=256", "algorithm.shaping=vgpo"],
 ];
 
-/// Every shaping, loss, estimator and option runs two steps with the metrics that its settings and its responses ask for
-/// (`values.rs`).
+/// Every shaping, loss, estimator and option runs two steps with the metrics that its settings and its responses ask
+/// for (`values.rs`).
 fn every_algorithm_runs<B: Kernels>() {
     let mut failures = Vec::new();
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +214,8 @@ fn every_algorithm_runs<B: Kernels>() {
     assert!(failures.is_empty(), "{} of {} fail:\n{}", failures.len(), OPTIONS.len(), failures.join("\n"));
 }
 
-/// SRPO weighs what stands behind a description: a policy that was taught to describe gets its weights, and learns with them.
+/// SRPO weighs what stands behind a description: a policy that was taught to describe gets its weights, and learns with
+/// them.
 #[test]
 fn srpo_learns_from_responses_that_describe() {
     type B = burn_flex::Flex<f32, i32>;
@@ -281,7 +282,8 @@ fn papo_on_mixed_data() {
         }
         assert!(with_picture > 0.0 && with_picture < all, "both kinds are in the batch: {with_picture} of {all}");
         let of = |key: &str| line[key].as_f64().unwrap();
-        // The mean is over the tokens that have a picture; in the loss, which is an average over all tokens, the others add nothing.
+        // The mean is over the tokens that have a picture; in the loss, which is an average over all tokens, the others
+        // add nothing.
         let (kl, loss) = (of("actor/kl_prcp"), of("actor/papo_loss"));
         assert!(kl > 1e-6, "{line:?}");
         let expected = -0.02 * kl * with_picture / all;
@@ -367,8 +369,8 @@ fn bf16_state_needs_a_backend_that_has_it() {
     }
 }
 
-/// The dependency of a token on the picture compares two views of one policy: of groups that were carried over too, although the
-/// policy has moved since it sampled them. Noise that changes no pixel leaves nothing to depend on.
+/// The dependency of a token on the picture compares two views of one policy: of groups that were carried over too,
+/// although the policy has moved since it sampled them. Noise that changes no pixel leaves nothing to depend on.
 #[test]
 fn dependency_is_not_drift() {
     let dir = tempfile::tempdir().unwrap();

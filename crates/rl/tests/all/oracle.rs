@@ -1,9 +1,10 @@
-//! A token's factor reaches the gradient of that token and of no other: through experience, shaping, packed groups, parts,
-//! micro-batches and mini-batches, against full autodiff of that token's `-A log p` alone. And what a shaping reads of a token is
-//! that token's.
+//! A token's factor reaches the gradient of that token and of no other: through experience, shaping, packed groups,
+//! parts, micro-batches and mini-batches, against full autodiff of that token's `-A log p` alone. And what a shaping
+//! reads of a token is that token's.
 //!
-//! The oracle knows nothing of packing: one prompt and one response up to the token, one row of logits, autodiff over the plain
-//! forward. The trainer's side is read from the optimizer, whose first moment is the gradient where beta1 is 0.
+//! The oracle knows nothing of packing: one prompt and one response up to the token, one row of logits, autodiff over
+//! the plain forward. The trainer's side is read from the optimizer, whose first moment is the gradient where beta1 is
+//! 0.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -189,8 +190,8 @@ fn grpo(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|r| (r - mean) / (std + 1e-6)).collect()
 }
 
-/// Places in a batch: the first, a middle and the last token, of long and short responses, of prompts with one picture, several and
-/// none.
+/// Places in a batch: the first, a middle and the last token, of long and short responses, of prompts with one picture,
+/// several and none.
 fn places(experience: &Experience) -> Vec<Place> {
     let mut places = Vec::new();
     for (group, g) in experience.groups.iter().enumerate() {
@@ -260,8 +261,8 @@ fn a_factor_reaches_its_token_and_no_other<B: Kernels>() {
     println!("largest relative error to autodiff of one token: {worst:.1e}");
 }
 
-/// The same under every loss whose gradient at the old policy is `-A`, under both averages, and in mini-batches, whose last one is
-/// read: the first responses of the batch are not those of the mini-batch.
+/// The same under every loss whose gradient at the old policy is `-A`, under both averages, and in mini-batches, whose
+/// last one is read: the first responses of the batch are not those of the mini-batch.
 fn every_loss_and_mini_batch<B: Kernels>() {
     let start = model::<B>();
     let shaped = |config: &Config, place: Place, row: usize| {

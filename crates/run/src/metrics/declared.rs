@@ -264,7 +264,7 @@ pub const DECLARED: &[Section] = &[
     },
     Section {
         title: "Validation",
-        note: "After the step; greedy, one response a row, unless it says otherwise.",
+        note: "After the step; greedy, one response per row, unless it says otherwise.",
         metrics: &[
             metric("val/accuracy", "share", ResponseMean, "accuracy"),
             metric("val/reward", "-", ResponseMean, "reward"),

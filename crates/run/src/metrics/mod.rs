@@ -90,8 +90,8 @@ impl MetricsLog {
     /// Appends the metrics of a step as one line with `"step"` in front. A number that is not finite
     /// becomes `null`, as JSON has none.
     ///
-    /// A key that is not declared and stands under a prefix of ours is a mistake of this project: debug builds, and so all tests, panic.
-    /// Released programs write it, as a number too many ends no run.
+    /// A key that is not declared and stands under a prefix of ours is a mistake of this project: debug builds, and so
+    /// all tests, panic. Released programs write it, as a number too many ends no run.
     ///
     /// # Errors
     /// [`RunFolderError::DiskFull`] and other failures.

@@ -60,7 +60,7 @@ pub struct Metric {
     pub name: &'static str,
     /// Of its value: `tokens`, `nats`, `share` (0 to 1), `s`; `-` for a plain number, `text` for the one that is none.
     pub unit: &'static str,
-    /// How it becomes one number a step.
+    /// How it becomes one number per step.
     pub reduction: Reduction,
     /// What it says, and when it is there.
     pub meaning: &'static str,
@@ -108,8 +108,8 @@ fn space(key: &str) -> Option<&str> {
     key.split_once('/').map(|(space, _)| space)
 }
 
-/// Whether an undeclared `key` is another's own (`mine/loss`): it stands under a prefix that no declared metric has. A shaping, loss
-/// or reward from outside this project chooses such a prefix and declares nothing.
+/// Whether an undeclared `key` is another's own (`mine/loss`): it stands under a prefix that no declared metric has. A
+/// shaping, loss or reward from outside this project chooses such a prefix and declares nothing.
 pub fn is_foreign(key: &str) -> bool {
     space(key).is_some_and(|own| !own.is_empty() && metrics().all(|metric| space(metric.name) != Some(own)))
 }

@@ -19,7 +19,7 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-/// One list a response.
+/// One list per response.
 fn rows_of(value: &Value) -> Vec<Vec<f64>> {
     value.as_array().unwrap().iter().map(numbers).collect()
 }
@@ -61,7 +61,7 @@ fn cases() -> Vec<(String, Value, Case)> {
     cases.into_iter().map(read).collect()
 }
 
-/// Values of a `[R, T]` tensor, one list a response, without the padding.
+/// Values of a `[R, T]` tensor, one list per response, without the padding.
 fn tokens<B: Backend>(tensor: Tensor<B, 2>, lengths: &[usize]) -> Vec<Vec<f64>> {
     let [_, width] = tensor.dims();
     let values: Vec<f32> = tensor.into_data().into_vec().unwrap();

@@ -1,7 +1,7 @@
 //! `grade`: grades answers in JSON lines, as training does.
 //!
-//! Lines are read in chunks, graded on all cores and written in their order, so that a file of any length passes through a
-//! bounded amount of memory. No model and no tensor is involved.
+//! Lines are read in chunks, graded on all cores and written in their order, so that a file of any length passes
+//! through a bounded amount of memory. No model and no tensor is involved.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, ErrorKind, IsTerminal, Read, Write};
@@ -31,11 +31,12 @@ const NAMED: u64 = 20;
 /// Grade answers in JSON lines.
 ///
 /// A line is an object with `ground_truth` and either `given`, an answer as it would stand in the box, or `response`, a
-/// model's whole text. The same lines are written, in the same order, with `accuracy`, `format`, `overall` and `extracted`,
-/// and with `reward/NAME` for further numbers of the rule. A line that cannot be graded gets `error` instead.
+/// model's whole text. The same lines are written, in the same order, with `accuracy`, `format`, `overall` and
+/// `extracted`, and with `reward/NAME` for further numbers of the rule. A line that cannot be graded gets `error`
+/// instead.
 ///
-/// `given` counts as the answer of a response in the right form (format 1). A line with both is graded by `given`. Numbers,
-/// true and false are taken as their JSON text. Empty lines are skipped.
+/// `given` counts as the answer of a response in the right form (format 1). A line with both is graded by `given`.
+/// Numbers, true and false are taken as their JSON text. Empty lines are skipped.
 #[derive(Parser)]
 #[command(
     version,
@@ -49,13 +50,14 @@ struct GradeArgs {
     /// File to write; standard output by default. It appears when all is graded, and may be FILE itself.
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Compare the graders instead: a table of the answers on which mathruler, math and multiple_choice disagree, by kind, and a
-    /// JSON line for each in this file (docs/grading.md). FILE may be a run folder, whose rollouts are read.
+    /// Compare the graders instead: a table of the answers on which mathruler, math and multiple_choice disagree, by
+    /// kind, and a JSON line for each in this file (docs/grading.md). FILE may be a run folder, whose rollouts are
+    /// read.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "grader", "accuracy_weight", "format_weight",
           "numeric_tolerance", "max_response_length", "command"])]
     audit: Option<PathBuf>,
-    /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v, dapo,
-    /// multiple_choice, exact, numeric) is short for --reward-type.
+    /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v,
+    /// dapo, multiple_choice, exact, numeric) is short for --reward-type.
     #[arg(long, value_name = "NAME")]
     grader: Option<String>,
     /// Where a response's answer is and what the reward is: math (default), math_accuracy, r1v, dapo, multiple_choice,

@@ -328,7 +328,8 @@ fn every_number_has_a_range() {
     assert!(numbers > 60, "{numbers}");
 }
 
-/// The largest number that TOML can write, in every key that holds one, and numbers of which only the product is too large.
+/// The largest number that TOML can write, in every key that holds one, and numbers of which only the product is too
+/// large.
 #[test]
 fn numbers_beyond_their_range_are_named() {
     for (prefix, sections) in [("", Config::default().sections()), ("stages.0.", Config::default().sections())] {

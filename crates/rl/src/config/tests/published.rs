@@ -1,4 +1,5 @@
-//! The configurations of published runs against the values that their papers and released scripts give, not against one another.
+//! The configurations of published runs against the values that their papers and released scripts give, not against one
+//! another.
 
 use super::*;
 
@@ -162,7 +163,8 @@ fn published_runs_have_their_papers_settings() {
     assert!(wrong.is_empty(), "{} settings differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-/// A test of values that cannot fail compares nothing: a key that is not there and a value that is another are both seen.
+/// A test of values that cannot fail compares nothing: a key that is not there and a value that is another are both
+/// seen.
 #[test]
 fn the_comparison_sees_a_wrong_value() {
     let compare = |setting: Setting| compare("qwen2_5_vl_7b", "vgpo", &[&[setting]]);

@@ -9,8 +9,8 @@ const ARMS: usize = 4;
 const REWARDED: usize = 2;
 const RESPONSES: usize = 24;
 
-/// Probability of the rewarded arm after some steps of two updates each; a response pulls one to three times and is rewarded
-/// with the share of right pulls.
+/// Probability of the rewarded arm after some steps of two updates each; a response pulls one to three times and is
+/// rewarded with the share of right pulls.
 fn train(config: &LossConfig, learning_rate: f64) -> f64 {
     let device = Default::default();
     let mut random = SmallRng::seed_from_u64(7);
@@ -46,7 +46,7 @@ fn train(config: &LossConfig, learning_rate: f64) -> f64 {
         };
         let advantages = estimate(&Grpo, &inputs).unwrap();
         let Advantages::PerResponse(advantages) = advantages else {
-            panic!("one number a response");
+            panic!("one number per response");
         };
         let ragged = |f: &dyn Fn(usize, usize) -> f64| -> Tensor<A, 2> {
             let rows: Vec<Vec<f64>> =
