@@ -146,6 +146,10 @@ fn comments_and_pages_keep_the_line_width() {
     let mut wide = Vec::new();
     for path in files(&["rs", "md"]) {
         let is_page = path.extension().is_some_and(|e| e == "md");
+        // Written by programs, one paragraph per line.
+        if ["configuration.md", "limits.md", "metrics.md", "study.md"].iter().any(|page| path.ends_with(page)) {
+            continue;
+        }
         let text = std::fs::read_to_string(&path).expect("a text file");
         let mut code = false;
         for (i, line) in text.lines().enumerate() {

@@ -507,5 +507,5 @@ fn limits_of_a_model_folder_are_bounded() {
     limits(3136, u64::MAX / 2).validate().unwrap();
     let frames = ImageLimits { temporal_patch_size: 64, ..limits(3_000_000, 4_000_000) };
     let error = image::process(&RgbImage::new(50, 50), &frames).unwrap_err().to_string();
-    assert!(error.contains("64 frames per patch"), "{error}");
+    assert!(error.contains("64 frames a patch"), "{error}");
 }

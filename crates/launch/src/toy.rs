@@ -56,8 +56,8 @@ fn toy_config_of(family: ModelFamily) -> Result<QwenVlConfig, TrainError> {
     )?)
 }
 
-/// The toy world without a folder of its own: the architecture of its model, its tokenizer and image processor, and the ids
-/// that end a response.
+/// The toy world without a folder of its own: the architecture of its model, its tokenizer and image processor, and the
+/// ids that end a response.
 ///
 /// # Errors
 /// A folder for temporary files that cannot be written.

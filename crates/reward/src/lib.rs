@@ -11,7 +11,8 @@
 //! // A function: the shorter the better.
 //! let mut brief =
 //!     Reward::from_fn(|r| Score { overall: 1.0 / (1.0 + r.response.len() as f64), ..Score::default() });
-//! assert!(brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b" }])?[0].overall == 0.5);
+//! let scores = brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b" }])?;
+//! assert_eq!(scores[0].overall, 0.5);
 //! # Ok::<(), reward::RewardError>(())
 //! ```
 

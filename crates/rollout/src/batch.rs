@@ -13,21 +13,21 @@ use crate::engine::RolloutStats;
 use crate::focus;
 use crate::image_cache::ImageCache;
 use crate::masks::{MaskTable, RequestMasks, TokenMask};
-use crate::request::{FinishReason, Request, RequestId};
+use crate::request::{FinishReason, RequestId, RolloutRequest};
 use crate::sampler::{Sampling, sample, uniform};
 use crate::waiting::{ResponsePlace, WaitingNumbers};
 
 /// A request whose prompt is computed next.
 pub(crate) struct AdmittedRequest<B: Kernels> {
     pub id: RequestId,
-    pub request: Arc<Request>,
+    pub request: Arc<RolloutRequest>,
     pub masks: RequestMasks<B>,
 }
 
 /// A response that is being decoded.
 struct DecodedRow<B: Kernels> {
     place: ResponsePlace,
-    request: Arc<Request>,
+    request: Arc<RolloutRequest>,
     masks: RequestMasks<B>,
     /// Position of its first token.
     first_position: i64,

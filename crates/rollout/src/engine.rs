@@ -11,7 +11,7 @@ use policy::Decoding;
 use crate::batch::{AdmittedRequest, DecodeBatch};
 use crate::image_cache::ImageCache;
 use crate::queue::{QueuedRequest, RequestQueue, prefill_parts};
-use crate::request::{Event, Request, RequestError, RequestId, Response, RolloutError};
+use crate::request::{Event, RequestError, RequestId, Response, RolloutError, RolloutRequest};
 use crate::waiting::ResponsePlace;
 
 /// What an engine has room for.
@@ -51,7 +51,7 @@ pub struct RolloutStats {
 
 /// A request whose responses are being decoded.
 struct RunningRequest {
-    request: Arc<Request>,
+    request: Arc<RolloutRequest>,
     /// None once it was given out.
     responses: Vec<Option<Response>>,
     /// Version of the weights that answer it.
@@ -94,7 +94,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
 
     /// Takes a request, at any time. What cannot be answered is reported as [`Event::Failed`] by the next step, as all
     /// else is.
-    pub fn submit(&mut self, request: Request) -> RequestId {
+    pub fn submit(&mut self, request: RolloutRequest) -> RequestId {
         let id = RequestId(self.submitted);
         self.submitted += 1;
         if let Err(error) = self.check(&request) {
@@ -189,7 +189,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     }
 
     /// What can be said of a request without a policy.
-    fn check(&self, request: &Request) -> Result<(), RequestError> {
+    fn check(&self, request: &RolloutRequest) -> Result<(), RequestError> {
         let (config, tokens, limits) = (&self.config, request.prompt.len(), &request.limits);
         let sampling = &request.sampling;
         if tokens == 0 {
@@ -258,7 +258,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         &mut self,
         policy: &P,
         id: RequestId,
-        request: &Arc<Request>,
+        request: &Arc<RolloutRequest>,
     ) -> Result<AdmittedRequest<B>, RequestError> {
         let vocab = policy.head().0.dims()[0];
         if let Some(&id) = request.prompt.input_ids.iter().find(|&&id| id as usize >= vocab) {

@@ -9,7 +9,7 @@ use vgpo::PrototypeMode;
 
 use crate::engine::{EngineConfig, RolloutEngine, RolloutStats};
 use crate::image_cache::ImageCache;
-use crate::request::{Event, Request, RequestId, Response, ResponseLimits, RolloutError};
+use crate::request::{Event, RequestId, Response, ResponseLimits, RolloutError, RolloutRequest};
 use crate::sampler::Sampling;
 
 /// Steps after which log-probs and visual focus are read: nobody waits for them.
@@ -83,7 +83,7 @@ pub fn generate<B: Kernels, P: Decoding<B>>(
         eos: Arc::from(&config.eos[..]),
         suppress: Arc::from(&config.suppress[..]),
     };
-    let request = |job: &Job| Request {
+    let request = |job: &Job| RolloutRequest {
         prompt: job.prompt.clone(),
         key: job.key,
         n: config.n,

@@ -31,5 +31,7 @@ mod waiting;
 
 pub use engine::{EngineConfig, RolloutEngine, RolloutStats};
 pub use generate::{Job, RolloutConfig, generate};
-pub use request::{Event, FinishReason, Request, RequestError, RequestId, Response, ResponseLimits, RolloutError};
+pub use request::{
+    Event, FinishReason, RequestError, RequestId, Response, ResponseLimits, RolloutError, RolloutRequest,
+};
 pub use vocabulary::never_sampled;

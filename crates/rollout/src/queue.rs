@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::request::{Request, RequestId};
+use crate::request::{RequestId, RolloutRequest};
 
 /// A request that waits for its turn.
 #[derive(Debug, Clone)]
 pub(crate) struct QueuedRequest {
     pub id: RequestId,
-    pub request: Arc<Request>,
+    pub request: Arc<RolloutRequest>,
 }
 
 /// All requests that wait.

@@ -11,7 +11,7 @@ use crate::sampler::Sampling;
 
 /// A prompt to answer, with settings of its own.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct RolloutRequest {
     /// The prompt, as [`Scoring::prompt`](policy::Scoring::prompt) of the model that answers made it. Copies share the
     /// pixels.
     pub prompt: Prompt,

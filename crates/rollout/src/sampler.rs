@@ -89,7 +89,7 @@ fn sample_logits<B: Backend>(
     forbidden: Option<Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
     let rows = uniforms.len();
-    let choice = Choice::new(sampling, &logits.device());
+    let choice = TokenChoice::new(sampling, &logits.device());
     let z = choice.at_temperature(logits);
     let max = z.clone().max_dim(1);
     let lse = z.clone().sub(max.clone()).exp().sum_dim(1).log().add(max);
@@ -103,7 +103,7 @@ fn sample_logits<B: Backend>(
 }
 
 /// How the rows of a batch choose: alike, or each in its own way. Both do the same arithmetic to a row.
-enum Choice<B: Backend> {
+enum TokenChoice<B: Backend> {
     /// With one temperature and one nucleus.
     Alike(Sampling),
     /// Each with its own.
@@ -117,7 +117,7 @@ enum Choice<B: Backend> {
     },
 }
 
-impl<B: Backend> Choice<B> {
+impl<B: Backend> TokenChoice<B> {
     /// Of rows with these settings, whose seeds do not matter here.
     fn new(sampling: &[&Sampling], device: &B::Device) -> Self {
         let alike = |pair: &[&Sampling]| (pair[0].temperature, pair[0].top_p) == (pair[1].temperature, pair[1].top_p);

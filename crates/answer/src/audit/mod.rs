@@ -5,10 +5,10 @@
 //! understood), not from the texts.
 //!
 //! ```
-//! use answer::audit::{Audit, Kind, compare};
+//! use answer::audit::{Audit, DisagreementKind, compare};
 //!
 //! let found = compare("2/4", "1/2").expect("the graders disagree");
-//! assert_eq!((found.kind, found.mathruler, found.math), (Kind::UnreducedFraction, false, true));
+//! assert_eq!((found.kind, found.mathruler, found.math), (DisagreementKind::UnreducedFraction, false, true));
 //! let mut audit = Audit::default();
 //! audit.add("2/4", "1/2");
 //! audit.add("3", "3");

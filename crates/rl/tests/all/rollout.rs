@@ -11,8 +11,8 @@ use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, ScoreRequest};
 use rl::rollout::{
-    EngineConfig, Event, FinishReason, Job, Request, RequestError, Response, ResponseLimits, RolloutConfig,
-    RolloutEngine, generate,
+    EngineConfig, Event, FinishReason, Job, RequestError, Response, ResponseLimits, RolloutConfig, RolloutEngine,
+    RolloutRequest, generate,
 };
 use rl::sampler::Sampling;
 
@@ -248,7 +248,7 @@ const ROOM: EngineConfig = EngineConfig {
     read_every: 64,
 };
 
-fn request<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, key: u64) -> Request {
+fn request<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, key: u64) -> RolloutRequest {
     let config = rollout(model, 2, 12);
     let limits = ResponseLimits {
         max_new_tokens: config.max_new_tokens,
@@ -256,11 +256,11 @@ fn request<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, key: u64) -> Request 
         eos: config.eos.into(),
         suppress: config.suppress.into(),
     };
-    Request { prompt: prompt.clone(), key, n: config.n, sampling: config.sampling, limits, focus: None }
+    RolloutRequest { prompt: prompt.clone(), key, n: config.n, sampling: config.sampling, limits, focus: None }
 }
 
 /// Requests with settings of their own, drawn from `seed`; each has its place as key.
-fn random_requests<B: Kernels>(model: &QwenVl<B>, seed: u64) -> Vec<Request> {
+fn random_requests<B: Kernels>(model: &QwenVl<B>, seed: u64) -> Vec<RolloutRequest> {
     let prompts = mixed_prompts(model);
     let count = 8;
     (0..count)
@@ -289,7 +289,7 @@ fn random_requests<B: Kernels>(model: &QwenVl<B>, seed: u64) -> Vec<Request> {
 /// Submits `requests[order[i]]` before step `at[i]` and steps until all is done; the responses by key.
 fn run<B: Kernels>(
     model: &QwenVl<B>,
-    requests: &[Request],
+    requests: &[RolloutRequest],
     order: &[(usize, usize)],
     config: EngineConfig,
 ) -> BTreeMap<u64, Vec<Response>> {
@@ -450,7 +450,7 @@ fn requests_fail_alone<B: Kernels>() {
     let prompt = &mixed_prompts(&model)[0];
     let good = request(&model, prompt, 0);
     let vocab = model.config.text.vocab_size;
-    let with = |change: &dyn Fn(&mut Request)| {
+    let with = |change: &dyn Fn(&mut RolloutRequest)| {
         let mut request = good.clone();
         change(&mut request);
         request
