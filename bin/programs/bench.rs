@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print, ranges, within};
 use burn::tensor::DType;
 use clap::{Args, Parser, Subcommand};
+use launch::ModelFolder;
 use model_qwen2vl::config::FAMILIES;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use report::svg::axis::Axis;
@@ -65,7 +66,7 @@ enum Command {
 
 #[derive(Args, Clone)]
 struct Shared {
-    /// Model folder in the Hugging Face layout; only config.json and the weights are read.
+    /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     model: Option<PathBuf>,
     /// Random weights of a built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
@@ -176,7 +177,7 @@ impl Shared {
 
     fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, Failure> {
         if let Some(dir) = &self.model {
-            return Ok(QwenVl::load(dir, dtype, device)?);
+            return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
         }
         let name = self.preset.as_deref().unwrap_or_default();
         let config = QwenVlConfig::preset(name).ok_or_else(|| {
@@ -198,7 +199,9 @@ impl Shared {
             ..Optim::default()
         };
         check_formats::<B>(&optim, device)?;
-        let mut bench = Bench::<B>::new(self.model(dtype, device)?, self.model.as_deref(), self.seed, optim)?;
+        let folder = self.model.as_deref().map(ModelFolder::open).transpose()?;
+        let folder = folder.as_ref().map(ModelFolder::path);
+        let mut bench = Bench::<B>::new(self.model(dtype, device)?, folder, self.seed, optim)?;
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =

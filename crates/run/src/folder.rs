@@ -43,6 +43,11 @@ pub enum RunFolderError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A metric that no entry of the registry matches.
+    #[error(
+        "the metric {0:?} is not declared; add it to crates/run/src/metrics/declared.rs, or give it a prefix of its own"
+    )]
+    Undeclared(String),
     /// Any other failure of the file system.
     #[error("{path}: {source}")]
     Io {

@@ -16,6 +16,7 @@ use safetensors::SafeTensors;
 use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
 use crate::error::TrainError;
 use crate::policy::Policy;
+use crate::random_keys::rounding_seed;
 
 /// Moments and master weight of one parameter, flat.
 #[derive(Debug, Clone)]
@@ -220,12 +221,12 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
         let (param, master) = match (keeps_master, by_chance) {
             (true, _) => (cast_to(weight.clone(), dtype), Some(weight)),
-            (_, true) => (stochastic_bf16(weight, seed(name, steps)), None),
+            (_, true) => (stochastic_bf16(weight, rounding_seed(name, steps)), None),
             _ => (weight, None),
         };
         let moment = |t: Tensor<B, 1>, part: &str| match o.bf16_moments {
             // The same noise in every run, and in one that was resumed.
-            true => stochastic_bf16(t, seed(&format!("{name}.{part}"), steps)),
+            true => stochastic_bf16(t, rounding_seed(&format!("{name}.{part}"), steps)),
             false => t,
         };
         let state = State { m: moment(m, "m"), v: moment(v, "v"), master, steps: steps + 1 };
@@ -236,12 +237,6 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
 
 /// Burn's generator is one for the whole process: held from its seed to the draw.
 static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
-
-/// Names the random numbers of one update of one moment (FNV-1a).
-fn seed(name: &str, step: usize) -> u64 {
-    let bytes = name.bytes().chain((step as u64).to_le_bytes());
-    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
-}
 
 /// Whether the device has the number formats that are kept between updates.
 ///

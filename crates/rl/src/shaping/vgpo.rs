@@ -8,10 +8,10 @@ use crate::config::{Algorithm, Config};
 use crate::loss::padding;
 use crate::registry::{self, Declared};
 use ::vgpo::{
-    Factors, FocusMetrics, InterScore, PrototypeMode, Responses, Schedule, Variant, VgpoConfig, factors_of,
+    FocusMetrics, HostFactors, InterScore, PrototypeMode, Responses, Schedule, Variant, VgpoConfig, factors_of,
     metrics::{Spread, length_correlation},
 };
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::backend::Backend;
 
 choices!(Variant { Paper = "paper", Released = "released", });
 choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
@@ -124,14 +124,14 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
         let width = padding::width(batch.lengths);
         let rows = Responses { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
         let factors = factors_of::<B>(padding::pad(&rho, width, device), &rows, &self.0)?;
-        let weights = padding::unpad(factors.combined(), batch.lengths).map_err(ShapingError::Device)?;
+        let factors = factors.to_host(batch.lengths)?;
         let mut advantages = batch.plain();
-        for (row, weights) in advantages.iter_mut().zip(&weights) {
+        for (row, weights) in advantages.iter_mut().zip(&factors.combined) {
             for (advantage, weight) in row.iter_mut().zip(weights) {
-                *advantage *= weight; // (12)
+                *advantage *= weight;
             }
         }
-        let mut metrics = measure(&factors, &rho, &rows).map_err(ShapingError::Device)?;
+        let mut metrics = measure(&factors, &rho, &rows);
         // A batch in which nothing looks (text only, one-token responses) has no figures to log.
         metrics.retain(|(_, value)| value.is_finite());
         metrics.push(("vgpo/non_finite_responses", broken as f64));
@@ -140,26 +140,16 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
 }
 
 /// What the paper's figures read, over the responses that look: NaN where there is none.
-fn measure<B: Backend>(
-    factors: &Factors<B>,
-    rho: &[Vec<f32>],
-    rows: &Responses,
-) -> Result<Vec<(&'static str, f64)>, String> {
+fn measure(factors: &HostFactors, rho: &[Vec<f32>], rows: &Responses) -> Vec<(&'static str, f64)> {
     let looking: Vec<usize> = (0..rows.lengths.len()).filter(|&row| rows.has_image[row]).collect();
-    let per_token = |values: &Tensor<B, 2>| -> Result<Spread, String> {
-        let all = padding::unpad(values.clone(), rows.lengths)?;
-        Ok(Spread::new(looking.iter().flat_map(|&row| all[row].iter().copied())))
-    };
-    let per_response = |values: &Tensor<B, 1>| -> Result<Vec<f32>, String> {
-        let all = padding::unpad(values.clone().unsqueeze_dim(1), &vec![1; rows.lengths.len()])?.concat();
-        Ok(looking.iter().map(|&row| all[row]).collect())
-    };
+    let per_token = |all: &[Vec<f32>]| Spread::new(looking.iter().flat_map(|&row| all[row].iter().copied()));
+    let per_response = |all: &[f32]| -> Vec<f32> { looking.iter().map(|&row| all[row]).collect() };
     let pick = |values: &[usize]| -> Vec<usize> { looking.iter().map(|&row| values[row]).collect() };
     let focus = FocusMetrics::new(&looking.iter().map(|&row| &rho[row]).collect::<Vec<_>>());
-    let token = per_token(&factors.token)?;
-    let trajectory = Spread::new(per_response(&factors.trajectory)?);
-    let by_length = length_correlation(&per_response(&factors.phi)?, &pick(rows.lengths), &pick(rows.groups));
-    Ok(vec![
+    let token = per_token(&factors.token);
+    let trajectory = Spread::new(per_response(&factors.trajectory));
+    let by_length = length_correlation(&per_response(&factors.phi), &pick(rows.lengths), &pick(rows.groups));
+    vec![
         ("vgpo/focus_mean", focus.focus_mean),
         ("vgpo/late_early_halves", focus.late_early_halves),
         ("vgpo/late_early_thirds", focus.late_early_thirds),
@@ -167,7 +157,7 @@ fn measure<B: Backend>(
         ("vgpo/late_early_cosine_thirds", focus.late_early_cosine_thirds),
         ("vgpo/top_tokens_late", focus.top_tokens_late),
         ("vgpo/top_tokens_early", 1.0 - focus.top_tokens_late),
-        ("vgpo/gate_pass_rate", per_token(&factors.gate)?.mean),
+        ("vgpo/gate_pass_rate", per_token(&factors.gate).mean),
         ("vgpo/token_factor_mean", token.mean),
         ("vgpo/token_factor_min", token.min),
         ("vgpo/token_factor_max", token.max),
@@ -175,5 +165,5 @@ fn measure<B: Backend>(
         ("vgpo/trajectory_factor_min", trajectory.min),
         ("vgpo/trajectory_factor_max", trajectory.max),
         ("vgpo/phi_length_correlation", by_length.unwrap_or(f64::NAN)),
-    ])
+    ]
 }

@@ -10,11 +10,9 @@ use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};
 use crate::perturb::{Perturbation, Perturber};
 use crate::policy::Policy;
+use crate::random_keys;
 use crate::shaping::Draw;
 use crate::trajectory::{ScoredGroup, TokenStreams};
-
-/// Keeps the draws of perturbations apart from other random numbers of a step.
-const SALT: u64 = 0x0070_6572_7475_7262;
 
 /// Sets a stream of every response, one draw per response or per prompt; zeros for prompts without an image, where
 /// there is nothing to compare.
@@ -29,7 +27,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     (draw, perturbation): (Draw, Perturbation),
     stream: fn(&mut TokenStreams) -> &mut Option<Vec<f32>>,
 ) -> Result<(), TrainError> {
-    let seed = context.config.trainer.seed ^ SALT ^ context.step;
+    let seed = random_keys::perturbation_seed(context.config.trainer.seed, context.step);
     let processor = context.processor()?;
     let none = &mut ImageCache::default();
     // Group by group: one draw per response needs a copy of the pixels for each.

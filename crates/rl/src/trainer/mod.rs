@@ -493,7 +493,7 @@ fn check_pictures<B: Kernels>(
 
 /// The cursor that a stage starts with; stages draw in different orders.
 fn cursor(config: &Config, stage: usize) -> Cursor {
-    let mut cursor = Cursor::new(config.data.seed.wrapping_add(stage as u64 * 0x9E37_79B9));
+    let mut cursor = Cursor::new(crate::random_keys::stage_seed(config.data.seed, stage));
     cursor.shuffle = config.data.shuffle;
     cursor
 }

@@ -18,6 +18,7 @@ use crate::loss::{KlController, KlType};
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::prompts::{Item, Prompts};
+use crate::random_keys::{self, RolloutDraw};
 use crate::recipe::Recipe;
 use crate::rollout::{Job, Response, RolloutConfig, RolloutStats, generate};
 use crate::sampler::Sampling;
@@ -317,7 +318,7 @@ fn jobs(items: &[Item], step: u64, round: u64) -> Vec<Job<'_>> {
     let key = |i: usize, item: &Item| {
         // A row that comes twice in one batch gets two streams of random numbers.
         let twin = items[..i].iter().filter(|other| other.row == item.row).count() as u64;
-        (step << 24) ^ (round << 16) ^ (twin << 56) ^ ((item.row as u64) << 32).rotate_left(7) ^ item.row as u64
+        random_keys::rollout(RolloutDraw { step, round, twin, row: item.row as u64 })
     };
     items.iter().enumerate().map(|(i, item)| Job { prompt: &item.prompt, key: key(i, item) }).collect()
 }

@@ -14,12 +14,10 @@ use crate::experience::grade;
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::progress::Phase;
+use crate::random_keys;
 use crate::rollout::{Job, generate};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
-
-/// Keeps the random numbers of validation apart from those of training.
-const SALT: u64 = 0x7661_6c69_6461_7465;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Metrics `val/...` of the current policy; `step` names the log of responses.
@@ -37,7 +35,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let sampling = Sampling {
                 temperature: config.rollout.val_temperature,
                 top_p: config.rollout.val_top_p,
-                seed: config.trainer.seed ^ SALT,
+                seed: random_keys::validation_seed(config.trainer.seed),
             };
             self.rollout_config(config.rollout.val_n, sampling)
         });
