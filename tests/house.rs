@@ -202,3 +202,25 @@ fn a_type_name_means_one_thing() {
         .collect();
     assert!(twice.is_empty(), "declared more than once:\n{}", twice.join("\n"));
 }
+
+#[test]
+fn pages_name_files_that_are_there() {
+    let mut missing = Vec::new();
+    let mut named = 0;
+    for page in files(&["md"]) {
+        // The log tells of what was; the guide names a file that its reader is to write.
+        if ["log.md", "your-own-algorithm.md"].iter().any(|name| page.ends_with(name)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&page).expect("a text file");
+        let quoted = text.split('`').skip(1).step_by(2);
+        for path in quoted.filter(|q| q.ends_with(".rs") && (q.contains("/src/") || q.contains("/tests/"))) {
+            named += 1;
+            if !root().join(path).exists() && !root().join("crates").join(path).exists() {
+                missing.push(format!("{}: {path}", shown(&page)));
+            }
+        }
+    }
+    assert!(named > 10, "hardly any file is named");
+    assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
+}
