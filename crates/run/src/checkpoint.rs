@@ -1,10 +1,10 @@
 //! The layout of checkpoints: `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a
 //! temporary name, synced, then renamed, so that a folder with its final name is always whole.
 //!
-//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`](fn@write) is given a closure
-//! that writes them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which [`verify`]
-//! compares: a flipped byte would otherwise be one wrong weight. Other files of `hf/` are text that a person may edit,
-//! and are parsed.
+//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`](fn@write) is given a
+//! closure that writes them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which
+//! [`verify`] compares: a flipped byte would otherwise be one wrong weight. Other files of `hf/` are text that a person
+//! may edit, and are parsed.
 
 use std::collections::BTreeMap;
 use std::fs;
