@@ -251,7 +251,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
             self.prototypes = RowPrototypes::new(&of_rows);
         }
         if let Some(prototypes) = &self.prototypes {
-            let focus = prototypes.visual_focus(states.clone(), FOCUS_EPS);
+            let focus = B::visual_focus_of_rows(states.clone(), prototypes, FOCUS_EPS);
             self.focus.push(focus, self.rows.iter_mut().map(DecodedRow::owed_focus));
         }
     }

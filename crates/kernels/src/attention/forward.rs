@@ -5,6 +5,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::AttentionSaved;
 use super::plan::{AttentionPlan, Block};
 use super::scores::{Between, Causal, Mask, Plain, Products};
+use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
 /// Queries `[b Hkv n, t G, hd]`, own keys and values `[b Hkv n, t, hd]` and the prefix's `[b Hkv, p, hd]` of one block.
@@ -61,7 +62,7 @@ pub(crate) struct BlockRun<'a, B: Backend> {
     pub scale: f64,
 }
 
-impl<'a, B: Backend> BlockRun<'a, B> {
+impl<'a, B: Kernels> BlockRun<'a, B> {
     pub fn new(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &'a Block<B>, causal: bool) -> Self {
         let [_, h, hd] = q.dims();
         let hkv = k.dims()[1];
@@ -119,19 +120,19 @@ impl<'a, B: Backend> BlockRun<'a, B> {
 
     /// The products of queries `q [b Hkv n, c G, hd]` of positions up to `t1` with the keys of their segments.
     pub fn own<'m>(&self, q: &Tensor<B, 3>, t1: usize, mask: &'m Mask<B>) -> Products<'m, B> {
-        Products { scores: q.clone().matmul(self.keys(&self.folded.k, t1).transpose()), mask }
+        Products { scores: B::matmul(q.clone(), self.keys(&self.folded.k, t1).transpose()), mask }
     }
 
     /// The products of the same queries with the keys of the prefix, `[b Hkv, n c G, p]`.
     pub fn prefix(&self, q: &Tensor<B, 3>) -> Option<Products<'_, B>> {
         let (k, _) = self.folded.prefix.as_ref()?;
-        let scores = self.fold_prefix(q.clone()).matmul(k.clone().transpose());
+        let scores = B::matmul(self.fold_prefix(q.clone()), k.clone().transpose());
         Some(Products { scores, mask: &self.prefix_mask })
     }
 }
 
 /// See [`Kernels::packed_attention`](crate::Kernels::packed_attention).
-pub fn forward<B: Backend>(
+pub fn forward<B: Kernels>(
     q: Tensor<B, 3>,
     k: Tensor<B, 3>,
     v: Tensor<B, 3>,
@@ -141,7 +142,7 @@ pub fn forward<B: Backend>(
 }
 
 /// The forward pass with `S` between its matrix products.
-pub(crate) fn forward_by<B: Backend, S: Between<B>>(
+pub(crate) fn forward_by<B: Kernels, S: Between<B>>(
     q: Tensor<B, 3>,
     k: Tensor<B, 3>,
     v: Tensor<B, 3>,
@@ -158,9 +159,9 @@ pub(crate) fn forward_by<B: Backend, S: Between<B>>(
         for (t0, t1) in run.chunks(S::SCORES) {
             let qc = run.rows(&run.folded.q, t0, t1);
             let weights = S::softmax(run.own(&qc, t1, &run.own_mask(t0)), run.prefix(&qc), run.scale);
-            let mut out = weights.own.matmul(run.keys(&run.folded.v, t1));
+            let mut out = B::matmul(weights.own, run.keys(&run.folded.v, t1));
             if let (Some(weights), Some((_, v))) = (weights.prefix, &run.folded.prefix) {
-                out = out.add(run.unfold_prefix(weights.matmul(v.clone())));
+                out = out.add(run.unfold_prefix(B::matmul(weights, v.clone())));
             }
             parts.push(match weights.sums {
                 Some(sums) => cast_to(to_f32(out).div(sums), dtype),

@@ -65,6 +65,9 @@ pub(crate) struct Block<B: Backend> {
     pub own_mask: Option<Tensor<B, 3>>,
     /// Added to scores against the prefix, `[b, 1, p]`.
     pub prefix_mask: Option<Tensor<B, 3>>,
+    /// No two units share their prefix.
+    #[cfg(feature = "cube")]
+    pub own_prefixes: bool,
 }
 
 /// The plan of one packed batch; shared by all layers.
@@ -191,6 +194,8 @@ impl<B: Backend> AttentionPlan<B> {
                 prefix_mask: prefix_padded.then(|| mask(prefix_rows.iter().map(Option::is_some).collect(), [b, 1, p])),
                 rows: Gather::new(&rows, device),
                 prefix: (p > 0).then(|| Gather::new(&prefix_rows, device)),
+                #[cfg(feature = "cube")]
+                own_prefixes: (1..b).all(|i| units[..i].iter().all(|u| u.prefix != units[i].prefix)),
             });
         }
         let place = place.split_off(looked_at);

@@ -21,14 +21,14 @@ impl<B: Kernels> Linear<B> {
     }
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Kernels> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));
+        grads.add(&format!("{name}.weight"), B::weight_gradient(dy.clone(), x));
         if self.bias.is_some() {
             grads.add(&format!("{name}.bias"), to_f32(dy.clone()).sum_dim(0));
         }
-        dy.matmul(self.weight.clone())
+        B::matmul(dy, self.weight.clone())
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).

@@ -1,5 +1,5 @@
 //! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA.
-//! Where the default multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
+//! Where the default multiplies matrices it runs on the CPU: what Burn's own products do on a GPU is not relied on.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::Kernels;
@@ -9,7 +9,9 @@ use kernels::head::{plain_log_probs, plain_log_probs_backward};
 use kernels::ops::{AdamWStep, plain};
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
+use vgpo::{Prototype, RowPrototypes};
 
+use crate::products::{batches, contractions};
 use crate::source::random;
 
 type Cpu = burn_ndarray::NdArray<f32>;
@@ -358,6 +360,37 @@ fn write_column<B: Kernels>() {
     close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
 }
 
+/// Against the CPU, as vgpo's equation multiplies matrices: tokens, width, images.
+fn visual_focus<B: Kernels>() {
+    for (t, d, images) in [(1, 1, 1), (3, 17, 1), (70, 129, 2), (33, 3584, 2), (300, 96, 1)] {
+        let (hidden, means) = (random::<B, 2>([t, d]), random::<B, 2>([images, d]));
+        let types = std::iter::once((DType::F32, 0.01)).chain(halves::<B>());
+        for (dtype, loose) in types {
+            let what = format!("focus of {t} x {d} on {images} in {dtype:?}");
+            let hidden = cast_to(hidden.clone(), dtype);
+            let on_host = cast_to(host(&hidden), DType::F32);
+            let want = vgpo::visual_focus(on_host, &Prototype { means: host(&means) }, 1e-8);
+            let got = B::visual_focus(hidden.clone(), &Prototype { means: means.clone() }, 1e-8);
+            within(host(&got), want, 3e-3 * loose, &what);
+            // Each row with prototypes of its own, one of them without any.
+            let own = |row: usize| {
+                let means = random::<B, 2>([1 + row % images, d]);
+                (row != 1).then_some(Prototype { means })
+            };
+            let own: Vec<_> = (0..t).map(own).collect();
+            let rows = RowPrototypes::new(&own.iter().map(Option::as_ref).collect::<Vec<_>>());
+            let got = values(B::visual_focus_of_rows(hidden.clone(), &rows.unwrap(), 1e-8));
+            assert_eq!(got.len(), t);
+            for (row, prototype) in own.iter().enumerate().filter_map(|(row, p)| p.as_ref().map(|p| (row, p))) {
+                let alone = B::visual_focus(hidden.clone().slice([row..row + 1, 0..d]), prototype, 1e-8);
+                assert!((values(alone)[0] - got[row]).abs() < 1e-6, "{what}: row {row}");
+            }
+        }
+    }
+    let none = Prototype { means: random::<B, 2>([1, 8]) };
+    assert_eq!(B::visual_focus(random([0, 8]), &none, 1e-8).dims(), [0]);
+}
+
 /// A chain of kernels and of Burn's operations, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
@@ -394,7 +427,21 @@ macro_rules! all {
         on!(
             $module,
             $backend,
-            [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
+            [
+                rms_norm,
+                many_rows,
+                swiglu,
+                rotate,
+                adamw,
+                head,
+                attention,
+                decode,
+                write_column,
+                visual_focus,
+                chain,
+                contractions,
+                batches
+            ]
         );
     };
 }
