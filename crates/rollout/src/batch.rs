@@ -175,7 +175,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
             }));
         }
         self.prototypes = None;
-        stats.prompt_tokens += batch.tokens;
+        stats.prompt_tokens += batch.prompts.iter().map(std::ops::Range::len).sum::<usize>();
         let ends = batch.prompts.iter().flat_map(|r| std::iter::repeat_n(r.end - 1, n));
         let last = hidden.select(0, int_tensor(ends, &policy.device()));
         host::sync::<B>(&policy.device())?;

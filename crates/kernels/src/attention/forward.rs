@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::AttentionSaved;
 use super::plan::{AttentionPlan, Block};
-use super::scores::{Between, Causal, Mask, Plain, Products};
+use super::scores::{Causal, Mask, PLAIN_SCORES, Products, softmax};
 use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
@@ -138,16 +138,6 @@ pub fn forward<B: Kernels>(
     v: Tensor<B, 3>,
     plan: &AttentionPlan<B>,
 ) -> (Tensor<B, 3>, AttentionSaved<B>) {
-    forward_by::<B, Plain>(q, k, v, plan)
-}
-
-/// The forward pass with `S` between its matrix products.
-pub(crate) fn forward_by<B: Kernels, S: Between<B>>(
-    q: Tensor<B, 3>,
-    k: Tensor<B, 3>,
-    v: Tensor<B, 3>,
-    plan: &AttentionPlan<B>,
-) -> (Tensor<B, 3>, AttentionSaved<B>) {
     let hkv = k.dims()[1];
     let dtype = q.dtype();
     let mut outputs = Vec::with_capacity(plan.blocks.len());
@@ -156,17 +146,14 @@ pub(crate) fn forward_by<B: Kernels, S: Between<B>>(
         let run = BlockRun::new(&q, &k, &v, block, plan.causal);
         let mut parts = Vec::new();
         let mut lses = Vec::new();
-        for (t0, t1) in run.chunks(S::SCORES) {
+        for (t0, t1) in run.chunks(PLAIN_SCORES) {
             let qc = run.rows(&run.folded.q, t0, t1);
-            let weights = S::softmax(run.own(&qc, t1, &run.own_mask(t0)), run.prefix(&qc), run.scale);
+            let weights = softmax(run.own(&qc, t1, &run.own_mask(t0)), run.prefix(&qc), run.scale);
             let mut out = B::matmul(weights.own, run.keys(&run.folded.v, t1));
             if let (Some(weights), Some((_, v))) = (weights.prefix, &run.folded.prefix) {
                 out = out.add(run.unfold_prefix(B::matmul(weights, v.clone())));
             }
-            parts.push(match weights.sums {
-                Some(sums) => cast_to(to_f32(out).div(sums), dtype),
-                None => out,
-            });
+            parts.push(cast_to(to_f32(out).div(weights.sums), dtype));
             lses.push(weights.lse);
         }
         let out = concat(parts, 1);
@@ -180,14 +167,20 @@ pub(crate) fn concat<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>, d
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
 }
 
-/// Block outputs back to packed order; zeros for rows that are only looked at.
+/// Block outputs back to packed order; zeros for rows that are only looked at, and for idle ones.
 pub(crate) fn in_order<B: Backend>(outputs: Vec<Tensor<B, 3>>, plan: &AttentionPlan<B>) -> Tensor<B, 3> {
     let all = concat(outputs, 0);
     let all = match &plan.inverse {
         Some(index) => all.select(0, index.clone()),
         None => all,
     };
-    behind(plan.looked_at, all)
+    let all = behind(plan.looked_at, all);
+    if plan.idle == 0 {
+        return all;
+    }
+    let [_, heads, hd] = all.dims();
+    let zeros = Tensor::zeros([plan.idle, heads, hd], (&all.device(), all.dtype()));
+    Tensor::cat(vec![all, zeros], 0)
 }
 
 /// `x` behind `count` rows of zeros.

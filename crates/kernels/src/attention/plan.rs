@@ -83,7 +83,15 @@ pub struct AttentionPlan<B: Backend> {
     pub tokens: usize,
     /// Rows at the front that are only looked at: keys and values without queries.
     pub(crate) looked_at: usize,
+    /// Rows at the end that neither look nor are looked at.
+    pub(crate) idle: usize,
+    /// On GPUs, how many scores are held at one time, in elements, unless one segment has more.
+    pub scores: usize,
 }
+
+/// Scores that a GPU holds at one time, in elements: 268 MB in 16 bits. Products of this size keep a large one busy for far
+/// longer than their launches take.
+const SCORES: usize = 1 << 27;
 
 /// A padded block may cost this much more than its real score area before another one is opened.
 const WASTE: f64 = 1.3;
@@ -210,7 +218,16 @@ impl<B: Backend> AttentionPlan<B> {
             segments,
             tokens,
             looked_at,
+            idle: 0,
+            scores: SCORES,
         }
+    }
+
+    /// The same plan with `rows` more rows at the end that take no part: zeros in outputs and gradients.
+    pub fn with_idle(mut self, rows: usize) -> Self {
+        self.tokens += rows;
+        self.idle += rows;
+        self
     }
 }
 

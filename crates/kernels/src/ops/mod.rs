@@ -21,6 +21,9 @@ use crate::rope::Rotary;
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
+    /// Packed tokens come in multiples of this, the last ones of them idle: a GPU's buffers are then of few sizes.
+    const TOKENS: usize = 1;
+
     /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
     fn device_memory(_device: &Self::Device) -> Option<u64> {
         None

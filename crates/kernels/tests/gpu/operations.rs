@@ -11,7 +11,7 @@ use kernels::params::cast_to;
 use kernels::rope::Rotary;
 use vgpo::{Prototype, RowPrototypes};
 
-use crate::products::{batches, contractions};
+use crate::products::{batches, contractions, few_rows};
 use crate::source::random;
 
 type Cpu = burn_ndarray::NdArray<f32>;
@@ -243,7 +243,7 @@ fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -
 
 fn attention<B: Kernels>() {
     // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a
-    // segment so long that its queries are taken in chunks.
+    // segment so long that the default takes its queries in chunks.
     type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
     let cases: [Case; 6] = [
         (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),
@@ -273,11 +273,24 @@ fn attention<B: Kernels>() {
         let plans = (attention_plan(windows, groups), attention_plan(windows, groups));
         check((h, hkv, hd), plans.0, plans.1, &format!("{windows:?} {groups:?}"));
     }
+    // In pieces of some units and of some segments, with rows at the end that take no part.
+    for scores in [6 * 40 * 192, 6 * 20 * 192, 1] {
+        let groups: &[(usize, &[usize])] = &[(33, &[20, 20, 20]), (30, &[20, 19, 20]), (30, &[20, 20])];
+        let mut plans = (attention_plan(&[], groups).with_idle(5), attention_plan(&[], groups).with_idle(5));
+        plans.0.scores = scores;
+        check((6, 2, 16), plans.0, plans.1, &format!("pieces of {scores}"));
+    }
+    // Units of one block that share a prompt: their shares of its gradients must not meet.
+    fn apart<B: Kernels>() -> AttentionPlan<B> {
+        let responses = [(14..20, 0), (20..25, 1), (25..31, 0)].map(|(rows, prompt)| ResponseRows { rows, prompt });
+        AttentionPlan::causal(&[0..8, 8..14], &responses, &Default::default())
+    }
+    check((4, 2, 16), apart(), apart(), "a prompt of two units");
     // Responses behind a prompt of which only keys and values are there.
     let responses = [9..20, 20..21, 21..50].map(|rows| ResponseRows { rows, prompt: 0 });
     let (device, cpu) = (Default::default(), Default::default());
     let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
-    check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
+    check((4, 2, 16), plans.0.with_idle(14), plans.1.with_idle(14), "a prompt computed before");
     let whole = || attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
     let continued = || AttentionPlan::continuing(9, &responses, &device);
     for (plan, (half, loose)) in halves::<B>().flat_map(|half| [(whole(), half), (continued(), half)]) {
@@ -440,6 +453,7 @@ macro_rules! all {
                 visual_focus,
                 chain,
                 contractions,
+                few_rows,
                 batches
             ]
         );

@@ -3,7 +3,7 @@
 //! A batch of products is `[b, Hkv, g, n]` matrices: units, K/V heads, their query heads, segments. Queries, keys and
 //! values are multiplied where they lie in the packed rows, keys and values stand for all query heads of theirs, and
 //! results go straight to their rows; only what a block pads is gathered first. Blocks are taken in pieces of whole
-//! segments, as many as keep the scores within [`SCORES`], so no sum runs over pieces but that of a shared prefix.
+//! segments, as many as keep the scores within the plan's bound, so no sum runs over pieces but that of a shared prefix.
 
 use burn::tensor::{DType, Int, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -13,26 +13,22 @@ use burn_cubecl::tensor::CubeTensor;
 use super::launch::{Launch, countable, empty, float, held, held_int, tensor};
 use super::matmul::{Matrices, multiply};
 use super::scores::{
-    Masks, Piece, Rows, Seen, launch_add, launch_dots, launch_scatter, launch_slopes, launch_softmax, launch_sum_heads,
-    nothing,
+    Masks, Piece, Rows, Seen, launch_add, launch_clear, launch_dots, launch_scatter, launch_slopes, launch_softmax,
+    launch_sum_heads, nothing,
 };
 use crate::attention::{self, AttentionPlan, AttentionSaved, Block, Gather};
 use crate::params::cast_to;
 
-/// Scores held at one time, in elements, unless one segment has more: 268 MB in 16 bits. Products of this size keep a
-/// large GPU busy for far longer than their launches take.
-const SCORES: usize = 1 << 27;
-
 /// Sizes of heads.
 #[derive(Clone, Copy)]
-struct Heads {
+struct HeadSizes {
     kv: usize,
     /// Query heads of each.
     g: usize,
     hd: usize,
 }
 
-impl Heads {
+impl HeadSizes {
     fn scale(self) -> f32 {
         (1.0 / (self.hd as f64).sqrt()) as f32
     }
@@ -52,11 +48,11 @@ impl Heads {
 }
 
 /// Sizes of a block's pieces: whole units, or segments of one unit.
-fn pieces<B: Launch>(block: &Block<B>, heads: usize) -> Vec<Piece> {
+fn pieces<B: Launch>(block: &Block<B>, heads: usize, most: usize) -> Vec<Piece> {
     let (b, n, t, p) = (block.b, block.n, block.t, block.p);
     let segment = heads * t * (Piece::width(t) + Piece::width(p));
-    let units = (SCORES / (segment * n).max(1)).clamp(1, b.max(1));
-    let segments = if units > 1 { n } else { (SCORES / segment.max(1)).clamp(1, n.max(1)) };
+    let units = (most / (segment * n).max(1)).clamp(1, b.max(1));
+    let segments = if units > 1 { n } else { (most / segment.max(1)).clamp(1, n.max(1)) };
     let of_units = (0..b).step_by(units).flat_map(|unit| {
         let b = units.min(block.b - unit);
         (0..n).step_by(segments).map(move |i| {
@@ -73,7 +69,7 @@ fn narrow<R: CubeRuntime>(x: &CubeTensor<R>, first: usize, count: usize) -> Cube
     if (first, count) == (0, shape[0]) {
         return x.clone();
     }
-    slice(x.clone(), &[first..first + count, 0..shape[1], 0..shape[2]])
+    into_contiguous(slice(x.clone(), &[first..first + count, 0..shape[1], 0..shape[2]]))
 }
 
 /// Rows of `x` that a result may be written to; none where they would be a copy.
@@ -119,7 +115,7 @@ fn seen<B: Launch>(block: &Block<B>, causal: bool) -> Seen {
 
 /// Rows of a piece, its tensors narrowed to them.
 struct Parts<R: CubeRuntime> {
-    heads: Heads,
+    heads: HeadSizes,
     piece: Piece,
     q: CubeTensor<R>,
     k: CubeTensor<R>,
@@ -188,7 +184,7 @@ impl<R: CubeRuntime> Parts<R> {
     /// Transposed weights against own keys times rows `x`: `[b, Hkv, g, n t, hd]` in f32.
     fn to_own(&self, w: &CubeTensor<R>, x: &CubeTensor<R>) -> CubeTensor<R> {
         let Piece { b, n, t, .. } = self.piece;
-        let Heads { kv, g, hd } = self.heads;
+        let HeadSizes { kv, g, hd } = self.heads;
         let out = empty(x, Shape::new([b, kv, g, n * t, hd]), DType::F32);
         let rows = Matrices::strided(
             out.clone(),
@@ -202,7 +198,7 @@ impl<R: CubeRuntime> Parts<R> {
     /// The same against the prefix: `[b, Hkv, g, p, hd]`.
     fn to_prefix(&self, w: &CubeTensor<R>, x: &CubeTensor<R>) -> CubeTensor<R> {
         let Piece { b, p, .. } = self.piece;
-        let Heads { kv, g, hd } = self.heads;
+        let HeadSizes { kv, g, hd } = self.heads;
         let out = empty(x, Shape::new([b, kv, g, p, hd]), DType::F32);
         let strides = [kv * g * p * hd, g * p * hd, p * hd, 0, hd, 1];
         let rows = Matrices::strided(out.clone(), &[b, kv, g, 1, p, hd], &strides);
@@ -227,7 +223,7 @@ impl<R: CubeRuntime> BlockRows<R> {
     }
 
     /// Those of one piece.
-    fn of(&self, piece: Piece, heads: Heads) -> Parts<R> {
+    fn of(&self, piece: Piece, heads: HeadSizes) -> Parts<R> {
         let rows = |x: &CubeTensor<R>| narrow(x, piece.segment * piece.t, piece.b * piece.n * piece.t);
         let prefix = |x: &CubeTensor<R>| narrow(x, piece.unit * piece.p, piece.b * piece.p);
         let prefix = self.prefix.as_ref().map(|[k, v]| [prefix(k), prefix(v)]);
@@ -240,16 +236,16 @@ fn covered<B: Launch, const I: usize>(tensors: [&Tensor<B, 3>; I], plan: &Attent
     let dtype = tensors[0].dtype();
     let heads = tensors[0].dims()[1];
     let alike = tensors.iter().all(|t| t.dtype() == dtype && countable([t.shape()]));
-    let largest = plan.blocks.iter().flat_map(|block| pieces(block, heads)).map(|piece| {
+    let largest = plan.blocks.iter().flat_map(|block| pieces(block, heads, plan.scores)).map(|piece| {
         let width = Piece::width(piece.t).max(Piece::width(piece.p));
         piece.rows() * width
     });
     float(dtype) && alike && largest.max().unwrap_or(0) < u32::MAX as usize / 2
 }
 
-fn heads<B: Launch>(q: &Tensor<B, 3>, k: &Tensor<B, 3>) -> Heads {
+fn heads<B: Launch>(q: &Tensor<B, 3>, k: &Tensor<B, 3>) -> HeadSizes {
     let ([_, h, hd], [_, kv, _]) = (q.dims(), k.dims());
-    Heads { kv, g: h / kv, hd }
+    HeadSizes { kv, g: h / kv, hd }
 }
 
 /// Row-major, as the views of this module need it.
@@ -257,14 +253,16 @@ fn packed<B: Launch>(x: Tensor<B, 3>) -> Tensor<B, 3> {
     tensor(into_contiguous(held(x)))
 }
 
-/// A new packed tensor `[N, heads, hd]`: zeros where the plan leaves rows without a result.
+/// A new packed tensor `[N, heads, hd]`: zeros in rows that get no result, which are at the front and at the end.
 fn results<B: Launch>(like: &Tensor<B, 3>, plan: &AttentionPlan<B>, dtype: DType) -> CubeTensor<B::Runtime> {
-    let asking: usize = plan.segments.iter().map(|(rows, _)| rows.len()).sum();
-    if asking < like.dims()[0] {
-        return held(Tensor::<B, 3>::zeros(like.dims(), (&like.device(), dtype)));
+    let ([n, heads, hd], like) = (like.dims(), held(like.clone()));
+    let out = empty(&like, Shape::new([n, heads, hd]), dtype);
+    for rows in [0..plan.looked_at, n - plan.idle..n] {
+        if !rows.is_empty() {
+            launch_clear(&out, rows.start * heads * hd, rows.len() * heads * hd);
+        }
     }
-    let like = held(like.clone());
-    empty(&like, like.meta.shape().clone(), dtype)
+    out
 }
 
 /// Lets `write` fill the rows of a piece in `all [N, heads, hd]`, where they lie if it can be.
@@ -303,7 +301,7 @@ pub(super) fn forward<B: Launch>(
     for block in &plan.blocks {
         let rows = BlockRows::new(block, &qkv);
         let masks = masks(block, &rows.q);
-        for piece in pieces(block, heads.kv * heads.g) {
+        for piece in pieces(block, heads.kv * heads.g, plan.scores) {
             let parts = rows.of(piece, heads);
             let [kp, vp] = [0, 1].map(|i| parts.prefix.as_ref().map(|prefix| &prefix[i]));
             let [own, prefix] = parts.products(&parts.q, &parts.k, kp);
@@ -337,7 +335,7 @@ pub(super) fn backward<B: Launch>(
         let rows = BlockRows::new(block, &qkv);
         let [o, d_o] = [&o, &d_o].map(|x| gathered(&block.rows, x));
         let masks = masks(block, &rows.q);
-        for piece in pieces(block, heads.kv * heads.g) {
+        for piece in pieces(block, heads.kv * heads.g, plan.scores) {
             let lse = lses.next().expect("what the forward pass saved is of this plan");
             let parts = rows.of(piece, heads);
             let at = [piece.segment * piece.t, piece.b * piece.n * piece.t];
@@ -382,7 +380,7 @@ fn add_to_prefix<B: Launch>(
     for i in 0..piece.b {
         let part = |x: &CubeTensor<B::Runtime>| {
             let d = x.meta.shape();
-            slice(x.clone(), &[i..i + 1, 0..d[1], 0..d[2], 0..d[3], 0..d[4]])
+            into_contiguous(slice(x.clone(), &[i..i + 1, 0..d[1], 0..d[2], 0..d[3], 0..d[4]]))
         };
         let [k, v] = [part(&parts[0]), part(&parts[1])];
         add([&k, &v], piece.unit + i);

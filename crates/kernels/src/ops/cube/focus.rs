@@ -90,6 +90,9 @@ fn covered<B: Launch>(hidden: &Tensor<B, 2>, means: DType) -> bool {
 
 /// See [`Kernels::visual_focus`](crate::Kernels::visual_focus).
 pub(super) fn visual_focus<B: Launch>(hidden: Tensor<B, 2>, prototype: &Prototype<B>, eps: f64) -> Tensor<B, 1> {
+    if hidden.dims()[0] == 0 {
+        return Tensor::zeros([0], (&hidden.device(), DType::F32)); // Burn's operations panic on it
+    }
     if !covered(&hidden, prototype.means.dtype()) {
         return vgpo::visual_focus(hidden, prototype, eps);
     }

@@ -206,7 +206,7 @@ fn launch_with<R: CubeRuntime, A: Routine<(), Blueprint = TilingBlueprint>>(
     let strides = [a, b, out].map(|t| t.binding.strides.clone());
     let types = MatmulGlobalElems { lhs: a.dtype.into(), rhs: b.dtype.into(), out: out.dtype.into() };
     let address = elements[0].max(elements[1]).max(elements[2]);
-    let problem = MatmulProblem::from_shapes_and_strides(
+    let mut problem = MatmulProblem::from_shapes_and_strides(
         left,
         right,
         result,
@@ -218,6 +218,7 @@ fn launch_with<R: CubeRuntime, A: Routine<(), Blueprint = TilingBlueprint>>(
         None,
         None,
     )?;
+    problem.n = out.size()[1]; // columns beyond those of `b` are written, too
     let vectors = MatmulVectorSizes { lhs: a.vector(client), rhs: b.vector(client), out: out.vector(client) };
     let settings = A::device_settings(client, vectors);
     let strategy = strategy(&problem, settings.plane_dim);

@@ -26,6 +26,8 @@ use crate::head::HeadOutput;
 use crate::rope::Rotary;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
+    const TOKENS: usize = 256;
+
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
     }

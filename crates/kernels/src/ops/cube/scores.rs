@@ -13,6 +13,9 @@ use cubecl::prelude::*;
 use super::launch::{empty, grid, units};
 use super::reduce::{LOWEST, max, sum};
 
+/// Rows of scores are as wide as a multiple of this: loads of 16 bytes fit every row, and buffers are of few sizes.
+const KEYS: usize = 64;
+
 /// Sizes of a piece of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
@@ -38,9 +41,9 @@ impl Piece {
         self.b * self.heads * self.n * self.t
     }
 
-    /// Elements of a row of scores against `keys`: wide loads take 16 bytes.
+    /// Elements of a row of scores against `keys`.
     pub fn width(keys: usize) -> usize {
-        keys.next_multiple_of(8)
+        keys.next_multiple_of(KEYS)
     }
 }
 
@@ -343,6 +346,16 @@ fn add<F: Float>(y: &Array<F>, x: &mut Array<F>, len: usize, #[define(F)] _dtype
     x[i] = F::cast_from(f32::cast_from(x[i]) + f32::cast_from(y[i]));
 }
 
+/// Zeros in `x[first..first + len]`.
+#[cube(launch)]
+fn clear<F: Float>(x: &mut Array<F>, first: usize, len: usize, #[define(F)] _dtype: StorageType) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    x[first + i] = F::cast_from(0.0f32);
+}
+
 /// The packed row of row `i` of a block: the `first + i`-th, or what `index` says.
 #[cube]
 fn packed_row<I: Numeric>(index: &Array<I>, first: usize, i: usize, #[comptime] indexed: bool) -> usize {
@@ -539,6 +552,21 @@ pub(super) fn launch_add<R: CubeRuntime>(x: &CubeTensor<R>, y: &CubeTensor<R>) {
         cube,
         y.clone().into_array_arg(),
         x.clone().into_array_arg(),
+        len,
+        dtype.into(),
+    );
+}
+
+/// Zeros in elements `first..first + len` of `x`.
+pub(super) fn launch_clear<R: CubeRuntime>(x: &CubeTensor<R>, first: usize, len: usize) {
+    let (client, dtype) = (x.client.clone(), x.dtype);
+    let cube = CubeDim::new(&client, len);
+    clear::launch::<R>(
+        &client,
+        calculate_cube_count_elemwise(&client, len, cube),
+        cube,
+        x.clone().into_array_arg(),
+        first,
         len,
         dtype.into(),
     );
