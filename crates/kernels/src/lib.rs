@@ -16,6 +16,7 @@ pub mod layers;
 pub mod ops;
 pub mod params;
 pub mod rope;
+pub mod sampling;
 
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]

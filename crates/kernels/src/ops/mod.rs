@@ -16,6 +16,7 @@ use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
@@ -131,6 +132,24 @@ pub trait Kernels: Backend {
     /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
     fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
         plain::write_column(cache, at, value)
+    }
+
+    /// Logits held at one time while tokens are sampled, in elements.
+    fn logits_at_once() -> usize {
+        1 << 24
+    }
+
+    /// One token for each row of logits `[S, V]` of any float type: ids and log-probs `[S]` in f32, on the device.
+    /// `choices` has one entry per row; rows that share temperature and nucleus cost no further operation. `forbidden`
+    /// are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask for all
+    /// rows or one `[S, V]` each, in f32. Logits that are no numbers give a token of the vocabulary and a log-prob that
+    /// is none either.
+    fn sample(
+        logits: Tensor<Self, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        sampling::sample(logits, choices, forbidden)
     }
 
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].

@@ -10,6 +10,7 @@ mod host;
 mod layer_norm;
 mod linear;
 mod rows;
+mod sample;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
 use crate::ops::Activation;
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 type F = Flex<f32, i32>;
 
@@ -132,6 +134,18 @@ impl Kernels for F {
 
     fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
         if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    }
+
+    fn sample(
+        logits: Tensor<F, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<F, 2>>,
+    ) -> (Tensor<F, 1, Int>, Tensor<F, 1>) {
+        if f32s(&logits) && forbidden.is_none_or(f32s) && logits.dims()[1] > 0 {
+            sample::sample(logits, choices, forbidden)
+        } else {
+            sampling::sample(logits, choices, forbidden)
+        }
     }
 
     fn log_probs(
