@@ -14,10 +14,13 @@ pub mod prompts;
 pub mod random_keys;
 pub mod recipe;
 pub mod registry;
+mod response_log;
 pub mod shaping;
 pub mod streams;
+mod tally;
 pub mod trainer;
 pub mod trajectory;
+mod warnings;
 
 pub use ::policy;
 pub use ::rollout;
@@ -43,6 +46,7 @@ pub mod prelude {
 /// The run folder, from the crate that owns it.
 pub mod run_folder {
     pub use run::folder::{RunFolder, RunFolderError};
+    pub use run::layout;
     pub use run::lines::JsonLines;
     pub use run::metrics::{MetricsLog, read_metrics};
 }

@@ -49,6 +49,17 @@ pub struct RolloutStats {
     pub decode_steps: usize,
 }
 
+impl std::ops::AddAssign for RolloutStats {
+    fn add_assign(&mut self, part: Self) {
+        self.vision_s += part.vision_s;
+        self.prefill_s += part.prefill_s;
+        self.decode_s += part.decode_s;
+        self.prompt_tokens += part.prompt_tokens;
+        self.response_tokens += part.response_tokens;
+        self.decode_steps += part.decode_steps;
+    }
+}
+
 /// A request whose responses are being decoded.
 struct RunningRequest {
     request: Arc<RolloutRequest>,

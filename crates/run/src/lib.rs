@@ -4,5 +4,6 @@
 
 pub mod checkpoint;
 pub mod folder;
+pub mod layout;
 pub mod lines;
 pub mod metrics;

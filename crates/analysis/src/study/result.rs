@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use run::folder::RunFolderError;
+use run::layout;
 use run::metrics::MetricsReader;
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +109,7 @@ impl RunResult {
         fingerprint: &str,
         rollouts_a_round: u64,
     ) -> Result<Self, StudyError> {
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(layout::METRICS);
         let damaged = |reason: String| StudyError::Damaged { path: path.clone(), reason };
         let log = MetricsReader::read(&path).map_err(|error| match error {
             RunFolderError::Io { path, source } => StudyError::io(path)(source),
@@ -147,10 +148,10 @@ impl RunResult {
             }
             result.curve.extend(point("val", step));
         }
-        let (_, checkpoint) = run::checkpoint::list(&folder.join("checkpoints"))
+        let (_, checkpoint) = run::checkpoint::list(&folder.join(layout::CHECKPOINTS))
             .pop()
             .ok_or_else(|| damaged("the run left no checkpoint".into()))?;
-        let weights = checkpoint.join("hf");
+        let weights = checkpoint.join(layout::MODEL);
         result.weights = weights.strip_prefix(out).unwrap_or(&weights).display().to_string();
         Ok(result)
     }
