@@ -108,7 +108,14 @@ impl From<RolloutError> for TrainError {
             RolloutError::Interrupted => Self::Interrupted,
             RolloutError::Device(error) => error.into(),
             RolloutError::Request(error) => Self::Input(error.to_string()),
+            RolloutError::Focus(error) => error.into(),
         }
+    }
+}
+
+impl From<::vgpo::VgpoError> for TrainError {
+    fn from(error: ::vgpo::VgpoError) -> Self {
+        crate::shaping::ShapingError::from(error).into()
     }
 }
 

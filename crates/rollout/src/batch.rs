@@ -13,7 +13,7 @@ use crate::engine::RolloutStats;
 use crate::focus;
 use crate::image_cache::ImageCache;
 use crate::masks::{MaskTable, RequestMasks, TokenMask};
-use crate::request::{FinishReason, RequestId, RolloutRequest};
+use crate::request::{FinishReason, RequestId, RolloutError, RolloutRequest};
 use crate::sampler::{Sampling, sample, uniform};
 use crate::waiting::{ResponsePlace, WaitingNumbers};
 
@@ -136,7 +136,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     /// has room for `max_new_tokens` per row.
     ///
     /// # Errors
-    /// A device that cannot be waited for.
+    /// A device that cannot be waited for; image tokens that are not where the grids say.
     pub fn admit(
         &mut self,
         policy: &P,
@@ -144,7 +144,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         max_new_tokens: usize,
         images: &mut ImageCache<B>,
         stats: &mut RolloutStats,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<(), RolloutError> {
         let prompts: Vec<&Prompt> = part.iter().map(|admitted| &admitted.request.prompt).collect();
         let Some(n) = part.first().map(|admitted| admitted.request.n) else { return Ok(()) };
         let clock = Instant::now();
@@ -159,10 +159,10 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         policy.admit(self.cache.get_or_insert_with(|| policy.cache(max_new_tokens)), &kv, &batch.prompts, n);
         for (admitted, range) in part.iter().zip(&batch.prompts) {
             let prompt = &admitted.request.prompt;
-            let prototype = admitted
-                .request
-                .focus
-                .and_then(|mode| focus::prototype(&hidden, &batch.image_rows, range, mode, &prompt.image_grid_thw));
+            let prototype = match admitted.request.focus {
+                Some(mode) => focus::prototype(&hidden, &batch.image_rows, range, mode, &prompt.image_grid_thw)?,
+                None => None,
+            };
             self.rows.extend((0..n).map(|response| DecodedRow {
                 place: (admitted.id, response),
                 request: admitted.request.clone(),

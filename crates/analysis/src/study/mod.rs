@@ -6,6 +6,7 @@
 //! | [`rows`] | the file that names rows and tables |
 //! | [`plan`] | the configuration of every run |
 //! | [`result`] | what a finished run leaves: one JSON file |
+//! | [`child`] | a run as a child process |
 //! | [`runner`] | runs what is missing, several at a time |
 //! | [`report`] | tables, tests and plots as Markdown |
 //!
@@ -19,6 +20,7 @@
 //!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
 
+pub mod child;
 pub mod plan;
 pub mod report;
 pub mod result;

@@ -132,3 +132,28 @@ impl MetricSums {
         self.sums.iter().filter_map(mean).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use run::metrics::registry::{Reduction, metrics};
+
+    use super::*;
+
+    /// How a metric of the loss becomes one number is declared as it is computed here.
+    #[test]
+    fn reductions_are_declared_as_they_are_computed() {
+        let declared =
+            |reduction| metrics().filter(move |metric| metric.reduction == reduction).map(|metric| metric.name);
+        let totals: std::collections::BTreeSet<&str> = TOTALS.into_iter().filter(|name| *name != TOKENS).collect();
+        assert_eq!(declared(Reduction::StepMean).collect::<std::collections::BTreeSet<_>>(), totals);
+        let of_tokens: Vec<&'static str> = declared(Reduction::StepTokenMean).collect();
+        assert!(OF_PICTURED.iter().all(|name| of_tokens.contains(name)) && of_tokens.len() > OF_PICTURED.len());
+        let mut sums = MetricSums::default();
+        sums.add_values(&[(TOKENS, 4.0), (PICTURED, 2.0)]);
+        sums.add_values(&of_tokens.iter().map(|name| (*name, 8.0)).collect::<Vec<_>>());
+        let means = sums.means();
+        for name in of_tokens {
+            assert_eq!(means[name], if OF_PICTURED.contains(&name) { 4.0 } else { 2.0 }, "{name}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use data::Processor;
-use kernels::{DeviceError, Kernels};
+use kernels::Kernels;
 
 use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};
@@ -45,7 +45,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     groups: &mut [ScoredGroup],
     processor: &Processor,
     request: &ScoreRequest,
-) -> Result<(), DeviceError> {
+) -> Result<(), TrainError> {
     for group in groups {
         let spans: Vec<_> = group.trajectories.iter().map(|t| perception_span(processor, &t.ids)).collect();
         let current = |t: &Trajectory| t.streams.current_log_probs.clone().unwrap_or_else(|| t.old_log_probs.clone());
@@ -72,7 +72,7 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
     spans: &[Option<Range<usize>>],
     current: Vec<Vec<f32>>,
     request: &ScoreRequest,
-) -> Result<Vec<Vec<f32>>, DeviceError> {
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let mut out = current;
     let mut cut: Vec<(usize, Range<usize>, Vec<u32>)> = Vec::new();
     for (index, response) in group.responses.iter().enumerate() {
