@@ -7,6 +7,7 @@ use std::ops::Range;
 use data::Processor;
 use kernels::Kernels;
 
+use crate::error::TrainError;
 use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};
 use crate::policy::Policy;
