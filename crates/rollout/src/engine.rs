@@ -123,8 +123,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     /// One token more for everything that runs, after requests from the queue have taken the rows that are free.
     ///
     /// # Errors
-    /// [`RolloutError::Device`] when the device cannot be read or waited for, [`RolloutError::Focus`] where a policy took
-    /// a prompt whose image tokens are not where its grids say: all requests are forgotten.
+    /// [`RolloutError::Device`] when the device cannot be read or waited for, [`RolloutError::Focus`] where a policy
+    /// took a prompt whose image tokens are not where its grids say: all requests are forgotten.
     pub fn step(&mut self, policy: &P) -> Result<Vec<Event>, RolloutError> {
         match self.advance(policy) {
             Ok(()) => Ok(std::mem::take(&mut self.events)),

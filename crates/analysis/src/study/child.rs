@@ -1,5 +1,5 @@
-//! A run as a child process: it stops with a checkpoint when the pipe that its parent holds is closed, however the parent
-//! ended.
+//! A run as a child process: it stops with a checkpoint when the pipe that its parent holds is closed, however the
+//! parent ended.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};

@@ -1,5 +1,5 @@
-//! What a checkpoint refers to outside of it: stages, rows, settings. They are compared by what they are (a stage by its
-//! name, a row by its content) with what the configuration names now.
+//! What a checkpoint refers to outside of it: stages, rows, settings. They are compared by what they are (a stage by
+//! its name, a row by its content) with what the configuration names now.
 
 use std::collections::{BTreeMap, BTreeSet};
 

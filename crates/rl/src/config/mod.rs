@@ -132,7 +132,8 @@ impl Config {
         self.actor.global_batch_size.min(self.data.rollout_batch_size)
     }
 
-    /// Steps of an RL stage whose data has `epoch_len` rows an epoch: its own, the run's, or as many as the epochs have.
+    /// Steps of an RL stage whose data has `epoch_len` rows an epoch: its own, the run's, or as many as the epochs
+    /// have.
     pub fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
         match (stage.steps, self.trainer.max_steps) {
             (0, 0) => (self.trainer.total_epochs * epoch_len / self.data.rollout_batch_size).max(1),

@@ -104,8 +104,8 @@ pub fn metrics() -> impl Iterator<Item = &'static Metric> {
 /// A validation metric before the first step of a stage, and after one.
 const VALIDATIONS: [&str; 2] = ["val_before/", "val/"];
 
-/// The declaration of a key: that with its very name, else the pattern that it fits. What was validated before the first
-/// step must be declared as what is validated after one.
+/// The declaration of a key: that with its very name, else the pattern that it fits. What was validated before the
+/// first step must be declared as what is validated after one.
 pub fn declared(key: &str) -> Option<&'static Metric> {
     if let Some(rest) = key.strip_prefix(VALIDATIONS[0]) {
         declared(&format!("{}{rest}", VALIDATIONS[1]))?;
