@@ -31,7 +31,7 @@ use crate::common::Failure;
 
 /// Sizes of a step.
 #[derive(Debug, Clone)]
-pub struct Sizes {
+pub(super) struct Sizes {
     /// Prompts.
     pub prompts: usize,
     /// Responses a prompt.
@@ -47,7 +47,7 @@ pub struct Sizes {
 }
 
 /// A model and its optimizer, ready to be timed.
-pub struct Bench<B: Kernels> {
+pub(super) struct Bench<B: Kernels> {
     model: QwenVl<B>,
     optimizer: AdamW<B>,
     /// Settings of the step.
@@ -65,7 +65,7 @@ pub struct Bench<B: Kernels> {
 
 /// What one step took.
 #[derive(Debug, Clone)]
-pub struct BenchRow {
+pub(super) struct BenchRow {
     step: u64,
     prompt_tokens: usize,
     response_tokens: usize,
@@ -80,7 +80,7 @@ pub struct BenchRow {
 }
 
 /// Seconds of the parts of a step, and its highest memory.
-pub struct Phases {
+pub(super) struct Phases {
     /// Sampling.
     pub generate: f64,
     /// The scoring pass.
@@ -104,15 +104,15 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 impl BenchRow {
     /// Columns of [`line`](Self::line).
-    pub const COLUMNS: usize = 10;
+    pub(super) const COLUMNS: usize = 10;
 
     /// Names of the columns.
-    pub fn header() -> &'static str {
+    pub(super) fn header() -> &'static str {
         "| generate s | old log-probs s | update s | total s | vision s | prefill s | focus s | optimizer s | GFLOP/s | peak GiB |"
     }
 
     /// One row of a Markdown table.
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
         let gib = self.peak_gib.map_or("-".into(), |g| format!("{g:.2}"));
         format!(
@@ -122,13 +122,13 @@ impl BenchRow {
     }
 
     /// The parts that are drawn.
-    pub fn phases(&self) -> Phases {
+    pub(super) fn phases(&self) -> Phases {
         let [generate, old_log_probs, update, .., total] = self.seconds;
         Phases { generate, old_log_probs, update, total, peak_gib: self.peak_gib }
     }
 
     /// The peer's keys and ours.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
         let round = |x: f64| (x * 1e4).round() / 1e4;
         let (b, r) = (self.rollouts as f64, self.response_tokens as f64);
@@ -152,7 +152,7 @@ impl BenchRow {
     }
 
     /// Medians of the seconds, the highest peak.
-    pub fn median(rows: Vec<BenchRow>) -> BenchRow {
+    pub(super) fn median(rows: Vec<BenchRow>) -> BenchRow {
         let mut out = rows[0].clone();
         for (i, s) in out.seconds.iter_mut().enumerate() {
             *s = median(rows.iter().map(|r| r.seconds[i]).collect());
@@ -163,7 +163,7 @@ impl BenchRow {
 }
 
 /// Lets [`BenchRow`]'s peak count from here, where the kernel can.
-pub fn reset_peak() {
+pub(super) fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -217,7 +217,7 @@ impl<B: Kernels> Bench<B> {
     ///
     /// # Errors
     /// A device that fails, a `folder` whose tokenizer cannot be read.
-    pub fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
+    pub(super) fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
         let vision = model.config.vision_token_ids();
@@ -256,7 +256,7 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// One step by the trainer's own steps: sample, make experience, update. Random rewards stand for a grader's.
-    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
+    pub(super) fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
         let architecture = &self.model.config.clone();
         let prompts = (0..sizes.prompts)
             .map(|i| prompt(architecture, sizes, self.seed, i as u64))

@@ -12,5 +12,7 @@
 pub mod dump;
 pub mod focus_map;
 pub mod pilot;
-pub mod stats;
+mod stats;
 pub mod study;
+
+pub use stats::{Histogram, Interval};

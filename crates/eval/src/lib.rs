@@ -15,27 +15,31 @@
 //!
 //! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
 
-pub mod benchmark;
+mod benchmark;
 pub mod check;
-pub mod error;
+pub(crate) mod error;
 mod lines;
-pub mod log;
+mod log;
 pub mod predictions;
-pub mod published;
+mod published;
 mod question;
-pub mod record;
+mod record;
 pub mod report;
-pub mod results;
-pub mod rule;
+mod results;
+mod rule;
 pub mod run;
 pub mod session;
-pub mod stats;
+mod stats;
 pub mod task;
-pub mod wemath;
-pub mod worst_case;
+mod wemath;
+mod worst_case;
 
-pub use benchmark::Benchmark;
+pub use benchmark::{Average, Benchmark};
 pub use error::EvalError;
+pub use log::{AnswerLog, OutputFolder};
 pub use record::Record;
-pub use results::Results;
+pub use results::{AverageResult, BenchmarkResult, ResultGroup, Results, UnusedRows};
 pub use rule::{Extract, Rule};
+pub use stats::Accuracy;
+pub use wemath::WeMath;
+pub use worst_case::WorstCase;

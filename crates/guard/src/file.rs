@@ -131,7 +131,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 }
 
 /// The limit for a file of a model folder, by its name.
-pub fn limit_of(name: &str) -> Limit {
+pub(crate) fn limit_of(name: &str) -> Limit {
     match name {
         "tokenizer.json" | "vocab.json" | "merges.txt" => limits().tokenizer_bytes,
         name if name.ends_with(".jinja") => limits().template_bytes,

@@ -4,7 +4,7 @@
 //! No other crate of the workspace is used here; every one may use it.
 
 pub mod caught;
-pub mod echo;
+mod echo;
 pub mod file;
 pub mod limits;
 pub mod stack;

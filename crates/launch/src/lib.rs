@@ -16,8 +16,8 @@ mod run;
 mod toy;
 mod train;
 
-pub use checks::{check_folder, end_tokens};
+pub use checks::end_tokens;
 pub use folder::{ModelFolder, PictureOptions};
 pub use run::RunSettings;
-pub use toy::{toy_config, toy_world, write_toy_folder, write_toy_folder_of};
+pub use toy::{toy_config, toy_world, write_toy_folder};
 pub use train::train;

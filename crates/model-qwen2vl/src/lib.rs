@@ -8,18 +8,20 @@
 
 mod as_policy;
 pub mod config;
-pub mod decoder;
-pub mod init;
+mod decoder;
+mod init;
 pub mod load;
 pub mod model;
 mod prompt;
-pub mod rope;
+pub(crate) mod rope;
 pub mod save;
-pub mod shared;
-pub mod vision;
+mod shared;
+mod vision;
 
 pub use config::{Family, QwenVlConfig, TextConfig, VisionConfig};
 pub use model::QwenVl;
+pub use shared::{PartTape, SharedPrompt, TrainedPrompt};
+pub use vision::VisionPlan;
 
 // Where these stood before they became crates of their own.
 pub use kernels::{

@@ -7,7 +7,7 @@ use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 
 /// Panels beside the plain picture.
-pub const PANELS: usize = 4;
+pub(crate) const PANELS: usize = 4;
 
 /// One image of the prompt.
 #[derive(Debug)]

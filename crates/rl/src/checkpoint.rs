@@ -148,12 +148,12 @@ mod nullable {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(map: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<String, f64>, serializer: S) -> Result<S::Ok, S::Error> {
         let map: BTreeMap<&String, Option<f64>> = map.iter().map(|(k, v)| (k, v.is_finite().then_some(*v))).collect();
         map.serialize(serializer)
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, f64>, D::Error> {
         let map = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
         Ok(map.into_iter().map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect())
     }
@@ -263,7 +263,7 @@ pub fn save<B: Kernels, P: Policy<B>>(
 ///
 /// # Errors
 /// [`TrainError::Damaged`], with the file that is not what was written.
-pub fn verify(path: &Path) -> Result<(), TrainError> {
+pub(crate) fn verify(path: &Path) -> Result<(), TrainError> {
     run::checkpoint::verify(path).map_err(|reason| TrainError::Damaged { path: path.into(), reason })
 }
 
@@ -271,7 +271,7 @@ pub fn verify(path: &Path) -> Result<(), TrainError> {
 ///
 /// # Errors
 /// A folder that is no checkpoint, or a damaged file.
-pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
+pub(crate) fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
     let bad = |reason: String| TrainError::Damaged { path: path.into(), reason };
     let text = run::checkpoint::read_state(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => TrainError::Input(format!(

@@ -11,7 +11,7 @@ pub mod loss;
 pub mod perturb;
 pub mod progress;
 pub mod prompts;
-pub mod random_keys;
+pub(crate) mod random_keys;
 pub mod recipe;
 pub mod registry;
 pub mod shaping;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::folder::{RunFolderError, at};
 
 /// The file of a checkpoint that says where the run stands; without it a folder is no checkpoint.
-pub const STATE: &str = "trainer.json";
+pub(crate) const STATE: &str = "trainer.json";
 const PREFIX: &str = "global_step_";
 /// A checkpoint that is being replaced by one of the same step.
 const OLD: &str = ".old_";

@@ -164,7 +164,7 @@ impl RunFolder {
     }
 
     /// `metrics.jsonl`.
-    pub fn metrics_file(&self) -> PathBuf {
+    pub(crate) fn metrics_file(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 

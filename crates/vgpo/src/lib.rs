@@ -24,10 +24,10 @@
 
 pub mod compensation;
 pub mod config;
-pub mod factors;
+mod factors;
 pub mod focus;
-pub mod inter;
-pub mod intra;
+mod inter;
+mod intra;
 mod layout;
 pub mod metrics;
 

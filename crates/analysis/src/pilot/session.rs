@@ -25,7 +25,7 @@ const DEFAULTS: &str =
     "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
 
 /// Settings of `[data]` that mean something here; all of `[reward]` do.
-pub const DATA_KEYS: [&str; 13] = [
+pub(crate) const DATA_KEYS: [&str; 13] = [
     "prompt_key",
     "answer_key",
     "image_key",

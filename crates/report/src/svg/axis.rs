@@ -71,14 +71,14 @@ impl Scale {
     }
 
     /// Values of the ticks.
-    pub fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-9).ceil() as i64;
         let last = (self.high / self.step + 1e-9).floor() as i64;
         (first..=last).map(|k| k as f64 * self.step).collect()
     }
 
     /// A tick as text.
-    pub fn tick(&self, value: f64) -> String {
+    pub(crate) fn tick(&self, value: f64) -> String {
         let factor = if self.percent { 100.0 } else { 1.0 };
         let digits = (-(self.step * factor * 1.000_001).log10().floor()).clamp(0.0, 6.0) as usize;
         // No "-0".

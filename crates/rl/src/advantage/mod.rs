@@ -12,12 +12,12 @@
 //! GAE would need a critic, which this project does not train; [`AdvantageInputs`] and [`Advantages::PerToken`] are the
 //! seam for one: token values would be one more optional input.
 
-pub mod dr_grpo;
-pub mod grpo;
-pub mod grpo_passk;
-pub mod reinforce_plus_plus;
-pub mod remax;
-pub mod rloo;
+pub(crate) mod dr_grpo;
+pub(crate) mod grpo;
+pub(crate) mod grpo_passk;
+pub(crate) mod reinforce_plus_plus;
+pub(crate) mod remax;
+pub(crate) mod rloo;
 
 pub use dr_grpo::DrGrpo;
 pub use grpo::Grpo;

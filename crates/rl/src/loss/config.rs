@@ -65,12 +65,12 @@ impl Default for KlConfig {
 
 impl KlConfig {
     /// Whether the KL is a term of the loss.
-    pub fn in_loss(&self) -> bool {
+    pub(crate) fn in_loss(&self) -> bool {
         !self.disable_kl && self.use_kl_loss
     }
 
     /// Whether the KL is a penalty in the reward.
-    pub fn in_reward(&self) -> bool {
+    pub(crate) fn in_reward(&self) -> bool {
         !self.disable_kl && !self.use_kl_loss
     }
 

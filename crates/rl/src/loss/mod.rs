@@ -17,19 +17,19 @@
 //! token and 0 in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as
 //! its leaves, takes `d loss / d log_probs`, and carries that into the model by its own backward pass.
 
-pub mod average;
-pub mod cispo;
-pub mod config;
-pub mod correction;
-pub mod entropy;
-pub mod gspo;
-pub mod kl;
-pub mod metrics;
-pub mod padding;
-pub mod papo;
-pub mod ppo;
-pub mod ratio;
-pub mod sapo;
+pub(crate) mod average;
+pub(crate) mod cispo;
+pub(crate) mod config;
+pub(crate) mod correction;
+pub(crate) mod entropy;
+pub(crate) mod gspo;
+pub(crate) mod kl;
+pub(crate) mod metrics;
+pub(crate) mod padding;
+pub(crate) mod papo;
+pub(crate) mod ppo;
+pub(crate) mod ratio;
+pub(crate) mod sapo;
 
 #[cfg(test)]
 mod tests;
@@ -113,7 +113,7 @@ pub struct LossOutput<B: Backend> {
 /// # Errors
 /// [`LossError::Config`] for settings out of range, [`LossError::Missing`] when a stream that the settings need is
 /// absent, [`LossError::Denominators`] when there is nothing to divide by.
-pub fn policy_loss<B: Backend>(
+pub(crate) fn policy_loss<B: Backend>(
     config: &LossConfig,
     inputs: &LossInputs<B>,
     denominators: Denominators,

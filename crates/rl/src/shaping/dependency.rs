@@ -26,20 +26,20 @@ impl DependencyKind {
 }
 
 /// `clamp(l - l_masked, -20, 20)`: how much likelier the token is with what was hidden than without.
-pub fn log_ratio(log_prob: f32, perturbed_log_prob: f32) -> f64 {
+pub(crate) fn log_ratio(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     (f64::from(log_prob) - f64::from(perturbed_log_prob)).clamp(-20.0, 20.0)
 }
 
 /// `S_t = clamp(exp(d) - d - 1, 0, 10)` with `d = clamp(l_masked - l, -20, 20)`: k3's estimate, from the sampled token
 /// alone, of the divergence between the two predictions (the VPPO paper writes the divergence over the full vocabulary;
 /// its code takes this).
-pub fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
+pub(crate) fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     let d = (f64::from(perturbed_log_prob) - f64::from(log_prob)).clamp(-20.0, 20.0);
     (d.exp() - d - 1.0).clamp(0.0, 10.0)
 }
 
 /// [`token_dependency`] of each token of a response.
-pub fn dependencies(log_probs: &[f32], perturbed_log_probs: &[f32]) -> Vec<f64> {
+pub(crate) fn dependencies(log_probs: &[f32], perturbed_log_probs: &[f32]) -> Vec<f64> {
     DependencyKind::K3.of(log_probs, perturbed_log_probs)
 }
 

@@ -13,15 +13,15 @@
 //! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO
 //! adds terms to the loss instead: [`crate::loss::papo`].) Streams are ragged host lists, one a response, `[T_i]`.
 
-pub mod dependency;
-pub mod entropy;
-pub mod none;
-pub mod pepo;
+pub(crate) mod dependency;
+pub(crate) mod entropy;
+pub(crate) mod none;
+pub(crate) mod pepo;
 pub mod pgpo;
-pub mod srpo;
-pub mod stream;
-pub mod vgpo;
-pub mod vppo;
+pub(crate) mod srpo;
+pub(crate) mod stream;
+pub(crate) mod vgpo;
+pub(crate) mod vppo;
 
 #[cfg(test)]
 mod by_hand;
@@ -178,16 +178,6 @@ pub enum ShapingError {
         found: usize,
         /// Tokens of the response.
         expected: usize,
-    },
-    /// Shaping and loss want one stream in two forms.
-    #[error(
-        "shaping and loss disagree: one needs {first:?}, the other {second:?}, and a batch carries one of them; use one of the two algorithms"
-    )]
-    Conflict {
-        /// What came first.
-        first: Stream,
-        /// What contradicts it.
-        second: Stream,
     },
     /// VGPO's own.
     #[error(transparent)]

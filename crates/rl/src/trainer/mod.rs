@@ -63,7 +63,7 @@ const ROWS_KNOWN: usize = 16;
 const PICTURE_PROBES: usize = 64;
 
 /// How a policy's weights are read from a Hugging Face folder.
-pub type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
+pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
 
 /// What the trainer is made of.
 pub struct Setup<P> {

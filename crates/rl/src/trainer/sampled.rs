@@ -16,7 +16,7 @@ pub(super) struct Sampled {
 }
 
 impl Sampled {
-    pub fn add(&mut self, groups: &[ScoredGroup]) {
+    pub(super) fn add(&mut self, groups: &[ScoredGroup]) {
         self.groups += groups.len();
         self.reward += groups.iter().map(ScoredGroup::reward).sum::<f64>();
         self.accuracy += groups.iter().map(ScoredGroup::accuracy).sum::<f64>();
@@ -24,7 +24,7 @@ impl Sampled {
     }
 
     /// Means, where anything was sampled: a batch may be full of groups that were carried over.
-    pub fn metrics(&self) -> Metrics {
+    pub(super) fn metrics(&self) -> Metrics {
         let mean = |sum: f64| sum / self.groups as f64;
         let all = [
             ("sampled/reward", mean(self.reward)),

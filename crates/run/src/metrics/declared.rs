@@ -8,7 +8,7 @@ const fn metric(name: &'static str, unit: &'static str, reduction: Reduction, me
 }
 
 /// Every metric that a run writes, by subject.
-pub const DECLARED: &[Section] = &[
+pub(crate) const DECLARED: &[Section] = &[
     Section {
         title: "The step",
         note: "",
