@@ -5,7 +5,7 @@
 //! |---|---|
 //! | [`pilot`] | the pilot study of VGPO (arXiv 2604.09349): where generated tokens look, and what it says about their answer |
 //! | [`study`] | rows x seeds of training runs, paired tests, a report |
-//! | [`stats`] | intervals, tests, correlation, histograms |
+//! | `stats` | intervals, tests, correlation, histograms |
 //! | [`focus_map`] | the tokens that look most at the pictures, and their heat over them |
 //! | [`dump`] | the numbers of one response as a safetensors file |
 

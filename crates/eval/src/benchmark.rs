@@ -54,7 +54,7 @@ pub struct Benchmark {
     pub only: &'static [(&'static str, &'static [&'static str])],
     /// Whether rows of one question are variants of it, of which the worst case is a score of its own.
     pub worst_case: bool,
-    /// Whether its rows have choices in a column of [`CHOICE_COLUMNS`]: they are written below a problem that does not
+    /// Whether its rows have choices in a column of `CHOICE_COLUMNS`: they are written below a problem that does not
     /// name them, and an answer may be the letter or the text of one.
     pub choices: bool,
     /// The average that it counts in.

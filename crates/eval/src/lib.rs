@@ -2,14 +2,14 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | which benchmarks are there, and what is special about each | [`benchmark`] |
-//! | is this answer right | [`rule`] |
+//! | which benchmarks are there, and what is special about each | `benchmark` |
+//! | is this answer right | `rule` |
 //! | how does a model answer a file | [`session`], [`run`], [`task`] |
-//! | what is written, and how does a run go on | [`log`], [`record`] |
-//! | accuracy and its standard error | [`stats`] |
-//! | We-Math's strict and loose scores | [`wemath`] |
-//! | DynaMath's worst case | [`worst_case`] |
-//! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
+//! | what is written, and how does a run go on | `log`, `record` |
+//! | accuracy and its standard error | `stats` |
+//! | We-Math's strict and loose scores | `wemath` |
+//! | DynaMath's worst case | `worst_case` |
+//! | the table, the averages, the published rows | `results`, `published`, [`report`] |
 //! | can the rows of a data set be trained on | [`check`] |
 //! | answers that were made elsewhere | [`predictions`], `question` |
 //!

@@ -171,7 +171,7 @@ fn blobs_of(folder: &Path) -> Option<PathBuf> {
     name.contains("--").then(|| repository.join("blobs"))
 }
 
-/// The bytes of the file `name` of a model folder, within the limit of [`limit_of`] its name.
+/// The bytes of the file `name` of a model folder, within the limit of `limit_of` its name.
 ///
 /// # Errors
 /// As [`in_model_folder`] and [`read`]; [`ErrorKind::NotFound`] when there is no such file.

@@ -61,7 +61,7 @@ pub struct FocusMap<'a> {
     pub texts: &'a [String],
     /// Visual focus (equation 4) of each generated token. `[G]`
     pub focus: &'a [f32],
-    /// At most [`PANELS`].
+    /// At most `PANELS`.
     pub panels: &'a [Panel],
 }
 

@@ -164,7 +164,7 @@ mod nullable {
 pub struct Carried {
     /// Row in the stage's data.
     pub row: usize,
-    /// [`crate::prompts::Item::whole_content`] of that row: its number alone may name another row after a resume.
+    /// `crate::prompts::Item::whole_content` of that row: its number alone may name another row after a resume.
     #[serde(default)]
     pub content: u64,
     /// Its responses.
@@ -219,7 +219,7 @@ pub struct Contents<'a, B: Kernels, P> {
 /// weights are written and nothing is replaced yet: whether the policy still computes numbers.
 ///
 /// # Errors
-/// [`TrainError::Diverged`] for what [`read_state`] or the loaders would refuse, the error of `proof`, and anything the
+/// [`TrainError::Diverged`] for what `read_state` or the loaders would refuse, the error of `proof`, and anything the
 /// file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
 pub fn save<B: Kernels, P: Policy<B>>(
     dir: &Path,

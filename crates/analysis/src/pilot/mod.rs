@@ -3,9 +3,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`measure`] | answers the rows of a data set and measures every token |
-//! | [`summary`] | averages by step, late over early, correct against incorrect, focus against attention |
-//! | [`plots`] | their pictures, for one model or two |
+//! | `measure` | answers the rows of a data set and measures every token |
+//! | `summary` | averages by step, late over early, correct against incorrect, focus against attention |
+//! | `plots` | their pictures, for one model or two |
 //! | [`session`] | opens the models, asks them as they were trained, and writes all files |
 //!
 //! Attention is the last layer's, mean over heads, from the position of the generated token itself: the same rows that

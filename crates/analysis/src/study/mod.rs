@@ -3,9 +3,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`rows`] | the file that names rows and tables |
+//! | `rows` | the file that names rows and tables |
 //! | [`plan`] | the configuration of every run |
-//! | [`result`] | what a finished run leaves: one JSON file |
+//! | `result` | what a finished run leaves: one JSON file |
 //! | [`runner`] | runs what is missing, several at a time |
 //! | [`report`] | tables, tests and plots as Markdown |
 //!

@@ -1,4 +1,4 @@
-//! `config.json` of all [families](family), in both of its forms: flat (the hub's older files) and nested under
+//! `config.json` of all families, in both of its forms: flat (the hub's older files) and nested under
 //! `text_config`.
 
 use std::path::Path;

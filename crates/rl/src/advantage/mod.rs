@@ -2,12 +2,12 @@
 //!
 //! | `adv_estimator` | file | advantage |
 //! |---|---|---|
-//! | `grpo` | [`grpo`] | `(r - mean) / (std + eps)` of the group |
-//! | `dr_grpo` | [`dr_grpo`] | `r - mean` of the group |
-//! | `rloo` | [`rloo`] | `r` minus the mean of the others |
-//! | `remax` | [`remax`] | `r` minus the greedy response's reward |
-//! | `reinforce_plus_plus` | [`reinforce_plus_plus`] | discounted return a token, whitened over the batch |
-//! | `grpo_passk` | [`grpo_passk`] | only the best of a group: `(best - second) / (std + eps)` |
+//! | `grpo` | `grpo` | `(r - mean) / (std + eps)` of the group |
+//! | `dr_grpo` | `dr_grpo` | `r - mean` of the group |
+//! | `rloo` | `rloo` | `r` minus the mean of the others |
+//! | `remax` | `remax` | `r` minus the greedy response's reward |
+//! | `reinforce_plus_plus` | `reinforce_plus_plus` | discounted return a token, whitened over the batch |
+//! | `grpo_passk` | `grpo_passk` | only the best of a group: `(best - second) / (std + eps)` |
 //!
 //! GAE would need a critic, which this project does not train; [`AdvantageInputs`] and [`Advantages::PerToken`] are the
 //! seam for one: token values would be one more optional input.
@@ -61,7 +61,7 @@ pub struct AdvantageInputs<'a> {
     /// Reward of the greedy response to the same prompt (ReMax only).
     pub greedy_rewards: Option<&'a [f32]>,
     /// Reward of each token on top of the response's reward, `[T_i]`: the KL penalty when it is taken in the reward
-    /// ([`crate::loss::kl::reward_penalty`]).
+    /// (`crate::loss::kl::reward_penalty`).
     pub token_rewards: Option<&'a [Vec<f32>]>,
 }
 

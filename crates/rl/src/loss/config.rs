@@ -96,7 +96,7 @@ impl KlConfig {
     }
 }
 
-/// Settings of [`super::policy_loss`]. Defaults are EasyR1's, without a KL.
+/// Settings of `super::policy_loss`. Defaults are EasyR1's, without a KL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossConfig {
     /// Which policy loss.

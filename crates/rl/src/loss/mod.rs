@@ -3,15 +3,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`config`] | `loss_type`, clips, averaging, KL, entropy, PAPO, rollout correction |
-//! | [`ratio`] | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
-//! | [`ppo`] | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
-//! | [`gspo`], [`cispo`], [`sapo`] | the other losses |
-//! | [`average`] | `token`, `seq` and `constant` averaging with global denominators |
-//! | [`kl`] | KL to a reference, in the loss or in the reward; coefficient controllers |
-//! | [`entropy`], [`papo`], [`correction`] | the other terms |
-//! | [`metrics`] | sums that add up over micro-batches |
-//! | [`padding`] | ragged host lists to padded tensors |
+//! | `config` | `loss_type`, clips, averaging, KL, entropy, PAPO, rollout correction |
+//! | `ratio` | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
+//! | `ppo` | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
+//! | `gspo`, `cispo`, `sapo` | the other losses |
+//! | `average` | `token`, `seq` and `constant` averaging with global denominators |
+//! | `kl` | KL to a reference, in the loss or in the reward; coefficient controllers |
+//! | `entropy`, `papo`, `correction` | the other terms |
+//! | `metrics` | sums that add up over micro-batches |
+//! | `padding` | ragged host lists to padded tensors |
 //!
 //! Shapes: `R` responses of the micro-batch, `T` its longest response; every tensor is `[R, T]`, every mask 1 on a
 //! token and 0 in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as
@@ -50,13 +50,13 @@ use metrics::Recorder;
 
 /// The policy term of a loss: what `actor.loss_type` names. `B` is a backend with autodiff.
 pub trait PolicyLoss<B: Backend>: Send + Sync {
-    /// The loss of each token, `[R, T]`, before averaging. [`policy_loss`] adds the other terms.
+    /// The loss of each token, `[R, T]`, before averaging. `policy_loss` adds the other terms.
     fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B>;
 }
 
 /// What a policy term reads, all `[R, T]` and 0 in the padding.
 pub struct PolicyInputs<'a, B: Backend> {
-    /// `d = clamp(l - l_old, -20, 20)`, with the gradient; [`ratio::ratio`] makes the ratio of it.
+    /// `d = clamp(l - l_old, -20, 20)`, with the gradient; `ratio::ratio` makes the ratio of it.
     pub log_ratio: Tensor<B, 2>,
     /// Log-probs under the policy being trained, with the gradient.
     pub log_probs: Tensor<B, 2>,

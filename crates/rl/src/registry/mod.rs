@@ -1,4 +1,4 @@
-//! Which algorithms there are: one list of what is built in ([`built_in`]), and a way to add more from outside.
+//! Which algorithms there are: one list of what is built in (`built_in`), and a way to add more from outside.
 //!
 //! An algorithm stands in one file with its name, its settings and how it is built from a configuration ([`Declared`]).
 //! A configuration holds the settings of all of them ([`Methods`]), so those of an added one are read, printed, checked

@@ -5,10 +5,10 @@ use crate::config::field::choices;
 /// What is read from the log-prob of a sampled token with (`l`) and without (`l_masked`) what it may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DependencyKind {
-    /// [`token_dependency`]: a divergence, 0 or more, which grows whether the token becomes likelier or less likely.
+    /// `token_dependency`: a divergence, 0 or more, which grows whether the token becomes likelier or less likely.
     #[default]
     K3,
-    /// [`log_ratio`]: signed, so that a token counts as dependent only where it becomes likelier ("consistency").
+    /// `log_ratio`: signed, so that a token counts as dependent only where it becomes likelier ("consistency").
     LogRatio,
 }
 

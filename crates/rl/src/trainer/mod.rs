@@ -2,15 +2,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`resume`] | whether and how a run goes on from a checkpoint |
-//! | [`stages`] | the loop over stages and steps |
-//! | [`rl`] | a step of reinforcement learning |
-//! | [`reference`](mod@reference) | the policy that a KL term compares with |
-//! | [`rollouts`] | the log of what was sampled |
-//! | [`sampled`] | curves of everything that a step sampled |
-//! | [`sft`] | a step of supervised warm start |
-//! | [`validate`] | greedy and sampled validation |
-//! | [`warnings`] | what a step's metrics say that a person should hear |
+//! | `resume` | whether and how a run goes on from a checkpoint |
+//! | `stages` | the loop over stages and steps |
+//! | `rl` | a step of reinforcement learning |
+//! | `reference` | the policy that a KL term compares with |
+//! | `rollouts` | the log of what was sampled |
+//! | `sampled` | curves of everything that a step sampled |
+//! | `sft` | a step of supervised warm start |
+//! | `validate` | greedy and sampled validation |
+//! | `warnings` | what a step's metrics say that a person should hear |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing
 //! else.

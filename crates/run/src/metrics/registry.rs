@@ -1,4 +1,4 @@
-//! What a metric is: its name, unit, mean, meaning. [`DECLARED`](super::declared::DECLARED) lists them.
+//! What a metric is: its name, unit, mean, meaning. `DECLARED` lists them.
 
 use std::fmt::Write;
 
