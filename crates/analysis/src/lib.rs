@@ -8,6 +8,15 @@
 //! | `stats` | intervals, tests, correlation, histograms |
 //! | [`focus_map`] | the tokens that look most at the pictures, and their heat over them |
 //! | [`dump`] | the numbers of one response as a safetensors file |
+//!
+//! ```
+//! use analysis::Interval;
+//!
+//! // Accuracies of five seeds: t.test of R gives 0.80 and 0.88.
+//! let interval = Interval::of(&[0.80, 0.82, 0.84, 0.86, 0.88]);
+//! assert_eq!(interval.n, 5);
+//! assert!((interval.mean - 0.84).abs() < 1e-12 && (interval.half - 0.0393).abs() < 1e-4);
+//! ```
 
 pub mod dump;
 pub mod focus_map;

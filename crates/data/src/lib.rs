@@ -8,6 +8,16 @@
 //!
 //! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a
 //! model folder that cannot be used is a [`DataError`].
+//!
+//! ```
+//! use data::{DataSpec, Dataset, Keys};
+//!
+//! let specs = [DataSpec::from("toy:sum?rows=2&cols=2")]; // or a parquet file, JSON lines, a folder, a glob
+//! let dataset = Dataset::open(&specs, &Keys::default(), None)?;
+//! let sample = dataset.get(0)?;
+//! assert!(sample.problem.contains("<image>") && sample.images.len() == 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod convert;
 pub mod cursor;

@@ -13,6 +13,16 @@
 //! | can the rows of a data set be trained on | [`check`] |
 //! | answers that were made elsewhere | [`predictions`], `question` |
 //!
+//! ```
+//! use eval::{Benchmark, Extract, Rule};
+//!
+//! let benchmark = Benchmark::find("Math-Vista")?; // letter case and signs do not matter
+//! assert_eq!(benchmark.name, "mathvista");
+//! let answer = Extract::Boxed.answer(r"so \boxed{\frac{1}{2}}").unwrap();
+//! assert!(Rule::default().is_right(&answer, "0.5", &Default::default()));
+//! # Ok::<(), eval::EvalError>(())
+//! ```
+//!
 //! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
 
 mod benchmark;

@@ -5,6 +5,7 @@ use crate::sheet::{FAINT, GLYPH, HeatScale, INK, PAPER, Sheet, heat, printable, 
 use data::{ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
+use vgpo::metrics::top_tokens;
 
 /// Panels beside the plain picture.
 pub(crate) const PANELS: usize = 4;
@@ -67,10 +68,7 @@ pub struct FocusMap<'a> {
 
 /// The tokens of highest focus, the highest first and the earlier of two equals first.
 pub fn highest(focus: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..focus.len()).collect();
-    order.sort_by(|&a, &b| focus[b].total_cmp(&focus[a]));
-    order.truncate(PANELS);
-    order
+    top_tokens(focus, PANELS)
 }
 
 const MARGIN: u32 = 24;

@@ -109,6 +109,22 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 }
 
 /// What is measured, and where it is written.
+///
+/// ```no_run
+/// use analysis::pilot::{Pilot, PilotSession, Subject};
+/// use burn::tensor::DType;
+///
+/// fn measure(pilot: Pilot) -> Result<(), rl::TrainError> {
+///     let data = "toy:sum";
+///     let subjects = vec![Subject::open("runs/before".as_ref(), data, &[])?, Subject::open("runs/after".as_ref(), data, &[])?];
+///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects };
+///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
+///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {
+///         println!("{table}");
+///         Ok(())
+///     })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PilotSession {
     /// How the models are asked.

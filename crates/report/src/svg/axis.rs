@@ -28,7 +28,7 @@ impl Axis {
     }
 
     /// What it covers for this data: the given range, or the data's widened to round numbers.
-    pub fn resolve(&self, values: impl Iterator<Item = f64>) -> Scale {
+    pub(crate) fn resolve(&self, values: impl Iterator<Item = f64>) -> Scale {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for v in values.filter(|v| v.is_finite()) {
             low = low.min(v);
@@ -55,7 +55,7 @@ impl Axis {
 
 /// An axis with its numbers settled.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// Smallest value.
     pub low: f64,
     /// Largest value.
@@ -66,7 +66,7 @@ pub struct Scale {
 
 impl Scale {
     /// Where a value lies, from 0 to 1 within the range.
-    pub fn share(&self, value: f64) -> f64 {
+    pub(crate) fn share(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 

@@ -32,6 +32,28 @@ use std::collections::BTreeMap;
 pub const EPS: f64 = 1e-6;
 
 /// Turns the rewards of a batch into advantages.
+///
+/// ```
+/// use rl::advantage::{AdvantageEstimator, AdvantageError, AdvantageInputs, Advantages, estimate, within_groups};
+///
+/// /// How much better than the worst of its group.
+/// struct AboveWorst;
+///
+/// impl AdvantageEstimator for AboveWorst {
+///     fn needs_group(&self) -> bool {
+///         true
+///     }
+///     fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
+///         Ok(within_groups(inputs, |group| {
+///             let worst = group.iter().copied().fold(f64::INFINITY, f64::min);
+///             group.iter().map(|reward| reward - worst).collect()
+///         }))
+///     }
+/// }
+/// let inputs = AdvantageInputs { rewards: &[0.25, 1.0], groups: &[0, 0], lengths: &[3, 5], greedy_rewards: None, token_rewards: None };
+/// assert_eq!(estimate(&AboveWorst, &inputs)?, Advantages::PerResponse(vec![0.0, 0.75]));
+/// # Ok::<(), AdvantageError>(())
+/// ```
 pub trait AdvantageEstimator: Send + Sync {
     /// Whether each prompt also needs one greedy response, whose reward is the baseline.
     fn needs_greedy(&self) -> bool {

@@ -49,6 +49,34 @@ use burn::tensor::{Tensor, backend::Backend};
 use metrics::Recorder;
 
 /// The policy term of a loss: what `actor.loss_type` names. `B` is a backend with autodiff.
+///
+/// ```
+/// use burn::tensor::backend::Backend;
+/// use rl::config::Algorithm;
+/// use rl::loss::{PolicyInputs, PolicyLoss, Terms};
+/// use rl::registry::{Declared, Registry};
+///
+/// /// REINFORCE: `-A log p`, whatever the ratio is.
+/// struct Reinforce;
+///
+/// impl Declared for Reinforce {
+///     const NAME: &'static str = "reinforce";
+///     fn new(_: &Algorithm) -> Self {
+///         Self
+///     }
+/// }
+///
+/// impl<B: Backend> PolicyLoss<B> for Reinforce {
+///     fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B> {
+///         Terms { loss: (inputs.log_probs * inputs.advantages).neg(), clips: None }
+///     }
+/// }
+///
+/// let registry = Registry::<burn_flex::Flex>::built_in().loss::<Reinforce>()?;
+/// let overrides = ["data.train_files=toy:sum", "actor.loss_type=reinforce"].map(String::from);
+/// assert!(registry.resolve(&[], &overrides).is_ok());
+/// # Ok::<(), rl::registry::RegistryError>(())
+/// ```
 pub trait PolicyLoss<B: Backend>: Send + Sync {
     /// The loss of each token, `[R, T]`, before averaging. `policy_loss` adds the other terms.
     fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B>;

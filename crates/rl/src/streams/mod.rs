@@ -130,7 +130,7 @@ pub(crate) fn compute<B: Kernels, P: Policy<B>>(
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.perturbed_log_probs)?;
     }
     if wanted.perception {
-        perception::compute(policy, images, groups, context.processor()?, &plain)?;
+        perception::compute(policy, images, groups, context.processor()?, &plain, metrics)?;
     }
     if let Some(how) = wanted.masked {
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.masked_log_probs)?;

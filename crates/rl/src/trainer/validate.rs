@@ -17,6 +17,7 @@ use crate::progress::Phase;
 use crate::random_keys;
 use crate::rollout::{Job, generate};
 use crate::sampler::Sampling;
+use crate::shaping::dependency::mean;
 use crate::trajectory::ScoredGroup;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
@@ -105,11 +106,6 @@ struct Tally {
     best: Vec<f64>,
 }
 
-fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
-    let n = values.len().max(1) as f64;
-    values.sum::<f64>() / n
-}
-
 impl Tally {
     fn greedy(&mut self, group: &ScoredGroup) {
         let accuracy = group.accuracy();
@@ -128,16 +124,17 @@ impl Tally {
 
     fn metrics(self) -> Metrics {
         let mut metrics = Metrics::new();
-        metrics.insert("val/accuracy".into(), mean(self.greedy.iter().map(|v| v.0)));
-        metrics.insert("val/reward".into(), mean(self.greedy.iter().map(|v| v.1)));
+        let of_greedy = |of: fn(&(f64, f64)) -> f64| mean(&self.greedy.iter().map(of).collect::<Vec<_>>());
+        metrics.insert("val/accuracy".into(), of_greedy(|v| v.0));
+        metrics.insert("val/reward".into(), of_greedy(|v| v.1));
         metrics.insert("val/samples".into(), self.greedy.len() as f64);
-        metrics.insert("val/response_length".into(), mean(self.lengths.iter().copied()));
+        metrics.insert("val/response_length".into(), mean(&self.lengths));
         for (task, values) in &self.by_task {
-            metrics.insert(format!("val/accuracy/{task}"), mean(values.iter().copied()));
+            metrics.insert(format!("val/accuracy/{task}"), mean(values));
         }
         if !self.sampled.is_empty() {
-            metrics.insert("val/sampled_accuracy".into(), mean(self.sampled.iter().copied()));
-            metrics.insert("val/pass_at_n".into(), mean(self.best.iter().copied()));
+            metrics.insert("val/sampled_accuracy".into(), mean(&self.sampled));
+            metrics.insert("val/pass_at_n".into(), mean(&self.best));
         }
         let focus: Vec<&Vec<f32>> = self.focus.iter().collect();
         let focus = FocusMetrics::new(&focus);

@@ -248,10 +248,10 @@ fn a_description_is_taken_out<B: Kernels>() {
     let ids = |text: &str| processor.encode_text(text).unwrap();
     let described = ids("1 <perception>3 4</perception> is 7");
     let (plain, open) = (ids("7"), ids("<perception>3 4"));
-    let span = perception_span(&processor, &described).unwrap();
+    let span = perception_span(&processor, &described).unwrap().unwrap();
     assert_eq!(processor.decode(&described[span.clone()], false).unwrap(), "<perception>3 4</perception>");
-    assert_eq!(perception_span(&processor, &plain), None);
-    assert_eq!(perception_span(&processor, &open), None, "a description without an end");
+    assert_eq!(perception_span(&processor, &plain).unwrap(), None);
+    assert_eq!(perception_span(&processor, &open).unwrap(), None, "a description without an end");
     let group = GroupRef { prompt: &prompts[1], responses: vec![&plain, &described, &open] };
     let of = |responses: Vec<&[u32]>| -> Vec<Vec<f32>> {
         let group = GroupRef { prompt: &prompts[1], responses };

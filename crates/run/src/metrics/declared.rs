@@ -260,6 +260,12 @@ pub(crate) const DECLARED: &[Section] = &[
                 ResponseMean,
                 "share of responses with a description, whose tokens are weighted",
             ),
+            metric(
+                "srpo/undecoded_responses",
+                "responses",
+                Sum,
+                "responses in which no description could be looked for, as a token of theirs does not decode",
+            ),
         ],
     },
     Section {
