@@ -1,4 +1,4 @@
-//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA with Burn's fusion and without.
+//! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA.
 //! Where the default multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -358,7 +358,7 @@ fn write_column<B: Kernels>() {
     close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
 }
 
-/// A chain of kernels and of operations that fusion rewrites, with tensors used again later.
+/// A chain of kernels and of Burn's operations, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
     let run = |norm: fn(Tensor<B, 2>, Tensor<B, 1>, f64) -> Tensor<B, 2>,
@@ -384,7 +384,7 @@ macro_rules! on {
         mod $module {
             $(#[test]
             fn $test() {
-                super::super::$test::<$backend>();
+                super::$test::<$backend>();
             })*
         }
     };
@@ -399,12 +399,6 @@ macro_rules! all {
     };
 }
 #[cfg(feature = "cuda")]
-mod cuda {
-    all!(fused, burn_cuda::Cuda<f32, i32>);
-    all!(bare, burn_cubecl::CubeBackend<cubecl::cuda::CudaRuntime, f32, i32, u8>);
-}
+all!(cuda, burn_cuda::Cuda<f32, i32>);
 #[cfg(feature = "wgpu")]
-mod wgpu {
-    all!(fused, burn_wgpu::Wgpu<f32, i32>);
-    all!(bare, burn_wgpu::CubeBackend<burn_wgpu::WgpuRuntime, f32, i32, u32>);
-}
+all!(wgpu, burn_wgpu::Wgpu<f32, i32>);

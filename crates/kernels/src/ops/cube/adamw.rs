@@ -97,11 +97,8 @@ pub(super) fn adamw<B: Launch>(
 ) -> [Tensor<B, 1>; 3] {
     let (shape, dtype) = (param.shape(), param.dtype());
     let state = [&grad, &m, &v].map(|t| t.dtype() == DType::F32 && t.shape() == shape);
-    if !float(dtype) || state != [true; 3] || !countable([shape.clone()]) {
+    if !float(dtype) || state != [true; 3] || !countable([shape]) {
         return plain::adamw(param, grad, m, v, h);
     }
-    let outputs = [(shape.clone(), dtype), (shape.clone(), DType::F32), (shape, DType::F32)];
-    let h = *h;
-    B::launch("adamw", [held(param), held(grad), held(m), held(v)], outputs, move |tensors| launch_update(tensors, &h))
-        .map(tensor)
+    launch_update([held(param), held(grad), held(m), held(v)], h).map(tensor)
 }

@@ -325,7 +325,6 @@ impl<B: Launch> Between<B> for Kernel {
             scale: scale as f32,
         };
         let dtype = own.scores.dtype();
-        let [a, rows, _] = own.scores.dims();
         let own_mask = added(own.mask, &own.scores);
         let (prefix, prefix_mask) = match prefix {
             Some(Products { scores, mask }) => {
@@ -334,10 +333,8 @@ impl<B: Launch> Between<B> for Kernel {
             }
             None => (nothing(&own.scores, dtype), own_mask.clone()),
         };
-        let shapes = [(own.scores.shape(), dtype), (prefix.shape(), dtype), (Shape::new([a, rows, 1]), DType::F32)];
         let inputs = [held(own.scores), held(prefix), held(own_mask), held(prefix_mask)];
-        let [own, prefix, lse] =
-            B::launch("attention_softmax", inputs, shapes, move |tensors| launch_softmax(tensors, settings));
+        let [own, prefix, lse] = launch_softmax(inputs, settings);
         Weights { own: tensor(own), prefix: settings.prefix.then(|| tensor(prefix)), sums: None, lse: tensor(lse) }
     }
 
@@ -361,9 +358,7 @@ impl<B: Launch> Between<B> for Kernel {
             scale: scale as f32,
         };
         let mask = added(products.mask, &dp);
-        let shape = (dp.shape(), dtype);
         let inputs = [held(products.scores), held(dp), held(lse), held(dot), held(mask)];
-        B::launch("attention_slopes", inputs, [shape.clone(), shape], move |tensors| launch_slopes(tensors, settings))
-            .map(tensor)
+        launch_slopes(inputs, settings).map(tensor)
     }
 }

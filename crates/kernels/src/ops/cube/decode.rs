@@ -1,6 +1,6 @@
 //! Attention of one new token a row over a shared prompt and the row's own columns, and the write of a new column.
 
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Tensor};
 use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -337,14 +337,10 @@ pub(super) fn attention<B: Launch>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<B
         return decode_attention(q, kv);
     }
     let (n, len, masked) = (kv.n, kv.len, kv.prefix_mask.is_some());
-    let shape = Shape::new([rows, g, hd]);
     // A kernel has a fixed number of operands: without a mask any small f32 tensor stands in for it, unread.
     let mask = kv.prefix_mask.unwrap_or_else(|| Tensor::zeros([1, 1, 1], (&q.device(), DType::F32)));
     let inputs = [held(q), held(kv.prefix.0), held(kv.prefix.1), held(mask), held(kv.own.0), held(kv.own.1)];
-    let [out] = B::launch("decode_attention", inputs, [(shape, dtype)], move |tensors| {
-        [launch_attention(tensors, masked, n, len)]
-    });
-    tensor(out)
+    tensor(launch_attention(inputs, masked, n, len))
 }
 
 /// See [`Kernels::write_column`](crate::Kernels::write_column). The default where types or sizes do not match.
@@ -352,11 +348,8 @@ pub(super) fn write_column<B: Launch>(cache: Tensor<B, 3>, at: usize, value: Ten
     let (shape, dtype) = (cache.shape(), cache.dtype());
     let [rows, capacity, hd] = cache.dims();
     let sized = value.dims() == [rows, 1, hd] && at < capacity;
-    if !float(dtype) || value.dtype() != dtype || !sized || !countable([shape.clone()]) {
+    if !float(dtype) || value.dtype() != dtype || !sized || !countable([shape]) {
         return plain::write_column(cache, at, value);
     }
-    let [cache] = B::launch("write_column", [held(cache), held(value)], [(shape, dtype)], move |[cache, value]| {
-        [launch_write(cache, value, at)]
-    });
-    tensor(cache)
+    tensor(launch_write(held(cache), held(value), at))
 }

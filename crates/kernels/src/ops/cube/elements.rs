@@ -162,11 +162,10 @@ fn launch_turn<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], sign: f32) -> 
 /// See [`Kernels::swiglu`](crate::Kernels::swiglu). The default where types differ.
 pub(super) fn swiglu<B: Launch>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
     let (shape, dtype) = (gate.shape(), gate.dtype());
-    if !float(dtype) || up.dtype() != dtype || !same([gate.dims(), up.dims()]) || !countable([shape.clone()]) {
+    if !float(dtype) || up.dtype() != dtype || !same([gate.dims(), up.dims()]) || !countable([shape]) {
         return plain::swiglu(gate, up);
     }
-    let [y] = B::launch("swiglu", [held(gate), held(up)], [(shape, dtype)], |[gate, up]| [launch_swiglu(gate, up)]);
-    tensor(y)
+    tensor(launch_swiglu(held(gate), held(up)))
 }
 
 /// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). The default where types differ.
@@ -177,11 +176,10 @@ pub(super) fn swiglu_backward<B: Launch>(
 ) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let (shape, dtype) = (gate.shape(), gate.dtype());
     let typed = float(dtype) && up.dtype() == dtype && dy.dtype() == dtype;
-    if !typed || !same([gate.dims(), up.dims(), dy.dims()]) || !countable([shape.clone()]) {
+    if !typed || !same([gate.dims(), up.dims(), dy.dims()]) || !countable([shape]) {
         return plain::swiglu_backward(gate, up, dy);
     }
-    let outputs = [(shape.clone(), dtype), (shape, dtype)];
-    let [dgate, dup] = B::launch("swiglu_backward", [held(gate), held(up), held(dy)], outputs, launch_swiglu_gradient);
+    let [dgate, dup] = launch_swiglu_gradient([held(gate), held(up), held(dy)]);
     (tensor(dgate), tensor(dup))
 }
 
@@ -191,12 +189,11 @@ pub(super) fn rotate<B: Launch>(x: Tensor<B, 3>, rotary: &Rotary<B>, sign: f32) 
     let (shape, dtype): (Shape, _) = (x.shape(), x.dtype());
     let [n, _, hd] = x.dims();
     let tables = [&rotary.cos, &rotary.sin].map(|t| t.dims() == [n, 1, hd] && t.dtype() == DType::F32);
-    if !float(dtype) || tables != [true, true] || hd % 2 != 0 || !countable([shape.clone()]) {
+    if !float(dtype) || tables != [true, true] || hd % 2 != 0 || !countable([shape]) {
         return if sign < 0.0 { plain::rotate_backward(x, rotary) } else { plain::rotate(x, rotary) };
     }
     let inputs = [held(x), held(rotary.cos.clone()), held(rotary.sin.clone())];
-    let [y] = B::launch("rotate", inputs, [(shape, dtype)], move |tensors| [launch_turn(tensors, sign)]);
-    tensor(y)
+    tensor(launch_turn(inputs, sign))
 }
 
 /// Kernels do not broadcast.

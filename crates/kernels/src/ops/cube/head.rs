@@ -229,11 +229,7 @@ pub(super) fn log_probs<B: Launch>(
     }
     let inverse = (1.0 / temperature) as f32;
     log_probs_by(hidden, weight, targets, with_entropy, LOGITS, |z, targets| {
-        let row = (Shape::new([z.dims()[0]]), DType::F32);
-        let [log_probs, entropies] =
-            B::launch("log_probs", [held(z), held_int(targets)], [row.clone(), row], move |[z, targets]| {
-                launch_read(z, targets, inverse, with_entropy)
-            });
+        let [log_probs, entropies] = launch_read(held(z), held_int(targets), inverse, with_entropy);
         HeadOutput { log_probs: tensor(log_probs), entropy: with_entropy.then(|| tensor(entropies)) }
     })
 }
@@ -253,13 +249,10 @@ pub(super) fn log_probs_backward<B: Launch>(
     }
     let inverse = (1.0 / temperature) as f32;
     log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, LOGITS, |z, targets, dl, de| {
-        let (shape, dtype, with_entropy) = (z.shape(), z.dtype(), de.is_some());
+        let with_entropy = de.is_some();
         // A kernel has a fixed number of operands: without gradients of entropies those of log-probs stand in, unread.
         let de = de.unwrap_or_else(|| dl.clone());
         let inputs = [held(z), held_int(targets), held(dl), held(de)];
-        let [dz] = B::launch("log_probs_backward", inputs, [(shape, dtype)], move |tensors| {
-            [launch_gradient(tensors, inverse, with_entropy)]
-        });
-        tensor(dz)
+        tensor(launch_gradient(inputs, inverse, with_entropy))
     })
 }

@@ -1,112 +1,41 @@
-//! How a kernel reaches its tensors, with Burn's fusion around the backend and without.
+//! How a kernel reaches the buffers of its tensors.
+//!
+//! Burn's `Fusion` is not supported: in 0.21 it computes narrow outputs wrongly on CUDA and multiplies the host's time
+//! per launch, and what it would fuse are kernels here (docs/architecture.md).
 
 use burn::tensor::backend::{Backend, BackendTypes};
 use burn::tensor::{DType, Int, Shape, Tensor, TensorPrimitive};
-use burn_cubecl::fusion::FusionCubeRuntime;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
-use burn_fusion::stream::{Operation, OperationStreams};
-use burn_fusion::{Fusion, FusionHandle, FusionTensor};
-use burn_ir::{CustomOpIr, HandleContainer, OperationIr, TensorIr};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 
-/// A tensor of either kind as the backend holds it.
-pub(super) type Held<B> = <B as BackendTypes>::FloatTensorPrimitive;
-
-/// A backend whose tensors are, at the bottom, buffers of a CubeCL runtime.
+/// A backend whose tensors are buffers of a CubeCL runtime.
 pub(super) trait Launch:
-    Backend + BackendTypes<IntTensorPrimitive = <Self as BackendTypes>::FloatTensorPrimitive>
+    Backend + BackendTypes<FloatTensorPrimitive = CubeTensor<Self::Runtime>, IntTensorPrimitive = CubeTensor<Self::Runtime>>
 {
     /// Where kernels run.
     type Runtime: CubeRuntime;
-
-    /// Runs `kernel` on the buffers of `inputs`, now or when the stream gets there; its results have the shapes and
-    /// types `outputs`, which must be known before. `name` identifies the operation to fusion.
-    fn launch<const I: usize, const O: usize>(
-        name: &'static str,
-        inputs: [Held<Self>; I],
-        outputs: [(Shape, DType); O],
-        kernel: impl Fn([CubeTensor<Self::Runtime>; I]) -> [CubeTensor<Self::Runtime>; O] + Send + Sync + 'static,
-    ) -> [Held<Self>; O];
 }
 
 impl<R: CubeRuntime, BT: BoolElement> Launch for CubeBackend<R, f32, i32, BT> {
     type Runtime = R;
-
-    fn launch<const I: usize, const O: usize>(
-        _: &'static str,
-        inputs: [CubeTensor<R>; I],
-        _: [(Shape, DType); O],
-        kernel: impl Fn([CubeTensor<R>; I]) -> [CubeTensor<R>; O] + Send + Sync + 'static,
-    ) -> [CubeTensor<R>; O] {
-        kernel(inputs)
-    }
-}
-
-impl<R: CubeRuntime, BT: BoolElement> Launch for Fusion<CubeBackend<R, f32, i32, BT>> {
-    type Runtime = R;
-
-    fn launch<const I: usize, const O: usize>(
-        name: &'static str,
-        inputs: [FusionTensor<FusionCubeRuntime<R>>; I],
-        outputs: [(Shape, DType); O],
-        kernel: impl Fn([CubeTensor<R>; I]) -> [CubeTensor<R>; O] + Send + Sync + 'static,
-    ) -> [FusionTensor<FusionCubeRuntime<R>>; O] {
-        let client = inputs[0].client.clone();
-        let streams = OperationStreams::with_inputs(&inputs);
-        let inputs = inputs.map(FusionTensor::into_ir);
-        let outputs = outputs.map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype));
-        let description = OperationIr::Custom(CustomOpIr::new(name, &inputs, &outputs));
-        let run = move |handles: &mut HandleContainer<_>| {
-            // A handle that nothing else needs leaves the container here, so a kernel may write into it.
-            let tensors = inputs.each_ref().map(|ir| handles.get_float_tensor::<CubeBackend<R, f32, i32, BT>>(ir));
-            for (ir, tensor) in outputs.iter().zip(kernel(tensors)) {
-                handles.register_float_tensor::<CubeBackend<R, f32, i32, BT>>(&ir.id, tensor);
-            }
-        };
-        let results = client.register(streams, description, Custom { name, run });
-        let mut results = results.into_iter();
-        // `register` makes one tensor an output of the description.
-        std::array::from_fn(|_| results.next().unwrap_or_else(|| unreachable!("{name} has {O} outputs")))
-    }
-}
-
-/// A kernel in the stream of operations.
-struct Custom<F> {
-    name: &'static str,
-    run: F,
-}
-
-impl<F> std::fmt::Debug for Custom<F> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
-    }
-}
-
-impl<R: CubeRuntime, F> Operation<FusionCubeRuntime<R>> for Custom<F>
-where
-    F: Fn(&mut HandleContainer<FusionHandle<FusionCubeRuntime<R>>>) + Send + Sync,
-{
-    fn execute(&self, handles: &mut HandleContainer<FusionHandle<FusionCubeRuntime<R>>>) {
-        (self.run)(handles);
-    }
 }
 
 /// What a backend holds of a float tensor.
-pub(super) fn held<B: Backend, const D: usize>(t: Tensor<B, D>) -> Held<B> {
+pub(super) fn held<B: Launch, const D: usize>(t: Tensor<B, D>) -> CubeTensor<B::Runtime> {
     t.into_primitive().tensor()
 }
 
 /// What a backend holds of an integer tensor.
-pub(super) fn held_int<B: Launch, const D: usize>(t: Tensor<B, D, Int>) -> Held<B> {
+pub(super) fn held_int<B: Launch, const D: usize>(t: Tensor<B, D, Int>) -> CubeTensor<B::Runtime> {
     t.into_primitive()
 }
 
 /// The float tensor that a backend holds.
-pub(super) fn tensor<B: Backend, const D: usize>(t: Held<B>) -> Tensor<B, D> {
+pub(super) fn tensor<B: Launch, const D: usize>(t: CubeTensor<B::Runtime>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(t))
 }
 

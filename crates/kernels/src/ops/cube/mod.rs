@@ -13,7 +13,6 @@ mod reduce;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
-use burn_fusion::Fusion;
 
 use super::{AdamWStep, Kernels};
 use crate::attention::decode::DecodeKv;
@@ -21,115 +20,108 @@ use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
 use crate::head::HeadOutput;
 use crate::rope::Rotary;
 
-/// The same for the bare backend and for the one that fuses its operations.
-macro_rules! kernels {
-    ($backend:ty) => {
-        impl<R: CubeRuntime, BT: BoolElement> Kernels for $backend {
-            fn device_memory(device: &Self::Device) -> Option<u64> {
-                R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
-            }
+impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
+    fn device_memory(device: &Self::Device) -> Option<u64> {
+        R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
 
-            fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
-                norm::rms_norm(x, weight, eps)
-            }
+    fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
+        norm::rms_norm(x, weight, eps)
+    }
 
-            fn rms_norm_backward(
-                x: Tensor<Self, 2>,
-                weight: Tensor<Self, 1>,
-                eps: f64,
-                dy: Tensor<Self, 2>,
-            ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-                norm::rms_norm_backward(x, weight, eps, dy)
-            }
+    fn rms_norm_backward(
+        x: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
+        norm::rms_norm_backward(x, weight, eps, dy)
+    }
 
-            fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
-                elements::rotate(x, rotary, 1.0)
-            }
+    fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+        elements::rotate(x, rotary, 1.0)
+    }
 
-            fn rotate_backward(dy: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
-                elements::rotate(dy, rotary, -1.0)
-            }
+    fn rotate_backward(dy: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
+        elements::rotate(dy, rotary, -1.0)
+    }
 
-            fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-                elements::swiglu(gate, up)
-            }
+    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        elements::swiglu(gate, up)
+    }
 
-            fn swiglu_backward(
-                gate: Tensor<Self, 2>,
-                up: Tensor<Self, 2>,
-                dy: Tensor<Self, 2>,
-            ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-                elements::swiglu_backward(gate, up, dy)
-            }
+    fn swiglu_backward(
+        gate: Tensor<Self, 2>,
+        up: Tensor<Self, 2>,
+        dy: Tensor<Self, 2>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        elements::swiglu_backward(gate, up, dy)
+    }
 
-            fn packed_attention(
-                q: Tensor<Self, 3>,
-                k: Tensor<Self, 3>,
-                v: Tensor<Self, 3>,
-                plan: &AttentionPlan<Self>,
-            ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
-                forward_by::<Self, attention::Kernel>(q, k, v, plan)
-            }
+    fn packed_attention(
+        q: Tensor<Self, 3>,
+        k: Tensor<Self, 3>,
+        v: Tensor<Self, 3>,
+        plan: &AttentionPlan<Self>,
+    ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
+        forward_by::<Self, attention::Kernel>(q, k, v, plan)
+    }
 
-            fn packed_attention_backward(
-                qkv: [Tensor<Self, 3>; 3],
-                o: Tensor<Self, 3>,
-                saved: &AttentionSaved<Self>,
-                d_o: Tensor<Self, 3>,
-                plan: &AttentionPlan<Self>,
-            ) -> [Tensor<Self, 3>; 3] {
-                backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
-            }
+    fn packed_attention_backward(
+        qkv: [Tensor<Self, 3>; 3],
+        o: Tensor<Self, 3>,
+        saved: &AttentionSaved<Self>,
+        d_o: Tensor<Self, 3>,
+        plan: &AttentionPlan<Self>,
+    ) -> [Tensor<Self, 3>; 3] {
+        backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
+    }
 
-            fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-                decode::attention(q, kv)
-            }
+    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
+        decode::attention(q, kv)
+    }
 
-            fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-                decode::write_column(cache, at, value)
-            }
+    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
+        decode::write_column(cache, at, value)
+    }
 
-            fn log_probs(
-                hidden: Tensor<Self, 2>,
-                weight: &Tensor<Self, 2>,
-                targets: Tensor<Self, 1, Int>,
-                temperature: f64,
-                with_entropy: bool,
-            ) -> HeadOutput<Self> {
-                head::log_probs(hidden, weight, targets, temperature, with_entropy)
-            }
+    fn log_probs(
+        hidden: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        temperature: f64,
+        with_entropy: bool,
+    ) -> HeadOutput<Self> {
+        head::log_probs(hidden, weight, targets, temperature, with_entropy)
+    }
 
-            fn log_probs_backward(
-                hidden: Tensor<Self, 2>,
-                weight: &Tensor<Self, 2>,
-                targets: Tensor<Self, 1, Int>,
-                temperature: f64,
-                d_log_probs: Tensor<Self, 1>,
-                d_entropy: Option<Tensor<Self, 1>>,
-            ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-                head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
-            }
+    fn log_probs_backward(
+        hidden: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        targets: Tensor<Self, 1, Int>,
+        temperature: f64,
+        d_log_probs: Tensor<Self, 1>,
+        d_entropy: Option<Tensor<Self, 1>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+    }
 
-            fn kl_divergence(
-                p: Tensor<Self, 2>,
-                q: Tensor<Self, 2>,
-                weight: &Tensor<Self, 2>,
-                temperature: f64,
-            ) -> Tensor<Self, 1> {
-                head::kl_divergence(p, q, weight, temperature)
-            }
+    fn kl_divergence(
+        p: Tensor<Self, 2>,
+        q: Tensor<Self, 2>,
+        weight: &Tensor<Self, 2>,
+        temperature: f64,
+    ) -> Tensor<Self, 1> {
+        head::kl_divergence(p, q, weight, temperature)
+    }
 
-            fn adamw(
-                param: Tensor<Self, 1>,
-                grad: Tensor<Self, 1>,
-                m: Tensor<Self, 1>,
-                v: Tensor<Self, 1>,
-                h: &AdamWStep,
-            ) -> [Tensor<Self, 1>; 3] {
-                adamw::adamw(param, grad, m, v, h)
-            }
-        }
-    };
+    fn adamw(
+        param: Tensor<Self, 1>,
+        grad: Tensor<Self, 1>,
+        m: Tensor<Self, 1>,
+        v: Tensor<Self, 1>,
+        h: &AdamWStep,
+    ) -> [Tensor<Self, 1>; 3] {
+        adamw::adamw(param, grad, m, v, h)
+    }
 }
-kernels!(CubeBackend<R, f32, i32, BT>);
-kernels!(Fusion<CubeBackend<R, f32, i32, BT>>);

@@ -188,13 +188,10 @@ fn launch_backward<R: CubeRuntime>([x, weight, dy]: [CubeTensor<R>; 3], eps: f32
 /// See [`Kernels::rms_norm`](crate::Kernels::rms_norm). The default where the types of `x` and `weight` differ.
 pub(super) fn rms_norm<B: Launch>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
     let (shape, dtype) = (x.shape(), x.dtype());
-    if !float(dtype) || weight.dtype() != dtype || !countable([shape.clone()]) {
+    if !float(dtype) || weight.dtype() != dtype || !countable([shape]) {
         return plain::rms_norm(x, weight, eps);
     }
-    let [y] = B::launch("rms_norm", [held(x), held(weight)], [(shape, dtype)], move |[x, weight]| {
-        [launch_forward(x, weight, eps as f32)]
-    });
-    tensor(y)
+    tensor(launch_forward(held(x), held(weight), eps as f32))
 }
 
 /// See [`Kernels::rms_norm_backward`](crate::Kernels::rms_norm_backward). The default where types differ, or a row has
@@ -211,13 +208,10 @@ pub(super) fn rms_norm_backward<B: Launch>(
     if rows * d == 0 {
         return (x, Tensor::zeros([d], (&dy.device(), DType::F32)));
     }
-    if !float(dtype) || !same || d > COLUMNS * 256 || !countable([shape.clone()]) {
+    if !float(dtype) || !same || d > COLUMNS * 256 || !countable([shape]) {
         return plain::rms_norm_backward(x, weight, eps, dy);
     }
     let blocks = rows.min(BLOCKS);
-    let outputs = [(shape, dtype), (Shape::new([blocks, d]), DType::F32)];
-    let [dx, parts] = B::launch("rms_norm_backward", [held(x), held(weight), held(dy)], outputs, move |tensors| {
-        launch_backward(tensors, eps as f32, blocks)
-    });
+    let [dx, parts] = launch_backward([held(x), held(weight), held(dy)], eps as f32, blocks);
     (tensor(dx), tensor::<B, 2>(parts).sum_dim(0).squeeze_dim::<1>(0))
 }
