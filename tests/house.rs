@@ -225,8 +225,8 @@ fn pages_name_files_that_are_there() {
     assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
 }
 
-/// `unreachable_pub` and `unnameable_types` (root `Cargo.toml`) keep what a crate shows from growing by accident; a crate
-/// that does not inherit the lints would escape them. What it shows begins with an example.
+/// `unreachable_pub` and `unnameable_types` (root `Cargo.toml`) keep what a crate shows from growing by accident; a
+/// crate that does not inherit the lints would escape them. What it shows begins with an example.
 #[test]
 fn crates_inherit_the_lints_and_begin_with_an_example() {
     let workspace = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");

@@ -116,7 +116,8 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 ///
 /// fn measure(pilot: Pilot) -> Result<(), rl::TrainError> {
 ///     let data = "toy:sum";
-///     let subjects = vec![Subject::open("runs/before".as_ref(), data, &[])?, Subject::open("runs/after".as_ref(), data, &[])?];
+///     let open = |path: &str| Subject::open(path.as_ref(), data, &[]);
+///     let subjects = vec![open("runs/before")?, open("runs/after")?];
 ///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects };
 ///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
 ///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {

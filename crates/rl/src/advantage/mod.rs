@@ -50,7 +50,13 @@ pub const EPS: f64 = 1e-6;
 ///         }))
 ///     }
 /// }
-/// let inputs = AdvantageInputs { rewards: &[0.25, 1.0], groups: &[0, 0], lengths: &[3, 5], greedy_rewards: None, token_rewards: None };
+/// let inputs = AdvantageInputs {
+///     rewards: &[0.25, 1.0],
+///     groups: &[0, 0],
+///     lengths: &[3, 5],
+///     greedy_rewards: None,
+///     token_rewards: None,
+/// };
 /// assert_eq!(estimate(&AboveWorst, &inputs)?, Advantages::PerResponse(vec![0.0, 0.75]));
 /// # Ok::<(), AdvantageError>(())
 /// ```
