@@ -15,7 +15,7 @@ use crate::common::{Failure, parse_backend, parse_dtype, ranges, within};
 
 /// The model, the sizes of a step, its settings.
 #[derive(Args, Clone)]
-pub struct Shared {
+pub(super) struct Shared {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
@@ -77,7 +77,7 @@ const MOST_TOKENS: usize = 1 << 26;
 
 impl Shared {
     /// The sizes of a step.
-    pub fn sizes(&self) -> Sizes {
+    pub(super) fn sizes(&self) -> Sizes {
         Sizes {
             prompts: self.prompts,
             rollouts: self.rollouts,
@@ -92,7 +92,7 @@ impl Shared {
     ///
     /// # Errors
     /// Names the option, and what to give it.
-    pub fn check(&self) -> Result<(), Failure> {
+    pub(super) fn check(&self) -> Result<(), Failure> {
         for (name, value) in [
             ("--prompts", self.prompts),
             ("--rollouts", self.rollouts),
@@ -146,7 +146,7 @@ impl Shared {
     ///
     /// # Errors
     /// A model that cannot be read, a number format that the device does not have.
-    pub fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
+    pub(super) fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
         let optim = Optim {
             lr: 1e-6,
             moments_dtype: if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 },

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 /// What one step took.
 #[derive(Debug, Clone)]
-pub struct BenchRow {
+pub(super) struct BenchRow {
     /// Number of the step.
     pub step: u64,
     /// Tokens of a prompt.
@@ -28,7 +28,7 @@ pub struct BenchRow {
 }
 
 /// Seconds of the parts of a step, and its highest memory.
-pub struct Phases {
+pub(super) struct Phases {
     /// Sampling.
     pub generate: f64,
     /// The scoring pass.
@@ -52,15 +52,15 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 impl BenchRow {
     /// Columns of [`line`](Self::line).
-    pub const COLUMNS: usize = 10;
+    pub(super) const COLUMNS: usize = 10;
 
     /// Names of the columns.
-    pub fn header() -> &'static str {
+    pub(super) fn header() -> &'static str {
         "| generate s | old log-probs s | update s | total s | vision s | prefill s | focus s | optimizer s | GFLOP/s | peak GiB |"
     }
 
     /// One row of a Markdown table.
-    pub fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
         let gib = self.peak_gib.map_or("-".into(), |g| format!("{g:.2}"));
         format!(
@@ -70,13 +70,13 @@ impl BenchRow {
     }
 
     /// The parts that are drawn.
-    pub fn phases(&self) -> Phases {
+    pub(super) fn phases(&self) -> Phases {
         let [generate, old_log_probs, update, .., total] = self.seconds;
         Phases { generate, old_log_probs, update, total, peak_gib: self.peak_gib }
     }
 
     /// The peer's keys and ours.
-    pub fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
         let round = |x: f64| (x * 1e4).round() / 1e4;
         let (b, r) = (self.rollouts as f64, self.response_tokens as f64);
@@ -100,7 +100,7 @@ impl BenchRow {
     }
 
     /// Medians of the seconds, the highest peak.
-    pub fn median(rows: Vec<BenchRow>) -> BenchRow {
+    pub(super) fn median(rows: Vec<BenchRow>) -> BenchRow {
         let mut out = rows[0].clone();
         for (i, s) in out.seconds.iter_mut().enumerate() {
             *s = median(rows.iter().map(|r| r.seconds[i]).collect());

@@ -15,7 +15,7 @@ use crate::common::{Failure, print};
 
 /// What grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Over {
+pub(super) enum Over {
     /// Words of the prompt.
     Prompt,
     /// Tokens of a response.
@@ -79,7 +79,7 @@ impl Over {
 ///
 /// # Errors
 /// A value that means nothing, before anything is computed; a device or a file that cannot be used.
-pub fn sweep<B: Kernels>(
+pub(super) fn sweep<B: Kernels>(
     shared: &Shared,
     over: Over,
     values: &[String],

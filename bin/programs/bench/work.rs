@@ -8,7 +8,7 @@ use super::workload::Sizes;
 
 /// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the
 /// keys and values of each prompt once per group, and each row's own. The first token needs the head alone.
-pub fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
+pub(super) fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
     let t = &config.text;
     let (q, kv) = (t.query_width(), t.kv_width());
     let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
@@ -19,13 +19,13 @@ pub fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, wi
 }
 
 /// Packed tokens of a step.
-pub fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
+pub(super) fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
     prompts.iter().map(|p| p.len() + sizes.rollouts * sizes.response_tokens).sum()
 }
 
 /// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and
 /// responses. An update takes three times as many; recomputed layers do not count.
-pub fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
+pub(super) fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
     let (t, v) = (&config.text, &config.vision);
     let (q, kv) = (t.query_width(), t.kv_width());
     let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);

@@ -31,7 +31,7 @@ use crate::common::Failure;
 
 /// Sizes of a step.
 #[derive(Debug, Clone)]
-pub struct Sizes {
+pub(super) struct Sizes {
     /// Prompts.
     pub prompts: usize,
     /// Responses a prompt.
@@ -47,7 +47,7 @@ pub struct Sizes {
 }
 
 /// A model and its optimizer, ready to be timed.
-pub struct Bench<B: Kernels> {
+pub(super) struct Bench<B: Kernels> {
     model: QwenVl<B>,
     optimizer: AdamW<B>,
     /// Settings of the step.
@@ -64,7 +64,7 @@ pub struct Bench<B: Kernels> {
 }
 
 /// Lets [`BenchRow`]'s peak count from here, where the kernel can.
-pub fn reset_peak() {
+pub(super) fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -118,7 +118,7 @@ impl<B: Kernels> Bench<B> {
     ///
     /// # Errors
     /// A device that fails, a `folder` whose tokenizer cannot be read.
-    pub fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
+    pub(super) fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
         let vision = model.config.vision_token_ids();
@@ -157,7 +157,7 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// One step by the trainer's own steps: sample, make experience, update. Random rewards stand for a grader's.
-    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
+    pub(super) fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
         let architecture = &self.model.config.clone();
         let prompts = (0..sizes.prompts)
             .map(|i| prompt(architecture, sizes, self.seed, i as u64))

@@ -25,7 +25,7 @@ use crate::common::{Failure, within};
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted (the same command goes on)."
 )]
-pub struct StudyArgs {
+pub(super) struct StudyArgs {
     /// Configuration files (TOML) that all rows share, composed left to right. Default: the embedded
     /// configs/study.toml.
     #[arg(long, value_name = "FILE")]
@@ -73,7 +73,7 @@ impl StudyArgs {
     ///
     /// # Errors
     /// Files that cannot be read, rows and settings that cannot be used.
-    pub fn study(&self) -> Result<Study, Failure> {
+    pub(super) fn study(&self) -> Result<Study, Failure> {
         let base = if self.config.is_empty() {
             vec![Source::new("the embedded configs/study.toml", include_str!("../../../configs/study.toml"))]
         } else {
@@ -108,7 +108,7 @@ impl StudyArgs {
 }
 
 /// Runs at a time where the command line does not say.
-pub fn default_jobs(backend: Backend, cores: usize) -> usize {
+pub(super) fn default_jobs(backend: Backend, cores: usize) -> usize {
     let backend = match backend {
         Backend::Auto => crate::common::compiled().first().copied().unwrap_or(Backend::Flex),
         other => other,

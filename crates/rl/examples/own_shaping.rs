@@ -8,7 +8,7 @@ use rl::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
 
 rl::section! {
     /// Later tokens of a response get more of its advantage, earlier ones less; the sum stays.
-    pub struct LateConfig {
+    struct LateConfig {
         /// How much more the last token gets than the middle one: 0.5 is half as much again.
         slope: f64 = 0.5 => 0.0..=1.0,
     }

@@ -74,7 +74,7 @@ impl Item {
 
     /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its
     /// pictures' pixels as the model sees them.
-    pub fn whole_content(&self) -> u64 {
+    pub(crate) fn whole_content(&self) -> u64 {
         let mut content = RowContent(self.content());
         content.text(self.task.as_deref().unwrap_or_default());
         content.word(self.prompt.input_ids.len() as u64);
@@ -231,7 +231,7 @@ impl Prompts {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
+    pub(crate) fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
         let supervised = match stage {
             Stage::Rl(_) => None,
             Stage::Sft(stage) => {
@@ -294,7 +294,7 @@ impl Prompts {
     }
 
     /// Rows drawn in one epoch, the weights of the files included.
-    pub fn epoch_len(&self) -> usize {
+    pub(crate) fn epoch_len(&self) -> usize {
         Cursor::epoch_len(&*self.dataset)
     }
 

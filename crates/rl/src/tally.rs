@@ -21,7 +21,7 @@ pub(crate) struct Sampled {
 
 impl Sampled {
     /// Adds the groups of a round.
-    pub fn add(&mut self, groups: &[ScoredGroup]) {
+    pub(crate) fn add(&mut self, groups: &[ScoredGroup]) {
         self.groups += groups.len();
         self.reward += groups.iter().map(ScoredGroup::reward).sum::<f64>();
         self.accuracy += groups.iter().map(ScoredGroup::accuracy).sum::<f64>();
@@ -29,7 +29,7 @@ impl Sampled {
     }
 
     /// Means, where anything was sampled: a batch may be full of groups that were carried over.
-    pub fn metrics(&self) -> Metrics {
+    pub(crate) fn metrics(&self) -> Metrics {
         let mean = |sum: f64| sum / self.groups as f64;
         let all = [
             ("sampled/reward", mean(self.reward)),
@@ -59,7 +59,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 impl Tally {
     /// Adds the greedy response to a row.
-    pub fn greedy(&mut self, group: &ScoredGroup) {
+    pub(crate) fn greedy(&mut self, group: &ScoredGroup) {
         let accuracy = group.accuracy();
         self.greedy.push((accuracy, group.reward()));
         if let Some(task) = &group.item.task {
@@ -70,18 +70,18 @@ impl Tally {
     }
 
     /// Adds the sampled responses to a row.
-    pub fn sampled(&mut self, group: &ScoredGroup) {
+    pub(crate) fn sampled(&mut self, group: &ScoredGroup) {
         self.sampled.push(group.accuracy());
         self.best.push(group.trajectories.iter().map(|t| t.score.accuracy).fold(f64::NEG_INFINITY, f64::max));
     }
 
     /// Whether no row was answered.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.greedy.is_empty()
     }
 
     /// The metrics `val/...`.
-    pub fn metrics(self) -> Metrics {
+    pub(crate) fn metrics(self) -> Metrics {
         let mut metrics = Metrics::new();
         metrics.insert("val/accuracy".into(), mean(self.greedy.iter().map(|v| v.0)));
         metrics.insert("val/reward".into(), mean(self.greedy.iter().map(|v| v.1)));

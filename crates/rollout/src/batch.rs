@@ -115,17 +115,17 @@ impl<B: Kernels, P: Decoding<B>> Default for DecodeBatch<B, P> {
 
 impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     /// Rows, those included that have ended and are still in the cache.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }
 
     /// Drops all rows.
-    pub fn clear_rows(&mut self) {
+    pub(crate) fn clear_rows(&mut self) {
         (self.rows, self.cache, self.hidden, self.prototypes) = (vec![], None, None, None);
     }
 
     /// Ends the rows of a request.
-    pub fn cancel(&mut self, id: RequestId) {
+    pub(crate) fn cancel(&mut self, id: RequestId) {
         self.rows.iter_mut().filter(|row| row.place.0 == id).for_each(|row| row.done = true);
         if self.rows.iter().all(|row| row.done) {
             self.clear_rows();
@@ -137,7 +137,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     ///
     /// # Errors
     /// A device that cannot be waited for; image tokens that are not where the grids say.
-    pub fn admit(
+    pub(crate) fn admit(
         &mut self,
         policy: &P,
         part: Vec<AdmittedRequest<B>>,
@@ -191,7 +191,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     ///
     /// # Errors
     /// A device that cannot be read, or that samples what is no token.
-    pub fn step(&mut self, policy: &P, stats: &mut RolloutStats) -> Result<Vec<SampledToken>, DeviceError> {
+    pub(crate) fn step(&mut self, policy: &P, stats: &mut RolloutStats) -> Result<Vec<SampledToken>, DeviceError> {
         let Some(states) = self.hidden.take() else { return Ok(vec![]) };
         let (ids, sampled) = self.sample(policy, states)?;
         stats.response_tokens += sampled.len();

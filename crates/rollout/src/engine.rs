@@ -192,7 +192,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     }
 
     /// Ends the engine and gives its image embeddings back.
-    pub fn into_images(self) -> ImageCache<B> {
+    pub(crate) fn into_images(self) -> ImageCache<B> {
         self.images
     }
 

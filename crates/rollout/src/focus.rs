@@ -11,7 +11,7 @@ use vgpo::{Prototype, PrototypeMode, VgpoError, prototype as prototype_of, visua
 pub use vgpo::FOCUS_EPS as EPS;
 
 /// Rows of each image of a prompt inside a packed batch: its image rows cut by the grids' token counts.
-pub fn image_ranges(image_rows: &[usize], prompt: &Range<usize>, grids: &[[usize; 3]]) -> Vec<Range<usize>> {
+pub(crate) fn image_ranges(image_rows: &[usize], prompt: &Range<usize>, grids: &[[usize; 3]]) -> Vec<Range<usize>> {
     let rows: Vec<usize> = image_rows.iter().copied().filter(|r| prompt.contains(r)).collect();
     let patches: usize = grids.iter().map(|g| g.iter().product::<usize>()).sum();
     if rows.is_empty() || patches == 0 {

@@ -45,7 +45,7 @@ pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
 }
 
 /// What may never be sampled, as an additive mask `[1, V]` on the device; none if everything may.
-pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
+pub(crate) fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
     let mut mask = vec![0f32; vocab];
     for &id in ids {
         if let Some(m) = mask.get_mut(id as usize) {

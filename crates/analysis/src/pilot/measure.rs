@@ -83,7 +83,7 @@ pub struct Measured {
 const PROMPTS_AT_ONCE: usize = 32;
 
 /// What becomes of each measured response; the function that it gets takes lines for a person.
-pub type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
+pub(crate) type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
 
 impl Pilot {
     /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that

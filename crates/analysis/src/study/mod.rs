@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`rows`] | the file that names rows and tables |
+//! | `rows` | the file that names rows and tables |
 //! | [`plan`] | the configuration of every run |
 //! | [`result`] | what a finished run leaves: one JSON file |
 //! | [`child`] | a run as a child process |
@@ -23,15 +23,15 @@
 pub mod child;
 pub mod plan;
 pub mod report;
-pub mod result;
-pub mod rows;
+pub(crate) mod result;
+pub(crate) mod rows;
 pub mod runner;
 
 use std::path::PathBuf;
 
 pub use plan::{Study, WARM};
-pub use result::RunResult;
-pub use rows::RowsFile;
+pub use result::{Point, RunResult};
+pub use rows::{Quick, RowsFile, StudyRow, Table};
 pub use runner::{Ended, Outcome, RunToTrain};
 
 /// What can go wrong around the runs of a study.

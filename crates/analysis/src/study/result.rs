@@ -47,7 +47,7 @@ pub struct RunResult {
 }
 
 /// The file of a row and seed in the study's folder.
-pub fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
+pub(crate) fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
     out.join("results").join(row).join(format!("seed_{seed}.json"))
 }
 
@@ -92,7 +92,7 @@ impl RunResult {
 
     /// Mean accuracy of all validations after the first step: less noisy than the last one alone, and higher for a row
     /// that learns sooner.
-    pub fn mean_accuracy(&self) -> Option<f64> {
+    pub(crate) fn mean_accuracy(&self) -> Option<f64> {
         let later: Vec<f64> = self.curve.iter().filter(|p| p.step > 0).map(|p| p.accuracy).collect();
         (!later.is_empty()).then(|| crate::stats::mean(&later))
     }
@@ -161,7 +161,7 @@ impl RunResult {
 ///
 /// # Errors
 /// Anything the file system refuses.
-pub fn write(path: &Path, text: &str) -> Result<(), StudyError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), StudyError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(StudyError::io(folder))?;
     }

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use data::{ImageSource, Processor, Sample, toy};
 use serde_json::Value;
 
-pub static TOY: LazyLock<(tempfile::TempDir, Processor)> = LazyLock::new(|| {
+pub(crate) static TOY: LazyLock<(tempfile::TempDir, Processor)> = LazyLock::new(|| {
     let dir = tempfile::tempdir().unwrap();
     toy::write_processor_files(dir.path()).unwrap();
     let processor = Processor::from_folder(dir.path()).unwrap();
@@ -14,7 +14,7 @@ pub static TOY: LazyLock<(tempfile::TempDir, Processor)> = LazyLock::new(|| {
 });
 
 /// A toy folder with one file edited; `None` removes it.
-pub fn edited(name: &str, edit: impl Fn(Value) -> Option<Value>) -> tempfile::TempDir {
+pub(crate) fn edited(name: &str, edit: impl Fn(Value) -> Option<Value>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     toy::write_processor_files(dir.path()).unwrap();
     let path = dir.path().join(name);
@@ -26,20 +26,20 @@ pub fn edited(name: &str, edit: impl Fn(Value) -> Option<Value>) -> tempfile::Te
     dir
 }
 
-pub fn refusal(dir: &Path) -> String {
+pub(crate) fn refusal(dir: &Path) -> String {
     let error = Processor::from_folder(dir).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
     error
 }
 
-pub fn png(w: u32, h: u32) -> ImageSource {
+pub(crate) fn png(w: u32, h: u32) -> ImageSource {
     let mut bytes = Vec::new();
     let picture = ::image::RgbImage::from_fn(w, h, |x, y| ::image::Rgb([x as u8, y as u8, 9]));
     picture.write_to(&mut std::io::Cursor::new(&mut bytes), ::image::ImageFormat::Png).unwrap();
     bytes.into()
 }
 
-pub fn sample(problem: &str, images: Vec<ImageSource>) -> Sample {
+pub(crate) fn sample(problem: &str, images: Vec<ImageSource>) -> Sample {
     Sample {
         id: "a".into(),
         index: 3,

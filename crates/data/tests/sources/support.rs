@@ -11,13 +11,13 @@ use parquet::arrow::ArrowWriter;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 /// `list<struct<bytes, path>>`: one list per row, `None` for a null list.
-pub type Pictures = Vec<Option<Vec<(Option<Vec<u8>>, Option<&'static str>)>>>;
+pub(crate) type Pictures = Vec<Option<Vec<(Option<Vec<u8>>, Option<&'static str>)>>>;
 
-pub fn picture_fields() -> Fields {
+pub(crate) fn picture_fields() -> Fields {
     Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
 
-pub fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
+pub(crate) fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
     let mut bytes = BinaryBuilder::new();
     let mut paths = StringBuilder::new();
     for (b, p) in flat {
@@ -27,7 +27,7 @@ pub fn structs(flat: &[(Option<Vec<u8>>, Option<&str>)]) -> StructArray {
     StructArray::new(picture_fields(), vec![Arc::new(bytes.finish()), Arc::new(paths.finish())], None)
 }
 
-pub fn picture_lists(rows: &Pictures) -> ListArray {
+pub(crate) fn picture_lists(rows: &Pictures) -> ListArray {
     let flat: Vec<_> = rows.iter().flatten().flatten().cloned().collect();
     let lengths = rows.iter().map(|r| r.as_ref().map_or(0, Vec::len));
     let offsets = arrow_buffer_offsets(lengths);
@@ -36,11 +36,11 @@ pub fn picture_lists(rows: &Pictures) -> ListArray {
     ListArray::new(item, offsets, Arc::new(structs(&flat)), Some(arrow_buffer::NullBuffer::new(nulls.values().clone())))
 }
 
-pub fn arrow_buffer_offsets(lengths: impl Iterator<Item = usize>) -> arrow_buffer::OffsetBuffer<i32> {
+pub(crate) fn arrow_buffer_offsets(lengths: impl Iterator<Item = usize>) -> arrow_buffer::OffsetBuffer<i32> {
     arrow_buffer::OffsetBuffer::from_lengths(lengths)
 }
 
-pub fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize, page_index: bool) {
+pub(crate) fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize, page_index: bool) {
     let fields: Vec<Field> = columns.iter().map(|(n, a)| Field::new(*n, a.data_type().clone(), true)).collect();
     let schema = Arc::new(Schema::new(fields));
     let batch = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|c| c.1).collect()).unwrap();
@@ -56,36 +56,36 @@ pub fn write(path: &Path, columns: Vec<(&str, ArrayRef)>, group_rows: usize, pag
     writer.close().unwrap();
 }
 
-pub fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
+pub(crate) fn texts<T: AsRef<str>>(values: impl IntoIterator<Item = T>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-pub fn open(path: &Path) -> Dataset {
+pub(crate) fn open(path: &Path) -> Dataset {
     open_with(path, &Keys::default())
 }
 
-pub fn open_with(path: &Path, keys: &Keys) -> Dataset {
+pub(crate) fn open_with(path: &Path, keys: &Keys) -> Dataset {
     Dataset::open(&[path.display().to_string().into()], keys, None).unwrap()
 }
 
-pub fn refusal(spec: &str) -> String {
+pub(crate) fn refusal(spec: &str) -> String {
     let error = Dataset::open(&[spec.into()], &Keys::default(), None).unwrap_err().to_string();
     assert_eq!(error.lines().count(), 1, "{error}");
     error
 }
 
-pub fn bytes_of(image: &ImageSource) -> Vec<u8> {
+pub(crate) fn bytes_of(image: &ImageSource) -> Vec<u8> {
     image.load().unwrap().into_owned()
 }
 
-pub fn folder() -> (tempfile::TempDir, PathBuf) {
+pub(crate) fn folder() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_path_buf();
     (dir, path)
 }
 
 /// The shape of ViRL39K: picture structs with null paths, text-only rows, several pictures.
-pub fn virl(path: &Path, rows: usize, group_rows: usize, payload: usize, page_index: bool) {
+pub(crate) fn virl(path: &Path, rows: usize, group_rows: usize, payload: usize, page_index: bool) {
     let picture = |i: usize| (Some(vec![i as u8; payload]), None);
     let pictures: Pictures = (0..rows)
         .map(|i| match i % 4 {
@@ -104,7 +104,7 @@ pub fn virl(path: &Path, rows: usize, group_rows: usize, payload: usize, page_in
     write(path, columns, group_rows, page_index);
 }
 
-pub fn check_virl(sample: &Sample, dir: &Path, payload: usize) {
+pub(crate) fn check_virl(sample: &Sample, dir: &Path, payload: usize) {
     let i = sample.index;
     assert_eq!(sample.id, i.to_string());
     assert_eq!(sample.problem, format!("p{i}"));

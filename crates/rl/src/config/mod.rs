@@ -6,7 +6,7 @@
 
 mod actor;
 mod algorithm;
-pub mod bundles;
+pub(crate) mod bundles;
 pub mod checks;
 mod data;
 mod error;
@@ -35,7 +35,8 @@ pub use flat::StageName;
 pub use model::{Init, Model, ModelFamily};
 pub use moved::present_key;
 pub use reference::reference;
-pub use resolve::{Source, resolve, resolve_with};
+pub(crate) use resolve::resolve_with;
+pub use resolve::{Source, resolve};
 pub use rollout::Rollout;
 pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
@@ -79,7 +80,7 @@ impl Config {
     }
 
     /// Every section and key, in order, those of the algorithms that this configuration knows included.
-    pub fn sections(&self) -> Vec<SectionDoc> {
+    pub(crate) fn sections(&self) -> Vec<SectionDoc> {
         let mut sections = Vec::new();
         self.describe("", &mut sections);
         for (kind, _) in self.named() {
@@ -128,7 +129,7 @@ impl Config {
     }
 
     /// Prompts in one optimizer step: `actor.global_batch_size`, at most `data.rollout_batch_size`.
-    pub fn update_batch_size(&self) -> usize {
+    pub(crate) fn update_batch_size(&self) -> usize {
         self.actor.global_batch_size.min(self.data.rollout_batch_size)
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// What finding the batch took.
-    pub fn metrics(&self) -> Metrics {
+    pub(super) fn metrics(&self) -> Metrics {
         let mut metrics: Metrics = [
             ("filter/rounds", self.rounds as f64),
             ("filter/kept_share", self.kept as f64 / self.sampled.groups.max(1) as f64),

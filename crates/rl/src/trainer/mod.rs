@@ -52,7 +52,7 @@ use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
 
 /// How a policy's weights are read from a Hugging Face folder.
-pub type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
+pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
 
 /// What the trainer is made of.
 pub struct Setup<P> {

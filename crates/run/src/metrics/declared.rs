@@ -8,7 +8,7 @@ const fn metric(name: &'static str, unit: &'static str, reduction: Reduction, me
 }
 
 /// Every metric that a run writes, by subject.
-pub const DECLARED: &[Section] = &[
+pub(crate) const DECLARED: &[Section] = &[
     Section {
         title: "The step",
         note: "",
@@ -274,6 +274,12 @@ pub const DECLARED: &[Section] = &[
                 "share",
                 ResponseMean,
                 "share of all responses that have a description, whose tokens are weighted",
+            ),
+            metric(
+                "srpo/undecoded_responses",
+                "responses",
+                Sum,
+                "responses in which no description could be looked for, as a token of theirs does not decode",
             ),
         ],
     },

@@ -1,4 +1,4 @@
-//! What a metric is: its name, unit, mean, meaning. [`DECLARED`](super::declared::DECLARED) lists them.
+//! What a metric is: its name, unit, mean, meaning. `DECLARED` lists them.
 
 use std::fmt::Write;
 
@@ -72,7 +72,7 @@ pub struct Metric {
 
 impl Metric {
     /// Whether its name holds a placeholder.
-    pub fn is_pattern(&self) -> bool {
+    pub(crate) fn is_pattern(&self) -> bool {
         self.name.contains('{')
     }
 
@@ -121,7 +121,7 @@ fn space(key: &str) -> Option<&str> {
 
 /// Whether an undeclared `key` is another's own (`mine/loss`): it stands under a prefix that no declared metric has. A
 /// shaping, loss or reward from outside this project chooses such a prefix and declares nothing.
-pub fn is_foreign(key: &str) -> bool {
+pub(crate) fn is_foreign(key: &str) -> bool {
     space(key).is_some_and(|own| !own.is_empty() && metrics().all(|metric| space(metric.name) != Some(own)))
 }
 
