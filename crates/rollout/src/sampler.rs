@@ -39,7 +39,7 @@ pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
 }
 
 /// What may never be sampled, as an additive mask `[1, V]` on the device; none if everything may.
-pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
+pub(crate) fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
     let mut mask = vec![0f32; vocab];
     for &id in ids {
         if let Some(m) = mask.get_mut(id as usize) {
@@ -151,6 +151,42 @@ mod tests {
         let mask = suppression(&[4], 5, &Default::default());
         let (id, _) = sample(hidden, &weight, &[&Sampling::greedy()], &[0.5], mask.as_ref());
         assert_eq!(id.into_scalar(), 0);
+    }
+
+    /// Rows with settings of their own choose as each would alone.
+    #[test]
+    fn a_mixed_batch_equals_single_rows() {
+        let device = Default::default();
+        let vocab = 37;
+        let weights: Vec<f32> = (0..vocab).map(|i| ((i * 17) % vocab) as f32 / 6.0 - 3.0).collect();
+        let weight = Tensor::<B, 2>::from_data(TensorData::new(weights, [vocab, 1]), &device);
+        let of = |temperature: f64, top_p: f64| Sampling { temperature, top_p, seed: 0 };
+        let settings =
+            [of(0.0, 1.0), of(0.7, 1.0), of(1.0, 0.8), of(1.0, 1.0), of(0.0, 0.5), of(1.9, 0.3), of(0.4, 0.95)];
+        let rows = settings.len();
+        let masks = [&[0u32, 5][..], &[], &[36], &[12, 13], &[], &[7], &[1, 2, 3]];
+        let mask_of = |ids: &[u32]| suppression(ids, vocab, &device).unwrap_or(Tensor::zeros([1, vocab], &device));
+        let mut drawn = std::collections::BTreeSet::new();
+        for shift in 0..50 {
+            let hidden: Vec<f32> = (0..rows).map(|r| 0.3 * ((r * 5 + shift) % 7) as f32 - 0.9).collect();
+            let uniforms: Vec<f32> = (0..rows).map(|r| uniform(1, shift as u64, r as u64, 0)).collect();
+            let draw = |range: std::ops::Range<usize>| {
+                let n = range.len();
+                let states =
+                    Tensor::<B, 2>::from_data(TensorData::new(hidden[range.clone()].to_vec(), [n, 1]), &device);
+                let mask = Tensor::cat(masks[range.clone()].iter().map(|ids| mask_of(ids)).collect(), 0);
+                let sampling: Vec<&Sampling> = settings[range.clone()].iter().collect();
+                let (ids, log_probs) = sample(states, &weight, &sampling, &uniforms[range], Some(&mask));
+                let ids = ids.into_data().convert::<i64>().to_vec::<i64>().unwrap();
+                (ids, log_probs.into_data().to_vec::<f32>().unwrap())
+            };
+            let (ids, log_probs) = draw(0..rows);
+            for row in 0..rows {
+                assert_eq!(draw(row..row + 1), (vec![ids[row]], vec![log_probs[row]]), "row {row}, shift {shift}");
+            }
+            drawn.extend(ids);
+        }
+        assert!(drawn.len() > 12, "hardly anything was drawn: {drawn:?}");
     }
 
     /// Logits that are no numbers give a token of the vocabulary and a log-prob that says so; other rows notice

@@ -86,7 +86,7 @@ impl<B: Kernels> Mlp<B> {
         }
     }
 
-    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    /// Shows its parameters to `visitor`, named as in `backward`.
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         match self {
             Self::Gated { gate, up, down } => {

@@ -4,7 +4,9 @@
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
 mod backends;
+// What cubecl's macros make of a kernel is public wherever it stands.
 #[cfg(feature = "cube")]
+#[allow(unreachable_pub, unnameable_types)]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
