@@ -84,21 +84,30 @@ fn join<F: Float>(
         dx[to] = dv[from];
         dx[to + half] = dv[from + half];
     } else {
-        let mut y1 = 0.0f32;
-        let mut y2 = 0.0f32;
-        if head < h {
-            let from = (token * h + head) * half * 2 + j;
-            y1 = f32::cast_from(dq[from]);
-            y2 = f32::cast_from(dq[from + half]);
-        } else {
-            let from = (token * hkv + head - h) * half * 2 + j;
-            y1 = f32::cast_from(dk[from]);
-            y2 = f32::cast_from(dk[from + half]);
-        }
         let angle = token * half * 2 + j;
-        dx[to] = F::cast_from(y1 * cos[angle] + y2 * sin[angle]);
-        dx[to + half] = F::cast_from(y2 * cos[angle + half] - y1 * sin[angle + half]);
+        if head < h {
+            turn_back::<F>(dq, (token * h + head) * half * 2 + j, cos, sin, angle, dx, to, half);
+        } else {
+            turn_back::<F>(dk, (token * hkv + head - h) * half * 2 + j, cos, sin, angle, dx, to, half);
+        }
     }
+}
+
+/// The pair of `dy` at `from`, turned back by the angle of the table at `angle`, to `dx` at `to`.
+#[cube]
+fn turn_back<F: Float>(
+    dy: &Array<F>,
+    from: usize,
+    cos: &Array<f32>,
+    sin: &Array<f32>,
+    angle: usize,
+    dx: &mut Array<F>,
+    to: usize,
+    half: usize,
+) {
+    let (y1, y2) = (f32::cast_from(dy[from]), f32::cast_from(dy[from + half]));
+    dx[to] = F::cast_from(y1 * cos[angle] + y2 * sin[angle]);
+    dx[to + half] = F::cast_from(y2 * cos[angle + half] - y1 * sin[angle + half]);
 }
 
 fn launch_split<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], shape: BlockShape) -> [CubeTensor<R>; 3] {
