@@ -38,4 +38,4 @@ mod source;
 pub use attention::{AttentionPlan, ResponseRows};
 pub use host::DeviceError;
 pub use ops::{Activation, Kernels};
-pub use params::{Gradients, ParamVisitor};
+pub use params::{Gradients, ParamVisitor, StackPart};

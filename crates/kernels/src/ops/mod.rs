@@ -17,6 +17,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
+use crate::layers::BlockShape;
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
 
@@ -87,18 +88,25 @@ pub trait Kernels: Backend {
         plain::rotate_backward(dy, rotary)
     }
 
-    /// `silu(gate) * up`, both `[N, m]`.
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        plain::swiglu(gate, up)
+    /// Queries `[N, H, hd]` and keys `[N, Hkv, hd]`, both turned as by [`rotate`](Self::rotate), and values of what the
+    /// projections made, `[N, (q | k | v)]`.
+    fn rotate_qkv(qkv: Tensor<Self, 2>, shape: BlockShape, rotary: &Rotary<Self>) -> [Tensor<Self, 3>; 3] {
+        plain::rotate_qkv(qkv, shape, rotary)
     }
 
-    /// Gradients of [`swiglu`](Self::swiglu): `(dgate, dup)`.
-    fn swiglu_backward(
-        gate: Tensor<Self, 2>,
-        up: Tensor<Self, 2>,
-        dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        plain::swiglu_backward(gate, up, dy)
+    /// Gradient of [`rotate_qkv`](Self::rotate_qkv): of queries, keys and values to `[N, (q | k | v)]`.
+    fn rotate_qkv_backward(d_qkv: [Tensor<Self, 3>; 3], rotary: &Rotary<Self>) -> Tensor<Self, 2> {
+        plain::rotate_qkv_backward(d_qkv, rotary)
+    }
+
+    /// `silu(gate) * up`, `[N, m]`, of `[N, (gate | up)]`.
+    fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu(gate_up)
+    }
+
+    /// Gradient of [`swiglu`](Self::swiglu), `[N, (gate | up)]`, for `dy [N, m]`.
+    fn swiglu_backward(gate_up: Tensor<Self, 2>, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu_backward(gate_up, dy)
     }
 
     /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`,

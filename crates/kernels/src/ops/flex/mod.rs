@@ -22,6 +22,7 @@ use super::{AdamWStep, Kernels, plain};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
+use crate::layers::BlockShape;
 use crate::ops::Activation;
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
@@ -97,12 +98,26 @@ impl Kernels for F {
         if f32s(&dy) { rows::rotate(dy, rotary, -1.0) } else { plain::rotate_backward(dy, rotary) }
     }
 
-    fn swiglu(gate: Tensor<F, 2>, up: Tensor<F, 2>) -> Tensor<F, 2> {
-        if f32s(&gate) { rows::swiglu(gate, up) } else { plain::swiglu(gate, up) }
+    fn rotate_qkv(qkv: Tensor<F, 2>, shape: BlockShape, rotary: &Rotary<F>) -> [Tensor<F, 3>; 3] {
+        if f32s(&qkv) { rows::rotate_qkv(qkv, shape, rotary) } else { plain::rotate_qkv(qkv, shape, rotary) }
     }
 
-    fn swiglu_backward(gate: Tensor<F, 2>, up: Tensor<F, 2>, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 2>) {
-        if f32s(&gate) { rows::swiglu_backward(gate, up, dy) } else { plain::swiglu_backward(gate, up, dy) }
+    fn rotate_qkv_backward(d_qkv: [Tensor<F, 3>; 3], rotary: &Rotary<F>) -> Tensor<F, 2> {
+        match d_qkv.iter().all(f32s) {
+            true => rows::rotate_qkv_backward(d_qkv, rotary),
+            false => plain::rotate_qkv_backward(d_qkv, rotary),
+        }
+    }
+
+    fn swiglu(gate_up: Tensor<F, 2>) -> Tensor<F, 2> {
+        if f32s(&gate_up) { rows::swiglu(gate_up) } else { plain::swiglu(gate_up) }
+    }
+
+    fn swiglu_backward(gate_up: Tensor<F, 2>, dy: Tensor<F, 2>) -> Tensor<F, 2> {
+        match f32s(&gate_up) && f32s(&dy) {
+            true => rows::swiglu_backward(gate_up, dy),
+            false => plain::swiglu_backward(gate_up, dy),
+        }
     }
 
     fn packed_attention(

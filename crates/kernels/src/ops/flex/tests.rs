@@ -6,6 +6,7 @@ use super::{F, activations, attention, decode, head, layer_norm, linear, rows, s
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
+use crate::layers::BlockShape;
 use crate::ops::{Activation, AdamWStep, plain};
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
@@ -32,7 +33,7 @@ fn close<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>, what: &str) {
 #[test]
 fn rows_are_the_defaults() {
     for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
-        let (x, dy, up) = (random([n, d]), random([n, d]), random([n, d]));
+        let (x, dy) = (random([n, d]), random([n, d]));
         let w = random([d]);
         close(rows::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), "rms_norm");
         let (a, b) = (
@@ -41,12 +42,13 @@ fn rows_are_the_defaults() {
         );
         close(a.0, b.0, "rms_norm dx");
         close(a.1, b.1, "rms_norm dw");
-        let gate = x.clone().mul_scalar(4.0);
-        close(rows::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "swiglu");
-        let (a, b) =
-            (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
-        close(a.0, b.0, "swiglu dgate");
-        close(a.1, b.1, "swiglu dup");
+        let gate_up = random([n, 2 * d]).mul_scalar(4.0);
+        close(rows::swiglu(gate_up.clone()), plain::swiglu(gate_up.clone()), "swiglu");
+        close(
+            rows::swiglu_backward(gate_up.clone(), dy.clone()),
+            plain::swiglu_backward(gate_up, dy),
+            "swiglu backward",
+        );
         // A view is read where it lies.
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
@@ -158,6 +160,15 @@ fn rotation_is_the_default() {
         let rotary = Rotary { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
         close(rows::rotate(x.clone(), &rotary, 1.0), plain::rotate(x.clone(), &rotary), "rotate");
         close(rows::rotate(x.clone(), &rotary, -1.0), plain::rotate_backward(x, &rotary), "rotate back");
+        for kv_heads in [1, h] {
+            let shape = BlockShape { heads: h, kv_heads, head_dim: hd };
+            let qkv = random([n, (h + 2 * kv_heads) * hd]);
+            let pairs = rows::rotate_qkv(qkv.clone(), shape, &rotary).into_iter();
+            pairs.zip(plain::rotate_qkv(qkv, shape, &rotary)).for_each(|(a, b)| close(a, b, "q, k, v"));
+            let d_qkv = [h, kv_heads, kv_heads].map(|heads| random([n, heads, hd]));
+            let plain = plain::rotate_qkv_backward(d_qkv.clone(), &rotary);
+            close(rows::rotate_qkv_backward(d_qkv, &rotary), plain, "q, k, v back");
+        }
     }
 }
 
