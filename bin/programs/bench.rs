@@ -130,6 +130,10 @@ struct Shared {
     dtype: rl::config::Dtype,
 }
 
+/// What needs less of the device's memory.
+const LOWERS: &str = "--micro-batch, --prompts, --rollouts, --image or --response-tokens, or give --recompute always, \
+    --moments-dtype bf16, --grads-dtype bf16 and --master-weights false";
+
 /// A number above 0 on the command line.
 fn positive(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
@@ -373,5 +377,5 @@ fn run(cli: BenchArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(LOWERS, |args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -261,5 +261,5 @@ fn publish(out: &Path, folder: &Path) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(crate::train::LOWERS, |args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -1,5 +1,7 @@
 //! How every program of the project begins and ends.
 
+pub mod device;
+
 use std::process::ExitCode;
 
 /// Stack of a program: the system's own may be small (`ulimit -s`).
@@ -53,6 +55,7 @@ pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + 
         // The hook has said it.
         Err(_) => return ExitCode::FAILURE,
     };
+    device::last_word();
     eprintln!("error: {}", guard::printable(&exit.message));
     ExitCode::from(exit.code)
 }
