@@ -19,9 +19,7 @@ impl<B: Kernels> Linear<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         B::affine(x, &self.weight, self.bias.as_ref())
     }
-}
 
-impl<B: Kernels> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         let (weight, bias) = self.parameter_gradients(x, &dy);

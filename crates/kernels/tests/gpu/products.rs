@@ -78,7 +78,7 @@ fn three_layouts<B: Kernels>([m, k, n]: [usize; 3], dtype: DType) {
 /// Rows and columns, which the contractions take in turn.
 const SIZES: [[usize; 2]; 8] = [[1, 130], [3, 70], [64, 64], [70, 33], [8, 256], [200, 96], [17, 1], [96, 200]];
 
-pub fn contractions<B: Kernels>() {
+pub(crate) fn contractions<B: Kernels>() {
     let has_f16 = B::supports_dtype(&Default::default(), DType::F16);
     for k in 1..=600 {
         let [m, n] = SIZES[k % SIZES.len()];
@@ -96,7 +96,7 @@ pub fn contractions<B: Kernels>() {
 }
 
 /// Few rows and a long contraction, which is split: with a bias, and as the parts that are left.
-pub fn few_rows<B: Kernels>() {
+pub(crate) fn few_rows<B: Kernels>() {
     for [m, k, n] in [[1, 4096, 64], [8, 2048, 130], [64, 3584, 96], [100, 1024, 257], [129, 1024, 64]] {
         let (a, b) = (values(m * k, 3), values(k * n, 4));
         let want = sums(&a, &b, [m, k, n]);
@@ -114,7 +114,7 @@ pub fn few_rows<B: Kernels>() {
     }
 }
 
-pub fn batches<B: Kernels>() {
+pub(crate) fn batches<B: Kernels>() {
     // Batches, among them one matrix for all; views whose last two dimensions are turned, and one that must be copied.
     for (z, m, k, n) in [(1, 5, 7, 3), (4, 33, 72, 40), (3, 64, 24, 65), (2, 1, 128, 9)] {
         let [a, b] = [(m * k, 1), (k * n, 2)].map(|(count, seed)| values(z * count, seed));
