@@ -147,3 +147,39 @@ pub(crate) fn batches<B: Kernels>() {
     assert_eq!(sum, 0.0, "a sum of nothing");
     assert_eq!(B::weight_gradient(zeros([0, 4]), zeros([0, 3])).dims(), [4, 3]);
 }
+
+/// The operands of these tests show the fault that the table of strategies is there to keep out: cubek's double-buffered
+/// kernel takes an odd number of stages for an even one and adds the NaN behind them.
+#[cfg(feature = "wgpu")]
+#[test]
+fn the_fault_of_double_buffering_is_noticed() {
+    use burn::tensor::TensorPrimitive;
+    use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+    use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
+    use cubek::matmul::launch::{Strategy, launch_ref};
+    use cubek::std::InputBinding;
+
+    type Gpu = burn_wgpu::Wgpu<f32, i32>;
+    let (m, n) = (64, 64);
+    let product = |k: usize, strategy: &Strategy| {
+        let (a, b) = (values(m * k, 1), values(k * n, 2));
+        let want = sums(&a, &b, [m, k, n]);
+        let [a, b] = [(a, [m, k]), (b, [k, n])]
+            .map(|(x, shape)| among_nan::<Gpu>(&x, shape, DType::F32).into_primitive().tensor());
+        let (client, device) = (a.client.clone(), a.device.clone());
+        let out = empty_device_contiguous_dtype(client.clone(), device, [m, n].into(), DType::F32);
+        let f32s = || DType::F32.into();
+        let mut types = MatmulElems::from_globals(&MatmulGlobalElems { lhs: f32s(), rhs: f32s(), out: f32s() });
+        let [a, b] = [a, b].map(|x| InputBinding::new(x.binding(), f32s()));
+        launch_ref(strategy, &client, a, b, out.clone().binding(), &mut types).unwrap();
+        let got = Tensor::<Gpu, 2>::from_primitive(TensorPrimitive::Float(out)).into_data().to_vec::<f32>().unwrap();
+        got == want
+    };
+    let contractions = || (8..=136).step_by(8);
+    let simple = Strategy::SimpleUnit(Default::default());
+    assert!(contractions().all(|k| product(k, &simple)), "one stage at a time is right");
+    let double = Strategy::DoubleUnit(Default::default());
+    let wrong: Vec<usize> = contractions().filter(|k| !product(*k, &double)).collect();
+    println!("wrong contractions of a double-buffered product: {wrong:?}");
+    assert!(!wrong.is_empty(), "no product is wrong: these tests would not see a fault");
+}
