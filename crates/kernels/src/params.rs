@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{DType, FloatDType, Tensor, backend::Backend};
+use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
+
+use crate::ops::Kernels;
 
 /// Something that is shown every parameter of a model in a fixed order: a loader, saver, optimizer, counter.
 pub trait ParamVisitor<B: Backend> {
@@ -20,13 +22,13 @@ pub struct Gradients<B: Backend> {
     dtype: DType,
 }
 
-impl<B: Backend> Default for Gradients<B> {
+impl<B: Kernels> Default for Gradients<B> {
     fn default() -> Self {
         Self::kept_in(DType::F32)
     }
 }
 
-impl<B: Backend> Gradients<B> {
+impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
         Self { map: BTreeMap::new(), dtype }
@@ -35,13 +37,27 @@ impl<B: Backend> Gradients<B> {
     /// Adds `grad` to what is held under `name`.
     pub fn add<const D: usize>(&mut self, name: &str, grad: Tensor<B, D>) {
         let len = grad.shape().num_elements();
-        let grad = to_f32(grad.reshape([len]));
+        let grad = grad.reshape([len]);
         // Taking the old value out of the map leaves it uniquely owned, so the addition can run in place.
         let sum = match self.map.remove(name) {
-            Some(old) => to_f32(old).add(grad),
-            None => grad,
+            Some(old) => B::accumulate(old, grad),
+            None => cast_to(grad, self.dtype),
         };
-        self.map.insert(name.to_string(), cast_to(sum, self.dtype));
+        self.map.insert(name.to_string(), sum);
+    }
+
+    /// Adds the column sums of `rows [N, d]` to what is held under `name`.
+    pub fn add_columns(&mut self, name: &str, rows: Tensor<B, 2>) {
+        let zeros = || Tensor::zeros([rows.dims()[1]], (&rows.device(), self.dtype));
+        let sum = self.map.remove(name).unwrap_or_else(zeros);
+        self.map.insert(name.to_string(), B::accumulate_columns(sum, rows));
+    }
+
+    /// Adds `grad [M, d]` to the rows `rows [M]`, which may repeat, of the gradient of a table of `len` elements.
+    pub fn add_rows(&mut self, name: &str, len: usize, rows: Tensor<B, 1, Int>, grad: Tensor<B, 2>) {
+        let zeros = || Tensor::zeros([len], (&grad.device(), self.dtype));
+        let table = self.map.remove(name).unwrap_or_else(zeros);
+        self.map.insert(name.to_string(), B::accumulate_rows(table, rows, grad));
     }
 
     /// The gradient of one parameter, flattened, in the type that they are kept in.
@@ -49,9 +65,9 @@ impl<B: Backend> Gradients<B> {
         self.map.get(name)
     }
 
-    /// Takes one gradient out, in f32.
+    /// Takes one gradient out, in the type that they are kept in.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<B, 1>> {
-        self.map.remove(name).map(to_f32)
+        self.map.remove(name)
     }
 
     /// Whether nothing has been added.
@@ -66,8 +82,7 @@ impl<B: Backend> Gradients<B> {
 
     /// Sum of squares over all parameters, `[1]` on the device (its root is the global norm).
     pub fn squared_norm(&self, device: &B::Device) -> Tensor<B, 1> {
-        let parts: Vec<_> = self.map.values().map(|g| to_f32(g.clone()).powi_scalar(2).sum()).collect();
-        if parts.is_empty() { Tensor::zeros([1], device) } else { Tensor::cat(parts, 0).sum() }
+        B::squared_norm(self.map.values().cloned().collect(), device)
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, to_f32};
+use crate::params::{Gradients, ParamVisitor};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -21,12 +21,12 @@ impl<B: Kernels> Linear<B> {
     }
 }
 
-impl<B: Backend> Linear<B> {
+impl<B: Kernels> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));
         if self.bias.is_some() {
-            grads.add(&format!("{name}.bias"), to_f32(dy.clone()).sum_dim(0));
+            grads.add_columns(&format!("{name}.bias"), dy.clone());
         }
         dy.matmul(self.weight.clone())
     }

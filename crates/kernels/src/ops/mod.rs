@@ -3,12 +3,15 @@
 //!
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
+mod adamw;
 mod backends;
 #[cfg(feature = "cube")]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 pub mod plain;
+
+pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
 use burn::tensor::{Int, Tensor, backend::Backend};
 
@@ -34,14 +37,26 @@ pub trait Kernels: Backend {
         plain::rms_norm(x, weight, eps)
     }
 
-    /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
+    /// `x + residual`, both `[N, d]`, and its [`rms_norm`](Self::rms_norm): `(sum, normed)`.
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::add_rms_norm(x, residual, weight, eps)
+    }
+
+    /// Gradients of [`rms_norm`](Self::rms_norm): `dx [N, d]`, with `residual [N, d]` added, the gradient that goes
+    /// around the norm; and `[_, d]` in f32, whose column sums are the gradient of the weight.
     fn rms_norm_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        plain::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::rms_norm_backward(x, weight, eps, dy, residual)
     }
 
     /// LayerNorm in f32, rounded to the input's type after scale and shift. `x [N, d]`, `weight, bias [d]`.
@@ -166,16 +181,32 @@ pub trait Kernels: Backend {
         head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
     }
 
-    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight
-    /// decay; `step` counts from 1. Returns `(parameter, m, v)`.
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        plain::adamw(param, grad, m, v, h)
+    /// One AdamW update of `p` by its flat gradient `grad`. The sums are f32 whatever the types are.
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        plain_adamw(p, grad, h)
+    }
+
+    /// `sum + grad`, both flat, added in f32 and rounded to the type of `sum`; in place where nothing else holds it.
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        plain::accumulate(sum, grad)
+    }
+
+    /// `sum [d]` plus the column sums of `rows [N, d]`, added in f32 and rounded to the type of `sum`; in place where
+    /// nothing else holds it.
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_columns(sum, rows)
+    }
+
+    /// `table [V, d]`, flat, with `values [M, d]` added to its rows `rows [M]`, which may repeat: the sum of each row is
+    /// taken in f32 and rounded to the type of `table` once; in place where nothing else holds it.
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_rows(table, rows, values)
+    }
+
+    /// The sum of the squares of all elements of all `grads`, `[1]` in f32: NaN or infinite if one of them is, or if it
+    /// exceeds f32. The same number on every run.
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        plain::squared_norm(grads, device)
     }
 }
 
@@ -188,23 +219,4 @@ pub enum Activation {
     GeluTanh,
     /// The exact GELU, by the error function.
     Gelu,
-}
-
-/// Settings of one AdamW step for one parameter.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamWStep {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay of this parameter.
-    pub weight_decay: f64,
-    /// Number of this update, from 1.
-    pub step: usize,
-    /// Factor that clips the gradient to the global norm.
-    pub grad_scale: f64,
 }

@@ -6,6 +6,7 @@ mod adamw;
 mod attention;
 mod decode;
 mod elements;
+mod gradients;
 mod head;
 mod launch;
 mod norm;
@@ -14,7 +15,7 @@ mod reduce;
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 
-use super::{AdamWStep, Kernels};
+use super::{AdamWParameter, AdamWStep, Kernels};
 use crate::attention::decode::DecodeKv;
 use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
 use crate::head::HeadOutput;
@@ -34,8 +35,18 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        norm::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::rms_norm_backward(x, weight, eps, dy, residual)
+    }
+
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::add_rms_norm(x, residual, weight, eps)
     }
 
     fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
@@ -115,13 +126,23 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         head::kl_divergence(p, q, weight, temperature)
     }
 
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        adamw::adamw(param, grad, m, v, h)
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        adamw::adamw(p, grad, h)
+    }
+
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        gradients::accumulate(sum, grad)
+    }
+
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_columns(sum, rows)
+    }
+
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_rows(table, rows, values)
+    }
+
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        gradients::squared_norm(grads, device)
     }
 }
