@@ -18,6 +18,7 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
+use crate::host::DeviceError;
 use crate::rope::Rotary;
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
@@ -25,6 +26,28 @@ pub trait Kernels: Backend {
     /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
     fn device_memory(_device: &Self::Device) -> Option<u64> {
         None
+    }
+
+    /// Bytes of the device's memory that nothing holds, whether its pools keep them or not; none where that is not known,
+    /// and for a processor's own memory. What other programs hold of the device counts as free.
+    fn free_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
+    /// What `make` makes, in memory of its own where a device has pools: for what stays, like weights, and shall not
+    /// hold pages that what comes and goes would leave. [`memory_cleanup`](Backend::memory_cleanup) gives back what was
+    /// only on the way.
+    fn persistent<T>(_device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        make()
+    }
+
+    /// Waits until what was uploaded before the last call is on the device, and frees the host's copies: without calls
+    /// a long series of uploads keeps all of them.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with what failed since the device was last read or waited for.
+    fn release_uploads(_device: &Self::Device) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.

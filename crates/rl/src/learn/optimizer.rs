@@ -41,6 +41,9 @@ pub struct AdamW<B: Backend> {
     state: BTreeMap<String, State<B>>,
 }
 
+/// Bytes of state that the host holds copies of at one time while it is read, and a tensor more.
+const UPLOADS: usize = 256 << 20;
+
 /// What one optimizer step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepOutcome {
@@ -123,8 +126,9 @@ impl<B: Kernels> AdamW<B> {
         policy.visit_params(&mut sizes);
         let device = policy.device();
         let mut state = BTreeMap::new();
+        let mut uploaded = 0;
         for (name, len) in &sizes.0 {
-            let read = |part: &str| -> Result<Option<Tensor<B, 1>>, ModelError> {
+            let mut read = |part: &str| -> Result<Option<Tensor<B, 1>>, ModelError> {
                 let Ok(view) = file.tensor(&format!("{name}.{part}")) else {
                     return Ok(None);
                 };
@@ -147,7 +151,13 @@ impl<B: Kernels> AdamW<B> {
                 if part != "steps" && data.shape[0] != *len {
                     return Err(damaged(format!("{name}.{part} has {} values, the model {len}", data.shape[0])));
                 }
-                Ok(Some(Tensor::from_data(data, (&device, dtype))))
+                uploaded += data.bytes.len();
+                let tensor = B::persistent(&device, || Tensor::from_data(data, (&device, dtype)));
+                if uploaded >= UPLOADS {
+                    uploaded = 0;
+                    B::release_uploads(&device)?;
+                }
+                Ok(Some(tensor))
             };
             let (m, v, steps) = match (read("m")?, read("v")?, read("steps")?) {
                 (Some(m), Some(v), Some(steps)) => (m, v, steps),
@@ -198,7 +208,7 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let param = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
         let moments = if o.bf16_moments { DType::BF16 } else { DType::F32 };
-        let zeros = || Tensor::zeros([len], (&device, moments));
+        let zeros = || B::persistent(&device, || Tensor::zeros([len], (&device, moments)));
         let State { m, v, master, steps } =
             o.state.remove(name).unwrap_or_else(|| State { m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;

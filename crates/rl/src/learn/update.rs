@@ -205,6 +205,8 @@ pub fn update<B: Kernels, P: Policy<B>>(
     schedule: &mut UpdateSchedule,
 ) -> Result<(Metrics, UpdateTimes), TrainError> {
     let actor = &settings.config.actor;
+    // Pages that sampling and scoring left, of sizes that are none of an update's.
+    B::memory_cleanup(&learner.policy.device());
     if settings.options.train_vision {
         learner.images.clear();
     }
@@ -234,6 +236,8 @@ pub fn update<B: Kernels, P: Policy<B>>(
         }
         metrics.insert("actor/lr".into(), lr);
     }
+    // And those of the update, before the next sampling.
+    B::memory_cleanup(&learner.policy.device());
     // Means over the optimizer steps of this batch that had a loss.
     for (name, value) in &mut metrics {
         if name != "actor/lr" {

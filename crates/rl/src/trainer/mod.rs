@@ -7,6 +7,7 @@
 //! | [`rl`] | a step of reinforcement learning |
 //! | [`reference`](mod@reference) | the policy that a KL term compares with |
 //! | [`rollouts`] | the log of what was sampled |
+//! | [`rows`] | how many responses are generated at the same time |
 //! | [`sampled`] | curves of everything that a step sampled |
 //! | [`sft`] | a step of supervised warm start |
 //! | [`validate`] | greedy and sampled validation |
@@ -19,6 +20,7 @@ mod reference;
 mod resume;
 mod rl;
 mod rollouts;
+mod rows;
 mod sampled;
 mod sft;
 mod stages;
@@ -55,6 +57,7 @@ use crate::sampler::Sampling;
 use crate::shaping::Stream;
 use crate::trajectory::ScoredGroup;
 use resume::Loaded;
+pub use rows::check_batch_rows;
 
 /// Rows by which a checkpoint knows its data again.
 const ROWS_KNOWN: usize = 16;
@@ -296,7 +299,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// overflow.
     fn prove(&self) -> Result<(), TrainError> {
         let Some(prompt) = &self.probe else { return Ok(()) };
-        let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy()) };
+        let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy())? };
         // The run's own flag may be set: a checkpoint is what an interrupt waits for.
         let (never, none) = (AtomicBool::new(false), &mut ImageCache::default());
         let (responses, _) = generate(&self.policy, &[Job { prompt, key: 0 }], &config, none, &never, |_, _, _| {})?;
@@ -378,9 +381,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 
     /// How responses are generated with this sampling.
-    fn rollout_config(&self, n: usize, sampling: Sampling) -> RolloutConfig {
+    ///
+    /// # Errors
+    /// As [`rows::batch_rows`].
+    fn rollout_config(&self, n: usize, sampling: Sampling) -> Result<RolloutConfig, TrainError> {
         let config = &self.setup.config;
-        RolloutConfig {
+        Ok(RolloutConfig {
             n,
             sampling,
             max_new_tokens: config.data.max_response_length,
@@ -388,9 +394,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             eos: self.setup.eos.clone(),
             suppress: self.never.clone(),
             focus: None,
-            max_batch_rows: config.rollout.max_batch_rows,
+            max_batch_rows: rows::batch_rows(config, &self.policy, n)?,
             prefill_token_budget: config.rollout.prefill_token_budget,
-        }
+        })
     }
 }
 

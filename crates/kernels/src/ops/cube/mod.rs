@@ -14,16 +14,39 @@ mod reduce;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
+use cubecl::MemoryAllocationMode;
 
 use super::{AdamWParameter, AdamWStep, Kernels};
 use crate::attention::decode::DecodeKv;
 use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
 use crate::head::HeadOutput;
+use crate::host::DeviceError;
 use crate::rope::Rotary;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
+    fn free_memory(device: &Self::Device) -> Option<u64> {
+        let client = R::client(device);
+        // Only the CUDA runtime tells: its largest page is a quarter of the device.
+        let total = (R::name(&client) == "cuda").then(|| 4 * client.properties().memory.max_page_size)?;
+        Some(total.saturating_sub(client.memory_usage().ok()?.bytes_in_use))
+    }
+
+    fn persistent<T>(device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        let client = R::client(device);
+        // SAFETY: the mode is that of this thread's stream, and is set back before anything else is queued on it.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Persistent) };
+        let made = make();
+        // SAFETY: as above.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Auto) };
+        made
+    }
+
+    fn release_uploads(device: &Self::Device) -> Result<(), DeviceError> {
+        R::client(device).flush().map_err(|e| DeviceError(e.to_string()))
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
