@@ -1,6 +1,6 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use kernels::Kernels;
 use kernels::attention::decode::PromptKv;
 use kernels::attention::packed::{KvGradients, Packed};

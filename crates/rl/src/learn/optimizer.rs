@@ -262,7 +262,7 @@ pub fn check_formats<B: Backend>(config: &Optim, device: &B::Device) -> Result<(
 }
 
 /// Empty gradients in the format that the configuration wants.
-pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
+pub fn gradients<B: Kernels>(config: &Optim) -> Gradients<B> {
     Gradients::kept_in(match config.grads_dtype {
         GradsDtype::F32 => DType::F32,
         GradsDtype::Bf16 => DType::BF16,

@@ -102,7 +102,9 @@ fn update<P: Float, S: Float, G: Float, N: Size>(
     let mut weights = Vector::<f32, N>::cast_from(params);
     #[comptime]
     match master {
-        ComptimeOption::Some(master) => weights = master[at],
+        ComptimeOption::Some(master) => {
+            weights = master[at];
+        }
         ComptimeOption::None => {}
     }
     let size = comptime!(N::value());
@@ -132,7 +134,9 @@ fn update<P: Float, S: Float, G: Float, N: Size>(
     v[at] = seconds;
     #[comptime]
     match master {
-        ComptimeOption::Some(master) => master[at] = weights,
+        ComptimeOption::Some(master) => {
+            master[at] = weights;
+        }
         ComptimeOption::None => {}
     }
 }

@@ -80,12 +80,16 @@ fn forward<F: Float, N: Size>(
             let mut v = x[at];
             #[comptime]
             match residual {
-                ComptimeOption::Some(residual) => v += residual[at],
+                ComptimeOption::Some(residual) => {
+                    v += residual[at];
+                }
                 ComptimeOption::None => {}
             }
             #[comptime]
             match total {
-                ComptimeOption::Some(total) => total[at] = v,
+                ComptimeOption::Some(total) => {
+                    total[at] = v;
+                }
                 ComptimeOption::None => {}
             }
             kept[k] = v;
