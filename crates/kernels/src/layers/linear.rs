@@ -1,9 +1,9 @@
-//! A linear layer.
+//! A linear layer, and several of one input in one.
 
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor};
+use crate::params::{Gradients, ParamVisitor, StackPart};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -30,7 +30,9 @@ impl<B: Kernels> Linear<B> {
         }
         dy.matmul(self.weight.clone())
     }
+}
 
+impl<B: Backend> Linear<B> {
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         let shape = self.weight.dims();
@@ -38,6 +40,49 @@ impl<B: Kernels> Linear<B> {
         if let Some(bias) = &mut self.bias {
             let shape = bias.dims();
             visitor.visit(&format!("{name}.bias"), &shape, bias);
+        }
+    }
+}
+
+/// Linear layers of the same input, whose weights lie one below the other in one matrix: one product computes them all,
+/// side by side. Elsewhere each has its own name.
+#[derive(Debug, Clone)]
+pub struct LinearStack<B: Backend> {
+    /// All of them: `[sum of out, in]`.
+    pub linear: Linear<B>,
+    /// What each is called behind the stack's prefix, and its `out`, from the first row on.
+    pub parts: Vec<(&'static str, usize)>,
+}
+
+impl<B: Kernels> LinearStack<B> {
+    /// `x [N, in]` to `[N, sum of out]`.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.linear.forward(x)
+    }
+
+    /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
+    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+        let weight = dy.clone().transpose().matmul(x);
+        grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
+        if self.linear.bias.is_some() {
+            grads.add_stack_columns(&Self::names(prefix, &self.parts, "bias"), dy.clone());
+        }
+        dy.matmul(self.linear.weight.clone())
+    }
+}
+
+impl<B: Backend> LinearStack<B> {
+    /// Names of the `weight`s or `bias`es of layers `parts` behind `prefix`, with their rows.
+    pub fn names(prefix: &str, parts: &[(&'static str, usize)], tensor: &str) -> Vec<StackPart> {
+        let part = |&(name, rows): &(&str, usize)| StackPart { name: format!("{prefix}.{name}.{tensor}"), rows };
+        parts.iter().map(part).collect()
+    }
+
+    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    pub fn visit(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>) {
+        visitor.visit_stack(&Self::names(prefix, &self.parts, "weight"), &mut self.linear.weight);
+        if let Some(bias) = &mut self.linear.bias {
+            visitor.visit_stack(&Self::names(prefix, &self.parts, "bias"), bias);
         }
     }
 }
