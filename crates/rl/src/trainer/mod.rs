@@ -20,6 +20,7 @@ mod collect;
 mod reference;
 mod resume;
 mod rl;
+mod rows;
 mod save;
 mod sft;
 mod stages;
@@ -51,6 +52,7 @@ use crate::rollout::RolloutConfig;
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
+pub use rows::check_batch_rows;
 
 /// How a policy's weights are read from a Hugging Face folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;

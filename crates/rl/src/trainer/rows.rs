@@ -18,7 +18,7 @@ const MOST: usize = 4096;
 ///
 /// # Errors
 /// [`TrainError::Input`] where the key is 0 and the backend does not tell what is free.
-pub fn batch_rows<B: Kernels, P: Policy<B>>(config: &Config, policy: &P, n: usize) -> Result<usize, TrainError> {
+pub(super) fn batch_rows<B: Kernels, P: Policy<B>>(config: &Config, policy: &P, n: usize) -> Result<usize, TrainError> {
     if config.rollout.max_batch_rows > 0 {
         return Ok(config.rollout.max_batch_rows);
     }
