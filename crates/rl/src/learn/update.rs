@@ -248,8 +248,6 @@ pub fn update<B: Kernels, P: Policy<B>>(
         }
         metrics.insert("actor/lr".into(), lr);
     }
-    // And those of the update, before the next sampling.
-    B::memory_cleanup(&learner.policy.device());
     // Means over the optimizer steps of this batch that had a loss.
     for (name, value) in &mut metrics {
         if name != "actor/lr" {
