@@ -71,6 +71,10 @@ impl Command {
     }
 }
 
+/// What needs less of the device's memory.
+const LOWERS: &str = "--micro-batch, --prompts, --rollouts, --image or --response-tokens, or give --recompute always, \
+    --moments-dtype bf16, --grads-dtype bf16 and --master-weights false";
+
 struct BenchJob(Command);
 
 impl OnBackend for BenchJob {
@@ -104,5 +108,5 @@ fn run(cli: BenchArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(LOWERS, |args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

@@ -175,7 +175,7 @@ impl Shared {
         let model = self.model::<B>(dtype, device)?;
         let peak_flops = match self.peak_tflops {
             Some(peak) => peak * 1e12,
-            None => matmul_flops(&model).map_err(Failure::from)?,
+            None => matmul_flops(&model)?,
         };
         let mut bench = Bench::<B>::new(model, folder, self.seed, optim, peak_flops)?;
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
