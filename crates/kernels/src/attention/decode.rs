@@ -218,7 +218,7 @@ pub struct DecodeKv<B: Backend> {
 }
 
 /// See [`Kernels::decode_attention`](crate::Kernels::decode_attention).
-pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<B, 3> {
+pub fn decode_attention<B: Kernels>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<B, 3> {
     let [rows, g, hd] = q.dims();
     let scale = 1.0 / (hd as f64).sqrt();
     let dtype = q.dtype();
@@ -226,7 +226,7 @@ pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<
         let [a, r, c] = x.dims();
         x.reshape([a / kv.n, kv.n * r, c])
     };
-    let mut s_prefix = to_f32(fold(q.clone()).matmul(kv.prefix.0.transpose())).mul_scalar(scale);
+    let mut s_prefix = to_f32(B::matmul(fold(q.clone()), kv.prefix.0.transpose())).mul_scalar(scale);
     if let Some(mask) = kv.prefix_mask {
         s_prefix = s_prefix.add(mask);
     }
@@ -234,12 +234,12 @@ pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, kv: DecodeKv<B>) -> Tensor<
     let s_prefix = s_prefix.reshape([rows, g, p]);
     let (k, v) = kv.own;
     let past = |t: Tensor<B, 3>| t.slice([0..rows, 0..kv.len, 0..hd]);
-    let s_own = to_f32(q.matmul(past(k).transpose())).mul_scalar(scale);
+    let s_own = to_f32(B::matmul(q, past(k).transpose())).mul_scalar(scale);
     let max = s_prefix.clone().max_dim(2).max_pair(s_own.clone().max_dim(2));
     let (e_prefix, e_own) = (s_prefix.sub(max.clone()).exp(), s_own.sub(max).exp());
     let sum = e_prefix.clone().sum_dim(2).add(e_own.clone().sum_dim(2));
-    let from_prefix = fold(cast_to(e_prefix, dtype)).matmul(kv.prefix.1).reshape([rows, g, hd]);
-    let out = cast_to(e_own, dtype).matmul(past(v)).add(from_prefix);
+    let from_prefix = B::matmul(fold(cast_to(e_prefix, dtype)), kv.prefix.1).reshape([rows, g, hd]);
+    let out = B::matmul(cast_to(e_own, dtype), past(v)).add(from_prefix);
     cast_to(to_f32(out).div(sum), dtype)
 }
 

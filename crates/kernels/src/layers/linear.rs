@@ -24,11 +24,11 @@ impl<B: Kernels> Linear<B> {
 impl<B: Kernels> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));
+        grads.add(&format!("{name}.weight"), B::weight_gradient(dy.clone(), x));
         if self.bias.is_some() {
             grads.add_columns(&format!("{name}.bias"), dy.clone());
         }
-        dy.matmul(self.weight.clone())
+        B::matmul(dy, self.weight.clone())
     }
 }
 
@@ -62,12 +62,12 @@ impl<B: Kernels> LinearStack<B> {
 
     /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        let weight = dy.clone().transpose().matmul(x);
+        let weight = B::weight_gradient(dy.clone(), x);
         grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
         if self.linear.bias.is_some() {
             grads.add_stack_columns(&Self::names(prefix, &self.parts, "bias"), dy.clone());
         }
-        dy.matmul(self.linear.weight.clone())
+        B::matmul(dy, self.linear.weight.clone())
     }
 }
 

@@ -17,6 +17,11 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
+/// See [`Kernels::weight_gradient`](super::Kernels::weight_gradient).
+pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    to_f32(dy.transpose().matmul(x))
+}
+
 /// See [`Kernels::write_column`](super::Kernels::write_column).
 pub fn write_column<B: Backend>(cache: Tensor<B, 3>, at: usize, value: Tensor<B, 3>) -> Tensor<B, 3> {
     let [rows, _, hd] = cache.dims();

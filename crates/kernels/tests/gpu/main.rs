@@ -29,6 +29,8 @@ mod operations;
 #[cfg(feature = "ndarray")]
 mod optimizer;
 #[cfg(feature = "ndarray")]
+mod products;
+#[cfg(feature = "ndarray")]
 #[path = "../common/random.rs"]
 mod source;
 #[cfg(all(feature = "wgpu", feature = "flex"))]
