@@ -16,6 +16,7 @@ mod norm;
 mod qkv;
 mod reduce;
 mod scores;
+mod squared_norm;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
@@ -203,6 +204,6 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     }
 
     fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
-        gradients::squared_norm(grads, device)
+        squared_norm::squared_norm(grads, device)
     }
 }
