@@ -192,7 +192,7 @@ pub fn explain(text: &str) -> String {
 
 /// The message of an error that may be a device's: that one in one line, any other as it is.
 pub fn message(text: String) -> String {
-    match text.contains("the device failed: ") {
+    match text.contains("the device failed: ") && text.contains('\n') {
         true => explain(&text),
         false => text,
     }
@@ -274,6 +274,8 @@ mod tests {
         ] {
             assert_eq!(explain(text), line, "{text}");
         }
+        let said = "backend cuda: its first computation fails: the device failed: CUDA_ERROR_UNKNOWN; --backend flex";
+        assert_eq!(message(said.into()), said);
         assert_eq!(message("no file\nof that name".into()), "no file\nof that name");
         assert_eq!(message("the device failed: a\nb".into()), "the device failed: a");
     }
