@@ -94,10 +94,19 @@ fn end(fault: &str) {
         return;
     }
     eprintln!("error: {fault}");
-    if let Some((watch, _)) = WATCH.get() {
-        (watch.at_end)();
+    // On a thread that is not in a panic: what drivers do at the exit of a process may panic itself, and that would abort.
+    let exit = || {
+        if let Some((watch, _)) = WATCH.get() {
+            (watch.at_end)();
+        }
+        std::process::exit(1)
+    };
+    if std::thread::Builder::new().spawn(exit).is_err() {
+        std::process::abort();
     }
-    std::process::exit(1)
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Whether this is the first thread that ends the program. What another one would say follows from the first fault.
