@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// The stand-in, built.
-pub struct Standin {
+pub(crate) struct Standin {
     folder: PathBuf,
 }
 
 impl Standin {
     /// Builds it with gcc on the first call; none, which is said (a failure where `CI` is set), where there is no gcc.
-    pub fn built() -> Option<&'static Self> {
+    pub(crate) fn built() -> Option<&'static Self> {
         static BUILT: OnceLock<Option<Standin>> = OnceLock::new();
         BUILT.get_or_init(Self::build).as_ref()
     }
@@ -31,7 +31,7 @@ impl Standin {
     }
 
     /// Lets `command` find the stand-in, write its log to `place/log` and keep its kernels in `place/cache`.
-    pub fn under<'a>(&self, command: &'a mut Command, place: &Path) -> &'a mut Command {
+    pub(crate) fn under<'a>(&self, command: &'a mut Command, place: &Path) -> &'a mut Command {
         let [driver, nvrtc] = ["driver", "nvrtc"].map(|part| self.folder.join(part));
         // What is set outside is for the program's own start, not for this one.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STANDIN_")) {
@@ -45,14 +45,14 @@ impl Standin {
 }
 
 /// Names of the kernels that were compiled under the stand-in of NVRTC in `place`, all starts together.
-pub fn compiled(place: &Path) -> Vec<String> {
+pub(crate) fn compiled(place: &Path) -> Vec<String> {
     let names = std::fs::read_to_string(place.join("compiled")).unwrap_or_default();
     names.lines().map(str::to_owned).collect()
 }
 
 /// One line of the driver's log (tools/standin/cuda.c).
 #[derive(Debug, Clone)]
-pub struct Event {
+pub(crate) struct Event {
     /// Seconds since the start.
     pub at: f64,
     /// Its letter.
@@ -63,22 +63,22 @@ pub struct Event {
 
 impl Event {
     /// The first word of the details as a number; 0 without one.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.details.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0)
     }
 
     /// The name of the kernel of a launch.
-    pub fn kernel(&self) -> &str {
+    pub(crate) fn kernel(&self) -> &str {
         self.details.split('@').next().unwrap_or_default()
     }
 }
 
 /// The log of one start.
-pub struct DriverLog(pub Vec<Event>);
+pub(crate) struct DriverLog(pub Vec<Event>);
 
 impl DriverLog {
     /// The log of what last ran in `place`.
-    pub fn read(place: &Path) -> Self {
+    pub(crate) fn read(place: &Path) -> Self {
         let text = std::fs::read_to_string(place.join("log")).unwrap();
         let event = |line: &str| {
             let mut words = line.splitn(3, ' ');
@@ -90,25 +90,25 @@ impl DriverLog {
     }
 
     /// Highest bytes of device memory in use.
-    pub fn peak(&self) -> u64 {
+    pub(crate) fn peak(&self) -> u64 {
         let used = |event: &Event| event.details.rsplit(' ').next().and_then(|word| word.parse().ok());
         self.0.iter().filter(|event| event.kind == 'A').filter_map(used).max().unwrap_or(0)
     }
 
     /// Where the downloads of `bytes` are.
-    pub fn downloads(&self, bytes: u64) -> Vec<usize> {
+    pub(crate) fn downloads(&self, bytes: u64) -> Vec<usize> {
         let is_it = |(_, event): &(usize, &Event)| event.kind == 'D' && event.bytes() == bytes;
         self.0.iter().enumerate().filter(is_it).map(|(i, _)| i).collect()
     }
 }
 
 /// Events by kind.
-pub fn count(events: &[Event], kind: char) -> usize {
+pub(crate) fn count(events: &[Event], kind: char) -> usize {
     events.iter().filter(|event| event.kind == kind).count()
 }
 
 /// Launches by the name of the kernel.
-pub fn kernels(events: &[Event]) -> BTreeMap<&str, usize> {
+pub(crate) fn kernels(events: &[Event]) -> BTreeMap<&str, usize> {
     let mut names = BTreeMap::new();
     for event in events.iter().filter(|event| event.kind == 'L') {
         *names.entry(event.kernel()).or_default() += 1;

@@ -15,7 +15,7 @@ use super::cuda::{CudaPresence, presence};
 use super::kernel_cache;
 
 /// A job that runs on whichever backend was chosen.
-pub trait OnBackend {
+pub(crate) trait OnBackend {
     /// What it gives back.
     type Output;
     /// Runs on `B`.
@@ -23,7 +23,7 @@ pub trait OnBackend {
 }
 
 /// A run of training, of `train` and of each child of `study`.
-pub struct Train {
+pub(crate) struct Train {
     /// What to train.
     pub config: rl::config::Config,
     /// Set to stop after a checkpoint.
@@ -39,7 +39,7 @@ impl OnBackend for Train {
 
 /// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray
 /// was measured (docs/performance.md).
-pub fn compiled() -> Vec<Backend> {
+pub(crate) fn compiled() -> Vec<Backend> {
     let mut all = Vec::new();
     if cfg!(feature = "cuda") {
         all.push(Backend::Cuda);
@@ -59,7 +59,7 @@ pub fn compiled() -> Vec<Backend> {
 }
 
 /// The backend named on a command line.
-pub fn parse_backend(name: &str) -> Result<Backend, String> {
+pub(crate) fn parse_backend(name: &str) -> Result<Backend, String> {
     let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
     all.into_iter()
         .find(|b| b.as_str() == name)
@@ -67,7 +67,7 @@ pub fn parse_backend(name: &str) -> Result<Backend, String> {
 }
 
 /// The number format named on a command line.
-pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
+pub(crate) fn parse_dtype(name: &str) -> Result<Dtype, String> {
     [Dtype::Auto, Dtype::F32, Dtype::Bf16]
         .into_iter()
         .find(|d| d.as_str() == name)
@@ -91,7 +91,7 @@ fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
 }
 
 /// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
-pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
+pub(crate) fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
     let candidates = if backend == Backend::Auto { compiled() } else { vec![backend] };
     let mut job = Some(job);
     #[cfg(any(feature = "cuda", feature = "wgpu"))]
@@ -131,6 +131,7 @@ fn kept_kernels(_: &[Backend]) -> Option<std::path::PathBuf> {
     None
 }
 
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn no_device(backend: Backend) -> Failure {
     Failure::input(format!(
         "backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU",
@@ -142,7 +143,7 @@ fn no_device(backend: Backend) -> Failure {
 fn attempt<J: OnBackend>(
     backend: Backend,
     dtype: Dtype,
-    optional: bool,
+    #[cfg_attr(not(any(feature = "wgpu", feature = "cuda")), expect(unused_variables))] optional: bool,
     job: &mut Option<J>,
 ) -> Result<Option<J::Output>, Failure> {
     #[allow(unused_macros)]
