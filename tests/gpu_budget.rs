@@ -4,8 +4,10 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use support::large_model::{SHARD_BYTES, SHARDS, write_large_model};
 use support::standin::{DriverLog, Event, Standin, compiled, count};
 use support::{stderr, succeeded};
 
@@ -33,6 +35,8 @@ const BUDGETS: &[(&str, u64)] = &[
     // All of a run of two steps with one picture a prompt.
     ("7b with pictures: kernels compiled",                      215),
     ("7b with pictures: bytes of the device",     84_351_582_208),
+    // A billion weights from four shards of half a GB: what is the host's own, the files not counted.
+    ("loading: bytes of the host",                 9_999_999_999),
 ];
 
 fn budget(name: &str) -> u64 {
@@ -131,6 +135,37 @@ fn kernels_and_memory_of_7b_with_pictures() {
     let mut counted = Counted::default();
     counted.add("7b with pictures: kernels compiled", kernels);
     counted.add("7b with pictures: bytes of the device", log.peak() as usize);
+    counted.within_budget();
+}
+
+/// Loading keeps no copy of the model on the host.
+#[test]
+#[cfg(target_os = "linux")]
+fn loading_a_model_of_several_shards() {
+    let Some(standin) = Standin::built() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("model");
+    std::fs::create_dir(&folder).unwrap();
+    write_large_model(&folder);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));
+    let options = "--backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false \
+                   --peak-tflops 1 --prompts 1 --rollouts 2 --image 56 --text-tokens 4 --response-tokens 2 --steps 1";
+    command.arg("step").arg("--model").arg(&folder).args(options.split_whitespace());
+    standin.under(&mut command, place.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut most = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let own = text.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse().ok());
+        most = most.max(1024 * own.unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    succeeded(&child.wait_with_output().unwrap());
+    let uploaded: u64 = DriverLog::read(place.path()).0.iter().filter(|e| e.kind == 'U').map(Event::bytes).sum();
+    assert!(uploaded >= SHARDS as u64 * SHARD_BYTES, "{uploaded} bytes were uploaded: the model was not");
+    let mut counted = Counted::default();
+    counted.add("loading: bytes of the host", most);
     counted.within_budget();
 }
 
