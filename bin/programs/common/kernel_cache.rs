@@ -28,7 +28,7 @@ struct KernelSlot {
 
 /// The folder that CubeCL may keep kernels in; none where the system has no cache folder, or no room in it, which is
 /// said.
-pub fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
+pub(crate) fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
     let take = || -> io::Result<KernelSlot> {
         let kernels = dirs::cache_dir()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no cache folder"))?
@@ -50,7 +50,7 @@ pub fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
 }
 
 /// Notes what is in the slot, so that the next start trusts it. At the end of a program, however it ends.
-pub fn seal() {
+pub(crate) fn seal() {
     if let Some(slot) = SLOT.get()
         && let Err(e) = slot.seal()
     {
