@@ -1,8 +1,11 @@
 //! `bench`: what a training step costs, phase by phase, on random prompts of given sizes.
 //!
+//! `gemm` times the products alone.
+//!
 //! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response
 //! exactly as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
 
+mod gemm;
 mod workload;
 
 use std::path::PathBuf;
@@ -29,6 +32,7 @@ use workload::{Bench, BenchRow, Sizes};
   bench step --model DIR --image 672 --rollouts 16 --steps 5
   bench sweep --preset small response --values 64,128,256,512 --plot response
   bench sweep --preset toy model --values toy,small
+  bench gemm --preset 7b --backend cuda
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input."
 )]
@@ -39,6 +43,8 @@ struct BenchArgs {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compare the products of a model with sums in f64, and time them; exit code 1 where one is wrong.
+    Gemm(gemm::GemmArgs),
     /// Time whole steps: generate, old log-probs, update.
     Step {
         #[command(flatten)]
@@ -111,6 +117,10 @@ struct Shared {
     /// Keep f32 weights beside a bf16 model: true or false (as in PyTorch's AdamW over bf16 weights).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     master_weights: bool,
+    /// Read a number in each optimizer step that shows lost work: true or false (for a stand-in of a driver, which
+    /// computes nothing; docs/gpu.md).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    check_device: bool,
     /// Compute each layer again in its backward: auto, always or never.
     #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
     recompute: String,
@@ -124,6 +134,14 @@ struct Shared {
 
 /// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
 const MOST_TOKENS: usize = 1 << 26;
+
+/// A built-in size.
+fn preset(name: &str) -> Result<QwenVlConfig, Failure> {
+    QwenVlConfig::preset(name).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
+        Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
+    })
+}
 
 impl Shared {
     fn sizes(&self) -> Sizes {
@@ -179,11 +197,7 @@ impl Shared {
         if let Some(dir) = &self.model {
             return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
         }
-        let name = self.preset.as_deref().unwrap_or_default();
-        let config = QwenVlConfig::preset(name).ok_or_else(|| {
-            let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
-            Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
-        })?;
+        let config = preset(self.preset.as_deref().unwrap_or_default())?;
         Ok(QwenVl::random(config, self.seed, dtype, device))
     }
 }
@@ -206,6 +220,7 @@ impl Shared {
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =
             if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.check_device(self.check_device);
         bench.recompute = match self.recompute.as_str() {
             "always" => Some(true),
             "never" => Some(false),
@@ -218,13 +233,11 @@ impl Shared {
 struct BenchJob(Command);
 
 impl OnBackend for BenchJob {
-    type Output = Result<(), Failure>;
+    type Output = Result<ExitCode, Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let shared = match &self.0 {
-            Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared.clone(),
-        };
         match self.0 {
-            Command::Step { json, .. } => {
+            Command::Gemm(args) => gemm::GemmJob(args).run::<B>(device, dtype),
+            Command::Step { shared, json } => {
                 let mut bench = shared.bench::<B>(dtype, &device)?;
                 if !json {
                     print(&format!("{}\n{}|\n", BenchRow::header(), "|---".repeat(BenchRow::COLUMNS)))?;
@@ -233,9 +246,11 @@ impl OnBackend for BenchJob {
                     let row = bench.step(&shared.sizes(), step as u64)?;
                     print(&format!("{}\n", if json { row.json().to_string() } else { row.line() }))?;
                 }
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
-            Command::Sweep { over, values, plot, .. } => sweep::<B>(&shared, &over, &values, plot, dtype, &device),
+            Command::Sweep { over, values, plot, shared } => {
+                sweep::<B>(&shared, &over, &values, plot, dtype, &device).map(|()| ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -342,16 +357,18 @@ fn draw(over: &str, points: &[(f64, BenchRow)], file: &std::path::Path) -> Resul
     Ok(())
 }
 
-fn run(cli: BenchArgs) -> Result<(), Failure> {
-    let shared = match &cli.command {
-        Command::Step { shared, .. } | Command::Sweep { shared, .. } => shared,
+fn run(cli: BenchArgs) -> Result<ExitCode, Failure> {
+    let (backend, dtype) = match &cli.command {
+        Command::Gemm(args) => (args.backend, args.dtype),
+        Command::Step { shared, .. } | Command::Sweep { shared, .. } => {
+            shared.check()?;
+            (shared.backend, shared.dtype)
+        }
     };
-    shared.check()?;
-    let (backend, dtype) = (shared.backend, shared.dtype);
     on_backend(backend, dtype, BenchJob(cli.command))?
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::program(|args: BenchArgs| run(args))
 }

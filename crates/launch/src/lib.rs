@@ -20,4 +20,4 @@ pub use checks::{check_folder, end_tokens};
 pub use folder::{ModelFolder, PictureOptions};
 pub use run::RunSettings;
 pub use toy::{toy_config, toy_world, write_toy_folder, write_toy_folder_of};
-pub use train::train;
+pub use train::{configured, train};

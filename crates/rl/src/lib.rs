@@ -8,6 +8,7 @@ pub mod error;
 pub mod experience;
 pub mod learn;
 pub mod loss;
+pub mod mismatch;
 pub mod perturb;
 pub mod progress;
 pub mod prompts;

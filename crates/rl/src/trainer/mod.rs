@@ -499,10 +499,11 @@ fn cursor(config: &Config, stage: usize) -> Cursor {
 }
 
 fn optimizer_of<B: Kernels>(config: &Config, stage: &Stage) -> AdamW<B> {
-    match stage {
+    let optimizer = match stage {
         Stage::Rl(_) => AdamW::new(&config.actor.optim),
         Stage::Sft(stage) => AdamW::new(&sft_optim(config, stage)),
-    }
+    };
+    optimizer.check_device(config.trainer.check_device)
 }
 
 /// A supervised stage has its own learning rate, warm-up and decay; the rest is `[actor.optim]`'s.

@@ -36,7 +36,7 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(path: &Path, setup: &Setup<P>) -> R
     let state = checkpoint::read_state(path)?;
     checkpoint::verify(path)?;
     let mut policy = (setup.load)(&path.join("hf"))?;
-    let mut optimizer = AdamW::new(&setup.config.actor.optim);
+    let mut optimizer = AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device);
     optimizer.load(&path.join("optimizer.safetensors"), &mut policy)?;
     Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
 }

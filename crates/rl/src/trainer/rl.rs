@@ -15,6 +15,7 @@ use crate::experience::{Experience, ExperienceTimes, StepContext, grade, make, s
 use crate::image_cache::ImageCache;
 use crate::learn::update::{Learner, UpdateSchedule, UpdateSettings, UpdateTimes, update};
 use crate::loss::{KlController, KlType};
+use crate::mismatch;
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::prompts::{Item, Prompts};
@@ -97,6 +98,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             return Ok((metrics, 0));
         }
         let (experience, times) = self.make_experience(groups, recipe, steps, &mut images)?;
+        if let Some(gap) = experience.metrics.get(mismatch::METRIC) {
+            mismatch::check(*gap, &self.setup.config)?;
+        }
         let (updated, update_times) = self.learn(&experience, recipe, steps, &mut images)?;
         // From here on the step is complete.
         self.complete(batch);

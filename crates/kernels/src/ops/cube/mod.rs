@@ -10,6 +10,7 @@ mod head;
 mod launch;
 mod norm;
 mod reduce;
+mod refused;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
@@ -23,6 +24,10 @@ use crate::rope::Rotary;
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
+    fn refused_launch(device: &Self::Device) {
+        refused::launch::<R>(device);
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
