@@ -100,7 +100,7 @@ struct DoctorJob {
 impl OnBackend for DoctorJob {
     type Output = Result<ExitCode, Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let mut lines = Lines { json: self.json, failed: None };
+        let mut lines = FindingLines { json: self.json, failed: None };
         let examined = Examined::<B> { config: self.architecture, dtype, device };
         let mut findings = vec![configuration(&examined)];
         findings.iter().for_each(|finding| lines.say(finding));
@@ -129,13 +129,13 @@ impl OnBackend for DoctorJob {
 }
 
 /// Findings on standard output, as they come.
-struct Lines {
+struct FindingLines {
     json: bool,
     /// The first line that could not be written.
     failed: Option<Failure>,
 }
 
-impl Lines {
+impl FindingLines {
     fn say(&mut self, finding: &Finding) {
         let line = if self.json { finding.json().to_string() } else { finding.line() };
         if let Err(failure) = print(&format!("{line}\n")) {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use crate::common::{Failure, OnBackend, parse_backend, parse_dtype, print, within};
 use burn::tensor::DType;
 use clap::Args;
-use doctor::product::{Layout, MatrixProduct, ProductShape, poison};
+use doctor::product::{MatrixProduct, ProductLayout, ProductShape, poison};
 use launch::ModelFolder;
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use rl::TrainError;
@@ -53,7 +53,7 @@ impl GemmArgs {
     }
 
     /// The decoder's products in the three layouts, each with a contraction that 64 divides and one that leaves 32.
-    fn shapes(&self, config: &QwenVlConfig) -> Vec<(Layout, ProductShape)> {
+    fn shapes(&self, config: &QwenVlConfig) -> Vec<(ProductLayout, ProductShape)> {
         let t = &config.text;
         let (d, wide) = (t.hidden_size, t.intermediate_size);
         let mut matrices = vec![[t.query_width(), d], [t.kv_width(), d], [wide, d], [d, wide]]; // [out, in]
@@ -61,9 +61,9 @@ impl GemmArgs {
         let mut shapes = Vec::new();
         for (&rows, [out, inp]) in self.rows.iter().flat_map(|rows| matrices.iter().map(move |m| (rows, *m))) {
             for more in [0, HALF_STEP] {
-                shapes.push((Layout::Affine, ProductShape { m: rows, n: out, k: inp + more }));
-                shapes.push((Layout::Plain, ProductShape { m: rows, n: inp, k: out + more }));
-                shapes.push((Layout::WeightGradient, ProductShape { m: out, n: inp, k: rows + more }));
+                shapes.push((ProductLayout::Affine, ProductShape { m: rows, n: out, k: inp + more }));
+                shapes.push((ProductLayout::Plain, ProductShape { m: rows, n: inp, k: out + more }));
+                shapes.push((ProductLayout::WeightGradient, ProductShape { m: out, n: inp, k: rows + more }));
             }
         }
         shapes
@@ -99,7 +99,7 @@ impl OnBackend for GemmJob {
 
 fn line(
     args: &GemmArgs,
-    layout: Layout,
+    layout: ProductLayout,
     shape: ProductShape,
     dtype: DType,
     [difference, seconds]: [f64; 2],

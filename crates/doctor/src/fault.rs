@@ -14,13 +14,13 @@ thread_local! {
 /// Runs `work`, during which everything that the check of this name gives to the device is wrong in one place.
 #[cfg(debug_assertions)]
 pub fn wrong_in<T>(check: &'static str, work: impl FnOnce() -> T) -> T {
-    struct Restore;
-    impl Drop for Restore {
+    struct Healed;
+    impl Drop for Healed {
         fn drop(&mut self) {
             CHECK.set(None);
         }
     }
-    let _restore = Restore;
+    let _restore = Healed;
     CHECK.set(Some(check));
     work()
 }

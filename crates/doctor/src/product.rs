@@ -10,7 +10,7 @@ use crate::fault;
 
 /// How the operands of a product `[m, n]` over a contraction `k` lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
+pub enum ProductLayout {
     /// `x W^T`, `x [m, k]` and `W [n, k]`: every projection.
     Affine,
     /// `x w`, `x [m, k]` and `w [k, n]`: the gradient of a projection's input, and attention over values.
@@ -19,7 +19,7 @@ pub enum Layout {
     WeightGradient,
 }
 
-impl Layout {
+impl ProductLayout {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Affine, Self::Plain, Self::WeightGradient];
 
@@ -51,9 +51,9 @@ impl ProductShape {
     }
 
     /// Bytes of both operands and the answer, each moved once.
-    pub fn bytes(self, layout: Layout, dtype: DType) -> f64 {
+    pub fn bytes(self, layout: ProductLayout, dtype: DType) -> f64 {
         let width = dtype.size() as f64;
-        let answer = if layout == Layout::WeightGradient { 4.0 } else { width };
+        let answer = if layout == ProductLayout::WeightGradient { 4.0 } else { width };
         let Self { m, n, k } = self;
         width * ((m + n) * k) as f64 + answer * (m * n) as f64
     }
@@ -61,7 +61,7 @@ impl ProductShape {
 
 /// A product on the device, with operands that the device drew.
 pub struct MatrixProduct<B: Kernels> {
-    layout: Layout,
+    layout: ProductLayout,
     shape: ProductShape,
     left: Tensor<B, 2>,
     right: Tensor<B, 2>,
@@ -77,13 +77,13 @@ fn sampled(len: usize) -> Vec<usize> {
 
 impl<B: Kernels> MatrixProduct<B> {
     /// Operands of mean 0 and variance 1.
-    pub fn random(layout: Layout, shape: ProductShape, dtype: DType, device: &B::Device) -> Self {
+    pub fn random(layout: ProductLayout, shape: ProductShape, dtype: DType, device: &B::Device) -> Self {
         let ProductShape { m, n, k } = shape;
         let draw = |shape| Tensor::random(shape, Distribution::Normal(0.0, 1.0), (device, dtype));
         let (left, right) = match layout {
-            Layout::Affine => (draw([m, k]), draw([n, k])),
-            Layout::Plain => (draw([m, k]), draw([k, n])),
-            Layout::WeightGradient => (draw([k, m]), draw([k, n])),
+            ProductLayout::Affine => (draw([m, k]), draw([n, k])),
+            ProductLayout::Plain => (draw([m, k]), draw([k, n])),
+            ProductLayout::WeightGradient => (draw([k, m]), draw([k, n])),
         };
         Self { layout, shape, left, right }
     }
@@ -91,9 +91,9 @@ impl<B: Kernels> MatrixProduct<B> {
     /// The answer `[m, n]`, by the function that training uses for this layout.
     pub fn answer(&self) -> Tensor<B, 2> {
         match self.layout {
-            Layout::Affine => B::affine(self.left.clone(), &self.right, None),
-            Layout::Plain => self.left.clone().matmul(self.right.clone()),
-            Layout::WeightGradient => to_f32(self.left.clone().transpose().matmul(self.right.clone())),
+            ProductLayout::Affine => B::affine(self.left.clone(), &self.right, None),
+            ProductLayout::Plain => self.left.clone().matmul(self.right.clone()),
+            ProductLayout::WeightGradient => to_f32(self.left.clone().transpose().matmul(self.right.clone())),
         }
     }
 
@@ -111,9 +111,9 @@ impl<B: Kernels> MatrixProduct<B> {
         };
         let found = of(&self.answer(), 0, &rows)?; // [8, n]
         let (left_dim, right_dim) = match self.layout {
-            Layout::Affine => (0, 0),
-            Layout::Plain => (0, 1),
-            Layout::WeightGradient => (1, 1),
+            ProductLayout::Affine => (0, 0),
+            ProductLayout::Plain => (0, 1),
+            ProductLayout::WeightGradient => (1, 1),
         };
         let mut left = of(&self.left, left_dim, &rows)?;
         let right = of(&self.right, right_dim, &columns)?;
@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_right_product_is_near_and_a_wrong_one_far() {
         let device = Default::default();
-        for layout in Layout::ALL {
+        for layout in ProductLayout::ALL {
             let shape = ProductShape { m: 17, n: 33, k: 24 };
             let mut product = MatrixProduct::<B>::random(layout, shape, DType::F32, &device);
             assert!(product.difference("").unwrap() < 1e-5, "{layout:?}");
@@ -222,7 +222,7 @@ mod tests {
     fn bytes_and_operations_are_counted() {
         let shape = ProductShape { m: 2, n: 3, k: 5 };
         assert_eq!(shape.flops(), 60.0);
-        assert_eq!(shape.bytes(Layout::Affine, DType::BF16), 2.0 * 25.0 + 2.0 * 6.0);
-        assert_eq!(shape.bytes(Layout::WeightGradient, DType::BF16), 2.0 * 25.0 + 4.0 * 6.0);
+        assert_eq!(shape.bytes(ProductLayout::Affine, DType::BF16), 2.0 * 25.0 + 2.0 * 6.0);
+        assert_eq!(shape.bytes(ProductLayout::WeightGradient, DType::BF16), 2.0 * 25.0 + 4.0 * 6.0);
     }
 }

@@ -4,7 +4,7 @@ use kernels::Kernels;
 use rl::TrainError;
 
 use crate::finding::Comparisons;
-use crate::product::{Layout, MatrixProduct, ProductShape, poison};
+use crate::product::{MatrixProduct, ProductLayout, ProductShape, poison};
 use crate::sides::Sides;
 
 /// Contractions around the steps in which GPUs take them (32, 64): even and odd numbers of steps, and no whole ones.
@@ -42,7 +42,9 @@ pub(crate) fn products<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Trai
     B::seed(&sides.device, 1);
     for dtype in dtypes {
         poison::<B>(memory, &sides.device)?;
-        for (layout, &(m, n)) in Layout::ALL.into_iter().flat_map(|layout| shapes.iter().map(move |s| (layout, s))) {
+        for (layout, &(m, n)) in
+            ProductLayout::ALL.into_iter().flat_map(|layout| shapes.iter().map(move |s| (layout, s)))
+        {
             for &k in &contractions {
                 let product = MatrixProduct::<B>::random(layout, ProductShape { m, n, k }, dtype, &sides.device);
                 let difference = product.difference(sides.check())?;

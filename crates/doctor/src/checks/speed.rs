@@ -5,7 +5,7 @@ use kernels::Kernels;
 use rl::TrainError;
 
 use crate::finding::Comparisons;
-use crate::product::{Layout, MatrixProduct, ProductShape, best_seconds};
+use crate::product::{MatrixProduct, ProductLayout, ProductShape, best_seconds};
 use crate::sides::Sides;
 
 /// Rows of a product of training.
@@ -29,12 +29,12 @@ pub(crate) fn speed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainEr
     let bandwidth = 2.0 * bytes as f64 / seconds;
     drop(source);
     let mut product = |shape: ProductShape| -> Result<f64, TrainError> {
-        Ok(MatrixProduct::<B>::random(Layout::Affine, shape, sides.dtype, &sides.device).seconds()?)
+        Ok(MatrixProduct::<B>::random(ProductLayout::Affine, shape, sides.dtype, &sides.device).seconds()?)
     };
     let large = ProductShape { m: rows, n: wide, k: d };
     let flops = large.flops() / product(large)?;
     let few = ProductShape { m: FEW, n: d, k: wide };
-    let read = few.bytes(Layout::Affine, sides.dtype) / product(few)?;
+    let read = few.bytes(ProductLayout::Affine, sides.dtype) / product(few)?;
     let mut tally =
         Comparisons::new(format!("{rows} x {wide} over {d} and {FEW} x {d} over {wide} in {:?}", sides.dtype));
     let slow = is_gpu && B::name(&sides.device).contains("cuda") && flops < PER_BYTE * bandwidth;
