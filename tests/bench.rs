@@ -48,7 +48,7 @@ fn a_step_has_the_keys_of_the_peer_and_ours() {
         let parts = number("generate_s") + number("old_logprobs_s") + number("update_s");
         // Seconds are printed with four digits, and the parts leave out what VGPO adds.
         assert!(parts <= number("total_s") + 3e-4, "{row}");
-        assert_eq!(number("old_logprobs_s") == 0.0, options.contains(&"rollout"), "{row}");
+        assert_eq!(number("old_logprobs_s") < 1e-3, options.contains(&"rollout"), "{row}");
     }
 }
 

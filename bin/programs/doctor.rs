@@ -11,7 +11,6 @@ use burn::tensor::DType;
 use clap::Parser;
 use doctor::{Examined, Finding, MemoryPlan, Verdict, examine, examine_briefly};
 use launch::{ModelFolder, configured};
-use model_qwen2vl::config::FAMILIES;
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use rl::config::{Backend, Config, Dtype, Source, resolve};
 
@@ -81,10 +80,7 @@ impl DoctorArgs {
         if let Some(dir) = &self.model {
             return Ok(ModelFolder::open(dir)?.config()?.clone());
         }
-        QwenVlConfig::preset(&self.preset).ok_or_else(|| {
-            let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
-            Failure::input(format!("there is no preset {:?}; there are {}", self.preset, known.join(", ")))
-        })
+        crate::bench::preset(&self.preset)
     }
 }
 

@@ -105,7 +105,7 @@ fn table(summary: &Summary) -> String {
     }
     out += &format!("\nrun folder: {}\n", summary.folder.display());
     if let Some(checkpoint) = &summary.checkpoint {
-        out += &format!("model:      {}\n", checkpoint.join("hf").display());
+        out += &format!("model:      {}\n", checkpoint.join(rl::run_folder::layout::MODEL).display());
     }
     out
 }

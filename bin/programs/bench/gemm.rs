@@ -12,9 +12,11 @@ use model_qwen2vl::{Kernels, QwenVlConfig};
 use rl::TrainError;
 use serde_json::json;
 
+use super::options;
+
 /// What `bench gemm` is given.
 #[derive(Args, Clone)]
-pub struct GemmArgs {
+pub(super) struct GemmArgs {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     model: Option<PathBuf>,
@@ -48,7 +50,7 @@ impl GemmArgs {
     fn architecture(&self) -> Result<QwenVlConfig, Failure> {
         match (&self.model, &self.preset) {
             (Some(dir), _) => Ok(ModelFolder::open(dir)?.config()?.clone()),
-            (None, name) => super::preset(name.as_deref().unwrap_or_default()),
+            (None, name) => options::preset(name.as_deref().unwrap_or_default()),
         }
     }
 
@@ -71,7 +73,7 @@ impl GemmArgs {
 }
 
 /// The table on whichever backend was chosen.
-pub struct GemmJob(pub GemmArgs);
+pub(super) struct GemmJob(pub GemmArgs);
 
 impl OnBackend for GemmJob {
     type Output = Result<ExitCode, Failure>;

@@ -10,7 +10,7 @@ use rl::config::{Backend, Dtype};
 use super::Failure;
 
 /// A job that runs on whichever backend was chosen.
-pub trait OnBackend {
+pub(crate) trait OnBackend {
     /// What it gives back.
     type Output;
     /// Runs on `B`.
@@ -18,7 +18,7 @@ pub trait OnBackend {
 }
 
 /// A run of training, of `train` and of each child of `study`.
-pub struct Train {
+pub(crate) struct Train {
     /// What to train.
     pub config: rl::config::Config,
     /// Set to stop after a checkpoint.
@@ -34,7 +34,7 @@ impl OnBackend for Train {
 
 /// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray
 /// was measured (docs/performance.md).
-pub fn compiled() -> Vec<Backend> {
+pub(crate) fn compiled() -> Vec<Backend> {
     let mut all = Vec::new();
     if cfg!(feature = "cuda") {
         all.push(Backend::Cuda);
@@ -54,7 +54,7 @@ pub fn compiled() -> Vec<Backend> {
 }
 
 /// The backend named on a command line.
-pub fn parse_backend(name: &str) -> Result<Backend, String> {
+pub(crate) fn parse_backend(name: &str) -> Result<Backend, String> {
     let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
     all.into_iter()
         .find(|b| b.as_str() == name)
@@ -62,7 +62,7 @@ pub fn parse_backend(name: &str) -> Result<Backend, String> {
 }
 
 /// The number format named on a command line.
-pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
+pub(crate) fn parse_dtype(name: &str) -> Result<Dtype, String> {
     [Dtype::Auto, Dtype::F32, Dtype::Bf16]
         .into_iter()
         .find(|d| d.as_str() == name)
@@ -93,7 +93,7 @@ fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
 }
 
 /// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
-pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
+pub(crate) fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
     let candidates = if backend == Backend::Auto { compiled() } else { vec![backend] };
     let mut job = Some(job);
     for candidate in &candidates {

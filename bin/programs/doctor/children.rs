@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// What a child process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Child {
+pub(super) enum Child {
     /// Launches what the device has to refuse.
     RefusedLaunch,
     /// Asks for memory that is not there.
@@ -41,7 +41,7 @@ impl Child {
 }
 
 /// The child's part.
-pub struct ChildJob {
+pub(super) struct ChildJob {
     /// What it does.
     pub child: Child,
     /// Bytes that it takes.
@@ -74,7 +74,7 @@ impl OnBackend for ChildJob {
 }
 
 /// All of them, one after the other.
-pub fn all<B: Kernels>(examined: &Examined<B>, backend: Backend, plan: Option<MemoryPlan>) -> Vec<Finding> {
+pub(super) fn all<B: Kernels>(examined: &Examined<B>, backend: Backend, plan: Option<MemoryPlan>) -> Vec<Finding> {
     let on_gpu = B::device_memory(&examined.device).is_some();
     let mut findings = Vec::new();
     for child in [Child::RefusedLaunch, Child::TooMuchMemory] {

@@ -1,4 +1,24 @@
 //! How every program of the project begins and ends.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! /// Says hello.
+//! #[derive(clap::Parser)]
+//! struct Hello {
+//!     name: String,
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     cli::program(|hello: Hello| match hello.name.is_empty() {
+//!         true => Err(cli::Exit::input("the name is empty")),
+//!         false => {
+//!             println!("hello {}", hello.name);
+//!             Ok(ExitCode::SUCCESS)
+//!         }
+//!     })
+//! }
+//! ```
 
 use std::process::ExitCode;
 

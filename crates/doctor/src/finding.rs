@@ -111,7 +111,6 @@ pub(crate) struct Comparisons {
     worst: Option<Worst>,
     wrong: Vec<String>,
     slow: bool,
-    not_here: bool,
     measured: String,
 }
 
@@ -123,25 +122,12 @@ struct Worst {
 
 impl Comparisons {
     /// Nothing yet; `compared` says what is going to be.
-    pub fn new(compared: impl Into<String>) -> Self {
-        Self {
-            compared: compared.into(),
-            count: 0,
-            worst: None,
-            wrong: vec![],
-            slow: false,
-            not_here: false,
-            measured: String::new(),
-        }
-    }
-
-    /// A check without a meaning here.
-    pub fn not_here(why: impl Into<String>) -> Self {
-        Self { not_here: true, ..Self::new(why) }
+    pub(crate) fn new(compared: impl Into<String>) -> Self {
+        Self { compared: compared.into(), count: 0, worst: None, wrong: vec![], slow: false, measured: String::new() }
     }
 
     /// One comparison: `difference` has to be a number of at most `bound`.
-    pub fn add(&mut self, difference: f64, bound: f64, what: impl FnOnce() -> String) {
+    pub(crate) fn add(&mut self, difference: f64, bound: f64, what: impl FnOnce() -> String) {
         self.count += 1;
         // NaN compares with nothing: what is not below its bound is wrong.
         let right = difference <= bound;
@@ -159,21 +145,20 @@ impl Comparisons {
     }
 
     /// Two answers to the same question, which have to be equal bit for bit.
-    pub fn equal(&mut self, first: &[u8], second: &[u8], what: impl FnOnce() -> String) {
+    pub(crate) fn equal(&mut self, first: &[u8], second: &[u8], what: impl FnOnce() -> String) {
         if first != second {
             self.wrong.push(format!("{} differs from one run to the next", what()));
         }
     }
 
     /// What was measured beside.
-    pub fn measure(&mut self, measured: impl Into<String>, slow: bool) {
+    pub(crate) fn measure(&mut self, measured: impl Into<String>, slow: bool) {
         self.measured = measured.into();
         self.slow = slow;
     }
 
     fn finish(self, name: &'static str, seconds: f64) -> Finding {
         let verdict = match () {
-            () if self.not_here => Verdict::NotHere,
             () if !self.wrong.is_empty() => Verdict::Wrong,
             () if self.slow => Verdict::Slow,
             () => Verdict::Right,

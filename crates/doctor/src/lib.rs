@@ -1,6 +1,18 @@
 //! Whether a device computes what it should: its products, its operations and whole steps beside those of the CPU, at
 //! the widths of the model that is to run on it.
 //!
+//! ```no_run
+//! # type B = burn_flex::Flex<f32, i32>;
+//! use burn::tensor::DType;
+//! use doctor::{Examined, examine};
+//! use model_qwen2vl::QwenVlConfig;
+//!
+//! let config = QwenVlConfig::preset("3b").ok_or("there is no such preset")?;
+//! let examined = Examined::<B> { config, dtype: DType::F32, device: Default::default() };
+//! examine(&examined, |finding| println!("{}", finding.line()));
+//! # Ok::<(), &'static str>(())
+//! ```
+//!
 //! | question | file |
 //! |---|---|
 //! | what was found, as a line and as JSON | `finding` |

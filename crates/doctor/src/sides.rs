@@ -28,29 +28,29 @@ pub(crate) struct Sides<B: Kernels> {
 }
 
 impl<B: Kernels> Sides<B> {
-    pub fn new(subject: &Examined<B>, long: bool) -> Self {
+    pub(crate) fn new(subject: &Examined<B>, long: bool) -> Self {
         let (config, device) = (subject.config.clone(), subject.device.clone());
         Self { config, dtype: subject.dtype, device, long, check: Cell::new(""), state: Cell::new(0) }
     }
 
     /// Each check has numbers of its own, whatever ran before it.
-    pub fn begin(&self, check: &'static str) {
+    pub(crate) fn begin(&self, check: &'static str) {
         self.check.set(check);
         self.state.set(check.bytes().fold(7, |sum, b| sum * 31 + u64::from(b)));
     }
 
     /// Name of the check at work.
-    pub fn check(&self) -> &'static str {
+    pub(crate) fn check(&self) -> &'static str {
         self.check.get()
     }
 
     /// Whether memory and time are a device's own, and not the processor's.
-    pub fn is_gpu(&self) -> bool {
+    pub(crate) fn is_gpu(&self) -> bool {
         B::device_memory(&self.device).is_some()
     }
 
     /// The number formats to look at: that of the run, and f32 and bf16 where there is time and the device has them.
-    pub fn dtypes(&self) -> Vec<DType> {
+    pub(crate) fn dtypes(&self) -> Vec<DType> {
         let all = [DType::F32, DType::BF16];
         let looks = |dtype: &DType| {
             *dtype == self.dtype || self.long && self.is_gpu() && B::supports_dtype(&self.device, *dtype)
@@ -68,12 +68,12 @@ impl<B: Kernels> Sides<B> {
     }
 
     /// A whole number below `n`.
-    pub fn below(&self, n: usize) -> usize {
+    pub(crate) fn below(&self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize
     }
 
     /// Values of mean 0 and variance `scale^2`, nearly normal, that `dtype` holds exactly.
-    pub fn values(&self, len: usize, scale: f32, dtype: DType) -> Vec<f32> {
+    pub(crate) fn values(&self, len: usize, scale: f32, dtype: DType) -> Vec<f32> {
         let value = |_| {
             let bits = self.next();
             // The sum of four uniform numbers of 16 bits: variance 4 / 12.
@@ -84,7 +84,7 @@ impl<B: Kernels> Sides<B> {
     }
 
     /// The same values on the device in `dtype` and on the CPU in f32.
-    pub fn both<const D: usize>(
+    pub(crate) fn both<const D: usize>(
         &self,
         values: Vec<f32>,
         shape: [usize; D],
@@ -95,29 +95,29 @@ impl<B: Kernels> Sides<B> {
     }
 
     /// Values on the device.
-    pub fn upload<const D: usize>(&self, mut values: Vec<f32>, shape: [usize; D], dtype: DType) -> Tensor<B, D> {
+    pub(crate) fn upload<const D: usize>(&self, mut values: Vec<f32>, shape: [usize; D], dtype: DType) -> Tensor<B, D> {
         fault::touch(self.check(), &mut values);
         Tensor::from_data(TensorData::new(values, shape), (&self.device, dtype))
     }
 
     /// Random values of variance 1 on both sides.
-    pub fn random<const D: usize>(&self, shape: [usize; D], dtype: DType) -> (Tensor<B, D>, Tensor<Cpu, D>) {
+    pub(crate) fn random<const D: usize>(&self, shape: [usize; D], dtype: DType) -> (Tensor<B, D>, Tensor<Cpu, D>) {
         self.both(self.values(shape.iter().product(), 1.0, dtype), shape, dtype)
     }
 
     /// Indices on both sides.
-    pub fn indices(&self, values: Vec<usize>) -> (Tensor<B, 1, Int>, Tensor<Cpu, 1, Int>) {
+    pub(crate) fn indices(&self, values: Vec<usize>) -> (Tensor<B, 1, Int>, Tensor<Cpu, 1, Int>) {
         let cpu = host::int_tensor(values.iter().copied(), &Default::default());
         (host::int_tensor(values, &self.device), cpu)
     }
 
     /// How coarse `dtype` is: the bound of one operation, relative to the largest value of the answer.
-    pub fn bound(&self, dtype: DType) -> f64 {
+    pub(crate) fn bound(&self, dtype: DType) -> f64 {
         if dtype == DType::F32 { 3e-5 } else { 2e-2 }
     }
 
     /// The same of products and sums of many terms. CUDA multiplies f32 by tensor cores, with 10 bits (TF32).
-    pub fn product_bound(&self, dtype: DType) -> f64 {
+    pub(crate) fn product_bound(&self, dtype: DType) -> f64 {
         match dtype {
             DType::F32 if B::name(&self.device).contains("cuda") => 4e-3,
             DType::F32 => 1e-4,
@@ -127,7 +127,7 @@ impl<B: Kernels> Sides<B> {
 
     /// Runs an operation twice on the device, where both answers have to be equal bit for bit, and compares them with
     /// the CPU's: each value within `bound` of the largest one.
-    pub fn compare(
+    pub(crate) fn compare(
         &self,
         tally: &mut Comparisons,
         bound: f64,

@@ -3,20 +3,55 @@
 //! Names are the hub's (`visual.` and `model.`): the layout every loader understands, and the key of optimizer state.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use burn::tensor::{DType, FloatDType, Tensor, backend::Backend};
 
+/// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
+/// all. Files, gradients and optimizer state know the parts alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StackPart {
+    /// The hub's tensor name.
+    pub name: String,
+    /// Rows of the stack that are its.
+    pub rows: usize,
+}
+
 /// Something that is shown every parameter of a model in a fixed order: a loader, saver, optimizer, counter.
 pub trait ParamVisitor<B: Backend> {
+    /// Whether it may replace what it is shown: if not, a stack that was shown in parts is not put together again.
+    const REPLACES: bool = true;
+
     /// `name` is the hub's tensor name, `shape` the shape in the file (it differs from the tensor's only for the patch
     /// embedding, which is `[hidden, channels, frames, patch, patch]` there and a matrix here).
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>);
+
+    /// Parameters that lie one below the other in `tensor`, whose rows they share out: shown one by one, unless the
+    /// visitor knows better.
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+        let mut shown = Vec::with_capacity(parts.len());
+        let mut start = 0;
+        for part in parts {
+            let mut slice = tensor.clone().narrow(0, start, part.rows);
+            let shape: [usize; D] = slice.dims();
+            self.visit(&part.name, &shape, &mut slice);
+            shown.push(slice);
+            start += part.rows;
+        }
+        if Self::REPLACES {
+            *tensor = Tensor::cat(shown, 0);
+        }
+    }
 }
 
-/// Gradients, flattened, keyed by parameter name; adding twice accumulates. Sums are taken in f32.
+/// Gradients, flattened, keyed by parameter name; adding twice accumulates. Sums are taken in f32. Those of a stack are
+/// held as one tensor and given out by the names of its parts.
 #[derive(Debug, Clone)]
 pub struct Gradients<B: Backend> {
+    /// A stack's under the name of its first part.
     map: BTreeMap<String, Tensor<B, 1>>,
+    /// Parts of stacks: the key of the stack, and the elements that are the part's.
+    parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
 }
 
@@ -29,29 +64,91 @@ impl<B: Backend> Default for Gradients<B> {
 impl<B: Backend> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), dtype }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype }
     }
 
     /// Adds `grad` to what is held under `name`.
     pub fn add<const D: usize>(&mut self, name: &str, grad: Tensor<B, D>) {
+        self.take_apart(name);
+        self.accumulate(name, grad);
+    }
+
+    /// Adds the gradient `grad` of a stack to those of its parts.
+    pub fn add_stack<const D: usize>(&mut self, parts: &[StackPart], grad: Tensor<B, D>) {
+        let Some(first) = parts.first() else { return };
+        let ranges = element_ranges(parts, grad.shape().num_elements());
+        let whole = parts.iter().zip(&ranges).all(|(part, range)| {
+            self.parts.get(&part.name).is_some_and(|(key, held)| *key == first.name && held == range)
+        });
+        let held = |part: &StackPart| self.parts.contains_key(&part.name) || self.map.contains_key(&part.name);
+        if !whole && parts.iter().any(held) {
+            let mut start = 0;
+            for part in parts {
+                self.add(&part.name, grad.clone().narrow(0, start, part.rows));
+                start += part.rows;
+            }
+            return;
+        }
+        for (part, range) in parts.iter().zip(ranges) {
+            self.parts.insert(part.name.clone(), (first.name.clone(), range));
+        }
+        self.accumulate(&first.name, grad);
+    }
+
+    /// Adds to one tensor of the map.
+    fn accumulate<const D: usize>(&mut self, key: &str, grad: Tensor<B, D>) {
         let len = grad.shape().num_elements();
         let grad = to_f32(grad.reshape([len]));
         // Taking the old value out of the map leaves it uniquely owned, so the addition can run in place.
-        let sum = match self.map.remove(name) {
+        let sum = match self.map.remove(key) {
             Some(old) => to_f32(old).add(grad),
             None => grad,
         };
-        self.map.insert(name.to_string(), cast_to(sum, self.dtype));
+        self.map.insert(key.to_string(), cast_to(sum, self.dtype));
+    }
+
+    /// Holds the parts of the stack that `name` is one of, if it is, each on its own.
+    fn take_apart(&mut self, name: &str) {
+        let Some((key, _)) = self.parts.get(name).cloned() else { return };
+        let Some(whole) = self.map.remove(&key) else { return };
+        self.parts.retain(|part, (stack, range)| {
+            if *stack == key {
+                self.map.insert(part.clone(), whole.clone().slice([range.clone()]));
+            }
+            *stack != key
+        });
     }
 
     /// The gradient of one parameter, flattened, in the type that they are kept in.
-    pub fn get(&self, name: &str) -> Option<&Tensor<B, 1>> {
-        self.map.get(name)
+    pub fn get(&self, name: &str) -> Option<Tensor<B, 1>> {
+        match self.parts.get(name) {
+            Some((key, range)) => self.map.get(key).map(|whole| whole.clone().slice([range.clone()])),
+            None => self.map.get(name).cloned(),
+        }
     }
 
     /// Takes one gradient out, in f32.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<B, 1>> {
+        self.take_apart(name);
         self.map.remove(name).map(to_f32)
+    }
+
+    /// Takes the gradient of a stack out, in f32; zeros for parts that have none, none if no part has any.
+    pub fn remove_stack(&mut self, parts: &[StackPart]) -> Option<Tensor<B, 1>> {
+        let first = parts.first()?;
+        if let Some((key, _)) = self.parts.get(&first.name)
+            && *key == first.name
+        {
+            self.parts.retain(|_, (stack, _)| *stack != first.name);
+            return self.map.remove(&first.name).map(to_f32);
+        }
+        let found: Vec<_> = parts.iter().map(|part| (part.rows, self.remove(&part.name))).collect();
+        let (rows, known) = found.iter().find_map(|(rows, grad)| grad.clone().map(|grad| (*rows, grad)))?;
+        let (width, device) = (known.dims()[0] / rows.max(1), known.device());
+        let whole = found
+            .into_iter()
+            .map(|(rows, grad)| grad.unwrap_or_else(|| Tensor::zeros([rows * width], (&device, DType::F32))));
+        Some(Tensor::cat(whole.collect(), 0))
     }
 
     /// Whether nothing has been added.
@@ -60,8 +157,9 @@ impl<B: Backend> Gradients<B> {
     }
 
     /// All names and gradients, in name order.
-    pub fn iter(&self) -> impl Iterator<Item = (&String, &Tensor<B, 1>)> {
-        self.map.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&String, Tensor<B, 1>)> {
+        let names: BTreeMap<&String, ()> = self.map.keys().chain(self.parts.keys()).map(|name| (name, ())).collect();
+        names.into_keys().filter_map(|name| self.get(name).map(|grad| (name, grad)))
     }
 
     /// Sum of squares over all parameters, `[1]` on the device (its root is the global norm).
@@ -69,6 +167,17 @@ impl<B: Backend> Gradients<B> {
         let parts: Vec<_> = self.map.values().map(|g| to_f32(g.clone()).powi_scalar(2).sum()).collect();
         if parts.is_empty() { Tensor::zeros([1], device) } else { Tensor::cat(parts, 0).sum() }
     }
+}
+
+/// Where each part lies among the `elements` of a flattened stack.
+pub fn element_ranges(parts: &[StackPart], elements: usize) -> Vec<Range<usize>> {
+    let width = elements / parts.iter().map(|part| part.rows).sum::<usize>().max(1);
+    let mut start = 0;
+    let range = |part: &StackPart| {
+        start += part.rows * width;
+        start - part.rows * width..start
+    };
+    parts.iter().map(range).collect()
 }
 
 /// Casts to f32 only where the type differs.
@@ -86,5 +195,81 @@ pub fn cast_to<B: Backend, const D: usize>(x: Tensor<B, D>, dtype: DType) -> Ten
         DType::F16 => x.cast(FloatDType::F16),
         DType::F64 => x.cast(FloatDType::F64),
         _ => x.cast(FloatDType::F32),
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+
+    type B = burn_flex::Flex<f32, i32>;
+
+    fn matrix(rows: usize, first: f32) -> Tensor<B, 2> {
+        let values: Vec<f32> = (0..rows * 2).map(|i| first + i as f32).collect();
+        Tensor::from_data(TensorData::new(values, [rows, 2]), &Default::default())
+    }
+
+    fn parts() -> Vec<StackPart> {
+        [("b", 2), ("a", 1)].map(|(name, rows)| StackPart { name: name.into(), rows }).to_vec()
+    }
+
+    fn values(grads: &Gradients<B>) -> Vec<(String, Vec<f32>)> {
+        grads.iter().map(|(name, grad)| (name.clone(), grad.into_data().to_vec().unwrap())).collect()
+    }
+
+    /// In whatever order a stack's gradient and those of its parts come, each part has the sum that is its.
+    #[test]
+    fn a_stack_gives_its_parts() {
+        let whole = |grads: &mut Gradients<B>| grads.add_stack(&parts(), matrix(3, 1.0));
+        let part = |grads: &mut Gradients<B>| grads.add("a", matrix(1, 10.0));
+        let other = |grads: &mut Gradients<B>| grads.add("c", matrix(1, 0.0));
+        let (a, b) = (vec![5.0, 6.0], vec![1.0, 2.0, 3.0, 4.0]);
+        let mut grads = Gradients::default();
+        whole(&mut grads);
+        other(&mut grads);
+        assert_eq!(grads.get("a").unwrap().into_data().to_vec::<f32>().unwrap(), a);
+        let named = |a: &[f32], b: &[f32]| {
+            vec![("a".to_string(), a.to_vec()), ("b".into(), b.to_vec()), ("c".into(), vec![0.0, 1.0])]
+        };
+        assert_eq!(values(&grads), named(&a, &b));
+        assert_eq!(grads.squared_norm(&Default::default()).into_scalar(), 92.0);
+        whole(&mut grads);
+        let twice: Vec<f32> = grads.clone().remove_stack(&parts()).unwrap().into_data().to_vec().unwrap();
+        assert_eq!(twice, [2.0, 4.0, 6.0, 8.0, 10.0, 12.0]);
+        for order in [[true, false], [false, true]] {
+            let mut grads = Gradients::default();
+            order.iter().for_each(|first| if *first { whole(&mut grads) } else { part(&mut grads) });
+            other(&mut grads);
+            assert_eq!(values(&grads), named(&[15.0, 17.0], &b));
+            let all: Vec<f32> = grads.remove_stack(&parts()).unwrap().into_data().to_vec().unwrap();
+            assert_eq!(all, [1.0, 2.0, 3.0, 4.0, 15.0, 17.0]);
+            assert_eq!(grads.iter().count(), 1);
+        }
+        let mut alone = Gradients::default();
+        assert!(alone.remove_stack(&parts()).is_none());
+        part(&mut alone);
+        let all: Vec<f32> = alone.remove_stack(&parts()).unwrap().into_data().to_vec().unwrap();
+        assert_eq!(all, [0.0, 0.0, 0.0, 0.0, 10.0, 11.0]);
+    }
+
+    struct Log(Vec<(String, Vec<usize>, Vec<f32>)>);
+    impl ParamVisitor<B> for Log {
+        fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
+            self.0.push((name.into(), shape.to_vec(), tensor.to_data().to_vec().unwrap()));
+            if name == "a" {
+                *tensor = tensor.clone().neg();
+            }
+        }
+    }
+
+    /// A visitor that knows no stacks sees parts, and what it makes of them lands in the stack.
+    #[test]
+    fn a_stack_is_shown_in_parts() {
+        let (mut log, mut stack) = (Log(vec![]), matrix(3, 1.0));
+        log.visit_stack(&parts(), &mut stack);
+        let seen = [("b".to_string(), vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), ("a".into(), vec![1, 2], vec![5.0, 6.0])];
+        assert_eq!(log.0, seen);
+        assert_eq!(stack.into_data().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, -5.0, -6.0]);
     }
 }

@@ -1,7 +1,8 @@
 //! Building a model from any source of parameters, and random initialisation.
 
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
-use kernels::layers::{BlockNames, BlockShape, Linear, Mlp, Norm, QK_NAMES, Qkv, TransformerBlock};
+use kernels::StackPart;
+use kernels::layers::{BlockNames, BlockShape, Linear, LinearStack, Mlp, Norm, QK_NAMES, TransformerBlock};
 
 use crate::config::{MlpKind, NormKind, QwenVlConfig, TextConfig, VisionConfig};
 use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
@@ -18,6 +19,16 @@ const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", at
 pub trait ParamSource<B: Backend> {
     /// The parameter `name` with the given shape (a patch embedding is asked for as a matrix).
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D>;
+
+    /// Parameters that lie one below the other in one tensor of this shape, whose rows they share out.
+    fn stack<const D: usize>(&mut self, parts: &[StackPart], shape: [usize; D]) -> Tensor<B, D> {
+        let part = |part: &StackPart| {
+            let mut shape = shape;
+            shape[0] = part.rows;
+            self.param(&part.name, shape)
+        };
+        Tensor::cat(parts.iter().map(part).collect(), 0)
+    }
 }
 
 fn linear<B: Backend>(source: &mut impl ParamSource<B>, name: &str, out: usize, inp: usize, bias: bool) -> Linear<B> {
@@ -25,6 +36,21 @@ fn linear<B: Backend>(source: &mut impl ParamSource<B>, name: &str, out: usize, 
         weight: source.param(&format!("{name}.weight"), [out, inp]),
         bias: bias.then(|| source.param(&format!("{name}.bias"), [out])),
     }
+}
+
+/// Layers of one input: what each is called behind `prefix`, and its outputs.
+fn linears<B: Backend>(
+    source: &mut impl ParamSource<B>,
+    prefix: &str,
+    parts: Vec<(&'static str, usize)>,
+    inp: usize,
+    bias: bool,
+) -> LinearStack<B> {
+    let out = parts.iter().map(|(_, out)| out).sum();
+    let names = |tensor| LinearStack::<B>::names(prefix, &parts, tensor);
+    let weight = source.stack(&names("weight"), [out, inp]);
+    let bias = bias.then(|| source.stack(&names("bias"), [out]));
+    LinearStack { linear: Linear { weight, bias }, parts }
 }
 
 fn norm<B: Backend>(source: &mut impl ParamSource<B>, name: &str, kind: NormKind, width: usize, eps: f64) -> Norm<B> {
@@ -47,8 +73,7 @@ fn mlp<B: Backend>(
     let at = |part: &str| format!("{name}.{part}");
     match kind {
         MlpKind::Gated => Mlp::Gated {
-            gate: linear(source, &at("gate_proj"), wide, width, bias),
-            up: linear(source, &at("up_proj"), wide, width, bias),
+            gate_up: linears(source, name, vec![("gate_proj", wide), ("up_proj", wide)], width, bias),
             down: linear(source, &at("down_proj"), width, wide, bias),
         },
         MlpKind::Plain(act) => Mlp::Plain {
@@ -117,15 +142,11 @@ impl BlockStack {
         let at = |part: &str| format!("{}.{index}.{part}", self.prefix);
         let (q, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         let attn = |part: &str| at(&format!("{}.{part}", names.attn));
-        let qkv = if fused {
-            Qkv::Fused(linear(source, &attn("qkv"), q + 2 * kv, width, qkv_bias))
-        } else {
-            Qkv::Split([
-                linear(source, &attn("q_proj"), q, width, qkv_bias),
-                linear(source, &attn("k_proj"), kv, width, qkv_bias),
-                linear(source, &attn("v_proj"), kv, width, qkv_bias),
-            ])
+        let projections = match fused {
+            true => vec![("qkv", q + 2 * kv)],
+            false => vec![("q_proj", q), ("k_proj", kv), ("v_proj", kv)],
         };
+        let qkv = linears(source, &at(names.attn), projections, width, qkv_bias);
         TransformerBlock {
             index,
             shape,

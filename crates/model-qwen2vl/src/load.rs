@@ -192,7 +192,10 @@ impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
             Ok(data) => Tensor::from_data(data, (&self.device, self.dtype)),
             Err(problem) => {
                 self.problems.push(problem);
-                Tensor::zeros([1; D], &self.device) // never seen: the load fails
+                // Never seen, since the load fails; one row, which can be laid below others.
+                let mut small = shape;
+                small[0] = 1;
+                Tensor::zeros(small, (&self.device, self.dtype))
             }
         }
     }

@@ -18,6 +18,8 @@ use crate::model::QwenVl;
 struct Collect<B: Backend>(&'static Family, Vec<Named<B>>);
 
 impl<B: Backend> ParamVisitor<B> for Collect<B> {
+    const REPLACES: bool = false;
+
     fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
         let len = tensor.shape().num_elements();
         self.1.push((self.0.file_name(name), tensor.clone().reshape([len]), shape.to_vec()));

@@ -10,13 +10,13 @@ use crate::config::Config;
 use crate::error::TrainError;
 
 /// The metric: mean absolute difference over tokens, in nats.
-pub const METRIC: &str = "mismatch/log_prob_abs_mean";
+pub(crate) const METRIC: &str = "mismatch/log_prob_abs_mean";
 
 /// Ends a run whose gap is above `actor.mismatch_limit`, or no number.
 ///
 /// # Errors
 /// [`TrainError::Untrusted`] with the gap and what to do.
-pub fn check(gap: f64, config: &Config) -> Result<(), TrainError> {
+pub(crate) fn check(gap: f64, config: &Config) -> Result<(), TrainError> {
     let limit = config.actor.mismatch_limit;
     // A gap that is not a number is not below the limit.
     if limit == 0.0 || gap <= limit {
@@ -30,7 +30,7 @@ pub fn check(gap: f64, config: &Config) -> Result<(), TrainError> {
 }
 
 /// What is said where the gap is above `actor.mismatch_warning`.
-pub fn warning(gap: f64, config: &Config) -> Option<String> {
+pub(crate) fn warning(gap: f64, config: &Config) -> Option<String> {
     let warning = config.actor.mismatch_warning;
     (warning > 0.0 && gap > warning).then(|| {
         format!(

@@ -48,7 +48,7 @@ impl<B: Backend> MaskTable<B> {
     ///
     /// # Errors
     /// [`RequestError::NothingToDraw`] where they leave nothing.
-    pub fn of(
+    pub(crate) fn of(
         &mut self,
         limits: &ResponseLimits,
         vocab: usize,
@@ -86,7 +86,12 @@ impl<B: Backend> MaskTable<B> {
 
     /// What to add to the logits of rows with these masks: `[1, V]` if they share one, else `[S, V]`; none if every
     /// token may be drawn in every row.
-    pub fn of_rows(&mut self, rows: &[&Arc<TokenMask<B>>], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
+    pub(crate) fn of_rows(
+        &mut self,
+        rows: &[&Arc<TokenMask<B>>],
+        vocab: usize,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 2>> {
         let first = rows.first()?;
         if rows.iter().all(|mask| Arc::ptr_eq(mask, first)) {
             return first.mask.clone();

@@ -2,6 +2,7 @@
 
 use burn::tensor::DType;
 use kernels::Kernels;
+use kernels::layers::BlockShape;
 use kernels::ops::{Activation, AdamWStep, plain};
 use kernels::rope::Rotary;
 use rl::TrainError;
@@ -69,18 +70,44 @@ pub(crate) fn rotate<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     Ok(tally)
 }
 
+pub(crate) fn rotate_qkv<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let (text, tower) = (&sides.config.text, &sides.config.vision);
+    let shapes = [
+        BlockShape { heads: text.num_attention_heads, kv_heads: text.num_key_value_heads, head_dim: text.head_dim },
+        BlockShape { heads: tower.num_heads, kv_heads: tower.num_heads, head_dim: tower.head_dim() },
+    ];
+    let mut tally = Comparisons::new(format!(
+        "queries, keys and values of {ROWS} rows of heads of {} and {}, forth and back, beside plain operations",
+        shapes[0].head_dim, shapes[1].head_dim
+    ));
+    for (shape, dtype) in shapes.into_iter().flat_map(|shape| sides.dtypes().into_iter().map(move |t| (shape, t))) {
+        let (heads, hd) = ([shape.heads, shape.kv_heads, shape.kv_heads], shape.head_dim);
+        let (qkv, plain_qkv) = sides.random([ROWS, heads.iter().sum::<usize>() * hd], dtype);
+        let gradients = heads.map(|heads| sides.random([ROWS, heads, hd], dtype));
+        let (d, plain_d) = (gradients.clone().map(|(d, _)| d), gradients.map(|(_, d)| d));
+        let (cos, pcos) = sides.random([ROWS, 1, hd], DType::F32);
+        let (sin, psin) = sides.random([ROWS, 1, hd], DType::F32);
+        let (table, plain_table) = (Rotary { cos, sin }, Rotary { cos: pcos, sin: psin });
+        let device = || {
+            let back = B::rotate_qkv_backward(d.clone(), &table);
+            B::rotate_qkv(qkv.clone(), shape, &table).map(flat).into_iter().chain([flat(back)]).collect()
+        };
+        let back = plain::rotate_qkv_backward(plain_d, &plain_table);
+        let cpu = plain::rotate_qkv(plain_qkv, shape, &plain_table).map(flat).into_iter().chain([flat(back)]).collect();
+        sides.compare(&mut tally, sides.bound(dtype), &format!("rotate_qkv of {hd} in {dtype:?}"), device, cpu)?;
+    }
+    Ok(tally)
+}
+
 pub(crate) fn swiglu<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let widths = [sides.config.text.intermediate_size, sides.config.vision.intermediate_size];
     let mut tally = Comparisons::new(format!("values and gradients of {ROWS} rows of {} and {}", widths[0], widths[1]));
     for (m, dtype) in widths.into_iter().flat_map(|m| sides.dtypes().into_iter().map(move |t| (m, t))) {
-        let ((gate, pgate), (up, pup)) = (sides.random([ROWS, m], dtype), sides.random([ROWS, m], dtype));
-        let (dy, pdy) = sides.random([ROWS, m], dtype);
-        let device = || {
-            let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
-            vec![flat(B::swiglu(gate.clone(), up.clone())), flat(dgate), flat(dup)]
-        };
-        let (dgate, dup) = plain::swiglu_backward(pgate.clone(), pup.clone(), pdy);
-        let cpu = vec![flat(plain::swiglu(pgate, pup)), flat(dgate), flat(dup)];
+        let (gate_up, plain_gate_up) = sides.random([ROWS, 2 * m], dtype);
+        let (dy, plain_dy) = sides.random([ROWS, m], dtype);
+        let device = || vec![flat(B::swiglu(gate_up.clone())), flat(B::swiglu_backward(gate_up.clone(), dy.clone()))];
+        let back = plain::swiglu_backward(plain_gate_up.clone(), plain_dy);
+        let cpu = vec![flat(plain::swiglu(plain_gate_up)), flat(back)];
         sides.compare(&mut tally, sides.bound(dtype), &format!("swiglu of {m} in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)

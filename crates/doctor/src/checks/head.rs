@@ -1,8 +1,9 @@
 //! The log-prob head and divergences of predictions.
 
 use burn::tensor::{DType, Tensor};
-use kernels::Kernels;
 use kernels::head::{plain_kl_divergence, plain_log_probs, plain_log_probs_backward};
+use kernels::sampling::RowChoice;
+use kernels::{Kernels, host};
 use rl::TrainError;
 
 use crate::finding::Comparisons;
@@ -61,6 +62,61 @@ pub(crate) fn kl_divergence<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons,
         let cpu = vec![plain_kl_divergence(pp, pq, &pw, 1.0, 1 << 22)];
         let what = format!("divergence over {v} words in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype).max(2e-4), &what, device, cpu)?;
+    }
+    Ok(tally)
+}
+
+/// How the rows of the check choose: the likeliest, by their number, by their number among the likeliest.
+fn choices() -> Vec<RowChoice> {
+    let row = |temperature, top_p, uniform| RowChoice { temperature, top_p, uniform };
+    vec![row(0.0, 1.0, 0.5), row(1.0, 1.0, 0.02), row(0.7, 1.0, 0.5), row(1.0, 1.0, 0.97), row(1.0, 0.8, 0.4)]
+}
+
+/// How far a chosen token is from what its row's number and settings say, as probability; and its log-prob.
+fn misses(logits: &[f32], choice: &RowChoice, id: usize) -> (f64, f64) {
+    let temperature = if choice.temperature == 0.0 { 1.0 } else { choice.temperature };
+    let z: Vec<f64> = logits.iter().map(|z| f64::from(*z) / temperature).collect();
+    let max = z.iter().fold(f64::MIN, |m, z| m.max(*z));
+    let lse = max + z.iter().map(|z| (z - max).exp()).sum::<f64>().ln();
+    let Some(own) = z.get(id) else { return (f64::INFINITY, f64::NAN) };
+    let p = |z: &f64| (z - lse).exp();
+    let likelier: f64 = z.iter().filter(|z| *z > own).map(p).sum();
+    let miss = if choice.temperature == 0.0 {
+        likelier
+    } else if choice.top_p < 1.0 {
+        // What is likelier than a token of the nucleus does not fill it.
+        (likelier - choice.top_p).max(0.0)
+    } else {
+        let (below, u) = (z[..id].iter().map(p).sum::<f64>(), f64::from(choice.uniform));
+        (below - u).max(u - below - p(own)).max(0.0)
+    };
+    (miss, own - lse)
+}
+
+pub(crate) fn sample<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let v = sides.config.text.vocab_size;
+    let choices = choices();
+    let mut tally = Comparisons::new(format!(
+        "tokens of {} rows of {v} words, greedy, by number and by nucleus, beside the distribution in f64",
+        choices.len()
+    ));
+    for dtype in sides.dtypes() {
+        let values = sides.values(choices.len() * v, 2.0, dtype);
+        let logits = sides.upload(values.clone(), [choices.len(), v], dtype);
+        let draw = || -> Result<(Vec<i32>, Vec<f32>), TrainError> {
+            let (ids, log_probs) = B::sample(logits.clone(), &choices, None);
+            Ok((host::ints(ids)?, host::floats(log_probs)?))
+        };
+        let (ids, log_probs) = draw()?;
+        let bytes = |ids: &[i32]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+        tally.equal(&bytes(&ids), &bytes(&draw()?.0), || format!("sampling in {dtype:?}"));
+        for (row, choice) in choices.iter().enumerate() {
+            let (miss, log_prob) = misses(&values[row * v..(row + 1) * v], choice, ids[row] as usize);
+            let what = |part: &str| format!("{part} of a token drawn with {choice:?} in {dtype:?}");
+            tally.add(miss, 1e-4, || what("the place"));
+            // In nats; the sum goes over the vocabulary in f32.
+            tally.add((f64::from(log_probs[row]) - log_prob).abs(), 1e-3, || what("the log-prob"));
+        }
     }
     Ok(tally)
 }

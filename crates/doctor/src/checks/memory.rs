@@ -3,9 +3,9 @@
 use burn::tensor::{DType, Tensor};
 use kernels::params::to_f32;
 use kernels::{DeviceError, Kernels, host};
+use model_qwen2vl::ParamSource;
 use model_qwen2vl::QwenVl;
 use model_qwen2vl::QwenVlConfig;
-use model_qwen2vl::init::ParamSource;
 use rl::config::{Config, GradsDtype, MomentsDtype, Recompute};
 
 use crate::sides::Cpu;

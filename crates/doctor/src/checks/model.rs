@@ -2,8 +2,8 @@
 
 use burn::tensor::{DType, Tensor, TensorData};
 use kernels::Kernels;
+use model_qwen2vl::ParamSource;
 use model_qwen2vl::config::TowerAttention;
-use model_qwen2vl::init::ParamSource;
 use model_qwen2vl::{QwenVl, QwenVlConfig};
 use policy::Prompt;
 use rl::TrainError;
@@ -89,7 +89,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    pub fn new<B: Kernels>(sides: &Sides<B>) -> Result<Self, TrainError> {
+    pub(crate) fn new<B: Kernels>(sides: &Sides<B>) -> Result<Self, TrainError> {
         let config = two_layers(&sides.config)?;
         let special = config.vision_token_ids();
         let words = config.text.vocab_size as u32;

@@ -51,7 +51,7 @@ pub(crate) fn layer_norm<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Tr
         let (dy, pdy) = sides.random([ROWS, d], dtype);
         let ((w, pw), (b, pb)) = (sides.random([d], dtype), sides.random([d], dtype));
         let what = format!("layer_norm of {d} in {dtype:?}");
-        let device = || vec![flat(B::layer_norm(x.clone(), w.clone(), b.clone(), EPS))];
+        let device = || vec![flat(<B as Kernels>::layer_norm(x.clone(), w.clone(), b.clone(), EPS))];
         let cpu = vec![flat(plain::layer_norm(px.clone(), pw.clone(), pb, EPS))];
         sides.compare(&mut tally, sides.bound(dtype), &what, device, cpu)?;
         let device = || {

@@ -28,7 +28,7 @@ pub(crate) fn speed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainEr
     })?;
     let bandwidth = 2.0 * bytes as f64 / seconds;
     drop(source);
-    let mut product = |shape: ProductShape| -> Result<f64, TrainError> {
+    let product = |shape: ProductShape| -> Result<f64, TrainError> {
         Ok(MatrixProduct::<B>::random(ProductLayout::Affine, shape, sides.dtype, &sides.device).seconds()?)
     };
     let large = ProductShape { m: rows, n: wide, k: d };

@@ -1,9 +1,9 @@
-//! A linear layer.
+//! A linear layer, and several of one input in one.
 
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, to_f32};
+use crate::params::{Gradients, ParamVisitor, StackPart, to_f32};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -24,11 +24,18 @@ impl<B: Kernels> Linear<B> {
 impl<B: Backend> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        grads.add(&format!("{name}.weight"), dy.clone().transpose().matmul(x));
-        if self.bias.is_some() {
-            grads.add(&format!("{name}.bias"), to_f32(dy.clone()).sum_dim(0));
+        let (weight, bias) = self.parameter_gradients(x, &dy);
+        grads.add(&format!("{name}.weight"), weight);
+        if let Some(bias) = bias {
+            grads.add(&format!("{name}.bias"), bias);
         }
         dy.matmul(self.weight.clone())
+    }
+
+    /// Gradients of the weight and of the bias, if there is one, for `x [N, in]` and `dy [N, out]`.
+    fn parameter_gradients(&self, x: Tensor<B, 2>, dy: &Tensor<B, 2>) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
+        let bias = self.bias.is_some().then(|| to_f32(dy.clone()).sum_dim(0));
+        (dy.clone().transpose().matmul(x), bias)
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
@@ -38,6 +45,49 @@ impl<B: Backend> Linear<B> {
         if let Some(bias) = &mut self.bias {
             let shape = bias.dims();
             visitor.visit(&format!("{name}.bias"), &shape, bias);
+        }
+    }
+}
+
+/// Linear layers of the same input, whose weights lie one below the other in one matrix: one product computes them all,
+/// side by side. Elsewhere each has its own name.
+#[derive(Debug, Clone)]
+pub struct LinearStack<B: Backend> {
+    /// All of them: `[sum of out, in]`.
+    pub linear: Linear<B>,
+    /// What each is called behind the stack's prefix, and its `out`, from the first row on.
+    pub parts: Vec<(&'static str, usize)>,
+}
+
+impl<B: Kernels> LinearStack<B> {
+    /// `x [N, in]` to `[N, sum of out]`.
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        self.linear.forward(x)
+    }
+}
+
+impl<B: Backend> LinearStack<B> {
+    /// Names of the `weight`s or `bias`es of layers `parts` behind `prefix`, with their rows.
+    pub fn names(prefix: &str, parts: &[(&'static str, usize)], tensor: &str) -> Vec<StackPart> {
+        let part = |&(name, rows): &(&str, usize)| StackPart { name: format!("{prefix}.{name}.{tensor}"), rows };
+        parts.iter().map(part).collect()
+    }
+
+    /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
+    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+        let (weight, bias) = self.linear.parameter_gradients(x, &dy);
+        grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
+        if let Some(bias) = bias {
+            grads.add_stack(&Self::names(prefix, &self.parts, "bias"), bias.squeeze_dim::<1>(0));
+        }
+        dy.matmul(self.linear.weight.clone())
+    }
+
+    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    pub fn visit(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>) {
+        visitor.visit_stack(&Self::names(prefix, &self.parts, "weight"), &mut self.linear.weight);
+        if let Some(bias) = &mut self.linear.bias {
+            visitor.visit_stack(&Self::names(prefix, &self.parts, "bias"), bias);
         }
     }
 }

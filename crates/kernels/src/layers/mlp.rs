@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::Linear;
+use super::{Linear, LinearStack};
 use crate::ops::{Activation, Kernels};
 use crate::params::{Gradients, ParamVisitor};
 
@@ -11,10 +11,8 @@ use crate::params::{Gradients, ParamVisitor};
 pub enum Mlp<B: Backend> {
     /// SwiGLU: `down(silu(gate(h)) * up(h))`.
     Gated {
-        /// `[m, d]`
-        gate: Linear<B>,
-        /// `[m, d]`
-        up: Linear<B>,
+        /// Gate and up, `[2 m, d]`.
+        gate_up: LinearStack<B>,
         /// `[d, m]`
         down: Linear<B>,
     },
@@ -31,10 +29,12 @@ pub enum Mlp<B: Backend> {
     },
 }
 
-/// What an MLP's first layers made of its input, `[N, m]` each.
+/// What an MLP's first layers made of its input.
 #[derive(Debug, Clone)]
 pub(crate) enum MlpSaved<B: Backend> {
-    Gated { gate: Tensor<B, 2>, up: Tensor<B, 2> },
+    /// `[N, (gate | up)]`
+    Gated(Tensor<B, 2>),
+    /// `[N, m]`
     Plain(Tensor<B, 2>),
 }
 
@@ -47,7 +47,7 @@ impl<B: Kernels> Mlp<B> {
     /// The first layers.
     pub(crate) fn open(&self, h: Tensor<B, 2>) -> MlpSaved<B> {
         match self {
-            Self::Gated { gate, up, .. } => MlpSaved::Gated { gate: gate.forward(h.clone()), up: up.forward(h) },
+            Self::Gated { gate_up, .. } => MlpSaved::Gated(gate_up.forward(h)),
             Self::Plain { fc1, .. } => MlpSaved::Plain(fc1.forward(h)),
         }
     }
@@ -55,7 +55,7 @@ impl<B: Kernels> Mlp<B> {
     /// The rest.
     pub(crate) fn close(&self, saved: MlpSaved<B>) -> Tensor<B, 2> {
         match (self, saved) {
-            (Self::Gated { down, .. }, MlpSaved::Gated { gate, up }) => down.forward(B::swiglu(gate, up)),
+            (Self::Gated { down, .. }, MlpSaved::Gated(gate_up)) => down.forward(B::swiglu(gate_up)),
             (Self::Plain { fc2, act, .. }, MlpSaved::Plain(pre)) => fc2.forward(B::activate(pre, *act)),
             _ => unreachable!("saved by another kind of MLP"),
         }
@@ -71,12 +71,10 @@ impl<B: Kernels> Mlp<B> {
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         match (self, saved) {
-            (Self::Gated { gate, up, down }, MlpSaved::Gated { gate: g, up: u }) => {
-                let act = B::swiglu(g.clone(), u.clone());
+            (Self::Gated { gate_up, down }, MlpSaved::Gated(pre)) => {
+                let act = B::swiglu(pre.clone());
                 let d_act = down.backward(act, dy, &format!("{name}.down_proj"), grads);
-                let (d_gate, d_up) = B::swiglu_backward(g, u, d_act);
-                let dh = gate.backward(h.clone(), d_gate, &format!("{name}.gate_proj"), grads);
-                dh.add(up.backward(h, d_up, &format!("{name}.up_proj"), grads))
+                gate_up.backward(h, B::swiglu_backward(pre, d_act), name, grads)
             }
             (Self::Plain { fc1, fc2, act, names }, MlpSaved::Plain(pre)) => {
                 let d = fc2.backward(B::activate(pre.clone(), *act), dy, &format!("{name}.{}", names[1]), grads);
@@ -86,12 +84,11 @@ impl<B: Kernels> Mlp<B> {
         }
     }
 
-    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    /// Shows its parameters to `visitor`, named as in `backward`.
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         match self {
-            Self::Gated { gate, up, down } => {
-                gate.visit(&format!("{name}.gate_proj"), visitor);
-                up.visit(&format!("{name}.up_proj"), visitor);
+            Self::Gated { gate_up, down } => {
+                gate_up.visit(name, visitor);
                 down.visit(&format!("{name}.down_proj"), visitor);
             }
             Self::Plain { fc1, fc2, names, .. } => {

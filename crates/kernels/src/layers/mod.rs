@@ -9,7 +9,7 @@ mod linear;
 mod mlp;
 mod norm;
 
-pub use linear::Linear;
+pub use linear::{Linear, LinearStack};
 pub use mlp::Mlp;
 pub use norm::Norm;
 
@@ -22,15 +22,6 @@ use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::Rotary;
 use mlp::MlpSaved;
-
-/// The query, key and value projections: one fused matrix or three, as the checkpoint has them.
-#[derive(Debug, Clone)]
-pub enum Qkv<B: Backend> {
-    /// `attn.qkv`, `[3 hidden, hidden]`.
-    Fused(Linear<B>),
-    /// `q_proj`, `k_proj`, `v_proj`.
-    Split([Linear<B>; 3]),
-}
 
 /// Sizes of one block.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,8 +61,8 @@ pub struct TransformerBlock<B: Backend> {
     pub names: BlockNames,
     /// Before attention.
     pub norm1: Norm<B>,
-    /// Projections of the normed input.
-    pub qkv: Qkv<B>,
+    /// Queries, keys and values of the normed input, `[(H + 2 Hkv) hd, d]`: one layer or three, as the checkpoint has it.
+    pub qkv: LinearStack<B>,
     /// Norms of each head of queries and of keys, before they are rotated.
     pub qk_norm: Option<[Norm<B>; 2]>,
     /// Attention's output projection, `[d, H hd]`.
@@ -115,25 +106,13 @@ type Projected<B> = ([Tensor<B, 3>; 3], Option<[Tensor<B, 3>; 2]>);
 impl<B: Kernels> TransformerBlock<B> {
     /// Queries, keys and values of normed input `h [N, d]`.
     fn project(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> Projected<B> {
-        let BlockShape { heads, kv_heads, head_dim: hd } = self.shape;
-        let n = h.dims()[0];
-        let [mut q, mut k, v] = match &self.qkv {
-            Qkv::Split([q, k, v]) => [
-                q.forward(h.clone()).reshape([n, heads, hd]),
-                k.forward(h.clone()).reshape([n, kv_heads, hd]),
-                v.forward(h).reshape([n, kv_heads, hd]),
-            ],
-            Qkv::Fused(qkv) => {
-                let y = qkv.forward(h); // [N, (q | k | v)]
-                let d = heads * hd;
-                [0, 1, 2].map(|i| y.clone().slice([0..n, i * d..(i + 1) * d]).reshape([n, heads, hd]))
-            }
+        let qkv = self.qkv.forward(h);
+        let Some([q_norm, k_norm]) = &self.qk_norm else {
+            return (B::rotate_qkv(qkv, self.shape, rotary), None);
         };
-        let mut raw = None;
-        if let Some([q_norm, k_norm]) = &self.qk_norm {
-            raw = Some([q.clone(), k.clone()]);
-            (q, k) = (q_norm.forward_heads(q), k_norm.forward_heads(k));
-        }
+        let [q, k, v] = split_qkv(qkv, self.shape);
+        let raw = Some([q.clone(), k.clone()]);
+        let (q, k) = (q_norm.forward_heads(q), k_norm.forward_heads(k));
         ([B::rotate(q, rotary), B::rotate(k, rotary), v], raw)
     }
 
@@ -214,48 +193,26 @@ impl<B: Kernels> TransformerBlock<B> {
         let o_flat = o.clone().reshape([n, heads * hd]);
         let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
-        let (dq, dk) = (B::rotate_backward(dq, packed.rotary), B::rotate_backward(dk, packed.rotary));
-        let [dq, dk] = self.qk_norm_backward(raw, [dq, dk], &attn, grads);
-        let dh1 = self.project_backward(h1, [dq, dk, dv], &attn, grads);
+        let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
+        let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
         dx_mid.add(self.norm1.backward(x, dh1, &format!("{prefix}.{}", names.norm1), grads))
     }
 
-    /// Gradients of queries and keys before their norms.
-    fn qk_norm_backward(
+    /// The gradient of what the projections made, `[N, (H + 2 Hkv) hd]`, from those of queries, keys and values.
+    fn unproject(
         &self,
+        [dq, dk, dv]: [Tensor<B, 3>; 3],
         raw: Option<[Tensor<B, 3>; 2]>,
-        [dq, dk]: [Tensor<B, 3>; 2],
-        attn: &str,
-        grads: &mut Gradients<B>,
-    ) -> [Tensor<B, 3>; 2] {
-        let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norm, raw) else { return [dq, dk] };
-        let [q_name, k_name] = QK_NAMES.map(|name| format!("{attn}.{name}"));
-        [q_norm.backward_heads(q, dq, &q_name, grads), k_norm.backward_heads(k, dk, &k_name, grads)]
-    }
-
-    /// Gradient of the projections' input `h [N, d]`.
-    fn project_backward(
-        &self,
-        h: Tensor<B, 2>,
-        d_qkv: [Tensor<B, 3>; 3],
+        rotary: &Rotary<B>,
         attn: &str,
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
-        let [dq, dk, dv] = d_qkv.map(|t| {
-            let [n, heads, hd] = t.dims();
-            t.reshape([n, heads * hd])
-        });
-        match &self.qkv {
-            Qkv::Split([q, k, v]) => {
-                let dh = q.backward(h.clone(), dq, &format!("{attn}.q_proj"), grads);
-                let dh = dh.add(k.backward(h.clone(), dk, &format!("{attn}.k_proj"), grads));
-                dh.add(v.backward(h, dv, &format!("{attn}.v_proj"), grads))
-            }
-            Qkv::Fused(qkv) => {
-                let d = Tensor::cat(vec![dq, dk, dv], 1);
-                qkv.backward(h, d, &format!("{attn}.qkv"), grads)
-            }
-        }
+        let (Some([q_norm, k_norm]), Some([q, k])) = (&self.qk_norm, raw) else {
+            return B::rotate_qkv_backward([dq, dk, dv], rotary);
+        };
+        let (dq, dk) = (B::rotate_backward(dq, rotary), B::rotate_backward(dk, rotary));
+        let [q_name, k_name] = QK_NAMES.map(|name| format!("{attn}.{name}"));
+        join_qkv([q_norm.backward_heads(q, dq, &q_name, grads), k_norm.backward_heads(k, dk, &k_name, grads), dv])
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
@@ -264,14 +221,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let attn = format!("{prefix}.{}", names.attn);
         self.norm1.visit(&format!("{prefix}.{}", names.norm1), visitor);
         self.norm2.visit(&format!("{prefix}.{}", names.norm2), visitor);
-        match &mut self.qkv {
-            Qkv::Fused(qkv) => qkv.visit(&format!("{attn}.qkv"), visitor),
-            Qkv::Split(parts) => {
-                for (part, name) in parts.iter_mut().zip(["q_proj", "k_proj", "v_proj"]) {
-                    part.visit(&format!("{attn}.{name}"), visitor);
-                }
-            }
-        }
+        self.qkv.visit(&attn, visitor);
         if let Some(norms) = &mut self.qk_norm {
             for (norm, name) in norms.iter_mut().zip(QK_NAMES) {
                 norm.visit(&format!("{attn}.{name}"), visitor);
@@ -280,4 +230,20 @@ impl<B: Kernels> TransformerBlock<B> {
         self.proj.visit(&format!("{attn}.{}", names.proj), visitor);
         self.mlp.visit(&format!("{prefix}.mlp"), visitor);
     }
+}
+
+/// `[N, (q | k | v)]` as queries `[N, H, hd]`, keys and values `[N, Hkv, hd]`.
+pub(crate) fn split_qkv<B: Backend>(qkv: Tensor<B, 2>, shape: BlockShape) -> [Tensor<B, 3>; 3] {
+    let (n, BlockShape { heads, kv_heads, head_dim: hd }) = (qkv.dims()[0], shape);
+    let part = |first: usize, heads: usize| qkv.clone().narrow(1, first * hd, heads * hd).reshape([n, heads, hd]);
+    [part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads)]
+}
+
+/// The inverse of [`split_qkv`].
+pub(crate) fn join_qkv<B: Backend>(parts: [Tensor<B, 3>; 3]) -> Tensor<B, 2> {
+    let flat = parts.map(|t| {
+        let [n, heads, hd] = t.dims();
+        t.reshape([n, heads * hd])
+    });
+    Tensor::cat(flat.to_vec(), 1)
 }

@@ -4,7 +4,9 @@
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
 mod backends;
+// What cubecl's macros make of a kernel is public wherever it stands.
 #[cfg(feature = "cube")]
+#[allow(unreachable_pub, unnameable_types)]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
@@ -15,7 +17,9 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
+use crate::layers::BlockShape;
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
@@ -88,18 +92,25 @@ pub trait Kernels: Backend {
         plain::rotate_backward(dy, rotary)
     }
 
-    /// `silu(gate) * up`, both `[N, m]`.
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        plain::swiglu(gate, up)
+    /// Queries `[N, H, hd]` and keys `[N, Hkv, hd]`, both turned as by [`rotate`](Self::rotate), and values of what the
+    /// projections made, `[N, (q | k | v)]`.
+    fn rotate_qkv(qkv: Tensor<Self, 2>, shape: BlockShape, rotary: &Rotary<Self>) -> [Tensor<Self, 3>; 3] {
+        plain::rotate_qkv(qkv, shape, rotary)
     }
 
-    /// Gradients of [`swiglu`](Self::swiglu): `(dgate, dup)`.
-    fn swiglu_backward(
-        gate: Tensor<Self, 2>,
-        up: Tensor<Self, 2>,
-        dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        plain::swiglu_backward(gate, up, dy)
+    /// Gradient of [`rotate_qkv`](Self::rotate_qkv): of queries, keys and values to `[N, (q | k | v)]`.
+    fn rotate_qkv_backward(d_qkv: [Tensor<Self, 3>; 3], rotary: &Rotary<Self>) -> Tensor<Self, 2> {
+        plain::rotate_qkv_backward(d_qkv, rotary)
+    }
+
+    /// `silu(gate) * up`, `[N, m]`, of `[N, (gate | up)]`.
+    fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu(gate_up)
+    }
+
+    /// Gradient of [`swiglu`](Self::swiglu), `[N, (gate | up)]`, for `dy [N, m]`.
+    fn swiglu_backward(gate_up: Tensor<Self, 2>, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::swiglu_backward(gate_up, dy)
     }
 
     /// Attention of packed tokens under a [`AttentionPlan`]: `q [N, H, hd]`, `k, v [N, Hkv, hd]` to `o [N, H, hd]`,
@@ -135,6 +146,24 @@ pub trait Kernels: Backend {
     /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
     fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
         plain::write_column(cache, at, value)
+    }
+
+    /// Logits held at one time while tokens are sampled, in elements.
+    fn logits_at_once() -> usize {
+        1 << 24
+    }
+
+    /// One token for each row of logits `[S, V]` of any float type: ids and log-probs `[S]` in f32, on the device.
+    /// `choices` has one entry per row; rows that share temperature and nucleus cost no further operation. `forbidden`
+    /// are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask for all
+    /// rows or one `[S, V]` each, in f32. Logits that are no numbers give a token of the vocabulary and a log-prob that
+    /// is none either.
+    fn sample(
+        logits: Tensor<Self, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        sampling::sample(logits, choices, forbidden)
     }
 
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].

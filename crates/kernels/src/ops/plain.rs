@@ -3,7 +3,8 @@
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 
-use super::{Activation, AdamWStep};
+use super::{Activation, AdamWStep, Kernels};
+use crate::layers::{BlockShape, join_qkv, split_qkv};
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
 
@@ -159,26 +160,40 @@ pub fn rotate_backward<B: Backend>(dy: Tensor<B, 3>, rotary: &Rotary<B>) -> Tens
     rotate(dy, &Rotary { cos: rotary.cos.clone(), sin: rotary.sin.clone().neg() })
 }
 
+/// See [`Kernels::rotate_qkv`](super::Kernels::rotate_qkv).
+pub fn rotate_qkv<B: Kernels>(qkv: Tensor<B, 2>, shape: BlockShape, rotary: &Rotary<B>) -> [Tensor<B, 3>; 3] {
+    let [q, k, v] = split_qkv(qkv, shape);
+    [B::rotate(q, rotary), B::rotate(k, rotary), v]
+}
+
+/// See [`Kernels::rotate_qkv_backward`](super::Kernels::rotate_qkv_backward).
+pub fn rotate_qkv_backward<B: Kernels>([dq, dk, dv]: [Tensor<B, 3>; 3], rotary: &Rotary<B>) -> Tensor<B, 2> {
+    join_qkv([B::rotate_backward(dq, rotary), B::rotate_backward(dk, rotary), dv])
+}
+
 /// See [`Kernels::swiglu`](super::Kernels::swiglu).
-pub fn swiglu<B: Backend>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
+pub fn swiglu<B: Backend>(gate_up: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [gate, up] = halves(gate_up);
     activation::silu(gate).mul(up)
 }
 
+/// `[N, 2 m]` as two `[N, m]`.
+fn halves<B: Backend>(x: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+    let m = x.dims()[1] / 2;
+    [x.clone().narrow(1, 0, m), x.narrow(1, m, m)]
+}
+
 /// See [`Kernels::swiglu_backward`](super::Kernels::swiglu_backward).
-pub fn swiglu_backward<B: Backend>(
-    gate: Tensor<B, 2>,
-    up: Tensor<B, 2>,
-    dy: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let dtype = gate.dtype();
-    let (gate, up, dy) = (to_f32(gate), to_f32(up), to_f32(dy));
+pub fn swiglu_backward<B: Backend>(gate_up: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let dtype = gate_up.dtype();
+    let ([gate, up], dy) = (halves(to_f32(gate_up)), to_f32(dy));
     let sigmoid = activation::sigmoid(gate.clone());
     let silu = gate.clone().mul(sigmoid.clone());
     // d silu / d gate = s (1 + g (1 - s)) = s + silu (1 - s)
     let slope = sigmoid.clone().add(silu.clone().mul(sigmoid.neg().add_scalar(1.0)));
     let dup = dy.clone().mul(silu);
     let dgate = dy.mul(up).mul(slope);
-    (cast_to(dgate, dtype), cast_to(dup, dtype))
+    cast_to(Tensor::cat(vec![dgate, dup], 1), dtype)
 }
 
 /// See [`Kernels::adamw`](super::Kernels::adamw).

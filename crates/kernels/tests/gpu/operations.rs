@@ -6,6 +6,7 @@ use kernels::Kernels;
 use kernels::attention::decode::{DecodeKv, decode_attention};
 use kernels::attention::{AttentionPlan, ResponseRows, backward, forward};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
+use kernels::layers::BlockShape;
 use kernels::ops::{AdamWStep, plain};
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
@@ -93,36 +94,58 @@ fn rms_norm<B: Kernels>() {
 fn swiglu<B: Kernels>() {
     for (n, m) in [(1, 1), (3, 17), (70, 128), (33, 1000), (0, 8)] {
         let what = format!("swiglu {n} x {m}");
-        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| random([n, m]));
+        let (gate_up, dy) = (random::<B, 2>([n, 2 * m]).mul_scalar(3.0), random::<B, 2>([n, m]));
         if n == 0 {
-            assert_eq!(B::swiglu(gate.clone(), up.clone()).dims(), [0, m]);
-            assert_eq!(B::swiglu_backward(gate, up, dy).1.dims(), [0, m]);
+            assert_eq!(B::swiglu(gate_up.clone()).dims(), [0, m]);
+            assert_eq!(B::swiglu_backward(gate_up, dy).dims(), [0, 2 * m]);
             continue;
         }
-        let gate = gate.mul_scalar(3.0);
-        close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), &what);
-        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
-        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
-        close(dgate, pgate, &what);
-        close(dup, pup, &what);
+        close(B::swiglu(gate_up.clone()), plain::swiglu(gate_up.clone()), &what);
+        close(B::swiglu_backward(gate_up.clone(), dy.clone()), plain::swiglu_backward(gate_up, dy), &what);
     }
-    // The halves of one matrix, one of them turned; gates at which a careless sigmoid overflows.
-    let both = random::<B, 2>([31, 62]);
-    let (gate, up) = (both.clone().slice([0..31, 0..31]).transpose(), both.slice([0..31, 31..62]));
-    close(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "views");
-    let dy = gate.clone();
-    close(B::swiglu_backward(gate.clone(), up.clone(), dy.clone()).0, plain::swiglu_backward(gate, up, dy).0, "views");
-    let far = Tensor::<B, 2>::from_data([[-200.0, 200.0, 0.0]], &Default::default());
+    // A part of a matrix, and one that is turned; gates at which a careless sigmoid overflows.
+    let both = random::<B, 2>([31, 93]);
+    let (gate_up, dy) = (both.clone().slice([0..31, 0..62]), both.slice([0..31, 62..93]).transpose());
+    close(B::swiglu(gate_up.clone()), plain::swiglu(gate_up.clone()), "views");
+    close(B::swiglu_backward(gate_up.clone(), dy.clone()), plain::swiglu_backward(gate_up, dy), "views");
+    let far = Tensor::<B, 2>::from_data([[-200.0, 200.0, 0.0, 1.0, 1.0, 1.0]], &Default::default());
     let one = Tensor::<B, 2>::ones([1, 3], &Default::default());
-    assert_eq!(values(B::swiglu(far.clone(), one.clone()))[1..], [200.0, 0.0]);
-    assert!(values(B::swiglu_backward(far, one.clone(), one).0).iter().all(|x| x.is_finite()));
+    assert_eq!(values(B::swiglu(far.clone()))[1..], [200.0, 0.0]);
+    assert!(values(B::swiglu_backward(far, one)).iter().all(|x| x.is_finite()));
     for (half, loose) in halves::<B>() {
-        let [gate, up, dy]: [Tensor<B, 2>; 3] = [(); 3].map(|()| cast_to(random([9, 40]), half));
-        within(B::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), 2e-3 * loose, "half");
-        let (dgate, dup) = B::swiglu_backward(gate.clone(), up.clone(), dy.clone());
-        let (pgate, pup) = plain::swiglu_backward(gate, up, dy);
-        within(dgate, pgate, 1e-3 * loose, "half, dgate");
-        within(dup, pup, 1e-3 * loose, "half, dup");
+        let (gate_up, dy) = (cast_to(random::<B, 2>([9, 80]), half), cast_to(random::<B, 2>([9, 40]), half));
+        within(B::swiglu(gate_up.clone()), plain::swiglu(gate_up.clone()), 2e-3 * loose, "half");
+        let ours = B::swiglu_backward(gate_up.clone(), dy.clone());
+        within(ours, plain::swiglu_backward(gate_up, dy), 1e-3 * loose, "half, backward");
+    }
+}
+
+fn rotate_qkv<B: Kernels>() {
+    for (n, heads, kv_heads, hd) in [(1, 1, 1, 16), (5, 4, 2, 32), (70, 7, 1, 64), (9, 3, 3, 80), (0, 2, 1, 16)] {
+        let shape = BlockShape { heads, kv_heads, head_dim: hd };
+        let what = format!("{heads} and {kv_heads} heads of {hd}, {n} tokens");
+        let rotary = Rotary::<B> { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
+        let qkv = random::<B, 2>([n, (heads + 2 * kv_heads) * hd]);
+        let d_qkv = [heads, kv_heads, kv_heads].map(|heads| random::<B, 3>([n, heads, hd]));
+        let ours = B::rotate_qkv(qkv.clone(), shape, &rotary);
+        let back = B::rotate_qkv_backward(d_qkv.clone(), &rotary);
+        if n == 0 {
+            assert_eq!((ours.map(|t| t.dims()[1]), back.dims()), ([2, 1, 1], [0, 64]));
+            continue;
+        }
+        for (ours, plain) in ours.into_iter().zip(plain::rotate_qkv(qkv.clone(), shape, &rotary)) {
+            close(ours, plain, &what);
+        }
+        close(back, plain::rotate_qkv_backward(d_qkv.clone(), &rotary), &what);
+        for (half, loose) in halves::<B>() {
+            let (qkv, d_qkv) = (cast_to(qkv.clone(), half), d_qkv.clone().map(|t| cast_to(t, half)));
+            let ours = B::rotate_qkv(qkv.clone(), shape, &rotary).into_iter();
+            for (ours, plain) in ours.zip(plain::rotate_qkv(qkv, shape, &rotary)) {
+                within(ours, plain, 1e-3 * loose, &what);
+            }
+            let plain = plain::rotate_qkv_backward(d_qkv.clone(), &rotary);
+            within(B::rotate_qkv_backward(d_qkv, &rotary), plain, 1e-3 * loose, &what);
+        }
     }
 }
 
@@ -361,12 +384,13 @@ fn write_column<B: Kernels>() {
 /// A chain of kernels and of Burn's operations, with tensors used again later.
 fn chain<B: Kernels>() {
     let (x, w) = (random::<B, 2>([37, 48]), random::<B, 1>([48]));
-    let run = |norm: fn(Tensor<B, 2>, Tensor<B, 1>, f64) -> Tensor<B, 2>,
-               mix: fn(Tensor<B, 2>, Tensor<B, 2>) -> Tensor<B, 2>| {
+    let run = |norm: fn(Tensor<B, 2>, Tensor<B, 1>, f64) -> Tensor<B, 2>, mix: fn(Tensor<B, 2>) -> Tensor<B, 2>| {
         let mut y = x.clone();
         for i in 0..4 {
             let z = norm(y.clone().add_scalar(0.5), w.clone(), 1e-6);
-            y = y.add(mix(z.clone().mul_scalar(1.5), z.exp().clamp_max(4.0))).div_scalar(1.0 + i as f32);
+            y = y
+                .add(mix(Tensor::cat(vec![z.clone().mul_scalar(1.5), z.exp().clamp_max(4.0)], 1)))
+                .div_scalar(1.0 + i as f32);
         }
         y
     };
@@ -394,7 +418,7 @@ macro_rules! all {
         on!(
             $module,
             $backend,
-            [rms_norm, many_rows, swiglu, rotate, adamw, head, attention, decode, write_column, chain]
+            [rms_norm, many_rows, swiglu, rotate, rotate_qkv, adamw, head, attention, decode, write_column, chain]
         );
     };
 }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use crate::common::{Golden, largest_difference, load, relative_error, values};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
-use kernels::{Gradients, Kernels, ParamVisitor, head, host::int_tensor};
+use kernels::params::element_ranges;
+use kernels::{Gradients, Kernels, ParamVisitor, StackPart, head, host::int_tensor};
 use model_qwen2vl::{QwenVl, load::hub_name, model::Images};
 use policy::{PackedBatch, Pictures, Prompt, Scoring};
 
@@ -58,12 +59,22 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Track {
     fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
+    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], tensor: &mut Tensor<B, D>) {
+        *tensor = tensor.clone().require_grad();
+    }
 }
 struct Read<'a, B: AutodiffBackend>(&'a B::Gradients, BTreeMap<String, Vec<f32>>);
 impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
     fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
         if let Some(g) = tensor.grad(self.0) {
             self.1.insert(name.to_string(), values(g));
+        }
+    }
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+        if let Some(g) = tensor.grad(self.0) {
+            let g = values(g);
+            let of = |range: std::ops::Range<usize>| g[range].to_vec();
+            self.1.extend(parts.iter().map(|p| p.name.clone()).zip(element_ranges(parts, g.len()).into_iter().map(of)));
         }
     }
 }

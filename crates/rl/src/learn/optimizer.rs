@@ -2,6 +2,7 @@
 //! weights, clipping by the global norm, steps with a non-finite gradient skipped.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use ::policy::ModelError;
@@ -10,8 +11,9 @@ use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
 use kernels::canary::floats_beside_canary;
 use kernels::finite::first_not_finite;
 use kernels::ops::AdamWStep;
+use kernels::params::element_ranges;
 use kernels::params::{cast_to, to_f32};
-use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, host};
+use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
 use safetensors::SafeTensors;
 
 use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
@@ -19,9 +21,11 @@ use crate::error::TrainError;
 use crate::policy::Policy;
 use crate::random_keys::rounding_seed;
 
-/// Moments and master weight of one parameter, flat.
+/// Moments and master weight of one parameter or of a stack of them, flat.
 #[derive(Debug, Clone)]
 struct State<B: Backend> {
+    /// The parameters, and which elements are whose: files know them, not the stack.
+    parts: Vec<(String, Range<usize>)>,
     m: Tensor<B, 1>,
     v: Tensor<B, 1>,
     /// f32 copy of a parameter that is kept in 16 bits.
@@ -41,6 +45,7 @@ pub struct AdamW<B: Backend> {
     bf16_moments: bool,
     /// Steps so far, where the device is checked in each.
     canary: Option<u64>,
+    /// By the name of the (first) parameter.
     state: BTreeMap<String, State<B>>,
 }
 
@@ -111,15 +116,17 @@ impl<B: Kernels> AdamW<B> {
     /// anything the file system refuses.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
         let mut tensors = Vec::new();
-        for (name, state) in &self.state {
-            let len = state.m.dims()[0];
-            let steps =
-                Tensor::from_data(TensorData::new(vec![state.steps as f32], [1]), (&state.m.device(), DType::F32));
-            tensors.push((format!("{name}.m"), state.m.clone(), vec![len]));
-            tensors.push((format!("{name}.v"), state.v.clone(), vec![len]));
-            tensors.push((format!("{name}.steps"), steps, vec![1]));
-            if let Some(master) = &state.master {
-                tensors.push((format!("{name}.master"), master.clone(), vec![len]));
+        for state in self.state.values() {
+            for (name, range) in &state.parts {
+                let of = |t: &Tensor<B, 1>| t.clone().slice([range.clone()]);
+                let steps =
+                    Tensor::from_data(TensorData::new(vec![state.steps as f32], [1]), (&state.m.device(), DType::F32));
+                tensors.push((format!("{name}.m"), of(&state.m), vec![range.len()]));
+                tensors.push((format!("{name}.v"), of(&state.v), vec![range.len()]));
+                tensors.push((format!("{name}.steps"), steps, vec![1]));
+                if let Some(master) = &state.master {
+                    tensors.push((format!("{name}.master"), of(master), vec![range.len()]));
+                }
             }
         }
         write_tensors(path, tensors)
@@ -137,62 +144,109 @@ impl<B: Kernels> AdamW<B> {
         // after that.
         let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io)?;
         let file = SafeTensors::deserialize(&bytes).map_err(|e| damaged(e.to_string()))?;
-        let mut sizes = BufferSizes(BTreeMap::new());
+        let mut sizes = BufferSizes(Vec::new());
         policy.visit_params(&mut sizes);
         let device = policy.device();
         let mut state = BTreeMap::new();
-        for (name, len) in &sizes.0 {
-            let read = |part: &str| -> Result<Option<Tensor<B, 1>>, ModelError> {
-                let Ok(view) = file.tensor(&format!("{name}.{part}")) else {
-                    return Ok(None);
-                };
-                if let Some(found) = first_not_finite(view.data(), view.dtype()) {
-                    return Err(damaged(format!("{name}.{part} is not finite: {found}")));
-                }
-                let (data, dtype) = match view.dtype() {
-                    safetensors::Dtype::BF16 => {
-                        let v: Vec<half::bf16> =
-                            view.data().chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]])).collect();
-                        (TensorData::new(v, [view.data().len() / 2]), DType::BF16)
-                    }
-                    safetensors::Dtype::F32 => {
-                        let v: Vec<f32> =
-                            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-                        (TensorData::new(v, [view.data().len() / 4]), DType::F32)
-                    }
-                    other => return Err(damaged(format!("{name}.{part} is {other:?}"))),
-                };
-                if part != "steps" && data.shape[0] != *len {
-                    return Err(damaged(format!("{name}.{part} has {} values, the model {len}", data.shape[0])));
-                }
-                Ok(Some(Tensor::from_data(data, (&device, dtype))))
+        let mut found = 0;
+        for parts in sizes.0 {
+            let read: Vec<Option<State<B>>> = parts
+                .iter()
+                .map(|(name, range)| read_state(&file, name, range.len(), &device, &damaged))
+                .collect::<Result<_, _>>()?;
+            let read: Vec<State<B>> = match read.iter().filter(|part| part.is_some()).count() {
+                0 => continue,
+                count if count == parts.len() => read.into_iter().flatten().collect(),
+                _ => return Err(damaged(format!("it holds the state of some of {} alone", listed(&parts)))),
             };
-            let (m, v, steps) = match (read("m")?, read("v")?, read("steps")?) {
-                (Some(m), Some(v), Some(steps)) => (m, v, steps),
-                (None, None, None) => continue,
-                _ => return Err(damaged(format!("a part of the state of {name} is missing"))),
-            };
-            let steps = host::floats(steps)?.first().map_or(0, |v| *v as usize);
-            state.insert(name.clone(), State { m, v, master: read("master")?, steps });
+            found += read.len();
+            if read.windows(2).any(|pair| pair[0].steps != pair[1].steps) {
+                return Err(damaged(format!("{} are not at the same step", listed(&parts))));
+            }
+            let Some((name, _)) = parts.first().cloned() else { continue };
+            state.insert(name, together(parts, read));
         }
         let saved = file.names().iter().filter(|n| n.ends_with(".m")).count();
-        if saved != state.len() {
-            return Err(damaged(format!(
-                "it holds the state of {saved} parameters, of which the model has {}",
-                state.len()
-            )));
+        if saved != found {
+            return Err(damaged(format!("it holds the state of {saved} parameters, of which the model has {found}")));
         }
         self.state = state;
         Ok(())
     }
 }
 
-struct BufferSizes(BTreeMap<String, usize>);
+/// Names for a message.
+fn listed(parts: &[(String, Range<usize>)]) -> String {
+    parts.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>().join(", ")
+}
+
+/// The state of a stack from that of its parts, which are at the same step.
+fn together<B: Backend>(parts: Vec<(String, Range<usize>)>, mut read: Vec<State<B>>) -> State<B> {
+    let steps = read.first().map_or(0, |part| part.steps);
+    let masters: Option<Vec<_>> = read.iter_mut().map(|part| part.master.take()).collect();
+    let (m, v) = read.into_iter().map(|part| (part.m, part.v)).unzip();
+    let join = |mut all: Vec<Tensor<B, 1>>| if all.len() == 1 { all.remove(0) } else { Tensor::cat(all, 0) };
+    State { parts, m: join(m), v: join(v), master: masters.map(join), steps }
+}
+
+/// The state of one parameter of `len` elements from a file; none if the file has none of it.
+fn read_state<B: Backend>(
+    file: &SafeTensors,
+    name: &str,
+    len: usize,
+    device: &B::Device,
+    damaged: &impl Fn(String) -> ModelError,
+) -> Result<Option<State<B>>, ModelError> {
+    let read = |part: &str| -> Result<Option<Tensor<B, 1>>, ModelError> {
+        let Ok(view) = file.tensor(&format!("{name}.{part}")) else {
+            return Ok(None);
+        };
+        if let Some(found) = first_not_finite(view.data(), view.dtype()) {
+            return Err(damaged(format!("{name}.{part} is not finite: {found}")));
+        }
+        let (data, dtype) = match view.dtype() {
+            safetensors::Dtype::BF16 => {
+                let v: Vec<half::bf16> =
+                    view.data().chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]])).collect();
+                (TensorData::new(v, [view.data().len() / 2]), DType::BF16)
+            }
+            safetensors::Dtype::F32 => {
+                let v: Vec<f32> =
+                    view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+                (TensorData::new(v, [view.data().len() / 4]), DType::F32)
+            }
+            other => return Err(damaged(format!("{name}.{part} is {other:?}"))),
+        };
+        if part != "steps" && data.shape[0] != len {
+            return Err(damaged(format!("{name}.{part} has {} values, the model {len}", data.shape[0])));
+        }
+        Ok(Some(Tensor::from_data(data, (device, dtype))))
+    };
+    let (m, v, steps) = match (read("m")?, read("v")?, read("steps")?) {
+        (Some(m), Some(v), Some(steps)) => (m, v, steps),
+        (None, None, None) => return Ok(None),
+        _ => return Err(damaged(format!("a part of the state of {name} is missing"))),
+    };
+    let steps = host::floats(steps)?.first().map_or(0, |v| *v as usize);
+    Ok(Some(State { parts: vec![(name.to_string(), 0..len)], m, v, master: read("master")?, steps }))
+}
+
+/// The parameters that the model keeps in one tensor each time, and which elements are whose.
+struct BufferSizes(Vec<Vec<(String, Range<usize>)>>);
 
 impl<B: Backend> ParamVisitor<B> for BufferSizes {
     fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
-        self.0.insert(name.into(), tensor.shape().num_elements());
+        self.0.push(vec![(name.into(), 0..tensor.shape().num_elements())]);
     }
+
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+        self.0.push(elements(parts, tensor.shape().num_elements()));
+    }
+}
+
+/// Names of the parts of a stack of `len` elements, and which are whose.
+fn elements(parts: &[StackPart], len: usize) -> Vec<(String, Range<usize>)> {
+    parts.iter().map(|part| part.name.clone()).zip(element_ranges(parts, len)).collect()
 }
 
 struct Update<'a, B: Backend> {
@@ -205,9 +259,29 @@ struct Update<'a, B: Backend> {
 
 impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
     fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
-        let Some(grad) = self.grads.remove(name) else {
-            return;
-        };
+        if let Some(grad) = self.grads.remove(name) {
+            self.update(vec![(name.to_string(), 0..tensor.shape().num_elements())], grad, tensor);
+        }
+    }
+
+    /// A stack is one tensor: one update.
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+        if let Some(grad) = self.grads.remove_stack(parts) {
+            self.update(elements(parts, tensor.shape().num_elements()), grad, tensor);
+        }
+    }
+}
+
+impl<B: Kernels> Update<'_, B> {
+    /// Updates the parameters `parts` that lie in `tensor`, whose state has the first's name.
+    fn update<const D: usize>(
+        &mut self,
+        parts: Vec<(String, Range<usize>)>,
+        grad: Tensor<B, 1>,
+        tensor: &mut Tensor<B, D>,
+    ) {
+        let Some((name, _)) = parts.first().cloned() else { return };
+        let name = &name[..];
         let dims: [usize; D] = tensor.dims();
         let len = tensor.shape().num_elements();
         let device = tensor.device();
@@ -216,8 +290,8 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let param = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
         let zeros = || Tensor::zeros([len], (&device, DType::F32));
-        let State { m, v, master, steps } =
-            o.state.remove(name).unwrap_or_else(|| State { m: zeros(), v: zeros(), master: None, steps: 0 });
+        let State { parts, m, v, master, steps } =
+            o.state.remove(name).unwrap_or_else(|| State { parts, m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;
         // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of
         // its last bit, and rounding to the nearest would drop them all.
@@ -247,7 +321,7 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
             true => stochastic_bf16(t, rounding_seed(&format!("{name}.{part}"), steps)),
             false => t,
         };
-        let state = State { m: moment(m, "m"), v: moment(v, "v"), master, steps: steps + 1 };
+        let state = State { parts, m: moment(m, "m"), v: moment(v, "v"), master, steps: steps + 1 };
         o.state.insert(name.into(), state);
         *tensor = param.reshape(dims);
     }
@@ -442,6 +516,64 @@ mod tests {
             values(&mut model)
         };
         assert_eq!(run(false), run(true));
+    }
+
+    /// Files know parameters, not the stacks that a model keeps them in.
+    #[test]
+    fn moments_are_saved_by_parameter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.safetensors");
+        let mut model = model();
+        let mut adamw = AdamW::<B>::new(&Optim::default());
+        let mut grads = Gradients::default();
+        model.visit(&mut Fill(&mut grads, 0.3));
+        let expected: BTreeMap<String, Vec<f32>> = grads
+            .iter()
+            .map(|(name, grad)| (name.clone(), grad.mul_scalar(0.1).into_data().to_vec().unwrap()))
+            .collect();
+        assert!(["q_proj", "k_proj", "v_proj"].iter().all(|p| {
+            ["weight", "bias"].iter().all(|t| expected.contains_key(&format!("model.layers.0.self_attn.{p}.{t}")))
+        }));
+        adamw.step(&mut model, grads, 0.01, 0.01, 0.0).unwrap();
+        adamw.save(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let found: Vec<&str> = file.names().into_iter().filter_map(|name| name.strip_suffix(".m")).collect();
+        assert_eq!(found.len(), expected.len());
+        for name in found {
+            let m = file.tensor(&format!("{name}.m")).unwrap();
+            let m: Vec<f32> = m.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let gap = m.iter().zip(&expected[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(m.len() == expected[name].len() && gap < 1e-7, "{name}: {gap}");
+        }
+        // A part that is missing, or at another step than the rest of its stack, is no state of this model.
+        let tensors = |change: &dyn Fn(&str, &mut Vec<u8>) -> bool| {
+            let mut kept: Vec<(String, Vec<u8>, Vec<usize>)> = vec![];
+            for name in file.names() {
+                let view = file.tensor(name).unwrap();
+                let mut data = view.data().to_vec();
+                if change(name, &mut data) {
+                    kept.push((name.to_string(), data, view.shape().to_vec()));
+                }
+            }
+            let views = kept.iter().map(|(name, data, shape)| {
+                (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), data).unwrap())
+            });
+            safetensors::serialize_to_file(views, None, &path).unwrap();
+            AdamW::<B>::new(&Optim::default()).load(&path, &mut self::model()).map_err(|e| e.to_string())
+        };
+        assert_eq!(tensors(&|_, _| true), Ok(()));
+        let part = "model.layers.0.self_attn.k_proj.weight";
+        let error = tensors(&|name, _| !name.starts_with(part)).unwrap_err();
+        assert!(error.contains("some of") && error.contains(part), "{error}");
+        let later = |name: &str, data: &mut Vec<u8>| {
+            if name == format!("{part}.steps") {
+                data.copy_from_slice(&2f32.to_le_bytes());
+            }
+            true
+        };
+        let error = tensors(&later).unwrap_err();
+        assert!(error.contains("not at the same step"), "{error}");
     }
 
     /// Noise of bf16 moments is named, not drawn: two runs are the same.

@@ -13,6 +13,7 @@ use ::vgpo::PrototypeMode;
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, activation::log_softmax, backend::AutodiffBackend, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
+use model_qwen2vl::params::{StackPart, element_ranges};
 use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
 use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, make};
@@ -132,6 +133,9 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Track {
     fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
+    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], tensor: &mut Tensor<B, D>) {
+        *tensor = tensor.clone().require_grad();
+    }
 }
 
 struct Read<'a, B: AutodiffBackend>(&'a B::Gradients, Grads);
@@ -140,6 +144,14 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
     fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
         if let Some(grad) = tensor.grad(self.0) {
             self.1.insert(name.to_string(), grad.into_data().to_vec().unwrap());
+        }
+    }
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+        if let Some(grad) = tensor.grad(self.0) {
+            let grad: Vec<f32> = grad.into_data().to_vec().unwrap();
+            for (part, range) in parts.iter().zip(element_ranges(parts, grad.len())) {
+                self.1.insert(part.name.clone(), grad[range].to_vec());
+            }
         }
     }
 }

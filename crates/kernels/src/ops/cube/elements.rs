@@ -18,44 +18,39 @@ fn sigmoid(x: f32) -> f32 {
     select(x < 0.0f32, e, 1.0f32) / (1.0f32 + e)
 }
 
-/// `silu(gate)`, rounded to the type of the tensors, times `up`; all `[len]`.
+/// `silu(gate)`, rounded to the type of the tensors, times `up`: `x [rows, (gate | up)]` to `y [rows, m]`, `len` in all.
 #[cube(launch)]
-fn swiglu_forward<F: Float>(
-    gate: &Array<F>,
-    up: &Array<F>,
-    y: &mut Array<F>,
-    len: usize,
-    #[define(F)] _dtype: StorageType,
-) {
+fn swiglu_forward<F: Float>(x: &Array<F>, y: &mut Array<F>, len: usize, m: usize, #[define(F)] _dtype: StorageType) {
     let i = ABSOLUTE_POS;
     if i >= len {
         terminate!();
     }
-    let g = f32::cast_from(gate[i]);
-    y[i] = F::cast_from(g * sigmoid(g)) * up[i];
+    let from = i + i / m * m;
+    let g = f32::cast_from(x[from]);
+    y[i] = F::cast_from(g * sigmoid(g)) * x[from + m];
 }
 
-/// `gate, up, dy` to `dgate, dup`, all `[len]`.
+/// `x [rows, (gate | up)]` and `dy [rows, m]`, `len` in all, to `dx [rows, (gate | up)]`.
 #[cube(launch)]
 fn swiglu_gradient<F: Float>(
-    gate: &Array<F>,
-    up: &Array<F>,
+    x: &Array<F>,
     dy: &Array<F>,
-    dgate: &mut Array<F>,
-    dup: &mut Array<F>,
+    dx: &mut Array<F>,
     len: usize,
+    m: usize,
     #[define(F)] _dtype: StorageType,
 ) {
     let i = ABSOLUTE_POS;
     if i >= len {
         terminate!();
     }
-    let (g, dy) = (f32::cast_from(gate[i]), f32::cast_from(dy[i]));
+    let from = i + i / m * m;
+    let (g, dy) = (f32::cast_from(x[from]), f32::cast_from(dy[i]));
     let s = sigmoid(g);
     let silu = g * s;
     // d silu / d gate = s (1 + g (1 - s)) = s + silu (1 - s)
-    dgate[i] = F::cast_from(dy * f32::cast_from(up[i]) * (s + silu * (1.0f32 - s)));
-    dup[i] = F::cast_from(dy * silu);
+    dx[from] = F::cast_from(dy * f32::cast_from(x[from + m]) * (s + silu * (1.0f32 - s)));
+    dx[from + m] = F::cast_from(dy * silu);
 }
 
 /// Turns the pairs `(x[j], x[j + half])` of `x [n, h, 2 half]` by the angles of `cos, sin [n, 2 half]`, the sines times
@@ -86,10 +81,12 @@ fn turn<F: Float>(
     y[to + half] = F::cast_from(x2 * cos[angle + half] + x1 * (sin[angle + half] * sign));
 }
 
-fn launch_swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> CubeTensor<R> {
-    let (gate, up) = (into_contiguous(gate), into_contiguous(up));
-    let (client, dtype, len) = (gate.client.clone(), gate.dtype, gate.meta.num_elements());
-    let y = empty(&gate, gate.meta.shape().clone(), dtype);
+fn launch_swiglu<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
+    let x = into_contiguous(x);
+    let (client, dtype) = (x.client.clone(), x.dtype);
+    let (rows, m) = (x.meta.shape()[0], x.meta.shape()[1] / 2);
+    let y = empty(&x, Shape::new([rows, m]), dtype);
+    let len = rows * m;
     if len == 0 {
         return y;
     }
@@ -98,37 +95,35 @@ fn launch_swiglu<R: CubeRuntime>(gate: CubeTensor<R>, up: CubeTensor<R>) -> Cube
         &client,
         calculate_cube_count_elemwise(&client, len, cube),
         cube,
-        gate.into_array_arg(),
-        up.into_array_arg(),
+        x.into_array_arg(),
         y.clone().into_array_arg(),
         len,
+        m,
         dtype.into(),
     );
     y
 }
 
-fn launch_swiglu_gradient<R: CubeRuntime>([gate, up, dy]: [CubeTensor<R>; 3]) -> [CubeTensor<R>; 2] {
-    let (gate, up, dy) = (into_contiguous(gate), into_contiguous(up), into_contiguous(dy));
-    let (client, dtype, len) = (gate.client.clone(), gate.dtype, gate.meta.num_elements());
-    let shape = gate.meta.shape().clone();
-    let (dgate, dup) = (empty(&gate, shape.clone(), dtype), empty(&gate, shape, dtype));
+fn launch_swiglu_gradient<R: CubeRuntime>(x: CubeTensor<R>, dy: CubeTensor<R>) -> CubeTensor<R> {
+    let (x, dy) = (into_contiguous(x), into_contiguous(dy));
+    let (client, dtype, len, m) = (x.client.clone(), x.dtype, dy.meta.num_elements(), dy.meta.shape()[1]);
+    let dx = empty(&x, x.meta.shape().clone(), dtype);
     if len == 0 {
-        return [dgate, dup];
+        return dx;
     }
     let cube = CubeDim::new(&client, len);
     swiglu_gradient::launch::<R>(
         &client,
         calculate_cube_count_elemwise(&client, len, cube),
         cube,
-        gate.into_array_arg(),
-        up.into_array_arg(),
+        x.into_array_arg(),
         dy.into_array_arg(),
-        dgate.clone().into_array_arg(),
-        dup.clone().into_array_arg(),
+        dx.clone().into_array_arg(),
         len,
+        m,
         dtype.into(),
     );
-    [dgate, dup]
+    dx
 }
 
 fn launch_turn<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], sign: f32) -> CubeTensor<R> {
@@ -159,28 +154,21 @@ fn launch_turn<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], sign: f32) -> 
     y
 }
 
-/// See [`Kernels::swiglu`](crate::Kernels::swiglu). The default where types differ.
-pub(super) fn swiglu<B: Launch>(gate: Tensor<B, 2>, up: Tensor<B, 2>) -> Tensor<B, 2> {
-    let (shape, dtype) = (gate.shape(), gate.dtype());
-    if !float(dtype) || up.dtype() != dtype || !same([gate.dims(), up.dims()]) || !countable([shape]) {
-        return plain::swiglu(gate, up);
+/// See [`Kernels::swiglu`](crate::Kernels::swiglu). The default for other types than kernels take.
+pub(super) fn swiglu<B: Launch>(gate_up: Tensor<B, 2>) -> Tensor<B, 2> {
+    if !float(gate_up.dtype()) || !countable([gate_up.shape()]) {
+        return plain::swiglu(gate_up);
     }
-    tensor(launch_swiglu(held(gate), held(up)))
+    tensor(launch_swiglu(held(gate_up)))
 }
 
 /// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). The default where types differ.
-pub(super) fn swiglu_backward<B: Launch>(
-    gate: Tensor<B, 2>,
-    up: Tensor<B, 2>,
-    dy: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
-    let (shape, dtype) = (gate.shape(), gate.dtype());
-    let typed = float(dtype) && up.dtype() == dtype && dy.dtype() == dtype;
-    if !typed || !same([gate.dims(), up.dims(), dy.dims()]) || !countable([shape]) {
-        return plain::swiglu_backward(gate, up, dy);
+pub(super) fn swiglu_backward<B: Launch>(gate_up: Tensor<B, 2>, dy: Tensor<B, 2>) -> Tensor<B, 2> {
+    let dtype = gate_up.dtype();
+    if !float(dtype) || dy.dtype() != dtype || !countable([gate_up.shape()]) {
+        return plain::swiglu_backward(gate_up, dy);
     }
-    let [dgate, dup] = launch_swiglu_gradient([held(gate), held(up), held(dy)]);
-    (tensor(dgate), tensor(dup))
+    tensor(launch_swiglu_gradient(held(gate_up), held(dy)))
 }
 
 /// See [`Kernels::rotate`](crate::Kernels::rotate); with `sign` -1 the way back. The default where the angles are not
@@ -194,9 +182,4 @@ pub(super) fn rotate<B: Launch>(x: Tensor<B, 3>, rotary: &Rotary<B>, sign: f32) 
     }
     let inputs = [held(x), held(rotary.cos.clone()), held(rotary.sin.clone())];
     tensor(launch_turn(inputs, sign))
-}
-
-/// Kernels do not broadcast.
-fn same<const D: usize, const N: usize>(dims: [[usize; D]; N]) -> bool {
-    dims.iter().all(|d| *d == dims[0])
 }

@@ -9,6 +9,7 @@ mod elements;
 mod head;
 mod launch;
 mod norm;
+mod qkv;
 mod reduce;
 mod refused;
 
@@ -19,6 +20,7 @@ use super::{AdamWStep, Kernels};
 use crate::attention::decode::DecodeKv;
 use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
 use crate::head::HeadOutput;
+use crate::layers::BlockShape;
 use crate::rope::Rotary;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
@@ -51,16 +53,20 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         elements::rotate(dy, rotary, -1.0)
     }
 
-    fn swiglu(gate: Tensor<Self, 2>, up: Tensor<Self, 2>) -> Tensor<Self, 2> {
-        elements::swiglu(gate, up)
+    fn rotate_qkv(qkv: Tensor<Self, 2>, shape: BlockShape, rotary: &Rotary<Self>) -> [Tensor<Self, 3>; 3] {
+        qkv::rotate_qkv(qkv, shape, rotary)
     }
 
-    fn swiglu_backward(
-        gate: Tensor<Self, 2>,
-        up: Tensor<Self, 2>,
-        dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        elements::swiglu_backward(gate, up, dy)
+    fn rotate_qkv_backward(d_qkv: [Tensor<Self, 3>; 3], rotary: &Rotary<Self>) -> Tensor<Self, 2> {
+        qkv::rotate_qkv_backward(d_qkv, rotary)
+    }
+
+    fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        elements::swiglu(gate_up)
+    }
+
+    fn swiglu_backward(gate_up: Tensor<Self, 2>, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        elements::swiglu_backward(gate_up, dy)
     }
 
     fn packed_attention(

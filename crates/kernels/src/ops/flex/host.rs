@@ -14,13 +14,13 @@ pub(super) struct Host(FlexTensor);
 
 impl Host {
     /// Copies only if the layout asks for it.
-    pub fn new<const D: usize>(t: &Tensor<F, D>) -> Self {
+    pub(super) fn new<const D: usize>(t: &Tensor<F, D>) -> Self {
         let t = t.clone().into_primitive().tensor();
         Self(if t.is_contiguous() { t } else { t.to_contiguous() })
     }
 
     /// The values, row-major.
-    pub fn values(&self) -> &[f32] {
+    pub(super) fn values(&self) -> &[f32] {
         self.0.as_slice().unwrap_or(&[])
     }
 }
@@ -29,17 +29,17 @@ impl Host {
 pub(super) struct Owned(FlexTensor);
 
 impl Owned {
-    pub fn new<const D: usize>(t: Tensor<F, D>) -> Self {
+    pub(super) fn new<const D: usize>(t: Tensor<F, D>) -> Self {
         let t = t.into_primitive().tensor();
         let whole = t.to_contiguous();
         Self(whole)
     }
 
-    pub fn values_mut(&mut self) -> &mut [f32] {
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
         self.0.storage_mut()
     }
 
-    pub fn tensor<const D: usize>(self) -> Tensor<F, D> {
+    pub(super) fn tensor<const D: usize>(self) -> Tensor<F, D> {
         Tensor::from_primitive(TensorPrimitive::Float(self.0))
     }
 }
@@ -66,21 +66,6 @@ pub(super) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
 }
 
-/// As [`for_rows`] with two outputs of the same shape.
-pub(super) fn for_rows2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) {
-    if a.is_empty() || width == 0 {
-        return;
-    }
-    if a.len() < PARALLEL {
-        return f(0, a, b);
-    }
-    let rows = rows_per_task(width);
-    a.par_chunks_mut(rows * width)
-        .zip(b.par_chunks_mut(rows * width))
-        .enumerate()
-        .for_each(|(i, (a, b))| f(i * rows, a, b));
-}
-
 /// A pointer that tasks share; each writes places of its own.
 #[derive(Clone, Copy)]
 pub(super) struct SharedOutput(*mut f32);
@@ -91,14 +76,14 @@ unsafe impl Send for SharedOutput {}
 unsafe impl Sync for SharedOutput {}
 
 impl SharedOutput {
-    pub fn new(values: &mut [f32]) -> Self {
+    pub(super) fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
     }
 
     /// # Safety
     /// `at..at + len` lies inside the values, and no other task touches it at the same time.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, at: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn slice(&self, at: usize, len: usize) -> &mut [f32] {
         // SAFETY: the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
@@ -114,16 +99,16 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Rows of `row` elements.
-    pub fn rows(values: &'a [f32], row: usize) -> Self {
+    pub(super) fn rows(values: &'a [f32], row: usize) -> Self {
         Self { values, row, column: 1 }
     }
 
     /// The columns from `column` on.
-    pub fn from(self, column: usize) -> Self {
+    pub(super) fn from(self, column: usize) -> Self {
         Self { values: &self.values[column * self.column..], ..self }
     }
 
-    pub fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }
 

@@ -10,6 +10,7 @@ mod host;
 mod layer_norm;
 mod linear;
 mod rows;
+mod sample;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -21,8 +22,10 @@ use super::{AdamWStep, Kernels, plain};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
+use crate::layers::BlockShape;
 use crate::ops::Activation;
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 type F = Flex<f32, i32>;
 
@@ -95,12 +98,26 @@ impl Kernels for F {
         if f32s(&dy) { rows::rotate(dy, rotary, -1.0) } else { plain::rotate_backward(dy, rotary) }
     }
 
-    fn swiglu(gate: Tensor<F, 2>, up: Tensor<F, 2>) -> Tensor<F, 2> {
-        if f32s(&gate) { rows::swiglu(gate, up) } else { plain::swiglu(gate, up) }
+    fn rotate_qkv(qkv: Tensor<F, 2>, shape: BlockShape, rotary: &Rotary<F>) -> [Tensor<F, 3>; 3] {
+        if f32s(&qkv) { rows::rotate_qkv(qkv, shape, rotary) } else { plain::rotate_qkv(qkv, shape, rotary) }
     }
 
-    fn swiglu_backward(gate: Tensor<F, 2>, up: Tensor<F, 2>, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 2>) {
-        if f32s(&gate) { rows::swiglu_backward(gate, up, dy) } else { plain::swiglu_backward(gate, up, dy) }
+    fn rotate_qkv_backward(d_qkv: [Tensor<F, 3>; 3], rotary: &Rotary<F>) -> Tensor<F, 2> {
+        match d_qkv.iter().all(f32s) {
+            true => rows::rotate_qkv_backward(d_qkv, rotary),
+            false => plain::rotate_qkv_backward(d_qkv, rotary),
+        }
+    }
+
+    fn swiglu(gate_up: Tensor<F, 2>) -> Tensor<F, 2> {
+        if f32s(&gate_up) { rows::swiglu(gate_up) } else { plain::swiglu(gate_up) }
+    }
+
+    fn swiglu_backward(gate_up: Tensor<F, 2>, dy: Tensor<F, 2>) -> Tensor<F, 2> {
+        match f32s(&gate_up) && f32s(&dy) {
+            true => rows::swiglu_backward(gate_up, dy),
+            false => plain::swiglu_backward(gate_up, dy),
+        }
     }
 
     fn packed_attention(
@@ -132,6 +149,18 @@ impl Kernels for F {
 
     fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
         if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    }
+
+    fn sample(
+        logits: Tensor<F, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<F, 2>>,
+    ) -> (Tensor<F, 1, Int>, Tensor<F, 1>) {
+        if f32s(&logits) && forbidden.is_none_or(f32s) && logits.dims()[1] > 0 {
+            sample::sample(logits, choices, forbidden)
+        } else {
+            sampling::sample(logits, choices, forbidden)
+        }
     }
 
     fn log_probs(

@@ -3,8 +3,9 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Owned, PARALLEL, for_rows, for_rows2, rows_per_task, tensor};
+use super::host::{F, Host, Owned, PARALLEL, for_rows, rows_per_task, tensor};
 use super::simd::{dot, exp, sigmoid, sum, vectorised};
+use crate::layers::BlockShape;
 use crate::ops::AdamWStep;
 use crate::rope::Rotary;
 
@@ -108,49 +109,98 @@ pub(super) fn rotate(x: Tensor<F, 3>, rotary: &Rotary<F>, sign: f32) -> Tensor<F
     tensor(y, [n, heads, hd])
 }
 
+/// See [`Kernels::rotate_qkv`](crate::Kernels::rotate_qkv).
+pub(super) fn rotate_qkv(qkv: Tensor<F, 2>, shape: BlockShape, rotary: &Rotary<F>) -> [Tensor<F, 3>; 3] {
+    let BlockShape { heads, kv_heads, head_dim: hd } = shape;
+    let [n, width] = qkv.dims();
+    let (x, cos, sin) = (Host::new(&qkv), Host::new(&rotary.cos), Host::new(&rotary.sin));
+    let (x, cos, sin) = (x.values(), cos.values(), sin.values());
+    let part = |first: usize, heads: usize, turned: bool| {
+        let (own, mut y) = (heads * hd, vec![0f32; n * heads * hd]);
+        for_rows(&mut y, own, |row, y| {
+            for (i, y) in y.chunks_exact_mut(own).enumerate() {
+                let (at, x) = ((row + i) * hd, &x[(row + i) * width + first * hd..][..own]);
+                match turned {
+                    true => rotate_rows(y, x, &cos[at..at + hd], &sin[at..at + hd], heads, hd, 1.0),
+                    false => y.copy_from_slice(x),
+                }
+            }
+        });
+        tensor(y, [n, heads, hd])
+    };
+    [part(0, heads, true), part(heads, kv_heads, true), part(heads + kv_heads, kv_heads, false)]
+}
+
+/// See [`Kernels::rotate_qkv_backward`](crate::Kernels::rotate_qkv_backward).
+pub(super) fn rotate_qkv_backward([dq, dk, dv]: [Tensor<F, 3>; 3], rotary: &Rotary<F>) -> Tensor<F, 2> {
+    let ([n, heads, hd], kv_heads) = (dq.dims(), dk.dims()[1]);
+    let (dq, dk, dv) = (Host::new(&dq), Host::new(&dk), Host::new(&dv));
+    let (cos, sin) = (Host::new(&rotary.cos), Host::new(&rotary.sin));
+    let (dq, dk, dv, cos, sin) = (dq.values(), dk.values(), dv.values(), cos.values(), sin.values());
+    let (q, kv) = (heads * hd, kv_heads * hd);
+    let width = q + 2 * kv;
+    let mut y = vec![0f32; n * width];
+    for_rows(&mut y, width, |first, y| {
+        for (i, y) in y.chunks_exact_mut(width).enumerate() {
+            let row = first + i;
+            let (cos, sin) = (&cos[row * hd..][..hd], &sin[row * hd..][..hd]);
+            let (yq, rest) = y.split_at_mut(q);
+            let (yk, yv) = rest.split_at_mut(kv);
+            rotate_rows(yq, &dq[row * q..][..q], cos, sin, heads, hd, -1.0);
+            rotate_rows(yk, &dk[row * kv..][..kv], cos, sin, kv_heads, hd, -1.0);
+            yv.copy_from_slice(&dv[row * kv..][..kv]);
+        }
+    });
+    tensor(y, [n, width])
+}
+
 vectorised! {
-    fn swiglu_run(y: &mut [f32], gate: &[f32], up: &[f32]) {
-        for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
-            *y = g * sigmoid(*g) * u;
+    /// `y [m] = silu(gate) up` for each row of `x [2 m]`.
+    fn swiglu_run(y: &mut [f32], x: &[f32], m: usize) {
+        for (y, x) in y.chunks_exact_mut(m).zip(x.chunks_exact(2 * m)) {
+            let (gate, up) = x.split_at(m);
+            for ((y, g), u) in y.iter_mut().zip(gate).zip(up) {
+                *y = g * sigmoid(*g) * u;
+            }
         }
     }
 }
 
-pub(super) fn swiglu(gate: Tensor<F, 2>, up: Tensor<F, 2>) -> Tensor<F, 2> {
-    let dims = gate.dims();
-    let (gate, up) = (Host::new(&gate), Host::new(&up));
-    let (gate, up) = (gate.values(), up.values());
-    let mut y = vec![0f32; gate.len()];
-    for_rows(&mut y, dims[1], |first, y| {
-        let at = first * dims[1]..first * dims[1] + y.len();
-        swiglu_run(y, &gate[at.clone()], &up[at]);
-    });
-    tensor(y, dims)
+pub(super) fn swiglu(gate_up: Tensor<F, 2>) -> Tensor<F, 2> {
+    let [n, wide] = gate_up.dims();
+    let m = wide / 2;
+    let x = Host::new(&gate_up);
+    let x = x.values();
+    let mut y = vec![0f32; n * m];
+    for_rows(&mut y, m, |first, y| swiglu_run(y, &x[first * wide..][..y.len() * 2], m));
+    tensor(y, [n, m])
 }
 
 vectorised! {
-    fn swiglu_backward_run(dgate: &mut [f32], dup: &mut [f32], gate: &[f32], up: &[f32], dy: &[f32]) {
-        let n = dgate.len();
-        let (dup, gate, up, dy) = (&mut dup[..n], &gate[..n], &up[..n], &dy[..n]);
-        for i in 0..n {
-            let s = sigmoid(gate[i]);
-            let silu = gate[i] * s;
-            dup[i] = dy[i] * silu;
-            dgate[i] = dy[i] * up[i] * (s + silu * (1.0 - s));
+    /// The gradient of [`swiglu_run`]: `dx [2 m]` of each row.
+    fn swiglu_backward_run(dx: &mut [f32], x: &[f32], dy: &[f32], m: usize) {
+        for ((dx, x), dy) in dx.chunks_exact_mut(2 * m).zip(x.chunks_exact(2 * m)).zip(dy.chunks_exact(m)) {
+            let ((dgate, dup), (gate, up)) = (dx.split_at_mut(m), x.split_at(m));
+            for i in 0..m {
+                let s = sigmoid(gate[i]);
+                let silu = gate[i] * s;
+                dup[i] = dy[i] * silu;
+                dgate[i] = dy[i] * up[i] * (s + silu * (1.0 - s));
+            }
         }
     }
 }
 
-pub(super) fn swiglu_backward(gate: Tensor<F, 2>, up: Tensor<F, 2>, dy: Tensor<F, 2>) -> (Tensor<F, 2>, Tensor<F, 2>) {
-    let dims = gate.dims();
-    let (gate, up, dy) = (Host::new(&gate), Host::new(&up), Host::new(&dy));
-    let (gate, up, dy) = (gate.values(), up.values(), dy.values());
-    let (mut dgate, mut dup) = (vec![0f32; gate.len()], vec![0f32; gate.len()]);
-    for_rows2(&mut dgate, &mut dup, dims[1], |first, dgate, dup| {
-        let at = first * dims[1]..first * dims[1] + dgate.len();
-        swiglu_backward_run(dgate, dup, &gate[at.clone()], &up[at.clone()], &dy[at]);
+pub(super) fn swiglu_backward(gate_up: Tensor<F, 2>, dy: Tensor<F, 2>) -> Tensor<F, 2> {
+    let dims = gate_up.dims();
+    let m = dims[1] / 2;
+    let (x, dy) = (Host::new(&gate_up), Host::new(&dy));
+    let (x, dy) = (x.values(), dy.values());
+    let mut dx = vec![0f32; x.len()];
+    for_rows(&mut dx, dims[1], |first, dx| {
+        swiglu_backward_run(dx, &x[first * dims[1]..][..dx.len()], &dy[first * m..][..dx.len() / 2], m);
     });
-    (tensor(dgate, dims), tensor(dup, dims))
+    tensor(dx, dims)
 }
 
 /// The numbers of an AdamW step as the loop takes them.

@@ -2,12 +2,14 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{F, activations, attention, decode, head, layer_norm, linear, rows};
+use super::{F, activations, attention, decode, head, layer_norm, linear, rows, sample};
 use crate::attention::decode::{DecodeKv, decode_attention};
 use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
+use crate::layers::BlockShape;
 use crate::ops::{Activation, AdamWStep, plain};
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 use crate::source;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
@@ -31,7 +33,7 @@ fn close<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>, what: &str) {
 #[test]
 fn rows_are_the_defaults() {
     for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384)] {
-        let (x, dy, up) = (random([n, d]), random([n, d]), random([n, d]));
+        let (x, dy) = (random([n, d]), random([n, d]));
         let w = random([d]);
         close(rows::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), "rms_norm");
         let (a, b) = (
@@ -40,16 +42,43 @@ fn rows_are_the_defaults() {
         );
         close(a.0, b.0, "rms_norm dx");
         close(a.1, b.1, "rms_norm dw");
-        let gate = x.clone().mul_scalar(4.0);
-        close(rows::swiglu(gate.clone(), up.clone()), plain::swiglu(gate.clone(), up.clone()), "swiglu");
-        let (a, b) =
-            (rows::swiglu_backward(gate.clone(), up.clone(), dy.clone()), plain::swiglu_backward(gate, up, dy));
-        close(a.0, b.0, "swiglu dgate");
-        close(a.1, b.1, "swiglu dup");
+        let gate_up = random([n, 2 * d]).mul_scalar(4.0);
+        close(rows::swiglu(gate_up.clone()), plain::swiglu(gate_up.clone()), "swiglu");
+        close(
+            rows::swiglu_backward(gate_up.clone(), dy.clone()),
+            plain::swiglu_backward(gate_up, dy),
+            "swiglu backward",
+        );
         // A view is read where it lies.
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
         close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+/// Rows that choose alike and each in its own way, with no mask, one for all, and one each; several tasks and one.
+#[test]
+fn sampling_is_the_default() {
+    for (n, vocab) in [(1, 1), (7, 5), (40, 101), (64, 3000)] {
+        let logits = random::<2>([n, vocab]).mul_scalar(6.0);
+        let ban = |rows: usize| random::<2>([rows, vocab]).lower_elem(0.0).float().mul_scalar(-1e30);
+        let row = |i: usize, (temperature, top_p): (f64, f64)| RowChoice {
+            temperature,
+            top_p,
+            uniform: (i as f32 + 0.37) / n as f32,
+        };
+        let settings = [(1.0, 1.0), (0.7, 0.9), (0.0, 1.0), (1.3, 0.3)];
+        let alike = settings.map(|s| (0..n).map(|i| row(i, s)).collect::<Vec<_>>());
+        let mixed = (0..n).map(|i| row(i, settings[i % 4])).collect::<Vec<_>>();
+        for choices in alike.iter().chain([&mixed]) {
+            for mask in [None, Some(ban(1)), Some(ban(n))] {
+                let (ids, log_probs) = sample::sample(logits.clone(), choices, mask.as_ref());
+                let (plain_ids, plain) = sampling::sample(logits.clone(), choices, mask.as_ref());
+                let what = format!("{n} x {vocab}, {:?}, masks {:?}", choices[0], mask.map(|m| m.dims()[0]));
+                assert_eq!(ids.into_data(), plain_ids.into_data(), "{what}");
+                close(log_probs, plain, &what);
+            }
+        }
     }
 }
 
@@ -131,6 +160,15 @@ fn rotation_is_the_default() {
         let rotary = Rotary { cos: random([n, 1, hd]), sin: random([n, 1, hd]) };
         close(rows::rotate(x.clone(), &rotary, 1.0), plain::rotate(x.clone(), &rotary), "rotate");
         close(rows::rotate(x.clone(), &rotary, -1.0), plain::rotate_backward(x, &rotary), "rotate back");
+        for kv_heads in [1, h] {
+            let shape = BlockShape { heads: h, kv_heads, head_dim: hd };
+            let qkv = random([n, (h + 2 * kv_heads) * hd]);
+            let pairs = rows::rotate_qkv(qkv.clone(), shape, &rotary).into_iter();
+            pairs.zip(plain::rotate_qkv(qkv, shape, &rotary)).for_each(|(a, b)| close(a, b, "q, k, v"));
+            let d_qkv = [h, kv_heads, kv_heads].map(|heads| random([n, heads, hd]));
+            let plain = plain::rotate_qkv_backward(d_qkv.clone(), &rotary);
+            close(rows::rotate_qkv_backward(d_qkv, &rotary), plain, "q, k, v back");
+        }
     }
 }
 
