@@ -70,6 +70,10 @@ enum Command {
     },
 }
 
+/// What needs less of the device's memory.
+const LOWERS: &str = "--micro-batch, --prompts, --rollouts, --image or --response-tokens, or give --recompute always, \
+    --moments-dtype bf16, --grads-dtype bf16 and --master-weights false";
+
 struct BenchJob(Command);
 
 impl OnBackend for BenchJob {
@@ -108,5 +112,5 @@ fn run(cli: BenchArgs) -> Result<ExitCode, Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(run)
+    crate::common::device_program(LOWERS, run)
 }

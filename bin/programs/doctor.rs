@@ -150,13 +150,29 @@ fn configuration<B: Kernels>(examined: &Examined<B>) -> Finding {
             "backend {}, {:?}, {}; no fusion, no autotune",
             B::name(&examined.device),
             examined.dtype,
-            memory.map_or("a processor's own memory".into(), |held| format!("{} MiB of memory held", held >> 20)),
+            memory.map_or("a processor's own memory".into(), |held| {
+                format!("{}, {} MiB of memory held", settings_of_the_device(), held >> 20)
+            }),
         ),
         largest: None,
         seconds: 0.0,
         verdict: if debug { Verdict::Slow } else { Verdict::Right },
         remark: if debug { "this is a debug build: build with --release".into() } else { String::new() },
     }
+}
+
+/// What GPU programs are set to before the device is used.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn settings_of_the_device() -> String {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let config = CubeClRuntimeConfig::get();
+    let kept = if config.compilation.cache.is_some() { "kept" } else { "not kept" };
+    format!("{} stream, compiled kernels are {kept}", config.streaming.max_streams)
+}
+
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn settings_of_the_device() -> String {
+    "a device of its own".into()
 }
 
 fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
@@ -172,5 +188,5 @@ fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(run)
+    crate::common::device_program(crate::train::LOWERS, run)
 }

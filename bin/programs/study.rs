@@ -98,5 +98,5 @@ fn run(args: StudyArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(crate::train::LOWERS, |args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

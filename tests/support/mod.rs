@@ -1,6 +1,8 @@
 //! The real `train` binary in temporary folders.
 #![allow(dead_code)] // each test binary uses a part
 
+pub(crate) mod standin;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -10,7 +10,7 @@ use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::learn::optimizer::check_formats;
 
-use super::workload::{Bench, Sizes};
+use super::workload::{Bench, Sizes, matmul_flops};
 use crate::common::{Failure, parse_backend, parse_dtype, ranges, within};
 
 /// The model, the sizes of a step, its settings.
@@ -22,6 +22,14 @@ pub(super) struct Shared {
     /// Random weights of a built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
     #[arg(long)]
     pub preset: Option<String>,
+    /// Who draws a preset's weights: host (the same for every backend; minutes and a copy of the model in the memory of
+    /// the host for 7b) or fill (the device itself, in moments: for sizes that are to be timed or counted).
+    #[arg(long, value_name = "WHO", default_value = "host", value_parser = ["host", "fill"], conflicts_with = "model")]
+    weights: String,
+    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's number,
+    /// or any where nothing is computed (docs/gpu.md).
+    #[arg(long, value_name = "X", value_parser = positive)]
+    peak_tflops: Option<f64>,
     /// Prompts a step.
     #[arg(long, default_value_t = 2, value_parser = within::<usize>(ranges::RESPONSES))]
     prompts: usize,
@@ -74,6 +82,12 @@ pub(super) struct Shared {
     /// auto, f32 or bf16.
     #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
     pub dtype: rl::config::Dtype,
+}
+
+/// A number above 0 on the command line.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number above 0"))
 }
 
 /// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
@@ -150,7 +164,8 @@ impl Shared {
             return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
         }
         let config = preset(self.preset.as_deref().unwrap_or_default())?;
-        Ok(QwenVl::random(config, self.seed, dtype, device))
+        let random = if self.weights == "fill" { QwenVl::random_on_device } else { QwenVl::random };
+        Ok(random(config, self.seed, dtype, device))
     }
 
     /// The model and the settings of its steps.
@@ -168,7 +183,12 @@ impl Shared {
         check_formats::<B>(&optim, device)?;
         let folder = self.model.as_deref().map(ModelFolder::open).transpose()?;
         let folder = folder.as_ref().map(ModelFolder::path);
-        let mut bench = Bench::<B>::new(self.model(dtype, device)?, folder, self.seed, optim)?;
+        let model = self.model::<B>(dtype, device)?;
+        let peak_flops = match self.peak_tflops {
+            Some(peak) => peak * 1e12,
+            None => matmul_flops(&model)?,
+        };
+        let mut bench = Bench::<B>::new(model, folder, self.seed, optim, peak_flops)?;
         bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =

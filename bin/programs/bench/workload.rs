@@ -55,7 +55,7 @@ pub(super) struct Bench<B: Kernels> {
     /// Whether layers are computed again; none leaves it to memory.
     pub recompute: Option<bool>,
     seed: u64,
-    /// Floating-point operations a second of a large matmul, measured.
+    /// Floating-point operations a second of a large matmul, measured or given.
     peak_flops: f64,
     /// Ids that end a response; all are held back until it has its length.
     eos: Vec<u32>,
@@ -114,11 +114,17 @@ fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result
 }
 
 impl<B: Kernels> Bench<B> {
-    /// Measures the device's matmul and sets up an optimizer.
+    /// Sets up an optimizer. Shares are reported of `peak_flops` floating-point operations a second.
     ///
     /// # Errors
-    /// A device that fails, a `folder` whose tokenizer cannot be read.
-    pub(super) fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
+    /// A `folder` whose tokenizer cannot be read.
+    pub(super) fn new(
+        model: QwenVl<B>,
+        folder: Option<&Path>,
+        seed: u64,
+        optim: Optim,
+        peak_flops: f64,
+    ) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
         let vision = model.config.vision_token_ids();
@@ -131,7 +137,6 @@ impl<B: Kernels> Bench<B> {
             }
             None => (model.config.eos_token_ids.clone(), vision),
         };
-        let peak_flops = matmul_flops(&model)?;
         let optimizer = AdamW::new(&config.actor.optim);
         Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, eos, suppress })
     }
@@ -315,7 +320,7 @@ impl<B: Kernels> Bench<B> {
 
 /// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is
 /// over too soon to be measured.
-fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
+pub(super) fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     let device = model.device();
     let mut n = 1024;
     loop {

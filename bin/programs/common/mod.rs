@@ -2,6 +2,10 @@
 
 pub(crate) mod arguments;
 pub(crate) mod backend;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod kernel_cache;
 pub(crate) mod output;
 pub(crate) mod progress;
 
@@ -9,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cli::device::DeviceWatch;
 use rl::TrainError;
 
 pub(crate) use arguments::{check_temperature, check_top_p};
@@ -96,4 +101,31 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// A program from its arguments to its exit code; see [`cli::program`].
 pub(crate) fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
     cli::program(|args| run(args).map_err(|Failure { code, message }| cli::Exit { code, message }))
+}
+
+/// The same for a program that uses a device; see [`cli::device`]. `lowers` names the settings that need less of its
+/// memory.
+pub(crate) fn device_program<A: clap::Parser>(
+    lowers: &'static str,
+    run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send,
+) -> ExitCode {
+    program(|args| {
+        cli::device::watch(DeviceWatch { lowers, memory: device_memory, at_end: keep_kernels });
+        let done = run(args);
+        keep_kernels();
+        done.map_err(|Failure { code, message }| Failure { code, message: cli::device::message(message) })
+    })
+}
+
+/// Bytes of device memory that are free, and all of them; none where it cannot be asked.
+fn device_memory() -> Option<[u64; 2]> {
+    #[cfg(feature = "cuda")]
+    return cuda::memory();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+fn keep_kernels() {
+    #[cfg(feature = "cuda")]
+    kernel_cache::seal();
 }

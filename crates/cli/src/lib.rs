@@ -20,6 +20,8 @@
 //! }
 //! ```
 
+pub mod device;
+
 use std::process::ExitCode;
 
 /// Stack of a program: the system's own may be small (`ulimit -s`).
@@ -73,6 +75,7 @@ pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + 
         // The hook has said it.
         Err(_) => return ExitCode::FAILURE,
     };
+    device::last_word();
     eprintln!("error: {}", guard::printable(&exit.message));
     ExitCode::from(exit.code)
 }
