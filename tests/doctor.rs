@@ -64,3 +64,16 @@ fn bad_usage_is_one_message() {
         assert!(said.contains(words) && !said.contains("panicked"), "{args:?}: {said}");
     }
 }
+
+/// In a debug build a check may be given wrong numbers: what a program does on a device that is wrong.
+#[test]
+fn something_wrong_is_exit_code_1() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doctor"));
+    command.args(["--backend", "flex", "--short"]).env("VISUAL_RL_WRONG_CHECK", "rotate").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let wrong: Vec<&str> = text.lines().filter(|line| line.starts_with("WRONG ")).collect();
+    assert!(wrong.len() == 1 && wrong[0].starts_with("WRONG rotate: "), "{text}");
+    assert!(text.lines().last().unwrap().starts_with("1 of "), "{text}");
+}
