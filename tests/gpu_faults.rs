@@ -74,7 +74,8 @@ impl Usual {
         match self {
             Self::Train => (
                 env!("CARGO_BIN_EXE_train"),
-                "--config config.toml --backend cuda trainer.max_steps=2 trainer.save_freq=1".into(),
+                "--config config.toml --backend cuda trainer.max_steps=2 trainer.save_freq=1 \
+                 trainer.check_device=false".into(),
             ),
             Self::Generate => (
                 env!("CARGO_BIN_EXE_generate"),
@@ -86,7 +87,7 @@ impl Usual {
             ),
             Self::Bench => (
                 env!("CARGO_BIN_EXE_bench"),
-                "step --preset toy --backend cuda --dtype bf16 --weights fill --peak-tflops 1 --prompts 2 --rollouts 2 \
+                "step --preset toy --backend cuda --dtype bf16 --weights fill --peak-tflops 1 --check-device false --prompts 2 --rollouts 2 \
                  --image 56 --text-tokens 4 --response-tokens 4 --steps 2 --json"
                     .into(),
             ),

@@ -141,6 +141,11 @@ impl<B: Kernels> Bench<B> {
         Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, eos, suppress })
     }
 
+    /// Whether each optimizer step reads a number that shows lost work.
+    pub(super) fn check_device(&mut self, check: bool) {
+        self.optimizer = AdamW::new(&self.config.actor.optim).check_device(check);
+    }
+
     fn sync(&self) -> Result<(), Failure> {
         Ok(host::sync::<B>(&self.model.device()).map_err(TrainError::from)?)
     }

@@ -16,7 +16,7 @@ const DECODER_NAMES: BlockNames =
 const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", attn: "attn", proj: "proj" };
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
-pub(crate) trait ParamSource<B: Backend> {
+pub trait ParamSource<B: Backend> {
     /// The parameter `name` with the given shape (a patch embedding is asked for as a matrix).
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D>;
 
@@ -179,7 +179,7 @@ fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionCo
 
 impl<B: Kernels> QwenVl<B> {
     /// A model whose parameters come from `source`.
-    pub(crate) fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
+    pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
         let stack = BlockStack::tower(v);
         let visual = VisionTower {

@@ -71,6 +71,10 @@ pub trait Kernels: Backend {
         plain::weight_gradient(dy, x)
     }
 
+    /// Asks the device for something that it has to refuse: a task without which the program must not go on. Does
+    /// nothing on processors, which have no such queue. For checks that a failure is noticed.
+    fn refused_launch(_device: &Self::Device) {}
+
     /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.
     fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::affine(x, weight, bias)

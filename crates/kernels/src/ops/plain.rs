@@ -76,12 +76,7 @@ pub(super) fn around<B: Backend>(dx: Tensor<B, 2>, residual: Option<Tensor<B, 2>
 }
 
 /// See [`Kernels::layer_norm`](super::Kernels::layer_norm).
-pub(crate) fn layer_norm<B: Backend>(
-    x: Tensor<B, 2>,
-    weight: Tensor<B, 1>,
-    bias: Tensor<B, 1>,
-    eps: f64,
-) -> Tensor<B, 2> {
+pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
     let dtype = x.dtype();
     let (normed, _) = standardised(to_f32(x), eps);
     cast_to(normed.mul(to_f32(weight).unsqueeze()).add(to_f32(bias).unsqueeze()), dtype)
@@ -96,7 +91,7 @@ fn standardised<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<
 }
 
 /// See [`Kernels::layer_norm_backward`](super::Kernels::layer_norm_backward).
-pub(crate) fn layer_norm_backward<B: Backend>(
+pub fn layer_norm_backward<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
     eps: f64,

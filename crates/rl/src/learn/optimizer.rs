@@ -8,6 +8,7 @@ use std::path::Path;
 use ::policy::ModelError;
 use ::policy::weights::write_tensors;
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use kernels::canary::floats_beside_canary;
 use kernels::finite::first_not_finite;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::element_ranges;
@@ -42,6 +43,8 @@ pub struct AdamW<B: Backend> {
     eps: f64,
     master_weights: bool,
     bf16_moments: bool,
+    /// Steps so far, where the device is checked in each.
+    canary: Option<u64>,
     /// By the name of the (first) parameter.
     state: BTreeMap<String, State<B>>,
 }
@@ -65,14 +68,22 @@ impl<B: Kernels> AdamW<B> {
             eps: config.eps,
             master_weights: config.master_weights,
             bf16_moments: config.moments_dtype == MomentsDtype::Bf16,
+            canary: Some(0),
             state: BTreeMap::new(),
         }
+    }
+
+    /// Whether each step reads a number from the device that only this step makes, beside the gradient's norm; it does
+    /// unless it is told otherwise here. For a device that computes nothing (docs/gpu.md).
+    pub fn check_device(mut self, check: bool) -> Self {
+        self.canary = check.then_some(0);
+        self
     }
 
     /// Applies `grads` to the policy. Weight decay acts on matrices only; norms and biases have none.
     ///
     /// # Errors
-    /// A device that cannot be read: nothing was changed.
+    /// A device that cannot be read, or has lost work: nothing was changed.
     pub fn step<P: Policy<B>>(
         &mut self,
         policy: &mut P,
@@ -81,7 +92,14 @@ impl<B: Kernels> AdamW<B> {
         weight_decay: f64,
         max_grad_norm: f64,
     ) -> Result<StepOutcome, DeviceError> {
-        let norm = host::floats(grads.squared_norm(&policy.device()))?;
+        let norm = grads.squared_norm(&policy.device());
+        let norm = match &mut self.canary {
+            Some(steps) => {
+                *steps += 1;
+                floats_beside_canary(norm, *steps)?
+            }
+            None => host::floats(norm)?,
+        };
         let grad_norm = norm.first().map_or(f64::NAN, |v| f64::from(*v).sqrt());
         if !grad_norm.is_finite() {
             return Ok(StepOutcome { grad_norm, applied: false });

@@ -15,6 +15,7 @@ mod matmul;
 mod norm;
 mod qkv;
 mod reduce;
+mod refused;
 mod scores;
 mod squared_norm;
 
@@ -73,6 +74,10 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
         matmul::affine(x, weight, bias)
+    }
+
+    fn refused_launch(device: &Self::Device) {
+        refused::launch::<R>(device);
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
