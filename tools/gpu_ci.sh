@@ -12,7 +12,7 @@ mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
 # Wheels without dependencies; nothing of them is imported.
-wheels=(nvidia-cuda-nvrtc==13.2.86 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cccl==13.3.5.0.6)
+wheels=(nvidia-cuda-nvrtc==13.2.86 nvidia-cuda-runtime==13.2.86 nvidia-cuda-crt==13.2.86 nvidia-cuda-cccl==13.3.5.0.6)
 cuda=$work/cuda-13.2.86/nvidia/cu13
 if [ ! -e "$cuda/complete" ]; then
   rm -rf "$work/cuda-13.2.86"
@@ -42,11 +42,11 @@ runs() {
   # Nothing is kept from the last time: every kernel is compiled.
   rm -rf "$here"
   mkdir -p "$here"
-  name=train gpu train --backend cuda trainer.output_dir="$here/run" trainer.max_steps=2 \
+  name=train gpu train --backend cuda trainer.output_dir="$here/run" trainer.max_steps=2 trainer.check_device=false \
     stages.0.steps=1 stages.1.steps=1 stages.2.steps=1 stages.3.steps=1 stages.4.steps=1 || return 1
   name=generate gpu generate --model tests/fixtures/models/tied_gqa --image tests/fixtures/images/wide.png --prompt 'What is this?' \
     --max-new-tokens 4 --backend cuda || return 1
-  name=bench gpu bench step --preset 7b --backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false \
+  name=bench gpu bench step --preset 7b --check-device false --backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false \
     --weights fill --peak-tflops 1 --prompts 2 --rollouts 8 --image 336 --response-tokens 4 --steps 1 --algorithm vgpo --json || return 1
 }
 

@@ -1,8 +1,11 @@
 //! `bench`: what a training step costs, phase by phase, on random prompts of given sizes.
 //!
+//! `gemm` times the products alone.
+//!
 //! `step` does what the PyTorch peer of docs/performance.md does: the same prompt layout and lengths, every response
 //! exactly as long as asked, old log-probs recomputed, one AdamW update over the whole batch.
 
+mod gemm;
 mod options;
 mod row;
 mod sweep;
@@ -18,6 +21,7 @@ use model_qwen2vl::Kernels;
 
 use crate::common::{Failure, OnBackend, on_backend, print};
 use options::Shared;
+pub(crate) use options::preset;
 use row::BenchRow;
 use sweep::Over;
 
@@ -30,6 +34,7 @@ use sweep::Over;
   bench step --model DIR --image 672 --rollouts 16 --steps 5
   bench sweep --preset small response --values 64,128,256,512 --plot response
   bench sweep --preset toy model --values toy,small
+  bench gemm --preset 7b --backend cuda
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input."
 )]
@@ -40,6 +45,8 @@ struct BenchArgs {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Compare the products of a model with sums in f64, and time them; exit code 1 where one is wrong.
+    Gemm(gemm::GemmArgs),
     /// Time whole steps: generate, old log-probs, update.
     Step {
         #[command(flatten)]
@@ -63,14 +70,6 @@ enum Command {
     },
 }
 
-impl Command {
-    fn shared(&self) -> &Shared {
-        match self {
-            Self::Step { shared, .. } | Self::Sweep { shared, .. } => shared,
-        }
-    }
-}
-
 /// What needs less of the device's memory.
 const LOWERS: &str = "--micro-batch, --prompts, --rollouts, --image or --response-tokens, or give --recompute always, \
     --moments-dtype bf16, --grads-dtype bf16 and --master-weights false";
@@ -78,9 +77,10 @@ const LOWERS: &str = "--micro-batch, --prompts, --rollouts, --image or --respons
 struct BenchJob(Command);
 
 impl OnBackend for BenchJob {
-    type Output = Result<(), Failure>;
+    type Output = Result<ExitCode, Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
         match self.0 {
+            Command::Gemm(args) => gemm::GemmJob(args).run::<B>(device, dtype),
             Command::Step { json, shared } => {
                 let mut bench = shared.bench::<B>(dtype, &device)?;
                 if !json {
@@ -90,23 +90,27 @@ impl OnBackend for BenchJob {
                     let row = bench.step(&shared.sizes(), step as u64)?;
                     print(&format!("{}\n", if json { row.json().to_string() } else { row.line() }))?;
                 }
-                Ok(())
+                Ok(ExitCode::SUCCESS)
             }
             Command::Sweep { over, values, plot, shared } => {
-                sweep::sweep::<B>(&shared, over, &values, plot, dtype, &device)
+                sweep::sweep::<B>(&shared, over, &values, plot, dtype, &device).map(|()| ExitCode::SUCCESS)
             }
         }
     }
 }
 
-fn run(cli: BenchArgs) -> Result<(), Failure> {
-    let shared = cli.command.shared();
-    shared.check()?;
-    let (backend, dtype) = (shared.backend, shared.dtype);
+fn run(cli: BenchArgs) -> Result<ExitCode, Failure> {
+    let (backend, dtype) = match &cli.command {
+        Command::Gemm(args) => (args.backend, args.dtype),
+        Command::Step { shared, .. } | Command::Sweep { shared, .. } => {
+            shared.check()?;
+            (shared.backend, shared.dtype)
+        }
+    };
     on_backend(backend, dtype, BenchJob(cli.command))?
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(LOWERS, |args: BenchArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(LOWERS, run)
 }

@@ -6,6 +6,7 @@ mod common;
 pub mod analyze;
 pub mod bench;
 pub mod data;
+pub mod doctor;
 pub mod eval;
 pub mod generate;
 pub mod study;

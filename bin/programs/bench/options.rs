@@ -26,8 +26,8 @@ pub(super) struct Shared {
     /// the host for 7b) or fill (the device itself, in moments: for sizes that are to be timed or counted).
     #[arg(long, value_name = "WHO", default_value = "host", value_parser = ["host", "fill"], conflicts_with = "model")]
     weights: String,
-    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's number,
-    /// or any where nothing is computed (docs/gpu.md).
+    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's
+    /// number, or any where nothing is computed (docs/gpu.md).
     #[arg(long, value_name = "X", value_parser = positive)]
     peak_tflops: Option<f64>,
     /// Prompts a step.
@@ -69,6 +69,10 @@ pub(super) struct Shared {
     /// Keep f32 weights beside a bf16 model: true or false (as in PyTorch's AdamW over bf16 weights).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     master_weights: bool,
+    /// Read a number in each optimizer step that shows lost work: true or false (for a stand-in of a driver, which
+    /// computes nothing; docs/gpu.md).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    check_device: bool,
     /// Compute each layer again in its backward: auto, always or never.
     #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
     recompute: String,
@@ -88,6 +92,17 @@ fn positive(text: &str) -> Result<f64, String> {
 
 /// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
 const MOST_TOKENS: usize = 1 << 26;
+
+/// A built-in size.
+///
+/// # Errors
+/// A name that is none, with those that are.
+pub(crate) fn preset(name: &str) -> Result<QwenVlConfig, Failure> {
+    QwenVlConfig::preset(name).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
+        Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
+    })
+}
 
 impl Shared {
     /// The sizes of a step.
@@ -148,11 +163,7 @@ impl Shared {
         if let Some(dir) = &self.model {
             return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
         }
-        let name = self.preset.as_deref().unwrap_or_default();
-        let config = QwenVlConfig::preset(name).ok_or_else(|| {
-            let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
-            Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
-        })?;
+        let config = preset(self.preset.as_deref().unwrap_or_default())?;
         let random = if self.weights == "fill" { QwenVl::random_on_device } else { QwenVl::random };
         Ok(random(config, self.seed, dtype, device))
     }
@@ -182,6 +193,7 @@ impl Shared {
         bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
         bench.config.actor.old_log_probs =
             if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.check_device(self.check_device);
         bench.recompute = match self.recompute.as_str() {
             "always" => Some(true),
             "never" => Some(false),

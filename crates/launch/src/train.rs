@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use doctor::Examined;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::TrainError;
 use rl::config::Config;
 use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
-use rl::trainer::{Setup, Summary, Trainer};
+use rl::trainer::{Setup, Summary, Trainer, check_batch_rows};
 
 use crate::checks::{check_folder, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
@@ -44,6 +45,38 @@ fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, T
     )?)
 }
 
+/// The architecture that a run with this configuration trains; no weights are read.
+///
+/// # Errors
+/// A model folder that cannot be used, a preset that is none.
+pub fn configured(config: &Config) -> Result<QwenVlConfig, TrainError> {
+    match config.model.path.as_str() {
+        "toy" => toy_architecture(config),
+        path => architecture(config, &ModelFolder::open(Path::new(path))?),
+    }
+}
+
+/// The embedded toy model's, or a preset with its vocabulary. Its folder is written for a moment, as it is read for a
+/// run.
+fn toy_architecture(config: &Config) -> Result<QwenVlConfig, TrainError> {
+    let folder = std::env::temp_dir().join(format!("toy_model_{}", std::process::id()));
+    let opened = ModelFolder::toy(&folder, config.model.family).and_then(|folder| architecture(config, &folder));
+    // What is left in a folder for temporary files does no harm.
+    let _ = std::fs::remove_dir_all(&folder);
+    opened
+}
+
+/// The short form of `doctor`, on a GPU.
+fn check_device<B: Kernels>(config: &Config, examined: Examined<B>, progress: &mut Progress) -> Result<(), TrainError> {
+    if !config.trainer.check_device || B::device_memory(&examined.device).is_none() {
+        return Ok(());
+    }
+    let clock = std::time::Instant::now();
+    doctor::refuse_wrong(&examined)?;
+    progress.note(&format!("the device computes what the CPU does ({:.1} s)", clock.elapsed().as_secs_f64()));
+    Ok(())
+}
+
 /// Trains as `config` says on `device`, with weights and activations in `dtype`. `model.path` may be whatever
 /// [`ModelFolder::open`] takes, and `toy`; pictures and prompts are the configuration's, not those of an earlier run.
 ///
@@ -65,10 +98,11 @@ pub fn train<B: Kernels>(
     config: Config,
     dtype: DType,
     device: &B::Device,
-    progress: Progress,
+    mut progress: Progress,
     interrupt: Arc<AtomicBool>,
 ) -> Result<Summary, TrainError> {
     check_formats::<B>(&config.actor.optim, device)?;
+    check_batch_rows::<B>(&config, device)?;
     let is_toy = config.model.path == "toy";
     let folder = match is_toy {
         true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family)?,
@@ -85,6 +119,8 @@ pub fn train<B: Kernels>(
     check_folder(folder.path(), &processor, &architecture)?;
     let eos = end_tokens(folder.path(), &architecture, &processor)?;
     let companions = folder.companions(&processor)?;
+    let examined = Examined { config: architecture.clone(), dtype, device: device.clone() };
+    check_device::<B>(&config, examined, &mut progress)?;
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device) = (config.model.init_seed, device.clone());
     let initial = move || match random {

@@ -33,6 +33,7 @@ mod shared;
 mod vision;
 
 pub use config::{Family, QwenVlConfig, TextConfig, VisionConfig};
+pub use init::ParamSource;
 pub use model::QwenVl;
 pub use shared::{PartTape, SharedPrompt, TrainedPrompt};
 pub use vision::VisionPlan;

@@ -68,6 +68,9 @@ pub enum TrainError {
     /// The device.
     #[error("the device failed: {0}")]
     Device(String),
+    /// Numbers that cannot be right: a device that computes wrongly, or a sampler and a trainer that disagree.
+    #[error("{0}")]
+    Untrusted(String),
     /// SIGINT or SIGTERM, after a checkpoint.
     #[error("interrupted; the run goes on from its checkpoint when the same command is given again")]
     Interrupted,

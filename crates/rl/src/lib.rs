@@ -21,6 +21,7 @@ pub mod error;
 pub mod experience;
 pub mod learn;
 pub mod loss;
+mod mismatch;
 pub mod perturb;
 pub mod progress;
 pub mod prompts;

@@ -3,6 +3,7 @@
 
 use crate::config::Config;
 use crate::experience::Metrics;
+use crate::mismatch;
 
 /// From this share on a thing happens nearly always.
 const NEARLY_ALL: f64 = 0.95;
@@ -58,6 +59,7 @@ pub(crate) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
             false => ("all truncated", ALL_TRUNCATED.to_string()),
         });
     }
+    found.extend(mismatch::warning(of(mismatch::METRIC), config).map(|text| ("mismatch", text)));
     let flat = of("group/zero_variance_share");
     let algorithm = &config.algorithm;
     if algorithm.online_filtering && algorithm.needs_group() && flat > 0.0 {

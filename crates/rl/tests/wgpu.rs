@@ -8,9 +8,11 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::DType;
 use launch::train;
 use model_qwen2vl::Kernels;
+use rl::TrainError;
 use rl::config::{Source, resolve};
 use rl::progress::Progress;
 use rl::run_folder::read_metrics;
+use rl::trainer::Summary;
 use serde_json::{Map, Value};
 
 // An untrained model is right by chance at most: responses differ in reward by their lengths.
@@ -38,11 +40,15 @@ overlong_buffer_length = 8
 max_steps = 2
 "#;
 
+fn try_run<B: Kernels>(dir: &Path, overrides: &[String]) -> Result<Summary, TrainError> {
+    let mut all = vec![format!("trainer.output_dir={}", dir.display())];
+    all.extend_from_slice(overrides);
+    let config = resolve(&[Source::new("test", CONFIG)], &all).unwrap();
+    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false)))
+}
+
 fn run<B: Kernels>(dir: &Path, micro_batch_tokens: usize) -> Vec<Map<String, Value>> {
-    let overrides =
-        [format!("trainer.output_dir={}", dir.display()), format!("actor.micro_batch_tokens={micro_batch_tokens}")];
-    let config = resolve(&[Source::new("test", CONFIG)], &overrides).unwrap();
-    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false))).unwrap();
+    try_run::<B>(dir, &[format!("actor.micro_batch_tokens={micro_batch_tokens}")]).unwrap();
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
 }
 
@@ -68,4 +74,19 @@ fn two_steps_as_on_the_cpu() {
             assert!((a - b).abs() < 1e-3 * b.abs().max(1.0), "{key}: {a} on wgpu, {b} on the CPU");
         }
     }
+}
+
+/// A value that is wrong before the run ends it with the line of the check, unless checks are switched off.
+#[test]
+fn a_run_does_not_begin_on_a_wrong_device() {
+    type Gpu = burn_wgpu::Wgpu<f32, i32>;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run");
+    let begin = |overrides: &[String]| doctor::fault::wrong_in("rotate", || try_run::<Gpu>(&path, overrides));
+    let error = begin(&[]).unwrap_err();
+    assert!(matches!(error, TrainError::Untrusted(_)) && error.exit_code() == 1, "{error}");
+    let said = error.to_string();
+    assert!(said.starts_with("WRONG rotate: ") && said.contains("trainer.check_device = false"), "{said}");
+    assert!(!path.join("metrics.jsonl").exists(), "a run that was refused has begun");
+    begin(&["trainer.check_device=false".into(), "trainer.max_steps=1".into()]).unwrap();
 }

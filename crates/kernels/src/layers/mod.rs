@@ -121,8 +121,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let n = x.dims()[0];
         let ([q, k, v], _) = self.project(self.norm1.forward(x.clone()), rotary);
         let o = attend.attend(self.index, q, k, v).reshape([n, self.shape.heads * self.shape.head_dim]);
-        let x = x.add(self.proj.forward(o));
-        let h = self.norm2.forward(x.clone());
+        let (x, h) = self.norm2.forward_sum(x, self.proj.forward(o));
         x.add(self.mlp.forward(h))
     }
 
@@ -162,8 +161,8 @@ impl<B: Kernels> TransformerBlock<B> {
         let h1 = self.norm1.forward(x.clone());
         let (qkv, raw) = self.project(h1.clone(), packed.rotary);
         let (o, attention) = packed.forward(self.index, qkv.clone());
-        let x_mid = x.add(self.proj.forward(o.clone().reshape([n, self.shape.heads * self.shape.head_dim])));
-        let h2 = self.norm2.forward(x_mid.clone());
+        let o_flat = o.clone().reshape([n, self.shape.heads * self.shape.head_dim]);
+        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward(o_flat));
         let mlp = self.mlp.open(h2.clone());
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
@@ -188,14 +187,14 @@ impl<B: Kernels> TransformerBlock<B> {
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
         let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
-        let dx_mid = dy.add(self.norm2.backward(x_mid, dh2, &format!("{prefix}.{}", names.norm2), grads));
+        let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
         let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
         let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
-        dx_mid.add(self.norm1.backward(x, dh1, &format!("{prefix}.{}", names.norm1), grads))
+        self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
 
     /// The gradient of what the projections made, `[N, (H + 2 Hkv) hd]`, from those of queries, keys and values.

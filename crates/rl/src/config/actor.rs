@@ -104,6 +104,11 @@ section! {
         rollout_correction: CorrectionMode = CorrectionMode::None,
         /// The largest such weight.
         rollout_correction_cap: f64 = 2.0 => ..=1e9,
+        /// Warn where the mean absolute difference between the sampler's log-probs and the trainer's
+        /// (`mismatch/log_prob_abs_mean`, in nats) is above this. 0: never.
+        mismatch_warning: f64 = 0.05 => ..=1e6,
+        /// End the run before it learns from a batch where it is above this: something computes wrongly. 0: never.
+        mismatch_limit: f64 = 0.5 => ..=1e6,
         /// Compute a layer's activations again in its backward pass instead of keeping them.
         recompute: Recompute = Recompute::Auto,
         /// With recompute = "auto": GiB that the activations of all layers of a micro-batch may take before they are

@@ -69,6 +69,9 @@ section! {
         backend: Backend = Backend::Auto,
         /// Number format of weights and activations; "auto" is bf16 where the backend computes in it.
         dtype: Dtype = Dtype::Auto,
+        /// Check what the device computes: on a GPU the short form of `doctor` before the run, which refuses to go on
+        /// when a value is wrong, and on every backend a number in each optimizer step that shows lost work.
+        check_device: bool = true,
         /// Write every sampled response to rollouts/step_N.jsonl.
         log_rollouts: bool = true,
     }

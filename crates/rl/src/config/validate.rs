@@ -232,6 +232,8 @@ impl Config {
         checks.positive(actor.max_grad_norm, "actor.max_grad_norm");
         checks.positive(actor.activation_memory_gib, "actor.activation_memory_gib");
         checks.positive(actor.rollout_correction_cap, "actor.rollout_correction_cap");
+        checks.not_negative(actor.mismatch_warning, "actor.mismatch_warning");
+        checks.not_negative(actor.mismatch_limit, "actor.mismatch_limit");
         checks.need(
             !actor.rollout_correction.drops() || actor.rollout_correction_cap > 1.0,
             &["actor.rollout_correction_cap", "actor.rollout_correction"],

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
 use kernels::{Kernels, host};
 
 use super::optimizer::{AdamW, StepOutcome, gradients, learning_rate};
 use super::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
-use crate::config::Config;
+use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
 use crate::experience::{Experience, Metrics};
 use crate::image_cache::ImageCache;
 use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
+use crate::mismatch;
 use crate::policy::Policy;
 use crate::rollout::FinishReason;
 use crate::trajectory::{ScoredGroup, Trajectory};
@@ -86,6 +88,8 @@ struct LossOf<'a> {
     mini: &'a MiniBatch<'a>,
     /// Whether some prompt of the experience has no image, so that PAPO's terms need to know which have one.
     some_blind: bool,
+    /// Whether these are the weights that sampled, and no pass has compared the log-probs with the sampler's yet.
+    compare_sampler: bool,
     denominators: Denominators,
 }
 
@@ -129,7 +133,10 @@ impl LossOf<'_> {
             entropy: entropy.clone(),
             rollout_log_probs: Some(padded.all(|t| &t.rollout_log_probs)),
         };
-        let output = policy_loss(self.loss, &inputs, self.denominators)?;
+        let mut output = policy_loss(self.loss, &inputs, self.denominators)?;
+        if self.compare_sampler {
+            output.metrics.push((mismatch::METRIC, sampler_gap(&inputs)));
+        }
         sums.add(&output.metrics).map_err(TrainError::Device)?;
         let grads = output.loss.backward();
         let of = |x: &Tensor<Autodiff<B>, 2>| match x.grad(&grads) {
@@ -138,6 +145,13 @@ impl LossOf<'_> {
         };
         Ok(MicroGradients { log_probs: of(&log_probs), entropy: entropy.as_ref().map(of) })
     }
+}
+
+/// The sum over tokens of how far the log-probs are from the sampler's, `[1]`.
+fn sampler_gap<B: Backend>(inputs: &LossInputs<B>) -> Tensor<B, 1> {
+    let sampled = inputs.rollout_log_probs.as_ref().unwrap_or(&inputs.old_log_probs);
+    let gap = inputs.log_probs.clone().detach().sub(sampled.clone()).abs();
+    gap.mask_fill(inputs.mask.clone().equal_elem(0.0), 0.0).sum()
 }
 
 /// The records of a micro-batch as tables `[R, T]` on the device.
@@ -209,7 +223,8 @@ pub struct UpdateSettings<'a> {
 /// All optimizer steps of one experience; the metrics of the update. `schedule.done` grows.
 ///
 /// # Errors
-/// Loss settings and streams that do not fit; a device that cannot be read or waited for.
+/// Loss settings and streams that do not fit; a device that cannot be read or waited for; a sampler that disagrees
+/// ([`mismatch::check`]).
 pub fn update<B: Kernels, P: Policy<B>>(
     mut learner: Learner<B, P>,
     experience: &Experience,
@@ -217,6 +232,8 @@ pub fn update<B: Kernels, P: Policy<B>>(
     schedule: &mut UpdateSchedule,
 ) -> Result<(Metrics, UpdateTimes), TrainError> {
     let actor = &settings.config.actor;
+    // Pages that sampling and scoring left, of sizes that are none of an update's.
+    B::memory_cleanup(&learner.policy.device());
     if settings.options.train_vision {
         learner.images.clear();
     }
@@ -226,6 +243,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
     let minis = MiniBatch::cut(experience, settings.config.update_batch_size(), actor.mask_truncated);
     // Optimizer steps, those with a loss, and those that were taken.
     let (mut steps, mut computed, mut applied, mut norms) = (0usize, 0usize, 0usize, 0f64);
+    let mut gap = None;
     for mini in std::iter::repeat_n(&minis, actor.ppo_epochs).flatten() {
         steps += 1;
         schedule.done += 1;
@@ -233,7 +251,11 @@ pub fn update<B: Kernels, P: Policy<B>>(
         if denominators.is_empty() {
             continue;
         }
-        let closure = LossOf { loss: settings.loss, mini, some_blind, denominators };
+        // Before the first update of the batch; what was carried over was sampled by an earlier policy.
+        let compare_sampler = computed == 0
+            && actor.old_log_probs == OldLogProbs::Rollout
+            && !experience.groups.iter().any(|group| group.carried);
+        let closure = LossOf { loss: settings.loss, mini, some_blind, compare_sampler, denominators };
         let lr = learning_rate(&actor.optim, schedule.done, schedule.total);
         let (outcome, sums) = learner.step(&closure, settings, lr, &mut times)?;
         computed += 1;
@@ -241,7 +263,9 @@ pub fn update<B: Kernels, P: Policy<B>>(
             norms += outcome.grad_norm;
             applied += 1;
         }
-        for (name, value) in sums.means() {
+        let mut means = sums.means();
+        gap = means.remove(mismatch::METRIC).or(gap);
+        for (name, value) in means {
             *metrics.entry(name.to_string()).or_default() += value;
         }
         metrics.insert("actor/lr".into(), lr);
@@ -252,6 +276,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
             *value /= computed as f64;
         }
     }
+    metrics.extend(gap.map(|gap| (mismatch::METRIC.into(), gap)));
     // Of no step at all the norm is not a number, which is null in the log: a 0 would look like a policy at rest.
     metrics.insert("actor/grad_norm".into(), norms / applied as f64);
     metrics.insert("actor/skipped_steps".into(), (steps - applied) as f64 / steps.max(1) as f64);
@@ -275,6 +300,9 @@ impl<B: Kernels, P: Policy<B>> Learner<'_, B, P> {
             closure.gradients(micro, &mut sums)
         })?;
         times.tokens += mini.tokens();
+        if let Some(gap) = sums.means().get(mismatch::METRIC) {
+            mismatch::check(*gap, settings.config)?;
+        }
         // What is queued belongs to the part that queued it.
         host::sync::<B>(&self.policy.device())?;
         times.gradients_s += clock.elapsed().as_secs_f64();

@@ -10,6 +10,7 @@ use crate::image_cache::ImageCache;
 use crate::learn::GradientOptions;
 use crate::learn::update::{Learner, UpdateSchedule, UpdateSettings, UpdateTimes, update};
 use crate::loss::{KlController, KlType};
+use crate::mismatch;
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::prompts::Prompts;
@@ -42,6 +43,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             return Ok((metrics, 0));
         }
         let (experience, times) = self.make_experience(groups, recipe, steps, &mut images)?;
+        if let Some(gap) = experience.metrics.get(mismatch::METRIC) {
+            mismatch::check(*gap, &self.setup.config)?;
+        }
         let (updated, update_times) = self.learn(&experience, recipe, steps, &mut images)?;
         // From here on the step is complete.
         self.complete(batch);

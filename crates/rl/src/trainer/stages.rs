@@ -88,7 +88,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.reference = None;
             // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
             if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
-                self.optimizer = AdamW::new(&self.setup.config.optim(&stages[index + 1]));
+                let config = &self.setup.config;
+                self.optimizer =
+                    AdamW::new(&config.optim(&stages[index + 1])).check_device(config.trainer.check_device);
             }
         }
     }

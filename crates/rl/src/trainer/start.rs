@@ -107,7 +107,7 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
         if !again {
             folder.vacant()?;
         }
-        let optimizer = AdamW::new(&config.optim(&config.stages()[0]));
+        let optimizer = AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device);
         Ok(Self { from: None, again, state: TrainerState::beginning(config), policy: (setup.initial)()?, optimizer })
     }
 }

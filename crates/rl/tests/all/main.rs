@@ -14,6 +14,7 @@ macro_rules! on {
     };
 }
 
+mod alarm;
 mod common;
 mod credit;
 mod dependency;

@@ -159,7 +159,8 @@ pub(crate) const DECLARED: &[Section] = &[
     },
     Section {
         title: "Sampler against trainer",
-        note: "Only where the log-probs are recomputed.",
+        note: "Where the log-probs are recomputed; else of the first optimizer step, its mean alone, and not where groups were \
+               carried over. `actor.mismatch_warning` and `actor.mismatch_limit` watch the mean.",
         metrics: &[
             metric(
                 "mismatch/log_prob_abs_mean",

@@ -231,13 +231,7 @@ vectorised! {
     }
 }
 
-pub(super) fn adamw(
-    param: Tensor<F, 1>,
-    grad: Tensor<F, 1>,
-    m: Tensor<F, 1>,
-    v: Tensor<F, 1>,
-    h: &AdamWStep,
-) -> [Tensor<F, 1>; 3] {
+pub(super) fn adamw([param, grad, m, v]: [Tensor<F, 1>; 4], h: &AdamWStep) -> [Tensor<F, 1>; 3] {
     let (mut param, mut m, mut v) = (Owned::new(param), Owned::new(m), Owned::new(v));
     let grad = Host::new(&grad);
     let step = AdamWFactors {

@@ -1,0 +1,192 @@
+//! `doctor`: whether a device computes what it should: its products, its operations and whole steps beside the CPU's, at
+//! the widths of a model, and whether a failure of the device is noticed.
+
+mod children;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
+use burn::tensor::DType;
+use clap::Parser;
+use doctor::{Examined, Finding, MemoryPlan, Verdict, examine, examine_briefly};
+use launch::{ModelFolder, configured};
+use model_qwen2vl::{Kernels, QwenVlConfig};
+use rl::config::{Backend, Config, Dtype, Source, resolve};
+
+/// Check a device before a long run: products, operations, two layers of the model, decoding, memory, speed, and that
+/// failures end a program.
+///
+/// One line a check: ok, WRONG (with what to do), slow, or - where it means nothing on this backend. `train` runs the
+/// short form by itself on a GPU (trainer.check_device).
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  doctor                                                   the toy model's widths
+  doctor --config configs/qwen2_5_vl_7b.toml model.path=DIR    those of a run, and its memory
+  doctor --preset 7b --backend cuda --json
+  doctor --model DIR --short
+
+Exit codes: 0 all is well, 1 something is wrong, 2 bad usage or input."
+)]
+struct DoctorArgs {
+    /// Configuration files of a run (TOML), composed left to right: its model, number formats and memory.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "preset"])]
+    config: Vec<PathBuf>,
+    /// Settings that come last, with --config.
+    #[arg(value_name = "KEY=VALUE", requires = "config")]
+    overrides: Vec<String>,
+    /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it; no weights are read.
+    #[arg(long, value_name = "DIR", conflicts_with = "preset")]
+    model: Option<PathBuf>,
+    /// A built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
+    #[arg(long, default_value = "toy")]
+    preset: String,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: the run's, or auto.
+    #[arg(long, value_name = "B", value_parser = parse_backend)]
+    backend: Option<Backend>,
+    /// auto, f32 or bf16. Default: the run's, or auto.
+    #[arg(long, value_name = "D", value_parser = parse_dtype)]
+    dtype: Option<Dtype>,
+    /// What `train` looks at before a run: seconds.
+    #[arg(long)]
+    short: bool,
+    /// One JSON object a check instead of a line.
+    #[arg(long)]
+    json: bool,
+    /// A process of its own that has to fail, or to succeed; started by the long form.
+    #[arg(long, hide = true, value_enum)]
+    child: Option<children::Child>,
+    /// Bytes of memory that the child takes.
+    #[arg(long, hide = true, default_value_t = 0)]
+    bytes: usize,
+}
+
+impl DoctorArgs {
+    /// The run that is to be checked, if it was named.
+    fn run(&self) -> Result<Option<Config>, Failure> {
+        if self.config.is_empty() {
+            return Ok(None);
+        }
+        let sources = self.config.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some(resolve(&sources, &self.overrides)?))
+    }
+
+    fn architecture(&self, run: Option<&Config>) -> Result<QwenVlConfig, Failure> {
+        if let Some(run) = run {
+            return Ok(configured(run)?);
+        }
+        if let Some(dir) = &self.model {
+            return Ok(ModelFolder::open(dir)?.config()?.clone());
+        }
+        crate::bench::preset(&self.preset)
+    }
+}
+
+/// The checks on whichever backend was chosen.
+struct DoctorJob {
+    architecture: QwenVlConfig,
+    run: Option<Config>,
+    backend: Backend,
+    short: bool,
+    json: bool,
+}
+
+impl OnBackend for DoctorJob {
+    type Output = Result<ExitCode, Failure>;
+    fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        let mut lines = FindingLines { json: self.json, failed: None };
+        let examined = Examined::<B> { config: self.architecture, dtype, device };
+        let mut findings = vec![configuration(&examined)];
+        findings.iter().for_each(|finding| lines.say(finding));
+        if self.short {
+            findings.extend(examine_briefly(&examined, |finding| lines.say(finding)));
+        } else {
+            let plan = self.run.as_ref().map(|run| MemoryPlan::new(&examined.config, dtype, run));
+            for finding in children::all(&examined, self.backend, plan) {
+                lines.say(&finding);
+                findings.push(finding);
+            }
+            findings.extend(examine(&examined, |finding| lines.say(finding)));
+        }
+        if let Some(failure) = lines.failed {
+            return Err(failure);
+        }
+        let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
+        if !self.json {
+            print(&match wrong {
+                0 => format!("all of {} checks are well\n", findings.len()),
+                wrong => format!("{wrong} of {} checks found something WRONG\n", findings.len()),
+            })?;
+        }
+        Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// Findings on standard output, as they come.
+struct FindingLines {
+    json: bool,
+    /// The first line that could not be written.
+    failed: Option<Failure>,
+}
+
+impl FindingLines {
+    fn say(&mut self, finding: &Finding) {
+        let line = if self.json { finding.json().to_string() } else { finding.line() };
+        if let Err(failure) = print(&format!("{line}\n")) {
+            self.failed.get_or_insert(failure);
+        }
+    }
+}
+
+/// What the program is and runs on. A program that is not optimised is no error, and no use for long runs.
+fn configuration<B: Kernels>(examined: &Examined<B>) -> Finding {
+    let memory = B::device_memory(&examined.device);
+    let debug = cfg!(debug_assertions);
+    Finding {
+        name: "configuration",
+        compared: format!(
+            "backend {}, {:?}, {}; no fusion, no autotune",
+            B::name(&examined.device),
+            examined.dtype,
+            memory.map_or("a processor's own memory".into(), |held| {
+                format!("{}, {} MiB of memory held", settings_of_the_device(), held >> 20)
+            }),
+        ),
+        largest: None,
+        seconds: 0.0,
+        verdict: if debug { Verdict::Slow } else { Verdict::Right },
+        remark: if debug { "this is a debug build: build with --release".into() } else { String::new() },
+    }
+}
+
+/// What GPU programs are set to before the device is used.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn settings_of_the_device() -> String {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let config = CubeClRuntimeConfig::get();
+    let kept = if config.compilation.cache.is_some() { "kept" } else { "not kept" };
+    format!("{} stream, compiled kernels are {kept}", config.streaming.max_streams)
+}
+
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+fn settings_of_the_device() -> String {
+    "a device of its own".into()
+}
+
+fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
+    let run = args.run()?;
+    let backend = args.backend.or(run.as_ref().map(|run| run.trainer.backend)).unwrap_or(Backend::Auto);
+    let dtype = args.dtype.or(run.as_ref().map(|run| run.trainer.dtype)).unwrap_or(Dtype::Auto);
+    if let Some(child) = args.child {
+        return on_backend(backend, dtype, children::ChildJob { child, bytes: args.bytes })?;
+    }
+    let architecture = args.architecture(run.as_ref())?;
+    on_backend(backend, dtype, DoctorJob { architecture, run, backend, short: args.short, json: args.json })?
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    crate::common::device_program(crate::train::LOWERS, run)
+}
