@@ -1,6 +1,6 @@
 //! What models are computed with, over Burn's [`Backend`](burn::tensor::backend::Backend): operations with a default in
 //! plain tensor operations and versions for CPUs (`flex`) and GPUs (`cube`), attention over packed tokens that share
-//! prompts, its K/V cache, the chunked log-prob head, layers with a hand-written backward pass that keeps one layer's
+//! prompts, its K/V cache, the draw of tokens, the chunked log-prob head, layers with a hand-written backward pass that keeps one layer's
 //! graph alive, rotary tables, and reads of the device that fail with an error. Nothing here knows a model or the
 //! configuration of one.
 //!
@@ -9,6 +9,7 @@
 //! groups padded together.
 
 pub mod attention;
+pub mod draw;
 pub mod finite;
 pub mod head;
 pub mod host;

@@ -4,10 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
-use kernels::host::int_tensor;
 
 use crate::request::{RequestError, ResponseLimits};
-use crate::sampler::suppression;
+use crate::sampler::{RowMasks, suppression};
 
 /// Masks that are kept though no row has them: those of the next wave are often the same.
 const SPARE: usize = 16;
@@ -84,12 +83,11 @@ impl<B: Backend> MaskTable<B> {
         Ok(mask)
     }
 
-    /// What to add to the logits of rows with these masks: `[1, V]` if they share one, else `[S, V]`; none if every
-    /// token may be drawn in every row.
-    pub fn of_rows(&mut self, rows: &[&Arc<TokenMask<B>>], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
+    /// What rows with these masks may not draw; none if every token may be drawn in every row.
+    pub fn of_rows(&mut self, rows: &[&Arc<TokenMask<B>>], vocab: usize, device: &B::Device) -> Option<RowMasks<B>> {
         let first = rows.first()?;
         if rows.iter().all(|mask| Arc::ptr_eq(mask, first)) {
-            return first.mask.clone();
+            return first.mask.clone().map(|mask| RowMasks::shared(mask, rows.len()));
         }
         let known = &self.known;
         let stacked = self.stacked.get_or_insert_with(|| {
@@ -97,7 +95,7 @@ impl<B: Backend> MaskTable<B> {
             Tensor::cat(all.collect(), 0)
         });
         // A row's mask is in the table for as long as the row is there.
-        let place = |mask: &Arc<TokenMask<B>>| known.iter().position(|other| Arc::ptr_eq(mask, other)).unwrap_or(0);
-        Some(stacked.clone().select(0, int_tensor(rows.iter().map(|mask| place(mask)), device)))
+        let place = |mask: &Arc<TokenMask<B>>| known.iter().position(|other| Arc::ptr_eq(mask, other));
+        Some(RowMasks { masks: stacked.clone(), of_row: rows.iter().map(|mask| place(mask)).collect() })
     }
 }

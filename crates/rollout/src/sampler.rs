@@ -1,17 +1,15 @@
 //! From hidden states to sampled tokens, on the device.
 //!
-//! One uniform number per row decides (inverse distribution function, in two levels of about `sqrt V` so that no
-//! cumulative sum runs over the vocabulary). The number depends on (seed, prompt, response, position) alone: batching,
-//! order and grouping do not change what is sampled. Vision tokens have probability zero; `top_p` cuts at a threshold
-//! found by bisection, since sorting a vocabulary goes through the host on GPU backends. Log-probs are those of the
-//! untruncated distribution.
+//! One uniform number per row decides ([`kernels::draw`]). The number depends on (seed, prompt, response, position)
+//! alone: batching, order and grouping do not change what is sampled. Vision tokens have probability zero.
 
-use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use kernels::Kernels;
-use kernels::params::to_f32;
+use kernels::draw::RowDraw;
 
-/// Logits held at one time, in elements.
-const LOGIT_BUDGET: usize = 1 << 24;
+/// Logits held at one time, in elements: on a processor, and on a device with memory of its own, where a chunk more is a
+/// product more for few rows.
+const LOGIT_BUDGET: [usize; 2] = [1 << 24, 1 << 27];
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,205 +53,55 @@ pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) ->
     (!ids.is_empty()).then(|| Tensor::from_data(TensorData::new(mask, [1, vocab]), device))
 }
 
+/// What rows may not draw.
+#[derive(Debug, Clone)]
+pub struct RowMasks<B: Backend> {
+    /// Masks as of [`suppression`], `[M, V]`.
+    pub masks: Tensor<B, 2>,
+    /// Which of them each row has; none where every token may be drawn.
+    pub of_row: Vec<Option<usize>>,
+}
+
+impl<B: Backend> RowMasks<B> {
+    /// One mask `[1, V]` for all of `rows` rows.
+    pub fn shared(mask: Tensor<B, 2>, rows: usize) -> Self {
+        Self { masks: mask, of_row: vec![Some(0); rows] }
+    }
+}
+
 /// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on
 /// the device. `sampling` and `uniforms` have one entry per row; rows that share temperature and nucleus cost no
-/// further operation. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from;
-/// one `[1, V]` mask for all rows or one `[S, V]` each.
+/// further operation. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from.
 pub fn sample<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     sampling: &[&Sampling],
     uniforms: &[f32],
-    forbidden: Option<&Tensor<B, 2>>,
+    forbidden: Option<&RowMasks<B>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
-    let [rows, d] = hidden.dims();
-    let vocab = weight.dims()[0];
-    let step = (LOGIT_BUDGET / vocab).clamp(1, rows.max(1));
+    let [rows, _] = hidden.dims();
+    let draws: Vec<RowDraw> = (0..rows)
+        .map(|row| RowDraw {
+            temperature: sampling[row].temperature,
+            top_p: sampling[row].top_p,
+            uniform: uniforms[row],
+            mask: forbidden.and_then(|forbidden| forbidden.of_row[row]),
+        })
+        .collect();
+    let masks = forbidden.map(|forbidden| &forbidden.masks);
+    let budget = LOGIT_BUDGET[usize::from(B::device_memory(&hidden.device()).is_some())];
+    let step = (budget / weight.dims()[0]).max(1);
+    if rows <= step {
+        return B::draw(B::affine(hidden, weight, None), &draws, masks);
+    }
     let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
-    for a in (0..rows).step_by(step) {
-        let b = (a + step).min(rows);
-        let mask = forbidden.map(|m| if m.dims()[0] == 1 { m.clone() } else { m.clone().slice([a..b, 0..vocab]) });
-        let logits = to_f32(B::affine(hidden.clone().slice([a..b, 0..d]), weight, None));
-        let (i, l) = sample_logits(logits, &sampling[a..b], &uniforms[a..b], mask);
+    for (part, draws) in draws.chunks(step).enumerate() {
+        let hidden = hidden.clone().narrow(0, part * step, draws.len());
+        let (i, l) = B::draw(B::affine(hidden, weight, None), draws, masks);
         ids.push(i);
         log_probs.push(l);
     }
     (Tensor::cat(ids, 0), Tensor::cat(log_probs, 0))
-}
-
-/// [`sample`] from logits `[S, V]`.
-fn sample_logits<B: Backend>(
-    logits: Tensor<B, 2>,
-    sampling: &[&Sampling],
-    uniforms: &[f32],
-    forbidden: Option<Tensor<B, 2>>,
-) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
-    let rows = uniforms.len();
-    let choice = TokenChoice::new(sampling, &logits.device());
-    let z = choice.at_temperature(logits);
-    let max = z.clone().max_dim(1);
-    let lse = z.clone().sub(max.clone()).exp().sum_dim(1).log().add(max);
-    let allowed = match forbidden {
-        Some(mask) => z.clone().add(mask),
-        None => z.clone(),
-    };
-    let ids = choice.draw(allowed, uniforms); // [S, 1]
-    let log_probs = z.gather(1, ids.clone()).sub(lse);
-    (ids.reshape([rows]), log_probs.reshape([rows]))
-}
-
-/// How the rows of a batch choose: alike, or each in its own way. Both do the same arithmetic to a row.
-enum TokenChoice<B: Backend> {
-    /// With one temperature and one nucleus.
-    Alike(Sampling),
-    /// Each with its own.
-    Each {
-        /// `[S, 1]`, 1 for greedy rows.
-        inverse_temperature: Tensor<B, 2>,
-        /// Which rows are greedy, `[S, 1]`; none if no row is.
-        greedy: Option<Tensor<B, 2, Bool>>,
-        /// The nucleus of each row, and which rows have none (1), both `[S, 1]`; none if no row has one.
-        nucleus: Option<(Tensor<B, 2>, Tensor<B, 2, Bool>)>,
-    },
-}
-
-impl<B: Backend> TokenChoice<B> {
-    /// Of rows with these settings, whose seeds do not matter here.
-    fn new(sampling: &[&Sampling], device: &B::Device) -> Self {
-        let alike = |pair: &[&Sampling]| (pair[0].temperature, pair[0].top_p) == (pair[1].temperature, pair[1].top_p);
-        match sampling.first() {
-            Some(&first) if sampling.windows(2).all(alike) => return Self::Alike(first.clone()),
-            _ => {}
-        }
-        let rows = sampling.len();
-        let column = |of: &dyn Fn(&Sampling) -> f64| -> Tensor<B, 2> {
-            let values: Vec<f32> = sampling.iter().map(|s| of(s) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [rows, 1]), (device, DType::F32))
-        };
-        let flags = |of: &dyn Fn(&Sampling) -> bool| -> Tensor<B, 2, Bool> {
-            let values: Vec<bool> = sampling.iter().map(|s| of(s)).collect();
-            Tensor::from_data(TensorData::new(values, [rows, 1]), device)
-        };
-        let greedy = |s: &Sampling| s.temperature == 0.0;
-        // A greedy row has no use for its nucleus.
-        let whole = |s: &Sampling| greedy(s) || s.top_p >= 1.0;
-        Self::Each {
-            inverse_temperature: column(&|s| if greedy(s) { 1.0 } else { 1.0 / s.temperature }),
-            greedy: sampling.iter().any(|s| greedy(s)).then(|| flags(&greedy)),
-            nucleus: sampling.iter().any(|s| !whole(s)).then(|| (column(&|s| s.top_p), flags(&whole))),
-        }
-    }
-
-    /// Logits `[S, V]` at the temperature of each row; at 1 where it is greedy.
-    fn at_temperature(&self, logits: Tensor<B, 2>) -> Tensor<B, 2> {
-        match self {
-            Self::Alike(Sampling { temperature, .. }) if *temperature > 0.0 && *temperature != 1.0 => {
-                logits.mul_scalar(1.0 / temperature)
-            }
-            Self::Alike(_) => logits,
-            Self::Each { inverse_temperature, .. } => logits.mul(inverse_temperature.clone()),
-        }
-    }
-
-    /// One id per row out of logits `[S, V]`: `[S, 1]`.
-    fn draw(&self, logits: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
-        match self {
-            Self::Alike(Sampling { temperature: 0.0, .. }) => logits.argmax(1),
-            Self::Alike(Sampling { top_p, .. }) => {
-                let e = exponentials(logits);
-                let e = if *top_p < 1.0 { nucleus(e, |total| total.mul_scalar(*top_p)) } else { e };
-                invert(e, uniforms)
-            }
-            Self::Each { greedy, nucleus: cut, .. } => {
-                let best = greedy.clone().map(|greedy| (greedy, logits.clone().argmax(1)));
-                let e = exponentials(logits);
-                let e = match cut {
-                    Some((top_p, whole)) => {
-                        let whole = whole.clone().expand(e.dims());
-                        nucleus(e.clone(), |total| total.mul(top_p.clone())).mask_where(whole, e)
-                    }
-                    None => e,
-                };
-                let drawn = invert(e, uniforms);
-                match best {
-                    Some((greedy, best)) => drawn.mask_where(greedy, best),
-                    None => drawn,
-                }
-            }
-        }
-    }
-}
-
-/// Probabilities up to a factor, the largest 1: `[S, V]`.
-fn exponentials<B: Backend>(logits: Tensor<B, 2>) -> Tensor<B, 2> {
-    let top = logits.clone().max_dim(1);
-    logits.sub(top).exp()
-}
-
-/// Bisections of the nucleus threshold; 24 leave an interval of 1e-6 in the logarithm.
-const BISECTIONS: usize = 24;
-/// Tokens less likely than this share of the likeliest never are in a nucleus that a bisection can tell.
-const FLOOR: f64 = 1e-10;
-
-/// Keeps the fewest likeliest tokens whose probability reaches a share of all of it; `e [S, V]` are probabilities up to
-/// a factor, largest 1, and `share` makes of their sums `[S, 1]` what must be reached.
-fn nucleus<B: Backend>(e: Tensor<B, 2>, share: impl FnOnce(Tensor<B, 2>) -> Tensor<B, 2>) -> Tensor<B, 2> {
-    let rows = e.dims()[0];
-    let device = e.device();
-    let target = share(e.clone().sum_dim(1));
-    // The largest threshold whose tokens still reach the target lies in [low, high].
-    let mut low = Tensor::<B, 2>::full([rows, 1], FLOOR.ln(), &device);
-    let mut high = Tensor::<B, 2>::zeros([rows, 1], &device);
-    let cut = |threshold: Tensor<B, 2>| {
-        let below = e.clone().lower(threshold.exp().expand(e.dims()));
-        e.clone().mask_fill(below, 0.0)
-    };
-    for _ in 0..BISECTIONS {
-        let middle = low.clone().add(high.clone()).mul_scalar(0.5);
-        let reaches = cut(middle.clone()).sum_dim(1).greater_equal(target.clone());
-        low = low.mask_where(reaches.clone(), middle.clone());
-        high = middle.mask_where(reaches, high);
-    }
-    cut(low)
-}
-
-/// The token of each row at which the cumulative probability passes the row's uniform number: `e [S, V]` to `[S, 1]`.
-fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
-    let [rows, vocab] = e.dims();
-    let device = e.device();
-    let size = (vocab as f64).sqrt().ceil() as usize;
-    let blocks = vocab.div_ceil(size);
-    let u = Tensor::<B, 2>::from_data(TensorData::new(uniforms.to_vec(), [rows, 1]), &device);
-    let padded = if blocks * size == vocab {
-        e
-    } else {
-        Tensor::cat(vec![e, Tensor::zeros([rows, blocks * size - vocab], &device)], 1)
-    };
-    let by_block = padded.reshape([rows, blocks, size]);
-    let sums: Tensor<B, 2> = by_block.clone().sum_dim(2).reshape([rows, blocks]);
-    let (block, left) = pick(sums, u);
-    let first: Vec<i32> = (0..rows as i32).map(|r| r * blocks as i32).collect();
-    let first = Tensor::<B, 2, Int>::from_data(TensorData::new(first, [rows, 1]), &device);
-    let row_of_block = first.add(block.clone()).reshape([rows]);
-    let inside = by_block.reshape([rows * blocks, size]).select(0, row_of_block); // [S, size]
-    let (at, _) = pick(inside, left);
-    block.mul_scalar(size as i32).add(at)
-}
-
-/// The first entry of each row of `e [S, K]` whose cumulative sum exceeds the share `u [S, 1]` of the total, and how
-/// far into that entry the share reaches, as a share again. An entry of zero is never picked: its cumulative sum is its
-/// predecessor's.
-fn pick<B: Backend>(e: Tensor<B, 2>, u: Tensor<B, 2>) -> (Tensor<B, 2, Int>, Tensor<B, 2>) {
-    let [rows, k] = e.dims();
-    let cumulative = e.clone().cumsum(1);
-    let total = cumulative.clone().slice([0..rows, k - 1..k]);
-    let target = total.mul(u.clamp(0.0, 1.0 - 1e-6));
-    let passed = cumulative.clone().lower_equal(target.clone().expand([rows, k]));
-    let at = passed.int().sum_dim(1).clamp(0, k as i32 - 1);
-    let mass = e.gather(1, at.clone());
-    let before = cumulative.gather(1, at.clone()).sub(mass.clone());
-    let share = target.sub(before).div(mass.clamp_min(1e-30)).clamp(0.0, 1.0);
-    (at, share)
 }
 
 #[cfg(test)]
@@ -274,7 +122,7 @@ mod tests {
         let (hidden, weight) = table(logits);
         let n = 4000;
         let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
-        let mask = suppression(forbidden, logits.len(), &Default::default());
+        let mask = suppression(forbidden, logits.len(), &Default::default()).map(|mask| RowMasks::shared(mask, n));
         let (ids, _) = sample(hidden.repeat_dim(0, n), &weight, &vec![sampling; n], &uniforms, mask.as_ref());
         let mut counts = vec![0.0; logits.len()];
         for id in ids.into_data().convert::<i32>().to_vec::<i32>().unwrap() {
@@ -312,7 +160,7 @@ mod tests {
         let logits = [5.0, 1.0, 5.0, 0.0, 9.0];
         for u in [1e-7f32, 0.2, 0.5, 0.999_999_9] {
             let (hidden, weight) = table(&logits);
-            let mask = suppression(&[0, 4, 2], 5, &Default::default());
+            let mask = suppression(&[0, 4, 2], 5, &Default::default()).map(|mask| RowMasks::shared(mask, 1));
             let (id, lp) =
                 sample(hidden, &weight, &[&Sampling { temperature: 1.0, top_p: 1.0, seed: 0 }], &[u], mask.as_ref());
             let id = id.into_scalar();
@@ -322,7 +170,7 @@ mod tests {
             assert!((lp.into_scalar() as f64 - (logits[id as usize] as f64 - z.ln())).abs() < 1e-5);
         }
         let (hidden, weight) = table(&logits);
-        let mask = suppression(&[4], 5, &Default::default());
+        let mask = suppression(&[4], 5, &Default::default()).map(|mask| RowMasks::shared(mask, 1));
         let (id, _) = sample(hidden, &weight, &[&Sampling::greedy()], &[0.5], mask.as_ref());
         assert_eq!(id.into_scalar(), 0);
     }

@@ -35,6 +35,17 @@ impl<B: Kernels> Norm<B> {
         }
     }
 
+    /// `x + y`, both `[N, d]`, and its norm.
+    pub fn forward_sum(&self, x: Tensor<B, 2>, y: Tensor<B, 2>) -> [Tensor<B, 2>; 2] {
+        match self {
+            Self::Rms { weight, eps } => B::add_rms_norm(x, y, weight.clone(), *eps),
+            Self::Layer { .. } => {
+                let sum = x.add(y);
+                [sum.clone(), self.forward(sum)]
+            }
+        }
+    }
+
     /// Adds the gradients of its parameters under `name` and returns `dx [N, d]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         match self {

@@ -12,8 +12,9 @@ pub mod plain;
 
 use burn::tensor::{Int, Tensor, backend::Backend};
 
-use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
+use crate::draw::{RowDraw, plain_draw};
 use crate::head::{self, HeadOutput};
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
@@ -33,6 +34,11 @@ pub trait Kernels: Backend {
     /// RMSNorm as Hugging Face computes it: in f32, rounded to the input's type, then scaled. `x [N, d]`, `weight [d]`.
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         plain::rms_norm(x, weight, eps)
+    }
+
+    /// `x + y`, both `[N, d]`, rounded to their type, and its [`rms_norm`](Self::rms_norm).
+    fn add_rms_norm(x: Tensor<Self, 2>, y: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> [Tensor<Self, 2>; 2] {
+        plain::add_rms_norm(x, y, weight, eps)
     }
 
     /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
@@ -68,6 +74,11 @@ pub trait Kernels: Backend {
     /// Gradient of [`activate`](Self::activate): `act'(x) dy`.
     fn activate_backward(x: Tensor<Self, 2>, act: Activation, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::activate_backward(x, act, dy)
+    }
+
+    /// Rows `rows [M]` of `table [V, d]`: `[M, d]`.
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        plain::take_rows(table, rows)
     }
 
     /// `x [N, d]` with `values [M, d]` added to its rows `rows [M]`, which differ from each other.
@@ -130,15 +141,31 @@ pub trait Kernels: Backend {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b
-    /// Hkv n, G, hd]`.
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode_attention(q, kv)
+    /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, `[S, (q | k |
+    /// v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
+    /// out the `S` in order; in place where nothing else holds them.
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        plain::decode_heads(projected, tokens, own)
     }
 
-    /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        plain::write_column(cache, at, value)
+    /// Attention of one new token a row, `q [S, H, hd]`, to the prompt of its group and to the row's own columns; to
+    /// `[S, H, hd]`. The rows of `past` share out the `S` in order.
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        plain::decode_attention(q, past)
+    }
+
+    /// One token for each row of `logits [S, V]`, and its log-prob at the row's temperature, both `[S]`; of `masks [M,
+    /// V]` a row's own is added to the logits that are drawn from, not to those the log-prob comes from.
+    fn draw(
+        logits: Tensor<Self, 2>,
+        rows: &[RowDraw],
+        masks: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        plain_draw(logits, rows, masks)
     }
 
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].

@@ -2,6 +2,8 @@
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
 
 #[cfg(feature = "ndarray")]
+mod decode;
+#[cfg(feature = "ndarray")]
 mod operations;
 #[cfg(feature = "ndarray")]
 #[path = "../common/random.rs"]

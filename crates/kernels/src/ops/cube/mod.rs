@@ -5,19 +5,22 @@
 mod adamw;
 mod attention;
 mod decode;
+mod draw;
 mod elements;
 mod head;
 mod launch;
 mod norm;
 mod qkv;
 mod reduce;
+mod stream;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 
 use super::{AdamWStep, Kernels};
-use crate::attention::decode::DecodeKv;
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
+use crate::draw::RowDraw;
 use crate::head::HeadOutput;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
@@ -29,6 +32,14 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         norm::rms_norm(x, weight, eps)
+    }
+
+    fn add_rms_norm(x: Tensor<Self, 2>, y: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> [Tensor<Self, 2>; 2] {
+        stream::add_rms_norm(x, y, weight, eps)
+    }
+
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        stream::take_rows(table, rows)
     }
 
     fn rms_norm_backward(
@@ -83,12 +94,24 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
     }
 
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode::attention(q, kv)
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        decode::heads(projected, tokens, own)
     }
 
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        decode::write_column(cache, at, value)
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        decode::attention(q, past)
+    }
+
+    fn draw(
+        logits: Tensor<Self, 2>,
+        rows: &[RowDraw],
+        masks: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        draw::draw(logits, rows, masks)
     }
 
     fn log_probs(

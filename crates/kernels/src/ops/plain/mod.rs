@@ -1,6 +1,10 @@
 //! The defaults of [`Kernels`](super::Kernels) in plain tensor operations: they run on every backend, are what autodiff
 //! differentiates in tests, and what a specialisation is compared with. Shapes and meaning stand with the trait.
 
+mod decode;
+
+pub use decode::{decode_attention, decode_heads};
+
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 
 use super::{Activation, AdamWStep, Kernels};
@@ -17,10 +21,15 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
-/// See [`Kernels::write_column`](super::Kernels::write_column).
-pub fn write_column<B: Backend>(cache: Tensor<B, 3>, at: usize, value: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [rows, _, hd] = cache.dims();
-    cache.slice_assign([0..rows, at..at + 1, 0..hd], value)
+/// See [`Kernels::take_rows`](super::Kernels::take_rows).
+pub fn take_rows<B: Backend>(table: &Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+    table.clone().select(0, rows)
+}
+
+/// See [`Kernels::add_rms_norm`](super::Kernels::add_rms_norm).
+pub fn add_rms_norm<B: Kernels>(x: Tensor<B, 2>, y: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> [Tensor<B, 2>; 2] {
+    let sum = x.add(y);
+    [sum.clone(), B::rms_norm(sum, weight, eps)]
 }
 
 /// See [`Kernels::rms_norm`](super::Kernels::rms_norm).
