@@ -165,8 +165,7 @@ impl<B: Kernels> QwenVl<B> {
     /// One token more for every row of the cache: ids and positions `[S]` to final-normed hidden states `[S, d]`.
     pub fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut DecodeCache<B>) -> Tensor<B, 2> {
         let x = B::take_rows(&self.decoder.embed, ids);
-        cache.stand_at(positions, &self.device());
-        let hidden = self.decoder.forward(x, None, cache);
+        let hidden = self.decoder.forward(x, None, &mut cache.step(positions, &self.device()));
         cache.advance();
         hidden
     }

@@ -7,12 +7,11 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::packed::flat;
 use crate::layers::{Attend, BlockShape, Norm, TransformerBlock};
 use crate::ops::Kernels;
-use crate::params::{cast_to, to_f32};
 use crate::rope::{Rope, Rotary};
 
 /// Columns that a lane's cache starts with and grows by at least, where it is not made at its full width.
@@ -73,7 +72,7 @@ pub struct OwnKv<B: Backend> {
 }
 
 /// How the projections of new tokens become queries, keys and values.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct NewTokens<'a, B: Backend> {
     /// Heads.
     pub shape: BlockShape,
@@ -86,6 +85,14 @@ pub struct NewTokens<'a, B: Backend> {
     /// Position of each row's token, `[S]`.
     pub positions: &'a Tensor<B, 1, Int>,
 }
+
+impl<B: Backend> Clone for NewTokens<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<B: Backend> Copy for NewTokens<'_, B> {}
 
 /// One layer of one lane; what is its own is taken out while it is written, so that the write is in place.
 #[derive(Debug, Clone)]
@@ -113,14 +120,21 @@ pub struct DecodeCache<B: Backend> {
     max_columns: usize,
     /// Angles of all positions that occur: made once, not for each token.
     angles: Option<Rotary<B>>,
-    /// Where the tokens of this step stand, `[S]`.
-    positions: Option<Tensor<B, 1, Int>>,
+}
+
+/// The cache in one step through all layers: what its rows attend to, and where their tokens stand.
+pub struct DecodeStep<'a, B: Backend> {
+    lanes: &'a mut [Lane<B>],
+    angles: &'a Rotary<B>,
+    /// `[S]`
+    positions: Tensor<B, 1, Int>,
+    max_columns: usize,
 }
 
 impl<B: Kernels> DecodeCache<B> {
     /// An empty cache for responses of at most `max_columns` tokens.
     pub fn new(rope: Rope, max_columns: usize) -> Self {
-        Self { lanes: Vec::new(), rope, max_columns: max_columns.max(1), angles: None, positions: None }
+        Self { lanes: Vec::new(), rope, max_columns: max_columns.max(1), angles: None }
     }
 
     /// Rows in the cache.
@@ -145,26 +159,33 @@ impl<B: Kernels> DecodeCache<B> {
             .collect();
         let prompts = PromptRows::new(prompts.to_vec(), &device);
         // M-RoPE's positions never run ahead of the tokens.
-        self.know_angles(prompts.longest() + self.max_columns, &device);
+        self.angles(prompts.longest() + self.max_columns, &device);
         self.lanes.push(Lane { n, prompts, layers, len: 0, capacity });
     }
 
-    /// Sees to it that the angles of positions below `count` are known.
-    fn know_angles(&mut self, count: usize, device: &B::Device) {
-        let known = self.angles.as_ref().map_or(0, |angles| angles.cos.dims()[0]);
-        if known < count {
-            let all: Vec<i64> = (0..count.next_multiple_of(COLUMNS) as i64).collect();
-            self.angles = Some(self.rope.table(&[all.clone(), all.clone(), all], device));
-        }
+    /// The angles of positions from 0 to at least `count`.
+    fn angles(&mut self, count: usize, device: &B::Device) -> &Rotary<B> {
+        let table = match self.angles.take() {
+            Some(angles) if angles.cos.dims()[0] >= count => angles,
+            _ => {
+                let all: Vec<i64> = (0..count.next_multiple_of(COLUMNS) as i64).collect();
+                self.rope.table(&[all.clone(), all.clone(), all], device)
+            }
+        };
+        self.angles.insert(table)
     }
 
-    /// Says where the token of each row stands, in all three axes of M-RoPE; call before a step through all layers.
-    pub fn stand_at(&mut self, positions: &[i64], device: &B::Device) {
+    /// A step of the rows, whose tokens stand at `positions [S]` in all three axes of M-RoPE.
+    pub fn step(&mut self, positions: &[i64], device: &B::Device) -> DecodeStep<'_, B> {
         let last = positions.iter().copied().max().unwrap_or(0);
-        self.know_angles(last as usize + 1, device);
+        self.angles(last as usize + 1, device);
+        let max_columns = self.max_columns;
         let positions: Vec<i32> = positions.iter().map(|p| *p as i32).collect();
         let rows = positions.len();
-        self.positions = Some(Tensor::from_data(TensorData::new(positions, [rows]), device));
+        let positions = Tensor::from_data(TensorData::new(positions, [rows]), device);
+        let Self { lanes, rope, angles, .. } = self;
+        let angles = angles.get_or_insert_with(|| rope.table(&[vec![0], vec![0], vec![0]], device));
+        DecodeStep { lanes, angles, positions, max_columns }
     }
 
     /// Keeps only the rows for which `keep` (one flag a row, in row order) is true, as far as whole groups and whole
@@ -267,12 +288,8 @@ impl<B: Kernels> Lane<B> {
     }
 }
 
-impl<B: Kernels> Attend<B> for DecodeCache<B> {
-    /// One new token a row.
+impl<B: Kernels> Attend<B> for DecodeStep<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        let (Some(angles), Some(positions)) = (&self.angles, &self.positions) else {
-            return flat(Tensor::empty([h.dims()[0], block.shape.heads, block.shape.head_dim], &h.device()));
-        };
         debug_assert_eq!(self.lanes.iter().map(Lane::rows).sum::<usize>(), h.dims()[0], "a row a token");
         let linear = &block.qkv.linear;
         let tokens = NewTokens {
@@ -284,12 +301,12 @@ impl<B: Kernels> Attend<B> for DecodeCache<B> {
                 }
                 _ => None,
             }),
-            angles,
-            positions,
+            angles: self.angles,
+            positions: &self.positions,
         };
         debug_assert_eq!(tokens.qk_norm.is_some(), block.qk_norm.is_some(), "queries and keys have RMSNorms");
         let mut own = Vec::with_capacity(self.lanes.len());
-        for lane in &mut self.lanes {
+        for lane in self.lanes.iter_mut() {
             lane.grow(self.max_columns);
             let Some((k, v)) = lane.layers.get_mut(block.index).and_then(|layer| layer.own.take()) else { continue };
             own.push(OwnKv { k, v, len: lane.len });

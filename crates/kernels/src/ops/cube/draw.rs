@@ -119,7 +119,8 @@ fn pick(
     }
     let target = sums[units - 1] * below_one(u);
     let passed = sum(select(sums[unit] <= target, 1.0f32, 0.0f32), shared, units);
-    let at = select(passed < f32::cast_from(units - 1), passed, f32::cast_from(units - 1)) as usize;
+    let most = f32::cast_from(units - 1);
+    let at = u32::cast_from(select(passed < most, passed, most)) as usize;
     let own = values[at];
     let share = (target - (sums[at] - own)) / select(own > 1.0e-30f32, own, 1.0e-30f32);
     // The next pick writes to the same memory.
@@ -176,8 +177,7 @@ fn invert<F: Float, N: Size>(
     }
     let target = total * below_one(u);
     let mut cumulative = 0.0f32;
-    let mut id = start * vector;
-    let mut open = true;
+    let mut passed = 0usize;
     let mut i = start;
     while i < end {
         let z = allowed::<F, N>(logits, masks, row, i);
@@ -185,16 +185,11 @@ fn invert<F: Float, N: Size>(
         for e in 0..vector {
             let p = (z[e] - top).exp();
             cumulative += select(p >= threshold, p, 0.0f32);
-            if open {
-                if cumulative > target {
-                    id = i * vector + e;
-                    open = false;
-                }
-            }
+            passed += select(cumulative <= target, 1usize, 0usize);
         }
         i += 1usize;
     }
-    id
+    start * vector + passed
 }
 
 /// One token for each of `rows` rows of `logits [rows, vectors]`: `ids` and `log_probs [rows]`. `settings [rows, 5]`,
@@ -229,7 +224,7 @@ fn draw_rows<F: Float, N: Size>(
         vectors,
         inverse,
         masked,
-        mask: select(masked, mask - 1.0f32, 0.0f32) as usize * vectors,
+        mask: (u32::cast_from(select(masked, mask - 1.0f32, 0.0f32)) as usize) * vectors,
     };
     let mut highest = f32::new(LOWEST);
     let mut best = f32::new(LOWEST);
@@ -269,19 +264,21 @@ fn draw_rows<F: Float, N: Size>(
         // The largest threshold whose tokens still reach the target lies in [low, high].
         let mut low = f32::new(comptime!(FLOOR.ln() as f32));
         let mut high = 0.0f32;
-        for _ in 0..BISECTIONS {
+        let mut left = BISECTIONS;
+        while left > 0usize {
             let middle = (low + high) * 0.5f32;
             let mass = whole_mass::<F, N>(logits, masks, &row, top, middle.exp(), &mut shared, units, vector);
             let reaches = mass >= target;
             low = select(reaches, middle, low);
             high = select(reaches, high, middle);
+            left -= 1usize;
         }
         threshold = low.exp();
     }
     let drawn =
         invert::<F, N>(logits, masks, &row, top, threshold, u, &mut values, &mut sums, &mut shared, units, vector);
     if unit == 0 {
-        let likeliest = select(first > -16777216.0f32, -first, 0.0f32) as usize;
+        let likeliest = u32::cast_from(select(first > -16777216.0f32, -first, 0.0f32)) as usize;
         let id = select(greedy > 0.5f32, likeliest, drawn);
         let id = select(id < vectors * vector, id, 0usize);
         let z = scaled::<F, N>(logits, &row, id / vector);
@@ -290,7 +287,7 @@ fn draw_rows<F: Float, N: Size>(
         for e in 0..vector {
             own = select(id % vector == e, z[e], own);
         }
-        ids[at] = id as i32;
+        ids[at] = i32::cast_from(id);
         log_probs[at] = own - all;
     }
 }

@@ -25,7 +25,7 @@ fn take<F: Float>(
     if i >= elements {
         terminate!();
     }
-    y[i] = table[rows[i / d] as usize * d + i % d];
+    y[i] = table[(u32::cast_from(rows[i / d]) as usize) * d + i % d];
 }
 
 /// `x + y`, both `[rows, d]`, to `total`, and its RMSNorm under `weight [d]` to `normed`. One cube a row.

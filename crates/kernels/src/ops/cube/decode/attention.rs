@@ -184,7 +184,7 @@ fn part<F: Float, N: Size>(
     }
     let unit = UNIT_POS as usize;
     let (split, head, row) = (cube % splits, cube / splits % hkv, cube / (splits * hkv));
-    let (start, p) = (places[row / n * 2] as usize, places[row / n * 2 + 1] as usize);
+    let (start, p) = (u32::cast_from(places[row / n * 2]) as usize, u32::cast_from(places[row / n * 2 + 1]) as usize);
     let mut query = SharedMemory::<Vector<f32, N>>::new(g * lanes);
     let mut scores = SharedMemory::<f32>::new(g * UNITS);
     let mut parts = SharedMemory::<f32>::new(UNITS);

@@ -102,7 +102,7 @@ fn split<F: Float>(
             v[to] = a;
             v[to + pairs] = b;
         } else {
-            let angle = positions[first + row] as usize * comptime!(2 * pairs) + j;
+            let angle = u32::cast_from(positions[first + row]) as usize * comptime!(2 * pairs) + j;
             let (x1, x2) = (f32::cast_from(a), f32::cast_from(b));
             let y1 = F::cast_from(x1 * cos[angle] - x2 * sin[angle]);
             let y2 = F::cast_from(x2 * cos[angle + pairs] + x1 * sin[angle + pairs]);
@@ -117,6 +117,14 @@ fn split<F: Float>(
             }
         }
     }
+}
+
+/// Buffers that the kernel binds, with those of sizes and scalars.
+const BINDINGS: u32 = 12;
+
+/// Buffers that a kernel may bind on the device of a tensor.
+fn bindings<B: Launch>(of: &Tensor<B, 2>) -> u32 {
+    held(of.clone()).client.properties().hardware.max_bindings
 }
 
 /// Operands that all lanes share.
@@ -188,7 +196,7 @@ pub(in super::super) fn heads<B: Launch + Kernels>(
     let weights = tokens.bias.into_iter().chain(tokens.qk_norm.iter().flatten().map(|(weight, _)| *weight));
     let typed = float(dtype) && caches && weights.into_iter().all(|weight| weight.dtype() == dtype);
     let angles = [&tokens.angles.cos, &tokens.angles.sin].map(|t| t.dtype() == DType::F32) == [true; 2];
-    let sized = hd % 2 == 0 && hd <= 256 && rows * width > 0;
+    let sized = hd % 2 == 0 && hd <= 256 && rows * width > 0 && bindings::<B>(&projected) >= BINDINGS;
     let counted = countable([projected.shape()]) && own.iter().all(|kv| countable([kv.k.shape(), kv.v.shape()]));
     if !typed || !angles || !sized || !counted {
         return plain::decode_heads(projected, tokens, own);
