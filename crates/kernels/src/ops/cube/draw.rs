@@ -192,13 +192,13 @@ fn invert<F: Float, N: Size>(
     start * vector + passed
 }
 
-/// One token for each of `rows` rows of `logits [rows, vectors]`: `ids` and `log_probs [rows]`. `settings [rows, 5]`,
+/// One token for each of `rows` rows of `logits [rows, vectors]`: `ids` and `log_probs [rows]`. `choices [rows, 5]`,
 /// `masks [.., vectors]`.
 #[cube(launch)]
 fn draw_rows<F: Float, N: Size>(
     logits: &Array<Vector<F, N>>,
     masks: &Array<Vector<f32, N>>,
-    settings: &Array<f32>,
+    choices: &Array<f32>,
     ids: &mut Array<i32>,
     log_probs: &mut Array<f32>,
     rows: usize,
@@ -217,7 +217,7 @@ fn draw_rows<F: Float, N: Size>(
     let mut sums = SharedMemory::<f32>::new(units);
     let set = at * SETTINGS;
     let (u, inverse, share, greedy, mask) =
-        (settings[set], settings[set + 1], settings[set + 2], settings[set + 3], settings[set + 4]);
+        (choices[set], choices[set + 1], choices[set + 2], choices[set + 3], choices[set + 4]);
     let masked = mask > 0.0f32;
     let row = Row {
         first: at * vectors,
@@ -292,7 +292,7 @@ fn draw_rows<F: Float, N: Size>(
     }
 }
 
-fn launch<R: CubeRuntime>(logits: CubeTensor<R>, masks: CubeTensor<R>, settings: CubeTensor<R>) -> [CubeTensor<R>; 2] {
+fn launch<R: CubeRuntime>(logits: CubeTensor<R>, masks: CubeTensor<R>, choices: CubeTensor<R>) -> [CubeTensor<R>; 2] {
     let (client, dtype) = (logits.client.clone(), logits.dtype);
     let (rows, vocab) = (logits.meta.shape()[0], logits.meta.shape()[1]);
     let vector = client.io_optimized_vector_sizes(dtype.size()).find(|vector| vocab % vector == 0).unwrap_or(1);
@@ -311,7 +311,7 @@ fn launch<R: CubeRuntime>(logits: CubeTensor<R>, masks: CubeTensor<R>, settings:
         vector,
         vectors(logits),
         vectors(masks),
-        settings.into_array_arg(),
+        choices.into_array_arg(),
         ids.clone().into_array_arg(),
         log_probs.clone().into_array_arg(),
         rows,

@@ -76,6 +76,23 @@ fn score<F: Float, N: Size>(
     }
 }
 
+/// Adds vector `at` of `values` to the mix of each query head, by the weight of key `c` among the scores.
+#[cube]
+fn mix_in<F: Float, N: Size>(
+    values: &Array<Vector<F, N>>,
+    at: usize,
+    scores: &SharedMemory<f32>,
+    c: usize,
+    acc: &mut Array<Vector<f32, N>>,
+    #[comptime] g: usize,
+) {
+    let value = Vector::<f32, N>::cast_from(values[at]);
+    #[unroll]
+    for r in 0..g {
+        acc[r] = acc[r] + value * Vector::<f32, N>::new(scores[r * UNITS + c]);
+    }
+}
+
 /// The softmax of the `width` scores of each head goes on: they become exponentials below the new largest, `top` and
 /// `sums` follow, and `decay` is by how much what was mixed so far shrinks.
 #[cube]
@@ -247,15 +264,11 @@ fn part<F: Float, N: Size>(
             let mut c = mixer;
             while c < width {
                 let key = base + c;
-                let mut value = Vector::<f32, N>::new(0.0f32);
                 if key < p {
-                    value = Vector::<f32, N>::cast_from(pv[((start + key) * hkv + head) * lanes + lane]);
+                    mix_in::<F, N>(pv, ((start + key) * hkv + head) * lanes + lane, &scores, c, &mut acc, g);
                 } else {
-                    value = Vector::<f32, N>::cast_from(v[((row * capacity + key - p) * hkv + head) * lanes + lane]);
-                }
-                #[unroll]
-                for r in 0..g {
-                    acc[r] = acc[r] + value * Vector::<f32, N>::new(scores[r * UNITS + c]);
+                    let at = ((row * capacity + key - p) * hkv + head) * lanes + lane;
+                    mix_in::<F, N>(v, at, &scores, c, &mut acc, g);
                 }
                 c += mixers;
             }
