@@ -224,3 +224,24 @@ fn pages_name_files_that_are_there() {
     assert!(named > 10, "hardly any file is named");
     assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
 }
+
+/// `unreachable_pub` and `unnameable_types` (root `Cargo.toml`) keep what a crate shows from growing by accident; a
+/// crate that does not inherit the lints would escape them. What it shows begins with an example.
+#[test]
+fn crates_inherit_the_lints_and_begin_with_an_example() {
+    let workspace = std::fs::read_to_string(root().join("Cargo.toml")).expect("Cargo.toml");
+    for lint in ["unreachable_pub", "unnameable_types"] {
+        assert!(workspace.contains(&format!("\n{lint} = \"warn\"")), "{lint} is off");
+    }
+    for name in crates().keys().filter(|name| *name != "visual-rl") {
+        let folder = root().join("crates").join(name);
+        let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).expect("a manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "crates/{name} does not inherit the lints");
+        let library = std::fs::read_to_string(folder.join("src/lib.rs")).expect("src/lib.rs");
+        let about: Vec<&str> = library.lines().take_while(|line| line.starts_with("//!")).collect();
+        let example = about.iter().any(|line| ["//! ```", "//! ```no_run"].contains(line));
+        assert!(example, "crates/{name}/src/lib.rs does not begin with an example");
+        let ignored = about.iter().any(|line| line.contains("```ignore"));
+        assert!(!ignored, "crates/{name}/src/lib.rs: an example is not compiled");
+    }
+}

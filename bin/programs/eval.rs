@@ -130,5 +130,7 @@ fn run(args: EvalArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: EvalArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program("--batch-size, --max-new-tokens or --max-pixels", |args: EvalArgs| {
+        run(args).map(|()| ExitCode::SUCCESS)
+    })
 }

@@ -141,5 +141,7 @@ fn run(args: GenerateArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: GenerateArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program("--max-pixels, --max-new-tokens or the number of pictures", |args: GenerateArgs| {
+        run(args).map(|()| ExitCode::SUCCESS)
+    })
 }

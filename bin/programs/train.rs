@@ -44,6 +44,11 @@ struct TrainArgs {
     dry_run: bool,
 }
 
+/// What needs less of the device's memory.
+pub const LOWERS: &str = "actor.micro_batch_tokens, rollout.max_batch_rows, rollout.prefill_token_budget, \
+    rollout.image_cache_gib, data.max_pixels or data.max_response_length, or set actor.recompute=always, \
+    actor.optim.moments_dtype=bf16, actor.optim.grads_dtype=bf16 and actor.optim.master_weights=false";
+
 fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     let sources = if args.config.is_empty() {
         vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
@@ -105,12 +110,12 @@ fn table(summary: &Summary) -> String {
     }
     out += &format!("\nrun folder: {}\n", summary.folder.display());
     if let Some(checkpoint) = &summary.checkpoint {
-        out += &format!("model:      {}\n", checkpoint.join("hf").display());
+        out += &format!("model:      {}\n", checkpoint.join(rl::run_folder::layout::MODEL).display());
     }
     out
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::device_program(LOWERS, |args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
 }

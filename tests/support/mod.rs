@@ -1,6 +1,8 @@
 //! The real `train` binary in temporary folders.
 #![allow(dead_code)] // each test binary uses a part
 
+pub(crate) mod standin;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use serde_json::{Map, Value};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The smallest run there is: a step takes milliseconds, and nothing is learned.
-pub const SMALLEST: &str = r#"
+pub(crate) const SMALLEST: &str = r#"
 [model]
 path = "toy"
 [data]
@@ -31,25 +33,25 @@ max_steps = 1
 "#;
 
 /// A folder with a configuration, in which runs are started.
-pub struct Bench {
+pub(crate) struct Bench {
     dir: tempfile::TempDir,
 }
 
 impl Bench {
     /// A temporary folder that holds `config.toml`.
-    pub fn new(config: &str) -> Self {
+    pub(crate) fn new(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.toml"), config).unwrap();
         Self { dir }
     }
 
     /// A path in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The command `train --config config.toml OVERRIDES`, started in the folder.
-    pub fn command<S: AsRef<str>>(&self, overrides: &[S]) -> Command {
+    pub(crate) fn command<S: AsRef<str>>(&self, overrides: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
         command.current_dir(self.dir.path()).args(["--config", "config.toml", "--backend", "flex"]);
         command.args(overrides.iter().map(AsRef::as_ref));
@@ -58,18 +60,18 @@ impl Bench {
     }
 
     /// Runs to the end.
-    pub fn train<S: AsRef<str>>(&self, overrides: &[S]) -> Output {
+    pub(crate) fn train<S: AsRef<str>>(&self, overrides: &[S]) -> Output {
         wait(self.command(overrides).spawn().unwrap())
     }
 
     /// Starts a run.
-    pub fn start<S: AsRef<str>>(&self, overrides: &[S]) -> Child {
+    pub(crate) fn start<S: AsRef<str>>(&self, overrides: &[S]) -> Child {
         self.command(overrides).spawn().unwrap()
     }
 }
 
 /// Waits for a run that has to end by itself.
-pub fn wait(mut child: Child) -> Output {
+pub(crate) fn wait(mut child: Child) -> Output {
     let start = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if start.elapsed() > LIMIT {
@@ -83,12 +85,12 @@ pub fn wait(mut child: Child) -> Output {
 
 /// Sends a signal by name (`TERM`, `INT`, `KILL`) to a run that is still going on: a test of interrupts that hits none
 /// has tested nothing. A child that has ended and was not waited for would still take a signal, so that is asked first.
-pub fn signal(child: &mut Child, name: &str) {
+pub(crate) fn signal(child: &mut Child, name: &str) {
     assert!(try_signal(child, name), "the run had ended by itself before SIG{name}: make it longer");
 }
 
 /// The same; false, and no signal, if the run has ended.
-pub fn try_signal(child: &mut Child, name: &str) -> bool {
+pub(crate) fn try_signal(child: &mut Child, name: &str) -> bool {
     if child.try_wait().unwrap().is_some() {
         return false;
     }
@@ -99,7 +101,7 @@ pub fn try_signal(child: &mut Child, name: &str) -> bool {
 
 /// Says that a test cannot be done here and why, past the capture of the test program; where `CI` is set that is a
 /// failure.
-pub fn skipped(why: &str) {
+pub(crate) fn skipped(why: &str) {
     use std::io::Write;
     assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "skipped where CI is set: {why}");
     #[allow(clippy::explicit_write)] // the harness captures what `eprintln` writes
@@ -107,17 +109,17 @@ pub fn skipped(why: &str) {
 }
 
 /// What a run printed on its standard error.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// Checks that a run ended with code 0.
-pub fn succeeded(output: &Output) {
+pub(crate) fn succeeded(output: &Output) {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
 }
 
 /// The lines of `metrics.jsonl` without what depends on the clock; whole lines only.
-pub fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
+pub(crate) fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
     let log = folder.join("metrics.jsonl");
     if !log.exists() {
         return vec![];
@@ -126,12 +128,12 @@ pub fn metrics(folder: &Path) -> Vec<Map<String, Value>> {
 }
 
 /// The step of the last whole line of `metrics.jsonl`; 0 without any.
-pub fn last_step(run: &Path) -> u64 {
+pub(crate) fn last_step(run: &Path) -> u64 {
     metrics(run).last().map_or(0, |line| line["step"].as_u64().unwrap())
 }
 
 /// Steps of the checkpoints of a run, in order.
-pub fn checkpoints(run: &Path) -> Vec<u64> {
+pub(crate) fn checkpoints(run: &Path) -> Vec<u64> {
     let mut steps: Vec<u64> = std::fs::read_dir(run.join("checkpoints"))
         .into_iter()
         .flatten()
@@ -142,7 +144,7 @@ pub fn checkpoints(run: &Path) -> Vec<u64> {
 }
 
 /// The bytes of the weights and of the optimizer's state in the newest checkpoint.
-pub fn weights(run: &Path) -> (Vec<u8>, Vec<u8>) {
+pub(crate) fn weights(run: &Path) -> (Vec<u8>, Vec<u8>) {
     let step = *checkpoints(run).last().expect("a checkpoint");
     let folder = run.join(format!("checkpoints/global_step_{step}"));
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
@@ -150,7 +152,7 @@ pub fn weights(run: &Path) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// Fails with the first value that differs between two runs; says what was compared.
-pub fn assert_same_run(expected: &Path, got: &Path) -> String {
+pub(crate) fn assert_same_run(expected: &Path, got: &Path) -> String {
     let (a, b) = (metrics(expected), metrics(got));
     assert_eq!(a.len(), b.len(), "lines of metrics.jsonl");
     for (a, b) in a.iter().zip(&b) {
@@ -172,13 +174,13 @@ pub fn assert_same_run(expected: &Path, got: &Path) -> String {
 }
 
 /// Rows of the toy world.
-pub fn toy_rows(spec: &str) -> Vec<Sample> {
+pub(crate) fn toy_rows(spec: &str) -> Vec<Sample> {
     let dataset = Dataset::open(&[spec.to_string().into()], &Keys::default(), None).unwrap();
     (0..dataset.len()).map(|i| dataset.get(i).unwrap()).collect()
 }
 
 /// A row as JSON, its pictures in base64.
-pub fn json_row(sample: &Sample) -> Value {
+pub(crate) fn json_row(sample: &Sample) -> Value {
     use base64::Engine;
     let images: Vec<String> =
         sample.images.iter().map(|i| base64::engine::general_purpose::STANDARD.encode(i.load().unwrap())).collect();
@@ -188,13 +190,13 @@ pub fn json_row(sample: &Sample) -> Value {
 }
 
 /// Writes JSON lines.
-pub fn write_rows(path: &Path, rows: &[Value]) {
+pub(crate) fn write_rows(path: &Path, rows: &[Value]) {
     let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
     std::fs::write(path, text).unwrap();
 }
 
 /// No overrides.
-pub const NOTHING: &[&str] = &[];
+pub(crate) const NOTHING: &[&str] = &[];
 
 /// A warm start in two stages, then RL in two stages, each with a reference of its own, with everything that has state:
 /// dynamic sampling with groups that are carried to the next batch, an adaptive KL term against a reference, two epochs
@@ -259,10 +261,10 @@ steps = 3
 "#;
 
 /// Steps of that run.
-pub const STEPS: u64 = 13;
+pub(crate) const STEPS: u64 = 13;
 
 /// A folder for a run with everything that has state.
-pub fn stateful() -> Bench {
+pub(crate) fn stateful() -> Bench {
     let bench = Bench::new(STATEFUL);
     let mut rows: Vec<_> = toy_rows("toy:read?rows=1&cols=1-2&split=train&size=14").iter().map(json_row).collect();
     rows.insert(5, serde_json::json!({"id": "no_picture", "problem": "<image>read?", "answer": "1", "solution": "1", "images": []}));

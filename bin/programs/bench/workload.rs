@@ -7,7 +7,6 @@ use std::time::Instant;
 use burn::tensor::{Distribution, Tensor};
 use data::Processor;
 use launch::end_tokens;
-use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
 use reward::Score;
@@ -25,13 +24,14 @@ use rl::rollout::{Job, Response, RolloutConfig, RolloutStats, generate, never_sa
 use rl::sampler::{Sampling, uniform};
 use rl::shaping::Training;
 use rl::trajectory::{ScoredGroup, Trajectory};
-use serde_json::{Value, json};
 
+use super::row::BenchRow;
+use super::work::{decode_bytes, flops, packed};
 use crate::common::Failure;
 
 /// Sizes of a step.
 #[derive(Debug, Clone)]
-pub struct Sizes {
+pub(super) struct Sizes {
     /// Prompts.
     pub prompts: usize,
     /// Responses a prompt.
@@ -47,7 +47,7 @@ pub struct Sizes {
 }
 
 /// A model and its optimizer, ready to be timed.
-pub struct Bench<B: Kernels> {
+pub(super) struct Bench<B: Kernels> {
     model: QwenVl<B>,
     optimizer: AdamW<B>,
     /// Settings of the step.
@@ -55,7 +55,7 @@ pub struct Bench<B: Kernels> {
     /// Whether layers are computed again; none leaves it to memory.
     pub recompute: Option<bool>,
     seed: u64,
-    /// Floating-point operations a second of a large matmul, measured.
+    /// Floating-point operations a second of a large matmul, measured or given.
     peak_flops: f64,
     /// Ids that end a response; all are held back until it has its length.
     eos: Vec<u32>,
@@ -63,107 +63,8 @@ pub struct Bench<B: Kernels> {
     suppress: Vec<u32>,
 }
 
-/// What one step took.
-#[derive(Debug, Clone)]
-pub struct BenchRow {
-    step: u64,
-    prompt_tokens: usize,
-    response_tokens: usize,
-    rollouts: usize,
-    /// `[generate, old log-probs, update, vision, prefill, focus and factors, optimizer, total]` in seconds.
-    seconds: [f64; 8],
-    flops: f64,
-    update_flops: f64,
-    peak_flops: f64,
-    decode_bytes: f64,
-    peak_gib: Option<f64>,
-}
-
-/// Seconds of the parts of a step, and its highest memory.
-pub struct Phases {
-    /// Sampling.
-    pub generate: f64,
-    /// The scoring pass.
-    pub old_log_probs: f64,
-    /// Gradients and optimizer.
-    pub update: f64,
-    /// All of it.
-    pub total: f64,
-    /// GiB, where the system says.
-    pub peak_gib: Option<f64>,
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() % 2 {
-        0 => 0.5 * (values[half - 1] + values[half]),
-        _ => values[half],
-    }
-}
-
-impl BenchRow {
-    /// Columns of [`line`](Self::line).
-    pub const COLUMNS: usize = 10;
-
-    /// Names of the columns.
-    pub fn header() -> &'static str {
-        "| generate s | old log-probs s | update s | total s | vision s | prefill s | focus s | optimizer s | GFLOP/s | peak GiB |"
-    }
-
-    /// One row of a Markdown table.
-    pub fn line(&self) -> String {
-        let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
-        let gib = self.peak_gib.map_or("-".into(), |g| format!("{g:.2}"));
-        format!(
-            "| {generate:.3} | {old:.3} | {update:.3} | {total:.3} | {vision:.3} | {prefill:.3} | {focus:.4} | {optimizer:.3} | {:.1} | {gib} |",
-            self.flops / total / 1e9
-        )
-    }
-
-    /// The parts that are drawn.
-    pub fn phases(&self) -> Phases {
-        let [generate, old_log_probs, update, .., total] = self.seconds;
-        Phases { generate, old_log_probs, update, total, peak_gib: self.peak_gib }
-    }
-
-    /// The peer's keys and ours.
-    pub fn json(&self) -> Value {
-        let [generate, old, update, vision, prefill, focus, optimizer, total] = self.seconds;
-        let round = |x: f64| (x * 1e4).round() / 1e4;
-        let (b, r) = (self.rollouts as f64, self.response_tokens as f64);
-        let mut row = json!({
-            "engine": "visual-rl", "step": self.step, "threads": std::thread::available_parallelism().map_or(1, |n| n.get()),
-            "prompt_tokens": self.prompt_tokens, "response_tokens": self.response_tokens, "rollouts": self.rollouts,
-            "generate_s": round(generate), "old_logprobs_s": round(old), "update_s": round(update), "total_s": round(total),
-            "decode_tokens_per_s": round(b * r / generate),
-            // As the peer counts: every response with a prompt of its own.
-            "update_tokens_per_s": round(b * (self.prompt_tokens as f64 + r) / update),
-            "rollouts_per_s": round(b / total),
-            "vision_s": round(vision), "prefill_s": round(prefill), "focus_s": round(focus), "optimizer_s": round(optimizer),
-            "model_flops": self.flops, "matmul_flops_per_s": self.peak_flops.round(), "share_of_peak": round(self.flops / total / self.peak_flops),
-            "update_share_of_peak": round(self.update_flops / update / self.peak_flops),
-            "decode_bytes": self.decode_bytes, "decode_bytes_per_s": (self.decode_bytes / (generate - vision - prefill).max(1e-9)).round(),
-        });
-        if let (Some(gib), Some(map)) = (self.peak_gib, row.as_object_mut()) {
-            map.insert("peak_gib".into(), json!(round(gib)));
-        }
-        row
-    }
-
-    /// Medians of the seconds, the highest peak.
-    pub fn median(rows: Vec<BenchRow>) -> BenchRow {
-        let mut out = rows[0].clone();
-        for (i, s) in out.seconds.iter_mut().enumerate() {
-            *s = median(rows.iter().map(|r| r.seconds[i]).collect());
-        }
-        out.peak_gib = rows.iter().filter_map(|r| r.peak_gib).reduce(f64::max);
-        out
-    }
-}
-
 /// Lets [`BenchRow`]'s peak count from here, where the kernel can.
-pub fn reset_peak() {
+pub(super) fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -213,11 +114,17 @@ fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result
 }
 
 impl<B: Kernels> Bench<B> {
-    /// Measures the device's matmul and sets up an optimizer.
+    /// Sets up an optimizer. Shares are reported of `peak_flops` floating-point operations a second.
     ///
     /// # Errors
-    /// A device that fails, a `folder` whose tokenizer cannot be read.
-    pub fn new(model: QwenVl<B>, folder: Option<&Path>, seed: u64, optim: Optim) -> Result<Self, Failure> {
+    /// A `folder` whose tokenizer cannot be read.
+    pub(super) fn new(
+        model: QwenVl<B>,
+        folder: Option<&Path>,
+        seed: u64,
+        optim: Optim,
+        peak_flops: f64,
+    ) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
         let vision = model.config.vision_token_ids();
@@ -230,7 +137,6 @@ impl<B: Kernels> Bench<B> {
             }
             None => (model.config.eos_token_ids.clone(), vision),
         };
-        let peak_flops = matmul_flops(&model)?;
         let optimizer = AdamW::new(&config.actor.optim);
         Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, eos, suppress })
     }
@@ -256,7 +162,7 @@ impl<B: Kernels> Bench<B> {
     }
 
     /// One step by the trainer's own steps: sample, make experience, update. Random rewards stand for a grader's.
-    pub fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
+    pub(super) fn step(&mut self, sizes: &Sizes, step: u64) -> Result<BenchRow, Failure> {
         let architecture = &self.model.config.clone();
         let prompts = (0..sizes.prompts)
             .map(|i| prompt(architecture, sizes, self.seed, i as u64))
@@ -397,7 +303,8 @@ impl<B: Kernels> Bench<B> {
             let image_rows = prompt.image_rows(&self.model.config);
             self.sync()?;
             let clock = Instant::now();
-            if let Some(p) = focus::prototype(&hidden, &image_rows, &(0..prompt.len()), mode, &prompt.image_grid_thw) {
+            let prototype = focus::prototype(&hidden, &image_rows, &(0..prompt.len()), mode, &prompt.image_grid_thw);
+            if let Some(p) = prototype.map_err(TrainError::from)? {
                 host::floats(focus::of_range(&hidden, prompt.len()..rows, &p)).map_err(TrainError::from)?;
             }
             seconds += clock.elapsed().as_secs_f64();
@@ -408,7 +315,7 @@ impl<B: Kernels> Bench<B> {
 
 /// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is
 /// over too soon to be measured.
-fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
+pub(super) fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     let device = model.device();
     let mut n = 1024;
     loop {
@@ -427,56 +334,4 @@ fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
         }
         n *= 2;
     }
-}
-
-/// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the
-/// keys and values of each prompt once per group, and each row's own. The first token needs the head alone.
-fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
-    let t = &config.text;
-    let (q, kv) = (t.query_width(), t.kv_width());
-    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
-    let (layers, head) = ((t.num_hidden_layers * layer) as f64, (t.vocab_size * t.hidden_size) as f64);
-    let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let cached: f64 = prompts.iter().map(|p| (r - 1.0) * p.len() as f64 + n * r * (r - 1.0) / 2.0).sum();
-    width as f64 * ((r - 1.0) * layers + r * head + 2.0 * (t.num_hidden_layers * kv) as f64 * cached)
-}
-
-/// Packed tokens of a step.
-fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
-    prompts.iter().map(|p| p.len() + sizes.rollouts * sizes.response_tokens).sum()
-}
-
-/// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and
-/// responses. An update takes three times as many; recomputed layers do not count.
-fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
-    let (t, v) = (&config.text, &config.vision);
-    let (q, kv) = (t.query_width(), t.kv_width());
-    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
-    let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let (mut decoder, mut tower) = (0.0, 0.0);
-    for prompt in prompts {
-        let p = prompt.len() as f64;
-        let tokens = p + n * r;
-        let pairs = p * (p + 1.0) / 2.0 + n * (r * p + r * (r + 1.0) / 2.0);
-        decoder += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * q as f64);
-        decoder += 2.0 * n * r * (t.vocab_size * t.hidden_size) as f64;
-        for grid in &prompt.image_grid_thw {
-            let patches = grid.iter().product::<usize>() as f64;
-            let (full, window) = match &v.attention {
-                TowerAttention::Full => (v.depth as f64, 0.0),
-                TowerAttention::Windows { side, full } => {
-                    (full.len() as f64, (side * v.spatial_merge_size).pow(2) as f64)
-                }
-            };
-            let matrices = if v.mlp == MlpKind::Gated { 3 } else { 2 };
-            let block = v.hidden_size * (4 * v.hidden_size + matrices * v.intermediate_size);
-            let merged = v.hidden_size * v.merge_unit();
-            let mergers = (1 + v.deepstack.len()) as f64;
-            tower += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
-            tower += 2.0 * mergers * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
-            tower +=
-                4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
-        }
-    }
-    [decoder, tower]
 }

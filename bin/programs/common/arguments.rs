@@ -9,7 +9,7 @@ const MIN_TEMPERATURE: f64 = 1e-5;
 ///
 /// # Errors
 /// Names the option and what it may be.
-pub fn check_temperature(temperature: f64) -> Result<(), Failure> {
+pub(crate) fn check_temperature(temperature: f64) -> Result<(), Failure> {
     match temperature == 0.0 || temperature.is_finite() && temperature >= MIN_TEMPERATURE {
         true => Ok(()),
         false => Err(Failure::input(format!(
@@ -22,7 +22,7 @@ pub fn check_temperature(temperature: f64) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Names the option and what it may be.
-pub fn check_top_p(top_p: f64) -> Result<(), Failure> {
+pub(crate) fn check_top_p(top_p: f64) -> Result<(), Failure> {
     match top_p > 0.0 && top_p <= 1.0 {
         true => Ok(()),
         false => Err(Failure::input(format!("--top-p {top_p} is not above 0 and at most 1"))),

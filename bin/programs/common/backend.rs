@@ -4,13 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Tensor, backend::Backend as _};
+use cli::device;
 use rl::TrainError;
 use rl::config::{Backend, Dtype};
 
 use super::Failure;
+#[cfg(feature = "cuda")]
+use super::cuda::{CudaPresence, presence};
+#[cfg(feature = "cuda")]
+use super::kernel_cache;
 
 /// A job that runs on whichever backend was chosen.
-pub trait OnBackend {
+pub(crate) trait OnBackend {
     /// What it gives back.
     type Output;
     /// Runs on `B`.
@@ -18,7 +23,7 @@ pub trait OnBackend {
 }
 
 /// A run of training, of `train` and of each child of `study`.
-pub struct Train {
+pub(crate) struct Train {
     /// What to train.
     pub config: rl::config::Config,
     /// Set to stop after a checkpoint.
@@ -34,7 +39,7 @@ impl OnBackend for Train {
 
 /// Backends that were compiled in, fastest first: the order in which `auto` tries them. That Flex stands before ndarray
 /// was measured (docs/performance.md).
-pub fn compiled() -> Vec<Backend> {
+pub(crate) fn compiled() -> Vec<Backend> {
     let mut all = Vec::new();
     if cfg!(feature = "cuda") {
         all.push(Backend::Cuda);
@@ -54,7 +59,7 @@ pub fn compiled() -> Vec<Backend> {
 }
 
 /// The backend named on a command line.
-pub fn parse_backend(name: &str) -> Result<Backend, String> {
+pub(crate) fn parse_backend(name: &str) -> Result<Backend, String> {
     let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
     all.into_iter()
         .find(|b| b.as_str() == name)
@@ -62,40 +67,37 @@ pub fn parse_backend(name: &str) -> Result<Backend, String> {
 }
 
 /// The number format named on a command line.
-pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
+pub(crate) fn parse_dtype(name: &str) -> Result<Dtype, String> {
     [Dtype::Auto, Dtype::F32, Dtype::Bf16]
         .into_iter()
         .find(|d| d.as_str() == name)
         .ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
 }
 
-/// Drivers that are missing end in a panic inside the libraries: it is caught, and its text is not shown.
-fn quietly<T>(work: impl FnOnce() -> T) -> Option<T> {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-    std::panic::set_hook(hook);
-    result.ok()
-}
-
-/// Whether a first computation on the device succeeds.
-fn works<B: burn::tensor::backend::Backend>(device: &B::Device) -> bool {
-    quietly(|| Tensor::<B, 1>::ones([2], device).sum().try_into_data().is_ok()).unwrap_or(false)
+/// Whether a first computation on the device succeeds, and what it fails of.
+fn first_computation<B: burn::tensor::backend::Backend>(device: &B::Device) -> Result<(), String> {
+    let sum = || Tensor::<B, 1>::ones([2], device).sum().try_into_data().map_err(|e| device::explain(&e.to_string()));
+    device::try_out(sum)?.map(|_| ())
 }
 
 /// What a wgpu program would compute on is a driver that pretends to be a graphics card on the CPU. Sets the device up,
 /// so it may be asked once only. None without any device.
 #[cfg(feature = "wgpu")]
 fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
-    let setup = quietly(|| burn_wgpu::init_setup::<burn_wgpu::graphics::AutoGraphicsApi>(device, Default::default()))?;
+    let setup = || burn_wgpu::init_setup::<burn_wgpu::graphics::AutoGraphicsApi>(device, Default::default());
+    let setup = device::try_out(setup).ok()?;
     // Its type is an enum of a crate that Burn does not re-export.
     Some(format!("{:?}", setup.adapter.get_info().device_type) == "Cpu")
 }
 
 /// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
-pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
+pub(crate) fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
     let candidates = if backend == Backend::Auto { compiled() } else { vec![backend] };
     let mut job = Some(job);
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if candidates.iter().any(|candidate| matches!(candidate, Backend::Cuda | Backend::Wgpu | Backend::Vulkan)) {
+        configure(&candidates);
+    }
     for candidate in &candidates {
         if let Some(result) = attempt(*candidate, dtype, backend == Backend::Auto, &mut job)? {
             return Ok(result);
@@ -104,6 +106,25 @@ pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Resul
     Err(Failure::input("no backend finds a device; build with --features flex or ndarray for the CPU"))
 }
 
+/// CubeCL's settings, before it is used for the first time: one stream, as a second one has memory of its own that the
+/// first one's does not go back to, and compiled kernels kept where there is CUDA.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn configure(candidates: &[Backend]) {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.streaming.max_streams = 1;
+    config.compilation.cache = None;
+    #[cfg(feature = "cuda")]
+    if candidates.contains(&Backend::Cuda)
+        && let CudaPresence::There(card) = presence()
+    {
+        config.compilation.cache = kernel_cache::open(&card).map(cubecl::config::cache::CacheConfig::File);
+    }
+    let _ = candidates;
+    CubeClRuntimeConfig::set(config);
+}
+
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 fn no_device(backend: Backend) -> Failure {
     Failure::input(format!(
         "backend {}: no usable device was found (is the driver installed?); --backend flex runs on the CPU",
@@ -115,15 +136,19 @@ fn no_device(backend: Backend) -> Failure {
 fn attempt<J: OnBackend>(
     backend: Backend,
     dtype: Dtype,
-    optional: bool,
+    #[cfg_attr(not(any(feature = "wgpu", feature = "cuda")), expect(unused_variables))] optional: bool,
     job: &mut Option<J>,
 ) -> Result<Option<J::Output>, Failure> {
     #[allow(unused_macros)]
     macro_rules! run {
         ($type:ty, $bf16:expr) => {{
             let device = <$type as burn::tensor::backend::BackendTypes>::Device::default();
-            if !works::<$type>(&device) {
-                return if optional { Ok(None) } else { Err(no_device(backend)) };
+            if let Err(fault) = first_computation::<$type>(&device) {
+                // Also where `auto` could go on to the next: a device that is there is not left aside without a word.
+                return Err(Failure::other(format!(
+                    "backend {}: its first computation fails: {fault}; --backend flex runs on the CPU",
+                    backend.as_str()
+                )));
             }
             let dtype = match dtype {
                 Dtype::Bf16 => DType::BF16,
@@ -166,7 +191,12 @@ fn attempt<J: OnBackend>(
             run!(burn_wgpu::Wgpu<f32, i32>, false)
         }
         #[cfg(feature = "cuda")]
-        Backend::Cuda => run!(burn_cuda::Cuda<f32, i32>, true),
+        Backend::Cuda => match presence() {
+            CudaPresence::Absent if optional => Ok(None),
+            CudaPresence::Absent => Err(no_device(backend)),
+            CudaPresence::Unusable(why) => Err(Failure::other(format!("backend cuda: {why}"))),
+            CudaPresence::There(_) => run!(burn_cuda::Cuda<f32, i32>, true),
+        },
         other => Err(Failure::input(format!(
             "backend {} was not compiled in; this program has {}; build with --features {}",
             other.as_str(),

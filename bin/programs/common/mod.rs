@@ -1,26 +1,31 @@
 //! What the programs share: the choice of a backend, what arguments may be, and the way errors end a program.
 
-pub mod arguments;
-pub mod backend;
-pub mod output;
-pub mod progress;
+pub(crate) mod arguments;
+pub(crate) mod backend;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod kernel_cache;
+pub(crate) mod output;
+pub(crate) mod progress;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cli::device::DeviceWatch;
 use rl::TrainError;
 
-pub use arguments::{check_temperature, check_top_p};
-pub use cli::{ranges, within};
+pub(crate) use arguments::{check_temperature, check_top_p};
+pub(crate) use cli::{ranges, within};
 
-pub use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
+pub(crate) use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
 
 /// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait.
 ///
 /// # Errors
 /// A system that lets no handler be set.
-pub fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBool>, Failure> {
     let interrupt = Arc::new(AtomicBool::new(false));
     let flag = interrupt.clone();
     ctrlc::set_handler(move || {
@@ -37,22 +42,22 @@ pub fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBool>, Fai
 
 /// A program that ends with an error: its exit code (design decision 11) and one clear line.
 #[derive(Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
     /// Bad usage or input.
-    pub fn input(message: impl std::fmt::Display) -> Self {
+    pub(crate) fn input(message: impl std::fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
     /// With an exit code of its own.
-    pub fn with_code(code: u8, message: impl std::fmt::Display) -> Self {
+    pub(crate) fn with_code(code: u8, message: impl std::fmt::Display) -> Self {
         Self { code, message: message.to_string() }
     }
     /// Anything else.
-    pub fn other(message: impl std::fmt::Display) -> Self {
+    pub(crate) fn other(message: impl std::fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
 }
@@ -79,7 +84,7 @@ impl From<rl::config::ConfigError> for Failure {
 }
 
 /// Writes to standard output. A reader that has gone away has seen what it wanted.
-pub fn write_out(text: &str) -> Result<(), data::DataError> {
+pub(crate) fn write_out(text: &str) -> Result<(), data::DataError> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -89,11 +94,38 @@ pub fn write_out(text: &str) -> Result<(), data::DataError> {
 }
 
 /// The same where it is the last thing that a program does.
-pub fn print(text: &str) -> Result<(), Failure> {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
     Ok(write_out(text)?)
 }
 
 /// A program from its arguments to its exit code; see [`cli::program`].
-pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
+pub(crate) fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
     cli::program(|args| run(args).map_err(|Failure { code, message }| cli::Exit { code, message }))
+}
+
+/// The same for a program that uses a device; see [`cli::device`]. `lowers` names the settings that need less of its
+/// memory.
+pub(crate) fn device_program<A: clap::Parser>(
+    lowers: &'static str,
+    run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send,
+) -> ExitCode {
+    program(|args| {
+        cli::device::watch(DeviceWatch { lowers, memory: device_memory, at_end: keep_kernels });
+        let done = run(args);
+        keep_kernels();
+        done.map_err(|Failure { code, message }| Failure { code, message: cli::device::message(message) })
+    })
+}
+
+/// Bytes of device memory that are free, and all of them; none where it cannot be asked.
+fn device_memory() -> Option<[u64; 2]> {
+    #[cfg(feature = "cuda")]
+    return cuda::memory();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+fn keep_kernels() {
+    #[cfg(feature = "cuda")]
+    kernel_cache::seal();
 }

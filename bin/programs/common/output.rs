@@ -8,7 +8,7 @@ use crate::common::Failure;
 
 /// A file to write when all is done. It is opened under a temporary name at once, so that a path that cannot be written
 /// is known before anything is computed, and an older file stays until the new one is complete.
-pub struct OutputFile {
+pub(crate) struct OutputFile {
     /// Where it will be.
     pub path: PathBuf,
     /// Its name until then; none for something that is not a file, such as a pipe.
@@ -21,7 +21,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// A folder, or anything else that cannot be written.
-    pub fn open(option: &str, path: &Path) -> Result<Self, Failure> {
+    pub(crate) fn open(option: &str, path: &Path) -> Result<Self, Failure> {
         let fail = |reason: String| Failure::input(format!("{option} {}: cannot be written: {reason}", path.display()));
         // A link keeps pointing to its target.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
@@ -45,7 +45,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// A full disk and the like.
-    pub fn finish(mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn finish(mut self, bytes: &[u8]) -> Result<(), Failure> {
         let fail =
             |path: &Path, e: std::io::Error| Failure::other(format!("{}: cannot be written: {e}", path.display()));
         self.file.write_all(bytes).map_err(|e| fail(&self.path, e))?;

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A moving line on a terminal, and nothing without one; lines that come in between go through
 /// [`ProgressBar::suspend`].
-pub fn bar(rows: usize) -> ProgressBar {
+pub(crate) fn bar(rows: usize) -> ProgressBar {
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
@@ -20,7 +20,7 @@ pub fn bar(rows: usize) -> ProgressBar {
 }
 
 /// Rows done: a moving line on a terminal, now and then a line otherwise.
-pub struct RowProgress {
+pub(crate) struct RowProgress {
     bar: Option<ProgressBar>,
     name: String,
     rows: usize,
@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 impl RowProgress {
     /// Of `rows` rows of what is called `name`.
-    pub fn new(name: &str, rows: usize) -> Self {
+    pub(crate) fn new(name: &str, rows: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = bar(rows);
             bar.set_prefix(format!("{name} "));
@@ -42,7 +42,7 @@ impl RowProgress {
     }
 
     /// So many are done.
-    pub fn at(&mut self, done: usize) {
+    pub(crate) fn at(&mut self, done: usize) {
         match &self.bar {
             Some(bar) => bar.set_position(done as u64),
             None if self.said.elapsed() >= QUIET => {

@@ -13,13 +13,13 @@ use crate::common::{ranges, within};
 /// A SOURCE is a .parquet, .jsonl or .json file, a folder, a glob, any of these with @split, or toy:NAME?key=value.
 #[derive(Parser)]
 #[command(version)]
-pub struct DataCli {
+pub(super) struct DataCli {
     #[command(subcommand)]
     pub command: DataCommand,
 }
 
 #[derive(Subcommand)]
-pub enum DataCommand {
+pub(super) enum DataCommand {
     /// Print columns, lengths, picture sizes, and the rows that would be set aside. Decodes no picture.
     Inspect(Inspect),
     /// Decode every picture, count placeholders, and grade every answer against itself. Exit code 1 if a row fails.
@@ -34,7 +34,7 @@ pub enum DataCommand {
 const MOST_DRAWN: usize = 100_000;
 
 #[derive(Args)]
-pub struct Sources {
+pub(super) struct Sources {
     /// Files, folders, globs, path@split, toy:NAME?key=value.
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
@@ -65,12 +65,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    pub fn specs(&self) -> Vec<DataSpec> {
+    pub(super) fn specs(&self) -> Vec<DataSpec> {
         self.sources.iter().map(|source| source.as_str().into()).collect()
     }
 
     /// The column names, where they were not given those of the model's run.
-    pub fn keys(&self, run: &KeyOptions) -> Keys {
+    pub(super) fn keys(&self, run: &KeyOptions) -> Keys {
         let given = KeyOptions {
             prompt_key: self.prompt_key.clone(),
             answer_key: self.answer_key.clone(),
@@ -82,7 +82,7 @@ impl Sources {
         given.or(run).keys(Vec::new())
     }
 
-    pub fn open(&self, run: &KeyOptions) -> Result<(Arc<Dataset>, usize), DataError> {
+    pub(super) fn open(&self, run: &KeyOptions) -> Result<(Arc<Dataset>, usize), DataError> {
         let dataset = Dataset::open(&self.specs(), &self.keys(run), self.image_dir.as_deref())?;
         let rows = self.limit.unwrap_or(usize::MAX).min(dataset.len());
         let generated = dataset.sources().into_iter().filter(|(name, ..)| name.starts_with("toy:"));
@@ -98,7 +98,7 @@ impl Sources {
 }
 
 #[derive(Args)]
-pub struct Inspect {
+pub(super) struct Inspect {
     #[command(flatten)]
     pub sources: Sources,
     /// Model whose tokenizer counts the prompts' tokens: a model folder in the Hugging Face layout, the run folder of
@@ -125,7 +125,7 @@ pub struct Inspect {
 }
 
 #[derive(Args)]
-pub struct Check {
+pub(super) struct Check {
     #[command(flatten)]
     pub sources: Sources,
     /// Grader of the answers: mathruler or math.
@@ -141,7 +141,7 @@ pub struct Check {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum PictureStorage {
+pub(super) enum PictureStorage {
     /// Files in a folder beside the JSON lines file.
     Files,
     /// Base64 in the rows.
@@ -149,7 +149,7 @@ pub enum PictureStorage {
 }
 
 #[derive(Args)]
-pub struct Convert {
+pub(super) struct Convert {
     #[command(flatten)]
     pub sources: Sources,
     /// File to write: .parquet or .jsonl.
@@ -161,7 +161,7 @@ pub struct Convert {
 }
 
 #[derive(Args)]
-pub struct Toy {
+pub(super) struct Toy {
     /// read, sum, compare, count, chart or multistep, with parameters after a question mark.
     pub task: String,
     /// File to write: .parquet or .jsonl.

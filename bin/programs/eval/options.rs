@@ -12,7 +12,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 /// Everything that can be said on the command line or in a configuration file; what is left out has its default.
 #[derive(Args, Deserialize, Debug, Clone, Default)]
 #[serde(default, deny_unknown_fields)]
-pub struct Options {
+pub(super) struct Options {
     /// Model folder in the Hugging Face layout, the run folder of `train` (its newest checkpoint), or a checkpoint. A
     /// run's model is asked as it was trained: with the run's pixels, format prompt, system message and columns, unless
     /// others are given.
@@ -118,7 +118,7 @@ pub struct Options {
 
 /// A benchmark in a configuration file.
 #[derive(Debug, Clone)]
-pub enum BenchmarkEntry {
+pub(super) enum BenchmarkEntry {
     /// `"geo3k=FILE"`.
     Short(String),
     /// With settings of its own.
@@ -128,7 +128,7 @@ pub enum BenchmarkEntry {
 /// The long form: what differs from the options of the run.
 #[derive(Deserialize, Debug, Clone)]
 #[serde(deny_unknown_fields)]
-pub struct BenchmarkTable {
+pub(super) struct BenchmarkTable {
     pub(super) name: String,
     pub(super) path: String,
     pub(super) prompt_key: Option<String>,
@@ -206,7 +206,7 @@ pub(super) use each_field;
 
 impl Options {
     /// These over those of a file.
-    pub fn over(mut self, file: Options) -> Self {
+    pub(super) fn over(mut self, file: Options) -> Self {
         macro_rules! merge {
             ($($field:ident),*) => { $( if self.$field.is_none() { self.$field = file.$field; } )* };
         }
@@ -219,7 +219,7 @@ impl Options {
     }
 
     /// The column names that were given.
-    pub fn keys(&self) -> KeyOptions {
+    pub(super) fn keys(&self) -> KeyOptions {
         KeyOptions {
             prompt_key: self.prompt_key.clone(),
             answer_key: self.answer_key.clone(),
@@ -233,7 +233,7 @@ impl Options {
 
 impl BenchmarkEntry {
     /// As on the command line.
-    pub fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         match self {
             Self::Short(text) => text.clone(),
             Self::Table(table) => format!("{}={}", table.name, table.path),
@@ -243,7 +243,7 @@ impl BenchmarkEntry {
 
 impl BenchmarkTable {
     /// The column names that were given.
-    pub fn keys(&self) -> KeyOptions {
+    pub(super) fn keys(&self) -> KeyOptions {
         KeyOptions {
             prompt_key: self.prompt_key.clone(),
             answer_key: self.answer_key.clone(),

@@ -14,7 +14,7 @@ use super::options::{BenchmarkEntry, BenchmarkTable, Options, each_field};
 use crate::common::{Failure, check_temperature, check_top_p, parse_backend, parse_dtype, ranges};
 
 /// What is to be done.
-pub enum EvalPlan {
+pub(super) enum EvalPlan {
     /// A model answers benchmarks.
     Answer(Box<AnswerPlan>),
     /// Answers made elsewhere are graded.
@@ -31,7 +31,7 @@ pub enum EvalPlan {
 }
 
 /// A model answers benchmarks.
-pub struct AnswerPlan {
+pub(super) struct AnswerPlan {
     /// What is asked of which model.
     pub asking: Asking,
     /// Where disagreements of the graders go.
@@ -44,7 +44,7 @@ pub struct AnswerPlan {
 
 impl Options {
     /// Checks everything that can be checked without opening a file.
-    pub fn plan(self) -> Result<EvalPlan, Failure> {
+    pub(super) fn plan(self) -> Result<EvalPlan, Failure> {
         match self.from.clone() {
             Some(from) => self.grade(from),
             None => self.answer().map(|answer| EvalPlan::Answer(Box::new(answer))),

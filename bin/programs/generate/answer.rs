@@ -38,7 +38,7 @@ fn content(args: &GenerateArgs, format_prompt: &str) -> Result<Vec<Content>, Fai
 }
 
 /// Everything that is settled before the weights are read.
-pub struct Generate {
+pub(super) struct Generate {
     args: GenerateArgs,
     folder: ModelFolder,
     processor: Processor,
@@ -52,7 +52,7 @@ impl Generate {
     ///
     /// # Errors
     /// Whatever of it cannot be used.
-    pub fn new(args: GenerateArgs) -> Result<Self, Failure> {
+    pub(super) fn new(args: GenerateArgs) -> Result<Self, Failure> {
         args.check()?;
         let folder = ModelFolder::open(&args.model)?;
         let processor = folder.processor(args.pictures())?;
@@ -85,7 +85,7 @@ impl Generate {
     }
 
     /// Files that an interrupt has to remove.
-    pub fn unfinished(&self) -> Vec<PathBuf> {
+    pub(super) fn unfinished(&self) -> Vec<PathBuf> {
         [&self.dump, &self.focus_map].into_iter().flatten().filter_map(|output| output.temporary.clone()).collect()
     }
 

@@ -5,12 +5,23 @@
 //! |---|---|
 //! | [`pilot`] | the pilot study of VGPO (arXiv 2604.09349): where generated tokens look, and what it says about their answer |
 //! | [`study`] | rows x seeds of training runs, paired tests, a report |
-//! | [`stats`] | intervals, tests, correlation, histograms |
+//! | `stats` | intervals, tests, correlation, histograms |
 //! | [`focus_map`] | the tokens that look most at the pictures, and their heat over them |
 //! | [`dump`] | the numbers of one response as a safetensors file |
+//!
+//! ```
+//! use analysis::Interval;
+//!
+//! // Accuracies of five seeds: t.test of R gives 0.80 and 0.88.
+//! let interval = Interval::of(&[0.80, 0.82, 0.84, 0.86, 0.88]);
+//! assert_eq!(interval.n, 5);
+//! assert!((interval.mean - 0.84).abs() < 1e-12 && (interval.half - 0.0393).abs() < 1e-4);
+//! ```
 
 pub mod dump;
 pub mod focus_map;
 pub mod pilot;
-pub mod stats;
+mod stats;
 pub mod study;
+
+pub use stats::{Histogram, Interval};

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 
 /// Mean of some values; NaN of none.
-pub fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Unbiased standard deviation (`n - 1`); NaN of fewer than two values.
-pub fn standard_deviation(values: &[f64]) -> f64 {
+pub(crate) fn standard_deviation(values: &[f64]) -> f64 {
     let m = mean(values);
     let squares: f64 = values.iter().map(|v| (v - m).powi(2)).sum();
     if values.len() < 2 { f64::NAN } else { (squares / (values.len() - 1) as f64).sqrt() }
@@ -45,7 +45,7 @@ fn student(n: usize) -> Option<StudentsT> {
 
 /// Two rows of numbers compared pair by pair.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Paired {
+pub(crate) struct Paired {
     /// The differences `a - b`.
     pub difference: Interval,
     /// Two-sided p of the paired t test; NaN of fewer than two pairs or when all differences are equal.
@@ -60,7 +60,7 @@ const MAX_FLIPS: usize = 20;
 
 impl Paired {
     /// Compares `a` with `b`. `None` where there are no pairs or the lists differ in length.
-    pub fn of(a: &[f64], b: &[f64]) -> Option<Self> {
+    pub(crate) fn of(a: &[f64], b: &[f64]) -> Option<Self> {
         if a.len() != b.len() || a.is_empty() {
             return None;
         }
@@ -96,7 +96,7 @@ fn sign_flip(d: &[f64]) -> f64 {
 
 /// Pearson's correlation; `None` of fewer than two pairs, of lists that differ in length, or where one side does not
 /// vary.
-pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
+pub(crate) fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
     if x.len() != y.len() || x.len() < 2 {
         return None;
     }

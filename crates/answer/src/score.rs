@@ -160,7 +160,7 @@ impl Scorer {
 /// DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13), in [-1, 0], before its factor.
 ///
 /// 0 up to M - B tokens, then (M - B - T) / B up to M, then -1.
-pub fn overlong_penalty(response_length: usize, config: &OverlongConfig) -> f64 {
+pub(crate) fn overlong_penalty(response_length: usize, config: &OverlongConfig) -> f64 {
     let (most, buffer) = (config.max_response_length, config.overlong_buffer_length);
     let free = most.saturating_sub(buffer);
     if most == 0 || response_length <= free {

@@ -1,4 +1,26 @@
 //! How every program of the project begins and ends.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! /// Says hello.
+//! #[derive(clap::Parser)]
+//! struct Hello {
+//!     name: String,
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     cli::program(|hello: Hello| match hello.name.is_empty() {
+//!         true => Err(cli::Exit::input("the name is empty")),
+//!         false => {
+//!             println!("hello {}", hello.name);
+//!             Ok(ExitCode::SUCCESS)
+//!         }
+//!     })
+//! }
+//! ```
+
+pub mod device;
 
 use std::process::ExitCode;
 
@@ -53,6 +75,7 @@ pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + 
         // The hook has said it.
         Err(_) => return ExitCode::FAILURE,
     };
+    device::last_word();
     eprintln!("error: {}", guard::printable(&exit.message));
     ExitCode::from(exit.code)
 }

@@ -18,7 +18,7 @@ pub struct EpochPart {
 
 impl EpochPart {
     /// Rows drawn from this part in one epoch: `round(weight * len)`.
-    pub fn rows_per_epoch(&self) -> usize {
+    pub(crate) fn rows_per_epoch(&self) -> usize {
         // Weights are checked when a data set is opened; a negative or NaN weight casts to zero here.
         (self.weight * self.len as f64).round() as usize
     }

@@ -50,7 +50,7 @@ impl Distribution {
     }
 
     /// Up to ten buckets of one round width: `(lowest, highest, count)`.
-    pub fn buckets(&self) -> Vec<(u64, u64, usize)> {
+    pub(crate) fn buckets(&self) -> Vec<(u64, u64, usize)> {
         let (Some(&low), Some(&high)) = (self.values.iter().min(), self.values.iter().max()) else {
             return Vec::new();
         };

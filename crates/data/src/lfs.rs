@@ -4,6 +4,6 @@
 pub(crate) const REASON: &str = "is a Git LFS pointer, not the file itself, which was never fetched; run `git lfs pull` in its repository (git-lfs must be installed)";
 
 /// Whether `bytes`, the beginning of a file or all of it, are a pointer.
-pub fn is_pointer(bytes: &[u8]) -> bool {
+pub(crate) fn is_pointer(bytes: &[u8]) -> bool {
     bytes.starts_with(b"version https://git-lfs.github.com/spec/")
 }

@@ -8,6 +8,16 @@
 //!
 //! A row that cannot be used is a [`BadRow`] (one line naming row and reason), never the end of a run; a file or a
 //! model folder that cannot be used is a [`DataError`].
+//!
+//! ```
+//! use data::{DataSpec, Dataset, Keys};
+//!
+//! let specs = [DataSpec::from("toy:sum?rows=2&cols=2")]; // or a parquet file, JSON lines, a folder, a glob
+//! let dataset = Dataset::open(&specs, &Keys::default(), None)?;
+//! let sample = dataset.get(0)?;
+//! assert!(sample.problem.contains("<image>") && sample.images.len() == 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod convert;
 pub mod cursor;
@@ -15,12 +25,12 @@ pub mod dataset;
 pub mod error;
 pub mod image;
 pub mod inspect;
-pub mod lfs;
-pub mod prefetch;
+mod lfs;
+pub(crate) mod prefetch;
 pub mod processor;
 pub mod prompt;
 pub mod sample;
-pub mod source;
+mod source;
 mod template;
 pub mod toy;
 pub mod write;
@@ -33,3 +43,4 @@ pub use prefetch::Prefetcher;
 pub use processor::{Content, Encoded, Processor, StreamDecoder};
 pub use prompt::{FormatPrompt, build_prompt, count_prompt_tokens};
 pub use sample::{ImageSource, KeyOptions, Keys, Sample};
+pub use source::Column;

@@ -19,7 +19,7 @@ pub enum Average {
 
 impl Average {
     /// The name in the table.
-    pub fn title(self) -> &'static str {
+    pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Math => "Avg-Math",
             Self::Vision => "Avg-Vision",
@@ -27,7 +27,7 @@ impl Average {
     }
 
     /// Its benchmarks, in the order of the paper.
-    pub fn members(self) -> impl Iterator<Item = &'static Benchmark> {
+    pub(crate) fn members(self) -> impl Iterator<Item = &'static Benchmark> {
         BENCHMARKS.iter().filter(move |b| b.average == Some(self))
     }
 }
@@ -54,7 +54,7 @@ pub struct Benchmark {
     pub only: &'static [(&'static str, &'static [&'static str])],
     /// Whether rows of one question are variants of it, of which the worst case is a score of its own.
     pub worst_case: bool,
-    /// Whether its rows have choices in a column of [`CHOICE_COLUMNS`]: they are written below a problem that does not
+    /// Whether its rows have choices in a column of `CHOICE_COLUMNS`: they are written below a problem that does not
     /// name them, and an answer may be the letter or the text of one.
     pub choices: bool,
     /// The average that it counts in.
@@ -65,7 +65,7 @@ pub struct Benchmark {
 }
 
 /// The built-in prompt of every benchmark: VGPO's.
-pub const FORMAT_PROMPT: &str = "math_perception";
+pub(crate) const FORMAT_PROMPT: &str = "math_perception";
 
 const PLAIN: Benchmark = Benchmark {
     name: "custom",
@@ -86,7 +86,7 @@ const PLAIN: Benchmark = Benchmark {
 const MULTIPLE_CHOICE: (&str, &[&str]) = ("question_type", &["multi-choice"]);
 
 /// All benchmarks: those of Avg-Math, those of Avg-Vision, the rest, and `custom` as the last.
-pub const BENCHMARKS: [Benchmark; 14] = [
+pub(crate) const BENCHMARKS: [Benchmark; 14] = [
     Benchmark {
         name: "mathvista",
         title: "MathVista",
@@ -231,10 +231,10 @@ pub const BENCHMARKS: [Benchmark; 14] = [
 ];
 
 /// The column under which rows are grouped by their number of choices; computed, not read.
-pub const CHOICES_GROUP: &str = "choices";
+pub(crate) const CHOICES_GROUP: &str = "choices";
 
 /// The columns with the choices of a multiple-choice row, in order of preference.
-pub const CHOICE_COLUMNS: [&str; 3] = ["choices", "options", "option"];
+pub(crate) const CHOICE_COLUMNS: [&str; 3] = ["choices", "options", "option"];
 
 /// Columns that the rules and scores look at, besides the groups.
 const RULE_COLUMNS: [&str; 3] = ["precision", "answer_type", "question_type"];
@@ -269,7 +269,7 @@ impl Benchmark {
     }
 
     /// The question that a row asks, where a column says so.
-    pub fn question_of<'a>(&self, columns: &'a BTreeMap<String, String>) -> Option<&'a str> {
+    pub(crate) fn question_of<'a>(&self, columns: &'a BTreeMap<String, String>) -> Option<&'a str> {
         self.question.iter().find_map(|column| columns.get(*column)).map(String::as_str)
     }
 
@@ -299,7 +299,7 @@ impl Benchmark {
 }
 
 /// Letters and digits in lower case: `Super-CLEVR counting` is `superclevrcounting`.
-pub fn normal(name: &str) -> String {
+pub(crate) fn normal(name: &str) -> String {
     name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 

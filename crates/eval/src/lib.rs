@@ -2,40 +2,54 @@
 //!
 //! | question | file |
 //! |---|---|
-//! | which benchmarks are there, and what is special about each | [`benchmark`] |
-//! | is this answer right | [`rule`] |
+//! | which benchmarks are there, and what is special about each | `benchmark` |
+//! | is this answer right | `rule` |
 //! | how does a model answer a file | [`session`], [`run`], [`task`] |
-//! | what is written, and how does a run go on | [`log`], [`record`] |
-//! | accuracy and its standard error | [`stats`] |
-//! | We-Math's strict and loose scores | [`wemath`] |
-//! | DynaMath's worst case | [`worst_case`] |
-//! | the table, the averages, the published rows | [`results`], [`published`], [`report`] |
+//! | what is written, and how does a run go on | `log`, `record` |
+//! | accuracy and its standard error | `stats` |
+//! | We-Math's strict and loose scores | `wemath` |
+//! | DynaMath's worst case | `worst_case` |
+//! | the table, the averages, the published rows | `results`, `published`, [`report`] |
 //! | can the rows of a data set be trained on | [`check`] |
 //! | answers that were made elsewhere | [`predictions`], `question` |
 //!
+//! ```
+//! use eval::{Benchmark, Extract, Rule};
+//!
+//! let benchmark = Benchmark::find("Math-Vista")?; // letter case and signs do not matter
+//! assert_eq!(benchmark.name, "mathvista");
+//! let answer = Extract::Boxed.answer(r"so \boxed{\frac{1}{2}}").unwrap();
+//! assert!(Rule::default().is_right(&answer, "0.5", &Default::default()));
+//! # Ok::<(), eval::EvalError>(())
+//! ```
+//!
 //! Nothing here draws on a terminal or reads a command line; `bin/eval.rs` does.
 
-pub mod benchmark;
+mod benchmark;
 pub mod check;
-pub mod error;
+pub(crate) mod error;
 mod lines;
-pub mod log;
+mod log;
 pub mod predictions;
-pub mod published;
+mod published;
 mod question;
-pub mod record;
+mod record;
 pub mod report;
-pub mod results;
-pub mod rule;
+mod results;
+mod rule;
 pub mod run;
 pub mod session;
-pub mod stats;
+mod stats;
 pub mod task;
-pub mod wemath;
-pub mod worst_case;
+mod wemath;
+mod worst_case;
 
-pub use benchmark::Benchmark;
+pub use benchmark::{Average, Benchmark};
 pub use error::EvalError;
+pub use log::{AnswerLog, OutputFolder};
 pub use record::Record;
-pub use results::Results;
+pub use results::{AverageResult, BenchmarkResult, ResultGroup, Results, UnusedRows};
 pub use rule::{Extract, Rule};
+pub use stats::Accuracy;
+pub use wemath::WeMath;
+pub use worst_case::WorstCase;

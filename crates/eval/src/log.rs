@@ -31,7 +31,7 @@ impl OutputFolder {
     ///
     /// # Errors
     /// A folder that cannot be written, or that another process holds.
-    pub fn open(root: &Path) -> Result<Self, EvalError> {
+    pub(crate) fn open(root: &Path) -> Result<Self, EvalError> {
         let refuse = |reason: String| EvalError::Input(format!("--out {}: {reason}", root.display()));
         fs::create_dir_all(root).map_err(|e| refuse(format!("the folder cannot be made: {e}")))?;
         let lock = root.join(".lock");
@@ -51,7 +51,7 @@ impl OutputFolder {
     }
 
     /// A file of the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
@@ -59,7 +59,7 @@ impl OutputFolder {
     ///
     /// # Errors
     /// Anything the file system refuses.
-    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf, EvalError> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf, EvalError> {
         let path = self.path(name);
         guard::file::replace(&path, text.as_bytes()).map_err(EvalError::io(&path))?;
         Ok(path)
@@ -80,7 +80,7 @@ impl AnswerLog {
     ///
     /// # Errors
     /// Answers made with other settings, lines that are no answers, a file that cannot be written.
-    pub fn open(
+    pub(crate) fn open(
         folder: &OutputFolder,
         name: &str,
         settings: &Map<String, Value>,
@@ -121,7 +121,7 @@ impl AnswerLog {
     }
 
     /// Whether every answer to `row` is there.
-    pub fn has(&self, row: usize) -> bool {
+    pub(crate) fn has(&self, row: usize) -> bool {
         self.records.contains_key(&(row, 0))
     }
 
@@ -129,22 +129,17 @@ impl AnswerLog {
     ///
     /// # Errors
     /// Anything the file system refuses.
-    pub fn append(&mut self, records: Vec<Record>) -> Result<(), EvalError> {
+    pub(crate) fn append(&mut self, records: Vec<Record>) -> Result<(), EvalError> {
         self.file.write_all(lines(&records).as_bytes()).map_err(EvalError::io(&self.path))?;
         self.records.extend(records.into_iter().map(|r| ((r.row, r.sample), r)));
         Ok(())
-    }
-
-    /// All answers by row and sample.
-    pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.values()
     }
 
     /// Puts the file in the order of rows and samples: the same for any batch size and any number of interruptions.
     ///
     /// # Errors
     /// Anything the file system refuses.
-    pub fn finish(self, folder: &OutputFolder) -> Result<Vec<Record>, EvalError> {
+    pub(crate) fn finish(self, folder: &OutputFolder) -> Result<Vec<Record>, EvalError> {
         folder.write(&format!("{}.jsonl", self.name), &lines(self.records.values()))?;
         Ok(self.records.into_values().collect())
     }

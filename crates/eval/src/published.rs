@@ -2,7 +2,7 @@
 
 /// A published pair of averages.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PublishedRow {
+pub(crate) struct PublishedRow {
     /// Size of the Qwen2.5-VL model.
     pub model: &'static str,
     /// Training method.
@@ -18,7 +18,7 @@ const fn row(model: &'static str, method: &'static str, math: f64, vision: f64) 
 }
 
 /// All published rows, greedy decoding with one answer per question.
-pub const PUBLISHED: [PublishedRow; 10] = [
+pub(crate) const PUBLISHED: [PublishedRow; 10] = [
     row("3B", "DAPO", 55.3, 48.3),
     row("3B", "VGPO", 57.7, 53.6),
     row("7B", "base", 50.0, 48.7),

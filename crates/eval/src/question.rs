@@ -73,7 +73,7 @@ pub(crate) struct Question {
 
 impl Question {
     /// The number of one more answer: the stated one, if it is free.
-    pub fn sample(&mut self, stated: Option<usize>) -> usize {
+    pub(crate) fn sample(&mut self, stated: Option<usize>) -> usize {
         let next = self.samples.last().map_or(0, |last| last + 1);
         let sample = stated.filter(|k| !self.samples.contains(k)).unwrap_or(next);
         self.samples.insert(sample);

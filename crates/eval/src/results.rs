@@ -110,7 +110,7 @@ pub struct Results {
 
 impl BenchmarkResult {
     /// From the answers to a benchmark, in order of rows.
-    pub fn new(name: &str, benchmark: &'static Benchmark, records: &[Record]) -> Self {
+    pub(crate) fn new(name: &str, benchmark: &'static Benchmark, records: &[Record]) -> Self {
         let all: Vec<&Record> = records.iter().collect();
         let title = if benchmark == Benchmark::custom() { name } else { benchmark.title };
         let mut result = Self {
@@ -148,7 +148,7 @@ impl BenchmarkResult {
     }
 
     /// Rows of the benchmark in its file, whether they could be asked or not.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.score.questions + self.set_aside.len()
     }
 }
@@ -269,7 +269,7 @@ fn average(which: Average, benchmarks: &[BenchmarkResult]) -> AverageResult {
 mod tests {
     use super::*;
 
-    pub fn answers(n: usize, right: usize, columns: &[(&str, &str)]) -> Vec<Record> {
+    pub(super) fn answers(n: usize, right: usize, columns: &[(&str, &str)]) -> Vec<Record> {
         let columns: BTreeMap<String, String> =
             columns.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let record = |row| Record {

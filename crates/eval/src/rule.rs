@@ -86,7 +86,7 @@ named!(Extract, "place of the answer",
 
 impl Extract {
     /// Where a built-in format prompt asks for the answer; anywhere for other prompts.
-    pub fn of_prompt(format_prompt: &str) -> Self {
+    pub(crate) fn of_prompt(format_prompt: &str) -> Self {
         match format_prompt {
             "math" | "math_perception" => Self::Boxed,
             "r1v" => Self::Tag,
@@ -176,7 +176,7 @@ fn same_choice(given: &str, truth: &str, columns: &BTreeMap<String, String>) -> 
 }
 
 /// The choices of a row: a JSON list, a list as Python prints it, or `A. 3; B. 5`.
-pub fn choices(columns: &BTreeMap<String, String>) -> Option<Vec<String>> {
+pub(crate) fn choices(columns: &BTreeMap<String, String>) -> Option<Vec<String>> {
     let text = CHOICE_COLUMNS.iter().find_map(|column| columns.get(*column))?.trim();
     let list = match text.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
         Some(inner) => match serde_json::from_str::<Vec<serde_json::Value>>(text) {

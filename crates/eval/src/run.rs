@@ -193,7 +193,9 @@ fn answer_batch<B: Kernels, P: Policy<B>>(
         (Some(error), _) => Err(error),
         (None, Err(RolloutError::Interrupted)) => Err(EvalError::Interrupted),
         (None, Err(RolloutError::Device(error))) => Err(EvalError::Device(error)),
-        (None, Err(RolloutError::Request(error))) => Err(EvalError::Input(error.to_string())),
+        (None, Err(error @ (RolloutError::Request(_) | RolloutError::Focus(_)))) => {
+            Err(EvalError::Input(error.to_string()))
+        }
         (None, Ok(_)) => Ok(()),
     }
 }

@@ -45,6 +45,37 @@ pub trait EvalWatcher {
 }
 
 /// Everything that is settled before the weights are read.
+///
+/// ```no_run
+/// use burn::tensor::DType;
+/// use eval::Record;
+/// use eval::run::Answering;
+/// use eval::session::{Asking, EvalWatcher, Evaluation};
+/// use eval::task::TaskSpec;
+///
+/// struct Silent;
+/// impl EvalWatcher for Silent {
+///     fn begin(&mut self, _: &str, _: usize) {}
+///     fn at(&mut self, _: usize) {}
+///     fn end(&mut self, _: Vec<Record>) {}
+/// }
+///
+/// fn evaluate(answering: Answering) -> Result<(), eval::EvalError> {
+///     let asking = Asking {
+///         model: "runs/toy".into(),
+///         out: "runs/toy/eval".into(),
+///         tasks: vec![TaskSpec::parse("mathvista=testmini.parquet")?],
+///         answering,
+///         max_prompt_length: None,
+///         pictures: Default::default(),
+///     };
+///     let evaluation = Evaluation::open(asking)?;
+///     let stop = Default::default();
+///     let results = evaluation.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut Silent)?;
+///     println!("{}", eval::report::markdown(&results));
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Evaluation {
     asking: Asking,

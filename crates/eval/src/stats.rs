@@ -17,7 +17,7 @@ pub struct Accuracy {
 
 /// One graded answer.
 #[derive(Debug, Clone, Copy)]
-pub struct GradedAnswer<'a> {
+pub(crate) struct GradedAnswer<'a> {
     /// What it answers: answers to one row share it.
     pub row: usize,
     /// Answers with the same text depend on one another; rows are clusters of their own where there is none.
@@ -31,7 +31,7 @@ impl Accuracy {
     /// of one question, are not independent. With `G` clusters and `r_g` the sum of the deviations from the mean in
     /// cluster `g`, `SE^2 = G / (G - 1) * sum_g r_g^2 / N^2`; with one answer per question that is the usual `s / sqrt
     /// N`.
-    pub fn of<'a>(answers: impl IntoIterator<Item = GradedAnswer<'a>>) -> Self {
+    pub(crate) fn of<'a>(answers: impl IntoIterator<Item = GradedAnswer<'a>>) -> Self {
         // In order of first appearance: a sum of floats must not depend on a hash.
         let mut clusters: Vec<(f64, usize)> = Vec::new();
         let mut by_text = std::collections::HashMap::new();
@@ -67,7 +67,7 @@ impl Accuracy {
     }
 
     /// `66.7 ± 1.2`, in percent.
-    pub fn percent(&self) -> String {
+    pub(crate) fn percent(&self) -> String {
         match (self.accuracy, self.standard_error) {
             (Some(mean), Some(error)) => format!("{:.1} ± {:.1}", 100.0 * mean, 100.0 * error),
             (Some(mean), None) => format!("{:.1}", 100.0 * mean),

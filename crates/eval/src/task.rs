@@ -139,7 +139,7 @@ impl Task {
     ///
     /// # Errors
     /// A file that cannot be read or has no rows, a bad template.
-    pub fn open(
+    pub(crate) fn open(
         spec: TaskSpec,
         processor: &Arc<Processor>,
         max_prompt_length: Option<usize>,
@@ -169,7 +169,7 @@ impl Task {
     }
 
     /// What the answers depend on, besides the model and the sampling.
-    pub fn settings(&self) -> Map<String, Value> {
+    pub(crate) fn settings(&self) -> Map<String, Value> {
         // The size tells a file that was exchanged from the one that the answers belong to.
         let bytes = std::fs::metadata(&self.spec.path).ok().filter(|m| m.is_file()).map(|m| m.len());
         let keys = self.dataset.keys();
@@ -198,7 +198,7 @@ impl Task {
     }
 
     /// Rows of the file whose id is not theirs alone.
-    pub fn rows_with_repeated_ids(&self) -> usize {
+    pub(crate) fn rows_with_repeated_ids(&self) -> usize {
         self.dataset.rows_with_repeated_ids()
     }
 }

@@ -64,7 +64,7 @@ fn parse_key(key: &str) -> Option<(usize, Option<usize>)> {
 ///
 /// # Errors
 /// Rows without the columns `ID` and `key`, or without a composite problem.
-pub fn diagnose<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<WeMath, String> {
+pub(crate) fn diagnose<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<WeMath, String> {
     let mut problems: BTreeMap<(usize, &str, usize), CompositeProblem> = BTreeMap::new();
     let mut columns = false;
     for record in records {

@@ -25,7 +25,7 @@ pub struct WorstCase {
 ///
 /// # Errors
 /// Why it is not defined, for the notes below the table.
-pub fn worst_case(benchmark: &Benchmark, records: &[Record]) -> Result<WorstCase, String> {
+pub(crate) fn worst_case(benchmark: &Benchmark, records: &[Record]) -> Result<WorstCase, String> {
     // Question, then row, then sample.
     let mut questions: BTreeMap<&str, BTreeMap<usize, BTreeMap<usize, f64>>> = BTreeMap::new();
     for record in records {

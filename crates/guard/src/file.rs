@@ -131,7 +131,7 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 }
 
 /// The limit for a file of a model folder, by its name.
-pub fn limit_of(name: &str) -> Limit {
+pub(crate) fn limit_of(name: &str) -> Limit {
     match name {
         "tokenizer.json" | "vocab.json" | "merges.txt" => limits().tokenizer_bytes,
         name if name.ends_with(".jinja") => limits().template_bytes,
@@ -171,7 +171,7 @@ fn blobs_of(folder: &Path) -> Option<PathBuf> {
     name.contains("--").then(|| repository.join("blobs"))
 }
 
-/// The bytes of the file `name` of a model folder, within the limit of [`limit_of`] its name.
+/// The bytes of the file `name` of a model folder, within the limit of `limit_of` its name.
 ///
 /// # Errors
 /// As [`in_model_folder`] and [`read`]; [`ErrorKind::NotFound`] when there is no such file.

@@ -161,7 +161,7 @@ pub fn plain_log_probs<B: Backend>(
 
 /// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence); at most `most` logits, of both distributions
 /// together, are held at one time.
-pub fn plain_kl_divergence<B: Backend>(
+pub(crate) fn plain_kl_divergence<B: Backend>(
     p: Tensor<B, 2>,
     q: Tensor<B, 2>,
     weight: &Tensor<B, 2>,

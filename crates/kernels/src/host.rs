@@ -92,7 +92,7 @@ pub mod fault {
     use super::DeviceError;
 
     /// What the error of a failure on purpose says.
-    pub const REASON: &str = "lost on purpose";
+    pub(crate) const REASON: &str = "lost on purpose";
 
     thread_local! {
         static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };

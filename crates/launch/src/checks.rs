@@ -11,7 +11,7 @@ use rl::TrainError;
 ///
 /// # Errors
 /// [`TrainError::Input`] names the folder, the key and both values.
-pub fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlConfig) -> Result<(), TrainError> {
+pub(crate) fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlConfig) -> Result<(), TrainError> {
     let fail = |reason: String| {
         let reason = format!("model folder {}: {reason}; the files belong to two models", dir.display());
         Err(TrainError::Input(reason))

@@ -10,6 +10,7 @@ use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
 use rl::TrainError;
 use rl::config::ModelFamily;
 use rl::rollout::never_sampled;
+use rl::run_folder::layout;
 
 use crate::checks::{check_folder, end_tokens};
 use crate::run::RunSettings;
@@ -55,11 +56,11 @@ impl ModelFolder {
         }
         let path = if path.join("config.json").is_file() {
             path.to_path_buf()
-        } else if path.join("trainer.json").is_file() {
-            path.join("hf")
-        } else if path.join("checkpoints").is_dir() {
-            match rl::checkpoint::list(&path.join("checkpoints")).pop() {
-                Some((_, checkpoint)) => checkpoint.join("hf"),
+        } else if path.join(layout::STATE).is_file() {
+            path.join(layout::MODEL)
+        } else if path.join(layout::CHECKPOINTS).is_dir() {
+            match rl::checkpoint::list(&path.join(layout::CHECKPOINTS)).pop() {
+                Some((_, checkpoint)) => checkpoint.join(layout::MODEL),
                 None => {
                     return Err(TrainError::Input(format!("model {}: the run has no checkpoint yet", path.display())));
                 }

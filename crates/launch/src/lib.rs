@@ -9,6 +9,19 @@
 //! | from a configuration to a run | [`train()`] |
 //!
 //! `rl` knows a policy, this crate knows the model: whoever trains another one writes another `train`.
+//!
+//! ```no_run
+//! use burn::tensor::DType;
+//! use launch::{ModelFolder, PictureOptions};
+//!
+//! // A folder in the Hugging Face layout, a run folder of `train`, or a checkpoint of one.
+//! let folder = ModelFolder::open("runs/toy".as_ref())?;
+//! let processor = folder.processor(PictureOptions::default())?;
+//! let end = folder.end_tokens(&processor)?;
+//! let model = folder.load::<burn_flex::Flex>(DType::F32, &Default::default())?;
+//! println!("{} layers; a response ends with one of {end:?}", model.config.text.num_hidden_layers);
+//! # Ok::<(), rl::TrainError>(())
+//! ```
 
 mod checks;
 mod folder;
@@ -16,8 +29,8 @@ mod run;
 mod toy;
 mod train;
 
-pub use checks::{check_folder, end_tokens};
+pub use checks::end_tokens;
 pub use folder::{ModelFolder, PictureOptions};
 pub use run::RunSettings;
-pub use toy::{toy_config, toy_world, write_toy_folder, write_toy_folder_of};
+pub use toy::{toy_config, toy_world, write_toy_folder};
 pub use train::train;

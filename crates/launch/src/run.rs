@@ -7,6 +7,7 @@ use answer::{Grader, RewardType};
 use data::{Alpha, ExifOrientation, KeyOptions, RunPixels};
 use rl::TrainError;
 use rl::config::Source;
+use rl::run_folder::layout;
 use toml::{Table, Value};
 
 /// The part of a run's `config.toml` that its model depends on; empty where there is no run.
@@ -101,9 +102,10 @@ impl RunSettings {
 fn run_of(folder: &Path) -> Option<PathBuf> {
     let folder = folder.canonicalize().ok()?;
     let checkpoint = folder.parent()?;
-    let checkpoints = checkpoint.parent().filter(|dir| dir.file_name().is_some_and(|name| name == "checkpoints"))?;
-    let config = checkpoints.parent()?.join("config.toml");
-    (checkpoint.join("trainer.json").is_file() && config.is_file()).then_some(config)
+    let checkpoints =
+        checkpoint.parent().filter(|dir| dir.file_name().is_some_and(|name| name == layout::CHECKPOINTS))?;
+    let config = checkpoints.parent()?.join(layout::CONFIG);
+    (checkpoint.join(layout::STATE).is_file() && config.is_file()).then_some(config)
 }
 
 /// A table of `config.toml`.

@@ -20,7 +20,7 @@ pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
 ///
 /// # Errors
 /// As [`write_toy_folder`].
-pub fn write_toy_folder_of(dir: &Path, family: ModelFamily) -> Result<(), TrainError> {
+pub(crate) fn write_toy_folder_of(dir: &Path, family: ModelFamily) -> Result<(), TrainError> {
     toy::write_processor_files(dir)?;
     let config = toy_config_of(family)?;
     let path = dir.join("config.json");

@@ -49,6 +49,18 @@ fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, T
 ///
 /// # Errors
 /// [`TrainError`] says what ended the run; its exit code says whose fault it was.
+///
+/// ```no_run
+/// use burn::tensor::DType;
+/// use rl::config::{Source, resolve};
+/// use rl::progress::Progress;
+///
+/// let file = Source::new("mine.toml", std::fs::read_to_string("mine.toml")?);
+/// let config = resolve(&[file], &["trainer.output_dir=runs/mine".to_string()])?;
+/// let stop = Default::default(); // set it, and the run ends with a checkpoint
+/// launch::train::<burn_flex::Flex>(config, DType::F32, &Default::default(), Progress::new(), stop)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn train<B: Kernels>(
     config: Config,
     dtype: DType,

@@ -26,6 +26,9 @@ impl<B: Kernels> Scoring<B> for QwenVl<B> {
     ) -> Result<Prompt, ModelError> {
         self.config.prompt(input_ids, pixel_values, image_grid_thw)
     }
+    fn check_prompt(&self, prompt: &Prompt) -> Result<(), ModelError> {
+        self.config.check_prompt(prompt)
+    }
     fn without_images(&self, prompt: &Prompt) -> Option<Prompt> {
         self.config.without_images(prompt)
     }

@@ -9,7 +9,7 @@ use kernels::params::{Gradients, ParamVisitor};
 
 /// The decoder's parameters.
 #[derive(Debug, Clone)]
-pub struct Decoder<B: Backend> {
+pub(crate) struct Decoder<B: Backend> {
     /// `[V, d]`
     pub(crate) embed: Tensor<B, 2>,
     pub(crate) layers: Vec<TransformerBlock<B>>,
@@ -58,21 +58,21 @@ pub(crate) struct DeepGradients<B: Backend> {
 }
 
 /// Name of the embedding table.
-pub const EMBED: &str = "model.embed_tokens.weight";
+pub(crate) const EMBED: &str = "model.embed_tokens.weight";
 /// Name of the final norm.
 pub(crate) const NORM: &str = "model.norm";
 /// Name of an untied head.
-pub const LM_HEAD: &str = "lm_head.weight";
+pub(crate) const LM_HEAD: &str = "lm_head.weight";
 
 /// What the decoder's backward needs.
-pub struct DecoderSaved<B: Backend> {
+pub(crate) struct DecoderSaved<B: Backend> {
     blocks: Vec<BlockSaved<B>>,
     last: Tensor<B, 2>,
 }
 
 impl<B: Kernels> Decoder<B> {
     /// The head's matrix `[V, d]` and the name its gradient goes under.
-    pub fn head(&self) -> (&Tensor<B, 2>, &'static str) {
+    pub(crate) fn head(&self) -> (&Tensor<B, 2>, &'static str) {
         match &self.lm_head {
             Some(w) => (w, LM_HEAD),
             None => (&self.embed, EMBED),
@@ -138,7 +138,7 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
-    pub fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
+    pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
         let [v, d] = self.embed.dims();
         let table = match grads.remove(EMBED) {
             Some(sum) => sum.reshape([v, d]),

@@ -1,6 +1,6 @@
 //! Building a model from any source of parameters, and random initialisation.
 
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
 use kernels::StackPart;
 use kernels::layers::{BlockNames, BlockShape, Linear, LinearStack, Mlp, Norm, QK_NAMES, TransformerBlock};
 
@@ -16,7 +16,7 @@ const DECODER_NAMES: BlockNames =
 const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", attn: "attn", proj: "proj" };
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
-pub trait ParamSource<B: Backend> {
+pub(crate) trait ParamSource<B: Backend> {
     /// The parameter `name` with the given shape (a patch embedding is asked for as a matrix).
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D>;
 
@@ -179,7 +179,7 @@ fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionCo
 
 impl<B: Backend> QwenVl<B> {
     /// A model whose parameters come from `source`.
-    pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
+    pub(crate) fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
         let stack = BlockStack::tower(v);
         let visual = VisionTower {
@@ -208,6 +208,36 @@ impl<B: Backend> QwenVl<B> {
         let mut source = RandomSource { state: seed ^ 0x9E37_79B9_7F4A_7C15, std, dtype, device: device.clone() };
         Self::build(config, &mut source)
     }
+
+    /// The same distribution by the device's own random numbers: moments instead of minutes for a large model, and no
+    /// copy on the host. Other values on every backend: for measuring, not for a run that is to be repeated.
+    pub fn random_on_device(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
+        B::seed(device, seed);
+        let std = f64::from(config.text.initializer_range as f32);
+        Self::build(config, &mut DeviceSource { std, dtype, device: device.clone() })
+    }
+}
+
+/// Parameters that the device draws.
+struct DeviceSource<D> {
+    std: f64,
+    dtype: DType,
+    device: D,
+}
+
+impl<B: Backend> ParamSource<B> for DeviceSource<B::Device> {
+    fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
+        let options = (&self.device, self.dtype);
+        match one_dimensional(name, D) {
+            Some(value) => Tensor::full(shape, value, options),
+            None => Tensor::random(shape, Distribution::Normal(0.0, self.std), options),
+        }
+    }
+}
+
+/// What every element of a parameter of one dimension starts as: norms 1, biases 0.
+fn one_dimensional(name: &str, dimensions: usize) -> Option<f32> {
+    (dimensions == 1).then(|| if name.ends_with(".bias") { 0.0 } else { 1.0 })
 }
 
 /// SplitMix64 and Box-Muller: small, seeded, the same everywhere.
@@ -234,8 +264,8 @@ impl<D> RandomSource<D> {
 impl<B: Backend> ParamSource<B> for RandomSource<B::Device> {
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
         let len: usize = shape.iter().product();
-        let values: Vec<f32> = if D == 1 {
-            vec![if name.ends_with(".bias") { 0.0 } else { 1.0 }; len]
+        let values: Vec<f32> = if let Some(value) = one_dimensional(name, D) {
+            vec![value; len]
         } else {
             let mut values = Vec::with_capacity(len + 1);
             while values.len() < len {

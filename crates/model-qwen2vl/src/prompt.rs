@@ -26,6 +26,28 @@ impl QwenVlConfig {
         pixel_values: Vec<f32>,
         image_grid_thw: Vec<[usize; 3]>,
     ) -> Result<Prompt, ModelError> {
+        let position_ids = self.checked_positions(&input_ids, &pixel_values, &image_grid_thw)?;
+        Ok(Prompt { input_ids, position_ids, pixel_values: Arc::new(pixel_values), image_grid_thw })
+    }
+
+    /// Whether [`prompt`](Self::prompt) would make this prompt.
+    ///
+    /// # Errors
+    /// As there, and positions that are not those of its tokens.
+    pub fn check_prompt(&self, prompt: &Prompt) -> Result<(), ModelError> {
+        let Prompt { input_ids, position_ids, pixel_values, image_grid_thw } = prompt;
+        match self.checked_positions(input_ids, pixel_values, image_grid_thw)? == *position_ids {
+            true => Ok(()),
+            false => Err(ModelError::Input("the positions of the prompt are not those of its tokens".into())),
+        }
+    }
+
+    fn checked_positions(
+        &self,
+        input_ids: &[u32],
+        pixel_values: &[f32],
+        image_grid_thw: &[[usize; 3]],
+    ) -> Result<[Vec<i64>; 3], ModelError> {
         if input_ids.is_empty() {
             return Err(ModelError::Input("the prompt is empty".into()));
         }
@@ -51,8 +73,7 @@ impl QwenVlConfig {
                 pixel_values.len()
             )));
         }
-        let position_ids = mrope_positions(self, &input_ids, &image_grid_thw)?;
-        Ok(Prompt { input_ids, position_ids, pixel_values: Arc::new(pixel_values), image_grid_thw })
+        mrope_positions(self, input_ids, image_grid_thw)
     }
 
     /// The prompt as it is without its pictures: image tokens and the vision start and end around them are gone, and
@@ -72,6 +93,31 @@ impl QwenVlConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A prompt is checked again where it is answered: whatever does not fit is named.
+    #[test]
+    fn a_changed_prompt_is_refused() {
+        let config = QwenVlConfig::preset("small").unwrap();
+        let [image, start, end] = [config.image_token_id, config.vision_start_token_id, config.vision_end_token_id];
+        let prompt =
+            config.prompt(vec![10, start, image, end], vec![0.5; 4 * config.vision.patch_dim()], vec![[1, 2, 2]]);
+        let prompt = prompt.unwrap();
+        config.check_prompt(&prompt).unwrap();
+        type Change = fn(&mut Prompt);
+        let changes: [(Change, &str); 5] = [
+            (|p| p.pixel_values = Arc::default(), "4 patches"),
+            (|p| p.image_grid_thw = vec![[1, 2, 4]], "8 patches"),
+            (|p| p.input_ids[2] = 11, "do not match"),
+            (|p| p.input_ids[0] = u32::MAX, "outside the model's vocabulary"),
+            (|p| p.position_ids[1][0] = 7, "positions"),
+        ];
+        for (change, why) in changes {
+            let mut changed = prompt.clone();
+            change(&mut changed);
+            let error = config.check_prompt(&changed).unwrap_err().to_string();
+            assert!(error.contains(why), "{error} instead of {why}");
+        }
+    }
 
     /// Without its pictures a prompt is its text, and positions count as text's do.
     #[test]

@@ -13,7 +13,11 @@ use crate::config::{QwenVlConfig, TowerAttention, VisionConfig};
 ///
 /// # Errors
 /// A video token, an image token without its grid or a grid without its tokens.
-pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]]) -> Result<[Vec<i64>; 3], ModelError> {
+pub(crate) fn mrope_positions(
+    config: &QwenVlConfig,
+    ids: &[u32],
+    grids: &[[usize; 3]],
+) -> Result<[Vec<i64>; 3], ModelError> {
     let mut positions = [Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len()), Vec::with_capacity(ids.len())];
     let merge = config.vision.spatial_merge_size;
     let mut grids_left = grids.iter();
@@ -78,7 +82,7 @@ pub fn mrope_positions(config: &QwenVlConfig, ids: &[u32], grids: &[[usize; 3]])
 
 /// How the patches of several images are ordered and grouped inside the vision tower.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VisionLayout {
+pub(crate) struct VisionLayout {
     /// Position `i` of the tower holds patch `patch_order[i]` of the input. `[N]`
     pub patch_order: Vec<usize>,
     /// Merged token `j` of the tower's output belongs at `reverse[j]`-th place: `output[j] = merged[reverse[j]]`. `[N /
@@ -96,7 +100,7 @@ pub struct VisionLayout {
 
 /// Window order of the patches of `grids`, as Hugging Face's `get_window_index` and `rot_pos_emb`; the processor's
 /// order where all blocks attend over the whole image.
-pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayout {
+pub(crate) fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayout {
     let merge = config.spatial_merge_size;
     let unit = config.merge_unit();
     let mut merged_order = Vec::new();
@@ -141,7 +145,7 @@ pub fn vision_layout(config: &VisionConfig, grids: &[[usize; 3]]) -> VisionLayou
 }
 
 /// The tower's rotary table: half of the pairs turn by the row, half by the column.
-pub fn vision_table<B: Backend>(config: &VisionConfig, layout: &VisionLayout, device: &B::Device) -> Rotary<B> {
+pub(crate) fn vision_table<B: Backend>(config: &VisionConfig, layout: &VisionLayout, device: &B::Device) -> Rotary<B> {
     let half = config.head_dim() / 2;
     let inv_freq = inverse_frequencies(half / 2, config.rope_theta);
     let mut angles = Vec::with_capacity(layout.rows_columns.len() * half);

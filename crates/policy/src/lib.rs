@@ -2,6 +2,21 @@
 //! traits [`Scoring`], [`Decoding`] and [`Learning`], which together are a [`Policy`]. Rollouts, losses and trainers
 //! are generic over these and name no model; a model crate implements them.
 //!
+//! ```
+//! use burn::tensor::Tensor;
+//! use kernels::{Kernels, head, host::int_tensor};
+//! use policy::{Prompt, Scoring};
+//!
+//! /// Log-probs `[R]` of the tokens of a response, under any model on any backend.
+//! fn log_probs<B: Kernels>(policy: &impl Scoring<B>, prompt: &Prompt, response: &[u32]) -> Tensor<B, 1> {
+//!     let batch = policy.pack(&[(prompt, vec![response])]);
+//!     let hidden = policy.hidden(&batch, policy.encode_images(&[prompt]));
+//!     let hidden = hidden.select(0, int_tensor(batch.predicting_rows(), &policy.device()));
+//!     let targets = int_tensor(response.iter().map(|&id| id as usize), &policy.device());
+//!     head::log_probs(hidden, policy.head().0, targets, 1.0, false).log_probs
+//! }
+//! ```
+//!
 //! Shape legend used all over the crate: `N` packed tokens, `M` image tokens, `S` rows being decoded, `P` prompt
 //! tokens, `R` response tokens of a part, `d` hidden size, `V` vocabulary, `K` decoder layers that DeepStack adds to.
 

@@ -35,6 +35,11 @@ pub trait Scoring<B: Kernels>: Clone + Send {
         pixel_values: Vec<f32>,
         image_grid_thw: Vec<[usize; 3]>,
     ) -> Result<Prompt, ModelError>;
+    /// Whether [`prompt`](Self::prompt) would make this prompt: its fields can be changed by anyone.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] where ids, positions, grids and pixels do not fit each other or the model.
+    fn check_prompt(&self, prompt: &Prompt) -> Result<(), ModelError>;
     /// The prompt without its pictures and the tokens that stand for them; none if nothing is left.
     fn without_images(&self, prompt: &Prompt) -> Option<Prompt>;
     /// Ids of vision tokens, which are never sampled.

@@ -4,6 +4,18 @@ use std::sync::Arc;
 
 /// One prompt, ready for the model: ids with expanded image placeholders, positions, pixels. A
 /// [model](crate::Scoring::prompt) makes and checks it.
+///
+/// ```
+/// // Three tokens of text; a model makes prompts with pictures.
+/// let position_ids = [vec![0, 1, 2], vec![0, 1, 2], vec![0, 1, 2]];
+/// let prompt = policy::Prompt {
+///     input_ids: vec![5, 9, 7],
+///     position_ids,
+///     pixel_values: Default::default(),
+///     image_grid_thw: vec![],
+/// };
+/// assert_eq!((prompt.len(), prompt.next_position()), (3, 3));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt {
     /// Token ids `[P]`.

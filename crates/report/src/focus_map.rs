@@ -5,9 +5,10 @@ use crate::sheet::{FAINT, GLYPH, HeatScale, INK, PAPER, Sheet, heat, printable, 
 use data::{ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
+use vgpo::metrics::top_tokens;
 
 /// Panels beside the plain picture.
-pub const PANELS: usize = 4;
+pub(crate) const PANELS: usize = 4;
 
 /// One image of the prompt.
 #[derive(Debug)]
@@ -61,16 +62,13 @@ pub struct FocusMap<'a> {
     pub texts: &'a [String],
     /// Visual focus (equation 4) of each generated token. `[G]`
     pub focus: &'a [f32],
-    /// At most [`PANELS`].
+    /// At most `PANELS`.
     pub panels: &'a [Panel],
 }
 
 /// The tokens of highest focus, the highest first and the earlier of two equals first.
 pub fn highest(focus: &[f32]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..focus.len()).collect();
-    order.sort_by(|&a, &b| focus[b].total_cmp(&focus[a]));
-    order.truncate(PANELS);
-    order
+    top_tokens(focus, PANELS)
 }
 
 const MARGIN: u32 = 24;

@@ -3,17 +3,17 @@
 use image::{Rgb, RgbImage};
 
 /// Background.
-pub const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
+pub(crate) const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
 /// Text.
-pub const INK: Rgb<u8> = Rgb([28, 28, 34]);
+pub(crate) const INK: Rgb<u8> = Rgb([28, 28, 34]);
 /// Text that stands back.
-pub const FAINT: Rgb<u8> = Rgb([112, 112, 120]);
+pub(crate) const FAINT: Rgb<u8> = Rgb([112, 112, 120]);
 /// Side of a glyph at scale 1.
-pub const GLYPH: u32 = 8;
+pub(crate) const GLYPH: u32 = 8;
 
 /// Colours from low to high: dark blue, violet, red, orange, yellow. Brightness rises with the value, so that it reads
 /// in grey too.
-pub const HEAT: [[f32; 3]; 6] = [
+pub(crate) const HEAT: [[f32; 3]; 6] = [
     [13.0, 8.0, 135.0],
     [106.0, 0.0, 168.0],
     [177.0, 42.0, 144.0],
@@ -23,7 +23,7 @@ pub const HEAT: [[f32; 3]; 6] = [
 ];
 
 /// The colour of a share from 0 to 1.
-pub fn heat(share: f32) -> Rgb<u8> {
+pub(crate) fn heat(share: f32) -> Rgb<u8> {
     let share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
     let at = share * (HEAT.len() - 1) as f32;
     let low = (at as usize).min(HEAT.len() - 2);
@@ -33,7 +33,7 @@ pub fn heat(share: f32) -> Rgb<u8> {
 
 /// Smallest and largest value, and where others lie between them. Equal values all lie in the middle.
 #[derive(Clone, Copy)]
-pub struct HeatScale {
+pub(crate) struct HeatScale {
     /// Smallest.
     pub low: f32,
     /// Largest.
@@ -42,19 +42,19 @@ pub struct HeatScale {
 
 impl HeatScale {
     /// The range of some values.
-    pub fn of(values: &[f32]) -> Self {
+    pub(crate) fn of(values: &[f32]) -> Self {
         let low = values.iter().copied().fold(f32::INFINITY, f32::min);
         let high = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         Self { low, high }
     }
     /// Where a value lies in the range, from 0 to 1.
-    pub fn share(self, value: f32) -> f32 {
+    pub(crate) fn share(self, value: f32) -> f32 {
         if self.high > self.low { (value - self.low) / (self.high - self.low) } else { 0.5 }
     }
 }
 
 /// Text as the font has it: one line, ASCII, at most `limit` characters.
-pub fn printable(text: &str, limit: usize) -> String {
+pub(crate) fn printable(text: &str, limit: usize) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {
@@ -74,7 +74,7 @@ pub fn printable(text: &str, limit: usize) -> String {
 }
 
 /// Words laid into lines of at most `limit` characters; longer words are cut into pieces.
-pub fn wrap(text: &str, limit: usize) -> Vec<String> {
+pub(crate) fn wrap(text: &str, limit: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let chars: Vec<char> = word.chars().collect();
@@ -95,7 +95,7 @@ pub fn wrap(text: &str, limit: usize) -> Vec<String> {
 }
 
 /// The sheet that everything is drawn on; what lies outside is not drawn.
-pub struct Sheet(pub RgbImage);
+pub(crate) struct Sheet(pub RgbImage);
 
 impl Sheet {
     fn dot(&mut self, x: u32, y: u32, colour: Rgb<u8>) {
@@ -104,7 +104,7 @@ impl Sheet {
         }
     }
     /// A filled rectangle.
-    pub fn rect(&mut self, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
+    pub(crate) fn rect(&mut self, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
         for row in y..y + height {
             for column in x..x + width {
                 self.dot(column, row, colour);
@@ -112,14 +112,14 @@ impl Sheet {
         }
     }
     /// A frame of thickness `t` around a rectangle.
-    pub fn frame(&mut self, x: u32, y: u32, width: u32, height: u32, t: u32, colour: Rgb<u8>) {
+    pub(crate) fn frame(&mut self, x: u32, y: u32, width: u32, height: u32, t: u32, colour: Rgb<u8>) {
         self.rect(x - t, y - t, width + 2 * t, t, colour);
         self.rect(x - t, y + height, width + 2 * t, t, colour);
         self.rect(x - t, y, t, height, colour);
         self.rect(x + width, y, t, height, colour);
     }
     /// One line of text whose glyphs are `scale` times [`GLYPH`] wide.
-    pub fn text(&mut self, x: u32, y: u32, scale: u32, colour: Rgb<u8>, text: &str) {
+    pub(crate) fn text(&mut self, x: u32, y: u32, scale: u32, colour: Rgb<u8>, text: &str) {
         for (k, c) in text.chars().enumerate() {
             let glyph = font8x8::legacy::BASIC_LEGACY.get(c as usize).copied().unwrap_or_default();
             for (row, bits) in glyph.iter().enumerate() {
@@ -131,13 +131,13 @@ impl Sheet {
         }
     }
     /// Another picture, its left upper corner at `x`, `y`.
-    pub fn picture(&mut self, x: u32, y: u32, picture: &RgbImage) {
+    pub(crate) fn picture(&mut self, x: u32, y: u32, picture: &RgbImage) {
         for (column, row, pixel) in picture.enumerate_pixels() {
             self.dot(x + column, y + row, *pixel);
         }
     }
     /// The colours with the numbers at both ends: `low [bar] high`, all in `width`.
-    pub fn legend(&mut self, x: u32, y: u32, width: u32, scale: HeatScale) {
+    pub(crate) fn legend(&mut self, x: u32, y: u32, width: u32, scale: HeatScale) {
         let (low, high) = (format!("{:.3}", scale.low), format!("{:.3}", scale.high));
         let text = |s: &str| s.len() as u32 * GLYPH;
         let left = x + text(&low) + 8;

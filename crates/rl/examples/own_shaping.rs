@@ -1,28 +1,21 @@
-//! A shaping of one's own, from outside the crate: its settings, its formula, its registration
-//! (docs/your-own-algorithm.md).
-use burn::tensor::backend::Backend;
-use rl::advantage::Advantages;
+//! A shaping of one's own, from outside the crate (docs/your-own-algorithm.md): its settings, its formula, its
+//! registration, and two training steps of the toy model with it.
+use burn::tensor::{DType, backend::Backend};
 use rl::config::section::{AnySettings, Settings};
-use rl::config::{Algorithm, Checks, Source};
+use rl::config::{Algorithm, Source};
 use rl::registry::{self, Declared, Registry};
-use rl::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream, Streams, Training};
+use rl::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
 
 rl::section! {
     /// Later tokens of a response get more of its advantage, earlier ones less; the sum stays.
-    pub struct LateConfig {
+    struct LateConfig {
         /// How much more the last token gets than the middle one: 0.5 is half as much again.
-        slope: f64 = 0.5 => ..=1.0,
+        slope: f64 = 0.5 => 0.0..=1.0,
     }
 }
-
-impl Settings for LateConfig {
-    fn validate(&self, checks: &mut Checks) {
-        checks.not_negative(self.slope, "slope");
-    }
-}
+impl Settings for LateConfig {}
 
 struct Late(LateConfig);
-
 impl Declared for Late {
     const NAME: &'static str = "late";
     fn settings() -> Option<Box<dyn AnySettings>> {
@@ -42,36 +35,30 @@ impl<B: Backend> AdvantageShaping<B> for Late {
     }
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         let weight = |t: usize, n: usize| 1.0 + self.0.slope * ((2 * t + 1) as f64 / n as f64 - 1.0);
-        let of_response = |(i, &n): (usize, &usize)| {
-            let plain = batch.advantages.tokens(i, n);
-            plain.iter().enumerate().map(|(t, &a)| (f64::from(a) * weight(t, n)) as f32).collect()
-        };
-        let advantages = batch.lengths.iter().enumerate().map(of_response).collect();
-        Ok(Shaped { advantages, ..Shaped::default() })
+        let shaped =
+            |(i, &n)| (0..n).zip(batch.advantages.tokens(i, n)).map(|(t, a)| a * weight(t, n) as f32).collect();
+        let largest = batch.lengths.iter().map(|&n| weight(n - 1, n)).fold(0.0, f64::max);
+        let advantages = batch.lengths.iter().enumerate().map(shaped).collect();
+        Ok(Shaped { advantages, metrics: vec![("late/weight_max", largest)], ..Shaped::default() })
     }
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    type Cpu = burn_flex::Flex;
-    let registry = Registry::<Cpu>::built_in().shaping::<Late>()?;
-    let file = Source::new(
-        "mine.toml",
-        "[data]\ntrain_files = [\"toy:sum\"]\n[algorithm]\nshaping = \"late\"\n[algorithm.late]\nslope = 0.5\n",
-    );
-    // A file, an override and a typing mistake: the new keys are read, printed and named as any other.
-    let config = registry.resolve(std::slice::from_ref(&file), &["algorithm.late.slope=1.0".to_string()])?;
-    assert!(config.to_toml().contains("[algorithm.late]"));
-    println!("{}", registry.resolve(&[file], &["algorithm.late.slop=1".to_string()]).unwrap_err());
-    let batch = ShapingBatch {
-        advantages: &Advantages::PerResponse(vec![1.0, -1.0]),
-        lengths: &[4, 2],
-        groups: &[0, 0],
-        has_image: &[true, true],
-        streams: &Streams::default(),
-        training: Training { step: 0, max_steps: 1 },
-    };
-    let shaped = config.algorithm.build_shaping::<Cpu>()?.shape(&batch, &Default::default())?;
-    println!("{:?}", shaped.advantages);
-    assert_eq!(shaped.advantages, [vec![0.25, 0.75, 1.25, 1.75], vec![-0.5, -1.5]]);
+    let registry = Registry::<burn_flex::Flex>::built_in().shaping::<Late>()?;
+    let (file, folder) = (Source::new("own_shaping.toml", include_str!("own_shaping.toml")), tempfile::tempdir()?);
+    let place = format!("trainer.output_dir={}", folder.path().join("run").display());
+    let config = registry.resolve(&[file], &[place, "algorithm.late.slope=0.8".to_string()])?;
+    let run = launch::train::<burn_flex::Flex>(
+        config,
+        DType::F32,
+        &Default::default(),
+        rl::progress::Progress::new(),
+        Default::default(),
+    )?;
+    let log = rl::run_folder::read_metrics(&run.folder.join("metrics.jsonl"))?;
+    let number = |key: &str| log[0][key].as_f64().ok_or(format!("{key} is not in the log"));
+    println!("late/weight_max: {}", number("late/weight_max")?);
+    // The formula at the last token of the longest response.
+    assert_eq!(number("late/weight_max")?, 1.0 + 0.8 * (1.0 - 1.0 / number("response_length/max")?));
     Ok(())
 }

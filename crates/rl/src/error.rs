@@ -74,6 +74,11 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether the device has failed, whatever was to be computed or read.
+    pub fn is_of_device(&self) -> bool {
+        matches!(self, Self::Device(_) | Self::Model(ModelError::Device(_)))
+    }
+
     /// 2 for what the user gave, 130 for an interrupt, 1 for the rest (design decision 11).
     pub fn exit_code(&self) -> i32 {
         match self {
@@ -103,7 +108,14 @@ impl From<RolloutError> for TrainError {
             RolloutError::Interrupted => Self::Interrupted,
             RolloutError::Device(error) => error.into(),
             RolloutError::Request(error) => Self::Input(error.to_string()),
+            RolloutError::Focus(error) => error.into(),
         }
+    }
+}
+
+impl From<::vgpo::VgpoError> for TrainError {
+    fn from(error: ::vgpo::VgpoError) -> Self {
+        crate::shaping::ShapingError::from(error).into()
     }
 }
 

@@ -127,6 +127,17 @@ pub struct ExperienceTimes {
     pub advantages_s: f64,
 }
 
+impl ExperienceTimes {
+    /// As they are logged.
+    pub fn metrics(&self) -> [(&'static str, f64); 3] {
+        [
+            ("time/old_log_probs_s", self.old_log_probs_s),
+            ("time/streams_s", self.streams_s),
+            ("time/advantages_s", self.advantages_s),
+        ]
+    }
+}
+
 /// What experience is made with, in one step.
 pub struct StepContext<'a, B: Backend> {
     /// The run's configuration.

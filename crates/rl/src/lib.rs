@@ -1,5 +1,18 @@
 //! Reinforcement learning from verifiable rewards: advantages, shapings, losses, learning, the trainer. It names no
 //! model: a policy is whatever implements [`policy::Policy`](::policy::Policy).
+//!
+//! ```
+//! use rl::config::{Source, resolve};
+//!
+//! let file = Source::new("mine.toml", "[data]\ntrain_files = [\"toy:sum\"]\n[algorithm]\nname = \"dapo\"\n");
+//! let config = resolve(&[file], &["rollout.n=4".to_string()])?;
+//! assert_eq!(config.rollout.n, 4);
+//! let mistake = resolve(&[], &["rollout.temperatur=0.5".to_string()]).unwrap_err();
+//! assert!(mistake.to_string().contains("did you mean `rollout.temperature`"));
+//! # Ok::<(), rl::config::ConfigError>(())
+//! ```
+//!
+//! `examples/one_step.rs` in the root is one training step, written out with [`prelude`].
 
 pub mod advantage;
 pub mod checkpoint;
@@ -11,13 +24,16 @@ pub mod loss;
 pub mod perturb;
 pub mod progress;
 pub mod prompts;
-pub mod random_keys;
+pub(crate) mod random_keys;
 pub mod recipe;
 pub mod registry;
+mod response_log;
 pub mod shaping;
 pub mod streams;
+mod tally;
 pub mod trainer;
 pub mod trajectory;
+mod warnings;
 
 pub use ::policy;
 pub use ::rollout;
@@ -43,6 +59,7 @@ pub mod prelude {
 /// The run folder, from the crate that owns it.
 pub mod run_folder {
     pub use run::folder::{RunFolder, RunFolderError};
+    pub use run::layout;
     pub use run::lines::JsonLines;
     pub use run::metrics::{MetricsLog, read_metrics};
 }

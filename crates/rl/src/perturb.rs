@@ -76,7 +76,7 @@ pub enum Perturbation {
 
 impl Perturbation {
     /// Whether every draw is the same.
-    pub fn is_certain(&self) -> bool {
+    pub(crate) fn is_certain(&self) -> bool {
         match *self {
             Self::PatchBlackout { probability, .. } => probability >= 1.0,
             Self::GaussianNoise { .. } => false,
@@ -172,7 +172,7 @@ impl PerturbationConfig {
 }
 
 /// Perturbed copies of one prompt.
-pub struct Perturber<'a> {
+pub(crate) struct Perturber<'a> {
     prompt: &'a Prompt,
     processor: &'a Processor,
     perturbation: Perturbation,
@@ -187,7 +187,7 @@ impl<'a> Perturber<'a> {
     ///
     /// # Errors
     /// A picture that cannot be read any more, where its pixels are asked for.
-    pub fn new(
+    pub(crate) fn new(
         prompt: &'a Prompt,
         images: &[ImageSource],
         processor: &'a Processor,
@@ -220,7 +220,7 @@ impl<'a> Perturber<'a> {
     ///
     /// # Errors
     /// Stored pictures that are not those of the prompt.
-    pub fn draw(&self, draw: u64) -> Result<Prompt, TrainError> {
+    pub(crate) fn draw(&self, draw: u64) -> Result<Prompt, TrainError> {
         let chance = |i: usize| f64::from(uniform(self.seed, self.key, draw, i as u64));
         let limits = self.processor.limits();
         let mut prompt = self.prompt.clone();

@@ -91,11 +91,6 @@ impl Progress {
         Self::with(Output::Lines(Box::new(writer)))
     }
 
-    /// No output at all, as for the ranks of a distributed run that do not speak.
-    pub fn silent() -> Self {
-        Self::to_writer(io::sink())
-    }
-
     fn with(output: Output) -> Self {
         Self {
             output,
@@ -127,13 +122,13 @@ impl Progress {
     }
 
     /// A phase of the next step begins, with `total` units of work (0: not known).
-    pub fn phase(&mut self, phase: Phase, total: u64) {
+    pub(crate) fn phase(&mut self, phase: Phase, total: u64) {
         self.phase = Some((phase, 0, total));
         self.redraw();
     }
 
     /// The current phase has done `units` more.
-    pub fn advance(&mut self, units: u64) {
+    pub(crate) fn advance(&mut self, units: u64) {
         if let Some((_, done, _)) = &mut self.phase {
             *done += units;
         }
@@ -179,7 +174,7 @@ impl Progress {
     }
 
     /// A warning that stays, once for each `kind`: what is wrong in one step is mostly wrong in the next.
-    pub fn warn_once(&mut self, kind: &'static str, text: &str) {
+    pub(crate) fn warn_once(&mut self, kind: &'static str, text: &str) {
         if self.warned.insert(kind) {
             self.note(&format!("warning: {text}"));
         }
@@ -323,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_last_step_has_no_eta() {
-        let mut progress = Progress::silent();
+        let mut progress = Progress::to_writer(io::sink());
         progress.stage("sft", 2, 0);
         assert_eq!(progress.eta(), None);
         progress.step(report(1, 3.0));

@@ -74,7 +74,7 @@ impl Item {
 
     /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its
     /// pictures' pixels as the model sees them.
-    pub fn whole_content(&self) -> u64 {
+    pub(crate) fn whole_content(&self) -> u64 {
         let mut content = RowContent(self.content());
         content.text(self.task.as_deref().unwrap_or_default());
         content.word(self.prompt.input_ids.len() as u64);
@@ -200,6 +200,16 @@ pub struct DataFile {
     pub bytes: Option<u64>,
 }
 
+impl std::fmt::Display for DataFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} with {} rows", self.name, self.rows)?;
+        self.bytes.map_or(Ok(()), |bytes| write!(f, " in {bytes} bytes"))
+    }
+}
+
+/// Rows that are looked at for a picture before training starts.
+const PICTURE_PROBES: usize = 64;
+
 /// Rows set aside that are named one by one; further ones are only counted.
 const NAMED: usize = 10;
 
@@ -221,7 +231,7 @@ impl Prompts {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
+    pub(crate) fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
         let supervised = match stage {
             Stage::Rl(_) => None,
             Stage::Sft(stage) => {
@@ -265,14 +275,26 @@ impl Prompts {
         self.dataset.is_empty()
     }
 
-    /// Whether any of up to `probes` rows, spread evenly over the data, has a picture.
-    pub fn have_pictures(&self, probes: usize) -> bool {
-        let step = self.len().div_ceil(probes.max(1)).max(1);
-        (0..self.len()).step_by(step).any(|row| self.dataset.get(row).is_ok_and(|sample| !sample.images.is_empty()))
+    /// Looks for a picture in rows that are spread evenly over the data; `reader` is what needs them, and `image_key`
+    /// their column.
+    ///
+    /// # Errors
+    /// None of those rows has one.
+    pub fn check_pictures(&self, reader: &str, image_key: &str) -> Result<(), TrainError> {
+        let step = self.len().div_ceil(PICTURE_PROBES).max(1);
+        let has_picture = |row| self.dataset.get(row).is_ok_and(|sample| !sample.images.is_empty());
+        if (0..self.len()).step_by(step).any(has_picture) {
+            return Ok(());
+        }
+        Err(TrainError::Input(format!(
+            "{reader} compares with a perturbed picture or with none, but no row of data.train_files was found to \
+             have one (column data.image_key = \"{image_key}\"; looked at up to {PICTURE_PROBES} rows); take other \
+             data or another algorithm"
+        )))
     }
 
     /// Rows drawn in one epoch, the weights of the files included.
-    pub fn epoch_len(&self) -> usize {
+    pub(crate) fn epoch_len(&self) -> usize {
         Cursor::epoch_len(&*self.dataset)
     }
 

@@ -10,7 +10,7 @@ const PERTURBATION: u64 = 0x0070_6572_7475_7262;
 
 /// Which prompt of which draw per group of responses answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RolloutDraw {
+pub(crate) struct RolloutDraw {
     /// Step of the trainer, from 0.
     pub step: u64,
     /// Which draw of prompts within the step, from 0: filtering draws again.
@@ -22,29 +22,29 @@ pub struct RolloutDraw {
 }
 
 /// Key of a group in a training rollout; its seed is `trainer.seed`.
-pub fn rollout(draw: RolloutDraw) -> u64 {
+pub(crate) fn rollout(draw: RolloutDraw) -> u64 {
     let RolloutDraw { step, round, twin, row } = draw;
     (step << 24) ^ (round << 16) ^ (twin << 56) ^ (row << 32).rotate_left(7) ^ row
 }
 
 /// Seed of the sampled responses of validation; the key of a group is its row.
-pub fn validation_seed(trainer_seed: u64) -> u64 {
+pub(crate) fn validation_seed(trainer_seed: u64) -> u64 {
     trainer_seed ^ VALIDATION
 }
 
 /// Seed of the perturbed pictures of a step; the key of a picture is its row.
-pub fn perturbation_seed(trainer_seed: u64, step: u64) -> u64 {
+pub(crate) fn perturbation_seed(trainer_seed: u64, step: u64) -> u64 {
     trainer_seed ^ PERTURBATION ^ step
 }
 
 /// Seed of the order in which stage `stage` (from 0) of a run draws its data.
-pub fn stage_seed(data_seed: u64, stage: usize) -> u64 {
+pub(crate) fn stage_seed(data_seed: u64, stage: usize) -> u64 {
     data_seed.wrapping_add(stage as u64 * 0x9E37_79B9)
 }
 
 /// Seed of the stochastic rounding of one tensor (a parameter, or one of its moments) in update `step` of the optimizer
 /// (FNV-1a).
-pub fn rounding_seed(name: &str, step: usize) -> u64 {
+pub(crate) fn rounding_seed(name: &str, step: usize) -> u64 {
     let bytes = name.bytes().chain((step as u64).to_le_bytes());
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

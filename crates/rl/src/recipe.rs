@@ -5,7 +5,7 @@ use burn::tensor::backend::Backend;
 use reward::{Reward, RewardError};
 
 use crate::advantage::AdvantageEstimator;
-use crate::config::Config;
+use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
 use crate::loss::LossConfig;
 use crate::shaping::{AdvantageShaping, Stream};
@@ -41,8 +41,25 @@ impl<B: Backend> Recipe<B> {
         })
     }
 
+    /// What compares with a perturbed picture, or with none, and so needs pictures; none where nothing does.
+    pub fn picture_reader(&self) -> Option<String> {
+        let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
+        if compares(&self.shaping.streams()) {
+            return Some(format!("algorithm.shaping = \"{}\"", self.shaping.name()));
+        }
+        compares(&self.loss.streams()).then(|| "the loss".to_string())
+    }
+
+    /// Whether anything after the first rollout asks for image embeddings of this policy.
+    pub fn reads_images(&self, config: &Config) -> bool {
+        config.model.freeze_vision_tower
+            || config.actor.old_log_probs == OldLogProbs::Recompute
+            || config.algorithm.needs_greedy()
+            || self.shaping.streams().iter().any(|stream| !matches!(stream, Stream::VisualFocus { .. }))
+    }
+
     /// Whether a KL term compares with the policy that the stage began with.
-    pub fn wants_reference(&self) -> bool {
+    pub(crate) fn wants_reference(&self) -> bool {
         self.loss.kl.in_loss() || self.loss.kl.in_reward()
     }
 }

@@ -120,7 +120,7 @@ impl ScoredGroup {
     }
 
     /// Whether all rewards are equal: such a group teaches nothing.
-    pub fn is_flat(&self) -> bool {
+    pub(crate) fn is_flat(&self) -> bool {
         self.trajectories.windows(2).all(|w| w[0].score.overall == w[1].score.overall)
     }
 

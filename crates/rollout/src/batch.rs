@@ -13,7 +13,7 @@ use crate::engine::RolloutStats;
 use crate::focus;
 use crate::image_cache::ImageCache;
 use crate::masks::{MaskTable, RequestMasks, TokenMask};
-use crate::request::{FinishReason, RequestId, RolloutRequest};
+use crate::request::{FinishReason, RequestId, RolloutError, RolloutRequest};
 use crate::sampler::{Sampling, sample, uniform};
 use crate::waiting::{ResponsePlace, WaitingNumbers};
 
@@ -115,17 +115,17 @@ impl<B: Kernels, P: Decoding<B>> Default for DecodeBatch<B, P> {
 
 impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     /// Rows, those included that have ended and are still in the cache.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows.len()
     }
 
     /// Drops all rows.
-    pub fn clear_rows(&mut self) {
+    pub(crate) fn clear_rows(&mut self) {
         (self.rows, self.cache, self.hidden, self.prototypes) = (vec![], None, None, None);
     }
 
     /// Ends the rows of a request.
-    pub fn cancel(&mut self, id: RequestId) {
+    pub(crate) fn cancel(&mut self, id: RequestId) {
         self.rows.iter_mut().filter(|row| row.place.0 == id).for_each(|row| row.done = true);
         if self.rows.iter().all(|row| row.done) {
             self.clear_rows();
@@ -136,15 +136,15 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     /// has room for `max_new_tokens` per row.
     ///
     /// # Errors
-    /// A device that cannot be waited for.
-    pub fn admit(
+    /// A device that cannot be waited for; image tokens that are not where the grids say.
+    pub(crate) fn admit(
         &mut self,
         policy: &P,
         part: Vec<AdmittedRequest<B>>,
         max_new_tokens: usize,
         images: &mut ImageCache<B>,
         stats: &mut RolloutStats,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<(), RolloutError> {
         let prompts: Vec<&Prompt> = part.iter().map(|admitted| &admitted.request.prompt).collect();
         let Some(n) = part.first().map(|admitted| admitted.request.n) else { return Ok(()) };
         let clock = Instant::now();
@@ -159,10 +159,10 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         policy.admit(self.cache.get_or_insert_with(|| policy.cache(max_new_tokens)), &kv, &batch.prompts, n);
         for (admitted, range) in part.iter().zip(&batch.prompts) {
             let prompt = &admitted.request.prompt;
-            let prototype = admitted
-                .request
-                .focus
-                .and_then(|mode| focus::prototype(&hidden, &batch.image_rows, range, mode, &prompt.image_grid_thw));
+            let prototype = match admitted.request.focus {
+                Some(mode) => focus::prototype(&hidden, &batch.image_rows, range, mode, &prompt.image_grid_thw)?,
+                None => None,
+            };
             self.rows.extend((0..n).map(|response| DecodedRow {
                 place: (admitted.id, response),
                 request: admitted.request.clone(),
@@ -191,7 +191,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
     ///
     /// # Errors
     /// A device that cannot be read, or that samples what is no token.
-    pub fn step(&mut self, policy: &P, stats: &mut RolloutStats) -> Result<Vec<SampledToken>, DeviceError> {
+    pub(crate) fn step(&mut self, policy: &P, stats: &mut RolloutStats) -> Result<Vec<SampledToken>, DeviceError> {
         let Some(states) = self.hidden.take() else { return Ok(vec![]) };
         let (ids, sampled) = self.sample(policy, states)?;
         stats.response_tokens += sampled.len();

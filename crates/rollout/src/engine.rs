@@ -49,6 +49,17 @@ pub struct RolloutStats {
     pub decode_steps: usize,
 }
 
+impl std::ops::AddAssign for RolloutStats {
+    fn add_assign(&mut self, part: Self) {
+        self.vision_s += part.vision_s;
+        self.prefill_s += part.prefill_s;
+        self.decode_s += part.decode_s;
+        self.prompt_tokens += part.prompt_tokens;
+        self.response_tokens += part.response_tokens;
+        self.decode_steps += part.decode_steps;
+    }
+}
+
 /// A request whose responses are being decoded.
 struct RunningRequest {
     request: Arc<RolloutRequest>,
@@ -112,7 +123,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     /// One token more for everything that runs, after requests from the queue have taken the rows that are free.
     ///
     /// # Errors
-    /// [`RolloutError::Device`] when the device cannot be read or waited for: all requests are forgotten.
+    /// [`RolloutError::Device`] when the device cannot be read or waited for, [`RolloutError::Focus`] where a policy
+    /// took a prompt whose image tokens are not where its grids say: all requests are forgotten.
     pub fn step(&mut self, policy: &P) -> Result<Vec<Event>, RolloutError> {
         match self.advance(policy) {
             Ok(()) => Ok(std::mem::take(&mut self.events)),
@@ -121,7 +133,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
                 self.running.clear();
                 self.events.clear();
                 self.batch = DecodeBatch::default();
-                Err(error.into())
+                Err(error)
             }
         }
     }
@@ -180,7 +192,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     }
 
     /// Ends the engine and gives its image embeddings back.
-    pub fn into_images(self) -> ImageCache<B> {
+    pub(crate) fn into_images(self) -> ImageCache<B> {
         self.images
     }
 
@@ -214,7 +226,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         Ok(())
     }
 
-    fn advance(&mut self, policy: &P) -> Result<(), DeviceError> {
+    fn advance(&mut self, policy: &P) -> Result<(), RolloutError> {
         self.admit(policy)?;
         let clock = Instant::now();
         for token in self.batch.step(policy, &mut self.stats)? {
@@ -233,7 +245,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
     }
 
     /// Moves requests from the queue into the decode batch, as far as rows are free.
-    fn admit(&mut self, policy: &P) -> Result<(), DeviceError> {
+    fn admit(&mut self, policy: &P) -> Result<(), RolloutError> {
         let wave = self.queue.next_wave(self.batch.rows(), self.config.max_batch_rows);
         for part in prefill_parts(&wave, self.config.prefill_token_budget) {
             let mut admitted = Vec::with_capacity(part.len());
@@ -260,10 +272,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         id: RequestId,
         request: &Arc<RolloutRequest>,
     ) -> Result<AdmittedRequest<B>, RequestError> {
+        policy.check_prompt(&request.prompt).map_err(|error| RequestError::Prompt(error.to_string()))?;
         let vocab = policy.head().0.dims()[0];
-        if let Some(&id) = request.prompt.input_ids.iter().find(|&&id| id as usize >= vocab) {
-            return Err(RequestError::UnknownToken { id, vocab });
-        }
         let masks = self.batch.masks.of(&request.limits, vocab, &policy.device())?;
         Ok(AdmittedRequest { id, request: request.clone(), masks })
     }

@@ -16,6 +16,38 @@
 //!
 //! Nothing here knows a trainer: it needs a model that decodes ([`policy::Decoding`]), the kernels and the `vgpo`
 //! crate.
+//!
+//! ```
+//! use kernels::Kernels;
+//! use policy::{Decoding, Prompt};
+//! use rollout::image_cache::ImageCache;
+//! use rollout::sampler::Sampling;
+//! use rollout::{EngineConfig, Event, ResponseLimits, RolloutEngine, RolloutRequest};
+//!
+//! /// Prints the ids of two responses as they are sampled.
+//! fn stream<B: Kernels, P: Decoding<B>>(policy: &P, prompt: Prompt, eos: u32) -> Result<(), rollout::RolloutError> {
+//!     let config = EngineConfig {
+//!         max_batch_rows: 8,
+//!         prefill_token_budget: 4096,
+//!         max_new_tokens: 64,
+//!         max_prompt_tokens: 1024,
+//!         max_request_rows: 8,
+//!         read_every: 8,
+//!     };
+//!     let limits = ResponseLimits { max_new_tokens: 64, min_new_tokens: 1, eos: [eos].into(), suppress: [].into() };
+//!     let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 1 };
+//!     let mut engine = RolloutEngine::<B, P>::new(config, ImageCache::new(0.0), 0);
+//!     engine.submit(RolloutRequest { prompt, key: 0, n: 2, sampling, limits, focus: None });
+//!     while !engine.is_idle() {
+//!         for event in engine.step(policy)? {
+//!             if let Event::Token { response, id, .. } = event {
+//!                 println!("response {response}: {id}");
+//!             }
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//! ```
 
 mod batch;
 mod engine;

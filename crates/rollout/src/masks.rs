@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, backend::Backend};
+use kernels::host::int_tensor;
 
 use crate::request::{RequestError, ResponseLimits};
-use crate::sampler::{RowMasks, suppression};
+use crate::sampler::suppression;
 
 /// Masks that are kept though no row has them: those of the next wave are often the same.
 const SPARE: usize = 16;
@@ -47,7 +48,7 @@ impl<B: Backend> MaskTable<B> {
     ///
     /// # Errors
     /// [`RequestError::NothingToDraw`] where they leave nothing.
-    pub fn of(
+    pub(crate) fn of(
         &mut self,
         limits: &ResponseLimits,
         vocab: usize,
@@ -83,11 +84,17 @@ impl<B: Backend> MaskTable<B> {
         Ok(mask)
     }
 
-    /// What rows with these masks may not draw; none if every token may be drawn in every row.
-    pub fn of_rows(&mut self, rows: &[&Arc<TokenMask<B>>], vocab: usize, device: &B::Device) -> Option<RowMasks<B>> {
+    /// What to add to the logits of rows with these masks: `[1, V]` if they share one, else `[S, V]`; none if every
+    /// token may be drawn in every row.
+    pub(crate) fn of_rows(
+        &mut self,
+        rows: &[&Arc<TokenMask<B>>],
+        vocab: usize,
+        device: &B::Device,
+    ) -> Option<Tensor<B, 2>> {
         let first = rows.first()?;
         if rows.iter().all(|mask| Arc::ptr_eq(mask, first)) {
-            return first.mask.clone().map(|mask| RowMasks::shared(mask, rows.len()));
+            return first.mask.clone();
         }
         let known = &self.known;
         let stacked = self.stacked.get_or_insert_with(|| {
@@ -95,7 +102,7 @@ impl<B: Backend> MaskTable<B> {
             Tensor::cat(all.collect(), 0)
         });
         // A row's mask is in the table for as long as the row is there.
-        let place = |mask: &Arc<TokenMask<B>>| known.iter().position(|other| Arc::ptr_eq(mask, other));
-        Some(RowMasks { masks: stacked.clone(), of_row: rows.iter().map(|mask| place(mask)).collect() })
+        let place = |mask: &Arc<TokenMask<B>>| known.iter().position(|other| Arc::ptr_eq(mask, other)).unwrap_or(0);
+        Some(stacked.clone().select(0, int_tensor(rows.iter().map(|mask| place(mask)), device)))
     }
 }

@@ -26,25 +26,25 @@ pub(crate) struct RequestQueue {
 }
 
 impl RequestQueue {
-    pub fn push(&mut self, queued: QueuedRequest) {
+    pub(crate) fn push(&mut self, queued: QueuedRequest) {
         self.fresh.push(queued);
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.sorted.is_empty() && self.fresh.is_empty()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sorted.len() + self.fresh.len()
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.sorted.clear();
         self.fresh.clear();
     }
 
     /// Removes a request; whether it was there.
-    pub fn remove(&mut self, id: RequestId) -> bool {
+    pub(crate) fn remove(&mut self, id: RequestId) -> bool {
         let before = self.len();
         self.sorted.retain(|queued| queued.id != id);
         self.fresh.retain(|queued| queued.id != id);
@@ -53,7 +53,7 @@ impl RequestQueue {
 
     /// The requests that enter now, where `busy` of `max_rows` rows are taken: none until the requests that fit fill a
     /// quarter of all rows; at least one where no row is busy, even if it has more rows than there are.
-    pub fn next_wave(&mut self, busy: usize, max_rows: usize) -> Vec<QueuedRequest> {
+    pub(crate) fn next_wave(&mut self, busy: usize, max_rows: usize) -> Vec<QueuedRequest> {
         self.fresh.sort_by_key(|queued| std::cmp::Reverse((queued.request.prompt.len(), queued.id)));
         self.sorted.extend(self.fresh.drain(..));
         let Some(first) = self.sorted.front() else { return vec![] };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kernels::host::DeviceError;
 use policy::Prompt;
 use serde::{Deserialize, Serialize};
-use vgpo::PrototypeMode;
+use vgpo::{PrototypeMode, VgpoError};
 
 use crate::sampler::Sampling;
 
@@ -164,14 +164,9 @@ pub enum RequestError {
     /// A nucleus that means nothing.
     #[error("top_p = {0}: it must be above 0 and at most 1")]
     TopP(f64),
-    /// The prompt has a token that the policy does not know.
-    #[error("token {id} of the prompt is outside the vocabulary of {vocab}")]
-    UnknownToken {
-        /// The token.
-        id: u32,
-        /// Rows of the embedding.
-        vocab: usize,
-    },
+    /// Tokens, pictures and positions of the prompt do not fit each other or the policy.
+    #[error("the prompt does not fit the model: {0}")]
+    Prompt(String),
     /// Nothing is left to draw.
     #[error("suppress and eos leave no token of the vocabulary of {vocab}")]
     NothingToDraw {
@@ -200,4 +195,7 @@ pub enum RolloutError {
     /// A request of [`generate`](crate::generate) that no policy could answer.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The visual focus of a prompt whose image tokens are not where its grids say.
+    #[error(transparent)]
+    Focus(#[from] VgpoError),
 }

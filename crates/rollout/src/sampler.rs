@@ -1,15 +1,11 @@
 //! From hidden states to sampled tokens, on the device.
 //!
-//! One uniform number per row decides ([`kernels::draw`]). The number depends on (seed, prompt, response, position)
-//! alone: batching, order and grouping do not change what is sampled. Vision tokens have probability zero.
+//! One uniform number per row decides ([`kernels::sampling`]). It depends on (seed, prompt, response, position) alone:
+//! batching, order and grouping do not change what is sampled. Vision tokens have probability zero.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use kernels::Kernels;
-use kernels::draw::RowDraw;
-
-/// Logits held at one time, in elements: on a processor, and on a device with memory of its own, where a chunk more is a
-/// product more for few rows.
-const LOGIT_BUDGET: [usize; 2] = [1 << 24, 1 << 27];
+use kernels::sampling::RowChoice;
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,7 +39,7 @@ pub fn uniform(seed: u64, prompt: u64, response: u64, position: u64) -> f32 {
 }
 
 /// What may never be sampled, as an additive mask `[1, V]` on the device; none if everything may.
-pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
+pub(crate) fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) -> Option<Tensor<B, 2>> {
     let mut mask = vec![0f32; vocab];
     for &id in ids {
         if let Some(m) = mask.get_mut(id as usize) {
@@ -53,51 +49,33 @@ pub fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Device) ->
     (!ids.is_empty()).then(|| Tensor::from_data(TensorData::new(mask, [1, vocab]), device))
 }
 
-/// What rows may not draw.
-#[derive(Debug, Clone)]
-pub struct RowMasks<B: Backend> {
-    /// Masks as of [`suppression`], `[M, V]`.
-    pub masks: Tensor<B, 2>,
-    /// Which of them each row has; none where every token may be drawn.
-    pub of_row: Vec<Option<usize>>,
-}
-
-impl<B: Backend> RowMasks<B> {
-    /// One mask `[1, V]` for all of `rows` rows.
-    pub fn shared(mask: Tensor<B, 2>, rows: usize) -> Self {
-        Self { masks: mask, of_row: vec![Some(0); rows] }
-    }
-}
-
 /// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on
-/// the device. `sampling` and `uniforms` have one entry per row; rows that share temperature and nucleus cost no
-/// further operation. `forbidden` are added to the logits that are sampled from, not to those the log-probs come from.
+/// the device. `sampling` and `uniforms` have one entry per row. `forbidden` are added to the logits that are sampled
+/// from, not to those the log-probs come from; one `[1, V]` mask for all rows or one `[S, V]` each.
 pub fn sample<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     sampling: &[&Sampling],
     uniforms: &[f32],
-    forbidden: Option<&RowMasks<B>>,
+    forbidden: Option<&Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
-    let [rows, _] = hidden.dims();
-    let draws: Vec<RowDraw> = (0..rows)
-        .map(|row| RowDraw {
-            temperature: sampling[row].temperature,
-            top_p: sampling[row].top_p,
-            uniform: uniforms[row],
-            mask: forbidden.and_then(|forbidden| forbidden.of_row[row]),
-        })
+    let [rows, d] = hidden.dims();
+    let vocab = weight.dims()[0];
+    let choices: Vec<RowChoice> = sampling
+        .iter()
+        .zip(uniforms)
+        .map(|(s, &uniform)| RowChoice { temperature: s.temperature, top_p: s.top_p, uniform })
         .collect();
-    let masks = forbidden.map(|forbidden| &forbidden.masks);
-    let budget = LOGIT_BUDGET[usize::from(B::device_memory(&hidden.device()).is_some())];
-    let step = (budget / weight.dims()[0]).max(1);
-    if rows <= step {
-        return B::draw(B::affine(hidden, weight, None), &draws, masks);
+    let step = (B::logits_at_once() / vocab.max(1)).clamp(1, rows.max(1));
+    if step == rows {
+        return B::sample(B::affine(hidden, weight, None), &choices, forbidden);
     }
     let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
-    for (part, draws) in draws.chunks(step).enumerate() {
-        let hidden = hidden.clone().narrow(0, part * step, draws.len());
-        let (i, l) = B::draw(B::affine(hidden, weight, None), draws, masks);
+    for a in (0..rows).step_by(step) {
+        let b = (a + step).min(rows);
+        let mask = forbidden.map(|m| if m.dims()[0] == 1 { m.clone() } else { m.clone().slice([a..b, 0..vocab]) });
+        let logits = B::affine(hidden.clone().slice([a..b, 0..d]), weight, None);
+        let (i, l) = B::sample(logits, &choices[a..b], mask.as_ref());
         ids.push(i);
         log_probs.push(l);
     }
@@ -122,7 +100,7 @@ mod tests {
         let (hidden, weight) = table(logits);
         let n = 4000;
         let uniforms: Vec<f32> = (0..n).map(|i| (i as f32 + 0.5) / n as f32).collect();
-        let mask = suppression(forbidden, logits.len(), &Default::default()).map(|mask| RowMasks::shared(mask, n));
+        let mask = suppression(forbidden, logits.len(), &Default::default());
         let (ids, _) = sample(hidden.repeat_dim(0, n), &weight, &vec![sampling; n], &uniforms, mask.as_ref());
         let mut counts = vec![0.0; logits.len()];
         for id in ids.into_data().convert::<i32>().to_vec::<i32>().unwrap() {
@@ -160,7 +138,7 @@ mod tests {
         let logits = [5.0, 1.0, 5.0, 0.0, 9.0];
         for u in [1e-7f32, 0.2, 0.5, 0.999_999_9] {
             let (hidden, weight) = table(&logits);
-            let mask = suppression(&[0, 4, 2], 5, &Default::default()).map(|mask| RowMasks::shared(mask, 1));
+            let mask = suppression(&[0, 4, 2], 5, &Default::default());
             let (id, lp) =
                 sample(hidden, &weight, &[&Sampling { temperature: 1.0, top_p: 1.0, seed: 0 }], &[u], mask.as_ref());
             let id = id.into_scalar();
@@ -170,9 +148,45 @@ mod tests {
             assert!((lp.into_scalar() as f64 - (logits[id as usize] as f64 - z.ln())).abs() < 1e-5);
         }
         let (hidden, weight) = table(&logits);
-        let mask = suppression(&[4], 5, &Default::default()).map(|mask| RowMasks::shared(mask, 1));
+        let mask = suppression(&[4], 5, &Default::default());
         let (id, _) = sample(hidden, &weight, &[&Sampling::greedy()], &[0.5], mask.as_ref());
         assert_eq!(id.into_scalar(), 0);
+    }
+
+    /// Rows with settings of their own choose as each would alone.
+    #[test]
+    fn a_mixed_batch_equals_single_rows() {
+        let device = Default::default();
+        let vocab = 37;
+        let weights: Vec<f32> = (0..vocab).map(|i| ((i * 17) % vocab) as f32 / 6.0 - 3.0).collect();
+        let weight = Tensor::<B, 2>::from_data(TensorData::new(weights, [vocab, 1]), &device);
+        let of = |temperature: f64, top_p: f64| Sampling { temperature, top_p, seed: 0 };
+        let settings =
+            [of(0.0, 1.0), of(0.7, 1.0), of(1.0, 0.8), of(1.0, 1.0), of(0.0, 0.5), of(1.9, 0.3), of(0.4, 0.95)];
+        let rows = settings.len();
+        let masks = [&[0u32, 5][..], &[], &[36], &[12, 13], &[], &[7], &[1, 2, 3]];
+        let mask_of = |ids: &[u32]| suppression(ids, vocab, &device).unwrap_or(Tensor::zeros([1, vocab], &device));
+        let mut drawn = std::collections::BTreeSet::new();
+        for shift in 0..50 {
+            let hidden: Vec<f32> = (0..rows).map(|r| 0.3 * ((r * 5 + shift) % 7) as f32 - 0.9).collect();
+            let uniforms: Vec<f32> = (0..rows).map(|r| uniform(1, shift as u64, r as u64, 0)).collect();
+            let draw = |range: std::ops::Range<usize>| {
+                let n = range.len();
+                let states =
+                    Tensor::<B, 2>::from_data(TensorData::new(hidden[range.clone()].to_vec(), [n, 1]), &device);
+                let mask = Tensor::cat(masks[range.clone()].iter().map(|ids| mask_of(ids)).collect(), 0);
+                let sampling: Vec<&Sampling> = settings[range.clone()].iter().collect();
+                let (ids, log_probs) = sample(states, &weight, &sampling, &uniforms[range], Some(&mask));
+                let ids = ids.into_data().convert::<i64>().to_vec::<i64>().unwrap();
+                (ids, log_probs.into_data().to_vec::<f32>().unwrap())
+            };
+            let (ids, log_probs) = draw(0..rows);
+            for row in 0..rows {
+                assert_eq!(draw(row..row + 1), (vec![ids[row]], vec![log_probs[row]]), "row {row}, shift {shift}");
+            }
+            drawn.extend(ids);
+        }
+        assert!(drawn.len() > 12, "hardly anything was drawn: {drawn:?}");
     }
 
     /// Logits that are no numbers give a token of the vocabulary and a log-prob that says so; other rows notice

@@ -25,13 +25,13 @@ impl<B: Kernels> Default for WaitingNumbers<B> {
 
 impl<B: Kernels> WaitingNumbers<B> {
     /// Adds the numbers `[S]` of one step; one owner each.
-    pub fn push(&mut self, values: Tensor<B, 1>, owners: impl Iterator<Item = Option<ResponsePlace>>) {
+    pub(crate) fn push(&mut self, values: Tensor<B, 1>, owners: impl Iterator<Item = Option<ResponsePlace>>) {
         self.parts.push(values);
         self.owners.extend(owners);
     }
 
     /// Steps that wait.
-    pub fn steps(&self) -> usize {
+    pub(crate) fn steps(&self) -> usize {
         self.parts.len()
     }
 
@@ -39,7 +39,7 @@ impl<B: Kernels> WaitingNumbers<B> {
     ///
     /// # Errors
     /// A device that cannot be read; the numbers are lost.
-    pub fn read(&mut self, mut give: impl FnMut(ResponsePlace, f32)) -> Result<(), DeviceError> {
+    pub(crate) fn read(&mut self, mut give: impl FnMut(ResponsePlace, f32)) -> Result<(), DeviceError> {
         if self.parts.is_empty() {
             return Ok(());
         }

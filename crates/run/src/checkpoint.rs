@@ -13,10 +13,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::folder::{RunFolderError, at};
+use crate::folder::{RunFolderError, at, fill_new};
+use crate::layout::{MODEL, STATE};
 
-/// The file of a checkpoint that says where the run stands; without it a folder is no checkpoint.
-pub const STATE: &str = "trainer.json";
 const PREFIX: &str = "global_step_";
 /// A checkpoint that is being replaced by one of the same step.
 const OLD: &str = ".old_";
@@ -26,7 +25,7 @@ const REMOVED: &str = ".removed_";
 /// Checkpoints of a folder by step, oldest first. Folders without a `trainer.json` are not checkpoints.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     let mut found = named(dir, PREFIX);
-    found.retain(|(_, path)| path.join("trainer.json").is_file());
+    found.retain(|(_, path)| path.join(STATE).is_file());
     found
 }
 
@@ -47,6 +46,35 @@ pub fn candidates(dir: &Path) -> Vec<(u64, PathBuf)> {
 pub fn recovered(path: &Path) -> PathBuf {
     let step = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(OLD));
     step.map_or_else(|| path.to_path_buf(), |step| path.with_file_name(format!("{PREFIX}{step}")))
+}
+
+/// What [`newest`] found.
+#[derive(Debug)]
+pub struct Newest<T, E> {
+    /// The newest that could be read; none where there is none.
+    pub loaded: Option<T>,
+    /// Newer ones that could not, each with the reason, the newest first.
+    pub damaged: Vec<(PathBuf, E)>,
+}
+
+/// The newest of the [`candidates`] in `dir` that `load` reads. Nothing on the disk changes.
+///
+/// # Errors
+/// An error of `load` that is no fault of the checkpoint, as `ends` says: a device that fails.
+pub fn newest<T, E>(
+    dir: &Path,
+    mut load: impl FnMut(&Path) -> Result<T, E>,
+    ends: impl Fn(&E) -> bool,
+) -> Result<Newest<T, E>, E> {
+    let mut damaged = Vec::new();
+    for (_, path) in candidates(dir).into_iter().rev() {
+        match load(&path) {
+            Ok(loaded) => return Ok(Newest { loaded: Some(loaded), damaged }),
+            Err(error) if ends(&error) => return Err(error),
+            Err(error) => damaged.push((path, error)),
+        }
+    }
+    Ok(Newest { loaded: None, damaged })
 }
 
 /// Folders called `prefix` and a step, by step.
@@ -131,14 +159,6 @@ pub fn write<S: Serialize, E: From<RunFolderError>>(
     })
 }
 
-fn fill_new<E: From<RunFolderError>>(temporary: &Path, fill: impl FnOnce(&Path) -> Result<(), E>) -> Result<(), E> {
-    if temporary.exists() {
-        fs::remove_dir_all(temporary).map_err(at(temporary))?;
-    }
-    fs::create_dir_all(temporary).map_err(at(temporary))?;
-    fill(temporary)
-}
-
 /// Adds the state to a filled folder and gives it its name.
 fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S) -> Result<PathBuf, RunFolderError> {
     let mut checksums = BTreeMap::new();
@@ -149,7 +169,7 @@ fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S
     let path = temporary.join(STATE);
     let json = serde_json::to_vec(&Sealed { state, checksums }).map_err(|error| at(&path)(error.into()))?;
     guard::file::replace(&path, &json).map_err(at(&path))?;
-    let weights = temporary.join("hf");
+    let weights = temporary.join(MODEL);
     if weights.is_dir() {
         guard::file::sync_folder(&weights).map_err(at(&weights))?;
     }
@@ -213,7 +233,7 @@ pub fn verify(path: &Path) -> Result<(), String> {
 /// The `.safetensors` files of a checkpoint and of its `hf/`, relative to it.
 fn safetensors_of(path: &Path) -> Result<Vec<String>, RunFolderError> {
     let mut found = Vec::new();
-    for (folder, prefix) in [(path.to_path_buf(), ""), (path.join("hf"), "hf/")] {
+    for (folder, prefix) in [(path.to_path_buf(), String::new()), (path.join(MODEL), format!("{MODEL}/"))] {
         if !folder.is_dir() {
             continue;
         }
@@ -332,6 +352,25 @@ mod tests {
         let text = |name: &str| fs::read_to_string(dir.join(name).join("trainer.json")).unwrap();
         assert_eq!((text("global_step_3"), text("global_step_5")), ("three".into(), "newer".into()));
         assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_newest_that_can_be_read_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        for (step, text) in [(1, "good"), (2, "good"), (3, "damaged"), (10, "damaged")] {
+            checkpoint(dir, &format!("global_step_{step}"), text);
+        }
+        let load = |path: &Path| match read_state(path).unwrap().as_str() {
+            "good" => Ok(path.to_path_buf()),
+            other => Err(other.to_string()),
+        };
+        let found = newest(dir, load, |_| false).unwrap();
+        assert_eq!(found.loaded, Some(path_of(dir, 2)));
+        assert_eq!(found.damaged, [10, 3].map(|step| (path_of(dir, step), "damaged".to_string())));
+        assert_eq!(newest(dir, load, |error| error == "damaged").unwrap_err(), "damaged", "no fault of the checkpoint");
+        let none = newest(&dir.join("global_step_1"), load, |_| false).unwrap();
+        assert!(none.loaded.is_none() && none.damaged.is_empty());
     }
 
     /// A process that was killed between two renames: what it left is found without a change on the disk.

@@ -6,6 +6,7 @@
 //! rollouts/step_N.jsonl              every response sampled in step N
 //! rollouts/validation_step_N.jsonl   validation responses after step N
 //! checkpoints/                       written by the checkpoint module
+//! reference/NAME/                    policies that a KL term compares with
 //! .lock                              held while a process trains here
 //! ```
 //!
@@ -16,6 +17,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::layout::{CHECKPOINTS, CONFIG, METRICS, REFERENCE, ROLLOUTS};
 use crate::lines::{JsonLines, truncate_after};
 use crate::metrics::MetricsLog;
 
@@ -77,7 +79,7 @@ pub struct RunFolder {
 impl RunFolder {
     /// True where a run has left its metrics.
     pub fn has_run(root: &Path) -> bool {
-        fs::metadata(root.join("metrics.jsonl")).is_ok_and(|file| file.len() > 0)
+        fs::metadata(root.join(METRICS)).is_ok_and(|file| file.len() > 0)
     }
 
     /// A folder for a new run. `config` is the resolved configuration, kept as `config.toml`.
@@ -105,7 +107,7 @@ impl RunFolder {
     /// [`RunFolderError::Occupied`].
     pub fn begin(&self, config: &str) -> Result<(), RunFolderError> {
         self.vacant()?;
-        replace(&self.root.join("config.toml"), config)
+        replace(&self.root.join(CONFIG), config)
     }
 
     /// Goes on after `step` (0: from the beginning) in an open folder: the first thing of a resumed run that changes
@@ -121,7 +123,7 @@ impl RunFolder {
                 fs::remove_file(&path).map_err(at(&path))?;
             }
         }
-        let path = self.root.join("config.toml");
+        let path = self.root.join(CONFIG);
         match guard::file::read_text(&path, guard::limits().record_bytes) {
             Ok(earlier) if earlier == config => return Ok(()),
             Ok(earlier) => replace(&self.root.join(format!("config_until_step_{step}.toml")), &earlier)?,
@@ -136,7 +138,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Locked`] where a process is at work; a folder that cannot be made or written to.
     pub fn open(root: &Path) -> Result<Self, RunFolderError> {
-        for folder in [root, &root.join("rollouts"), &root.join("checkpoints")] {
+        for folder in [root, &root.join(ROLLOUTS), &root.join(CHECKPOINTS)] {
             fs::create_dir_all(folder).map_err(at(folder))?;
         }
         let path = root.join(".lock");
@@ -160,12 +162,17 @@ impl RunFolder {
 
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
-        self.root.join("checkpoints")
+        self.root.join(CHECKPOINTS)
+    }
+
+    /// `reference/NAME`.
+    pub fn reference(&self, name: &str) -> PathBuf {
+        self.root.join(REFERENCE).join(name)
     }
 
     /// `metrics.jsonl`.
     pub fn metrics_file(&self) -> PathBuf {
-        self.root.join("metrics.jsonl")
+        self.root.join(METRICS)
     }
 
     /// Opens `metrics.jsonl` to append to it.
@@ -181,7 +188,7 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn rollout_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
-        JsonLines::open(&self.root.join(format!("rollouts/step_{step}.jsonl")), true)
+        JsonLines::open(&self.root.join(ROLLOUTS).join(format!("step_{step}.jsonl")), true)
     }
 
     /// Opens `rollouts/validation_step_N.jsonl`, empty.
@@ -189,12 +196,12 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn validation_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
-        JsonLines::open(&self.root.join(format!("rollouts/validation_step_{step}.jsonl")), true)
+        JsonLines::open(&self.root.join(ROLLOUTS).join(format!("validation_step_{step}.jsonl")), true)
     }
 
     /// The logs of responses with their steps.
     fn response_logs(&self) -> Result<Vec<(PathBuf, u64)>, RunFolderError> {
-        let folder = self.root.join("rollouts");
+        let folder = self.root.join(ROLLOUTS);
         let mut logs = Vec::new();
         for entry in fs::read_dir(&folder).map_err(at(&folder))? {
             let path = entry.map_err(at(&folder))?.path();
@@ -219,8 +226,55 @@ impl RunFolder {
 /// # Errors
 /// A file that is not there or cannot be read.
 pub fn read_config(root: &Path) -> Result<String, RunFolderError> {
-    let path = root.join("config.toml");
+    let path = root.join(CONFIG);
     guard::file::read_text(&path, guard::limits().record_bytes).map_err(at(&path))
+}
+
+/// The folder `reference/NAME` of the run that `checkpoint` is from; none where it is not there.
+pub fn reference_beside(checkpoint: &Path, name: &str) -> Option<PathBuf> {
+    let run = checkpoint.parent().and_then(Path::parent)?;
+    Some(run.join(REFERENCE).join(name)).filter(|folder| folder.is_dir())
+}
+
+/// Makes the folder `path` anew: `fill` writes into a folder with another name, which takes the place of `path` when it
+/// is whole.
+///
+/// # Errors
+/// Those of `fill`, and anything the file system refuses; what stood at `path` stays then.
+pub fn replace_folder<E: From<RunFolderError>>(
+    path: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let partial = path.with_extension("partial");
+    fill_new(&partial, fill)?;
+    if path.exists() {
+        fs::remove_dir_all(path).map_err(at(path))?;
+    }
+    Ok(fs::rename(&partial, path).map_err(at(path))?)
+}
+
+/// Copies the files of a folder, not the folders in it.
+///
+/// # Errors
+/// Anything the file system refuses, with the path.
+pub fn copy_files(from: &Path, to: &Path) -> Result<(), RunFolderError> {
+    for entry in fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
+        fs::copy(entry.path(), to.join(entry.file_name())).map_err(at(&entry.path()))?;
+    }
+    Ok(())
+}
+
+/// Fills a folder that was not there, or was left behind half-filled.
+pub(crate) fn fill_new<E: From<RunFolderError>>(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(at(folder))?;
+    }
+    fs::create_dir_all(folder).map_err(at(folder))?;
+    fill(folder)
 }
 
 fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {
@@ -327,6 +381,26 @@ mod tests {
         let error = RunFolder::create(temporary.path(), "").unwrap_err();
         assert!(matches!(error, RunFolderError::Occupied(_)), "{error}");
         assert!(error.to_string().contains("trainer.resume = \"auto\""));
+    }
+
+    #[test]
+    fn a_folder_is_replaced_when_its_heir_is_whole() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("reference/stage_0");
+        let fill = |text: &'static str| move |folder: &Path| fs::write(folder.join("a"), text).map_err(at(folder));
+        replace_folder(&path, fill("first")).unwrap();
+        let failed = replace_folder(&path, |folder| {
+            fs::write(folder.join("half"), "x").map_err(at(folder))?;
+            Err(RunFolderError::DiskFull(folder.to_path_buf()))
+        });
+        assert!(matches!(failed, Err(RunFolderError::DiskFull(_))));
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "first");
+        replace_folder(&path, fill("second")).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "second");
+        assert!(!path.join("half").exists(), "what a failed attempt left is not taken over");
+        let checkpoint = temporary.path().join("checkpoints/global_step_1");
+        assert_eq!(reference_beside(&checkpoint, "stage_0"), Some(path.clone()));
+        assert_eq!(reference_beside(&checkpoint, "stage_1"), None);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(crate) struct Layout<B: Backend> {
 }
 
 impl<B: Backend> Layout<B> {
-    pub fn new(lengths: Vec<usize>, width: usize, device: &B::Device) -> Self {
+    pub(crate) fn new(lengths: Vec<usize>, width: usize, device: &B::Device) -> Self {
         let rows = lengths.len();
         // Positions are made on the host in f32: an integer range turned into the backend's float would round above 256
         // in bf16.
@@ -64,23 +64,23 @@ impl<B: Backend> Layout<B> {
     }
 
     /// Number of rows `R` and columns `T`.
-    pub fn dims(&self) -> [usize; 2] {
+    pub(crate) fn dims(&self) -> [usize; 2] {
         self.padding.dims()
     }
 
     /// Whether the batch has cells without a token of its own making: rows of different lengths, or a row that takes no
     /// part. Columns beyond the longest row do not count.
-    pub fn is_ragged(&self) -> bool {
+    pub(crate) fn is_ragged(&self) -> bool {
         self.lengths.windows(2).any(|pair| pair[0] != pair[1]) || self.lengths.first() == Some(&0)
     }
 
     /// Mean over each row's tokens, `[R, T] -> [R, 1]`; `x` must hold 0 in the padding.
-    pub fn row_mean(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    pub(crate) fn row_mean(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         x.sum_dim(1) / self.counts.clone()
     }
 
     /// Min-max over each row's tokens: `(x - min) / (max - min + eps)`, 0 in the padding. `[R, T] -> [R, T]`
-    pub fn row_min_max(&self, x: Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
+    pub(crate) fn row_min_max(&self, x: Tensor<B, 2>, eps: f64) -> Tensor<B, 2> {
         min_max(x, self.padding.clone(), eps)
     }
 }
@@ -111,7 +111,7 @@ pub(crate) struct Groups<B: Backend> {
 
 impl<B: Backend> Groups<B> {
     /// Rows with `lengths` 0 belong to no group: they neither stretch nor shift the scores of the others.
-    pub fn new(groups: &[usize], lengths: &[usize], device: &B::Device) -> Self {
+    pub(crate) fn new(groups: &[usize], lengths: &[usize], device: &B::Device) -> Self {
         let mut dense = HashMap::new();
         let index: Vec<usize> = groups
             .iter()

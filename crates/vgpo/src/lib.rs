@@ -18,16 +18,28 @@
 //!
 //! [`factors_of`] runs 5 to 11 with the switches between them; [`metrics`] has what the paper's figures read.
 //!
+//! ```
+//! use burn::tensor::Tensor;
+//! use vgpo::{VgpoConfig, factors};
+//!
+//! // The visual focus of two responses to one prompt, of three tokens and of two.
+//! let rho = Tensor::<burn_flex::Flex, 2>::from_floats([[0.5, 0.6, 0.9], [0.5, 0.4, 0.0]], &Default::default());
+//! let factors = factors(rho, &[3, 2], &[0, 0], &VgpoConfig::default())?.to_host(&[3, 2])?;
+//! assert!(factors.trajectory[0] > factors.trajectory[1]); // the first looks more at the picture,
+//! assert!(factors.token[0][2] > factors.token[0][0]); // and its last token most
+//! # Ok::<(), vgpo::VgpoError>(())
+//! ```
+//!
 //! Shapes, everywhere: `R` responses (rows), `T` the longest response, `N` prompt tokens, `d` the model's width, `G`
 //! groups. Everything is computed in f32 whatever the backend's float is, and nothing carries a gradient: the weights
 //! are constants of the policy loss.
 
 pub mod compensation;
 pub mod config;
-pub mod factors;
+mod factors;
 pub mod focus;
-pub mod inter;
-pub mod intra;
+mod inter;
+mod intra;
 mod layout;
 pub mod metrics;
 

@@ -67,14 +67,24 @@ fn centred(values: impl Iterator<Item = f64>, groups: &[usize]) -> Vec<f64> {
     std::iter::zip(&values, groups).map(|(value, group)| value - sums[group].0 / sums[group].1).collect()
 }
 
-/// Share of a response's top visual tokens that lie in its late half; the early half holds the rest.
+/// Indices of the `count` tokens with the largest focus, the largest first and the earlier of two equals first; all
+/// where there are fewer.
 ///
-/// The top tokens are the `ceil(share T)` with the largest focus, the earlier of two equals first. `None` for no
-/// tokens.
-pub fn top_tokens_late(rho: &[f32], share: f64) -> Option<f64> {
+/// ```
+/// assert_eq!(vgpo::metrics::top_tokens(&[0.5, 0.9, 0.9, 0.1], 3), [1, 2, 0]);
+/// ```
+pub fn top_tokens(rho: &[f32], count: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rho.len()).collect();
     order.sort_by(|&a, &b| rho[b].total_cmp(&rho[a]));
-    order.truncate((share * rho.len() as f64).ceil() as usize);
+    order.truncate(count);
+    order
+}
+
+/// Share of a response's top visual tokens that lie in its late half; the early half holds the rest.
+///
+/// The top tokens are `ceil(share T)` of them ([`top_tokens`]). `None` for no tokens.
+pub fn top_tokens_late(rho: &[f32], share: f64) -> Option<f64> {
+    let order = top_tokens(rho, (share * rho.len() as f64).ceil() as usize);
     let half = rho.len() / 2;
     let late = order.iter().filter(|&&t| t >= half).count();
     (!order.is_empty()).then(|| late as f64 / order.len() as f64)

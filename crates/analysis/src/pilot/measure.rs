@@ -83,7 +83,7 @@ pub struct Measured {
 const PROMPTS_AT_ONCE: usize = 32;
 
 /// What becomes of each measured response; the function that it gets takes lines for a person.
-pub type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
+pub(crate) type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
 
 impl Pilot {
     /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that
@@ -142,7 +142,7 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
     let embeds = images.map(|i| model.encode_images(&i));
     let (hidden, masses) = model.hidden_with_attention(&batch, embeds)?;
     let prototype =
-        focus::prototype(&hidden, &batch.image_rows, &batch.prompts[0], PrototypeMode::Mean, &prompt.image_grid_thw);
+        focus::prototype(&hidden, &batch.image_rows, &batch.prompts[0], PrototypeMode::Mean, &prompt.image_grid_thw)?;
     let mut measured = Vec::with_capacity(masses.len());
     for (k, (mass, trajectory)) in masses.into_iter().zip(&group.trajectories).enumerate() {
         let rows = batch.responses[k].rows.clone();

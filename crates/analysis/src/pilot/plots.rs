@@ -8,7 +8,7 @@ use super::summary::{LateEarly, PilotSummary, Step, relative_seeing};
 use crate::stats::{Histogram, Interval};
 
 /// A model's name, its summary and its responses.
-pub struct PlottedModel<'a> {
+pub(crate) struct PlottedModel<'a> {
     /// Name in legends.
     pub name: &'a str,
     /// Its figures.
@@ -21,7 +21,7 @@ pub struct PlottedModel<'a> {
 const MAX_POINTS: usize = 3000;
 
 /// File names (without `.svg`) and files. Plots of what no response has are left out.
-pub fn all(models: &[PlottedModel]) -> Vec<(String, String)> {
+pub(crate) fn all(models: &[PlottedModel]) -> Vec<(String, String)> {
     let mut plots = Vec::new();
     for (k, model) in models.iter().enumerate() {
         let suffix = if models.len() == 1 { String::new() } else { format!("_{}", ["before", "after"][k.min(1)]) };

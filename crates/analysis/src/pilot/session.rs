@@ -25,7 +25,7 @@ const DEFAULTS: &str =
     "[data]\nmin_pixels = 0\nmax_pixels = 0\nmax_prompt_length = 4096\n[reward]\nreward_type = \"math_accuracy\"\n";
 
 /// Settings of `[data]` that mean something here; all of `[reward]` do.
-pub const DATA_KEYS: [&str; 13] = [
+pub(crate) const DATA_KEYS: [&str; 13] = [
     "prompt_key",
     "answer_key",
     "image_key",
@@ -109,6 +109,23 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 }
 
 /// What is measured, and where it is written.
+///
+/// ```no_run
+/// use analysis::pilot::{Pilot, PilotSession, Subject};
+/// use burn::tensor::DType;
+///
+/// fn measure(pilot: Pilot) -> Result<(), rl::TrainError> {
+///     let data = "toy:sum";
+///     let open = |path: &str| Subject::open(path.as_ref(), data, &[]);
+///     let subjects = vec![open("runs/before")?, open("runs/after")?];
+///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects };
+///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
+///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {
+///         println!("{table}");
+///         Ok(())
+///     })
+/// }
+/// ```
 #[derive(Debug)]
 pub struct PilotSession {
     /// How the models are asked.

@@ -227,7 +227,7 @@ impl PilotSummary {
 pub(super) mod tests {
     use super::*;
 
-    pub fn record(accuracy: f64, image: &[f32], focus: &[f32]) -> PilotRecord {
+    pub(crate) fn record(accuracy: f64, image: &[f32], focus: &[f32]) -> PilotRecord {
         PilotRecord {
             id: "x".into(),
             row: 0,

@@ -3,9 +3,10 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`rows`] | the file that names rows and tables |
+//! | `rows` | the file that names rows and tables |
 //! | [`plan`] | the configuration of every run |
 //! | [`result`] | what a finished run leaves: one JSON file |
+//! | [`child`] | a run as a child process |
 //! | [`runner`] | runs what is missing, several at a time |
 //! | [`report`] | tables, tests and plots as Markdown |
 //!
@@ -19,17 +20,18 @@
 //!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
 
+pub mod child;
 pub mod plan;
 pub mod report;
-pub mod result;
-pub mod rows;
+pub(crate) mod result;
+pub(crate) mod rows;
 pub mod runner;
 
 use std::path::PathBuf;
 
 pub use plan::{Study, WARM};
-pub use result::RunResult;
-pub use rows::RowsFile;
+pub use result::{Point, RunResult};
+pub use rows::{Quick, RowsFile, StudyRow, Table};
 pub use runner::{Ended, Outcome, RunToTrain};
 
 /// What can go wrong around the runs of a study.

@@ -78,7 +78,7 @@ impl Study {
     ///
     /// # Errors
     /// As [`base_config`](Self::base_config).
-    pub fn has_warm_start(&self) -> Result<bool, StudyError> {
+    pub(crate) fn has_warm_start(&self) -> Result<bool, StudyError> {
         Ok(self.base_config()?.stages.iter().any(|s| matches!(s, Stage::Sft(_))))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::report::svg::axis::Axis;
 use ::report::svg::chart::{Chart, Mark, Series};
@@ -395,6 +395,24 @@ impl Report<'_> {
         }
         out
     }
+}
+
+/// Copies `study.md` and its plots from a study's folder into `folder`, for example `docs`.
+///
+/// # Errors
+/// Anything the file system refuses.
+pub fn publish(out: &Path, folder: &Path) -> Result<(), StudyError> {
+    let copy = |from: PathBuf, to: PathBuf| std::fs::copy(from, &to).map_err(StudyError::io(&to)).map(drop);
+    let plots = folder.join("study");
+    std::fs::create_dir_all(&plots).map_err(StudyError::io(&plots))?;
+    copy(out.join("study.md"), folder.join("study.md"))?;
+    let drawn = out.join("study");
+    for entry in std::fs::read_dir(&drawn).map_err(StudyError::io(&drawn))?.flatten() {
+        if entry.path().extension().is_some_and(|e| e == "svg") {
+            copy(entry.path(), plots.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The grid as text: rows, settings, runs.

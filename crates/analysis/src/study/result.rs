@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use run::folder::RunFolderError;
+use run::layout;
 use run::metrics::MetricsReader;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +47,7 @@ pub struct RunResult {
 }
 
 /// The file of a row and seed in the study's folder.
-pub fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
+pub(crate) fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
     out.join("results").join(row).join(format!("seed_{seed}.json"))
 }
 
@@ -91,7 +92,7 @@ impl RunResult {
 
     /// Mean accuracy of all validations after the first step: less noisy than the last one alone, and higher for a row
     /// that learns sooner.
-    pub fn mean_accuracy(&self) -> Option<f64> {
+    pub(crate) fn mean_accuracy(&self) -> Option<f64> {
         let later: Vec<f64> = self.curve.iter().filter(|p| p.step > 0).map(|p| p.accuracy).collect();
         (!later.is_empty()).then(|| crate::stats::mean(&later))
     }
@@ -108,7 +109,7 @@ impl RunResult {
         fingerprint: &str,
         rollouts_a_round: u64,
     ) -> Result<Self, StudyError> {
-        let path = folder.join("metrics.jsonl");
+        let path = folder.join(layout::METRICS);
         let damaged = |reason: String| StudyError::Damaged { path: path.clone(), reason };
         let log = MetricsReader::read(&path).map_err(|error| match error {
             RunFolderError::Io { path, source } => StudyError::io(path)(source),
@@ -147,10 +148,10 @@ impl RunResult {
             }
             result.curve.extend(point("val", step));
         }
-        let (_, checkpoint) = run::checkpoint::list(&folder.join("checkpoints"))
+        let (_, checkpoint) = run::checkpoint::list(&folder.join(layout::CHECKPOINTS))
             .pop()
             .ok_or_else(|| damaged("the run left no checkpoint".into()))?;
-        let weights = checkpoint.join("hf");
+        let weights = checkpoint.join(layout::MODEL);
         result.weights = weights.strip_prefix(out).unwrap_or(&weights).display().to_string();
         Ok(result)
     }
@@ -160,7 +161,7 @@ impl RunResult {
 ///
 /// # Errors
 /// Anything the file system refuses.
-pub fn write(path: &Path, text: &str) -> Result<(), StudyError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), StudyError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(StudyError::io(folder))?;
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use rl::config::Config;
+use run::layout;
 
 use super::plan::{Study, WARM, folder, settings};
 use super::result::{self, RunResult};
@@ -218,7 +219,7 @@ fn one(
     std::fs::create_dir_all(&folder).map_err(StudyError::io(&folder))?;
     let text = config.to_toml();
     // A half-finished run goes on only with the settings that it began with.
-    let kept = folder.join("config.toml");
+    let kept = folder.join(layout::CONFIG);
     if guard::file::read_text(&kept, guard::limits().record_bytes)
         .is_ok_and(|earlier| settings(&earlier) != settings(&text))
     {
@@ -233,7 +234,7 @@ fn one(
     }
     let result = RunResult::collect(out, &folder, row, seed, &fingerprint, rollouts_a_round(&config))?;
     // What is left to do with the run needs its weights, not the optimizer's state.
-    let moments = out.join(&result.weights).with_file_name("optimizer.safetensors");
+    let moments = out.join(&result.weights).with_file_name(layout::OPTIMIZER);
     match std::fs::remove_file(&moments) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(StudyError::io(moments)(e)),
         _ => {}

@@ -54,7 +54,7 @@ pub fn tighten_tags(text: &str) -> Cow<'_, str> {
 }
 
 /// Whether the whole response is `<think>...</think>...\boxed{...}...`, line breaks allowed anywhere.
-pub fn math_format(response: &str) -> bool {
+pub(crate) fn math_format(response: &str) -> bool {
     let Some(rest) = response.strip_prefix("<think>") else { return false };
     // Any choice of the parts will do, so the earliest ones are the ones to try.
     let Some(close) = rest.find("</think>") else { return false };
@@ -69,7 +69,7 @@ pub fn math_format(response: &str) -> bool {
 ///
 /// The span stands within the thought, or between two: `<think>...</think> <back>...</back> <think>...</think>
 /// \boxed{...}`, the authors' second form.
-pub fn look_back_format(response: &str) -> bool {
+pub(crate) fn look_back_format(response: &str) -> bool {
     let response = &one_thought(response)[..];
     if !math_format(response) {
         return false;
@@ -108,7 +108,7 @@ fn one_thought(response: &str) -> Cow<'_, str> {
 }
 
 /// Whether the whole response is `<think>...</think><answer>...</answer>` with only blanks between the two.
-pub fn r1v_format(response: &str) -> bool {
+pub(crate) fn r1v_format(response: &str) -> bool {
     let Some(rest) = response.strip_prefix("<think>") else { return false };
     let Some(inner) = rest.strip_suffix("</answer>") else { return false };
     // The thought may itself contain a `</think>`: any one that is followed by the answer tag will do.

@@ -30,9 +30,9 @@ pub use size::{ResizePlan, grid_of, plan, smart_resize};
 use crate::error::ImageError;
 
 /// CLIP's channel means.
-pub const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
+pub(crate) const CLIP_MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
 /// CLIP's channel standard deviations.
-pub const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
+pub(crate) const CLIP_STD: [f32; 3] = [0.26862954, 0.261_302_6, 0.275_777_1];
 
 /// The pixel limits of a run, EasyR1's `data.min_pixels` and `data.max_pixels`: what its `process_image` keeps a
 /// picture within before the image processor sees it. 0 is no limit.

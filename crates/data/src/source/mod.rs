@@ -19,8 +19,6 @@ use crate::error::DataError;
 use crate::sample::{ImageSource, Keys};
 use crate::toy::ToySource;
 
-pub use resolve::hub_cache_folder;
-
 /// A column of a source, for `data inspect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {

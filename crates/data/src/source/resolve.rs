@@ -189,7 +189,7 @@ fn hub_cache() -> Option<PathBuf> {
 }
 
 /// The newest snapshot of a data set in the local Hugging Face cache.
-pub fn hub_cache_folder(id: &str) -> Option<PathBuf> {
+fn hub_cache_folder(id: &str) -> Option<PathBuf> {
     let repo = hub_cache()?.join(format!("datasets--{}", id.replace('/', "--")));
     let revision = guard::file::read_text(&repo.join("refs/main"), guard::limits().id_bytes).ok()?;
     let folder = repo.join("snapshots").join(revision.trim());

@@ -7,7 +7,7 @@ pub const COUNT: usize = 1797;
 /// The first of these are for training, the rest for tests.
 pub const TRAIN: usize = 1300;
 /// Pixels of a side.
-pub const SIDE: usize = 8;
+pub(crate) const SIDE: usize = 8;
 
 static BYTES: &[u8; COUNT * (SIDE * SIDE + 1)] = include_bytes!("digits.bin");
 

@@ -5,7 +5,7 @@ use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use super::digits;
 
 /// Side of a cell in pixels: one merged vision token of Qwen2.5-VL.
-pub const CELL: usize = 28;
+pub(crate) const CELL: usize = 28;
 /// Each pixel of a digit becomes this many.
 const ZOOM: usize = 3;
 
@@ -40,11 +40,11 @@ pub enum Shape {
 }
 
 /// All shapes.
-pub const SHAPES: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
+pub(crate) const SHAPES: [Shape; 3] = [Shape::Circle, Shape::Square, Shape::Triangle];
 
 impl Shape {
     /// Plural, as problems write it.
-    pub fn plural(self) -> &'static str {
+    pub(crate) fn plural(self) -> &'static str {
         match self {
             Self::Circle => "circles",
             Self::Square => "squares",
@@ -62,7 +62,7 @@ impl Shape {
 }
 
 /// A grid of digits, dark on white; each is 24 pixels in the middle of a 28-pixel cell. PNG, grey.
-pub fn digit_grid(cells: &[usize], cols: usize) -> Vec<u8> {
+pub(crate) fn digit_grid(cells: &[usize], cols: usize) -> Vec<u8> {
     let rows = cells.len() / cols.max(1);
     let (width, height) = (cols * CELL, rows * CELL);
     let mut grey = vec![255u8; width * height];
@@ -82,7 +82,7 @@ pub fn digit_grid(cells: &[usize], cols: usize) -> Vec<u8> {
 
 /// A shape in a cell: what, in which colour, how large, how far off the middle (pixels).
 #[derive(Debug, Clone, Copy)]
-pub struct Placed {
+pub(crate) struct Placed {
     /// What.
     pub shape: Shape,
     /// Index into [`COLOURS`].
@@ -94,7 +94,7 @@ pub struct Placed {
 }
 
 /// A grid of shapes on white; `None` is an empty cell. PNG, RGB.
-pub fn shape_grid(cells: &[Option<Placed>], cols: usize) -> Vec<u8> {
+pub(crate) fn shape_grid(cells: &[Option<Placed>], cols: usize) -> Vec<u8> {
     let rows = cells.len() / cols.max(1);
     let mut picture = white(cols * CELL, rows * CELL);
     for (k, cell) in cells.iter().enumerate() {
@@ -114,12 +114,12 @@ pub fn shape_grid(cells: &[Option<Placed>], cols: usize) -> Vec<u8> {
 }
 
 /// Highest value of a bar.
-pub const MAX_BAR: u32 = 9;
+pub(crate) const MAX_BAR: u32 = 9;
 /// Pixels of one unit of a bar.
 const UNIT: usize = 11;
 
 /// A bar chart, one 28-pixel column a bar, with a grey line at each unit: `(colour, value)`. PNG, RGB.
-pub fn bar_chart(bars: &[(usize, u32)]) -> Vec<u8> {
+pub(crate) fn bar_chart(bars: &[(usize, u32)]) -> Vec<u8> {
     let (width, height) = (bars.len() * CELL, 4 * CELL);
     let mut picture = white(width, height);
     let base = height - 6;

@@ -75,7 +75,7 @@ const CHAT_TEMPLATE: &str = "{% for message in messages %}<|im_start|>{{ message
     {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
 /// File names and contents of the toy processor.
-pub fn processor_files() -> Vec<(&'static str, Value)> {
+fn processor_files() -> Vec<(&'static str, Value)> {
     let (tokenizer, settings) = tokenizer_files();
     vec![
         ("tokenizer.json", tokenizer),
@@ -171,7 +171,7 @@ fn generation_settings() -> Value {
     })
 }
 
-/// Writes [`processor_files`] into `dir`, which is made if it does not exist.
+/// Writes these files into `dir`, which is made if it does not exist.
 ///
 /// # Errors
 /// A folder that cannot be written.

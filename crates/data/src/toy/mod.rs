@@ -19,6 +19,6 @@ mod files;
 mod spec;
 mod tasks;
 
-pub use files::{ToyIds, processor_files, special_ids, write_processor_files};
+pub use files::{ToyIds, special_ids, write_processor_files};
 pub use spec::{ToySource, ToySpec};
-pub use tasks::{TASKS, ToyTask};
+pub use tasks::{TASKS, ToyProblem, ToyTask};

@@ -62,7 +62,7 @@ pub(crate) struct BlockRun<'a, B: Backend> {
 }
 
 impl<'a, B: Backend> BlockRun<'a, B> {
-    pub fn new(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &'a Block<B>, causal: bool) -> Self {
+    pub(super) fn new(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &'a Block<B>, causal: bool) -> Self {
         let [_, h, hd] = q.dims();
         let hkv = k.dims()[1];
         Self {
@@ -80,7 +80,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     }
 
     /// Query positions `t0..t1` of each chunk, if `most` scores may be held at one time.
-    pub fn chunks(&self, most: usize) -> Vec<(usize, usize)> {
+    pub(super) fn chunks(&self, most: usize) -> Vec<(usize, usize)> {
         let rows = self.folded.q.dims()[0] * self.g;
         let per_position = rows * (self.block.t + self.block.p);
         let step = (most / per_position.max(1)).clamp(1, self.block.t.max(1));
@@ -88,42 +88,42 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     }
 
     /// Rows of a folded query-like tensor that belong to positions `t0..t1`.
-    pub fn rows(&self, x: &Tensor<B, 3>, t0: usize, t1: usize) -> Tensor<B, 3> {
+    pub(super) fn rows(&self, x: &Tensor<B, 3>, t0: usize, t1: usize) -> Tensor<B, 3> {
         let [a, _, hd] = x.dims();
         if (t0, t1) == (0, self.block.t) { x.clone() } else { x.clone().slice([0..a, t0 * self.g..t1 * self.g, 0..hd]) }
     }
 
     /// Keys that a query chunk ending at `t1` can see.
-    pub fn keys(&self, x: &Tensor<B, 3>, t1: usize) -> Tensor<B, 3> {
+    pub(super) fn keys(&self, x: &Tensor<B, 3>, t1: usize) -> Tensor<B, 3> {
         let [a, t, hd] = x.dims();
         if !self.causal || t1 == t { x.clone() } else { x.clone().slice([0..a, 0..t1, 0..hd]) }
     }
 
     /// `[b Hkv n, rows, x]` seen as `[b Hkv, n rows, x]`, so that one matmul a K/V head serves all responses.
-    pub fn fold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    pub(crate) fn fold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [a, rows, x_dim] = x.dims();
         x.reshape([a / self.block.n, self.block.n * rows, x_dim])
     }
 
     /// The inverse of [`fold_prefix`](Self::fold_prefix).
-    pub fn unfold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    pub(crate) fn unfold_prefix(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [a, rows, x_dim] = x.dims();
         x.reshape([a * self.block.n, rows / self.block.n, x_dim])
     }
 
     /// The mask of a chunk whose first query is at position `t0`, against the segment itself.
-    pub fn own_mask(&self, t0: usize) -> Mask<B> {
+    pub(crate) fn own_mask(&self, t0: usize) -> Mask<B> {
         let causal = (self.causal && self.block.t > 1).then_some(Causal { first: t0, g: self.g });
         Mask { added: self.own_mask.clone(), causal }
     }
 
     /// The products of queries `q [b Hkv n, c G, hd]` of positions up to `t1` with the keys of their segments.
-    pub fn own<'m>(&self, q: &Tensor<B, 3>, t1: usize, mask: &'m Mask<B>) -> Products<'m, B> {
+    pub(super) fn own<'m>(&self, q: &Tensor<B, 3>, t1: usize, mask: &'m Mask<B>) -> Products<'m, B> {
         Products { scores: q.clone().matmul(self.keys(&self.folded.k, t1).transpose()), mask }
     }
 
     /// The products of the same queries with the keys of the prefix, `[b Hkv, n c G, p]`.
-    pub fn prefix(&self, q: &Tensor<B, 3>) -> Option<Products<'_, B>> {
+    pub(super) fn prefix(&self, q: &Tensor<B, 3>) -> Option<Products<'_, B>> {
         let (k, _) = self.folded.prefix.as_ref()?;
         let scores = self.fold_prefix(q.clone()).matmul(k.clone().transpose());
         Some(Products { scores, mask: &self.prefix_mask })

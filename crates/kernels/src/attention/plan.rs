@@ -68,6 +68,16 @@ pub(crate) struct Block<B: Backend> {
 }
 
 /// The plan of one packed batch; shared by all layers.
+///
+/// ```
+/// use kernels::{AttentionPlan, ResponseRows};
+///
+/// // A prompt of three tokens and two responses to it: six rows, and no padding.
+/// let responses = [ResponseRows { rows: 3..5, prompt: 0 }, ResponseRows { rows: 5..6, prompt: 0 }];
+/// let plan = AttentionPlan::<burn_flex::Flex>::causal(&[0..3], &responses, &Default::default());
+/// assert_eq!(plan.tokens, 6);
+/// assert_eq!(plan.segments, [(0..3, None), (3..5, Some(0..3)), (5..6, Some(0..3))]);
+/// ```
 #[derive(Debug, Clone)]
 pub struct AttentionPlan<B: Backend> {
     pub(crate) blocks: Vec<Block<B>>,

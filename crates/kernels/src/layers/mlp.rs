@@ -84,7 +84,7 @@ impl<B: Kernels> Mlp<B> {
         }
     }
 
-    /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
+    /// Shows its parameters to `visitor`, named as in `backward`.
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         match self {
             Self::Gated { gate_up, down } => {

@@ -64,13 +64,13 @@ impl<B: Kernels> Norm<B> {
     }
 
     /// The same for heads: `x [N, heads, hd]` under a norm of `hd`.
-    pub fn forward_heads(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
+    pub(crate) fn forward_heads(&self, x: Tensor<B, 3>) -> Tensor<B, 3> {
         let [n, heads, hd] = x.dims();
         self.forward(x.reshape([n * heads, hd])).reshape([n, heads, hd])
     }
 
     /// As [`backward`](Self::backward), for heads.
-    pub fn backward_heads(
+    pub(crate) fn backward_heads(
         &self,
         x: Tensor<B, 3>,
         dy: Tensor<B, 3>,

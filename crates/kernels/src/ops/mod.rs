@@ -4,7 +4,9 @@
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
 mod backends;
+// What cubecl's macros make of a kernel is public wherever it stands.
 #[cfg(feature = "cube")]
+#[allow(unreachable_pub, unnameable_types)]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
@@ -14,10 +16,10 @@ use burn::tensor::{Int, Tensor, backend::Backend};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
-use crate::draw::{RowDraw, plain_draw};
 use crate::head::{self, HeadOutput};
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
@@ -158,14 +160,22 @@ pub trait Kernels: Backend {
         plain::decode_attention(q, past)
     }
 
-    /// One token for each row of `logits [S, V]`, and its log-prob at the row's temperature, both `[S]`; of `masks [M,
-    /// V]` a row's own is added to the logits that are drawn from, not to those the log-prob comes from.
-    fn draw(
+    /// Logits held at one time while tokens are sampled, in elements.
+    fn logits_at_once() -> usize {
+        1 << 24
+    }
+
+    /// One token for each row of logits `[S, V]` of any float type: ids and log-probs `[S]` in f32, on the device.
+    /// `choices` has one entry per row; rows that share temperature and nucleus cost no further operation. `forbidden`
+    /// are added to the logits that are sampled from, not to those the log-probs come from; one `[1, V]` mask for all
+    /// rows or one `[S, V]` each, in f32. Logits that are no numbers give a token of the vocabulary and a log-prob that
+    /// is none either.
+    fn sample(
         logits: Tensor<Self, 2>,
-        rows: &[RowDraw],
-        masks: Option<&Tensor<Self, 2>>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
     ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
-        plain_draw(logits, rows, masks)
+        sampling::sample(logits, choices, forbidden)
     }
 
     /// Log-probs and entropies of `targets [M]`: see [`crate::head::log_probs`].

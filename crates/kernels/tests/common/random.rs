@@ -21,7 +21,7 @@ fn uniform() -> f64 {
 }
 
 /// Standard normal values (Box-Muller).
-pub fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+pub(crate) fn random<B: Backend, const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     let normal = |_| ((-2.0 * (1.0 - uniform()).ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()) as f32;
     let values: Vec<f32> = (0..shape.iter().product()).map(normal).collect();
     Tensor::from_data(TensorData::new(values, shape), &Default::default())

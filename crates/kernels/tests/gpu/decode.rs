@@ -3,11 +3,11 @@
 use burn::tensor::{Int, Tensor, TensorData};
 use kernels::Kernels;
 use kernels::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
-use kernels::draw::{RowDraw, plain_draw};
 use kernels::layers::BlockShape;
 use kernels::ops::plain;
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
+use kernels::sampling::{RowChoice, sample as plain_sample};
 
 use crate::operations::{Cpu, as_host, close, halves, host, host_int, values, within};
 use crate::source::random;
@@ -186,71 +186,57 @@ fn attention<B: Kernels>() {
     assert_eq!(B::decode_attention(random([0, 2, 16]), &[]).dims(), [0, 2, 16]);
 }
 
-/// Rows of each kind: alike, and each in its own way.
-fn settings(rows: usize) -> Vec<Vec<RowDraw>> {
+/// Rows of each kind, alike or each in its own way, and how many masks they have.
+fn choices(rows: usize) -> Vec<(Vec<RowChoice>, usize)> {
     let uniform = |i: usize| ((i * 7919 % 1000) as f32 + 0.5) / 1000.0;
-    let row = |i: usize, temperature: f64, top_p: f64, mask: Option<usize>| RowDraw {
-        temperature,
-        top_p,
-        uniform: uniform(i),
-        mask,
-    };
+    let row = |i: usize, temperature: f64, top_p: f64| RowChoice { temperature, top_p, uniform: uniform(i) };
     vec![
-        (0..rows).map(|i| row(i, 1.0, 1.0, None)).collect(),
-        (0..rows).map(|i| row(i, 0.0, 1.0, Some(0))).collect(),
-        (0..rows).map(|i| row(i, 0.7, 0.9, Some(1))).collect(),
-        (0..rows)
-            .map(|i| row(i, [0.0, 0.5, 1.0, 1.3][i % 4], [1.0, 0.8, 0.3][i % 3], [None, Some(0), Some(1)][i / 2 % 3]))
-            .collect(),
+        ((0..rows).map(|i| row(i, 1.0, 1.0)).collect(), 0),
+        ((0..rows).map(|i| row(i, 0.0, 1.0)).collect(), 1),
+        ((0..rows).map(|i| row(i, 0.7, 0.9)).collect(), 1),
+        ((0..rows).map(|i| row(i, [0.0, 0.5, 1.0, 1.3][i % 4], [1.0, 0.8, 0.3][i % 3])).collect(), rows),
     ]
 }
 
-fn draw<B: Kernels>() {
+fn sample<B: Kernels>() {
     for (rows, vocab) in [(1, 1), (9, 5), (12, 300), (40, 1021), (6, 20_000), (3, 151_936)] {
         let logits = random::<B, 2>([rows, vocab]).mul_scalar(6.0);
-        // The first mask forbids the first tokens, the second every third; both leave the last.
-        let masks: Vec<f32> = (0..2 * vocab)
-            .map(|i| (i / vocab, i % vocab))
-            .map(|(mask, i)| match mask {
-                _ if i + 1 == vocab => 0.0,
-                0 if i < 3 => -1e30,
-                1 if i % 3 == 0 => -1e30,
-                _ => 0.0,
-            })
-            .collect();
-        let masks = Tensor::<B, 2>::from_data(TensorData::new(masks, [2, vocab]), &Default::default());
-        for draws in settings(rows) {
-            let what = format!("{rows} rows of {vocab}, {:?}", draws[0]);
-            let (ids, log_probs) = B::draw(logits.clone(), &draws, Some(&masks));
-            let (plain_ids, plain) = plain_draw(host(&logits), &draws, Some(&host(&masks)));
-            let (ids, plain_ids) = (host_int(ids), host_int(plain_ids));
-            let (log_probs, plain) = (values(log_probs), values(plain));
-            let z = values(logits.clone());
-            for (row, draw) in draws.iter().enumerate() {
+        for (choices, masks) in choices(rows) {
+            let what = format!("{rows} rows of {vocab}, {masks} masks, {:?}", choices[0]);
+            // Each mask forbids other tokens, and none the last.
+            let mask: Vec<f32> = (0..masks * vocab)
+                .map(|i| (i / vocab, i % vocab))
+                .map(|(mask, i)| if i % 3 == mask % 3 && i + 1 < vocab { -1e30 } else { 0.0 })
+                .collect();
+            let forbidden = (masks > 0)
+                .then(|| Tensor::<B, 2>::from_data(TensorData::new(mask.clone(), [masks, vocab]), &Default::default()));
+            let (ids, log_probs) = B::sample(logits.clone(), &choices, forbidden.as_ref());
+            let (plain_ids, _) = plain_sample(host(&logits), &choices, forbidden.as_ref().map(host).as_ref());
+            let (ids, plain_ids, log_probs) = (host_int(ids), host_int(plain_ids), values(log_probs));
+            let all = values(logits.clone());
+            let mut same = 0;
+            for (row, choice) in choices.iter().enumerate() {
                 let (id, other) = (ids[row] as usize, plain_ids[row] as usize);
-                let z: Vec<f64> =
-                    z[row * vocab..][..vocab].iter().map(|z| f64::from(*z) * draw.inverse_temperature()).collect();
+                let inverse = if choice.temperature == 0.0 { 1.0 } else { 1.0 / choice.temperature };
+                let z: Vec<f64> = all[row * vocab..][..vocab].iter().map(|z| f64::from(*z) * inverse).collect();
                 let top = z.iter().copied().fold(f64::MIN, f64::max);
                 let lse = top + z.iter().map(|z| (z - top).exp()).sum::<f64>().ln();
-                assert!((f64::from(log_probs[row]) - (z[id] - lse)).abs() < 1e-4, "{what}: {}", log_probs[row]);
+                let gap = (f64::from(log_probs[row]) - (z[id] - lse)).abs();
+                assert!(gap < 1e-4, "{what}: {} is {gap} off", log_probs[row]);
+                let allowed = masks == 0 || mask[(if masks == 1 { 0 } else { row }) * vocab + id] == 0.0;
+                assert!(allowed, "{what}: row {row} drew {id}");
                 // The same token, or one whose neighbourhood in the distribution is within what f32 sums lose.
-                if id != other {
-                    let between: f64 = (id.min(other) + 1..id.max(other)).map(|i| (z[i] - lse).exp()).sum::<f64>();
-                    assert!(!draw.greedy() && between < 1e-5, "{what}: row {row} drew {id}, the default {other}");
-                } else {
-                    assert!((log_probs[row] - plain[row]).abs() < 1e-4, "{what}");
-                }
+                let between: f64 = (id.min(other) + 1..id.max(other)).map(|i| (z[i] - lse).exp()).sum();
+                same += usize::from(id == other);
+                assert!(id == other || (choice.temperature > 0.0 && between < 0.1), "{what}: row {row}: {id}, {other}");
             }
-            let same = ids.iter().zip(&plain_ids).filter(|(a, b)| a == b).count();
             assert!(same * 20 >= rows * 19, "{what}: {same} of {rows} are the default's");
         }
-        // Without masks, in half precision: the log-prob is of the rounded logits.
         for (half, _) in halves::<B>() {
             let logits = cast_to(logits.clone(), half);
-            let greedy: Vec<RowDraw> = settings(rows)[1].iter().map(|row| RowDraw { mask: None, ..*row }).collect();
-            let (ids, log_probs) = B::draw(logits.clone(), &greedy, None);
-            let (_, plain) = plain_draw(host(&logits), &greedy, None);
-            as_host(log_probs, plain, "half");
+            let greedy = &choices(rows)[1].0;
+            let (ids, log_probs) = B::sample(logits.clone(), greedy, None);
+            as_host(log_probs, plain_sample(host(&logits), greedy, None).1, "half");
             let z = values(logits);
             for (row, id) in host_int(ids).into_iter().enumerate() {
                 let z = &z[row * vocab..][..vocab];
@@ -258,35 +244,42 @@ fn draw<B: Kernels>() {
             }
         }
     }
-    // Frequencies over a regular grid of uniform numbers are the softmax of what may be drawn.
+    frequencies::<B>();
+    no_numbers::<B>();
+}
+
+/// Over a regular grid of uniform numbers they are the softmax of what may be drawn.
+fn frequencies<B: Kernels>() {
     let (rows, vocab) = (2000, 37);
     let z: Vec<f32> = (0..vocab).map(|i| (i * 7 % 37) as f32 / 9.0).collect();
     let logits = Tensor::<B, 1>::from_data(TensorData::new(z.clone(), [vocab]), &Default::default());
     let logits = logits.reshape([1, vocab]).repeat_dim(0, rows);
-    let draws: Vec<RowDraw> = (0..rows)
-        .map(|i| RowDraw { temperature: 0.8, top_p: 1.0, uniform: (i as f32 + 0.5) / rows as f32, mask: None })
+    let choices: Vec<RowChoice> = (0..rows)
+        .map(|i| RowChoice { temperature: 0.8, top_p: 1.0, uniform: (i as f32 + 0.5) / rows as f32 })
         .collect();
     let mut counts = vec![0.0; vocab];
-    host_int(B::draw(logits, &draws, None).0).into_iter().for_each(|id| counts[id as usize] += 1.0 / rows as f64);
+    host_int(B::sample(logits, &choices, None).0).into_iter().for_each(|id| counts[id as usize] += 1.0 / rows as f64);
     let all: f64 = z.iter().map(|z| (f64::from(*z) / 0.8).exp()).sum();
     for (z, share) in z.iter().zip(counts) {
         assert!(((f64::from(*z) / 0.8).exp() / all - share).abs() < 1.1 / rows as f64);
     }
-    // A row that is no number gives a token of the vocabulary and a log-prob that says so; others notice nothing.
+}
+
+/// A row that is no number gives a token of the vocabulary and a log-prob that says so; others notice nothing.
+fn no_numbers<B: Kernels>() {
     for bad in [f32::NAN, f32::INFINITY] {
-        for draw in settings(1).into_iter().flatten() {
+        for choice in choices(1).into_iter().flat_map(|(choices, _)| choices) {
             let run = |middle: f32| {
                 let rows = [[0.1, 0.2, 0.3, 0.4], [0.5, middle, 0.0, 1.0], [2.0, 1.0, 0.0, 0.0]];
                 let rows = Tensor::<B, 2>::from_data(rows, &Default::default());
-                let draws = [RowDraw { mask: None, ..draw }; 3];
-                let (ids, log_probs) = B::draw(rows, &draws, None);
+                let (ids, log_probs) = B::sample(rows, &[choice; 3], None);
                 (host_int(ids), values(log_probs))
             };
             let ((ids, log_probs), (good_ids, good)) = (run(bad), run(0.1));
-            assert!(ids.iter().all(|id| (0..4).contains(id)), "{draw:?} {bad}: {ids:?}");
-            assert!(!log_probs[1].is_finite(), "{draw:?} {bad}: {log_probs:?}");
+            assert!(ids.iter().all(|id| (0..4).contains(id)), "{choice:?} {bad}: {ids:?}");
+            assert!(!log_probs[1].is_finite(), "{choice:?} {bad}: {log_probs:?}");
             for row in [0, 2] {
-                assert_eq!((ids[row], log_probs[row]), (good_ids[row], good[row]), "{draw:?} {bad}");
+                assert_eq!((ids[row], log_probs[row]), (good_ids[row], good[row]), "{choice:?} {bad}");
             }
         }
     }
@@ -308,8 +301,8 @@ macro_rules! all {
                 super::attention::<$backend>();
             }
             #[test]
-            fn decode_draw() {
-                super::draw::<$backend>();
+            fn decode_sample() {
+                super::sample::<$backend>();
             }
         }
     };

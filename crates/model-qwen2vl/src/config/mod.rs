@@ -1,4 +1,4 @@
-//! `config.json` of all [families](family), in both of its forms: flat (the hub's older files) and nested under
+//! `config.json` of all families, in both of its forms: flat (the hub's older files) and nested under
 //! `text_config`.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use policy::ModelError;
 use serde_json::{Value, json};
 
-pub mod family;
+pub(crate) mod family;
 mod reader;
 mod text;
 mod vision;
@@ -71,7 +71,7 @@ impl QwenVlConfig {
     ///
     /// # Errors
     /// As [`from_folder`](Self::from_folder).
-    pub fn from_json(raw: Value, path: &Path) -> Result<Self, ModelError> {
+    pub(crate) fn from_json(raw: Value, path: &Path) -> Result<Self, ModelError> {
         let config_error = |reason: String| ModelError::Config { path: path.into(), reason };
         let Value::Object(map) = &raw else {
             return Err(config_error("expected a JSON object".into()));
@@ -154,7 +154,7 @@ impl QwenVlConfig {
     ///
     /// # Errors
     /// f16 where the family's activations exceed its range.
-    pub fn check_dtype(&self, dtype: DType) -> Result<(), ModelError> {
+    pub(crate) fn check_dtype(&self, dtype: DType) -> Result<(), ModelError> {
         if dtype == DType::F16 && !self.family.fits_f16 {
             return Err(ModelError::Input(format!(
                 "{} cannot be computed in f16: activations of its vision tower (linear_fc1) exceed 65504; take bf16 or f32",
@@ -198,7 +198,7 @@ impl QwenVlConfig {
 ///
 /// # Errors
 /// An id that 32 bits do not hold.
-pub fn token_ids(value: &Value) -> Result<Vec<u32>, String> {
+pub(crate) fn token_ids(value: &Value) -> Result<Vec<u32>, String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),
         one => std::slice::from_ref(one),

@@ -48,7 +48,7 @@ impl TextConfig {
         self.num_attention_heads * self.head_dim
     }
     /// How heads turn with a token's positions.
-    pub fn rope(&self) -> Rope {
+    pub(crate) fn rope(&self) -> Rope {
         Rope { head_dim: self.head_dim, theta: self.rope_theta, mrope: self.mrope }
     }
     /// Width of all keys together, `Hkv hd`.

@@ -104,7 +104,7 @@ impl VisionConfig {
         self.spatial_merge_size * self.spatial_merge_size
     }
     /// Size of one head.
-    pub fn head_dim(&self) -> usize {
+    pub(crate) fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
     /// Image tokens that a grid of patches becomes.

@@ -9,7 +9,7 @@ use crate::config::TowerNames;
 
 /// Norm, `fc1`, GELU (the exact one in every family), `fc2`.
 #[derive(Debug, Clone)]
-pub struct Merger<B: Backend> {
+pub(crate) struct Merger<B: Backend> {
     /// Over `w` values of a patch, or with `join_first` over all `u w` of a token.
     pub(crate) norm: Norm<B>,
     /// `[u w, u w]`

@@ -19,13 +19,13 @@ use kernels::rope::Rotary;
 
 use crate::config::{TowerAttention, VisionConfig};
 use crate::rope::{VisionLayout, vision_layout, vision_table};
-pub use merger::Merger;
+pub(crate) use merger::Merger;
 pub(crate) use positions::POSITIONS;
 use positions::Taps;
 
 /// The tower's parameters.
 #[derive(Debug, Clone)]
-pub struct VisionTower<B: Backend> {
+pub(crate) struct VisionTower<B: Backend> {
     pub(crate) config: VisionConfig,
     /// The Conv3d as a matmul: `[w, patch_dim]`.
     pub(crate) patch_embed: Linear<B>,
@@ -90,7 +90,7 @@ impl<B: Backend> VisionPlan<B> {
 }
 
 /// What the tower's backward needs.
-pub struct VisionSaved<B: Backend> {
+pub(crate) struct VisionSaved<B: Backend> {
     patches: Tensor<B, 2>,
     blocks: Vec<BlockSaved<B>>,
     last: Tensor<B, 2>,
@@ -145,7 +145,7 @@ impl<B: Kernels> VisionTower<B> {
     }
 
     /// `pixels [N, patch_dim]` of all images, in the processor's order, to features `[M, (1 + K) d]`.
-    pub fn forward(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
+    pub(crate) fn forward(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
         let mut x = Residual::new(self.embed(self.patches(pixels, plan), plan));
         let mut deep = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
@@ -157,7 +157,7 @@ impl<B: Kernels> VisionTower<B> {
     }
 
     /// As [`forward`](Self::forward), keeping what [`backward`](Self::backward) needs.
-    pub fn forward_saving(
+    pub(crate) fn forward_saving(
         &self,
         pixels: Tensor<B, 2>,
         plan: &VisionPlan<B>,
@@ -178,7 +178,13 @@ impl<B: Kernels> VisionTower<B> {
     }
 
     /// Adds the tower's gradients for `dy [M, (1 + K) d]`, the gradient of the features.
-    pub fn backward(&self, saved: VisionSaved<B>, plan: &VisionPlan<B>, dy: Tensor<B, 2>, grads: &mut Gradients<B>) {
+    pub(crate) fn backward(
+        &self,
+        saved: VisionSaved<B>,
+        plan: &VisionPlan<B>,
+        dy: Tensor<B, 2>,
+        grads: &mut Gradients<B>,
+    ) {
         let VisionSaved { patches, mut blocks, last } = saved;
         let dy = match &plan.order {
             Some(order) => dy.select(0, order.back.clone()),

@@ -9,37 +9,37 @@ use model_qwen2vl::QwenVl;
 use policy::Prompt;
 use safetensors::SafeTensors;
 
-pub fn fixtures() -> PathBuf {
+pub(crate) fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
 }
 
 /// One golden file, all values in memory.
-pub struct Golden(Vec<u8>);
+pub(crate) struct Golden(Vec<u8>);
 
 impl Golden {
-    pub fn open(case: &str) -> Self {
+    pub(crate) fn open(case: &str) -> Self {
         Self(std::fs::read(fixtures().join(format!("golden/{case}.safetensors"))).unwrap())
     }
     fn file(&self) -> SafeTensors<'_> {
         SafeTensors::deserialize(&self.0).unwrap()
     }
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.file().names().into_iter().map(String::from).collect()
     }
-    pub fn floats(&self, key: &str) -> Vec<f32> {
+    pub(crate) fn floats(&self, key: &str) -> Vec<f32> {
         let file = self.file();
         let Ok(view) = file.tensor(key) else { return vec![] };
         view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
     }
-    pub fn ints(&self, key: &str) -> Vec<i64> {
+    pub(crate) fn ints(&self, key: &str) -> Vec<i64> {
         let file = self.file();
         let Ok(view) = file.tensor(key) else { return vec![] };
         view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect()
     }
-    pub fn ids(&self, key: &str) -> Vec<u32> {
+    pub(crate) fn ids(&self, key: &str) -> Vec<u32> {
         self.ints(key).into_iter().map(|v| v as u32).collect()
     }
-    pub fn prompt<B: Backend>(&self, model: &QwenVl<B>) -> Prompt {
+    pub(crate) fn prompt<B: Backend>(&self, model: &QwenVl<B>) -> Prompt {
         let grids = self
             .ints("image_grid_thw")
             .chunks_exact(3)
@@ -50,7 +50,7 @@ impl Golden {
 }
 
 /// The model folder of a case.
-pub fn load<B: Kernels>(case: &str) -> QwenVl<B> {
+pub(crate) fn load<B: Kernels>(case: &str) -> QwenVl<B> {
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap())
             .unwrap();
@@ -58,17 +58,17 @@ pub fn load<B: Kernels>(case: &str) -> QwenVl<B> {
     QwenVl::load(&dir, DType::F32, &Default::default()).unwrap()
 }
 
-pub fn values<B: Backend, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn values<B: Backend, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
     t.into_data().convert::<f32>().to_vec().unwrap()
 }
 
-pub fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// `|a - b| / |b|` over whole vectors.
-pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| (a - b) as f64));

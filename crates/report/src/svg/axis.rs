@@ -28,7 +28,7 @@ impl Axis {
     }
 
     /// What it covers for this data: the given range, or the data's widened to round numbers.
-    pub fn resolve(&self, values: impl Iterator<Item = f64>) -> Scale {
+    pub(crate) fn resolve(&self, values: impl Iterator<Item = f64>) -> Scale {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for v in values.filter(|v| v.is_finite()) {
             low = low.min(v);
@@ -55,7 +55,7 @@ impl Axis {
 
 /// An axis with its numbers settled.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// Smallest value.
     pub low: f64,
     /// Largest value.
@@ -66,19 +66,19 @@ pub struct Scale {
 
 impl Scale {
     /// Where a value lies, from 0 to 1 within the range.
-    pub fn share(&self, value: f64) -> f64 {
+    pub(crate) fn share(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 
     /// Values of the ticks.
-    pub fn ticks(&self) -> Vec<f64> {
+    pub(crate) fn ticks(&self) -> Vec<f64> {
         let first = (self.low / self.step - 1e-9).ceil() as i64;
         let last = (self.high / self.step + 1e-9).floor() as i64;
         (first..=last).map(|k| k as f64 * self.step).collect()
     }
 
     /// A tick as text.
-    pub fn tick(&self, value: f64) -> String {
+    pub(crate) fn tick(&self, value: f64) -> String {
         let factor = if self.percent { 100.0 } else { 1.0 };
         let digits = (-(self.step * factor * 1.000_001).log10().floor()).clamp(0.0, 6.0) as usize;
         // No "-0".

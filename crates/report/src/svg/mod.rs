@@ -14,22 +14,23 @@ pub mod forest;
 use std::fmt::Write;
 
 /// Colours that people with any colour vision tell apart (Okabe and Ito), darkest first.
-pub const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
+pub(crate) const COLOURS: [&str; 8] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
 /// Text.
-pub const INK: &str = "#22222a";
+pub(crate) const INK: &str = "#22222a";
 /// Text that stands back.
-pub const FAINT: &str = "#66666e";
+pub(crate) const FAINT: &str = "#66666e";
 /// Lines behind the data.
-pub const GRID: &str = "#e2e2e6";
+pub(crate) const GRID: &str = "#e2e2e6";
 
 /// Colour of series `k`.
-pub fn colour(k: usize) -> &'static str {
+pub(crate) fn colour(k: usize) -> &'static str {
     COLOURS[k % COLOURS.len()]
 }
 
 /// Where a text stands relative to its point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anchor {
+pub(crate) enum Anchor {
     /// To its right.
     Start,
     /// Around it.
@@ -40,7 +41,7 @@ pub enum Anchor {
 
 /// A picture being written. Coordinates are pixels from the left upper corner.
 #[derive(Debug, Clone)]
-pub struct Svg {
+pub(crate) struct Svg {
     width: f64,
     height: f64,
     body: String,
@@ -48,14 +49,14 @@ pub struct Svg {
 
 impl Svg {
     /// An empty white picture.
-    pub fn new(width: f64, height: f64) -> Self {
+    pub(crate) fn new(width: f64, height: f64) -> Self {
         let mut svg = Self { width, height, body: String::new() };
         svg.rect(0.0, 0.0, width, height, "#ffffff", 1.0);
         svg
     }
 
     /// A filled rectangle.
-    pub fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, opacity: f64) {
+    pub(crate) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: &str, opacity: f64) {
         let _ = writeln!(
             self.body,
             r#"<rect x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}" fill="{fill}" fill-opacity="{opacity}"/>"#
@@ -63,7 +64,7 @@ impl Svg {
     }
 
     /// A straight line.
-    pub fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: &str, width: f64) {
+    pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), stroke: &str, width: f64) {
         let _ = writeln!(
             self.body,
             r#"<line x1="{:.2}" y1="{:.2}" x2="{:.2}" y2="{:.2}" stroke="{stroke}" stroke-width="{width}"/>"#,
@@ -72,7 +73,7 @@ impl Svg {
     }
 
     /// A line through points; dashed where `dash` says how (`"6 4"`), solid for `""`.
-    pub fn path(&mut self, points: &[(f64, f64)], stroke: &str, width: f64, dash: &str) {
+    pub(crate) fn path(&mut self, points: &[(f64, f64)], stroke: &str, width: f64, dash: &str) {
         let _ = writeln!(
             self.body,
             r#"<polyline points="{}" fill="none" stroke="{stroke}" stroke-width="{width}" stroke-linejoin="round" stroke-dasharray="{}"/>"#,
@@ -82,7 +83,7 @@ impl Svg {
     }
 
     /// A filled polygon.
-    pub fn polygon(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
+    pub(crate) fn polygon(&mut self, points: &[(f64, f64)], fill: &str, opacity: f64) {
         let _ = writeln!(
             self.body,
             r#"<polygon points="{}" fill="{fill}" fill-opacity="{opacity}"/>"#,
@@ -91,7 +92,7 @@ impl Svg {
     }
 
     /// A filled circle.
-    pub fn circle(&mut self, x: f64, y: f64, radius: f64, fill: &str, opacity: f64) {
+    pub(crate) fn circle(&mut self, x: f64, y: f64, radius: f64, fill: &str, opacity: f64) {
         let _ = writeln!(
             self.body,
             r#"<circle cx="{x:.2}" cy="{y:.2}" r="{radius:.2}" fill="{fill}" fill-opacity="{opacity}"/>"#
@@ -99,7 +100,7 @@ impl Svg {
     }
 
     /// One line of text whose baseline is at `y`; `size` in pixels.
-    pub fn text(&mut self, x: f64, y: f64, size: f64, fill: &str, anchor: Anchor, text: &str) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, size: f64, fill: &str, anchor: Anchor, text: &str) {
         let anchor = match anchor {
             Anchor::Start => "start",
             Anchor::Middle => "middle",
@@ -113,7 +114,7 @@ impl Svg {
     }
 
     /// Text that reads upwards, its middle at the point.
-    pub fn upright(&mut self, x: f64, y: f64, size: f64, fill: &str, text: &str) {
+    pub(crate) fn upright(&mut self, x: f64, y: f64, size: f64, fill: &str, text: &str) {
         let _ = writeln!(
             self.body,
             r#"<text transform="translate({x:.2} {y:.2}) rotate(-90)" font-size="{size}" fill="{fill}" text-anchor="middle">{}</text>"#,
@@ -122,7 +123,7 @@ impl Svg {
     }
 
     /// The file.
-    pub fn finish(self) -> String {
+    pub(crate) fn finish(self) -> String {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w:.0} {h:.0}\" width=\"{w:.0}\" height=\"{h:.0}\" \
              font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n{}</svg>\n",
@@ -142,12 +143,12 @@ fn escape(text: &str) -> String {
 }
 
 /// About how wide a text is, in pixels: exact widths need a font.
-pub fn width_of(text: &str, size: f64) -> f64 {
+pub(crate) fn width_of(text: &str, size: f64) -> f64 {
     text.chars().count() as f64 * size * 0.56
 }
 
 /// The text in lines no wider than `most`, as far as its words allow.
-pub fn wrapped(text: &str, size: f64, most: f64) -> Vec<String> {
+pub(crate) fn wrapped(text: &str, size: f64, most: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {

@@ -28,7 +28,7 @@ impl AdvantageEstimator for DrGrpo {
 }
 
 /// Advantages of one group. Equal rewards, or a group of one, give zeros.
-pub fn advantages(rewards: &[f64]) -> Vec<f64> {
+pub(crate) fn advantages(rewards: &[f64]) -> Vec<f64> {
     let mean = super::mean(rewards);
     rewards.iter().map(|r| r - mean).collect()
 }

@@ -28,7 +28,7 @@ impl AdvantageEstimator for Grpo {
 }
 
 /// Advantages of one group. Equal rewards, or a group of one, give zeros.
-pub fn advantages(rewards: &[f64], eps: f64) -> Vec<f64> {
+pub(crate) fn advantages(rewards: &[f64], eps: f64) -> Vec<f64> {
     let (mean, std) = (super::mean(rewards), super::std(rewards));
     rewards.iter().map(|r| (r - mean) / (std + eps)).collect()
 }

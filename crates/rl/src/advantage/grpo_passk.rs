@@ -28,7 +28,7 @@ impl AdvantageEstimator for GrpoPassk {
 }
 
 /// Advantages of one group. Two best responses, or a group of one, give zeros.
-pub fn advantages(rewards: &[f64], eps: f64) -> Vec<f64> {
+pub(crate) fn advantages(rewards: &[f64], eps: f64) -> Vec<f64> {
     let mut advantages = vec![0.0; rewards.len()];
     let mut order: Vec<usize> = (0..rewards.len()).collect();
     order.sort_by(|&a, &b| rewards[b].total_cmp(&rewards[a]));

@@ -2,22 +2,22 @@
 //!
 //! | `adv_estimator` | file | advantage |
 //! |---|---|---|
-//! | `grpo` | [`grpo`] | `(r - mean) / (std + eps)` of the group |
-//! | `dr_grpo` | [`dr_grpo`] | `r - mean` of the group |
-//! | `rloo` | [`rloo`] | `r` minus the mean of the others |
-//! | `remax` | [`remax`] | `r` minus the greedy response's reward |
-//! | `reinforce_plus_plus` | [`reinforce_plus_plus`] | discounted return a token, whitened over the batch |
-//! | `grpo_passk` | [`grpo_passk`] | only the best of a group: `(best - second) / (std + eps)` |
+//! | `grpo` | `grpo` | `(r - mean) / (std + eps)` of the group |
+//! | `dr_grpo` | `dr_grpo` | `r - mean` of the group |
+//! | `rloo` | `rloo` | `r` minus the mean of the others |
+//! | `remax` | `remax` | `r` minus the greedy response's reward |
+//! | `reinforce_plus_plus` | `reinforce_plus_plus` | discounted return a token, whitened over the batch |
+//! | `grpo_passk` | `grpo_passk` | only the best of a group: `(best - second) / (std + eps)` |
 //!
 //! GAE would need a critic, which this project does not train; [`AdvantageInputs`] and [`Advantages::PerToken`] are the
 //! seam for one: token values would be one more optional input.
 
-pub mod dr_grpo;
-pub mod grpo;
-pub mod grpo_passk;
-pub mod reinforce_plus_plus;
-pub mod remax;
-pub mod rloo;
+pub(crate) mod dr_grpo;
+pub(crate) mod grpo;
+pub(crate) mod grpo_passk;
+pub(crate) mod reinforce_plus_plus;
+pub(crate) mod remax;
+pub(crate) mod rloo;
 
 pub use dr_grpo::DrGrpo;
 pub use grpo::Grpo;
@@ -32,6 +32,34 @@ use std::collections::BTreeMap;
 pub const EPS: f64 = 1e-6;
 
 /// Turns the rewards of a batch into advantages.
+///
+/// ```
+/// use rl::advantage::{AdvantageEstimator, AdvantageError, AdvantageInputs, Advantages, estimate, within_groups};
+///
+/// /// How much better than the worst of its group.
+/// struct AboveWorst;
+///
+/// impl AdvantageEstimator for AboveWorst {
+///     fn needs_group(&self) -> bool {
+///         true
+///     }
+///     fn advantages(&self, inputs: &AdvantageInputs) -> Result<Advantages, AdvantageError> {
+///         Ok(within_groups(inputs, |group| {
+///             let worst = group.iter().copied().fold(f64::INFINITY, f64::min);
+///             group.iter().map(|reward| reward - worst).collect()
+///         }))
+///     }
+/// }
+/// let inputs = AdvantageInputs {
+///     rewards: &[0.25, 1.0],
+///     groups: &[0, 0],
+///     lengths: &[3, 5],
+///     greedy_rewards: None,
+///     token_rewards: None,
+/// };
+/// assert_eq!(estimate(&AboveWorst, &inputs)?, Advantages::PerResponse(vec![0.0, 0.75]));
+/// # Ok::<(), AdvantageError>(())
+/// ```
 pub trait AdvantageEstimator: Send + Sync {
     /// Whether each prompt also needs one greedy response, whose reward is the baseline.
     fn needs_greedy(&self) -> bool {
@@ -61,7 +89,7 @@ pub struct AdvantageInputs<'a> {
     /// Reward of the greedy response to the same prompt (ReMax only).
     pub greedy_rewards: Option<&'a [f32]>,
     /// Reward of each token on top of the response's reward, `[T_i]`: the KL penalty when it is taken in the reward
-    /// ([`crate::loss::kl::reward_penalty`]).
+    /// (`crate::loss::kl::reward_penalty`).
     pub token_rewards: Option<&'a [Vec<f32>]>,
 }
 

@@ -53,7 +53,7 @@ const WHITEN_EPS: f64 = 1e-8;
 /// Token advantages, ragged `[T_i]`. The response's reward arrives at its last token; token rewards at theirs.
 ///
 /// Returns that are all equal give zeros.
-pub fn advantages(inputs: &AdvantageInputs, discount: f64) -> Vec<Vec<f32>> {
+pub(crate) fn advantages(inputs: &AdvantageInputs, discount: f64) -> Vec<Vec<f32>> {
     let returns: Vec<Vec<f64>> = (0..inputs.rewards.len())
         .map(|i| {
             let mut returns = vec![0.0; inputs.lengths[i]];

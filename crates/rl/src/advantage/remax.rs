@@ -32,6 +32,6 @@ impl AdvantageEstimator for Remax {
 }
 
 /// Advantages of a batch; `greedy` holds the reward of the greedy response to each response's prompt.
-pub fn advantages(rewards: &[f64], greedy: &[f32]) -> Vec<f32> {
+pub(crate) fn advantages(rewards: &[f64], greedy: &[f32]) -> Vec<f32> {
     std::iter::zip(rewards, greedy).map(|(reward, &greedy)| (reward - f64::from(greedy)) as f32).collect()
 }

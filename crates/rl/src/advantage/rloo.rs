@@ -27,7 +27,7 @@ impl AdvantageEstimator for Rloo {
 }
 
 /// Advantages of one group. A group of one has no others and gives 0.
-pub fn advantages(rewards: &[f64]) -> Vec<f64> {
+pub(crate) fn advantages(rewards: &[f64]) -> Vec<f64> {
     let n = rewards.len() as f64;
     if rewards.len() < 2 {
         return vec![0.0; rewards.len()];

@@ -75,7 +75,8 @@ impl Algorithm {
     ///
     /// # Panics
     /// As there.
-    pub fn section_mut<S: Settings>(&mut self) -> &mut S {
+    #[cfg(test)]
+    pub(crate) fn section_mut<S: Settings>(&mut self) -> &mut S {
         let name = std::any::type_name::<S>();
         self.methods.get_mut().unwrap_or_else(|| panic!("no algorithm has settings of type {name}"))
     }
@@ -107,13 +108,13 @@ impl Algorithm {
     }
 
     /// Whether the estimator needs the reward of a greedy response to each prompt.
-    pub fn needs_greedy(&self) -> bool {
+    pub(crate) fn needs_greedy(&self) -> bool {
         self.methods.estimator(&self.adv_estimator, self).is_some_and(|estimator| estimator.needs_greedy())
     }
 
     /// Whether the estimator compares the responses of a group, so that a group of one, or of equal rewards, teaches
     /// nothing.
-    pub fn needs_group(&self) -> bool {
+    pub(crate) fn needs_group(&self) -> bool {
         self.methods.estimator(&self.adv_estimator, self).is_some_and(|estimator| estimator.needs_group())
     }
 }

@@ -9,7 +9,7 @@ use super::section::KeyError;
 
 /// The settings of one published algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bundle {
+pub(crate) struct Bundle {
     /// The value of `algorithm.name`.
     pub name: &'static str,
     /// The bundle that stands below this one.
@@ -21,7 +21,7 @@ pub struct Bundle {
 macro_rules! bundles {
     ($( $name:literal $( on $base:literal )?, )*) => {
         /// Every bundle, in the order of the documentation.
-        pub const BUNDLES: &[Bundle] = &[$( Bundle {
+        pub(crate) const BUNDLES: &[Bundle] = &[$( Bundle {
             name: $name,
             base: bundles!(@base $( $base )?),
             text: include_str!(concat!("bundles/", $name, ".toml")),
@@ -58,13 +58,14 @@ bundles! {
 }
 
 /// The bundle of that name.
-pub fn bundle(name: &str) -> Option<&'static Bundle> {
+pub(crate) fn bundle(name: &str) -> Option<&'static Bundle> {
     BUNDLES.iter().find(|bundle| bundle.name == name)
 }
 
 impl Bundle {
     /// What it is and where it is from: its first comment as one paragraph.
-    pub fn about(&self) -> String {
+    #[cfg(test)]
+    pub(crate) fn about(&self) -> String {
         let lines: Vec<&str> = self.text.lines().map_while(|line| line.strip_prefix("# ")).collect();
         lines.join(" ")
     }

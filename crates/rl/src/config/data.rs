@@ -84,7 +84,7 @@ impl Data {
 
 impl Config {
     /// The names of the columns.
-    pub fn to_keys(&self) -> Keys {
+    pub(crate) fn to_keys(&self) -> Keys {
         let data = &self.data;
         Keys {
             prompt_key: data.prompt_key.clone(),

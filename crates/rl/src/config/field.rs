@@ -48,7 +48,7 @@ pub fn mismatch(expected: &str, found: &Value) -> String {
 }
 
 /// A TOML basic string.
-pub fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for character in text.chars() {
@@ -266,7 +266,7 @@ impl Field for Vec<DataSpec> {
 }
 
 /// A type of which each value has a name in the configuration.
-pub trait Choice: Copy + 'static {
+pub(crate) trait Choice: Copy + 'static {
     /// Every value, in the order of the reference.
     const ALL: &'static [Self];
     /// The name in the configuration.
@@ -311,13 +311,13 @@ pub(crate) use choices;
 macro_rules! choice {
     (
         $(#[doc = $doc:literal])*
-        pub enum $name:ident {
+        $vis:vis enum $name:ident {
             $( $(#[doc = $vdoc:literal])* $variant:ident = $text:literal, )+
         }
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name {
+        $vis enum $name {
             $( $(#[doc = $vdoc])* $variant, )+
         }
 
@@ -325,7 +325,7 @@ macro_rules! choice {
 
         impl $name {
             /// The name in the configuration.
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 $crate::config::field::Choice::as_str(self)
             }
         }
@@ -340,13 +340,13 @@ macro_rules! choice {
 pub(crate) use choice;
 
 /// `"a", "b", "c"`.
-pub fn quoted_list(names: &[&str]) -> String {
+pub(crate) fn quoted_list(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| quote(name)).collect();
     quoted.join(", ")
 }
 
 /// The error for a word that is not among `names`, with the nearest one where there is one.
-pub fn not_a_choice(text: &str, names: &[&str]) -> String {
+pub(crate) fn not_a_choice(text: &str, names: &[&str]) -> String {
     let hint = match nearest(text, names.iter().copied()) {
         Some(name) => format!("; did you mean {}?", quote(name)),
         None => String::new(),
@@ -356,7 +356,7 @@ pub fn not_a_choice(text: &str, names: &[&str]) -> String {
 
 /// The candidate that a typo most likely meant: one with at most a third of its letters wrong (or two), or one
 /// that the word abbreviates or extends.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // Nothing of that length is a typo, and the distance takes the product of both lengths.
     if word.len() > 200 {
         return None;

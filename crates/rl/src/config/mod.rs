@@ -6,11 +6,12 @@
 
 mod actor;
 mod algorithm;
-pub mod bundles;
+pub(crate) mod bundles;
 pub mod checks;
 mod data;
 mod error;
 pub mod field;
+pub(crate) mod flat;
 mod model;
 mod moved;
 mod reference;
@@ -30,10 +31,12 @@ pub use algorithm::Algorithm;
 pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use error::ConfigError;
+pub use flat::StageName;
 pub use model::{Init, Model, ModelFamily};
 pub use moved::present_key;
 pub use reference::reference;
-pub use resolve::{Source, resolve, resolve_with};
+pub(crate) use resolve::resolve_with;
+pub use resolve::{Source, resolve};
 pub use rollout::Rollout;
 pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
@@ -77,7 +80,7 @@ impl Config {
     }
 
     /// Every section and key, in order, those of the algorithms that this configuration knows included.
-    pub fn sections(&self) -> Vec<SectionDoc> {
+    pub(crate) fn sections(&self) -> Vec<SectionDoc> {
         let mut sections = Vec::new();
         self.describe("", &mut sections);
         for (kind, _) in self.named() {
@@ -126,8 +129,40 @@ impl Config {
     }
 
     /// Prompts in one optimizer step: `actor.global_batch_size`, at most `data.rollout_batch_size`.
-    pub fn update_batch_size(&self) -> usize {
+    pub(crate) fn update_batch_size(&self) -> usize {
         self.actor.global_batch_size.min(self.data.rollout_batch_size)
+    }
+
+    /// Steps of an RL stage whose data has `epoch_len` rows an epoch: its own, the run's, or as many as the epochs
+    /// have.
+    pub fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
+        match (stage.steps, self.trainer.max_steps) {
+            (0, 0) => (self.trainer.total_epochs * epoch_len / self.data.rollout_batch_size).max(1),
+            (0, max) => max,
+            (own, _) => own,
+        }
+    }
+
+    /// The optimizer of a stage. A supervised one has its own learning rate, warm-up and decay; the rest is
+    /// `[actor.optim]`'s.
+    pub fn optim(&self, stage: &Stage) -> Optim {
+        let optim = self.actor.optim.clone();
+        match stage {
+            Stage::Rl(_) => optim,
+            Stage::Sft(stage) => Optim {
+                lr: stage.lr,
+                lr_warmup_steps: stage.lr_warmup_steps,
+                lr_warmup_ratio: 0.0,
+                lr_scheduler_type: LrScheduler::Constant,
+                weight_decay: stage.weight_decay,
+                ..optim
+            },
+        }
+    }
+
+    /// Optimizer steps that a training step over so many prompts takes.
+    pub fn optimizer_steps(&self, prompts: usize) -> usize {
+        prompts.div_ceil(self.update_batch_size()) * self.actor.ppo_epochs
     }
 
     /// The section that `name` names.

@@ -61,7 +61,7 @@ pub fn resolve(files: &[Source], overrides: &[String]) -> Result<Config, ConfigE
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn resolve_with(methods: &Methods, files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
+pub(crate) fn resolve_with(methods: &Methods, files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
     let files = files.iter().map(File::read).collect::<Result<Vec<_>, _>>()?;
     let overrides = overrides.iter().map(|text| Override::read(text)).collect::<Result<Vec<_>, _>>()?;
     let mut config = Config::default();

@@ -202,7 +202,7 @@ pub fn write_comment(text: &str, out: &mut String) {
 macro_rules! section {
     (
         $(#[doc = $doc:literal])*
-        pub struct $name:ident {
+        $vis:vis struct $name:ident {
             $( $(#[doc = $kdoc:literal])* $key:ident : $type:ty = $default:expr $( => $range:expr )?, )*
         }
         $( sections { $( $(#[doc = $sdoc:literal])* $sub:ident : $sub_type:ty, )* } )?
@@ -210,10 +210,10 @@ macro_rules! section {
     ) => {
         $(#[doc = $doc])*
         #[derive(Clone, Debug, PartialEq)]
-        pub struct $name {
-            $( $(#[doc = $kdoc])* pub $key: $type, )*
-            $( $( $(#[doc = $sdoc])* pub $sub: $sub_type, )* )?
-            $( $(#[doc = $odoc])* pub $open: $open_type, )?
+        $vis struct $name {
+            $( $(#[doc = $kdoc])* $vis $key: $type, )*
+            $( $( $(#[doc = $sdoc])* $vis $sub: $sub_type, )* )?
+            $( $(#[doc = $odoc])* $vis $open: $open_type, )?
         }
 
         impl Default for $name {

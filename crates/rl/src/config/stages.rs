@@ -68,6 +68,14 @@ impl Stage {
         }
     }
 
+    /// `sft` or `rl`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Sft(_) => "sft",
+            Self::Rl(_) => "rl",
+        }
+    }
+
     /// The stage's own training data; empty where it has none.
     pub fn train_files(&self) -> &[DataSpec] {
         match self {
@@ -146,15 +154,15 @@ impl Node for Vec<Stage> {
 
     fn write(&self, path: &str, out: &mut String) {
         for stage in self {
-            let (doc, kind) = match stage {
-                Stage::Sft(_) => (SftStage::DOC, "sft"),
-                Stage::Rl(_) => (RlStage::DOC, "rl"),
+            let doc = match stage {
+                Stage::Sft(_) => SftStage::DOC,
+                Stage::Rl(_) => RlStage::DOC,
             };
             out.push('\n');
             write_comment(&paragraph(doc), out);
             out.push_str(&format!("[[{path}]]\n"));
             write_comment(KIND_DOC, out);
-            out.push_str(&format!("{KIND} = \"{kind}\"\n"));
+            out.push_str(&format!("{KIND} = \"{}\"\n", stage.kind()));
             match stage {
                 Stage::Sft(stage) => stage.write_keys(out),
                 Stage::Rl(stage) => stage.write_keys(out),

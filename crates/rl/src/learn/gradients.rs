@@ -7,6 +7,7 @@ use kernels::params::{cast_to, to_f32};
 use kernels::{Gradients, Kernels, head};
 
 use super::passes::{GroupRef, MicroBatch, Pass, pack, passes, targets};
+use crate::config::{Config, Recompute};
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 
@@ -23,6 +24,24 @@ pub struct GradientOptions {
     pub train_vision: bool,
     /// Compute each layer again in its backward.
     pub recompute: bool,
+}
+
+impl GradientOptions {
+    /// As a configuration says, for a policy.
+    pub fn of<B: Kernels, P: Policy<B>>(config: &Config, policy: &P, temperature: f64, entropy: bool) -> Self {
+        let actor = &config.actor;
+        Self {
+            temperature,
+            entropy,
+            token_budget: actor.micro_batch_tokens,
+            train_vision: !config.model.freeze_vision_tower,
+            recompute: match actor.recompute {
+                Recompute::Always => true,
+                Recompute::Never => false,
+                Recompute::Auto => recompute_for(policy, actor.micro_batch_tokens, actor.activation_memory_gib),
+            },
+        }
+    }
 }
 
 /// Log-probs of one micro-batch on the device: `[M]` in the order of its responses, with where each response lies.

@@ -4,9 +4,10 @@ use ::policy::{PackedBatch, Prompt};
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
 use kernels::host::int_tensor;
-use kernels::{DeviceError, Kernels, head, host};
+use kernels::{Kernels, head, host};
 
 use super::passes::{GroupRef, MicroBatch, Pass, pack, passes, targets};
+use crate::error::TrainError;
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::streams::{dependency, visual_focus};
@@ -43,13 +44,13 @@ pub struct ResponseScores {
 /// Scores all responses of all groups: one entry per group, one a response.
 ///
 /// # Errors
-/// A device that cannot be read.
+/// A device that cannot be read; image tokens that are not where the grids say.
 pub fn score<B: Kernels, P: Policy<B>>(
     policy: &P,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
     request: &ScoreRequest,
-) -> Result<Vec<Vec<ResponseScores>>, DeviceError> {
+) -> Result<Vec<Vec<ResponseScores>>, TrainError> {
     let mut out: Vec<Vec<ResponseScores>> =
         groups.iter().map(|g| vec![ResponseScores::default(); g.responses.len()]).collect();
     for pass in passes(groups, request.token_budget) {
@@ -92,7 +93,7 @@ fn read_scores<B: Kernels, P: Policy<B>>(
     batch: &PackedBatch<B>,
     hidden: Tensor<B, 2>,
     out: &mut [Vec<ResponseScores>],
-) -> Result<(), DeviceError> {
+) -> Result<(), TrainError> {
     let device = policy.device();
     let rows = int_tensor(batch.predicting_rows(), &device);
     let scores = head::log_probs(

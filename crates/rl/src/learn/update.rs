@@ -28,6 +28,18 @@ pub struct UpdateTimes {
     pub tokens: usize,
 }
 
+impl UpdateTimes {
+    /// As they are logged.
+    pub fn metrics(&self) -> [(&'static str, f64); 3] {
+        let seconds = self.gradients_s + self.optimizer_s;
+        [
+            ("time/gradients_s", self.gradients_s),
+            ("time/optimizer_s", self.optimizer_s),
+            ("perf/update_tokens_per_s", self.tokens as f64 / seconds.max(1e-9)),
+        ]
+    }
+}
+
 /// What one optimizer step learns from: groups, and of each the responses that are in the loss.
 #[derive(Default)]
 struct MiniBatch<'a> {

@@ -41,7 +41,7 @@ impl Denominators {
 /// `token`: sum over tokens / all tokens. `seq`: sum over responses of the mean over tokens / all responses.
 /// `constant`: sum over tokens / (all responses x the longest that a response may be). Rows are never split between
 /// micro-batches, so the shares add up to the same number whatever the split.
-pub fn average<B: Backend>(
+pub(crate) fn average<B: Backend>(
     x: Tensor<B, 2>,
     mask: &Tensor<B, 2>,
     config: &LossConfig,

@@ -29,7 +29,7 @@ impl<B: Backend> PolicyLoss<B> for Cispo {
 }
 
 /// The loss of each token, all `[R, T]`; the gradient flows through `log_probs` only.
-pub fn terms<B: Backend>(
+pub(crate) fn terms<B: Backend>(
     ratio: Tensor<B, 2>,
     log_probs: Tensor<B, 2>,
     advantages: Tensor<B, 2>,

@@ -65,12 +65,12 @@ impl Default for KlConfig {
 
 impl KlConfig {
     /// Whether the KL is a term of the loss.
-    pub fn in_loss(&self) -> bool {
+    pub(crate) fn in_loss(&self) -> bool {
         !self.disable_kl && self.use_kl_loss
     }
 
     /// Whether the KL is a penalty in the reward.
-    pub fn in_reward(&self) -> bool {
+    pub(crate) fn in_reward(&self) -> bool {
         !self.disable_kl && !self.use_kl_loss
     }
 
@@ -96,7 +96,7 @@ impl KlConfig {
     }
 }
 
-/// Settings of [`super::policy_loss`]. Defaults are EasyR1's, without a KL.
+/// Settings of `super::policy_loss`. Defaults are EasyR1's, without a KL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LossConfig {
     /// Which policy loss.

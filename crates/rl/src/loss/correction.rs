@@ -25,7 +25,7 @@ pub enum CorrectionMode {
 
 impl CorrectionMode {
     /// Whether tokens or responses above the cap are dropped.
-    pub fn drops(self) -> bool {
+    pub(crate) fn drops(self) -> bool {
         matches!(self, Self::TokenMask | Self::SequenceMask)
     }
 }
@@ -66,7 +66,7 @@ impl CorrectionConfig {
 /// The weights, `[R, T]`; 1 everywhere for [`CorrectionMode::None`].
 ///
 /// - `gap`: `[R, T]` `l_old - l_rollout` without a gradient, 0 in the padding.
-pub fn weights<B: Backend>(gap: Tensor<B, 2>, config: &CorrectionConfig) -> Tensor<B, 2> {
+pub(crate) fn weights<B: Backend>(gap: Tensor<B, 2>, config: &CorrectionConfig) -> Tensor<B, 2> {
     let dims = gap.dims();
     let gap = match config.mode {
         CorrectionMode::None => return gap.ones_like(),

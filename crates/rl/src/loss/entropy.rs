@@ -7,6 +7,6 @@ use burn::tensor::{Tensor, backend::Backend};
 ///
 /// Its gradient is not the entropy's: it moves the probability of what was sampled. The full-vocabulary entropy comes
 /// from the engine as a stream of its own.
-pub fn sampled<B: Backend>(log_probs: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(crate) fn sampled<B: Backend>(log_probs: Tensor<B, 2>) -> Tensor<B, 2> {
     log_probs.neg()
 }

@@ -89,7 +89,7 @@ fn warn(config: &Config, checks: &mut Checks) {
 }
 
 /// One ratio per response, the same on each of its tokens. `[R, T]`; `log_ratio` must hold 0 in the padding.
-pub fn sequence_terms<B: Backend>(
+pub(crate) fn sequence_terms<B: Backend>(
     log_ratio: Tensor<B, 2>,
     mask: &Tensor<B, 2>,
     advantages: Tensor<B, 2>,
@@ -102,7 +102,7 @@ pub fn sequence_terms<B: Backend>(
 
 /// The token form: `exp(sg(mean d) + l - sg(l))`, whose value is the sequence's ratio and whose gradient is the token's
 /// own.
-pub fn token_terms<B: Backend>(
+pub(crate) fn token_terms<B: Backend>(
     log_ratio: Tensor<B, 2>,
     log_probs: Tensor<B, 2>,
     mask: &Tensor<B, 2>,

@@ -33,7 +33,7 @@ pub enum KlType {
 }
 
 /// The divergence at each token, `[R, T]`.
-pub fn divergence<B: Backend>(
+pub(crate) fn divergence<B: Backend>(
     log_probs: Tensor<B, 2>,
     ref_log_probs: Tensor<B, 2>,
     penalty: KlPenalty,
@@ -53,7 +53,7 @@ pub(super) fn k3<B: Backend>(k: Tensor<B, 2>) -> Tensor<B, 2> {
 }
 
 /// The divergence of one token, on the host.
-pub fn divergence_of(log_prob: f64, ref_log_prob: f64, penalty: KlPenalty) -> f64 {
+pub(crate) fn divergence_of(log_prob: f64, ref_log_prob: f64, penalty: KlPenalty) -> f64 {
     let d = log_prob - ref_log_prob;
     match penalty {
         KlPenalty::Kl => d,
@@ -68,7 +68,7 @@ pub fn divergence_of(log_prob: f64, ref_log_prob: f64, penalty: KlPenalty) -> f6
 
 /// KL in the reward: the reward of each token, `-coef KL_t`, ragged `[T_i]`, and the mean divergence of a response
 /// (mean over its tokens, then over responses), which moves an adaptive coefficient.
-pub fn reward_penalty(
+pub(crate) fn reward_penalty(
     log_probs: &[Vec<f32>],
     ref_log_probs: &[Vec<f32>],
     penalty: KlPenalty,

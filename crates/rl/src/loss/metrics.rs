@@ -6,7 +6,7 @@ use burn::tensor::{Bool, DType, Tensor, backend::Backend};
 use std::collections::BTreeMap;
 
 /// The number of tokens that the sums were taken over.
-pub const TOKENS: &str = "tokens";
+pub(crate) const TOKENS: &str = "tokens";
 
 /// The number of those that belong to a prompt with a picture.
 pub(super) const PICTURED: &str = "pictured";
@@ -24,30 +24,30 @@ pub(super) struct Recorder<B: Backend> {
 }
 
 impl<B: Backend> Recorder<B> {
-    pub fn new(mask: &Tensor<B, 2>) -> Self {
+    pub(super) fn new(mask: &Tensor<B, 2>) -> Self {
         let mask = mask.clone().detach();
         Self { metrics: vec![(TOKENS, mask.clone().sum())], mask }
     }
 
     /// The sum of `x` over tokens.
-    pub fn token_sum(&mut self, name: &'static str, x: Tensor<B, 2>) {
+    pub(crate) fn token_sum(&mut self, name: &'static str, x: Tensor<B, 2>) {
         self.metrics.push((name, (x.detach() * self.mask.clone()).sum()));
     }
 
     /// A number that is already a share of the step's.
-    pub fn total(&mut self, name: &'static str, x: Tensor<B, 1>) {
+    pub(super) fn total(&mut self, name: &'static str, x: Tensor<B, 1>) {
         self.metrics.push((name, x.detach()));
     }
 
     /// Ratio and k1 divergence between the new and the old policy.
-    pub fn ratio(&mut self, log_ratio: &Tensor<B, 2>) {
+    pub(super) fn ratio(&mut self, log_ratio: &Tensor<B, 2>) {
         let log_ratio = log_ratio.clone().detach();
         self.token_sum("actor/ppo_kl", log_ratio.clone().neg());
         self.token_sum("actor/ratio_mean", log_ratio.exp());
     }
 
     /// Clipped tokens.
-    pub fn clips(&mut self, clips: Option<Clips<B>>) {
+    pub(crate) fn clips(&mut self, clips: Option<Clips<B>>) {
         let Some(Clips { low, high, dual }) = clips else {
             return;
         };
@@ -63,7 +63,7 @@ impl<B: Backend> Recorder<B> {
         self.metrics.push((name, count));
     }
 
-    pub fn finish(self) -> Vec<(&'static str, Tensor<B, 1>)> {
+    pub(super) fn finish(self) -> Vec<(&'static str, Tensor<B, 1>)> {
         self.metrics
     }
 }
@@ -130,5 +130,30 @@ impl MetricSums {
             name => Some((name, sum / tokens)),
         };
         self.sums.iter().filter_map(mean).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use run::metrics::registry::{Reduction, metrics};
+
+    use super::*;
+
+    /// How a metric of the loss becomes one number is declared as it is computed here.
+    #[test]
+    fn reductions_are_declared_as_they_are_computed() {
+        let declared =
+            |reduction| metrics().filter(move |metric| metric.reduction == reduction).map(|metric| metric.name);
+        let totals: std::collections::BTreeSet<&str> = TOTALS.into_iter().filter(|name| *name != TOKENS).collect();
+        assert_eq!(declared(Reduction::StepMean).collect::<std::collections::BTreeSet<_>>(), totals);
+        let of_tokens: Vec<&'static str> = declared(Reduction::StepTokenMean).collect();
+        assert!(OF_PICTURED.iter().all(|name| of_tokens.contains(name)) && of_tokens.len() > OF_PICTURED.len());
+        let mut sums = MetricSums::default();
+        sums.add_values(&[(TOKENS, 4.0), (PICTURED, 2.0)]);
+        sums.add_values(&of_tokens.iter().map(|name| (*name, 8.0)).collect::<Vec<_>>());
+        let means = sums.means();
+        for name in of_tokens {
+            assert_eq!(means[name], if OF_PICTURED.contains(&name) { 4.0 } else { 2.0 }, "{name}");
+        }
     }
 }

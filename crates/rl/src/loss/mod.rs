@@ -3,33 +3,33 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`config`] | `loss_type`, clips, averaging, KL, entropy, PAPO, rollout correction |
-//! | [`ratio`] | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
-//! | [`ppo`] | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
-//! | [`gspo`], [`cispo`], [`sapo`] | the other losses |
-//! | [`average`] | `token`, `seq` and `constant` averaging with global denominators |
-//! | [`kl`] | KL to a reference, in the loss or in the reward; coefficient controllers |
-//! | [`entropy`], [`papo`], [`correction`] | the other terms |
-//! | [`metrics`] | sums that add up over micro-batches |
-//! | [`padding`] | ragged host lists to padded tensors |
+//! | `config` | `loss_type`, clips, averaging, KL, entropy, PAPO, rollout correction |
+//! | `ratio` | `r = exp(clamp(l - l_old, -20, 20))`, by token and by sequence |
+//! | `ppo` | the clipped surrogate (asymmetric, dual) that PPO, GRPO, DAPO and GSPO share |
+//! | `gspo`, `cispo`, `sapo` | the other losses |
+//! | `average` | `token`, `seq` and `constant` averaging with global denominators |
+//! | `kl` | KL to a reference, in the loss or in the reward; coefficient controllers |
+//! | `entropy`, `papo`, `correction` | the other terms |
+//! | `metrics` | sums that add up over micro-batches |
+//! | `padding` | ragged host lists to padded tensors |
 //!
 //! Shapes: `R` responses of the micro-batch, `T` its longest response; every tensor is `[R, T]`, every mask 1 on a
 //! token and 0 in the padding. The graph is tiny: the engine runs it under autodiff with `log_probs` (and `entropy`) as
 //! its leaves, takes `d loss / d log_probs`, and carries that into the model by its own backward pass.
 
-pub mod average;
-pub mod cispo;
-pub mod config;
-pub mod correction;
-pub mod entropy;
-pub mod gspo;
-pub mod kl;
-pub mod metrics;
-pub mod padding;
-pub mod papo;
-pub mod ppo;
-pub mod ratio;
-pub mod sapo;
+pub(crate) mod average;
+pub(crate) mod cispo;
+pub(crate) mod config;
+pub(crate) mod correction;
+pub(crate) mod entropy;
+pub(crate) mod gspo;
+pub(crate) mod kl;
+pub(crate) mod metrics;
+pub(crate) mod padding;
+pub(crate) mod papo;
+pub(crate) mod ppo;
+pub(crate) mod ratio;
+pub(crate) mod sapo;
 
 #[cfg(test)]
 mod tests;
@@ -49,14 +49,42 @@ use burn::tensor::{Tensor, backend::Backend};
 use metrics::Recorder;
 
 /// The policy term of a loss: what `actor.loss_type` names. `B` is a backend with autodiff.
+///
+/// ```
+/// use burn::tensor::backend::Backend;
+/// use rl::config::Algorithm;
+/// use rl::loss::{PolicyInputs, PolicyLoss, Terms};
+/// use rl::registry::{Declared, Registry};
+///
+/// /// REINFORCE: `-A log p`, whatever the ratio is.
+/// struct Reinforce;
+///
+/// impl Declared for Reinforce {
+///     const NAME: &'static str = "reinforce";
+///     fn new(_: &Algorithm) -> Self {
+///         Self
+///     }
+/// }
+///
+/// impl<B: Backend> PolicyLoss<B> for Reinforce {
+///     fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B> {
+///         Terms { loss: (inputs.log_probs * inputs.advantages).neg(), clips: None }
+///     }
+/// }
+///
+/// let registry = Registry::<burn_flex::Flex>::built_in().loss::<Reinforce>()?;
+/// let overrides = ["data.train_files=toy:sum", "actor.loss_type=reinforce"].map(String::from);
+/// assert!(registry.resolve(&[], &overrides).is_ok());
+/// # Ok::<(), rl::registry::RegistryError>(())
+/// ```
 pub trait PolicyLoss<B: Backend>: Send + Sync {
-    /// The loss of each token, `[R, T]`, before averaging. [`policy_loss`] adds the other terms.
+    /// The loss of each token, `[R, T]`, before averaging. `policy_loss` adds the other terms.
     fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B>;
 }
 
 /// What a policy term reads, all `[R, T]` and 0 in the padding.
 pub struct PolicyInputs<'a, B: Backend> {
-    /// `d = clamp(l - l_old, -20, 20)`, with the gradient; [`ratio::ratio`] makes the ratio of it.
+    /// `d = clamp(l - l_old, -20, 20)`, with the gradient; `ratio::ratio` makes the ratio of it.
     pub log_ratio: Tensor<B, 2>,
     /// Log-probs under the policy being trained, with the gradient.
     pub log_probs: Tensor<B, 2>,
@@ -113,7 +141,7 @@ pub struct LossOutput<B: Backend> {
 /// # Errors
 /// [`LossError::Config`] for settings out of range, [`LossError::Missing`] when a stream that the settings need is
 /// absent, [`LossError::Denominators`] when there is nothing to divide by.
-pub fn policy_loss<B: Backend>(
+pub(crate) fn policy_loss<B: Backend>(
     config: &LossConfig,
     inputs: &LossInputs<B>,
     denominators: Denominators,

@@ -3,12 +3,12 @@
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
 /// Longest of some responses.
-pub fn width(lengths: &[usize]) -> usize {
+pub(crate) fn width(lengths: &[usize]) -> usize {
     lengths.iter().copied().max().unwrap_or(0)
 }
 
 /// Ragged lists as a tensor `[R, width]` in f32, 0 in the padding; what is longer than `width` is cut.
-pub fn pad<B: Backend, R: AsRef<[f32]>>(rows: &[R], width: usize, device: &B::Device) -> Tensor<B, 2> {
+pub(crate) fn pad<B: Backend, R: AsRef<[f32]>>(rows: &[R], width: usize, device: &B::Device) -> Tensor<B, 2> {
     let mut values = vec![0_f32; rows.len() * width];
     if width > 0 {
         for (row, cells) in rows.iter().zip(values.chunks_exact_mut(width)) {
@@ -21,7 +21,7 @@ pub fn pad<B: Backend, R: AsRef<[f32]>>(rows: &[R], width: usize, device: &B::De
 }
 
 /// `[R, width]` in f32: 1 on tokens, 0 in the padding.
-pub fn mask<B: Backend>(lengths: &[usize], width: usize, device: &B::Device) -> Tensor<B, 2> {
+pub(crate) fn mask<B: Backend>(lengths: &[usize], width: usize, device: &B::Device) -> Tensor<B, 2> {
     let values =
         lengths.iter().flat_map(|&length| (0..width).map(move |t| if t < length { 1.0 } else { 0.0 })).collect();
     from_host(values, [lengths.len(), width], device)
@@ -31,7 +31,8 @@ pub fn mask<B: Backend>(lengths: &[usize], width: usize, device: &B::Device) -> 
 ///
 /// # Errors
 /// The device's own, when it cannot be read.
-pub fn unpad<B: Backend>(tensor: Tensor<B, 2>, lengths: &[usize]) -> Result<Vec<Vec<f32>>, String> {
+#[cfg(test)]
+pub(crate) fn unpad<B: Backend>(tensor: Tensor<B, 2>, lengths: &[usize]) -> Result<Vec<Vec<f32>>, String> {
     let [_, width] = tensor.dims();
     let values: Vec<f32> = tensor
         .cast(DType::F32)

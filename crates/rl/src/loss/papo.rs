@@ -25,12 +25,12 @@ section! {
 
 impl PapoConfig {
     /// Whether any term is on.
-    pub fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.kl_prcp_coef > 0.0 || self.ori_entropy_loss_coef > 0.0 || self.aug_entropy_loss_coef > 0.0
     }
 
     /// Whether the log-probs with the perturbed image are needed.
-    pub fn needs_masked(&self) -> bool {
+    pub(crate) fn needs_masked(&self) -> bool {
         self.kl_prcp_coef > 0.0 || self.aug_entropy_loss_coef > 0.0
     }
 
@@ -59,7 +59,7 @@ impl PapoConfig {
 }
 
 /// The terms before averaging, `[R, T]`.
-pub struct PapoTerms<B: Backend> {
+pub(crate) struct PapoTerms<B: Backend> {
     /// `-gamma KL_prcp + eta1 H(l) + eta2 H(l_masked)`.
     pub loss: Tensor<B, 2>,
     /// `KL_prcp`: k3 of `l_masked - l`.
@@ -70,7 +70,7 @@ pub struct PapoTerms<B: Backend> {
 
 /// PAPO's terms of each token, all `[R, T]`. `pictured` is 1 on the tokens of responses to a prompt with an image:
 /// elsewhere there is nothing to hide, and `KL_prcp` would only measure how far the policy has moved.
-pub fn terms<B: Backend>(
+pub(crate) fn terms<B: Backend>(
     log_probs: Tensor<B, 2>,
     masked_log_probs: Tensor<B, 2>,
     pictured: Option<Tensor<B, 2>>,

@@ -47,7 +47,7 @@ pub struct Terms<B: Backend> {
 /// Written as `-A bound(r)`, which is the same as the max and min above: where `A > 0` only the upper clip can bind,
 /// where `A < 0` the lower one and `c`. A bounded ratio is a constant, so the token has no gradient, with no tie
 /// between two equal branches.
-pub fn terms<B: Backend>(ratio: Tensor<B, 2>, advantages: Tensor<B, 2>, config: &LossConfig) -> Terms<B> {
+pub(crate) fn terms<B: Backend>(ratio: Tensor<B, 2>, advantages: Tensor<B, 2>, config: &LossConfig) -> Terms<B> {
     let gains = advantages.clone().greater_elem(0.0);
     let losses = advantages.clone().lower_elem(0.0);
     let (low, high, dual) = (1.0 - config.clip_ratio_low, 1.0 + config.clip_ratio_high, config.clip_ratio_dual);

@@ -59,7 +59,7 @@ impl<B: Backend> PolicyLoss<B> for Sapo {
 }
 
 /// The loss of each token, all `[R, T]`; the ratio carries the gradient.
-pub fn terms<B: Backend>(ratio: Tensor<B, 2>, advantages: Tensor<B, 2>, config: &SapoConfig) -> Terms<B> {
+pub(crate) fn terms<B: Backend>(ratio: Tensor<B, 2>, advantages: Tensor<B, 2>, config: &SapoConfig) -> Terms<B> {
     let gains = advantages.clone().greater_elem(0.0);
     let tau = advantages.full_like(config.tau_negative).mask_fill(gains, config.tau_positive);
     // The argument is above -tau, so the plain form cannot overflow; Burn's own sigmoid would round to f32.

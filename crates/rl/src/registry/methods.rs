@@ -159,7 +159,7 @@ impl Methods {
     }
 
     /// The names of a kind, in the order of the reference.
-    pub fn of_kind(&self, kind: MethodKind) -> Vec<&'static str> {
+    pub(crate) fn of_kind(&self, kind: MethodKind) -> Vec<&'static str> {
         self.0.iter().filter(|method| method.kind == kind).map(|method| method.name).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Which algorithms there are: one list of what is built in ([`built_in`]), and a way to add more from outside.
+//! Which algorithms there are: one list of what is built in (`built_in`), and a way to add more from outside.
 //!
 //! An algorithm stands in one file with its name, its settings and how it is built from a configuration ([`Declared`]).
 //! A configuration holds the settings of all of them ([`Methods`]), so those of an added one are read, printed, checked
@@ -117,5 +117,67 @@ impl<B: Backend> Registry<B> {
     /// As [`resolve`](crate::config::resolve).
     pub fn resolve(&self, files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
         resolve_with(&self.methods, files, overrides)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loss::{PolicyInputs, Terms};
+
+    crate::section! {
+        /// Settings of a loss that nobody has.
+        pub(crate) struct OwnConfig {
+            /// A number.
+            width: f64 = 0.5 => 0.0..=1.0,
+        }
+    }
+
+    impl crate::config::section::Settings for OwnConfig {
+        fn validate(&self, _: &mut Checks) {}
+    }
+
+    macro_rules! loss {
+        ($name:ident, $text:literal) => {
+            struct $name;
+            impl Declared for $name {
+                const NAME: &'static str = $text;
+                fn settings() -> Option<Box<dyn AnySettings>> {
+                    settings::<OwnConfig>()
+                }
+                fn new(_: &Algorithm) -> Self {
+                    Self
+                }
+            }
+            impl<B: Backend> PolicyLoss<B> for $name {
+                fn terms(&self, inputs: PolicyInputs<B>) -> Terms<B> {
+                    Terms { loss: inputs.log_ratio * inputs.advantages, clips: None }
+                }
+            }
+        };
+    }
+    loss!(Taken, "ppo");
+    loss!(HidesASection, "vgpo");
+    loss!(HidesAKey, "shaping");
+    loss!(Own, "own");
+
+    #[test]
+    fn a_name_that_is_taken_is_refused() {
+        let add = |registry: Result<Registry<burn_flex::Flex>, RegistryError>| registry.map_err(|e| e.to_string());
+        let refused = |registry, what: &str| {
+            let error = add(registry).expect_err(what);
+            assert!(error.contains(what), "{error}");
+        };
+        let built_in = Registry::built_in;
+        refused(built_in().loss::<Taken>(), "actor.loss_type has that value already");
+        refused(built_in().loss::<HidesASection>(), "algorithm.vgpo is a key already");
+        refused(built_in().loss::<HidesAKey>(), "algorithm.shaping is a key already");
+        let own = add(built_in().loss::<Own>()).unwrap();
+        refused(own.clone().loss::<Own>(), "actor.loss_type has that value already");
+        let overrides = ["data.train_files=[\"toy:sum\"]", "actor.loss_type=own", "algorithm.own.width=0.25"];
+        let config = own.resolve(&[], &overrides.map(String::from)).unwrap();
+        assert_eq!(config.algorithm.section::<OwnConfig>().width, 0.25);
+        let outside = crate::config::resolve(&[], &overrides.map(String::from)).unwrap_err().to_string();
+        assert!(outside.contains("algorithm.own"), "{outside}");
     }
 }

@@ -5,10 +5,10 @@ use crate::config::field::choices;
 /// What is read from the log-prob of a sampled token with (`l`) and without (`l_masked`) what it may depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DependencyKind {
-    /// [`token_dependency`]: a divergence, 0 or more, which grows whether the token becomes likelier or less likely.
+    /// `token_dependency`: a divergence, 0 or more, which grows whether the token becomes likelier or less likely.
     #[default]
     K3,
-    /// [`log_ratio`]: signed, so that a token counts as dependent only where it becomes likelier ("consistency").
+    /// `log_ratio`: signed, so that a token counts as dependent only where it becomes likelier ("consistency").
     LogRatio,
 }
 
@@ -26,20 +26,20 @@ impl DependencyKind {
 }
 
 /// `clamp(l - l_masked, -20, 20)`: how much likelier the token is with what was hidden than without.
-pub fn log_ratio(log_prob: f32, perturbed_log_prob: f32) -> f64 {
+pub(crate) fn log_ratio(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     (f64::from(log_prob) - f64::from(perturbed_log_prob)).clamp(-20.0, 20.0)
 }
 
 /// `S_t = clamp(exp(d) - d - 1, 0, 10)` with `d = clamp(l_masked - l, -20, 20)`: k3's estimate, from the sampled token
 /// alone, of the divergence between the two predictions (the VPPO paper writes the divergence over the full vocabulary;
 /// its code takes this).
-pub fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
+pub(crate) fn token_dependency(log_prob: f32, perturbed_log_prob: f32) -> f64 {
     let d = (f64::from(perturbed_log_prob) - f64::from(log_prob)).clamp(-20.0, 20.0);
     (d.exp() - d - 1.0).clamp(0.0, 10.0)
 }
 
 /// [`token_dependency`] of each token of a response.
-pub fn dependencies(log_probs: &[f32], perturbed_log_probs: &[f32]) -> Vec<f64> {
+pub(crate) fn dependencies(log_probs: &[f32], perturbed_log_probs: &[f32]) -> Vec<f64> {
     DependencyKind::K3.of(log_probs, perturbed_log_probs)
 }
 

@@ -43,7 +43,7 @@ impl Settings for EntropyConfig {
 }
 
 /// What is added to an advantage at a token of this entropy.
-pub fn term(advantage: f64, entropy: f64, config: &EntropyConfig) -> f64 {
+pub(crate) fn term(advantage: f64, entropy: f64, config: &EntropyConfig) -> f64 {
     (config.alpha * entropy.max(0.0)).min(advantage.abs() / config.kappa)
 }
 

@@ -2,26 +2,26 @@
 //!
 //! | `shaping` | file | streams | idea |
 //! |---|---|---|---|
-//! | `none` | [`none`] | - | every token gets its response's advantage |
-//! | `vgpo` | [`vgpo`] | visual focus | tokens and responses that look at the picture more, late ones compensated |
-//! | `vppo` | [`vppo`] | perturbed log-probs | filter tokens, re-weight responses by their dependency on the picture |
+//! | `none` | `none` | - | every token gets its response's advantage |
+//! | `vgpo` | `vgpo` | visual focus | tokens and responses that look at the picture more, late ones compensated |
+//! | `vppo` | `vppo` | perturbed log-probs | filter tokens, re-weight responses by their dependency on the picture |
 //! | `pgpo` | [`pgpo`] | token visual dependency | sum-preserving weights, from the divergence to text alone |
-//! | `pepo` | [`pepo`] | visual focus, entropy | softmax of the hidden-state similarity, gated by entropy, faded in |
-//! | `srpo` | [`srpo`] | perturbed log-probs, spans, log-probs without the perception span | a weight for each role |
-//! | `entropy` | [`entropy`] | entropy | a capped entropy term on each advantage, with and without a picture |
+//! | `pepo` | `pepo` | visual focus, entropy | softmax of the hidden-state similarity, gated by entropy, faded in |
+//! | `srpo` | `srpo` | perturbed log-probs, spans, log-probs without the perception span | a weight for each role |
+//! | `entropy` | `entropy` | entropy | a capped entropy term on each advantage, with and without a picture |
 //!
 //! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO
-//! adds terms to the loss instead: [`crate::loss::papo`].) Streams are ragged host lists, one a response, `[T_i]`.
+//! adds terms to the loss instead: `crate::loss::papo`.) Streams are ragged host lists, one a response, `[T_i]`.
 
-pub mod dependency;
-pub mod entropy;
-pub mod none;
-pub mod pepo;
+pub(crate) mod dependency;
+pub(crate) mod entropy;
+pub(crate) mod none;
+pub(crate) mod pepo;
 pub mod pgpo;
-pub mod srpo;
-pub mod stream;
-pub mod vgpo;
-pub mod vppo;
+pub(crate) mod srpo;
+pub(crate) mod stream;
+pub(crate) mod vgpo;
+pub(crate) mod vppo;
 
 #[cfg(test)]
 mod by_hand;
@@ -127,7 +127,7 @@ pub struct Shaped {
 }
 
 impl Shaped {
-    /// The policy mask as 0 and 1, ready for [`crate::loss::padding::pad`].
+    /// The policy mask as 0 and 1, ready for `crate::loss::padding::pad`.
     pub fn policy_mask_values(&self) -> Option<Vec<Vec<f32>>> {
         let rows = self.policy_mask.as_ref()?;
         let value = |&kept: &bool| if kept { 1.0 } else { 0.0 };
@@ -178,16 +178,6 @@ pub enum ShapingError {
         found: usize,
         /// Tokens of the response.
         expected: usize,
-    },
-    /// Shaping and loss want one stream in two forms.
-    #[error(
-        "shaping and loss disagree: one needs {first:?}, the other {second:?}, and a batch carries one of them; use one of the two algorithms"
-    )]
-    Conflict {
-        /// What came first.
-        first: Stream,
-        /// What contradicts it.
-        second: Stream,
     },
     /// VGPO's own.
     #[error(transparent)]

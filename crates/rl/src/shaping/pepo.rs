@@ -52,7 +52,7 @@ const EPS: f64 = 1e-6;
 /// Token weights of one response, positive, with mean 1.
 ///
 /// - `focus`: `[T]` visual focus in `[0, 1]`; `entropy`: `[T]` entropy of the full vocabulary.
-pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec<f64> {
+pub(crate) fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec<f64> {
     let similarity: Vec<f64> = focus.iter().map(|&rho| 2.0 * f64::from(rho) - 1.0).collect();
     let entropy: Vec<f64> = entropy.iter().map(|&h| f64::from(h)).collect();
     let mixed: Vec<f64> =
@@ -71,7 +71,7 @@ pub fn token_weights(focus: &[f32], entropy: &[f32], config: &PepoConfig) -> Vec
 }
 
 /// A weight at this share of the fade-in: 1 at 0, the weight itself at 1.
-pub fn fade(weight: f64, lambda: f64) -> f64 {
+pub(crate) fn fade(weight: f64, lambda: f64) -> f64 {
     1.0 + lambda * (weight - 1.0)
 }
 

@@ -62,7 +62,7 @@ impl Settings for SrpoConfig {
 /// - `on_perception`: `[T]` dependency on the span, read after it.
 ///
 /// Tokens before the span (the opening tag) have no role and get the mean score of the others.
-pub fn role_scores(on_image: &[f64], on_perception: &[f64], span: &Range<usize>) -> Vec<f64> {
+pub(crate) fn role_scores(on_image: &[f64], on_perception: &[f64], span: &Range<usize>) -> Vec<f64> {
     let perception = min_max(&on_image[span.clone()], 1e-8);
     let reasoning = min_max(&on_perception[span.end..], 1e-8);
     let neutral = mean(&[perception.as_slice(), reasoning.as_slice()].concat());
@@ -73,7 +73,7 @@ pub fn role_scores(on_image: &[f64], on_perception: &[f64], span: &Range<usize>)
 }
 
 /// Positive weights around the trajectory's baseline.
-pub fn token_weights(scores: &[f64], config: &SrpoConfig) -> Vec<f64> {
+pub(crate) fn token_weights(scores: &[f64], config: &SrpoConfig) -> Vec<f64> {
     let baseline = mean(scores);
     scores
         .iter()

@@ -49,7 +49,7 @@ pub enum Stream {
 impl Stream {
     /// Whether it compares with a prompt whose picture is perturbed or gone, and so means nothing on data without
     /// pictures.
-    pub fn compares_pictures(&self) -> bool {
+    pub(crate) fn compares_pictures(&self) -> bool {
         matches!(self, Self::PerturbedLogProbs { .. } | Self::TokenVisualDependency)
     }
 }
@@ -74,35 +74,6 @@ pub struct Streams {
     pub perception_spans: Option<Vec<Option<Range<usize>>>>,
     /// [`Stream::UnperceivedLogProbs`]; only the entries after the span are read.
     pub unperceived_log_probs: Option<Vec<Vec<f32>>>,
-}
-
-/// The streams of a shaping and of a loss together, each once.
-///
-/// # Errors
-/// [`ShapingError::Conflict`] when the two want the same stream drawn or measured differently, since a batch carries it
-/// once.
-///
-/// ```
-/// use rl::perturb::{PerturbationConfig, Published};
-/// use rl::shaping::{Stream, stream::merge};
-/// let vppo = PerturbationConfig::default().stream(Published::VPPO, 0.5);
-/// let papo = PerturbationConfig::default().stream(Published::PAPO, 0.6);
-/// assert_eq!(merge(&[vppo, Stream::Entropy, vppo]).unwrap(), [vppo, Stream::Entropy]);
-/// assert!(merge(&[vppo, papo]).is_err());
-/// ```
-pub fn merge(wanted: &[Stream]) -> Result<Vec<Stream>, ShapingError> {
-    let mut merged: Vec<Stream> = Vec::new();
-    for &stream in wanted {
-        let kind = std::mem::discriminant(&stream);
-        match merged.iter().find(|m| std::mem::discriminant(*m) == kind) {
-            None => merged.push(stream),
-            Some(&held) if held == stream => {}
-            Some(&held) => {
-                return Err(ShapingError::Conflict { first: held, second: stream });
-            }
-        }
-    }
-    Ok(merged)
 }
 
 /// A stream that must be there, with one entry per token.

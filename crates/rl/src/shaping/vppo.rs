@@ -40,7 +40,7 @@ impl Settings for VppoConfig {
 
 /// Token gradient filtering: true on the `ceil(share T)` tokens with the largest dependency, the earlier of two equals
 /// first.
-pub fn keep_tokens(dependency: &[f64], share: f64) -> Vec<bool> {
+pub(crate) fn keep_tokens(dependency: &[f64], share: f64) -> Vec<bool> {
     // The slack keeps 0.4 * 5 at 2 tokens, which binary floats put a hair above.
     let k = ((share * dependency.len() as f64 - 1e-9).ceil() as usize).max(1);
     let mut order: Vec<usize> = (0..dependency.len()).collect();
@@ -57,7 +57,7 @@ pub fn keep_tokens(dependency: &[f64], share: f64) -> Vec<bool> {
 /// `s` is the min-max over the batch, `alpha = beta_min + s (beta_max - beta_min)` and `beta_max = beta_min + (1 -
 /// beta_min) / (mean s + 1e-8)`, which makes the mean weight 1. Equal dependencies leave nothing to tell the responses
 /// apart: all weights are 1.
-pub fn trajectory_weights(dependency: &[f64], beta_min: f64) -> Vec<f64> {
+pub(crate) fn trajectory_weights(dependency: &[f64], beta_min: f64) -> Vec<f64> {
     let s = min_max(dependency, 1e-8);
     let mean_s = mean(&s);
     if mean_s <= 0.0 {

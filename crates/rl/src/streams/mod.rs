@@ -3,12 +3,12 @@
 //!
 //! | file | of each token | costs |
 //! |---|---|---|
-//! | [`old_log_probs`] | log-prob that the ratio is taken against | nothing, or the scoring pass |
-//! | [`visual_focus`] | focus on the picture | nothing, or the scoring pass |
-//! | [`entropy`] | entropy of the full vocabulary | the scoring pass |
-//! | [`dependency`] | divergence from the prediction without the pictures | the scoring pass and one over the text |
-//! | [`reference`](mod@reference) | log-prob under the reference policy | one pass of that policy |
-//! | [`perturbed`] | log-prob with a perturbed picture | one pass |
+//! | `old_log_probs` | log-prob that the ratio is taken against | nothing, or the scoring pass |
+//! | `visual_focus` | focus on the picture | nothing, or the scoring pass |
+//! | `entropy` | entropy of the full vocabulary | the scoring pass |
+//! | `dependency` | divergence from the prediction without the pictures | the scoring pass and one over the text |
+//! | `reference` | log-prob under the reference policy | one pass of that policy |
+//! | `perturbed` | log-prob with a perturbed picture | one pass |
 //! | [`perception`] | log-prob without the response's description of the picture | one pass over responses that have one |
 //!
 //! Only what the shaping or the loss declares is computed. A stream lands in its response's record
@@ -130,7 +130,7 @@ pub(crate) fn compute<B: Kernels, P: Policy<B>>(
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.perturbed_log_probs)?;
     }
     if wanted.perception {
-        perception::compute(policy, images, groups, context.processor()?, &plain)?;
+        perception::compute(policy, images, groups, context.processor()?, &plain, metrics)?;
     }
     if let Some(how) = wanted.masked {
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.masked_log_probs)?;

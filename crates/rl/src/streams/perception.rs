@@ -4,9 +4,11 @@
 
 use std::ops::Range;
 
-use data::Processor;
-use kernels::{DeviceError, Kernels};
+use data::{DataError, Processor};
+use kernels::Kernels;
 
+use crate::error::TrainError;
+use crate::experience::Metrics;
 use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};
 use crate::policy::Policy;
@@ -17,25 +19,46 @@ const OPEN: &str = "<perception>";
 const CLOSE: &str = "</perception>";
 
 /// Tokens between the first perception tags of a response, tags included; none without both.
-pub fn perception_span(processor: &Processor, ids: &[u32]) -> Option<Range<usize>> {
+///
+/// # Errors
+/// A token that the tokenizer cannot decode: nothing is known of where the tags are.
+pub fn perception_span(processor: &Processor, ids: &[u32]) -> Result<Option<Range<usize>>, DataError> {
     let mut stream = processor.stream();
-    let mut text = String::new();
-    // Length of the text after each token.
-    let ends: Vec<usize> = ids
-        .iter()
-        .map(|&id| {
-            text.push_str(&stream.push(id).unwrap_or_default());
-            text.len()
-        })
-        .collect();
-    let open = text.find(OPEN)?;
-    let close = open + text[open..].find(CLOSE)? + CLOSE.len();
-    let first = ends.iter().position(|&end| end > open)?;
-    let last = ends.iter().position(|&end| end >= close)?;
-    Some(first..last + 1)
+    span_of(|id| stream.push(id), ids)
 }
 
-/// Sets `perception_span` and `unperceived_log_probs` of every response, from `current_log_probs`.
+/// The same of any decoder: `push` gives the text that a token adds.
+fn span_of<E>(mut push: impl FnMut(u32) -> Result<String, E>, ids: &[u32]) -> Result<Option<Range<usize>>, E> {
+    let mut text = String::new();
+    // Length of the text after each token.
+    let mut ends = Vec::with_capacity(ids.len());
+    for &id in ids {
+        text.push_str(&push(id)?);
+        ends.push(text.len());
+    }
+    let Some(open) = text.find(OPEN) else { return Ok(None) };
+    let Some(close) = text[open..].find(CLOSE).map(|at| open + at + CLOSE.len()) else { return Ok(None) };
+    let first = ends.iter().position(|&end| end > open);
+    let last = ends.iter().position(|&end| end >= close);
+    Ok(first.zip(last).map(|(first, last)| first..last + 1))
+}
+
+/// The spans, and how many responses have none because they do not decode.
+fn counted<E>(spans: impl Iterator<Item = Result<Option<Range<usize>>, E>>) -> (Vec<Option<Range<usize>>>, usize) {
+    let mut undecoded = 0;
+    let spans = spans
+        .map(|span| {
+            span.unwrap_or_else(|_| {
+                undecoded += 1;
+                None
+            })
+        })
+        .collect();
+    (spans, undecoded)
+}
+
+/// Sets `perception_span` and `unperceived_log_probs` of every response, from `current_log_probs`. A response that does
+/// not decode has no span, and is counted.
 ///
 /// # Errors
 /// A device that cannot be read.
@@ -45,9 +68,12 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     groups: &mut [ScoredGroup],
     processor: &Processor,
     request: &ScoreRequest,
-) -> Result<(), DeviceError> {
+    metrics: &mut Metrics,
+) -> Result<(), TrainError> {
+    let mut all_undecoded = 0;
     for group in groups {
-        let spans: Vec<_> = group.trajectories.iter().map(|t| perception_span(processor, &t.ids)).collect();
+        let (spans, undecoded) = counted(group.trajectories.iter().map(|t| perception_span(processor, &t.ids)));
+        all_undecoded += undecoded;
         let current = |t: &Trajectory| t.streams.current_log_probs.clone().unwrap_or_else(|| t.old_log_probs.clone());
         let current: Vec<Vec<f32>> = group.trajectories.iter().map(current).collect();
         let rows = unperceived_log_probs(policy, images, &group.refs(), &spans, current, request)?;
@@ -56,6 +82,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
             trajectory.streams.unperceived_log_probs = Some(row);
         }
     }
+    metrics.insert("srpo/undecoded_responses".into(), all_undecoded as f64);
     Ok(())
 }
 
@@ -72,7 +99,7 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
     spans: &[Option<Range<usize>>],
     current: Vec<Vec<f32>>,
     request: &ScoreRequest,
-) -> Result<Vec<Vec<f32>>, DeviceError> {
+) -> Result<Vec<Vec<f32>>, TrainError> {
     let mut out = current;
     let mut cut: Vec<(usize, Range<usize>, Vec<u32>)> = Vec::new();
     for (index, response) in group.responses.iter().enumerate() {
@@ -90,4 +117,26 @@ pub fn unperceived_log_probs<B: Kernels, P: Policy<B>>(
         out[*index][span.end..].copy_from_slice(&scores.log_probs[span.start..]);
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One character per token; ids above ASCII do not decode.
+    fn push(id: u32) -> Result<String, u32> {
+        char::from_u32(id).filter(char::is_ascii).map(String::from).ok_or(id)
+    }
+
+    #[test]
+    fn a_response_that_does_not_decode_is_counted() {
+        let ids = |text: &str| -> Vec<u32> { text.chars().map(u32::from).collect() };
+        let described = ids("<perception>3</perception>4");
+        let broken = [vec![1000], described.clone()].concat();
+        assert_eq!(span_of(push, &described), Ok(Some(0..26)));
+        assert_eq!(span_of(push, &ids("</perception><perception>")), Ok(None));
+        assert_eq!(span_of(push, &broken), Err(1000), "no text in its place");
+        let spans = [&described, &broken, &ids("4"), &broken].map(|ids| span_of(push, ids));
+        assert_eq!(counted(spans.into_iter()), (vec![Some(0..26), None, None, None], 2));
+    }
 }

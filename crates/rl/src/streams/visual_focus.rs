@@ -7,8 +7,9 @@ use std::ops::Range;
 use ::policy::PackedBatch;
 use ::vgpo::PrototypeMode;
 use burn::tensor::Tensor;
-use kernels::{DeviceError, Kernels, host};
+use kernels::{Kernels, host};
 
+use crate::error::TrainError;
 use crate::focus;
 use crate::learn::ResponseScores;
 use crate::trajectory::{ScoredGroup, Trajectory};
@@ -28,7 +29,7 @@ pub(super) fn store(trajectory: &mut Trajectory, scores: &mut ResponseScores) {
 /// whose hidden states are `[N, d]`; none without a picture.
 ///
 /// # Errors
-/// A device that cannot be read.
+/// A device that cannot be read; image tokens that are not where the grids say.
 pub(crate) fn of_group<B: Kernels>(
     hidden: &Tensor<B, 2>,
     batch: &PackedBatch<B>,
@@ -36,8 +37,8 @@ pub(crate) fn of_group<B: Kernels>(
     segments: Range<usize>,
     mode: PrototypeMode,
     grids: &[[usize; 3]],
-) -> Result<Option<Vec<f32>>, DeviceError> {
-    let prototype = focus::prototype(hidden, &batch.image_rows, &batch.prompts[k], mode, grids);
+) -> Result<Option<Vec<f32>>, TrainError> {
+    let prototype = focus::prototype(hidden, &batch.image_rows, &batch.prompts[k], mode, grids)?;
     // The responses of a group are neighbours, so one call serves them all.
     let span = batch.responses[segments].iter().map(|r| r.rows.clone());
     let (first, last) = (span.clone().map(|r| r.start).min(), span.map(|r| r.end).max());

@@ -3,39 +3,18 @@
 use burn::tensor::Tensor;
 use kernels::{Kernels, host};
 
-use super::{Metrics, Trainer, sft_optim, warnings};
-use crate::config::{Recompute, SftStage};
+use super::{Metrics, Trainer};
+use crate::config::{SftStage, Stage};
 use crate::error::TrainError;
 use crate::image_cache::ImageCache;
 use crate::learn::optimizer::{gradients, learning_rate};
-use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate, recompute_for};
+use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::prompts::Prompts;
+use crate::warnings;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
-    /// Whether the backward computes layers again.
-    fn recompute(&self) -> bool {
-        let actor = &self.setup.config.actor;
-        match actor.recompute {
-            Recompute::Always => true,
-            Recompute::Never => false,
-            Recompute::Auto => recompute_for(&self.policy, actor.micro_batch_tokens, actor.activation_memory_gib),
-        }
-    }
-
-    /// How a step of this run computes gradients.
-    pub(super) fn gradient_options(&self, temperature: f64, entropy: bool) -> GradientOptions {
-        let config = &self.setup.config;
-        GradientOptions {
-            temperature,
-            entropy,
-            token_budget: config.actor.micro_batch_tokens,
-            train_vision: !config.model.freeze_vision_tower,
-            recompute: self.recompute(),
-        }
-    }
-
     /// One step: its metrics, and the tokens that went through it.
     pub(super) fn sft_step(&mut self, stage: &SftStage, prompts: &Prompts) -> Result<(Metrics, u64), TrainError> {
         let mut cursor = self.state.cursor.clone();
@@ -53,7 +32,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let count: usize = targets.iter().map(Vec::len).sum();
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
-        let options = self.gradient_options(1.0, false);
+        let options = GradientOptions::of(&self.setup.config, &self.policy, 1.0, false);
         let mut grads = gradients(&self.setup.config.actor.optim);
         let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();
@@ -70,7 +49,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 self.diverged("the model gives no token of a whole batch a probability that is a number".into())
             );
         }
-        let optim = sft_optim(&self.setup.config, stage);
+        let optim = self.setup.config.optim(&Stage::Sft(stage.clone()));
         let lr = learning_rate(&optim, self.state.optimizer_steps + 1, stage.steps);
         let outcome = self.optimizer.step(
             &mut self.policy,

@@ -4,10 +4,12 @@
 use std::time::Instant;
 
 use kernels::Kernels;
+use serde_json::{Map, Value};
 
-use super::{Metrics, Trainer, cursor, optimizer_of};
-use crate::config::{Config, RlStage, SftStage, Stage};
+use super::{Metrics, Trainer};
+use crate::config::{Config, SftStage, Stage};
 use crate::error::TrainError;
+use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::progress::StepReport;
 use crate::prompts::Prompts;
@@ -28,20 +30,13 @@ struct StagePlan<B: Kernels> {
     kind: StageKind<B>,
 }
 
-/// Steps of an RL stage: its own, the run's, or as many as the epochs have.
-fn rl_steps(stage: &RlStage, config: &Config, prompts: &Prompts) -> usize {
-    match (stage.steps, config.trainer.max_steps) {
-        (0, 0) => (config.trainer.total_epochs * prompts.epoch_len() / config.data.rollout_batch_size).max(1),
-        (0, max) => max,
-        (own, _) => own,
-    }
-}
-
 impl<B: Kernels> StagePlan<B> {
     fn new(stage: &Stage, config: &Config, prompts: &Prompts) -> Result<Self, TrainError> {
         let (steps, kind) = match stage {
             Stage::Sft(stage) => (stage.steps, StageKind::Sft(stage.clone())),
-            Stage::Rl(stage) => (rl_steps(stage, config, prompts), StageKind::Rl(Box::new(Recipe::new(config)?))),
+            Stage::Rl(stage) => {
+                (config.rl_steps(stage, prompts.epoch_len()), StageKind::Rl(Box::new(Recipe::new(config)?)))
+            }
         };
         Ok(Self { name: stage.name().to_string(), steps: steps as u64, kind })
     }
@@ -86,21 +81,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             if index + 1 == stages.len() {
                 return Ok(());
             }
-            self.state.stage += 1;
-            self.state.stage_step = 0;
-            self.state.optimizer_steps = 0;
-            self.state.stage_over = false;
-            self.state.cursor = cursor(&self.setup.config, self.state.stage);
-            self.state.kl_coef = self.setup.config.algorithm.kl_coef;
-            self.state.origin.rows.clear();
-            self.state.origin.reference = None;
+            self.state.enter_stage(index + 1, &self.setup.config);
             self.carried.clear();
             self.data.remove(&index);
             // A KL term refers to the policy that its own stage begins with.
             self.reference = None;
             // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
             if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
-                self.optimizer = optimizer_of(&self.setup.config, &stages[index + 1]);
+                self.optimizer = AdamW::new(&self.setup.config.optim(&stages[index + 1]));
             }
         }
     }
@@ -113,7 +101,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 return Err(TrainError::Interrupted);
             }
             let clock = Instant::now();
-            let (mut metrics, tokens) = match self.unvalidated_step() {
+            let (mut metrics, tokens) = match self.state.take_unvalidated() {
                 Some(metrics) => (metrics, 0),
                 None => match &mut plan.kind {
                     StageKind::Sft(stage) => self.sft_step(stage, prompts)?,
@@ -127,14 +115,13 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             }
             let next = self.state.stage_step + 1;
             if plan.validates(next, &self.setup.config, self.validation.is_some()) {
-                let found = self.validate_step(&metrics)?;
-                let accuracy = accuracy(&found);
-                self.setup.progress.note(&format!(
-                    "{} {next}: validation accuracy {:.1}%",
-                    plan.name,
-                    100.0 * accuracy
-                ));
-                self.state.stage_over = plan.is_over(accuracy);
+                let found = self.validate(self.state.step + 1).inspect_err(|error| {
+                    if matches!(error, TrainError::Interrupted) {
+                        self.state.leave_unvalidated(&metrics);
+                    }
+                })?;
+                self.note_accuracy(&format!("{} {next}", plan.name), &found);
+                self.state.stage_over = plan.is_over(accuracy(&found));
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
             }
@@ -159,11 +146,28 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             return Ok(Metrics::new());
         }
         let before = self.validate(self.state.step)?;
-        self.setup.progress.note(&format!(
-            "before {}: validation accuracy {:.1}%",
-            plan.name,
-            100.0 * accuracy(&before)
-        ));
+        self.note_accuracy(&format!("before {}", plan.name), &before);
         Ok(before)
+    }
+
+    fn note_accuracy(&mut self, when: &str, found: &Metrics) {
+        self.setup.progress.note(&format!("{when}: validation accuracy {:.1}%", 100.0 * accuracy(found)));
+    }
+
+    /// The end of a step: its line in the log, and a checkpoint where one is due.
+    fn finish_step(&mut self, metrics: Metrics, stage: &str) -> Result<(), TrainError> {
+        self.state.count_step();
+        let mut line = Map::new();
+        line.insert("stage".into(), stage.into());
+        line.insert("data/set_aside".into(), self.state.set_aside.count().into());
+        line.extend(
+            metrics.into_iter().map(|(k, v)| (k, serde_json::Number::from_f64(v).map_or(Value::Null, Value::Number))),
+        );
+        self.log.append(self.state.step, &line)?;
+        let freq = self.setup.config.trainer.save_freq as u64;
+        if freq > 0 && self.state.step.is_multiple_of(freq) {
+            self.save()?;
+        }
+        if self.interrupted() { Err(TrainError::Interrupted) } else { Ok(()) }
     }
 }

@@ -27,26 +27,26 @@ impl<B: Backend> ParamVisitor<B> for Scale {
 
 /// The toy architecture with random weights of three times the usual size: its distributions are far from uniform and
 /// depend on the picture.
-pub fn model<B: Kernels>() -> QwenVl<B> {
+pub(crate) fn model<B: Kernels>() -> QwenVl<B> {
     model_in(DType::F32)
 }
 
 /// The same in another number format.
-pub fn model_in<B: Kernels>(dtype: DType) -> QwenVl<B> {
+pub(crate) fn model_in<B: Kernels>(dtype: DType) -> QwenVl<B> {
     let mut model = QwenVl::random(toy_config().unwrap(), 3, dtype, &Default::default());
     model.visit(&mut Scale(3.0));
     model
 }
 
 /// The toy tokenizer and image processor.
-pub fn processor() -> Processor {
+pub(crate) fn processor() -> Processor {
     let dir = tempfile::tempdir().unwrap();
     write_toy_folder(dir.path()).unwrap();
     Processor::from_folder(dir.path()).unwrap()
 }
 
 /// The first `n` problems of a toy source as prompts.
-pub fn prompts<B: Kernels>(model: &QwenVl<B>, spec: &str, n: usize) -> Vec<Prompt> {
+pub(crate) fn prompts<B: Kernels>(model: &QwenVl<B>, spec: &str, n: usize) -> Vec<Prompt> {
     let (processor, format) = (processor(), FormatPrompt::new("none").unwrap());
     let dataset = Dataset::open(&[spec.to_string().into()], &Keys::default(), None).unwrap();
     (0..n)
@@ -60,7 +60,7 @@ pub fn prompts<B: Kernels>(model: &QwenVl<B>, spec: &str, n: usize) -> Vec<Promp
 }
 
 /// Prompts of four sizes, one of them without a picture.
-pub fn mixed_prompts<B: Kernels>(model: &QwenVl<B>) -> Vec<Prompt> {
+pub(crate) fn mixed_prompts<B: Kernels>(model: &QwenVl<B>) -> Vec<Prompt> {
     let mut all = prompts(model, "toy:read?rows=1&cols=1", 1);
     all.extend(prompts(model, "toy:sum?rows=2&cols=2", 2));
     let ids = processor().encode_text("12 + 30 =").unwrap();
@@ -70,7 +70,7 @@ pub fn mixed_prompts<B: Kernels>(model: &QwenVl<B>) -> Vec<Prompt> {
 }
 
 /// Sampling at temperature 1 without any restriction but the vision tokens'.
-pub fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -> RolloutConfig {
+pub(crate) fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -> RolloutConfig {
     RolloutConfig {
         n,
         sampling: Sampling { temperature: 1.0, top_p: 1.0, seed: 5 },
@@ -86,7 +86,7 @@ pub fn rollout<B: Kernels>(model: &QwenVl<B>, n: usize, max_new_tokens: usize) -
 }
 
 /// [`rl::learn::score`] on a device that does not fail.
-pub fn score<B: Kernels>(
+pub(crate) fn score<B: Kernels>(
     model: &QwenVl<B>,
     images: &mut ImageCache<B>,
     groups: &[GroupRef],
@@ -96,19 +96,19 @@ pub fn score<B: Kernels>(
 }
 
 /// The responses to `prompts`, whose places are their keys.
-pub fn sample<B: Kernels>(model: &QwenVl<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
+pub(crate) fn sample<B: Kernels>(model: &QwenVl<B>, prompts: &[&Prompt], config: &RolloutConfig) -> Vec<Vec<Response>> {
     let jobs: Vec<Job> = prompts.iter().enumerate().map(|(i, prompt)| Job { prompt, key: i as u64 }).collect();
     generate(model, &jobs, config, &mut ImageCache::default(), &AtomicBool::new(false), |_, _, _| {}).unwrap().0
 }
 
 /// Largest difference of two ragged lists of the same shape.
-pub fn difference(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn difference(a: &[f32], b: &[f32]) -> f32 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 /// `|a - b| / |b|` over whole vectors.
-pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_error(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
@@ -117,7 +117,7 @@ pub fn relative_error(a: &[f32], b: &[f32]) -> f64 {
 
 /// Pairs of two lists, which must be of one length: `zip` would compare what both have and pass over the rest.
 #[track_caller]
-pub fn pairs<A: IntoIterator<IntoIter: ExactSizeIterator>, C: IntoIterator<IntoIter: ExactSizeIterator>>(
+pub(crate) fn pairs<A: IntoIterator<IntoIter: ExactSizeIterator>, C: IntoIterator<IntoIter: ExactSizeIterator>>(
     a: A,
     b: C,
 ) -> std::iter::Zip<A::IntoIter, C::IntoIter> {

@@ -157,7 +157,7 @@ fn gradients_do_not_depend_on_the_budget_or_on_recomputing<B: Kernels>() {
 }
 
 /// All parameters, in order.
-pub struct Values(pub Vec<f32>);
+pub(crate) struct Values(pub Vec<f32>);
 
 impl<B: Kernels> ParamVisitor<B> for Values {
     fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
@@ -175,7 +175,7 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
 }
 
 /// Responses to all kinds of prompts, with rewards that differ.
-pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> {
+pub(crate) fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
@@ -203,7 +203,7 @@ pub fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> {
     groups
 }
 
-pub fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {
+pub(crate) fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {
     let (groups, processor) = (sampled_groups(model), processor());
     let context = StepContext {
         config,
@@ -248,10 +248,10 @@ fn a_description_is_taken_out<B: Kernels>() {
     let ids = |text: &str| processor.encode_text(text).unwrap();
     let described = ids("1 <perception>3 4</perception> is 7");
     let (plain, open) = (ids("7"), ids("<perception>3 4"));
-    let span = perception_span(&processor, &described).unwrap();
+    let span = perception_span(&processor, &described).unwrap().unwrap();
     assert_eq!(processor.decode(&described[span.clone()], false).unwrap(), "<perception>3 4</perception>");
-    assert_eq!(perception_span(&processor, &plain), None);
-    assert_eq!(perception_span(&processor, &open), None, "a description without an end");
+    assert_eq!(perception_span(&processor, &plain).unwrap(), None);
+    assert_eq!(perception_span(&processor, &open).unwrap(), None, "a description without an end");
     let group = GroupRef { prompt: &prompts[1], responses: vec![&plain, &described, &open] };
     let of = |responses: Vec<&[u32]>| -> Vec<Vec<f32>> {
         let group = GroupRef { prompt: &prompts[1], responses };

@@ -463,7 +463,9 @@ fn requests_fail_alone<B: Kernels>() {
         (with(&|r| r.sampling.temperature = f64::NAN), "temperature = NaN"),
         (with(&|r| r.sampling.temperature = -1.0), "temperature = -1"),
         (with(&|r| r.sampling.top_p = 0.0), "top_p = 0"),
-        (with(&|r| r.prompt.input_ids[0] = vocab as u32), "outside the vocabulary"),
+        (with(&|r| r.prompt.input_ids[0] = vocab as u32), "outside the model's vocabulary"),
+        (with(&|r| r.prompt.pixel_values = Default::default()), "0 values were given"),
+        (with(&|r| r.prompt.image_grid_thw.clear()), "the prompt does not fit the model"),
         (with(&|r| r.limits.suppress = (0..vocab as u32).collect()), "leave no token"),
     ];
     let expected = run(&model, std::slice::from_ref(&good), &[(0, 0)], ROOM);

@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use crate::common::pairs;
 
 /// Responses of a group.
-pub const GROUP: usize = 8;
+pub(crate) const GROUP: usize = 8;
 
 /// A finished run of two steps.
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     settings: &'a [&'a str],
     lines: &'a [Map<String, Value>],
     /// The responses of the first step.
@@ -19,7 +19,7 @@ pub struct Run<'a> {
 }
 
 /// What is wrong with a run; `plain` are the lines of the same run without any of the settings.
-pub fn complaints(
+pub(crate) fn complaints(
     settings: &[&str],
     dir: &Path,
     lines: &[Map<String, Value>],

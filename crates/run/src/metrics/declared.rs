@@ -8,14 +8,14 @@ const fn metric(name: &'static str, unit: &'static str, reduction: Reduction, me
 }
 
 /// Every metric that a run writes, by subject.
-pub const DECLARED: &[Section] = &[
+pub(crate) const DECLARED: &[Section] = &[
     Section {
         title: "The step",
         note: "",
         metrics: &[
             metric("step", "-", Last, "number of the step over all stages"),
             metric("stage", "text", Last, "name of its stage"),
-            metric("data/set_aside", "rows", Last, "distinct rows set aside so far by this process"),
+            metric("data/set_aside", "rows", Last, "distinct rows set aside so far, before a resume, too"),
         ],
     },
     Section {
@@ -67,8 +67,8 @@ pub const DECLARED: &[Section] = &[
                 prompts that were chosen for being solved sometimes. Absent where groups\nthat were carried over \
                filled the batch.",
         metrics: &[
-            metric("sampled/reward", "-", ResponseMean, "the reward"),
-            metric("sampled/accuracy", "-", ResponseMean, "its part for the answer"),
+            metric("sampled/reward", "-", PromptMean, "the reward: mean over prompts of the mean over their responses"),
+            metric("sampled/accuracy", "-", PromptMean, "its part for the answer, likewise"),
             metric("sampled/zero_variance_share", "share", PromptMean, "share of groups whose rewards are all equal"),
         ],
     },
@@ -136,19 +136,24 @@ pub const DECLARED: &[Section] = &[
             metric(
                 "actor/grad_norm",
                 "-",
-                StepMean,
+                WholeStepMean,
                 "global norm before clipping, over the optimizer steps that were taken; null where all were \
                  skipped",
             ),
             metric(
                 "actor/skipped_steps",
                 "share",
-                StepMean,
-                "share of optimizer steps skipped, because the gradient was not finite or, with \
+                WholeStepMean,
+                "share of all optimizer steps that were skipped, because the gradient was not finite or, with \
                  `actor.mask_truncated`, because every response was cut",
             ),
             metric("actor/lr", "-", Last, "learning rate of the last optimizer step"),
-            metric("critic/kl", "nats", TokenMean, "divergence where the KL is taken in the reward"),
+            metric(
+                "critic/kl",
+                "nats",
+                ResponseMean,
+                "divergence where the KL is taken in the reward: mean over responses of the mean over their tokens",
+            ),
             metric("critic/kl_coef", "-", Last, "its coefficient"),
         ],
     },
@@ -219,15 +224,15 @@ pub const DECLARED: &[Section] = &[
     },
     Section {
         title: "Other shapings",
-        note: "Over responses whose prompt has an image.",
+        note: "Over responses whose prompt has an image, unless it says otherwise.",
         metrics: &[
             metric(
                 "vppo/dependency_mean",
                 "nats",
-                TokenMean,
-                "mean dependency of a token on the picture (k3 of its log-probs)",
+                ResponseMean,
+                "dependency on the picture (k3 of the log-probs): mean over responses of the mean over their tokens",
             ),
-            metric("vppo/kept_tokens", "share", TokenMean, "share of tokens that get a gradient"),
+            metric("vppo/kept_tokens", "share", TokenMean, "share of the tokens of all responses that get a gradient"),
             metric("vppo/trajectory_weight_max", "-", Max, "largest weight of a response"),
             metric(
                 "pgpo/dependency_mean",
@@ -252,13 +257,29 @@ pub const DECLARED: &[Section] = &[
             metric("pepo/lambda", "share", Last, "share of PEPO's weights that is in force (step / max_steps)"),
             metric("pepo/token_weight_min", "-", Min, "smallest token weight"),
             metric("pepo/token_weight_max", "-", Max, "largest token weight"),
-            metric("entropy/term_mean", "-", TokenMean, "what the entropy-based advantage adds to a token"),
-            metric("entropy/capped_tokens", "share", TokenMean, "share of tokens at which `abs(A) / kappa` caps it"),
+            metric(
+                "entropy/term_mean",
+                "-",
+                TokenMean,
+                "what the entropy-based advantage adds to a token; over all responses",
+            ),
+            metric(
+                "entropy/capped_tokens",
+                "share",
+                TokenMean,
+                "share of the same tokens at which `abs(A) / kappa` caps it",
+            ),
             metric(
                 "srpo/shaped_responses",
                 "share",
                 ResponseMean,
-                "share of responses with a description, whose tokens are weighted",
+                "share of all responses that have a description, whose tokens are weighted",
+            ),
+            metric(
+                "srpo/undecoded_responses",
+                "responses",
+                Sum,
+                "responses in which no description could be looked for, as a token of theirs does not decode",
             ),
         ],
     },
@@ -272,7 +293,7 @@ pub const DECLARED: &[Section] = &[
             metric(
                 "val/sampled_accuracy",
                 "share",
-                ResponseMean,
+                PromptMean,
                 "mean accuracy of `rollout.val_n` responses at `rollout.val_temperature`, where that is above 0",
             ),
             metric("val/pass_at_n", "share", PromptMean, "the best of them"),

@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: the log, its reader, and what its keys mean.
 
-pub mod declared;
+pub(crate) mod declared;
 pub mod registry;
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::folder::{RunFolderError, at};
 use crate::lines::{JsonLines, parse_line};
 
 /// Keys that are neither declared nor under a prefix of their own.
-pub fn undeclared<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+pub(crate) fn undeclared<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
     keys.map(String::as_str).filter(|key| registry::declared(key).is_none() && !registry::is_foreign(key)).collect()
 }
 

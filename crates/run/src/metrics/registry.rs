@@ -1,4 +1,4 @@
-//! What a metric is: its name, unit, mean, meaning. [`DECLARED`](super::declared::DECLARED) lists them.
+//! What a metric is: its name, unit, mean, meaning. `DECLARED` lists them.
 
 use std::fmt::Write;
 
@@ -19,6 +19,9 @@ pub enum Reduction {
     StepMean,
     /// Sum over tokens divided by their number in each optimizer step; then the mean over those that had a loss.
     StepTokenMean,
+    /// A number of a whole optimizer step, as the norm of its gradient is: equal on all ranks. Then the mean over the
+    /// steps that its meaning names.
+    WholeStepMean,
     /// The largest.
     Max,
     /// The smallest.
@@ -43,6 +46,7 @@ impl Reduction {
             Self::PromptMean => "mean over prompts",
             Self::StepMean => "mean over optimizer steps",
             Self::StepTokenMean => "mean over tokens, then optimizer steps",
+            Self::WholeStepMean => "of whole optimizer steps, then their mean",
             Self::Max => "max",
             Self::Min => "min",
             Self::Batch => "of the batch",
@@ -68,7 +72,7 @@ pub struct Metric {
 
 impl Metric {
     /// Whether its name holds a placeholder.
-    pub fn is_pattern(&self) -> bool {
+    pub(crate) fn is_pattern(&self) -> bool {
         self.name.contains('{')
     }
 
@@ -97,8 +101,15 @@ pub fn metrics() -> impl Iterator<Item = &'static Metric> {
     DECLARED.iter().flat_map(|section| section.metrics)
 }
 
-/// The declaration of a key: that with its very name, else the pattern that it fits.
+/// A validation metric before the first step of a stage, and after one.
+const VALIDATIONS: [&str; 2] = ["val_before/", "val/"];
+
+/// The declaration of a key: that with its very name, else the pattern that it fits. What was validated before the
+/// first step must be declared as what is validated after one.
 pub fn declared(key: &str) -> Option<&'static Metric> {
+    if let Some(rest) = key.strip_prefix(VALIDATIONS[0]) {
+        declared(&format!("{}{rest}", VALIDATIONS[1]))?;
+    }
     let found = || metrics().filter(|metric| metric.is(key));
     found().find(|metric| !metric.is_pattern()).or_else(|| found().next())
 }
@@ -110,7 +121,7 @@ fn space(key: &str) -> Option<&str> {
 
 /// Whether an undeclared `key` is another's own (`mine/loss`): it stands under a prefix that no declared metric has. A
 /// shaping, loss or reward from outside this project chooses such a prefix and declares nothing.
-pub fn is_foreign(key: &str) -> bool {
+pub(crate) fn is_foreign(key: &str) -> bool {
     space(key).is_some_and(|own| !own.is_empty() && metrics().all(|metric| space(metric.name) != Some(own)))
 }
 
@@ -189,7 +200,10 @@ mod tests {
         assert_eq!(declared("reward/overlong").unwrap().name, "reward/{metric}");
         assert_eq!(declared("val_before/accuracy").unwrap().name, "val_before/{metric}");
         assert_eq!(declared("val/accuracy").unwrap().name, "val/accuracy");
-        for wrong in ["reward/", "actor/los", "loss", "vgpo/new", ""] {
+        assert_eq!(declared("val_before/accuracy/geometry").unwrap().name, "val_before/{metric}");
+        for wrong in
+            ["reward/", "actor/los", "loss", "vgpo/new", "", "val_before/new", "val_before/accuracy/", "val/new"]
+        {
             assert!(declared(wrong).is_none() && !is_foreign(wrong), "{wrong}");
         }
         assert!(is_foreign("mine/weight_max") && declared("mine/weight_max").is_none());

@@ -6,7 +6,7 @@ use vgpo::{InterScore, Schedule, Variant, VgpoConfig};
 
 /// A batch: per response its group, whether its prompt has an image, and the cosines of its tokens.
 #[derive(Debug, Clone)]
-pub struct Case {
+pub(crate) struct Case {
     pub groups: Vec<usize>,
     pub has_image: Vec<bool>,
     pub cosines: Vec<Vec<f64>>,
@@ -14,7 +14,7 @@ pub struct Case {
 
 /// What equations 5 to 12 make of it, without padding; zeros and factors of 1 for rows without an image.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Expected {
+pub(crate) struct Expected {
     pub rho: Vec<Vec<f64>>,
     pub gate: Vec<Vec<f64>>,
     pub w: Vec<Vec<f64>>,
@@ -114,7 +114,7 @@ fn focus(case: &Case, config: &VgpoConfig) -> Vec<Vec<f64>> {
 /// Differences below this drown in f32.
 const SHARP: f64 = 1e-3;
 
-pub fn factors(case: &Case, config: &VgpoConfig) -> Expected {
+pub(crate) fn factors(case: &Case, config: &VgpoConfig) -> Expected {
     let released = config.variant == Variant::Released;
     let compensated = config.compensation && (config.intra || !released);
     let mut out = Expected { rho: focus(case, config), is_sharp: true, ..Expected::default() };

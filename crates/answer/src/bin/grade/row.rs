@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 const SHOWN: usize = 200;
 
 /// The keys that are read.
-pub struct LineKeys<'a> {
+pub(crate) struct LineKeys<'a> {
     pub given: &'a str,
     pub response: &'a str,
     pub truth: &'a str,
@@ -20,14 +20,14 @@ pub struct LineKeys<'a> {
 }
 
 /// One object.
-pub struct GradedLine<'a> {
+pub(crate) struct GradedLine<'a> {
     entries: Vec<(String, &'a RawValue)>,
     /// What is graded, or why it cannot be.
     pub fields: Result<Fields<'a>, String>,
 }
 
 /// What a row is graded by.
-pub struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     answer: Cow<'a, str>,
     truth: Cow<'a, str>,
     id: Cow<'a, str>,
@@ -38,7 +38,7 @@ pub struct Fields<'a> {
 
 impl Fields<'_> {
     /// As the reward takes it.
-    pub fn request(&self) -> Request<'_> {
+    pub(crate) fn request(&self) -> Request<'_> {
         Request { response: &self.answer, ground_truth: &self.truth, response_length: self.length, id: &self.id }
     }
 }
@@ -68,7 +68,7 @@ impl<'de> Deserialize<'de> for Entries<'de> {
 
 impl<'a> GradedLine<'a> {
     /// Reads a line; what is wrong with it when it is no JSON object.
-    pub fn parse(line: &'a Result<Vec<u8>, String>, keys: &LineKeys) -> Result<Self, String> {
+    pub(crate) fn parse(line: &'a Result<Vec<u8>, String>, keys: &LineKeys) -> Result<Self, String> {
         let line = line.as_ref().map_err(String::clone)?;
         let text =
             std::str::from_utf8(line).map_err(|e| format!("the line is not UTF-8 (byte {})", e.valid_up_to() + 1))?;
@@ -79,7 +79,7 @@ impl<'a> GradedLine<'a> {
     }
 
     /// The line with its score.
-    pub fn with_score(&self, score: &Score) -> String {
+    pub(crate) fn with_score(&self, score: &Score) -> String {
         let mut added: Vec<(Cow<str>, String)> = vec![
             ("accuracy".into(), json(&score.accuracy)),
             ("format".into(), json(&score.format)),
@@ -91,7 +91,7 @@ impl<'a> GradedLine<'a> {
     }
 
     /// The line with the reason why it has none.
-    pub fn with_error(&self, problem: &str) -> String {
+    pub(crate) fn with_error(&self, problem: &str) -> String {
         self.with(&[("error".into(), json(&problem))])
     }
 
@@ -117,7 +117,7 @@ impl<'a> GradedLine<'a> {
 }
 
 /// The output for a line that is no JSON object.
-pub fn unread(number: u64, problem: &str, line: &Result<Vec<u8>, String>) -> String {
+pub(crate) fn unread(number: u64, problem: &str, line: &Result<Vec<u8>, String>) -> String {
     let bytes = line.as_deref().unwrap_or_default();
     let text: String =
         String::from_utf8_lossy(&bytes[..bytes.len().min(4 * SHOWN)]).trim_end().chars().take(SHOWN).collect();

@@ -5,13 +5,13 @@
 mod adamw;
 mod attention;
 mod decode;
-mod draw;
 mod elements;
 mod head;
 mod launch;
 mod norm;
 mod qkv;
 mod reduce;
+mod sample;
 mod stream;
 
 use burn::tensor::{Int, Tensor};
@@ -20,10 +20,10 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use super::{AdamWStep, Kernels};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
-use crate::draw::RowDraw;
 use crate::head::HeadOutput;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
+use crate::sampling::RowChoice;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     fn device_memory(device: &Self::Device) -> Option<u64> {
@@ -106,12 +106,16 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         decode::attention(q, past)
     }
 
-    fn draw(
+    fn logits_at_once() -> usize {
+        1 << 27
+    }
+
+    fn sample(
         logits: Tensor<Self, 2>,
-        rows: &[RowDraw],
-        masks: Option<&Tensor<Self, 2>>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
     ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
-        draw::draw(logits, rows, masks)
+        sample::sample(logits, choices, forbidden)
     }
 
     fn log_probs(

@@ -9,9 +9,70 @@ use super::simd::{dot, vectorised};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::layers::BlockShape;
 
+/// `s [G, len]` (row stride `stride`) `= q [G, hd] k [len, hd]^T`, a key every `step` values, the last `hd` of `k` its
+/// last.
+fn own_scores(s: &mut [f32], stride: usize, q: &[f32], k: &[f32], step: usize, hd: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if hd.is_multiple_of(16) && std::arch::is_x86_feature_detected!("avx512f") {
+        // SAFETY: the processor has these instructions.
+        return unsafe { wide::scores(s, stride, q, k, step, hd) };
+    }
+    scores(s, stride, q, k, step, hd);
+}
+
+/// Sixteen scores at a time: the products of each column lie in a register of their own, and sixteen registers are
+/// added up across in 45 instructions, where one by one they would take ten times as many.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::*;
+
+    /// As [`super::own_scores`], for heads of whole registers.
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn scores(s: &mut [f32], stride: usize, q: &[f32], k: &[f32], step: usize, hd: usize) {
+        for (g, q) in q.chunks_exact(hd).enumerate() {
+            for (block, k) in k.chunks(16 * step).enumerate() {
+                let columns = (k.len() - hd) / step + 1;
+                let mut products = [_mm512_setzero_ps(); 16];
+                for (c, sum) in products.iter_mut().enumerate().take(columns) {
+                    for (q, k) in q.chunks_exact(16).zip(k[c * step..][..hd].chunks_exact(16)) {
+                        // SAFETY: both are 16 values.
+                        let (q, k) = unsafe { (_mm512_loadu_ps(q.as_ptr()), _mm512_loadu_ps(k.as_ptr())) };
+                        *sum = _mm512_fmadd_ps(q, k, *sum);
+                    }
+                }
+                let mut scores = [0f32; 16];
+                // SAFETY: 16 values.
+                unsafe { _mm512_storeu_ps(scores.as_mut_ptr(), across(products)) };
+                s[g * stride + block * 16..][..columns].copy_from_slice(&scores[..columns]);
+            }
+        }
+    }
+
+    /// The sum of each register, in order.
+    #[target_feature(enable = "avx512f")]
+    fn across(v: [__m512; 16]) -> __m512 {
+        let mut pairs = [_mm512_setzero_ps(); 8];
+        for (i, sum) in pairs.iter_mut().enumerate() {
+            let (a, b) = (v[2 * i], v[2 * i + 1]);
+            *sum = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        }
+        let mut fours = [_mm512_setzero_ps(); 4];
+        for (i, sum) in fours.iter_mut().enumerate() {
+            let (a, b) = (_mm512_castps_pd(pairs[2 * i]), _mm512_castps_pd(pairs[2 * i + 1]));
+            let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+            *sum = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+        }
+        // Each register now holds four sums in quarters; quarters are added in two steps.
+        let halves = |a, b| {
+            _mm512_add_ps(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b))
+        };
+        halves(halves(fours[0], fours[1]), halves(fours[2], fours[3]))
+    }
+}
+
 vectorised! {
-    /// `s [G, len]` (row stride `stride`) `= q [G, hd] k [len, hd]^T`, a key every `step` values.
-    fn own_scores(s: &mut [f32], stride: usize, q: &[f32], k: &[f32], step: usize, hd: usize) {
+    /// As [`own_scores`], for any processor and head size.
+    fn scores(s: &mut [f32], stride: usize, q: &[f32], k: &[f32], step: usize, hd: usize) {
         for (c, k) in k.chunks(step).enumerate() {
             for (g, q) in q.chunks_exact(hd).enumerate() {
                 s[g * stride + c] = dot(q, &k[..hd]);

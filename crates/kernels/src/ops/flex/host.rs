@@ -14,13 +14,13 @@ pub(super) struct Host(FlexTensor);
 
 impl Host {
     /// Copies only if the layout asks for it.
-    pub fn new<const D: usize>(t: &Tensor<F, D>) -> Self {
+    pub(super) fn new<const D: usize>(t: &Tensor<F, D>) -> Self {
         let t = t.clone().into_primitive().tensor();
         Self(if t.is_contiguous() { t } else { t.to_contiguous() })
     }
 
     /// The values, row-major.
-    pub fn values(&self) -> &[f32] {
+    pub(super) fn values(&self) -> &[f32] {
         self.0.as_slice().unwrap_or(&[])
     }
 }
@@ -29,17 +29,17 @@ impl Host {
 pub(super) struct Owned(FlexTensor);
 
 impl Owned {
-    pub fn new<const D: usize>(t: Tensor<F, D>) -> Self {
+    pub(super) fn new<const D: usize>(t: Tensor<F, D>) -> Self {
         let t = t.into_primitive().tensor();
         let whole = t.to_contiguous();
         Self(whole)
     }
 
-    pub fn values_mut(&mut self) -> &mut [f32] {
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
         self.0.storage_mut()
     }
 
-    pub fn tensor<const D: usize>(self) -> Tensor<F, D> {
+    pub(super) fn tensor<const D: usize>(self) -> Tensor<F, D> {
         Tensor::from_primitive(TensorPrimitive::Float(self.0))
     }
 }
@@ -91,14 +91,14 @@ unsafe impl Send for SharedOutput {}
 unsafe impl Sync for SharedOutput {}
 
 impl SharedOutput {
-    pub fn new(values: &mut [f32]) -> Self {
+    pub(super) fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
     }
 
     /// # Safety
     /// `at..at + len` lies inside the values, and no other task touches it at the same time.
     #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, at: usize, len: usize) -> &mut [f32] {
+    pub(super) unsafe fn slice(&self, at: usize, len: usize) -> &mut [f32] {
         // SAFETY: the caller's.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(at), len) }
     }
@@ -114,16 +114,16 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Rows of `row` elements.
-    pub fn rows(values: &'a [f32], row: usize) -> Self {
+    pub(super) fn rows(values: &'a [f32], row: usize) -> Self {
         Self { values, row, column: 1 }
     }
 
     /// The columns from `column` on.
-    pub fn from(self, column: usize) -> Self {
+    pub(super) fn from(self, column: usize) -> Self {
         Self { values: &self.values[column * self.column..], ..self }
     }
 
-    pub fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         Self { row: self.column, column: self.row, ..self }
     }
 

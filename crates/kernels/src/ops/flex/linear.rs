@@ -1,16 +1,20 @@
 //! `y = x W^T + b` with `W [out, in]`.
 //!
 //! A matrix product packs its operands first, which pays when each packed value is used often. While decoding, `x` has
-//! a few rows only and packing would move every weight twice; there, rows of `W` and of `x` meet in dot products that
-//! read the weights once, as they lie in memory.
+//! a few rows only and packing would move every weight twice; there the weights are read once, as they lie in memory.
+//! Where the rows of `x` fill wide registers, `x` is turned so that a register holds one element of each row, and
+//! weights meet it one by one: a register is a result, with nothing to add up across it. Fewer rows meet the rows of `W`
+//! in dot products.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor};
 
-/// Rows of `x` up to which dot products beat a packed product (measured, docs/performance.md).
-const FEW: usize = 48;
+/// Rows of `x` up to which reading the weights as they lie beats a packed product (measured, docs/performance.md).
+const FEW: usize = 96;
+/// Most rows of `x` that the dot products take, where there are no registers to turn them into.
+const FEW_DOTS: usize = 48;
 /// Rows of `W` that are read together.
 const OUT: usize = 4;
 /// Rows of `x` that are read together at most.
@@ -113,6 +117,109 @@ fn choose<const C: usize>() -> Block<C> {
     base::<C>
 }
 
+/// `tile[r][c] = w[r] . x[c]` over `k` values for `R` rows of `W` and `V` registers of rows of `x`, which lies turned:
+/// `x[i][c]`.
+///
+/// # Safety
+/// The pointers of `w` are good for `k` reads, `x` for `k V lanes`, `tile` for `R V lanes` writes; the processor has the
+/// instructions of the variant.
+type Turned<const R: usize> = unsafe fn(w: [*const f32; R], x: *const f32, k: usize, tile: *mut f32);
+
+/// The products of single weights with registers of rows.
+macro_rules! turned {
+    ($name:ident, $features:literal, $lanes:literal, $zero:path, $one:path, $load:path, $fma:path, $store:path) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const V: usize, const R: usize>(w: [*const f32; R], x: *const f32, k: usize, tile: *mut f32) {
+            let mut acc = [[$zero(); V]; R];
+            for i in 0..k {
+                let mut rows = [$zero(); V];
+                for c in 0..V {
+                    // SAFETY: the caller's promise about `x`.
+                    rows[c] = unsafe { $load(x.add((i * V + c) * $lanes)) };
+                }
+                for r in 0..R {
+                    // SAFETY: `i < k`.
+                    let weight = $one(unsafe { *w[r].add(i) });
+                    for c in 0..V {
+                        acc[r][c] = $fma(weight, rows[c], acc[r][c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for c in 0..V {
+                    // SAFETY: the caller's promise about `tile`.
+                    unsafe { $store(tile.add((r * V + c) * $lanes), acc[r][c]) };
+                }
+            }
+        }
+    };
+}
+turned!(
+    turned512,
+    "avx512f,avx2,fma",
+    16,
+    arch::_mm512_setzero_ps,
+    arch::_mm512_set1_ps,
+    arch::_mm512_loadu_ps,
+    arch::_mm512_fmadd_ps,
+    arch::_mm512_storeu_ps
+);
+turned!(
+    turned256,
+    "avx2,fma",
+    8,
+    arch::_mm256_setzero_ps,
+    arch::_mm256_set1_ps,
+    arch::_mm256_loadu_ps,
+    arch::_mm256_fmadd_ps,
+    arch::_mm256_storeu_ps
+);
+
+/// How wide the registers are that rows can be turned into; 0 on other processors.
+fn lanes() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("fma") {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return 16;
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            return 8;
+        }
+    }
+    0
+}
+
+/// Rows of `x` that are turned together: `V` registers of `lanes`.
+struct TurnedRows {
+    /// `[k, V lanes]`, zeros where there is no row.
+    values: Vec<f32>,
+    first: usize,
+    rows: usize,
+}
+
+/// `m` rows of `x` in groups of up to three registers; none where that would leave a third of the registers empty.
+fn turn(x: &[f32], m: usize, k: usize, lanes: usize) -> Option<Vec<TurnedRows>> {
+    if lanes == 0 || m * 3 < m.next_multiple_of(lanes) * 2 {
+        return None;
+    }
+    let groups = m.div_ceil(3 * lanes);
+    let registers = m.div_ceil(lanes);
+    let bounds: Vec<usize> = (0..=groups).map(|g| (registers * g / groups * lanes).min(m)).collect();
+    let group = |pair: &[usize]| {
+        let (first, rows) = (pair[0], pair[1] - pair[0]);
+        let width = rows.next_multiple_of(lanes);
+        let mut values = vec![0f32; k * width];
+        for (c, row) in x[first * k..][..rows * k].chunks_exact(k).enumerate() {
+            for (to, v) in values[c..].iter_mut().step_by(width).zip(row) {
+                *to = *v;
+            }
+        }
+        TurnedRows { values, first, rows }
+    };
+    Some(bounds.windows(2).map(group).collect())
+}
+
 /// Operands of one product; `y [m, n]` is written by several tasks.
 struct Product<'a> {
     x: &'a [f32],
@@ -125,7 +232,52 @@ struct Product<'a> {
 }
 
 impl Product<'_> {
-    /// Columns `from..to` of `y`.
+    /// Columns `from..to` of `y` by turned rows.
+    fn turned_columns(&self, groups: &[TurnedRows], lanes: usize, from: usize, to: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for group in groups {
+            match (lanes, group.rows.div_ceil(lanes)) {
+                (16, 1) => self.turned_block::<12>(group, 16, turned512::<1, 12>, from, to),
+                (16, 2) => self.turned_block::<12>(group, 32, turned512::<2, 12>, from, to),
+                (16, _) => self.turned_block::<8>(group, 48, turned512::<3, 8>, from, to),
+                // Half as many registers.
+                (_, 1) => self.turned_block::<8>(group, 8, turned256::<1, 8>, from, to),
+                (_, 2) => self.turned_block::<5>(group, 16, turned256::<2, 5>, from, to),
+                (_, _) => self.turned_block::<4>(group, 24, turned256::<3, 4>, from, to),
+            }
+        }
+    }
+
+    fn turned_block<const R: usize>(
+        &self,
+        group: &TurnedRows,
+        width: usize,
+        kernel: Turned<R>,
+        from: usize,
+        to: usize,
+    ) {
+        let (k, n) = (self.k, self.n);
+        assert_eq!(group.values.len(), k * width);
+        let mut tile = [0f32; 12 * 48];
+        assert!(R * width <= tile.len());
+        for first in (from..to).step_by(R) {
+            // The last rows of W are read again where fewer are left.
+            let w = std::array::from_fn(|r| self.w[(first + r).min(to - 1) * k..][..k].as_ptr());
+            // SAFETY: rows of `w` were sliced to `k` values, the other sizes were just compared, and `lanes` asked the
+            // processor.
+            unsafe { kernel(w, group.values.as_ptr(), k, tile.as_mut_ptr()) };
+            let columns = R.min(to - first);
+            for c in 0..group.rows {
+                // SAFETY: a column belongs to one task.
+                let y = unsafe { self.y.slice((group.first + c) * n + first, columns) };
+                for (r, y) in y.iter_mut().enumerate() {
+                    *y = tile[r * width + c] + self.bias.map_or(0.0, |b| b[first + r]);
+                }
+            }
+        }
+    }
+
+    /// Columns `from..to` of `y` by dot products.
     fn columns(&self, from: usize, to: usize) {
         // As even as possible: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
         let blocks = self.m.div_ceil(IN);
@@ -177,16 +329,23 @@ pub(super) fn affine(x: Tensor<F, 2>, w: &Tensor<F, 2>, bias: Option<&Tensor<F, 
         return tensor(y, [m, n]);
     }
     if m <= FEW {
-        let product = Product { x, w, bias, y: SharedOutput::new(&mut y), m, n, k };
-        let columns = (PARALLEL * 4 / (k * m)).next_multiple_of(OUT).max(OUT);
-        if n <= columns {
-            product.columns(0, n);
-        } else {
-            (0..n.div_ceil(columns))
-                .into_par_iter()
-                .for_each(|i| product.columns(i * columns, (i * columns + columns).min(n)));
+        let lanes = lanes();
+        let turned = turn(x, m, k, lanes);
+        if turned.is_some() || m <= FEW_DOTS {
+            let product = Product { x, w, bias, y: SharedOutput::new(&mut y), m, n, k };
+            let run = |from: usize, to: usize| match &turned {
+                Some(groups) => product.turned_columns(groups, lanes, from, to),
+                None => product.columns(from, to),
+            };
+            // A task is worth its start, and a multiple of the widest block.
+            let columns = (PARALLEL * 32 / (k * m)).next_multiple_of(24);
+            if n <= columns {
+                run(0, n);
+            } else {
+                (0..n.div_ceil(columns)).into_par_iter().for_each(|i| run(i * columns, (i * columns + columns).min(n)));
+            }
+            return tensor(y, [m, n]);
         }
-        return tensor(y, [m, n]);
     }
     if let Some(bias) = bias {
         y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));

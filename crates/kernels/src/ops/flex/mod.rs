@@ -10,6 +10,7 @@ mod host;
 mod layer_norm;
 mod linear;
 mod rows;
+mod sample;
 mod simd;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
 use crate::layers::BlockShape;
 use crate::ops::Activation;
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 
 type F = Flex<f32, i32>;
 
@@ -161,6 +163,18 @@ impl Kernels for F {
 
     fn decode_attention(q: Tensor<F, 3>, past: &[DecodeKv<F>]) -> Tensor<F, 3> {
         if f32s(&q) { decode::attention(q, past) } else { plain::decode_attention(q, past) }
+    }
+
+    fn sample(
+        logits: Tensor<F, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<F, 2>>,
+    ) -> (Tensor<F, 1, Int>, Tensor<F, 1>) {
+        if f32s(&logits) && forbidden.is_none_or(f32s) && logits.dims()[1] > 0 {
+            sample::sample(logits, choices, forbidden)
+        } else {
+            sampling::sample(logits, choices, forbidden)
+        }
     }
 
     fn log_probs(

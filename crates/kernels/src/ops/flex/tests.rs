@@ -2,13 +2,14 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::{F, activations, attention, decode, head, layer_norm, linear, rows};
+use super::{F, activations, attention, decode, head, layer_norm, linear, rows, sample};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
 use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
 use crate::layers::BlockShape;
 use crate::ops::{Activation, AdamWStep, plain};
 use crate::rope::Rotary;
+use crate::sampling::{self, RowChoice};
 use crate::source;
 
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<F, D> {
@@ -57,6 +58,32 @@ fn rows_are_the_defaults() {
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
         close(rows::rms_norm(view.clone(), w.clone(), 1e-6), plain::rms_norm(view, w, 1e-6), "rms_norm of a view");
+    }
+}
+
+/// Rows that choose alike and each in its own way, with no mask, one for all, and one each; several tasks and one.
+#[test]
+fn sampling_is_the_default() {
+    for (n, vocab) in [(1, 1), (7, 5), (40, 101), (64, 3000)] {
+        let logits = random::<2>([n, vocab]).mul_scalar(6.0);
+        let ban = |rows: usize| random::<2>([rows, vocab]).lower_elem(0.0).float().mul_scalar(-1e30);
+        let row = |i: usize, (temperature, top_p): (f64, f64)| RowChoice {
+            temperature,
+            top_p,
+            uniform: (i as f32 + 0.37) / n as f32,
+        };
+        let settings = [(1.0, 1.0), (0.7, 0.9), (0.0, 1.0), (1.3, 0.3)];
+        let alike = settings.map(|s| (0..n).map(|i| row(i, s)).collect::<Vec<_>>());
+        let mixed = (0..n).map(|i| row(i, settings[i % 4])).collect::<Vec<_>>();
+        for choices in alike.iter().chain([&mixed]) {
+            for mask in [None, Some(ban(1)), Some(ban(n))] {
+                let (ids, log_probs) = sample::sample(logits.clone(), choices, mask.as_ref());
+                let (plain_ids, plain) = sampling::sample(logits.clone(), choices, mask.as_ref());
+                let what = format!("{n} x {vocab}, {:?}, masks {:?}", choices[0], mask.map(|m| m.dims()[0]));
+                assert_eq!(ids.into_data(), plain_ids.into_data(), "{what}");
+                close(log_probs, plain, &what);
+            }
+        }
     }
 }
 

@@ -60,7 +60,12 @@ pub fn rms_norm_backward<B: Backend>(
 }
 
 /// See [`Kernels::layer_norm`](super::Kernels::layer_norm).
-pub fn layer_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, bias: Tensor<B, 1>, eps: f64) -> Tensor<B, 2> {
+pub(crate) fn layer_norm<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    bias: Tensor<B, 1>,
+    eps: f64,
+) -> Tensor<B, 2> {
     let dtype = x.dtype();
     let (normed, _) = standardised(to_f32(x), eps);
     cast_to(normed.mul(to_f32(weight).unsqueeze()).add(to_f32(bias).unsqueeze()), dtype)
@@ -75,7 +80,7 @@ fn standardised<B: Backend>(x: Tensor<B, 2>, eps: f64) -> (Tensor<B, 2>, Tensor<
 }
 
 /// See [`Kernels::layer_norm_backward`](super::Kernels::layer_norm_backward).
-pub fn layer_norm_backward<B: Backend>(
+pub(crate) fn layer_norm_backward<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
     eps: f64,

@@ -18,7 +18,7 @@ fn file(name: &str) -> Source {
 }
 
 /// A model file with a published algorithm.
-pub fn trained(model: &str, algorithm: &str) -> Config {
+pub(super) fn trained(model: &str, algorithm: &str) -> Config {
     resolve(&[file(model)], &[format!("algorithm.name={algorithm}")]).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -15,16 +15,16 @@ use burn::tensor::TensorData;
 use burn_ndarray::NdArray;
 
 /// Plain, and with autodiff.
-pub type B = NdArray<f64>;
-pub type A = Autodiff<B>;
+pub(super) type B = NdArray<f64>;
+pub(super) type A = Autodiff<B>;
 
 /// The names of the losses.
-pub fn losses() -> Vec<&'static str> {
+pub(super) fn losses() -> Vec<&'static str> {
     Methods::default().of_kind(MethodKind::Loss)
 }
 
 /// A loss with the clip and the averaging of its paper, all else default.
-pub fn published(name: &str) -> LossConfig {
+pub(super) fn published(name: &str) -> LossConfig {
     let loss_type = SelectedLoss::built_in(name, &Algorithm::default()).unwrap();
     let config = LossConfig { loss_type, ..LossConfig::default() };
     match name {
@@ -37,13 +37,13 @@ pub fn published(name: &str) -> LossConfig {
 }
 
 /// PAPO-G's terms for 3B.
-pub fn papo_g() -> PapoConfig {
+pub(super) fn papo_g() -> PapoConfig {
     PapoConfig { kl_prcp_coef: 0.02, ..PapoConfig::default() }
 }
 
 /// A batch as ragged host lists.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub(super) struct Batch {
     pub log_probs: Vec<Vec<f64>>,
     pub old: Vec<Vec<f64>>,
     pub advantages: Vec<Vec<f64>>,
@@ -55,16 +55,16 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn lengths(&self) -> Vec<usize> {
+    pub(super) fn lengths(&self) -> Vec<usize> {
         self.log_probs.iter().map(Vec::len).collect()
     }
 
-    pub fn denominators(&self) -> Denominators {
+    pub(super) fn denominators(&self) -> Denominators {
         Denominators::of(&self.lengths())
     }
 
     /// The responses `rows` only.
-    pub fn part(&self, rows: std::ops::Range<usize>) -> Self {
+    pub(super) fn part(&self, rows: std::ops::Range<usize>) -> Self {
         let some = |x: &Option<Vec<Vec<f64>>>| x.as_ref().map(|x| x[rows.clone()].to_vec());
         Self {
             log_probs: self.log_probs[rows.clone()].to_vec(),
@@ -80,7 +80,7 @@ impl Batch {
 }
 
 /// Padded to the longest row plus `extra` columns; the padding is NaN, which nothing may read.
-pub fn tensor<T: Backend>(rows: &[Vec<f64>], extra: usize, filler: f64) -> Tensor<T, 2> {
+pub(super) fn tensor<T: Backend>(rows: &[Vec<f64>], extra: usize, filler: f64) -> Tensor<T, 2> {
     let width = rows.iter().map(Vec::len).max().unwrap_or(0) + extra;
     let mut values = vec![filler; rows.len() * width];
     for (row, cells) in rows.iter().zip(values.chunks_exact_mut(width)) {
@@ -90,7 +90,7 @@ pub fn tensor<T: Backend>(rows: &[Vec<f64>], extra: usize, filler: f64) -> Tenso
 }
 
 /// What a run of the loss gives.
-pub struct Run {
+pub(super) struct Run {
     pub loss: f64,
     /// `d loss / d log_probs`, ragged.
     pub gradient: Vec<Vec<f64>>,
@@ -99,7 +99,7 @@ pub struct Run {
     pub metrics: MetricSums,
 }
 
-pub fn run(config: &LossConfig, batch: &Batch, extra: usize, over: Denominators) -> Run {
+pub(super) fn run(config: &LossConfig, batch: &Batch, extra: usize, over: Denominators) -> Run {
     let lengths = batch.lengths();
     let ones: Vec<Vec<f64>> = lengths.iter().map(|&t| vec![1.0; t]).collect();
     let nan = |rows: &Vec<Vec<f64>>| tensor::<A>(rows, extra, f64::NAN);
@@ -140,12 +140,12 @@ pub fn run(config: &LossConfig, batch: &Batch, extra: usize, over: Denominators)
 }
 
 /// The loss of one optimizer step in one piece.
-pub fn whole(config: &LossConfig, batch: &Batch) -> Run {
+pub(super) fn whole(config: &LossConfig, batch: &Batch) -> Run {
     run(config, batch, 0, batch.denominators())
 }
 
 /// A batch of one response.
-pub fn single(log_probs: &[f64], old: &[f64], advantages: &[f64]) -> Batch {
+pub(super) fn single(log_probs: &[f64], old: &[f64], advantages: &[f64]) -> Batch {
     Batch {
         log_probs: vec![log_probs.to_vec()],
         old: vec![old.to_vec()],
@@ -154,7 +154,7 @@ pub fn single(log_probs: &[f64], old: &[f64], advantages: &[f64]) -> Batch {
     }
 }
 
-pub fn close(found: f64, expected: f64) {
+pub(super) fn close(found: f64, expected: f64) {
     let bound = 1e-9 * expected.abs().max(1.0);
     assert!((found - expected).abs() < bound, "{found} against {expected}");
 }

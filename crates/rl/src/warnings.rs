@@ -1,14 +1,14 @@
 //! What the metrics of a step say that a person should hear: a run that goes on and learns nothing looks like any
 //! other.
 
-use super::Metrics;
 use crate::config::Config;
+use crate::experience::Metrics;
 
 /// From this share on a thing happens nearly always.
 const NEARLY_ALL: f64 = 0.95;
 
 /// Every optimizer step of a training step was skipped for its gradient.
-pub(super) const NOT_FINITE: &str = "every optimizer step of this training step was skipped, because its gradient was \
+pub(crate) const NOT_FINITE: &str = "every optimizer step of this training step was skipped, because its gradient was \
      not finite, so nothing was learned (actor/grad_norm is null); if it goes on, the weights are broken or about to \
      be: go back to a checkpoint before it and lower actor.optim.lr";
 
@@ -18,7 +18,7 @@ const ALL_TRUNCATED: &str = "every response of this step was cut at data.max_res
      length or set it to false";
 
 /// The warnings of an RL step: each with a name under which it is given once per run.
-pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, String)> {
+pub(crate) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, String)> {
     let of = |key: &str| metrics.get(key).copied().unwrap_or(0.0);
     let percent = |share: f64| format!("{:.0}%", 100.0 * share);
     let mut found = Vec::new();
@@ -74,6 +74,22 @@ pub(super) fn of_step(metrics: &Metrics, config: &Config) -> Vec<(&'static str, 
         ));
     }
     found
+}
+
+/// What is said when `rounds` rounds of dynamic sampling, all that are allowed, have not filled the batch.
+pub(crate) fn not_filled(config: &Config, kept: usize, rounds: usize) -> String {
+    let algorithm = &config.algorithm;
+    match kept {
+        0 => format!(
+            "warning: no prompt had a mean {} between {} and {} in {rounds} rounds, so this step updates nothing; the \
+             task is too hard or too easy for this model, or trainer.max_try_make_batch is too small",
+            algorithm.filter_key, algorithm.filter_low, algorithm.filter_high
+        ),
+        kept => format!(
+            "warning: only {kept} of {} prompts were kept in {rounds} rounds (trainer.max_try_make_batch)",
+            config.data.rollout_batch_size
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -1,82 +1,50 @@
-//! From logits to tokens, one uniform number a row.
+//! From logits to sampled tokens, on the device.
 //!
-//! The inverse distribution function is taken in two levels of about `sqrt V`, so that no cumulative sum runs over the
-//! vocabulary. `top_p` cuts at a threshold found by bisection, since sorting a vocabulary goes through the host on GPU
-//! backends. Log-probs are those of the untruncated distribution.
+//! One uniform number per row decides (inverse distribution function, in two levels of about `sqrt V` so that no
+//! cumulative sum runs over the vocabulary). `top_p` cuts at a threshold found by bisection, since sorting a vocabulary
+//! goes through the host on GPU backends. Log-probs are those of the untruncated distribution.
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 
 use crate::params::to_f32;
 
-/// How one row draws its token.
+/// How one row chooses its token.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RowDraw {
-    /// 0 takes the likeliest.
+pub struct RowChoice {
+    /// 0 is greedy.
     pub temperature: f64,
-    /// Share of the probability that the fewest likeliest tokens to draw from must reach; 1 for all tokens.
+    /// Nucleus; 1 samples among all tokens.
     pub top_p: f64,
-    /// What decides, in `(0, 1)`.
+    /// In `(0, 1)`: where in the cumulative distribution the token lies.
     pub uniform: f32,
-    /// Which of the masks is added to the logits that are drawn from; none if every token may be drawn.
-    pub mask: Option<usize>,
 }
 
-impl RowDraw {
-    /// Whether the likeliest token is taken.
-    pub fn greedy(&self) -> bool {
-        self.temperature == 0.0
-    }
-
-    /// What logits are multiplied with; 1 where the likeliest is taken.
-    pub fn inverse_temperature(&self) -> f64 {
-        if self.greedy() { 1.0 } else { 1.0 / self.temperature }
-    }
-
-    /// The share of the nucleus, if there is one.
-    pub fn nucleus(&self) -> Option<f64> {
-        (!self.greedy() && self.top_p < 1.0).then_some(self.top_p)
-    }
-}
-
-/// See [`Kernels::draw`](crate::Kernels::draw).
-pub fn plain_draw<B: Backend>(
+/// See [`Kernels::sample`](crate::Kernels::sample).
+pub fn sample<B: Backend>(
     logits: Tensor<B, 2>,
-    rows: &[RowDraw],
-    masks: Option<&Tensor<B, 2>>,
+    choices: &[RowChoice],
+    forbidden: Option<&Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
+    let rows = choices.len();
     let logits = to_f32(logits);
-    let choice = TokenChoice::new(rows, &logits.device());
+    let uniforms: Vec<f32> = choices.iter().map(|row| row.uniform).collect();
+    let choice = Choices::new(choices, &logits.device());
     let z = choice.at_temperature(logits);
     let max = z.clone().max_dim(1);
     let lse = z.clone().sub(max.clone()).exp().sum_dim(1).log().add(max);
-    let allowed = match masks.and_then(|masks| of_rows(masks, rows)) {
-        Some(mask) => z.clone().add(mask),
+    let allowed = match forbidden {
+        Some(mask) => z.clone().add(mask.clone()),
         None => z.clone(),
     };
-    let uniforms: Vec<f32> = rows.iter().map(|row| row.uniform).collect();
     let ids = choice.draw(allowed, &uniforms); // [S, 1]
     let log_probs = z.gather(1, ids.clone()).sub(lse);
-    (ids.reshape([rows.len()]), log_probs.reshape([rows.len()]))
-}
-
-/// The mask of each row, `[1, V]` if they share one, else `[S, V]`; none if no row has one.
-fn of_rows<B: Backend>(masks: &Tensor<B, 2>, rows: &[RowDraw]) -> Option<Tensor<B, 2>> {
-    let first = rows.first()?.mask;
-    if rows.iter().all(|row| row.mask == first) {
-        return first.map(|mask| masks.clone().narrow(0, mask, 1));
-    }
-    let [count, vocab] = masks.dims();
-    let device = masks.device();
-    let nothing = Tensor::zeros([1, vocab], (&device, masks.dtype()));
-    let places: Vec<i32> = rows.iter().map(|row| row.mask.unwrap_or(count) as i32).collect();
-    let places = Tensor::<B, 1, Int>::from_data(TensorData::new(places, [rows.len()]), &device);
-    Some(Tensor::cat(vec![masks.clone(), nothing], 0).select(0, places))
+    (ids.reshape([rows]), log_probs.reshape([rows]))
 }
 
 /// How the rows of a batch choose: alike, or each in its own way. Both do the same arithmetic to a row.
-enum TokenChoice<B: Backend> {
+enum Choices<B: Backend> {
     /// With one temperature and one nucleus.
-    Alike(RowDraw),
+    Alike { temperature: f64, top_p: f64 },
     /// Each with its own.
     Each {
         /// `[S, 1]`, 1 for greedy rows.
@@ -88,38 +56,42 @@ enum TokenChoice<B: Backend> {
     },
 }
 
-impl<B: Backend> TokenChoice<B> {
-    /// Of rows with these settings, whose uniform numbers and masks do not matter here.
-    fn new(rows: &[RowDraw], device: &B::Device) -> Self {
-        let alike = |pair: &[RowDraw]| (pair[0].temperature, pair[0].top_p) == (pair[1].temperature, pair[1].top_p);
-        match rows.first() {
-            Some(first) if rows.windows(2).all(alike) => return Self::Alike(*first),
+impl<B: Backend> Choices<B> {
+    /// Of rows with these settings, whose seeds do not matter here.
+    fn new(choices: &[RowChoice], device: &B::Device) -> Self {
+        let alike = |pair: &[RowChoice]| (pair[0].temperature, pair[0].top_p) == (pair[1].temperature, pair[1].top_p);
+        match choices.first() {
+            Some(&RowChoice { temperature, top_p, .. }) if choices.windows(2).all(alike) => {
+                return Self::Alike { temperature, top_p };
+            }
             _ => {}
         }
-        let count = rows.len();
-        let column = |of: &dyn Fn(&RowDraw) -> f64| -> Tensor<B, 2> {
-            let values: Vec<f32> = rows.iter().map(|row| of(row) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [count, 1]), (device, DType::F32))
+        let rows = choices.len();
+        let column = |of: &dyn Fn(&RowChoice) -> f64| -> Tensor<B, 2> {
+            let values: Vec<f32> = choices.iter().map(|s| of(s) as f32).collect();
+            Tensor::from_data(TensorData::new(values, [rows, 1]), (device, DType::F32))
         };
-        let flags = |of: &dyn Fn(&RowDraw) -> bool| -> Tensor<B, 2, Bool> {
-            let values: Vec<bool> = rows.iter().map(of).collect();
-            Tensor::from_data(TensorData::new(values, [count, 1]), device)
+        let flags = |of: &dyn Fn(&RowChoice) -> bool| -> Tensor<B, 2, Bool> {
+            let values: Vec<bool> = choices.iter().map(|s| of(s)).collect();
+            Tensor::from_data(TensorData::new(values, [rows, 1]), device)
         };
-        let whole = |row: &RowDraw| row.nucleus().is_none();
+        let greedy = |s: &RowChoice| s.temperature == 0.0;
+        // A greedy row has no use for its nucleus.
+        let whole = |s: &RowChoice| greedy(s) || s.top_p >= 1.0;
         Self::Each {
-            inverse_temperature: column(&RowDraw::inverse_temperature),
-            greedy: rows.iter().any(RowDraw::greedy).then(|| flags(&RowDraw::greedy)),
-            nucleus: rows.iter().any(|row| !whole(row)).then(|| (column(&|row| row.top_p), flags(&whole))),
+            inverse_temperature: column(&|s| if greedy(s) { 1.0 } else { 1.0 / s.temperature }),
+            greedy: choices.iter().any(|s| greedy(s)).then(|| flags(&greedy)),
+            nucleus: choices.iter().any(|s| !whole(s)).then(|| (column(&|s| s.top_p), flags(&whole))),
         }
     }
 
     /// Logits `[S, V]` at the temperature of each row; at 1 where it is greedy.
     fn at_temperature(&self, logits: Tensor<B, 2>) -> Tensor<B, 2> {
         match self {
-            Self::Alike(RowDraw { temperature, .. }) if *temperature > 0.0 && *temperature != 1.0 => {
+            Self::Alike { temperature, .. } if *temperature > 0.0 && *temperature != 1.0 => {
                 logits.mul_scalar(1.0 / temperature)
             }
-            Self::Alike(_) => logits,
+            Self::Alike { .. } => logits,
             Self::Each { inverse_temperature, .. } => logits.mul(inverse_temperature.clone()),
         }
     }
@@ -127,8 +99,8 @@ impl<B: Backend> TokenChoice<B> {
     /// One id per row out of logits `[S, V]`: `[S, 1]`.
     fn draw(&self, logits: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
         match self {
-            Self::Alike(RowDraw { temperature: 0.0, .. }) => logits.argmax(1),
-            Self::Alike(RowDraw { top_p, .. }) => {
+            Self::Alike { temperature: 0.0, .. } => logits.argmax(1),
+            Self::Alike { top_p, .. } => {
                 let e = exponentials(logits);
                 let e = if *top_p < 1.0 { nucleus(e, |total| total.mul_scalar(*top_p)) } else { e };
                 invert(e, uniforms)

@@ -1,0 +1,192 @@
+//! The options of `bench`, and what they are set up to.
+
+use std::path::PathBuf;
+
+use burn::tensor::DType;
+use clap::Args;
+use launch::ModelFolder;
+use model_qwen2vl::config::FAMILIES;
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
+use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
+use rl::learn::optimizer::check_formats;
+
+use super::workload::{Bench, Sizes, matmul_flops};
+use crate::common::{Failure, parse_backend, parse_dtype, ranges, within};
+
+/// The model, the sizes of a step, its settings.
+#[derive(Args, Clone)]
+pub(super) struct Shared {
+    /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
+    #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
+    pub model: Option<PathBuf>,
+    /// Random weights of a built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
+    #[arg(long)]
+    pub preset: Option<String>,
+    /// Who draws a preset's weights: host (the same for every backend; minutes and a copy of the model in the memory of
+    /// the host for 7b) or fill (the device itself, in moments: for sizes that are to be timed or counted).
+    #[arg(long, value_name = "WHO", default_value = "host", value_parser = ["host", "fill"], conflicts_with = "model")]
+    weights: String,
+    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's number,
+    /// or any where nothing is computed (docs/gpu.md).
+    #[arg(long, value_name = "X", value_parser = positive)]
+    peak_tflops: Option<f64>,
+    /// Prompts a step.
+    #[arg(long, default_value_t = 2, value_parser = within::<usize>(ranges::RESPONSES))]
+    prompts: usize,
+    /// Responses a prompt.
+    #[arg(long, default_value_t = 8, value_parser = within::<usize>(ranges::RESPONSES))]
+    pub rollouts: usize,
+    /// Side of the picture in pixels; 0 leaves it out.
+    #[arg(long, default_value_t = 336, value_parser = within::<usize>(0..=1 << 14))]
+    pub image: usize,
+    /// Words of the prompt around the picture.
+    #[arg(long, default_value_t = 48, value_parser = within::<usize>(ranges::TOKENS))]
+    pub text_tokens: usize,
+    /// Length of every response.
+    #[arg(long, default_value_t = 96, value_parser = within::<usize>(ranges::TOKENS))]
+    pub response_tokens: usize,
+    /// Responses in one forward and backward pass, their prompts not counted. Default: as many as train takes.
+    #[arg(long, value_name = "K", value_parser = within::<usize>(ranges::RESPONSES))]
+    micro_batch: Option<usize>,
+    /// Steps to time.
+    #[arg(long, default_value_t = 3, value_parser = within::<usize>(0..=1 << 20))]
+    pub steps: usize,
+    /// Root of the random numbers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// vgpo, dapo or grpo.
+    #[arg(long, default_value = "dapo", value_parser = ["vgpo", "dapo", "grpo"])]
+    algorithm: String,
+    /// Log-probs of the sampling policy: recompute (as the peer does) or rollout.
+    #[arg(long, default_value = "recompute", value_parser = ["recompute", "rollout"])]
+    old_log_probs: String,
+    /// Number format of the optimizer's moments: f32 or bf16 (as PyTorch keeps them for a bf16 model).
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    moments_dtype: String,
+    /// Number format that gradients are kept in: f32 or bf16 (as PyTorch keeps them for a bf16 model).
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
+    grads_dtype: String,
+    /// Keep f32 weights beside a bf16 model: true or false (as in PyTorch's AdamW over bf16 weights).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    master_weights: bool,
+    /// Compute each layer again in its backward: auto, always or never.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
+    recompute: String,
+    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
+    pub backend: rl::config::Backend,
+    /// auto, f32 or bf16.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
+    pub dtype: rl::config::Dtype,
+}
+
+/// A number above 0 on the command line.
+fn positive(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number above 0"))
+}
+
+/// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
+const MOST_TOKENS: usize = 1 << 26;
+
+impl Shared {
+    /// The sizes of a step.
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            prompts: self.prompts,
+            rollouts: self.rollouts,
+            image: self.image,
+            text_tokens: self.text_tokens,
+            response_tokens: self.response_tokens,
+            micro_batch: self.micro_batch,
+        }
+    }
+
+    /// Refuses sizes that no step can have.
+    ///
+    /// # Errors
+    /// Names the option, and what to give it.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        for (name, value) in [
+            ("--prompts", self.prompts),
+            ("--rollouts", self.rollouts),
+            ("--response-tokens", self.response_tokens),
+            ("--steps", self.steps),
+            ("--micro-batch", self.micro_batch.unwrap_or(1)),
+        ] {
+            if value == 0 {
+                return Err(Failure::input(format!("{name} is 0; give 1 or more")));
+            }
+        }
+        if self.text_tokens == 0 && self.image == 0 {
+            return Err(Failure::input("a prompt without a picture needs words: --text-tokens 1 or more"));
+        }
+        if self.image > 0 && self.image < 28 {
+            return Err(Failure::input(format!(
+                "--image {} is less than one merged patch of 28 pixels; give 28 or more, or 0 for none",
+                self.image
+            )));
+        }
+        let side = self.image / 28;
+        let prompt = side.saturating_mul(side).saturating_add(self.text_tokens);
+        let responses = self.rollouts.saturating_mul(self.response_tokens);
+        let tokens = prompt.saturating_add(responses).saturating_mul(self.prompts);
+        if tokens > MOST_TOKENS {
+            return Err(Failure::input(format!(
+                "{} prompts of {prompt} tokens with {} responses of {} each are more than the {MOST_TOKENS} tokens that a \
+                 step may have; lower --prompts, --rollouts, --image, --text-tokens or --response-tokens",
+                self.prompts, self.rollouts, self.response_tokens
+            )));
+        }
+        if self.algorithm == "vgpo" && self.rollouts < 2 {
+            return Err(Failure::input("vgpo compares the responses of a group: --rollouts 2 or more"));
+        }
+        Ok(())
+    }
+
+    fn model<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, Failure> {
+        if let Some(dir) = &self.model {
+            return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
+        }
+        let name = self.preset.as_deref().unwrap_or_default();
+        let config = QwenVlConfig::preset(name).ok_or_else(|| {
+            let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
+            Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
+        })?;
+        let random = if self.weights == "fill" { QwenVl::random_on_device } else { QwenVl::random };
+        Ok(random(config, self.seed, dtype, device))
+    }
+
+    /// The model and the settings of its steps.
+    ///
+    /// # Errors
+    /// A model that cannot be read, a number format that the device does not have.
+    pub(super) fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
+        let optim = Optim {
+            lr: 1e-6,
+            moments_dtype: if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 },
+            grads_dtype: if self.grads_dtype == "bf16" { GradsDtype::Bf16 } else { GradsDtype::F32 },
+            master_weights: self.master_weights,
+            ..Optim::default()
+        };
+        check_formats::<B>(&optim, device)?;
+        let folder = self.model.as_deref().map(ModelFolder::open).transpose()?;
+        let folder = folder.as_ref().map(ModelFolder::path);
+        let model = self.model::<B>(dtype, device)?;
+        let peak_flops = match self.peak_tflops {
+            Some(peak) => peak * 1e12,
+            None => matmul_flops(&model)?,
+        };
+        let mut bench = Bench::<B>::new(model, folder, self.seed, optim, peak_flops)?;
+        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
+        bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
+        bench.config.actor.old_log_probs =
+            if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.recompute = match self.recompute.as_str() {
+            "always" => Some(true),
+            "never" => Some(false),
+            _ => None,
+        };
+        Ok(bench)
+    }
+}

@@ -1,0 +1,88 @@
+//! CUDA before its first use: what there is, and the memory that is left.
+
+use cudarc::driver::result::{ctx, device, init, mem_get_info, primary_ctx};
+use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
+use cudarc::nvrtc::sys as nvrtc;
+
+/// What compiled kernels depend on besides the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CudaCard {
+    /// Compute capability times 10.
+    capability: i32,
+    /// Version of the driver, as it numbers them: 13000.
+    driver: i32,
+    /// Version of NVRTC.
+    compiler: [i32; 2],
+}
+
+impl std::fmt::Display for CudaCard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [major, minor] = self.compiler;
+        write!(f, "sm{}-driver{}-nvrtc{major}.{minor}", self.capability, self.driver)
+    }
+}
+
+/// What a program finds.
+pub enum CudaPresence {
+    /// No driver, or one without a card.
+    Absent,
+    /// A card that cannot be used, and why.
+    Unusable(String),
+    /// A card and its compiler.
+    There(CudaCard),
+}
+
+/// Looks for the driver, a card and NVRTC; computes nothing.
+pub fn presence() -> CudaPresence {
+    // SAFETY: looks for a library by its name, and calls nothing.
+    if !unsafe { sys::is_culib_present() } || init().is_err() {
+        return CudaPresence::Absent;
+    }
+    match device::get_count() {
+        Ok(0) | Err(_) => return CudaPresence::Absent,
+        Ok(_) => {}
+    }
+    // SAFETY: as above.
+    if !unsafe { nvrtc::is_culib_present() } {
+        return CudaPresence::Unusable(
+            "NVRTC, which compiles its kernels, was not found; install the CUDA toolkit, or set LD_LIBRARY_PATH to the \
+             folder of libnvrtc"
+                .into(),
+        );
+    }
+    match card() {
+        Ok(card) => CudaPresence::There(card),
+        Err(e) => CudaPresence::Unusable(format!("the driver does not answer: {e}")),
+    }
+}
+
+fn card() -> Result<CudaCard, cudarc::driver::DriverError> {
+    let device = device::get(0)?;
+    let [mut driver, mut major, mut minor] = [0; 3];
+    // SAFETY: a device that the driver gave, and places for numbers.
+    unsafe {
+        let part = |name| device::get_attribute(device, name);
+        let capability = 10 * part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?
+            + part(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        sys::cuDriverGetVersion(&mut driver).result()?;
+        // A version that is not told leaves zeros: still a key.
+        let _ = nvrtc::nvrtcVersion(&mut major, &mut minor);
+        Ok(CudaCard { capability, driver, compiler: [major, minor] })
+    }
+}
+
+/// Bytes of the first card that are free, and all of its bytes; from any thread.
+pub fn memory() -> Option<[u64; 2]> {
+    // SAFETY: a library that is not there is not called.
+    if !unsafe { sys::is_culib_present() } {
+        return None;
+    }
+    // SAFETY: the context of the device is CubeCL's own, kept for the life of the process; it becomes current on this
+    // thread, which asks and ends.
+    let (free, all) = unsafe {
+        let context = primary_ctx::retain(device::get(0).ok()?).ok()?;
+        ctx::set_current(context).ok()?;
+        mem_get_info().ok()?
+    };
+    Some([free as u64, all as u64])
+}

@@ -1,0 +1,71 @@
+//! A run as a child process: it stops with a checkpoint when the pipe that its parent holds is closed, however the
+//! parent ended.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Ended, RunToTrain};
+
+/// The exit code of an interrupted run, which goes on from its checkpoint.
+const INTERRUPTED: i32 = 130;
+
+fn spawn(job: &RunToTrain, threads: usize) -> io::Result<Child> {
+    let log = OpenOptions::new().create(true).append(true).open(&job.log)?;
+    Command::new(std::env::current_exe()?)
+        .arg("--run")
+        .arg(&job.config_file)
+        .env("RAYON_NUM_THREADS", threads.to_string())
+        .stdin(Stdio::piped())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+}
+
+/// The parent's side: trains a run by this program, called with `--run FILE`, and waits for it. `stop` asks it for a
+/// checkpoint.
+pub fn train(job: &RunToTrain, threads: usize, stop: &AtomicBool) -> Ended {
+    let mut child = match spawn(job, threads) {
+        Ok(child) => child,
+        Err(error) => return Ended::Failed(format!("cannot be started: {error}")),
+    };
+    let mut pipe = child.stdin.take();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) => {}
+            Err(error) => return Ended::Failed(format!("cannot be waited for: {error}")),
+        }
+        if stop.load(Ordering::Relaxed) {
+            pipe = None; // closing it asks the child for a checkpoint
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    drop(pipe);
+    match status.code() {
+        Some(0) => Ended::Done,
+        Some(INTERRUPTED) => Ended::Interrupted,
+        _ if stop.load(Ordering::Relaxed) => Ended::Interrupted,
+        _ => {
+            let text = guard::file::read_text(&job.log, guard::limits().record_bytes).unwrap_or_default();
+            let reason = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it says nothing");
+            Ended::Failed(format!("{status}: {reason} (see {})", job.log.display()))
+        }
+    }
+}
+
+/// The child's side: sets `stop` when the parent closes its end of the pipe, which is standard input here.
+///
+/// # Errors
+/// A system that starts no thread.
+pub fn stop_with_parent(stop: Arc<AtomicBool>) -> io::Result<()> {
+    let watch = move || {
+        // The parent writes nothing: reading ends when its end of the pipe is closed.
+        let _ = io::stdin().lock().read_to_end(&mut Vec::new());
+        stop.store(true, Ordering::Relaxed);
+    };
+    std::thread::Builder::new().spawn(watch).map(drop)
+}

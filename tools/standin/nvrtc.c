@@ -1,0 +1,119 @@
+/* A stand-in for NVRTC (libnvrtc): it compiles nothing, and answers with a text that the stand-in driver loads.
+ *
+ * STANDIN_NVRTC_LOG=FILE      a line per compiled kernel, its name, is appended
+ * STANDIN_NVRTC_SOURCES=DIR   the sources are kept there, one file per kernel
+ * STANDIN_FAIL_COMPILE=N      the N-th program (from 1) does not compile
+ *
+ * With the real NVRTC in its place kernels are really compiled (docs/gpu.md).
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    char name[200];
+    char log[300];
+} Program;
+
+enum { SUCCESS = 0, COMPILATION = 6 };
+
+static int programs;
+
+/* The name of the kernel in `source`: what stands before the parenthesis after `__global__ void`, attributes with
+ * parentheses of their own left out. */
+static void kernel_name(const char *source, char *name, size_t room) {
+    snprintf(name, room, "kernel");
+    const char *at = strstr(source, "__global__");
+    if (!at) return;
+    at += strlen("__global__");
+    while (*at) {
+        at += strspn(at, " \n\t");
+        size_t length = strcspn(at, " \n\t(");
+        const char *after = at + length;
+        after += strspn(after, " \n\t");
+        int is_void = length == 4 && !strncmp(at, "void", 4);
+        int is_attribute = length > 2 && !strncmp(at, "__", 2);
+        if (*after == '(' && is_attribute) {
+            const char *close = strchr(after, ')');
+            if (!close) return;
+            at = close + 1;
+        } else if (*after == '(') {
+            snprintf(name, room, "%.*s", (int)length, at);
+            return;
+        } else if (length || is_void) {
+            at += length;
+        } else {
+            return;
+        }
+    }
+}
+
+int nvrtcVersion(int *major, int *minor) {
+    *major = 13;
+    *minor = 0;
+    return SUCCESS;
+}
+
+int nvrtcCreateProgram(Program **program, const char *source, const char *name, int headers, const char *const *texts,
+                       const char *const *names) {
+    *program = calloc(1, sizeof(Program));
+    kernel_name(source, (*program)->name, sizeof(*program)->name);
+    const char *folder = getenv("STANDIN_NVRTC_SOURCES");
+    if (folder && *folder) {
+        char path[4096];
+        snprintf(path, sizeof path, "%s/%05d-%s.cu", folder, programs + 1, (*program)->name);
+        FILE *file = fopen(path, "w");
+        if (file) {
+            fputs(source, file);
+            fclose(file);
+        }
+    }
+    return SUCCESS;
+}
+
+int nvrtcCompileProgram(Program *program, int count, const char *const *options) {
+    int number = __sync_add_and_fetch(&programs, 1);
+    const char *fail = getenv("STANDIN_FAIL_COMPILE"), *log = getenv("STANDIN_NVRTC_LOG");
+    if (fail && *fail && atoi(fail) == number) {
+        snprintf(program->log, sizeof program->log, "default_program(1): error: %s does not compile, as was asked for",
+                 program->name);
+        return COMPILATION;
+    }
+    FILE *file = log && *log ? fopen(log, "a") : NULL;
+    if (file) {
+        fprintf(file, "%s\n", program->name);
+        fclose(file);
+    }
+    return SUCCESS;
+}
+
+static void ptx(const Program *program, char *text, size_t room) {
+    snprintf(text, room, "// of the stand-in\n.visible .entry %s(\n", program->name);
+}
+
+int nvrtcGetPTXSize(Program *program, size_t *size) {
+    char text[300];
+    ptx(program, text, sizeof text);
+    *size = strlen(text) + 1;
+    return SUCCESS;
+}
+int nvrtcGetPTX(Program *program, char *text) {
+    ptx(program, text, 300);
+    return SUCCESS;
+}
+int nvrtcGetProgramLogSize(Program *program, size_t *size) {
+    *size = strlen(program->log) + 1;
+    return SUCCESS;
+}
+int nvrtcGetProgramLog(Program *program, char *text) {
+    strcpy(text, program->log);
+    return SUCCESS;
+}
+int nvrtcDestroyProgram(Program **program) {
+    free(*program);
+    *program = NULL;
+    return SUCCESS;
+}
+const char *nvrtcGetErrorString(int error) {
+    return error == COMPILATION ? "NVRTC_ERROR_COMPILATION" : "NVRTC_SUCCESS";
+}
