@@ -12,14 +12,14 @@ use kernels::rope::Rotary;
 
 use crate::source::random;
 
-pub type Cpu = burn_ndarray::NdArray<f32>;
+pub(crate) type Cpu = burn_ndarray::NdArray<f32>;
 
-pub fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
     t.into_data().convert::<f32>().to_vec().unwrap()
 }
 
 /// Each value within `tolerance` of the largest, and of the expected type.
-pub fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
+pub(crate) fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
     assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{what}");
     let (a, b) = (values(a), values(b));
     assert_eq!(a.len(), b.len(), "{what}");
@@ -29,27 +29,27 @@ pub fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tole
     }
 }
 
-pub fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
+pub(crate) fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
     within(a, b, 3e-5, what);
 }
 
 /// The same numbers on the CPU.
-pub fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
+pub(crate) fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
     Tensor::from_data(t.to_data(), &Default::default())
 }
 
 /// Integers on the CPU.
-pub fn host_int<B: Kernels>(t: Tensor<B, 1, Int>) -> Vec<i32> {
+pub(crate) fn host_int<B: Kernels>(t: Tensor<B, 1, Int>) -> Vec<i32> {
     t.into_data().convert::<i32>().to_vec().unwrap()
 }
 
 /// As [`close`], of a tensor that the CPU made.
-pub fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
+pub(crate) fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
     close(host(&a), b, what);
 }
 
 /// The 16-bit types that the device has, each with how much coarser than f16 it is.
-pub fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
+pub(crate) fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
     let has = |(dtype, _): &(DType, f32)| B::supports_dtype(&Default::default(), *dtype);
     [(DType::F16, 1.0), (DType::BF16, 8.0)].into_iter().filter(has)
 }
