@@ -245,14 +245,14 @@ fn nucleus<F: Float, N: Size>(
     // The largest threshold whose tokens still reach the target lies in [low, high].
     let mut low = f32::new(comptime!(FLOOR.ln() as f32));
     let mut high = 0.0f32;
-    let mut left = BISECTIONS;
-    while left > 0usize {
+    let mut bisection = 0usize;
+    while bisection < BISECTIONS {
         let middle = (low + high) * 0.5f32;
         let mass = whole_mass::<F, N>(logits, masks, row, top, middle.exp(), shared, units, vector, masked);
         let reaches = mass >= target;
         low = select(reaches, middle, low);
         high = select(reaches, high, middle);
-        left -= 1usize;
+        bisection += 1usize;
     }
     low.exp()
 }
