@@ -324,7 +324,7 @@ pub(super) fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainEr
         for _ in 0..6 {
             host::sync::<B>(&device)?;
             let clock = Instant::now();
-            let y = x.clone().matmul(x.clone());
+            let y = B::matmul(x.clone(), x.clone());
             host::sync::<B>(&device)?;
             drop(y);
             best = best.min(clock.elapsed().as_secs_f64());

@@ -178,12 +178,11 @@ fn attempt<J: OnBackend>(
         #[cfg(feature = "wgpu")]
         Backend::Wgpu | Backend::Vulkan if backend == Backend::Wgpu || cfg!(feature = "vulkan") => {
             match software_adapter(&Default::default()) {
-                // A CPU backend is faster, and its matmuls are right.
+                // A CPU backend is faster.
                 None | Some(true) if optional => return Ok(None),
                 None => return Err(no_device(backend)),
                 Some(true) => eprintln!(
-                    "warning: backend {} found no graphics card, only a software device: slow, and its matmuls may be wrong \
-                     (docs/architecture.md); --backend flex runs on the CPU",
+                    "warning: backend {} found no graphics card, only a slow software device; --backend flex runs on the CPU",
                     backend.as_str()
                 ),
                 Some(false) => {}

@@ -67,7 +67,7 @@ impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
 }
 
 /// `q [N, H, hd]`, `k [N, Hkv, hd]` to the masses `[T, 3]` of one response on image, prompt, generated.
-fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
+fn masses<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
     let device = q.device();
     let [_, heads, hd] = q.dims();
     let hkv = k.dims()[1];
@@ -100,12 +100,12 @@ fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Te
             let own = rows(q, looker.rows.start + t0..looker.rows.start + t1);
             let own = to_f32(fold_queries(own, 1, 1, hkv)); // [Hkv, c G, hd]
             let seen = p + t1;
-            let scores = own.matmul(keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
+            let scores = B::matmul(own, keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
             let open = Tensor::zeros([1, c * g, p], &device);
             let scores = scores.add(Tensor::cat(vec![open, causal_mask(t0, t1, g, t1, &device)], 2));
             let mass = softmax(scores, 2).reshape([hkv, c, g * seen]).mean_dim(0); // mean over K/V heads
             let mass: Tensor<B, 2> = mass.reshape([c, g, seen]).mean_dim(1).reshape([c, seen]); // and their query heads
-            mass.matmul(kinds.clone().slice([0..seen, 0..3]))
+            B::matmul(mass, kinds.clone().slice([0..seen, 0..3]))
         })
         .collect();
     Tensor::cat(parts, 0)

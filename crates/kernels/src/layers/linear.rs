@@ -19,9 +19,7 @@ impl<B: Kernels> Linear<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         B::affine(x, &self.weight, self.bias.as_ref())
     }
-}
 
-impl<B: Backend> Linear<B> {
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         let (weight, bias) = self.parameter_gradients(x, &dy);
@@ -29,13 +27,13 @@ impl<B: Backend> Linear<B> {
         if let Some(bias) = bias {
             grads.add(&format!("{name}.bias"), bias);
         }
-        dy.matmul(self.weight.clone())
+        B::matmul(dy, self.weight.clone())
     }
 
     /// Gradients of the weight and of the bias, if there is one, for `x [N, in]` and `dy [N, out]`.
     fn parameter_gradients(&self, x: Tensor<B, 2>, dy: &Tensor<B, 2>) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
         let bias = self.bias.is_some().then(|| to_f32(dy.clone()).sum_dim(0));
-        (dy.clone().transpose().matmul(x), bias)
+        (B::weight_gradient(dy.clone(), x), bias)
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
@@ -64,14 +62,6 @@ impl<B: Kernels> LinearStack<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.linear.forward(x)
     }
-}
-
-impl<B: Backend> LinearStack<B> {
-    /// Names of the `weight`s or `bias`es of layers `parts` behind `prefix`, with their rows.
-    pub fn names(prefix: &str, parts: &[(&'static str, usize)], tensor: &str) -> Vec<StackPart> {
-        let part = |&(name, rows): &(&str, usize)| StackPart { name: format!("{prefix}.{name}.{tensor}"), rows };
-        parts.iter().map(part).collect()
-    }
 
     /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
@@ -80,7 +70,15 @@ impl<B: Backend> LinearStack<B> {
         if let Some(bias) = bias {
             grads.add_stack(&Self::names(prefix, &self.parts, "bias"), bias.squeeze_dim::<1>(0));
         }
-        dy.matmul(self.linear.weight.clone())
+        B::matmul(dy, self.linear.weight.clone())
+    }
+}
+
+impl<B: Backend> LinearStack<B> {
+    /// Names of the `weight`s or `bias`es of layers `parts` behind `prefix`, with their rows.
+    pub fn names(prefix: &str, parts: &[(&'static str, usize)], tensor: &str) -> Vec<StackPart> {
+        let part = |&(name, rows): &(&str, usize)| StackPart { name: format!("{prefix}.{name}.{tensor}"), rows };
+        parts.iter().map(part).collect()
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).

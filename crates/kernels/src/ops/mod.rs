@@ -13,24 +13,47 @@ mod flex;
 pub mod plain;
 
 use burn::tensor::{Int, Tensor, backend::Backend};
+use vgpo::{Prototype, RowPrototypes};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
 use crate::layers::BlockShape;
+use crate::params::to_f32;
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
+    /// Packed tokens come in multiples of this, the last ones of them idle: a GPU's buffers are then of few sizes.
+    const TOKENS: usize = 1;
+
     /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
     fn device_memory(_device: &Self::Device) -> Option<u64> {
         None
     }
 
+    /// Matrix products `a b`, in the type of both: `[.., m, k]` and `[.., k, n]` to `[.., m, n]`; a batch of one matrix
+    /// stands for as many as the other has. Operands may be transposed views. What is multiplied here never goes to
+    /// Burn's own matmul on GPUs, where the kernel that is found fastest may be a wrong one (docs/architecture.md).
+    fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        a.matmul(b)
+    }
+
+    /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.
+    fn weight_gradient(dy: Tensor<Self, 2>, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::weight_gradient(dy, x)
+    }
+
     /// `x W^T + b`: `x [N, in]`, `weight [out, in]`, `bias [out]` to `[N, out]`.
     fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
         plain::affine(x, weight, bias)
+    }
+
+    /// `x W^T` as partial sums in f32, `[s, N, out]`, which have still to be added over `s`: what a GPU makes of few
+    /// rows, for a caller whose next kernel reads them anyway.
+    fn partial_affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>) -> Tensor<Self, 3> {
+        to_f32(Self::affine(x, weight, None)).unsqueeze()
     }
 
     /// RMSNorm as Hugging Face computes it: in f32, rounded to the input's type, then scaled. `x [N, d]`, `weight [d]`.
@@ -209,6 +232,17 @@ pub trait Kernels: Backend {
         temperature: f64,
     ) -> Tensor<Self, 1> {
         head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
+    }
+
+    /// Visual focus `[T]` in f32 of the hidden states `[T, d]` of one prompt's tokens: see [`vgpo::visual_focus`].
+    fn visual_focus(hidden: Tensor<Self, 2>, prototype: &Prototype<Self>, eps: f64) -> Tensor<Self, 1> {
+        vgpo::visual_focus(hidden, prototype, eps)
+    }
+
+    /// Visual focus `[S]` in f32 of rows `[S, d]` that each have prototypes of their own: see
+    /// [`RowPrototypes::visual_focus`].
+    fn visual_focus_of_rows(hidden: Tensor<Self, 2>, prototypes: &RowPrototypes<Self>, eps: f64) -> Tensor<Self, 1> {
+        prototypes.visual_focus(hidden, eps)
     }
 
     /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight

@@ -6,6 +6,8 @@ mod decode;
 #[cfg(feature = "ndarray")]
 mod operations;
 #[cfg(feature = "ndarray")]
+mod products;
+#[cfg(feature = "ndarray")]
 #[path = "../common/random.rs"]
 mod source;
 #[cfg(all(feature = "wgpu", feature = "flex"))]

@@ -1,5 +1,5 @@
 //! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA.
-//! Where the default multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
+//! Where the default multiplies matrices it runs on the CPU: what Burn's own products do on a GPU is not relied on.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::Kernels;
@@ -9,7 +9,9 @@ use kernels::layers::BlockShape;
 use kernels::ops::{AdamWStep, plain};
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
+use vgpo::{Prototype, RowPrototypes};
 
+use crate::products::{batches, contractions, few_rows};
 use crate::source::random;
 
 pub(crate) type Cpu = burn_ndarray::NdArray<f32>;
@@ -268,7 +270,7 @@ fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -
 
 fn attention<B: Kernels>() {
     // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a
-    // segment so long that its queries are taken in chunks.
+    // segment so long that the default takes its queries in chunks.
     type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
     let cases: [Case; 6] = [
         (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),
@@ -298,11 +300,24 @@ fn attention<B: Kernels>() {
         let plans = (attention_plan(windows, groups), attention_plan(windows, groups));
         check((h, hkv, hd), plans.0, plans.1, &format!("{windows:?} {groups:?}"));
     }
+    // In pieces of some units and of some segments, with rows at the end that take no part.
+    for scores in [6 * 40 * 192, 6 * 20 * 192, 1] {
+        let groups: &[(usize, &[usize])] = &[(33, &[20, 20, 20]), (30, &[20, 19, 20]), (30, &[20, 20])];
+        let mut plans = (attention_plan(&[], groups).with_idle(5), attention_plan(&[], groups).with_idle(5));
+        plans.0.scores = scores;
+        check((6, 2, 16), plans.0, plans.1, &format!("pieces of {scores}"));
+    }
+    // Units of one block that share a prompt: their shares of its gradients must not meet.
+    fn apart<B: Kernels>() -> AttentionPlan<B> {
+        let responses = [(14..20, 0), (20..25, 1), (25..31, 0)].map(|(rows, prompt)| ResponseRows { rows, prompt });
+        AttentionPlan::causal(&[0..8, 8..14], &responses, &Default::default())
+    }
+    check((4, 2, 16), apart(), apart(), "a prompt of two units");
     // Responses behind a prompt of which only keys and values are there.
     let responses = [9..20, 20..21, 21..50].map(|rows| ResponseRows { rows, prompt: 0 });
     let (device, cpu) = (Default::default(), Default::default());
     let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
-    check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
+    check((4, 2, 16), plans.0.with_idle(14), plans.1.with_idle(14), "a prompt computed before");
     let whole = || attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
     let continued = || AttentionPlan::continuing(9, &responses, &device);
     for (plan, (half, loose)) in halves::<B>().flat_map(|half| [(whole(), half), (continued(), half)]) {
@@ -317,6 +332,37 @@ fn attention<B: Kernels>() {
             within(ours, plain, 1e-2 * loose, "attention's gradients, half");
         }
     }
+}
+
+/// Against the CPU, as vgpo's equation multiplies matrices: tokens, width, images.
+fn visual_focus<B: Kernels>() {
+    for (t, d, images) in [(1, 1, 1), (3, 17, 1), (70, 129, 2), (33, 3584, 2), (300, 96, 1)] {
+        let (hidden, means) = (random::<B, 2>([t, d]), random::<B, 2>([images, d]));
+        let types = std::iter::once((DType::F32, 0.01)).chain(halves::<B>());
+        for (dtype, loose) in types {
+            let what = format!("focus of {t} x {d} on {images} in {dtype:?}");
+            let hidden = cast_to(hidden.clone(), dtype);
+            let on_host = cast_to(host(&hidden), DType::F32);
+            let want = vgpo::visual_focus(on_host, &Prototype { means: host(&means) }, 1e-8);
+            let got = B::visual_focus(hidden.clone(), &Prototype { means: means.clone() }, 1e-8);
+            within(host(&got), want, 3e-3 * loose, &what);
+            // Each row with prototypes of its own, one of them without any.
+            let own = |row: usize| {
+                let means = random::<B, 2>([1 + row % images, d]);
+                (row != 1).then_some(Prototype { means })
+            };
+            let own: Vec<_> = (0..t).map(own).collect();
+            let rows = RowPrototypes::new(&own.iter().map(Option::as_ref).collect::<Vec<_>>());
+            let got = values(B::visual_focus_of_rows(hidden.clone(), &rows.unwrap(), 1e-8));
+            assert_eq!(got.len(), t);
+            for (row, prototype) in own.iter().enumerate().filter_map(|(row, p)| p.as_ref().map(|p| (row, p))) {
+                let alone = B::visual_focus(hidden.clone().slice([row..row + 1, 0..d]), prototype, 1e-8);
+                assert!((values(alone)[0] - got[row]).abs() < 1e-6, "{what}: row {row}");
+            }
+        }
+    }
+    let none = Prototype { means: random::<B, 2>([1, 8]) };
+    assert_eq!(B::visual_focus(random([0, 8]), &none, 1e-8).dims(), [0]);
 }
 
 /// A chain of kernels and of Burn's operations, with tensors used again later.
@@ -353,7 +399,25 @@ macro_rules! on {
 }
 macro_rules! all {
     ($module:ident, $backend:ty) => {
-        on!($module, $backend, [rms_norm, many_rows, swiglu, rotate, rotate_qkv, adamw, head, attention, chain]);
+        on!(
+            $module,
+            $backend,
+            [
+                rms_norm,
+                many_rows,
+                swiglu,
+                rotate,
+                rotate_qkv,
+                adamw,
+                head,
+                attention,
+                visual_focus,
+                chain,
+                contractions,
+                few_rows,
+                batches
+            ]
+        );
     };
 }
 #[cfg(feature = "cuda")]

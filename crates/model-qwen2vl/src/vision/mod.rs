@@ -210,7 +210,7 @@ impl<B: Kernels> VisionTower<B> {
         if self.patch_embed.bias.is_some() {
             grads.add("visual.patch_embed.proj.bias", to_f32(dx.clone()).sum_dim(0));
         }
-        grads.add("visual.patch_embed.proj.weight", dx.transpose().matmul(patches));
+        grads.add("visual.patch_embed.proj.weight", B::weight_gradient(dx, patches));
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

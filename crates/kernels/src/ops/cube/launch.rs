@@ -3,7 +3,7 @@
 //! Burn's `Fusion` is not supported: in 0.21 it computes narrow outputs wrongly on CUDA and multiplies the host's time
 //! per launch, and what it would fuse are kernels here (docs/architecture.md).
 
-use burn::tensor::backend::{Backend, BackendTypes};
+use burn::tensor::backend::BackendTypes;
 use burn::tensor::{DType, Int, Shape, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -12,9 +12,11 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 
+use crate::ops::Kernels;
+
 /// A backend whose tensors are buffers of a CubeCL runtime.
 pub(super) trait Launch:
-    Backend + BackendTypes<FloatTensorPrimitive = CubeTensor<Self::Runtime>, IntTensorPrimitive = CubeTensor<Self::Runtime>>
+    Kernels + BackendTypes<FloatTensorPrimitive = CubeTensor<Self::Runtime>, IntTensorPrimitive = CubeTensor<Self::Runtime>>
 {
     /// Where kernels run.
     type Runtime: CubeRuntime;

@@ -6,28 +6,51 @@ mod adamw;
 mod attention;
 mod decode;
 mod elements;
+mod few_rows;
+mod focus;
 mod head;
 mod launch;
+mod matmul;
 mod norm;
 mod qkv;
 mod reduce;
 mod sample;
+mod scores;
 mod stream;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
+use vgpo::{Prototype, RowPrototypes};
 
 use super::{AdamWStep, Kernels};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
-use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
+use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::HeadOutput;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
 use crate::sampling::RowChoice;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
+    const TOKENS: usize = 256;
+
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
+    fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        matmul::matmul(a, b)
+    }
+
+    fn weight_gradient(dy: Tensor<Self, 2>, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        matmul::weight_gradient(dy, x)
+    }
+
+    fn partial_affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>) -> Tensor<Self, 3> {
+        few_rows::partial_affine(x, weight)
+    }
+
+    fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        matmul::affine(x, weight, bias)
     }
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
@@ -81,7 +104,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         v: Tensor<Self, 3>,
         plan: &AttentionPlan<Self>,
     ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
-        forward_by::<Self, attention::Kernel>(q, k, v, plan)
+        attention::forward(q, k, v, plan)
     }
 
     fn packed_attention_backward(
@@ -91,7 +114,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         d_o: Tensor<Self, 3>,
         plan: &AttentionPlan<Self>,
     ) -> [Tensor<Self, 3>; 3] {
-        backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
+        attention::backward(qkv, o, saved, d_o, plan)
     }
 
     fn decode_heads(
@@ -146,6 +169,14 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         temperature: f64,
     ) -> Tensor<Self, 1> {
         head::kl_divergence(p, q, weight, temperature)
+    }
+
+    fn visual_focus(hidden: Tensor<Self, 2>, prototype: &Prototype<Self>, eps: f64) -> Tensor<Self, 1> {
+        focus::visual_focus(hidden, prototype, eps)
+    }
+
+    fn visual_focus_of_rows(hidden: Tensor<Self, 2>, prototypes: &RowPrototypes<Self>, eps: f64) -> Tensor<Self, 1> {
+        focus::visual_focus_of_rows(hidden, prototypes, eps)
     }
 
     fn adamw(

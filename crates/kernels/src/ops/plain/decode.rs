@@ -1,6 +1,6 @@
 //! One new token a row.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::Tensor;
 
 use super::Kernels;
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
@@ -46,7 +46,7 @@ pub fn decode_heads<B: Kernels>(
 }
 
 /// See [`Kernels::decode_attention`](super::super::Kernels::decode_attention).
-pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, past: &[DecodeKv<B>]) -> Tensor<B, 3> {
+pub fn decode_attention<B: Kernels>(q: Tensor<B, 3>, past: &[DecodeKv<B>]) -> Tensor<B, 3> {
     let mut outputs = Vec::new();
     let mut start = 0;
     for kv in past {
@@ -63,7 +63,7 @@ pub fn decode_attention<B: Backend>(q: Tensor<B, 3>, past: &[DecodeKv<B>]) -> Te
 
 /// Queries `q [n, H, hd]` of a group over its prompt's keys and values `[p, Hkv, hd]` and over its own `[n, len, Hkv,
 /// hd]`: `[n, H, hd]`.
-fn group<B: Backend>(q: Tensor<B, 3>, prefix: [Tensor<B, 3>; 2], own: [Tensor<B, 4>; 2]) -> Tensor<B, 3> {
+fn group<B: Kernels>(q: Tensor<B, 3>, prefix: [Tensor<B, 3>; 2], own: [Tensor<B, 4>; 2]) -> Tensor<B, 3> {
     let [n, heads, hd] = q.dims();
     let [p, kv_heads, _] = prefix[0].dims();
     let g = heads / kv_heads;
@@ -81,16 +81,16 @@ fn group<B: Backend>(q: Tensor<B, 3>, prefix: [Tensor<B, 3>; 2], own: [Tensor<B,
     };
     let [pk, pv] = prefix.map(|x| x.swap_dims(0, 1)); // [Hkv, p, hd]
     let [k, v] = own.map(|x| x.swap_dims(1, 2)); // [n, Hkv, len, hd]
-    let s_own = to_f32(q.clone().matmul(k.transpose())).mul_scalar(scale); // [n, Hkv, G, len]
+    let s_own = to_f32(B::matmul(q.clone(), k.transpose())).mul_scalar(scale); // [n, Hkv, G, len]
     if p == 0 {
         let weights = burn::tensor::activation::softmax(s_own, 3);
-        return cast_to(to_f32(cast_to(weights, dtype).matmul(v)), dtype).reshape([n, heads, hd]);
+        return cast_to(to_f32(B::matmul(cast_to(weights, dtype), v)), dtype).reshape([n, heads, hd]);
     }
-    let s_prefix = apart(to_f32(together(q).matmul(pk.transpose())).mul_scalar(scale)); // [n, Hkv, G, p]
+    let s_prefix = apart(to_f32(B::matmul(together(q), pk.transpose())).mul_scalar(scale)); // [n, Hkv, G, p]
     let max = s_prefix.clone().max_dim(3).max_pair(s_own.clone().max_dim(3));
     let (e_prefix, e_own) = (s_prefix.sub(max.clone()).exp(), s_own.sub(max).exp());
     let sum = e_prefix.clone().sum_dim(3).add(e_own.clone().sum_dim(3));
-    let from_prefix = apart(together(cast_to(e_prefix, dtype)).matmul(pv));
-    let out = cast_to(e_own, dtype).matmul(v).add(from_prefix);
+    let from_prefix = apart(B::matmul(together(cast_to(e_prefix, dtype)), pv));
+    let out = B::matmul(cast_to(e_own, dtype), v).add(from_prefix);
     cast_to(to_f32(out).div(sum), dtype).reshape([n, heads, hd])
 }

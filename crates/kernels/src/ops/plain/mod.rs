@@ -21,6 +21,11 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
+/// See [`Kernels::weight_gradient`](super::Kernels::weight_gradient).
+pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    to_f32(dy.transpose().matmul(x))
+}
+
 /// See [`Kernels::take_rows`](super::Kernels::take_rows).
 pub fn take_rows<B: Backend>(table: &Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
     table.clone().select(0, rows)
