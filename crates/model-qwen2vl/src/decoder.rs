@@ -1,6 +1,6 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use kernels::Kernels;
 use kernels::attention::decode::PromptKv;
 use kernels::attention::packed::{KvGradients, Packed};
@@ -126,7 +126,7 @@ impl<B: Kernels> Decoder<B> {
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let DecoderSaved { mut blocks, last } = saved;
-        let mut dx = self.norm.backward(last, dy, NORM, grads);
+        let mut dx = self.norm.backward(last, dy, None, NORM, grads);
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };
             if let Some(deep) = deep.as_deref_mut().filter(|deep| i < deep.layers) {
@@ -139,13 +139,7 @@ impl<B: Kernels> Decoder<B> {
 
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
     pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
-        let [v, d] = self.embed.dims();
-        let table = match grads.remove(EMBED) {
-            Some(sum) => sum.reshape([v, d]),
-            None => Tensor::zeros([v, d], &dx.device()),
-        };
-        let dx = kernels::params::to_f32(dx);
-        grads.add(EMBED, table.select_assign(0, ids, dx, IndexingUpdateOp::Add));
+        grads.add_rows(EMBED, self.embed.shape().num_elements(), ids, dx);
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

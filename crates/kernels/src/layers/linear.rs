@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, StackPart, to_f32};
+use crate::params::{Gradients, ParamVisitor, StackPart};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -22,20 +22,15 @@ impl<B: Kernels> Linear<B> {
 
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        let (weight, bias) = self.parameter_gradients(x, &dy);
-        grads.add(&format!("{name}.weight"), weight);
-        if let Some(bias) = bias {
-            grads.add(&format!("{name}.bias"), bias);
+        grads.add(&format!("{name}.weight"), B::weight_gradient(dy.clone(), x));
+        if self.bias.is_some() {
+            grads.add_columns(&format!("{name}.bias"), dy.clone());
         }
         B::matmul(dy, self.weight.clone())
     }
+}
 
-    /// Gradients of the weight and of the bias, if there is one, for `x [N, in]` and `dy [N, out]`.
-    fn parameter_gradients(&self, x: Tensor<B, 2>, dy: &Tensor<B, 2>) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
-        let bias = self.bias.is_some().then(|| to_f32(dy.clone()).sum_dim(0));
-        (B::weight_gradient(dy.clone(), x), bias)
-    }
-
+impl<B: Backend> Linear<B> {
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         let shape = self.weight.dims();
@@ -65,10 +60,10 @@ impl<B: Kernels> LinearStack<B> {
 
     /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        let (weight, bias) = self.linear.parameter_gradients(x, &dy);
+        let weight = B::weight_gradient(dy.clone(), x);
         grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
-        if let Some(bias) = bias {
-            grads.add_stack(&Self::names(prefix, &self.parts, "bias"), bias.squeeze_dim::<1>(0));
+        if self.linear.bias.is_some() {
+            grads.add_stack_columns(&Self::names(prefix, &self.parts, "bias"), dy.clone());
         }
         B::matmul(dy, self.linear.weight.clone())
     }

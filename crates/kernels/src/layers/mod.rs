@@ -166,8 +166,8 @@ impl<B: Kernels> TransformerBlock<B> {
         let h1 = self.norm1.forward(x.clone());
         let (qkv, raw) = self.project(h1.clone(), packed.rotary);
         let (o, attention) = packed.forward(self.index, qkv.clone());
-        let said = self.proj.forward(o.clone().reshape([n, self.shape.heads * self.shape.head_dim]));
-        let [x_mid, h2] = self.norm2.forward_sum(x, said);
+        let o_flat = o.clone().reshape([n, self.shape.heads * self.shape.head_dim]);
+        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward(o_flat));
         let mlp = self.mlp.open(h2.clone());
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
@@ -192,14 +192,14 @@ impl<B: Kernels> TransformerBlock<B> {
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
         let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
-        let dx_mid = dy.add(self.norm2.backward(x_mid, dh2, &format!("{prefix}.{}", names.norm2), grads));
+        let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
         let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
         let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
-        dx_mid.add(self.norm1.backward(x, dh1, &format!("{prefix}.{}", names.norm1), grads))
+        self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
 
     /// The gradient of what the projections made, `[N, (H + 2 Hkv) hd]`, from those of queries, keys and values.

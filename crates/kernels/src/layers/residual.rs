@@ -30,7 +30,7 @@ impl<B: Kernels> Residual<B> {
     /// The norm of all that was added, `[N, d]`.
     pub fn normed(&mut self, norm: &Norm<B>) -> Tensor<B, 2> {
         let Some(y) = self.pending.take() else { return norm.forward(self.x.clone()) };
-        let [sum, normed] = norm.forward_sum(self.x.clone(), y);
+        let (sum, normed) = norm.forward_sum(self.x.clone(), y);
         self.x = sum;
         normed
     }

@@ -3,6 +3,7 @@
 //!
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
+mod adamw;
 mod backends;
 // What cubecl's macros make of a kernel is public wherever it stands.
 #[cfg(feature = "cube")]
@@ -12,12 +13,15 @@ mod cube;
 mod flex;
 pub mod plain;
 
+pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
+
 use burn::tensor::{Int, Tensor, backend::Backend};
 use vgpo::{Prototype, RowPrototypes};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
+use crate::host::DeviceError;
 use crate::layers::BlockShape;
 use crate::params::to_f32;
 use crate::rope::Rotary;
@@ -31,6 +35,28 @@ pub trait Kernels: Backend {
     /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
     fn device_memory(_device: &Self::Device) -> Option<u64> {
         None
+    }
+
+    /// Bytes of the device's memory that nothing holds, whether its pools keep them or not; none where that is not known,
+    /// and for a processor's own memory. What other programs hold of the device counts as free.
+    fn free_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
+    /// What `make` makes, in memory of its own where a device has pools: for what stays, like weights, and shall not
+    /// hold pages that what comes and goes would leave. [`memory_cleanup`](Backend::memory_cleanup) gives back what was
+    /// only on the way.
+    fn persistent<T>(_device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        make()
+    }
+
+    /// Waits until what was uploaded before the last call is on the device, and frees the host's copies: without calls
+    /// a long series of uploads keeps all of them.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with what failed since the device was last read or waited for.
+    fn release_uploads(_device: &Self::Device) -> Result<(), DeviceError> {
+        Ok(())
     }
 
     /// Matrix products `a b`, in the type of both: `[.., m, k]` and `[.., k, n]` to `[.., m, n]`; a batch of one matrix
@@ -61,19 +87,26 @@ pub trait Kernels: Backend {
         plain::rms_norm(x, weight, eps)
     }
 
-    /// `x + y`, both `[N, d]`, rounded to their type, and its [`rms_norm`](Self::rms_norm).
-    fn add_rms_norm(x: Tensor<Self, 2>, y: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> [Tensor<Self, 2>; 2] {
-        plain::add_rms_norm(x, y, weight, eps)
+    /// `x + residual`, both `[N, d]`, and its [`rms_norm`](Self::rms_norm): `(sum, normed)`.
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::add_rms_norm(x, residual, weight, eps)
     }
 
-    /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
+    /// Gradients of [`rms_norm`](Self::rms_norm): `dx [N, d]`, with `residual [N, d]` added, the gradient that goes
+    /// around the norm; and `[_, d]` in f32, whose column sums are the gradient of the weight.
     fn rms_norm_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        plain::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::rms_norm_backward(x, weight, eps, dy, residual)
     }
 
     /// LayerNorm in f32, rounded to the input's type after scale and shift. `x [N, d]`, `weight, bias [d]`.
@@ -245,16 +278,32 @@ pub trait Kernels: Backend {
         prototypes.visual_focus(hidden, eps)
     }
 
-    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight
-    /// decay; `step` counts from 1. Returns `(parameter, m, v)`.
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        plain::adamw(param, grad, m, v, h)
+    /// One AdamW update of `p` by its flat gradient `grad`. The sums are f32 whatever the types are.
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        plain_adamw(p, grad, h)
+    }
+
+    /// `sum + grad`, both flat, added in f32 and rounded to the type of `sum`; in place where nothing else holds it.
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        plain::accumulate(sum, grad)
+    }
+
+    /// `sum [d]` plus the column sums of `rows [N, d]`, added in f32 and rounded to the type of `sum`; in place where
+    /// nothing else holds it.
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_columns(sum, rows)
+    }
+
+    /// `table [V, d]`, flat, with `values [M, d]` added to its rows `rows [M]`, which may repeat: the sum of each row is
+    /// taken in f32 and rounded to the type of `table` once; in place where nothing else holds it.
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_rows(table, rows, values)
+    }
+
+    /// The sum of the squares of all elements of all `grads`, `[1]` in f32: NaN or infinite if one of them is, or if it
+    /// exceeds f32. The same number on every run.
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        plain::squared_norm(grads, device)
     }
 }
 
@@ -267,23 +316,4 @@ pub enum Activation {
     GeluTanh,
     /// The exact GELU, by the error function.
     Gelu,
-}
-
-/// Settings of one AdamW step for one parameter.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamWStep {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay of this parameter.
-    pub weight_decay: f64,
-    /// Number of this update, from 1.
-    pub step: usize,
-    /// Factor that clips the gradient to the global norm.
-    pub grad_scale: f64,
 }

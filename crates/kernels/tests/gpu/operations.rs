@@ -6,7 +6,7 @@ use kernels::Kernels;
 use kernels::attention::{AttentionPlan, ResponseRows, backward, forward};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
 use kernels::layers::BlockShape;
-use kernels::ops::{AdamWStep, plain};
+use kernels::ops::plain;
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
 use vgpo::{Prototype, RowPrototypes};
@@ -54,47 +54,6 @@ pub(crate) fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu
 pub(crate) fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
     let has = |(dtype, _): &(DType, f32)| B::supports_dtype(&Default::default(), *dtype);
     [(DType::F16, 1.0), (DType::BF16, 8.0)].into_iter().filter(has)
-}
-
-fn rms_norm<B: Kernels>() {
-    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384), (2, 8192), (0, 16)] {
-        let what = format!("rms_norm {n} x {d}");
-        let (x, dy, w): (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 1>) = (random([n, d]), random([n, d]), random([d]));
-        if n == 0 {
-            assert_eq!(B::rms_norm(x.clone(), w.clone(), 1e-6).dims(), [0, d]);
-            let (dx, dw) = B::rms_norm_backward(x, w, 1e-6, dy);
-            assert_eq!((dx.dims(), values(dw)), ([0, d], vec![0.0; d]));
-            continue;
-        }
-        close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), &what);
-        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
-        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
-        close(dx, px, &what);
-        close(dw, pw, &what);
-    }
-    // A column block of a transposed matrix, and a weight that is one row of another.
-    let x = random::<B, 2>([40, 90]).transpose().slice([3..80, 2..35]);
-    let dy = random::<B, 2>([33, 77]).transpose();
-    let w = random::<B, 2>([4, 33]).slice([2..3, 0..33]).reshape([33]);
-    close(B::rms_norm(x.clone(), w.clone(), 1e-5), plain::rms_norm(x.clone(), w.clone(), 1e-5), "view");
-    let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-5, dy.clone());
-    let (px, pw) = plain::rms_norm_backward(x, w, 1e-5, dy);
-    close(dx, px, "view, dx");
-    close(dw, pw, "view, dweight");
-    for (half, loose) in halves::<B>() {
-        let (x, dy, w) = (random::<B, 2>([5, 96]), random::<B, 2>([5, 96]), random::<B, 1>([96]));
-        let (x, dy, w) = (cast_to(x, half), cast_to(dy, half), cast_to(w, half));
-        within(
-            B::rms_norm(x.clone(), w.clone(), 1e-6),
-            plain::rms_norm(x.clone(), w.clone(), 1e-6),
-            1e-3 * loose,
-            "half",
-        );
-        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
-        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
-        within(dx, px, 1e-3 * loose, "half, dx");
-        close(dw, pw, "half, dweight");
-    }
 }
 
 fn swiglu<B: Kernels>() {
@@ -176,42 +135,6 @@ fn rotate<B: Kernels>() {
             within(B::rotate(z.clone(), &rotary), plain::rotate(z, &rotary), 1e-3 * loose, &what);
         }
     }
-}
-
-fn adamw<B: Kernels>() {
-    let step =
-        |step| AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
-    let check = |a: [Tensor<B, 1>; 3], b: [Tensor<B, 1>; 3], tolerance: f32, what: &str| {
-        for (a, b) in a.into_iter().zip(b) {
-            within(a, b, tolerance, what);
-        }
-    };
-    let none = || random::<B, 1>([0]);
-    assert_eq!(B::adamw(none(), none(), none(), none(), &step(1)).map(|t| t.dims()), [[0]; 3]);
-    for n in [1, 257, 70_000] {
-        let (p, g, m, v) = (random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]).abs());
-        let before = [p.clone(), m.clone(), v.clone()].map(values);
-        let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3));
-        check(ours, plain::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3)), 1e-5, "adamw");
-        // Tensors that something else holds keep their values.
-        assert_eq!(before, [p.clone(), m.clone(), v.clone()].map(values));
-        // Two steps in place, of tensors that nothing else holds.
-        let plus = |x: &Tensor<B, 1>| x.clone().add_scalar(0.25);
-        let [a, b, c] = B::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
-        let ours = B::adamw(a, g.clone(), b, c, &step(2));
-        let [a, b, c] = plain::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
-        check(ours, plain::adamw(a, g.clone(), b, c, &step(2)), 1e-5, "adamw in place");
-        for (half, loose) in halves::<B>() {
-            let (p, g, m, v) = (cast_to(p.clone(), half), g.clone(), m.clone(), v.clone());
-            let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(1));
-            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3 * loose, "adamw of a half-precision parameter");
-        }
-    }
-    // The same tensor twice, and one column of a matrix.
-    let g = random::<B, 2>([300, 3]).slice([0..300, 1..2]).reshape([300]);
-    let v = g.clone().abs();
-    let ours = B::adamw(g.clone(), g.clone(), g.clone(), v.clone(), &step(1));
-    check(ours, plain::adamw(g.clone(), g.clone(), g, v, &step(1)), 1e-5, "adamw of one tensor");
 }
 
 fn head<B: Kernels>() {
@@ -381,46 +304,4 @@ fn chain<B: Kernels>() {
     close(run(B::rms_norm, B::swiglu), run(plain::rms_norm, plain::swiglu), "chain");
 }
 
-/// More rows than one dimension of a grid may have cubes.
-fn many_rows<B: Kernels>() {
-    let (x, w) = (random::<B, 2>([70_001, 4]), random::<B, 1>([4]));
-    close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x, w, 1e-6), "rms_norm of 70,001 rows");
-}
-
-macro_rules! on {
-    ($module:ident, $backend:ty, [$($test:ident),*]) => {
-        mod $module {
-            $(#[test]
-            fn $test() {
-                super::$test::<$backend>();
-            })*
-        }
-    };
-}
-macro_rules! all {
-    ($module:ident, $backend:ty) => {
-        on!(
-            $module,
-            $backend,
-            [
-                rms_norm,
-                many_rows,
-                swiglu,
-                rotate,
-                rotate_qkv,
-                adamw,
-                head,
-                attention,
-                visual_focus,
-                chain,
-                contractions,
-                few_rows,
-                batches
-            ]
-        );
-    };
-}
-#[cfg(feature = "cuda")]
-all!(cuda, burn_cuda::Cuda<f32, i32>);
-#[cfg(feature = "wgpu")]
-all!(wgpu, burn_wgpu::Wgpu<f32, i32>);
+on_backends!([swiglu, rotate, rotate_qkv, head, attention, visual_focus, chain, contractions, few_rows, batches]);

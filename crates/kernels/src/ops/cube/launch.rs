@@ -79,6 +79,24 @@ pub(super) fn owned_rows<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     if t.can_mut() && t.is_nonoverlapping() { t } else { copy(&t) }
 }
 
+/// Elements of row-major `t` that a unit takes at one time: 4, unless its length or the place where it begins is against
+/// it.
+pub(super) fn vector<R: CubeRuntime>(t: &CubeTensor<R>) -> usize {
+    let begin = t.handle.offset_start.unwrap_or(0) as usize;
+    if t.meta.num_elements() % 4 == 0 && begin % (4 * t.elem_size()) == 0 { 4 } else { 1 }
+}
+
+/// `count` elements of row-major `t` from `start` on, as a kernel's operand: indices within it stay small.
+pub(super) fn array_part<R: CubeRuntime>(t: &CubeTensor<R>, start: usize, count: usize) -> ArrayArg<R> {
+    let handle = match start {
+        0 => t.handle.clone(),
+        _ => t.handle.clone().offset_start((start * t.elem_size()) as u64),
+    };
+    debug_assert!(start + count <= t.meta.num_elements());
+    // SAFETY: `t` has these elements.
+    unsafe { ArrayArg::from_raw_parts(handle, count) }
+}
+
 /// Row-major, whatever layout the runtime would prefer.
 fn copy<R: CubeRuntime>(t: &CubeTensor<R>) -> CubeTensor<R> {
     into_contiguous(t.copy())

@@ -8,6 +8,7 @@ mod decode;
 mod elements;
 mod few_rows;
 mod focus;
+mod gradients;
 mod head;
 mod launch;
 mod matmul;
@@ -16,16 +17,19 @@ mod qkv;
 mod reduce;
 mod sample;
 mod scores;
+mod squared_norm;
 mod stream;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
+use cubecl::MemoryAllocationMode;
 use vgpo::{Prototype, RowPrototypes};
 
-use super::{AdamWStep, Kernels};
+use super::{AdamWParameter, AdamWStep, Kernels};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::HeadOutput;
+use crate::host::DeviceError;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
 use crate::sampling::RowChoice;
@@ -35,6 +39,27 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
+    fn free_memory(device: &Self::Device) -> Option<u64> {
+        let client = R::client(device);
+        // Only the CUDA runtime tells: its largest page is a quarter of the device.
+        let total = (R::name(&client) == "cuda").then(|| 4 * client.properties().memory.max_page_size)?;
+        Some(total.saturating_sub(client.memory_usage().ok()?.bytes_in_use))
+    }
+
+    fn persistent<T>(device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        let client = R::client(device);
+        // SAFETY: the mode is that of this thread's stream, and is set back before anything else is queued on it.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Persistent) };
+        let made = make();
+        // SAFETY: as above.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Auto) };
+        made
+    }
+
+    fn release_uploads(device: &Self::Device) -> Result<(), DeviceError> {
+        R::client(device).flush().map_err(|e| DeviceError(e.to_string()))
     }
 
     fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
@@ -57,10 +82,6 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         norm::rms_norm(x, weight, eps)
     }
 
-    fn add_rms_norm(x: Tensor<Self, 2>, y: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> [Tensor<Self, 2>; 2] {
-        stream::add_rms_norm(x, y, weight, eps)
-    }
-
     fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
         stream::take_rows(table, rows)
     }
@@ -70,8 +91,18 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        norm::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::rms_norm_backward(x, weight, eps, dy, residual)
+    }
+
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::add_rms_norm(x, residual, weight, eps)
     }
 
     fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
@@ -179,13 +210,23 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         focus::visual_focus_of_rows(hidden, prototypes, eps)
     }
 
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        adamw::adamw(param, grad, m, v, h)
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        adamw::adamw(p, grad, h)
+    }
+
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        gradients::accumulate(sum, grad)
+    }
+
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_columns(sum, rows)
+    }
+
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_rows(table, rows, values)
+    }
+
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        squared_norm::squared_norm(grads, device)
     }
 }

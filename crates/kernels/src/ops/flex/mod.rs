@@ -18,7 +18,8 @@ mod tests;
 use burn::tensor::{DType, Int, Tensor};
 use burn_flex::Flex;
 
-use super::{AdamWStep, Kernels, plain};
+use super::adamw::adamw_by;
+use super::{AdamWParameter, AdamWStep, Kernels, plain};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
@@ -42,7 +43,7 @@ impl Kernels for F {
         if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }
 
-    fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> [Tensor<F, 2>; 2] {
+    fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> (Tensor<F, 2>, Tensor<F, 2>) {
         match f32s(&x) && f32s(&y) && f32s(&weight) {
             true => rows::add_rms_norm(x, y, weight, eps),
             false => plain::add_rms_norm(x, y, weight, eps),
@@ -54,11 +55,13 @@ impl Kernels for F {
         weight: Tensor<F, 1>,
         eps: f64,
         dy: Tensor<F, 2>,
-    ) -> (Tensor<F, 2>, Tensor<F, 1>) {
+        residual: Option<Tensor<F, 2>>,
+    ) -> (Tensor<F, 2>, Tensor<F, 2>) {
         if f32s(&x) && f32s(&weight) && f32s(&dy) {
-            rows::rms_norm_backward(x, weight, eps, dy)
+            let (dx, dweight) = rows::rms_norm_backward(x, weight, eps, dy);
+            (plain::around(dx, residual), dweight.unsqueeze())
         } else {
-            plain::rms_norm_backward(x, weight, eps, dy)
+            plain::rms_norm_backward(x, weight, eps, dy, residual)
         }
     }
 
@@ -206,13 +209,7 @@ impl Kernels for F {
         }
     }
 
-    fn adamw(
-        param: Tensor<F, 1>,
-        grad: Tensor<F, 1>,
-        m: Tensor<F, 1>,
-        v: Tensor<F, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<F, 1>; 3] {
-        if f32s(&param) && f32s(&grad) { rows::adamw(param, grad, m, v, h) } else { plain::adamw(param, grad, m, v, h) }
+    fn adamw(p: AdamWParameter<F>, grad: Tensor<F, 1>, h: &AdamWStep) -> AdamWParameter<F> {
+        adamw_by(p, grad, h, rows::adamw)
     }
 }

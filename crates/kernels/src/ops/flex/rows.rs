@@ -31,7 +31,12 @@ pub(super) fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tenso
 }
 
 /// See [`Kernels::add_rms_norm`](crate::Kernels::add_rms_norm).
-pub(super) fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> [Tensor<F, 2>; 2] {
+pub(super) fn add_rms_norm(
+    x: Tensor<F, 2>,
+    y: Tensor<F, 2>,
+    weight: Tensor<F, 1>,
+    eps: f64,
+) -> (Tensor<F, 2>, Tensor<F, 2>) {
     let dims = x.dims();
     let (x, y, w) = (Host::new(&x), Host::new(&y), Host::new(&weight));
     let (x, y, w) = (x.values(), y.values(), w.values());
@@ -41,7 +46,7 @@ pub(super) fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1
         sum.iter_mut().zip(&x[at.clone()]).zip(&y[at]).for_each(|((sum, x), y)| *sum = x + y);
         norm_rows(normed, sum, w, eps as f32);
     });
-    [tensor(sum, dims), tensor(normed, dims)]
+    (tensor(sum, dims), tensor(normed, dims))
 }
 
 vectorised! {
@@ -245,13 +250,7 @@ vectorised! {
     }
 }
 
-pub(super) fn adamw(
-    param: Tensor<F, 1>,
-    grad: Tensor<F, 1>,
-    m: Tensor<F, 1>,
-    v: Tensor<F, 1>,
-    h: &AdamWStep,
-) -> [Tensor<F, 1>; 3] {
+pub(super) fn adamw([param, grad, m, v]: [Tensor<F, 1>; 4], h: &AdamWStep) -> [Tensor<F, 1>; 3] {
     let (mut param, mut m, mut v) = (Owned::new(param), Owned::new(m), Owned::new(v));
     let grad = Host::new(&grad);
     let step = AdamWFactors {
