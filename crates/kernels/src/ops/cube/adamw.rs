@@ -107,7 +107,7 @@ fn update<P: Float, S: Float, G: Float, N: Size>(
         }
         ComptimeOption::None => {}
     }
-    let size = comptime!(N::value());
+    let size = N::value();
     #[unroll]
     for k in 0..size {
         let g = f32::cast_from(grads[k]) * f.scale;

@@ -22,7 +22,7 @@ const COLUMNS: usize = 8;
 fn across<N: Size>(v: Vector<f32, N>) -> f32 {
     let mut total = 0.0f32;
     #[unroll]
-    for k in 0..comptime!(N::value()) {
+    for k in 0..N::value() {
         total += v[k];
     }
     total
@@ -47,7 +47,7 @@ fn rms<F: Float, N: Size>(
         }
     }
     let total = sum(across::<N>(squares), shared, units);
-    (total / f32::cast_from(d * comptime!(N::value())) + eps).sqrt()
+    (total / f32::cast_from(d * N::value()) + eps).sqrt()
 }
 
 /// `x [rows, d]`, `weight [d]`, in vectors of `N`, to `y [rows, d]`. Where there is a `residual`, `x` and it are added
@@ -161,7 +161,7 @@ fn backward<F: Float, N: Size>(
             }
         }
         let all = sum(across::<N>(products), &mut shared, units);
-        let mean = Vector::<f32, N>::new(all / f32::cast_from(d * comptime!(N::value())));
+        let mean = Vector::<f32, N>::new(all / f32::cast_from(d * N::value()));
         #[unroll]
         for k in 0..columns {
             let i = unit + k * units;

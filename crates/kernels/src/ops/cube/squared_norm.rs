@@ -75,7 +75,7 @@ fn of_block<G: Float, N: Size>(
     }
     let mut total = 0.0f32;
     #[unroll]
-    for k in 0..comptime!(N::value()) {
+    for k in 0..N::value() {
         total += squares[k];
     }
     total
