@@ -227,7 +227,7 @@ fn pages_name_files_that_are_there() {
 
 /// Where a product of Burn's own may stand: the defaults, which CPUs take.
 const DEFAULT_PRODUCTS: [&str; 3] =
-    ["crates/kernels/src/ops/mod.rs", "crates/kernels/src/ops/plain.rs", "crates/vgpo/src/focus.rs"];
+    ["crates/kernels/src/ops/mod.rs", "crates/kernels/src/ops/plain/mod.rs", "crates/vgpo/src/focus.rs"];
 
 /// On a GPU Burn's own products are not to be relied on (docs/architecture.md): all go through `Kernels::matmul`.
 #[test]

@@ -97,8 +97,8 @@ impl<B: Kernels> MatrixProduct<B> {
         }
     }
 
-    /// How far 64 entries of the answer are from sums in f64, as a share of what such a sum spreads by, `sqrt k`; NaN
-    /// where one is no number. `check` names who asks.
+    /// How far 64 entries of the answer are from sums in f64, as a share of the sum or of what such sums spread by,
+    /// `sqrt k`; NaN where one is no number. `check` names who asks.
     ///
     /// # Errors
     /// A device that cannot be read.
@@ -126,7 +126,7 @@ impl<B: Kernels> MatrixProduct<B> {
         for i in 0..SAMPLED {
             for (j, column) in columns.iter().enumerate() {
                 let sum: f64 = (0..k).map(|t| term(&left, left_dim, i, t) * term(&right, right_dim, j, t)).sum();
-                let difference = (f64::from(found[i * n + column]) - sum).abs() / (k as f64).sqrt();
+                let difference = (f64::from(found[i * n + column]) - sum).abs() / sum.abs().max((k as f64).sqrt());
                 if difference.is_nan() {
                     return Ok(f64::NAN);
                 }

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
-use kernels::attention::decode::{DecodeKv, decode_attention};
+use kernels::attention::decode::{DecodeKv, OwnKv, PromptRows};
 use kernels::attention::{self, AttentionPlan, ResponseRows};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
 use kernels::ops::{AdamWParameter, AdamWStep, Kernels, Rounding, plain, plain_adamw};
@@ -105,18 +105,18 @@ fn packed_attention_backward(bencher: Bencher, ours: bool) {
 
 #[divan::bench(args = OURS)]
 fn decode(bencher: Bencher, ours: bool) {
-    let (groups, n, heads, len) = (2 * 2, 8, 3, 60);
-    let kv = DecodeKv {
-        prefix: (random([groups, 194, 64]), random([groups, 194, 64])),
-        prefix_mask: None,
-        own: (random([groups * n, 96, 64]), random([groups * n, 96, 64])),
+    let (groups, n, kv_heads, g, len) = (2, 8, 2, 3, 60);
+    let prompts = (0..groups).map(|i| i * 194..(i + 1) * 194).collect();
+    let past = [DecodeKv {
+        prefix: (random([groups * 194, kv_heads, 64]), random([groups * 194, kv_heads, 64])),
+        prompts: PromptRows::new(prompts, &Default::default()),
         n,
-        len,
-    };
-    let q = random([groups * n, heads, 64]);
+        own: OwnKv { k: random([groups * n, 96, kv_heads, 64]), v: random([groups * n, 96, kv_heads, 64]), len },
+    }];
+    let q = random([groups * n, kv_heads * g, 64]);
     bencher.bench_local(|| {
-        let (q, kv) = (black_box(q.clone()), kv.clone());
-        if ours { B::decode_attention(q, kv) } else { decode_attention(q, kv) }
+        let q = black_box(q.clone());
+        if ours { B::decode_attention(q, &past) } else { plain::decode_attention(q, &past) }
     });
 }
 

@@ -57,7 +57,7 @@ impl<B: Kernels> QwenVl<B> {
     pub fn hidden_part(&self, shared: &SharedPrompt<B>, part: &PackedBatch<B>) -> Tensor<B, 2> {
         let mut packed = Packed { before: Some(&shared.kv), ..part.packed() };
         // Only the prompt has images, whose features its keys and values hold.
-        let own = self.decoder.forward(self.embed(part, None).0, None, &part.rotary, &mut packed);
+        let own = self.decoder.forward(self.embed(part, None).0, None, &mut packed);
         Tensor::cat(vec![shared.hidden.clone(), own], 0)
     }
 

@@ -1,9 +1,12 @@
 //! Attention over packed groups and while decoding, and the cache.
 
-use burn::tensor::{DType, Tensor};
-use kernels::attention::decode::{DecodeKv, decode_attention};
+use burn::tensor::DType;
+use kernels::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
 use kernels::attention::{backward, forward};
+use kernels::host::int_tensor;
+use kernels::layers::BlockShape;
 use kernels::ops::plain;
+use kernels::rope::Rotary;
 use kernels::{AttentionPlan, Kernels, ResponseRows};
 use rl::TrainError;
 
@@ -62,49 +65,72 @@ pub(crate) fn packed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     Ok(tally)
 }
 
+/// Rows of two prompts of unlike length, their caches, and how many columns a cache has.
+const PROMPTS: [usize; 2] = [70, 33];
+const RESPONSES: usize = 4;
+const CAPACITY: usize = 64;
+
+fn prompts<B: Kernels>(device: &B::Device) -> PromptRows<B> {
+    PromptRows::new(vec![0..PROMPTS[0], PROMPTS[0]..PROMPTS[0] + PROMPTS[1]], device)
+}
+
 pub(crate) fn decode<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let text = &sides.config.text;
-    let (hkv, hd) = (text.num_key_value_heads, text.head_dim);
-    let g = text.num_attention_heads / hkv;
-    let (b, n, p, capacity) = (2, 4, 70, 64);
+    let (h, hkv, hd) = (text.num_attention_heads, text.num_key_value_heads, text.head_dim);
+    let (rows, tokens) = (PROMPTS.len() * RESPONSES, PROMPTS.iter().sum());
     let mut tally = Comparisons::new(format!(
-        "{} rows of {} heads of {hd} over {p} keys of their prompt, some masked, and 1, 33 and {capacity} of their own",
-        b * n,
-        text.num_attention_heads
+        "{rows} rows of {h} heads of {hd} over prompts of {PROMPTS:?} keys, and 1, 33 and {CAPACITY} of their own"
     ));
-    for (len, dtype) in [1, 33, capacity].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t)))
+    for (len, dtype) in [1, 33, CAPACITY].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t)))
     {
-        let a = b * hkv;
-        let (q, pq) = sides.random([a * n, g, hd], dtype);
-        let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([a, p, hd], dtype));
-        let [(ok, pok), (ov, pov)] = [(); 2].map(|()| sides.random([a * n, capacity, hd], dtype));
-        let mask: Vec<f32> = (0..a * p).map(|i| if i % p >= p - i / p { -1e30 } else { 0.0 }).collect();
-        // Not by `both`: a mask has no wrong numbers, only other ones.
-        let mask_of = |values: Vec<f32>| burn::tensor::TensorData::new(values, [a, 1, p]);
-        let (mask, plain_mask): (Tensor<B, 3>, Tensor<Cpu, 3>) = (
-            Tensor::from_data(mask_of(mask.clone()), (&sides.device, DType::F32)),
-            Tensor::from_data(mask_of(mask), &Default::default()),
-        );
-        let kv = DecodeKv { prefix: (pk, pv), prefix_mask: Some(mask), own: (ok, ov), n, len };
-        let plain = DecodeKv { prefix: (ppk, ppv), prefix_mask: Some(plain_mask), own: (pok, pov), n, len };
-        let device = || vec![flat(B::decode_attention(q.clone(), kv.clone()))];
-        let cpu = vec![flat(decode_attention(pq, plain))];
+        let (q, pq) = sides.random([rows, h, hd], dtype);
+        let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([tokens, hkv, hd], dtype));
+        let [(k, plain_k), (v, plain_v)] = [(); 2].map(|()| sides.random([rows, CAPACITY, hkv, hd], dtype));
+        let (n, own) = (RESPONSES, OwnKv { k, v, len });
+        let kv = DecodeKv { prefix: (pk, pv), prompts: prompts(&sides.device), n, own };
+        let own = OwnKv { k: plain_k, v: plain_v, len };
+        let plain_kv = DecodeKv::<Cpu> { prefix: (ppk, ppv), prompts: prompts(&Default::default()), n, own };
+        let device = || vec![flat(B::decode_attention(q.clone(), std::slice::from_ref(&kv)))];
+        let cpu = vec![flat(plain::decode_attention(pq, &[plain_kv]))];
         let what = format!("decoding over {len} columns in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype), &what, device, cpu)?;
     }
     Ok(tally)
 }
 
-pub(crate) fn write_column<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
-    let (rows, hd) = (8 * sides.config.text.num_key_value_heads, sides.config.text.head_dim);
-    let mut tally = Comparisons::new(format!("a column of {rows} rows of {hd}, in place, beside plain operations"));
-    for (at, dtype) in [0, 63].into_iter().flat_map(|at| sides.dtypes().into_iter().map(move |t| (at, t))) {
-        let (cache, plain_cache) = sides.random([rows, 64, hd], dtype);
-        let (value, plain_value) = sides.random([rows, 1, hd], dtype);
-        let device = || vec![flat(B::write_column(cache.clone().mul_scalar(1.0), at, value.clone()))];
-        let cpu = vec![flat(plain::write_column(plain_cache, at, plain_value))];
-        // Copies: nothing is rounded.
-        sides.compare(&mut tally, 0.0, &format!("column {at} in {dtype:?}"), device, cpu)?;
+/// Biases, norms where the model has them, turning and the write into the cache.
+pub(crate) fn decode_heads<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let text = &sides.config.text;
+    let (heads, kv_heads, head_dim) = (text.num_attention_heads, text.num_key_value_heads, text.head_dim);
+    let shape = BlockShape { heads, kv_heads, head_dim };
+    let (rows, width) = (PROMPTS.len() * RESPONSES, (heads + 2 * kv_heads) * head_dim);
+    let mut tally =
+        Comparisons::new(format!("queries of {rows} rows, keys and values in place, beside plain operations"));
+    let places: Vec<usize> = (0..rows).map(|i| (i * 7 + 39) % 40).collect();
+    let positions = int_tensor(places.iter().copied(), &sides.device);
+    let plain_positions = int_tensor(places, &Default::default());
+    let (cos, pcos) = sides.random([40, 1, head_dim], DType::F32);
+    let (sin, psin) = sides.random([40, 1, head_dim], DType::F32);
+    let (angles, plain_angles) = (Rotary { cos, sin }, Rotary { cos: pcos, sin: psin });
+    for (len, dtype) in [0, 63].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t))) {
+        let (x, px) = sides.random([rows, width], dtype);
+        let ((bias, pbias), (norm, pnorm)) = (sides.random([width], dtype), sides.random([head_dim], dtype));
+        let (cache, plain_cache) = sides.random([rows, CAPACITY, kv_heads, head_dim], dtype);
+        let qk_norm = Some([(&norm, 1e-6); 2]);
+        let tokens = NewTokens { shape, bias: Some(&bias), qk_norm, angles: &angles, positions: &positions };
+        let device = || {
+            // Copies that nothing else holds, so that they are written in place.
+            let own = || cache.clone().mul_scalar(1.0);
+            let (q, written) = B::decode_heads(x.clone(), tokens, vec![OwnKv { k: own(), v: own(), len }]);
+            std::iter::once(flat(q)).chain(written.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect()
+        };
+        let qk_norm = Some([(&pnorm, 1e-6); 2]);
+        let plain_tokens =
+            NewTokens { shape, bias: Some(&pbias), qk_norm, angles: &plain_angles, positions: &plain_positions };
+        let own = vec![OwnKv { k: plain_cache.clone(), v: plain_cache, len }];
+        let (q, written) = plain::decode_heads(px, plain_tokens, own);
+        let cpu = std::iter::once(flat(q)).chain(written.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect();
+        sides.compare(&mut tally, sides.bound(dtype), &format!("column {len} in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)
 }

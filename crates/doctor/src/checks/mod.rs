@@ -29,7 +29,7 @@ fn operations<B: Kernels>() -> impl Iterator<Item = Check<B>> {
         ("swiglu", elements::swiglu),
         ("packed_attention", attention::packed),
         ("decode_attention", attention::decode),
-        ("write_column", attention::write_column),
+        ("decode_heads", attention::decode_heads),
         ("log_probs", head::log_probs),
         ("kl_divergence", head::kl_divergence),
         ("sample", head::sample),

@@ -9,12 +9,14 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::forward::fold_queries;
+use super::packed::flat;
 use super::plan::AttentionPlan;
 use super::scores::{PLAIN_SCORES, causal_mask};
 use crate::host::{self, DeviceError};
-use crate::layers::Attend;
+use crate::layers::{Attend, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::to_f32;
+use crate::rope::Rotary;
 
 /// Attention of each token of a response, from its own position, mean over the heads of the last layer. The three sum
 /// to 1.
@@ -44,6 +46,8 @@ pub struct Looker {
 pub struct MassMeter<'a, B: Backend> {
     /// Who attends to whom.
     pub plan: &'a AttentionPlan<B>,
+    /// Where the tokens stand.
+    pub rotary: &'a Rotary<B>,
     /// The layer that is measured.
     pub last: usize,
     /// Whose attention.
@@ -53,11 +57,12 @@ pub struct MassMeter<'a, B: Backend> {
 }
 
 impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
-    fn attend(&mut self, index: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3> {
-        if index == self.last {
+    fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [q, k, v] = block.heads(h, self.rotary);
+        if block.index == self.last {
             self.masses = self.lookers.iter().map(|looker| masses(&q, &k, looker)).collect();
         }
-        B::packed_attention(q, k, v, self.plan).0
+        flat(B::packed_attention(q, k, v, self.plan).0)
     }
 }
 

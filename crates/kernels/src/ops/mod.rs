@@ -18,7 +18,7 @@ pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, 
 use burn::tensor::{Int, Tensor, backend::Backend};
 use vgpo::{Prototype, RowPrototypes};
 
-use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
 use crate::host::DeviceError;
@@ -138,6 +138,11 @@ pub trait Kernels: Backend {
         plain::activate_backward(x, act, dy)
     }
 
+    /// Rows `rows [M]` of `table [V, d]`: `[M, d]`.
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        plain::take_rows(table, rows)
+    }
+
     /// `x [N, d]` with `values [M, d]` added to its rows `rows [M]`, which differ from each other.
     fn add_rows(x: Tensor<Self, 2>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::add_rows(x, rows, values)
@@ -198,15 +203,21 @@ pub trait Kernels: Backend {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b
-    /// Hkv n, G, hd]`.
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode_attention(q, kv)
+    /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, `[S, (q | k |
+    /// v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
+    /// out the `S` in order; in place where nothing else holds them.
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        plain::decode_heads(projected, tokens, own)
     }
 
-    /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        plain::write_column(cache, at, value)
+    /// Attention of one new token a row, `q [S, H, hd]`, to the prompt of its group and to the row's own columns; to
+    /// `[S, H, hd]`. The rows of `past` share out the `S` in order.
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        plain::decode_attention(q, past)
     }
 
     /// Logits held at one time while tokens are sampled, in elements.

@@ -23,6 +23,8 @@ macro_rules! on_backends {
 }
 
 #[cfg(feature = "ndarray")]
+mod decode;
+#[cfg(feature = "ndarray")]
 mod norm;
 #[cfg(feature = "ndarray")]
 mod operations;

@@ -3,7 +3,6 @@
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::Kernels;
-use kernels::attention::decode::{DecodeKv, decode_attention};
 use kernels::attention::{AttentionPlan, ResponseRows, backward, forward};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
 use kernels::layers::BlockShape;
@@ -15,7 +14,7 @@ use vgpo::{Prototype, RowPrototypes};
 use crate::products::{batches, contractions, few_rows};
 use crate::source::random;
 
-type Cpu = burn_ndarray::NdArray<f32>;
+pub(crate) type Cpu = burn_ndarray::NdArray<f32>;
 
 pub(crate) fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
     t.into_data().convert::<f32>().to_vec().unwrap()
@@ -37,12 +36,17 @@ pub(crate) fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>
 }
 
 /// The same numbers on the CPU.
-fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
+pub(crate) fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
     Tensor::from_data(t.to_data(), &Default::default())
 }
 
+/// Integers on the CPU.
+pub(crate) fn host_int<B: Kernels>(t: Tensor<B, 1, Int>) -> Vec<i32> {
+    t.into_data().convert::<i32>().to_vec().unwrap()
+}
+
 /// As [`close`], of a tensor that the CPU made.
-fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
+pub(crate) fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
     close(host(&a), b, what);
 }
 
@@ -253,72 +257,6 @@ fn attention<B: Kernels>() {
     }
 }
 
-fn host_kv<B: Kernels>(kv: &DecodeKv<B>) -> DecodeKv<Cpu> {
-    DecodeKv {
-        prefix: (host(&kv.prefix.0), host(&kv.prefix.1)),
-        prefix_mask: kv.prefix_mask.as_ref().map(host),
-        own: (host(&kv.own.0), host(&kv.own.1)),
-        n: kv.n,
-        len: kv.len,
-    }
-}
-
-fn decode<B: Kernels>() {
-    // matrices (groups x K/V heads), responses, query heads a K/V head, head size, prompt, capacity, written columns
-    for (a, n, g, hd, p, capacity, len) in [
-        (1, 1, 1, 16, 1, 1, 1),
-        (2, 3, 2, 32, 33, 8, 5),
-        (3, 2, 7, 64, 100, 64, 64),
-        (2, 4, 8, 128, 70, 40, 33),
-        (2, 2, 3, 80, 32, 128, 97),
-        (1, 1, 1, 160, 2, 2, 1), // larger heads than the kernel takes
-    ] {
-        for masked in [false, true] {
-            let what = format!("decode {a} x {n} x {g} x {hd}, {p} + {len}, masked {masked}");
-            let q = random::<B, 3>([a * n, g, hd]).mul_scalar(2.0);
-            let mask = masked.then(|| {
-                let m: Vec<f32> = (0..a * p).map(|i| if i % p > i / p { -1e30 } else { 0.0 }).collect();
-                Tensor::from_data(TensorData::new(m, [a, 1, p]), &Default::default())
-            });
-            let kv = DecodeKv {
-                prefix: (random::<B, 3>([a, p, hd]), random([a, p, hd])),
-                prefix_mask: mask,
-                own: (random([a * n, capacity, hd]), random([a * n, capacity, hd])),
-                n,
-                len,
-            };
-            let expected = decode_attention(host(&q), host_kv(&kv));
-            as_host(B::decode_attention(q, kv), expected, &what);
-        }
-    }
-    let none = || (random::<B, 3>([0, 3, 16]), random::<B, 3>([0, 3, 16]));
-    let kv = DecodeKv { prefix: none(), prefix_mask: None, own: none(), n: 1, len: 2 };
-    assert_eq!(B::decode_attention(random([0, 2, 16]), kv).dims(), [0, 2, 16]);
-    // Views: keys and values of one tensor, heads before tokens.
-    let (q, own) = (random::<B, 3>([2, 16, 4]).swap_dims(1, 2), random::<B, 3>([2, 12, 16]));
-    let prefix = random::<B, 3>([20, 3, 16]).swap_dims(0, 1).slice([1..3, 0..20, 0..16]);
-    let values = random::<B, 3>([16, 20, 2]).swap_dims(0, 2);
-    let kv = DecodeKv { prefix: (prefix, values), prefix_mask: None, own: (own.clone(), own), n: 1, len: 7 };
-    let expected = decode_attention(host(&q), host_kv(&kv));
-    as_host(B::decode_attention(q, kv), expected, "views");
-}
-
-fn write_column<B: Kernels>() {
-    assert_eq!(B::write_column(random([0, 4, 8]), 1, random([0, 1, 8])).dims(), [0, 4, 8]);
-    for (rows, columns, hd, at) in [(1, 1, 1, 0), (6, 64, 16, 63), (3, 5, 80, 2)] {
-        let (cache, value) = (random::<B, 3>([rows, columns, hd]), random::<B, 3>([rows, 1, hd]));
-        let expected = plain::write_column(cache.clone(), at, value.clone());
-        let before = values(cache.clone());
-        close(B::write_column(cache.clone(), at, value.clone()), expected.clone(), "shared cache");
-        assert_eq!(values(cache.clone()), before, "a cache that something else holds is not written");
-        let own = cache.add_scalar(0.0);
-        close(B::write_column(own, at, value), expected, "own cache");
-    }
-    let (cache, value) = (random::<B, 3>([4, 8, 3]).swap_dims(0, 2), random::<B, 3>([1, 4, 3]).swap_dims(0, 2));
-    let value = value.swap_dims(1, 2).reshape([3, 1, 4]);
-    close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
-}
-
 /// Against the CPU, as vgpo's equation multiplies matrices: tokens, width, images.
 fn visual_focus<B: Kernels>() {
     for (t, d, images) in [(1, 1, 1), (3, 17, 1), (70, 129, 2), (33, 3584, 2), (300, 96, 1)] {
@@ -366,17 +304,4 @@ fn chain<B: Kernels>() {
     close(run(B::rms_norm, B::swiglu), run(plain::rms_norm, plain::swiglu), "chain");
 }
 
-on_backends!([
-    swiglu,
-    rotate,
-    rotate_qkv,
-    head,
-    attention,
-    decode,
-    write_column,
-    visual_focus,
-    chain,
-    contractions,
-    few_rows,
-    batches
-]);
+on_backends!([swiglu, rotate, rotate_qkv, head, attention, visual_focus, chain, contractions, few_rows, batches]);

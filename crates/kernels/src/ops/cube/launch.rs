@@ -51,6 +51,11 @@ pub(super) fn countable<const I: usize>(shapes: [Shape; I]) -> bool {
     shapes.iter().all(|s| s.num_elements() < u32::MAX as usize / 2)
 }
 
+/// The integer tensor that a backend holds.
+pub(super) fn int_tensor<B: Launch, const D: usize>(t: CubeTensor<B::Runtime>) -> Tensor<B, D, Int> {
+    Tensor::from_primitive(t)
+}
+
 /// A new buffer beside `like`, in row-major order.
 pub(super) fn empty<R: CubeRuntime>(like: &CubeTensor<R>, shape: Shape, dtype: DType) -> CubeTensor<R> {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)

@@ -16,8 +16,10 @@ mod norm;
 mod qkv;
 mod reduce;
 mod refused;
+mod sample;
 mod scores;
 mod squared_norm;
+mod stream;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
@@ -25,12 +27,13 @@ use cubecl::MemoryAllocationMode;
 use vgpo::{Prototype, RowPrototypes};
 
 use super::{AdamWParameter, AdamWStep, Kernels};
-use crate::attention::decode::DecodeKv;
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::HeadOutput;
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
+use crate::sampling::RowChoice;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     const TOKENS: usize = 256;
@@ -82,6 +85,10 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         norm::rms_norm(x, weight, eps)
+    }
+
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        stream::take_rows(table, rows)
     }
 
     fn rms_norm_backward(
@@ -146,12 +153,28 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode::attention(q, kv)
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        decode::heads(projected, tokens, own)
     }
 
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        decode::write_column(cache, at, value)
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        decode::attention(q, past)
+    }
+
+    fn logits_at_once() -> usize {
+        1 << 27
+    }
+
+    fn sample(
+        logits: Tensor<Self, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        sample::sample(logits, choices, forbidden)
     }
 
     fn log_probs(

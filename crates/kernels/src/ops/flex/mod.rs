@@ -20,7 +20,7 @@ use burn_flex::Flex;
 
 use super::adamw::adamw_by;
 use super::{AdamWParameter, AdamWStep, Kernels, plain};
-use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
 use crate::layers::BlockShape;
@@ -41,6 +41,13 @@ impl Kernels for F {
 
     fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tensor<F, 2> {
         if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
+    }
+
+    fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> (Tensor<F, 2>, Tensor<F, 2>) {
+        match f32s(&x) && f32s(&y) && f32s(&weight) {
+            true => rows::add_rms_norm(x, y, weight, eps),
+            false => plain::add_rms_norm(x, y, weight, eps),
+        }
     }
 
     fn rms_norm_backward(
@@ -146,12 +153,19 @@ impl Kernels for F {
         }
     }
 
-    fn decode_attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
-        if f32s(&q) { decode::attention(q, kv) } else { decode_attention(q, kv) }
+    fn decode_heads(
+        projected: Tensor<F, 2>,
+        tokens: NewTokens<'_, F>,
+        own: Vec<OwnKv<F>>,
+    ) -> (Tensor<F, 3>, Vec<OwnKv<F>>) {
+        match f32s(&projected) && own.iter().all(|kv| f32s(&kv.k) && f32s(&kv.v)) {
+            true => decode::heads(projected, tokens, own),
+            false => plain::decode_heads(projected, tokens, own),
+        }
     }
 
-    fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
-        if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    fn decode_attention(q: Tensor<F, 3>, past: &[DecodeKv<F>]) -> Tensor<F, 3> {
+        if f32s(&q) { decode::attention(q, past) } else { plain::decode_attention(q, past) }
     }
 
     fn sample(

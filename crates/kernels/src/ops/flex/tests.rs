@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{F, activations, attention, decode, head, layer_norm, linear, rows, sample};
-use crate::attention::decode::{DecodeKv, decode_attention};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
 use crate::attention::{self as plain_attention, AttentionPlan, ResponseRows};
 use crate::head::{plain_log_probs, plain_log_probs_backward};
 use crate::layers::BlockShape;
@@ -54,6 +54,11 @@ fn rows_are_the_defaults() {
             plain::swiglu_backward(gate_up, dy),
             "swiglu backward",
         );
+        let y = random([n, d]);
+        let ours = rows::add_rms_norm(x.clone(), y.clone(), random([d]).ones_like(), 1e-6);
+        let plain = plain::add_rms_norm(x.clone(), y, random([d]).ones_like(), 1e-6);
+        close(ours.0, plain.0, "sum");
+        close(ours.1, plain.1, "the norm of the sum");
         // A view is read where it lies.
         let view = x.clone().slice([0..n, 1..d]);
         let w = random([d - 1]);
@@ -286,35 +291,76 @@ fn does_not_depend_on_the_threads(name: &str, plan: AttentionPlan<F>) {
     assert_eq!(run(1), run(5), "{name}");
 }
 
-#[test]
-fn decoding_is_the_default() {
-    for (a, n, g, p, len, masked) in [(1, 1, 1, 5, 1, false), (4, 3, 2, 20, 7, true), (4, 8, 3, 194, 60, false)] {
-        let hd = 32;
-        let mask: Vec<f32> = (0..a * p).map(|i| if i % p >= 3 + i / p { -1e30 } else { 0.0 }).collect();
-        let kv = DecodeKv {
-            prefix: (random([a, p, hd]), random([a, p, hd])),
-            prefix_mask: masked.then(|| Tensor::from_data(TensorData::new(mask, [a, 1, p]), &Default::default())),
-            own: (random([a * n, 64, hd]), random([a * n, 64, hd])),
-            n,
-            len,
-        };
-        let q = random([a * n, g, hd]);
-        close(decode::attention(q.clone(), kv.clone()), decode_attention(q, kv), "decode");
+/// A lane of prompts of these lengths behind some other tokens, `n` responses each.
+fn past(prompts: &[usize], n: usize, [kv_heads, hd]: [usize; 2], [capacity, len]: [usize; 2]) -> DecodeKv<F> {
+    let mut at = 3;
+    let ranges = prompts.iter().map(|p| {
+        at += p;
+        at - p..at
+    });
+    let prompts = PromptRows::new(ranges.collect(), &Default::default());
+    let (tokens, rows) = (at + 2, prompts.ranges.len() * n);
+    DecodeKv {
+        prefix: (random([tokens, kv_heads, hd]), random([tokens, kv_heads, hd])),
+        prompts,
+        n,
+        own: OwnKv { k: random([rows, capacity, kv_heads, hd]), v: random([rows, capacity, kv_heads, hd]), len },
     }
 }
 
 #[test]
-fn columns_are_written_in_place() {
-    let (cache, value) = (random([5, 7, 4]), random([5, 1, 4]));
-    let kept = cache.clone();
-    let before = kept.to_data();
-    let written = decode::write_column(cache.clone(), 3, value.clone());
-    close(written, plain::write_column(cache, 3, value.clone()), "write_column");
-    assert_eq!(before, kept.to_data(), "another holder keeps its values");
-    let alone = kept.mul_scalar(2.0);
-    let place = super::host::Host::new(&alone).values().as_ptr();
-    let written = decode::write_column(alone, 0, value);
-    assert_eq!(place, super::host::Host::new(&written).values().as_ptr());
+fn decoding_is_the_default() {
+    for (kv_heads, g, hd) in [(1, 1, 32), (2, 2, 16), (4, 3, 32)] {
+        let lanes = [
+            past(&[5], 1, [kv_heads, hd], [1, 1]),
+            past(&[20, 3, 1], 3, [kv_heads, hd], [64, 7]),
+            past(&[194, 120], 8, [kv_heads, hd], [64, 60]),
+        ];
+        for past in [&lanes[..1], &lanes[1..2], &lanes] {
+            let rows = past.iter().map(|kv| kv.own.k.dims()[0]).sum();
+            let q = random([rows, kv_heads * g, hd]);
+            close(decode::attention(q.clone(), past), plain::decode_attention(q, past), "decode");
+        }
+    }
+}
+
+#[test]
+fn new_heads_are_the_defaults() {
+    let shape = BlockShape { heads: 6, kv_heads: 2, head_dim: 32 };
+    let (width, rows) = (10 * 32, 7);
+    let (x, bias, norms) = (random([rows, width]), random([width]), [random([32]), random([32])]);
+    let angles = Rotary { cos: random([20, 1, 32]), sin: random([20, 1, 32]) };
+    let positions = Tensor::from_data(TensorData::new(vec![3i32, 0, 19, 4, 4, 7, 1], [rows]), &Default::default());
+    let own = || [(5, 4, 2), (2, 3, 0)].map(|(rows, capacity, len)| (random([rows, capacity, 2, 32]), len)).to_vec();
+    for (biased, normed) in [(false, false), (true, false), (true, true)] {
+        let tokens = NewTokens {
+            shape,
+            bias: biased.then_some(&bias),
+            qk_norm: normed.then_some([(&norms[0], 1e-6), (&norms[1], 1e-2)]),
+            angles: &angles,
+            positions: &positions,
+        };
+        let own: Vec<OwnKv<F>> = own().into_iter().map(|(k, len)| OwnKv { v: k.clone().neg(), k, len }).collect();
+        let kept: Vec<_> = own.iter().map(|kv| kv.k.to_data()).collect();
+        let (q, ours) = decode::heads(x.clone(), tokens, own.clone());
+        let (pq, plain) = plain::decode_heads(x.clone(), tokens, own.clone());
+        close(q, pq, "queries");
+        for (ours, plain) in ours.into_iter().zip(plain) {
+            assert_eq!(ours.len, plain.len);
+            close(ours.k, plain.k, "keys");
+            close(ours.v, plain.v, "values");
+        }
+        let after: Vec<_> = own.iter().map(|kv| kv.k.to_data()).collect();
+        assert_eq!(kept, after, "another holder keeps its values");
+        // What nothing else holds is written where it is.
+        let alone: Vec<OwnKv<F>> =
+            own.into_iter().map(|kv| OwnKv { k: kv.k.mul_scalar(2.0), v: kv.v.mul_scalar(2.0), len: kv.len }).collect();
+        let places = |own: &[OwnKv<F>]| -> Vec<_> {
+            own.iter().map(|kv| super::host::Host::new(&kv.k).values().as_ptr()).collect()
+        };
+        let before = places(&alone);
+        assert_eq!(before, places(&decode::heads(x.clone(), tokens, alone).1));
+    }
 }
 
 /// The head in f64: log-probs, entropies and, of given gradients of the two, those of the states and the weight.

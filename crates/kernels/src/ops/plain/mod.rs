@@ -1,6 +1,10 @@
 //! The defaults of [`Kernels`](super::Kernels) in plain tensor operations: they run on every backend, are what autodiff
 //! differentiates in tests, and what a specialisation is compared with. Shapes and meaning stand with the trait.
 
+mod decode;
+
+pub use decode::{decode_attention, decode_heads};
+
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
 
 use super::{Activation, Kernels};
@@ -22,10 +26,9 @@ pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<
     to_f32(dy.transpose().matmul(x))
 }
 
-/// See [`Kernels::write_column`](super::Kernels::write_column).
-pub fn write_column<B: Backend>(cache: Tensor<B, 3>, at: usize, value: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [rows, _, hd] = cache.dims();
-    cache.slice_assign([0..rows, at..at + 1, 0..hd], value)
+/// See [`Kernels::take_rows`](super::Kernels::take_rows).
+pub fn take_rows<B: Backend>(table: &Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+    table.clone().select(0, rows)
 }
 
 /// See [`Kernels::rms_norm`](super::Kernels::rms_norm).
