@@ -225,6 +225,30 @@ fn pages_name_files_that_are_there() {
     assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
 }
 
+/// Where a product of Burn's own may stand: the defaults, which CPUs take.
+const DEFAULT_PRODUCTS: [&str; 3] =
+    ["crates/kernels/src/ops/mod.rs", "crates/kernels/src/ops/plain/mod.rs", "crates/vgpo/src/focus.rs"];
+
+/// On a GPU Burn's own products are not to be relied on (docs/architecture.md): all go through `Kernels::matmul`.
+#[test]
+fn products_go_through_the_kernels() {
+    let mut burns = Vec::new();
+    for path in files(&["rs"]) {
+        let name = shown(&path);
+        if name.split('/').any(|part| ["tests", "examples", "benches", "tests.rs"].contains(&part)) {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a text file");
+        let code = text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"));
+        let product = |line: &str| [".matmul(", "Tensor::matmul(", "module::"].iter().any(|call| line.contains(call));
+        burns.extend(code.filter(|(_, line)| product(line)).map(|(i, _)| format!("{name}:{}", i + 1)));
+    }
+    let defaults = |place: &String| DEFAULT_PRODUCTS.iter().any(|file| place.starts_with(file));
+    let (allowed, others): (Vec<_>, Vec<_>) = burns.into_iter().partition(defaults);
+    assert!(allowed.len() >= DEFAULT_PRODUCTS.len(), "the defaults were not found: {allowed:?}");
+    assert!(others.is_empty(), "products of Burn's own:\n{}", others.join("\n"));
+}
+
 /// `unreachable_pub` and `unnameable_types` (root `Cargo.toml`) keep what a crate shows from growing by accident; a
 /// crate that does not inherit the lints would escape them. What it shows begins with an example.
 #[test]

@@ -12,7 +12,7 @@ mkdir -p "$work"
 work=$(cd "$work" && pwd)
 
 # Wheels without dependencies; nothing of them is imported.
-wheels=(nvidia-cuda-nvrtc==13.2.86 nvidia-cuda-runtime==13.2.86 nvidia-cuda-cccl==13.3.5.0.6)
+wheels=(nvidia-cuda-nvrtc==13.2.86 nvidia-cuda-runtime==13.2.86 nvidia-cuda-crt==13.2.86 nvidia-cuda-cccl==13.3.5.0.6)
 cuda=$work/cuda-13.2.86/nvidia/cu13
 if [ ! -e "$cuda/complete" ]; then
   rm -rf "$work/cuda-13.2.86"

@@ -45,7 +45,7 @@ struct TrainArgs {
 }
 
 /// What needs less of the device's memory.
-pub const LOWERS: &str = "actor.micro_batch_tokens, rollout.max_batch_rows, rollout.prefill_token_budget, \
+pub(crate) const LOWERS: &str = "actor.micro_batch_tokens, rollout.max_batch_rows, rollout.prefill_token_budget, \
     rollout.image_cache_gib, data.max_pixels or data.max_response_length, or set actor.recompute=always, \
     actor.optim.moments_dtype=bf16, actor.optim.grads_dtype=bf16 and actor.optim.master_weights=false";
 

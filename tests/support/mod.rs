@@ -1,6 +1,7 @@
 //! The real `train` binary in temporary folders.
 #![allow(dead_code)] // each test binary uses a part
 
+pub(crate) mod large_model;
 pub(crate) mod standin;
 
 use std::path::{Path, PathBuf};

@@ -26,8 +26,8 @@ pub(super) struct Shared {
     /// the host for 7b) or fill (the device itself, in moments: for sizes that are to be timed or counted).
     #[arg(long, value_name = "WHO", default_value = "host", value_parser = ["host", "fill"], conflicts_with = "model")]
     weights: String,
-    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's number,
-    /// or any where nothing is computed (docs/gpu.md).
+    /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's
+    /// number, or any where nothing is computed (docs/gpu.md).
     #[arg(long, value_name = "X", value_parser = positive)]
     peak_tflops: Option<f64>,
     /// Prompts a step.

@@ -69,7 +69,7 @@ pub(super) fn reset_peak() {
 }
 
 /// The highest resident memory so far, where /proc says; on a GPU what its memory pool holds, which does not shrink
-/// within a step.
+/// between the phases at whose ends pages are given back.
 fn peak_gib<B: Kernels>(device: &B::Device) -> Option<f64> {
     if let Some(bytes) = B::device_memory(device) {
         return Some(bytes as f64 / (1u64 << 30) as f64);
@@ -195,6 +195,8 @@ impl<B: Kernels> Bench<B> {
         self.sync()?;
         let old_s = clock.elapsed().as_secs_f64() - made.advantages_s;
 
+        // The update gives the pages of sampling and scoring back.
+        let before_update = peak_gib::<B>(&self.model.device());
         let clock = Instant::now();
         let token_budget = config.actor.micro_batch_tokens;
         let options = GradientOptions {
@@ -218,7 +220,9 @@ impl<B: Kernels> Bench<B> {
             made.advantages_s + recipe.focus().map_or(Ok(0.0), |mode| self.focus_seconds(&prompts, sizes, mode))?;
         let seconds =
             [generate_s, old_s, update_s, stats.vision_s, stats.prefill_s, focus_s, updated.optimizer_s, total_s];
-        Ok(self.row(sizes, &prompts, step, seconds))
+        let mut row = self.row(sizes, &prompts, step, seconds);
+        row.peak_gib = before_update.into_iter().chain(row.peak_gib).reduce(f64::max);
+        Ok(row)
     }
 
     /// Responses of the asked length to all prompts.
@@ -329,7 +333,7 @@ pub(super) fn matmul_flops<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainEr
         for _ in 0..6 {
             host::sync::<B>(&device)?;
             let clock = Instant::now();
-            let y = x.clone().matmul(x.clone());
+            let y = B::matmul(x.clone(), x.clone());
             host::sync::<B>(&device)?;
             drop(y);
             best = best.min(clock.elapsed().as_secs_f64());

@@ -110,18 +110,25 @@ pub(crate) fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -
 /// first one's does not go back to, and compiled kernels kept where there is CUDA.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn configure(candidates: &[Backend]) {
-    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
     let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
     config.streaming.max_streams = 1;
-    config.compilation.cache = None;
-    #[cfg(feature = "cuda")]
-    if candidates.contains(&Backend::Cuda)
-        && let CudaPresence::There(card) = presence()
-    {
-        config.compilation.cache = kernel_cache::open(&card).map(cubecl::config::cache::CacheConfig::File);
-    }
-    let _ = candidates;
+    config.compilation.cache = kept_kernels(candidates).map(CacheConfig::File);
     CubeClRuntimeConfig::set(config);
+}
+
+#[cfg(feature = "cuda")]
+fn kept_kernels(candidates: &[Backend]) -> Option<std::path::PathBuf> {
+    match candidates.contains(&Backend::Cuda).then(presence)? {
+        CudaPresence::There(card) => kernel_cache::open(&card),
+        CudaPresence::Absent | CudaPresence::Unusable(_) => None,
+    }
+}
+
+/// Only CUDA's can be kept.
+#[cfg(all(feature = "wgpu", not(feature = "cuda")))]
+fn kept_kernels(_: &[Backend]) -> Option<std::path::PathBuf> {
+    None
 }
 
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
@@ -178,12 +185,11 @@ fn attempt<J: OnBackend>(
         #[cfg(feature = "wgpu")]
         Backend::Wgpu | Backend::Vulkan if backend == Backend::Wgpu || cfg!(feature = "vulkan") => {
             match software_adapter(&Default::default()) {
-                // A CPU backend is faster, and its matmuls are right.
+                // A CPU backend is faster.
                 None | Some(true) if optional => return Ok(None),
                 None => return Err(no_device(backend)),
                 Some(true) => eprintln!(
-                    "warning: backend {} found no graphics card, only a software device: slow, and its matmuls may be wrong \
-                     (docs/architecture.md); --backend flex runs on the CPU",
+                    "warning: backend {} found no graphics card, only a slow software device; --backend flex runs on the CPU",
                     backend.as_str()
                 ),
                 Some(false) => {}

@@ -6,7 +6,7 @@ use cudarc::nvrtc::sys as nvrtc;
 
 /// What compiled kernels depend on besides the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CudaCard {
+pub(crate) struct CudaCard {
     /// Compute capability times 10.
     capability: i32,
     /// Version of the driver, as it numbers them: 13000.
@@ -23,7 +23,7 @@ impl std::fmt::Display for CudaCard {
 }
 
 /// What a program finds.
-pub enum CudaPresence {
+pub(crate) enum CudaPresence {
     /// No driver, or one without a card.
     Absent,
     /// A card that cannot be used, and why.
@@ -33,7 +33,7 @@ pub enum CudaPresence {
 }
 
 /// Looks for the driver, a card and NVRTC; computes nothing.
-pub fn presence() -> CudaPresence {
+pub(crate) fn presence() -> CudaPresence {
     // SAFETY: looks for a library by its name, and calls nothing.
     if !unsafe { sys::is_culib_present() } || init().is_err() {
         return CudaPresence::Absent;
@@ -72,7 +72,7 @@ fn card() -> Result<CudaCard, cudarc::driver::DriverError> {
 }
 
 /// Bytes of the first card that are free, and all of its bytes; from any thread.
-pub fn memory() -> Option<[u64; 2]> {
+pub(crate) fn memory() -> Option<[u64; 2]> {
     // SAFETY: a library that is not there is not called.
     if !unsafe { sys::is_culib_present() } {
         return None;

@@ -1,7 +1,7 @@
 //! Compiled kernels are kept between starts in the user's cache folder.
 //!
-//! CubeCL keys what it keeps by a kernel's Rust name and compile-time arguments alone: a kernel whose source has changed
-//! since, another card or compiler would be given what does not belong to it. So each program's build, card, driver and
+//! CubeCL keys what it keeps by a kernel's Rust name and compile-time arguments alone: a kernel whose source has
+//! changed since, another card or compiler would be given what does not belong to it. So each program's build, card, driver and
 //! compiler have a folder of their own: `visual-rl/kernels/KEY/SLOT`. CubeCL does not expect a file that was cut off or
 //! damaged either: the length and checksum of what a program left behind are kept beside it, and what does not agree
 //! is dropped. A slot belongs to one running program at a time.
@@ -28,7 +28,7 @@ struct KernelSlot {
 
 /// The folder that CubeCL may keep kernels in; none where the system has no cache folder, or no room in it, which is
 /// said.
-pub fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
+pub(crate) fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
     let take = || -> io::Result<KernelSlot> {
         let kernels = dirs::cache_dir()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no cache folder"))?
@@ -50,7 +50,7 @@ pub fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
 }
 
 /// Notes what is in the slot, so that the next start trusts it. At the end of a program, however it ends.
-pub fn seal() {
+pub(crate) fn seal() {
     if let Some(slot) = SLOT.get()
         && let Err(e) = slot.seal()
     {

@@ -27,7 +27,7 @@ pub fn panels<B: Kernels>(
         x.div(norm)
     };
     let tokens = unit(chosen.iter().map(|token| first + token).collect());
-    let all = host::floats(tokens.matmul(unit(images.to_vec()).transpose()))?; // [chosen, M]
+    let all = host::floats(B::matmul(tokens, unit(images.to_vec()).transpose()))?; // [chosen, M]
     let cosines = all.chunks(images.len().max(1));
     Ok(chosen.into_iter().zip(cosines).map(|(token, cosines)| Panel { token, cosines: cosines.to_vec() }).collect())
 }

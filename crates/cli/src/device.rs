@@ -94,10 +94,19 @@ fn end(fault: &str) {
         return;
     }
     eprintln!("error: {fault}");
-    if let Some((watch, _)) = WATCH.get() {
-        (watch.at_end)();
+    // On a thread that is not in a panic: what drivers do at the exit of a process may panic itself, and that would abort.
+    let exit = || {
+        if let Some((watch, _)) = WATCH.get() {
+            (watch.at_end)();
+        }
+        std::process::exit(1)
+    };
+    if std::thread::Builder::new().spawn(exit).is_err() {
+        std::process::abort();
     }
-    std::process::exit(1)
+    loop {
+        std::thread::park();
+    }
 }
 
 /// Whether this is the first thread that ends the program. What another one would say follows from the first fault.
@@ -192,7 +201,7 @@ pub fn explain(text: &str) -> String {
 
 /// The message of an error that may be a device's: that one in one line, any other as it is.
 pub fn message(text: String) -> String {
-    match text.contains("the device failed: ") {
+    match text.contains("the device failed: ") && text.contains('\n') {
         true => explain(&text),
         false => text,
     }
@@ -274,6 +283,8 @@ mod tests {
         ] {
             assert_eq!(explain(text), line, "{text}");
         }
+        let said = "backend cuda: its first computation fails: the device failed: CUDA_ERROR_UNKNOWN; --backend flex";
+        assert_eq!(message(said.into()), said);
         assert_eq!(message("no file\nof that name".into()), "no file\nof that name");
         assert_eq!(message("the device failed: a\nb".into()), "the device failed: a");
     }

@@ -3,10 +3,10 @@
 
 use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use divan::{Bencher, black_box};
-use kernels::attention::decode::{DecodeKv, decode_attention};
+use kernels::attention::decode::{DecodeKv, OwnKv, PromptRows};
 use kernels::attention::{self, AttentionPlan, ResponseRows};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
-use kernels::ops::{AdamWStep, Kernels, plain};
+use kernels::ops::{AdamWParameter, AdamWStep, Kernels, Rounding, plain, plain_adamw};
 
 type B = burn_flex::Flex<f32, i32>;
 
@@ -53,7 +53,7 @@ fn rms_norm_backward(bencher: Bencher, ours: bool) {
     let (x, w, dy) = (random([ROWS, D]), random([D]), random([ROWS, D]));
     bencher.bench_local(|| {
         let (x, w, dy) = (black_box(x.clone()), w.clone(), dy.clone());
-        if ours { B::rms_norm_backward(x, w, 1e-6, dy) } else { plain::rms_norm_backward(x, w, 1e-6, dy) }
+        if ours { B::rms_norm_backward(x, w, 1e-6, dy, None) } else { plain::rms_norm_backward(x, w, 1e-6, dy, None) }
     });
 }
 
@@ -105,18 +105,18 @@ fn packed_attention_backward(bencher: Bencher, ours: bool) {
 
 #[divan::bench(args = OURS)]
 fn decode(bencher: Bencher, ours: bool) {
-    let (groups, n, heads, len) = (2 * 2, 8, 3, 60);
-    let kv = DecodeKv {
-        prefix: (random([groups, 194, 64]), random([groups, 194, 64])),
-        prefix_mask: None,
-        own: (random([groups * n, 96, 64]), random([groups * n, 96, 64])),
+    let (groups, n, kv_heads, g, len) = (2, 8, 2, 3, 60);
+    let prompts = (0..groups).map(|i| i * 194..(i + 1) * 194).collect();
+    let past = [DecodeKv {
+        prefix: (random([groups * 194, kv_heads, 64]), random([groups * 194, kv_heads, 64])),
+        prompts: PromptRows::new(prompts, &Default::default()),
         n,
-        len,
-    };
-    let q = random([groups * n, heads, 64]);
+        own: OwnKv { k: random([groups * n, 96, kv_heads, 64]), v: random([groups * n, 96, kv_heads, 64]), len },
+    }];
+    let q = random([groups * n, kv_heads * g, 64]);
     bencher.bench_local(|| {
-        let (q, kv) = (black_box(q.clone()), kv.clone());
-        if ours { B::decode_attention(q, kv) } else { decode_attention(q, kv) }
+        let q = black_box(q.clone());
+        if ours { B::decode_attention(q, &past) } else { plain::decode_attention(q, &past) }
     });
 }
 
@@ -149,11 +149,21 @@ fn log_probs_backward(bencher: Bencher, ours: bool) {
 
 #[divan::bench(args = OURS)]
 fn adamw(bencher: Bencher, ours: bool) {
-    let h = AdamWStep { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step: 3, grad_scale: 1.0 };
+    let h = AdamWStep {
+        lr: 1e-3,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        weight_decay: 0.01,
+        step: 3,
+        grad_scale: 1.0,
+        rounding: Rounding::default(),
+    };
     let n = M * D;
-    let (p, g, m, v) = (random([n]), random([n]), random([n]), random([n]).powi_scalar(2));
+    let g = random([n]);
+    let p = AdamWParameter { param: random([n]), m: random([n]), v: random([n]).powi_scalar(2), master: None };
     bencher.bench_local(|| {
-        let (p, g, m, v) = (black_box(p.clone()), g.clone(), m.clone(), v.clone());
-        if ours { B::adamw(p, g, m, v, &h) } else { plain::adamw(p, g, m, v, &h) }
+        let (p, g) = (black_box(p.clone()), g.clone());
+        if ours { B::adamw(p, g, &h) } else { plain_adamw(p, g, &h) }
     });
 }

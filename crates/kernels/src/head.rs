@@ -82,7 +82,7 @@ pub fn log_probs_backward<B: Kernels>(
 
 /// The head in chunks of at most `most` logits: `read` makes log-probs and, if asked for, entropies `[c]` of logits
 /// `[c, V]`, as the matmul leaves them, and targets `[c]`.
-pub(crate) fn log_probs_by<B: Backend>(
+pub(crate) fn log_probs_by<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -97,7 +97,7 @@ pub(crate) fn log_probs_by<B: Backend>(
     }
     let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
     for (a, b) in chunks(m, weight.dims()[0], most) {
-        let logits = hidden.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
+        let logits = B::matmul(hidden.clone().slice([a..b, 0..d]), weight.clone().transpose());
         let part = read(logits, targets.clone().slice(a..b));
         log_probs.push(part.log_probs);
         entropies.extend(part.entropy);
@@ -107,7 +107,7 @@ pub(crate) fn log_probs_by<B: Backend>(
 
 /// The head's gradients in chunks of at most `most` logits: `gradient` turns logits `[c, V]`, as the matmul leaves
 /// them, targets `[c]` and the gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
-pub(crate) fn log_probs_backward_by<B: Backend>(
+pub(crate) fn log_probs_backward_by<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -121,16 +121,16 @@ pub(crate) fn log_probs_backward_by<B: Backend>(
     let mut dw: Option<Tensor<B, 2>> = None;
     for (a, b) in chunks(m, weight.dims()[0], most) {
         let h = hidden.clone().slice([a..b, 0..d]);
-        let logits = h.clone().matmul(weight.clone().transpose());
+        let logits = B::matmul(h.clone(), weight.clone().transpose());
         let dl = d_log_probs.clone().slice(a..b);
         let de = d_entropy.as_ref().map(|de| de.clone().slice(a..b));
         let dz = gradient(logits, targets.clone().slice(a..b), dl, de);
-        let part = to_f32(dz.clone().transpose().matmul(h));
+        let part = B::weight_gradient(dz.clone(), h);
         dw = Some(match dw {
             None => part,
             Some(sum) => sum.add(part),
         });
-        parts.push(dz.matmul(weight.clone()));
+        parts.push(B::matmul(dz, weight.clone()));
     }
     match dw {
         Some(dw) => (Tensor::cat(parts, 0), dw),
@@ -139,7 +139,7 @@ pub(crate) fn log_probs_backward_by<B: Backend>(
 }
 
 /// See [`Kernels::log_probs`](crate::Kernels::log_probs).
-pub fn plain_log_probs<B: Backend>(
+pub fn plain_log_probs<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,
@@ -161,7 +161,7 @@ pub fn plain_log_probs<B: Backend>(
 
 /// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence); at most `most` logits, of both distributions
 /// together, are held at one time.
-pub fn plain_kl_divergence<B: Backend>(
+pub fn plain_kl_divergence<B: Kernels>(
     p: Tensor<B, 2>,
     q: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
@@ -174,7 +174,7 @@ pub fn plain_kl_divergence<B: Backend>(
     }
     let parts = chunks(m, weight.dims()[0], most / 2).map(|(a, b)| {
         let log_softmax = |states: &Tensor<B, 2>| {
-            let logits = states.clone().slice([a..b, 0..d]).matmul(weight.clone().transpose());
+            let logits = B::matmul(states.clone().slice([a..b, 0..d]), weight.clone().transpose());
             let (z, lse) = scaled(logits, temperature);
             z.sub(lse)
         };
@@ -191,7 +191,7 @@ pub fn plain_kl_divergence<B: Backend>(
 }
 
 /// See [`Kernels::log_probs_backward`](crate::Kernels::log_probs_backward).
-pub fn plain_log_probs_backward<B: Backend>(
+pub fn plain_log_probs_backward<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
     targets: Tensor<B, 1, Int>,

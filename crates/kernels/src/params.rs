@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use burn::tensor::{DType, FloatDType, Tensor, backend::Backend};
+use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
+
+use crate::ops::Kernels;
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -55,13 +57,13 @@ pub struct Gradients<B: Backend> {
     dtype: DType,
 }
 
-impl<B: Backend> Default for Gradients<B> {
+impl<B: Kernels> Default for Gradients<B> {
     fn default() -> Self {
         Self::kept_in(DType::F32)
     }
 }
 
-impl<B: Backend> Gradients<B> {
+impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
         Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype }
@@ -76,35 +78,77 @@ impl<B: Backend> Gradients<B> {
     /// Adds the gradient `grad` of a stack to those of its parts.
     pub fn add_stack<const D: usize>(&mut self, parts: &[StackPart], grad: Tensor<B, D>) {
         let Some(first) = parts.first() else { return };
-        let ranges = element_ranges(parts, grad.shape().num_elements());
+        if self.holds_as_one(parts, grad.shape().num_elements()) {
+            return self.accumulate(&first.name, grad);
+        }
+        let mut start = 0;
+        for part in parts {
+            self.add(&part.name, grad.clone().narrow(0, start, part.rows));
+            start += part.rows;
+        }
+    }
+
+    /// Whether a stack of `elements` is held as one tensor, or can be from now on: not if a part is held on its own.
+    fn holds_as_one(&mut self, parts: &[StackPart], elements: usize) -> bool {
+        let Some(first) = parts.first() else { return false };
+        let ranges = element_ranges(parts, elements);
         let whole = parts.iter().zip(&ranges).all(|(part, range)| {
             self.parts.get(&part.name).is_some_and(|(key, held)| *key == first.name && held == range)
         });
         let held = |part: &StackPart| self.parts.contains_key(&part.name) || self.map.contains_key(&part.name);
         if !whole && parts.iter().any(held) {
-            let mut start = 0;
-            for part in parts {
-                self.add(&part.name, grad.clone().narrow(0, start, part.rows));
-                start += part.rows;
-            }
-            return;
+            return false;
         }
         for (part, range) in parts.iter().zip(ranges) {
             self.parts.insert(part.name.clone(), (first.name.clone(), range));
         }
-        self.accumulate(&first.name, grad);
+        true
     }
 
     /// Adds to one tensor of the map.
     fn accumulate<const D: usize>(&mut self, key: &str, grad: Tensor<B, D>) {
         let len = grad.shape().num_elements();
-        let grad = to_f32(grad.reshape([len]));
+        let grad = grad.reshape([len]);
         // Taking the old value out of the map leaves it uniquely owned, so the addition can run in place.
         let sum = match self.map.remove(key) {
-            Some(old) => to_f32(old).add(grad),
-            None => grad,
+            Some(old) => B::accumulate(old, grad),
+            None => cast_to(grad, self.dtype),
         };
-        self.map.insert(key.to_string(), cast_to(sum, self.dtype));
+        self.map.insert(key.to_string(), sum);
+    }
+
+    /// Adds the column sums of `rows [N, d]` to what is held under `name`.
+    pub fn add_columns(&mut self, name: &str, rows: Tensor<B, 2>) {
+        self.take_apart(name);
+        self.accumulate_columns(name, rows);
+    }
+
+    /// Adds the column sums of `rows [N, sum of rows]` to those of the parts of a stack of vectors.
+    pub fn add_stack_columns(&mut self, parts: &[StackPart], rows: Tensor<B, 2>) {
+        let Some(first) = parts.first() else { return };
+        if self.holds_as_one(parts, rows.dims()[1]) {
+            return self.accumulate_columns(&first.name, rows);
+        }
+        let mut start = 0;
+        for part in parts {
+            self.add_columns(&part.name, rows.clone().narrow(1, start, part.rows));
+            start += part.rows;
+        }
+    }
+
+    /// Adds column sums to one tensor of the map.
+    fn accumulate_columns(&mut self, key: &str, rows: Tensor<B, 2>) {
+        let zeros = || Tensor::zeros([rows.dims()[1]], (&rows.device(), self.dtype));
+        let sum = self.map.remove(key).unwrap_or_else(zeros);
+        self.map.insert(key.to_string(), B::accumulate_columns(sum, rows));
+    }
+
+    /// Adds `grad [M, d]` to the rows `rows [M]`, which may repeat, of the gradient of a table of `len` elements.
+    pub fn add_rows(&mut self, name: &str, len: usize, rows: Tensor<B, 1, Int>, grad: Tensor<B, 2>) {
+        self.take_apart(name);
+        let zeros = || Tensor::zeros([len], (&grad.device(), self.dtype));
+        let table = self.map.remove(name).unwrap_or_else(zeros);
+        self.map.insert(name.to_string(), B::accumulate_rows(table, rows, grad));
     }
 
     /// Holds the parts of the stack that `name` is one of, if it is, each on its own.
@@ -127,27 +171,27 @@ impl<B: Backend> Gradients<B> {
         }
     }
 
-    /// Takes one gradient out, in f32.
+    /// Takes one gradient out, in the type that they are kept in.
     pub fn remove(&mut self, name: &str) -> Option<Tensor<B, 1>> {
         self.take_apart(name);
-        self.map.remove(name).map(to_f32)
+        self.map.remove(name)
     }
 
-    /// Takes the gradient of a stack out, in f32; zeros for parts that have none, none if no part has any.
+    /// Takes the gradient of a stack out, in the type that they are kept in; zeros for parts that have none, none if no part has any.
     pub fn remove_stack(&mut self, parts: &[StackPart]) -> Option<Tensor<B, 1>> {
         let first = parts.first()?;
         if let Some((key, _)) = self.parts.get(&first.name)
             && *key == first.name
         {
             self.parts.retain(|_, (stack, _)| *stack != first.name);
-            return self.map.remove(&first.name).map(to_f32);
+            return self.map.remove(&first.name);
         }
         let found: Vec<_> = parts.iter().map(|part| (part.rows, self.remove(&part.name))).collect();
         let (rows, known) = found.iter().find_map(|(rows, grad)| grad.clone().map(|grad| (*rows, grad)))?;
         let (width, device) = (known.dims()[0] / rows.max(1), known.device());
         let whole = found
             .into_iter()
-            .map(|(rows, grad)| grad.unwrap_or_else(|| Tensor::zeros([rows * width], (&device, DType::F32))));
+            .map(|(rows, grad)| grad.unwrap_or_else(|| Tensor::zeros([rows * width], (&device, self.dtype))));
         Some(Tensor::cat(whole.collect(), 0))
     }
 
@@ -164,8 +208,7 @@ impl<B: Backend> Gradients<B> {
 
     /// Sum of squares over all parameters, `[1]` on the device (its root is the global norm).
     pub fn squared_norm(&self, device: &B::Device) -> Tensor<B, 1> {
-        let parts: Vec<_> = self.map.values().map(|g| to_f32(g.clone()).powi_scalar(2).sum()).collect();
-        if parts.is_empty() { Tensor::zeros([1], device) } else { Tensor::cat(parts, 0).sum() }
+        B::squared_norm(self.map.values().cloned().collect(), device)
     }
 }
 

@@ -11,7 +11,7 @@ use rl::TrainError;
 use rl::config::Config;
 use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
-use rl::trainer::{Setup, Summary, Trainer};
+use rl::trainer::{Setup, Summary, Trainer, check_batch_rows};
 
 use crate::checks::{check_folder, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
@@ -102,6 +102,7 @@ pub fn train<B: Kernels>(
     interrupt: Arc<AtomicBool>,
 ) -> Result<Summary, TrainError> {
     check_formats::<B>(&config.actor.optim, device)?;
+    check_batch_rows::<B>(&config, device)?;
     let is_toy = config.model.path == "toy";
     let folder = match is_toy {
         true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family)?,

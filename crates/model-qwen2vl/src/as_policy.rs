@@ -62,6 +62,10 @@ impl<B: Kernels> Decoding<B> for QwenVl<B> {
     type Cache = DecodeCache<B>;
     type Kv = PromptKv<B>;
 
+    fn kv_bytes(&self) -> usize {
+        let t = &self.config.text;
+        2 * t.kv_width() * t.num_hidden_layers * self.head().0.dtype().size()
+    }
     fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv) {
         self.prefill(batch, image_embeds)
     }

@@ -1,12 +1,11 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use kernels::Kernels;
 use kernels::attention::decode::PromptKv;
 use kernels::attention::packed::{KvGradients, Packed};
-use kernels::layers::{Attend, BlockSaved, Norm, TransformerBlock};
+use kernels::layers::{Attend, BlockSaved, Norm, Residual, TransformerBlock};
 use kernels::params::{Gradients, ParamVisitor};
-use kernels::rope::Rotary;
 
 /// The decoder's parameters.
 #[derive(Debug, Clone)]
@@ -27,18 +26,20 @@ pub(crate) struct Deep<B: Backend> {
     pub rows: Tensor<B, 1, Int>,
     /// `[M, (1 + K) d]`
     pub features: Tensor<B, 2>,
+    /// `d`
+    pub width: usize,
 }
 
 impl<B: Kernels> Deep<B> {
     /// Layers that take something, `K`.
-    fn layers(&self, d: usize) -> usize {
-        self.features.dims()[1] / d - 1
+    fn layers(&self) -> usize {
+        self.features.dims()[1] / self.width - 1
     }
 
     /// The output `x [N, d]` of layer `k` with what is added to it.
     fn add(&self, k: usize, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        let d = x.dims()[1];
-        if k >= self.layers(d) {
+        let d = self.width;
+        if k >= self.layers() {
             return x;
         }
         B::add_rows(x, self.rows.clone(), self.features.clone().narrow(1, (k + 1) * d, d))
@@ -79,20 +80,15 @@ impl<B: Kernels> Decoder<B> {
     }
 
     /// Embedded tokens `x [N, d]` to final-normed hidden states `[N, d]`.
-    pub(crate) fn forward(
-        &self,
-        mut x: Tensor<B, 2>,
-        deep: Option<&Deep<B>>,
-        rotary: &Rotary<B>,
-        attend: &mut impl Attend<B>,
-    ) -> Tensor<B, 2> {
+    pub(crate) fn forward(&self, x: Tensor<B, 2>, deep: Option<&Deep<B>>, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
+        let mut x = Residual::new(x);
         for (k, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, rotary, attend);
-            if let Some(deep) = deep {
-                x = deep.add(k, x);
+            layer.forward(&mut x, attend);
+            if let Some(deep) = deep.filter(|deep| k < deep.layers()) {
+                x = Residual::new(deep.add(k, x.sum()));
             }
         }
-        self.norm.forward(x)
+        x.normed(&self.norm)
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping each layer's input, and its inside too unless
@@ -130,7 +126,7 @@ impl<B: Kernels> Decoder<B> {
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         let DecoderSaved { mut blocks, last } = saved;
-        let mut dx = self.norm.backward(last, dy, NORM, grads);
+        let mut dx = self.norm.backward(last, dy, None, NORM, grads);
         for (i, layer) in self.layers.iter().enumerate().rev() {
             let Some(saved) = blocks.pop() else { break };
             if let Some(deep) = deep.as_deref_mut().filter(|deep| i < deep.layers) {
@@ -143,13 +139,7 @@ impl<B: Kernels> Decoder<B> {
 
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
     pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
-        let [v, d] = self.embed.dims();
-        let table = match grads.remove(EMBED) {
-            Some(sum) => sum.reshape([v, d]),
-            None => Tensor::zeros([v, d], &dx.device()),
-        };
-        let dx = kernels::params::to_f32(dx);
-        grads.add(EMBED, table.select_assign(0, ids, dx, IndexingUpdateOp::Add));
+        grads.add_rows(EMBED, self.embed.shape().num_elements(), ids, dx);
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

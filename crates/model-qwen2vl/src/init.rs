@@ -1,8 +1,8 @@
 //! Building a model from any source of parameters, and random initialisation.
 
 use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
-use kernels::StackPart;
 use kernels::layers::{BlockNames, BlockShape, Linear, LinearStack, Mlp, Norm, QK_NAMES, TransformerBlock};
+use kernels::{Kernels, StackPart};
 
 use crate::config::{MlpKind, NormKind, QwenVlConfig, TextConfig, VisionConfig};
 use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
@@ -177,7 +177,7 @@ fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionCo
     }
 }
 
-impl<B: Backend> QwenVl<B> {
+impl<B: Kernels> QwenVl<B> {
     /// A model whose parameters come from `source`.
     pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
         let v = &config.vision;
@@ -201,12 +201,20 @@ impl<B: Backend> QwenVl<B> {
         Self { config, visual, decoder }
     }
 
+    /// As [`build`](Self::build), with weights that hold no pages of what comes and goes.
+    pub(crate) fn build_on(config: QwenVlConfig, source: &mut impl ParamSource<B>, device: &B::Device) -> Self {
+        let model = B::persistent(device, || Self::build(config, source));
+        // What was only on the way.
+        B::memory_cleanup(device);
+        model
+    }
+
     /// Random weights as transformers initialises them: normal with `initializer_range`, norms 1, biases 0.
     /// The same seed gives the same weights on every backend.
     pub fn random(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
         let std = config.text.initializer_range as f32;
         let mut source = RandomSource { state: seed ^ 0x9E37_79B9_7F4A_7C15, std, dtype, device: device.clone() };
-        Self::build(config, &mut source)
+        Self::build_on(config, &mut source, device)
     }
 
     /// The same distribution by the device's own random numbers: moments instead of minutes for a large model, and no
@@ -214,7 +222,7 @@ impl<B: Backend> QwenVl<B> {
     pub fn random_on_device(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
         B::seed(device, seed);
         let std = f64::from(config.text.initializer_range as f32);
-        Self::build(config, &mut DeviceSource { std, dtype, device: device.clone() })
+        Self::build_on(config, &mut DeviceSource { std, dtype, device: device.clone() }, device)
     }
 }
 

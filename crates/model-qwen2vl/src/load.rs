@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData};
 use guard::limits;
 use kernels::finite::first_not_finite;
+use kernels::{DeviceError, Kernels};
 use memmap2::Mmap;
 use policy::ModelError;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors};
@@ -139,7 +140,14 @@ struct FileSource<D> {
     problems: Vec<String>,
     dtype: DType,
     device: D,
+    /// Bytes handed to the device since the host's copies were freed.
+    uploaded: usize,
+    /// What the device failed with on the way.
+    failed: Option<DeviceError>,
 }
+
+/// Bytes of weights that the host holds copies of at one time, and a tensor more.
+const UPLOADS: usize = 256 << 20;
 
 impl<D> FileSource<D> {
     /// Values of one tensor in the wanted type, or why not.
@@ -166,11 +174,14 @@ impl<D> FileSource<D> {
             return Err(format!("not finite {name}: {found}; the checkpoint is damaged"));
         }
         let shape = shape.to_vec();
-        let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let halves = bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]));
+        if (info.dtype, self.dtype) == (Dtype::BF16, DType::BF16) {
+            return Ok(TensorData::new(halves.collect::<Vec<_>>(), shape));
+        }
         let values: Vec<f32> = match info.dtype {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-            Dtype::BF16 => pairs().map(|b| half::bf16::from_bits(b).to_f32()).collect(),
-            Dtype::F16 => pairs().map(|b| half::f16::from_bits(b).to_f32()).collect(),
+            Dtype::BF16 => halves.map(half::bf16::to_f32).collect(),
+            Dtype::F16 => bytes.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
             other => {
                 return Err(format!(
                     "bad type   {name}: {other:?}; expected F32, BF16 or F16 (quantised checkpoints cannot be trained)"
@@ -185,11 +196,19 @@ impl<D> FileSource<D> {
     }
 }
 
-impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
+impl<B: Kernels> ParamSource<B> for FileSource<B::Device> {
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
         self.used.insert(name.to_string());
         match self.read(name, &shape) {
-            Ok(data) => Tensor::from_data(data, (&self.device, self.dtype)),
+            Ok(data) => {
+                self.uploaded += data.bytes.len();
+                let tensor = Tensor::from_data(data, (&self.device, self.dtype));
+                if self.uploaded >= UPLOADS {
+                    self.uploaded = 0;
+                    self.failed = self.failed.take().or(B::release_uploads(&self.device).err());
+                }
+                tensor
+            }
             Err(problem) => {
                 self.problems.push(problem);
                 // Never seen, since the load fails; one row, which can be laid below others.
@@ -201,21 +220,35 @@ impl<B: Backend> ParamSource<B> for FileSource<B::Device> {
     }
 }
 
-impl<B: Backend> QwenVl<B> {
+impl<B: Kernels> QwenVl<B> {
     /// Loads a Hugging Face folder of any of the [families](crate::config::FAMILIES), converting the weights to `dtype`
     /// (F32, BF16 or F16).
     ///
     /// # Errors
-    /// A missing or damaged file, a bad config, or one list of every tensor that is missing, left over, mis-shaped or
-    /// not finite.
+    /// A missing or damaged file, a bad config, one list of every tensor that is missing, left over, mis-shaped or not
+    /// finite, or a device that has no room or fails.
     pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
         let config = QwenVlConfig::from_folder(dir)?;
         config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
-        let mut source =
-            FileSource { checkpoint, used: BTreeSet::new(), problems: Vec::new(), dtype, device: device.clone() };
-        let model = Self::build(config, &mut source);
+        let mut source = FileSource {
+            checkpoint,
+            used: BTreeSet::new(),
+            problems: Vec::new(),
+            dtype,
+            device: device.clone(),
+            uploaded: 0,
+            failed: None,
+        };
+        let model = Self::build_on(config, &mut source, device);
+        // Once for the last batch, and once for the one before.
+        for _ in 0..2 {
+            source.failed = source.failed.take().or(B::release_uploads(device).err());
+        }
+        if let Some(error) = source.failed {
+            return Err(error.into());
+        }
         for name in source.checkpoint.index.keys() {
             // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
             let harmless = (tied && name == LM_HEAD) || name.ends_with("rotary_emb.inv_freq");

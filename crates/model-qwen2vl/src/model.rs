@@ -100,7 +100,11 @@ impl<B: Kernels> QwenVl<B> {
         let x = self.decoder.embed.clone().select(0, batch.ids.clone());
         let (Some(images), Some(features)) = (&batch.images, features) else { return (x, None) };
         let deep = !self.config.vision.deepstack.is_empty();
-        let deep = deep.then(|| Deep { rows: images.image_rows.clone(), features: features.clone() });
+        let deep = deep.then(|| Deep {
+            rows: images.image_rows.clone(),
+            features: features.clone(),
+            width: self.config.text.hidden_size,
+        });
         let all = Tensor::cat(vec![x, self.embeddings_of(features)], 0);
         (all.select(0, images.source.clone()), deep)
     }
@@ -113,7 +117,7 @@ impl<B: Kernels> QwenVl<B> {
         attend: &mut impl Attend<B>,
     ) -> Tensor<B, 2> {
         let (x, deep) = self.embed(batch, features);
-        self.decoder.forward(x, deep.as_ref(), &batch.rotary, attend)
+        self.decoder.forward(x, deep.as_ref(), attend)
     }
 
     /// Final-normed hidden states `[N, d]` of a packed batch with the features `[M, (1 + K) d]` of its images.
@@ -141,29 +145,27 @@ impl<B: Kernels> QwenVl<B> {
             })
             .collect();
         let last = self.config.text.num_hidden_layers - 1;
-        let mut measure = MassMeter { plan: &batch.plan, last, lookers, masses: Vec::new() };
+        let mut measure = MassMeter { plan: &batch.plan, rotary: &batch.rotary, last, lookers, masses: Vec::new() };
         let hidden = self.decoded(batch, image_embeds, &mut measure);
         Ok((hidden, mass::read(measure.masses)?))
     }
 
     /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.
     pub fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, PromptKv<B>) {
-        let mut prefill = Prefill { plan: &batch.plan, kv: Vec::new() };
+        let mut prefill = Prefill { plan: &batch.plan, rotary: &batch.rotary, kv: Vec::new() };
         let hidden = self.decoded(batch, image_embeds, &mut prefill);
         (hidden, prefill.kv)
     }
 
     /// An empty cache for responses of at most `max_new_tokens`.
     pub fn cache(&self, max_new_tokens: usize) -> DecodeCache<B> {
-        DecodeCache::new(self.config.text.num_key_value_heads, max_new_tokens)
+        DecodeCache::new(self.config.text.rope(), max_new_tokens)
     }
 
     /// One token more for every row of the cache: ids and positions `[S]` to final-normed hidden states `[S, d]`.
     pub fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut DecodeCache<B>) -> Tensor<B, 2> {
-        let x = self.decoder.embed.clone().select(0, ids);
-        let positions = [positions.to_vec(), positions.to_vec(), positions.to_vec()];
-        let rotary = self.config.text.rope().table(&positions, &self.device());
-        let hidden = self.decoder.forward(x, None, &rotary, cache);
+        let x = B::take_rows(&self.decoder.embed, ids);
+        let hidden = self.decoder.forward(x, None, &mut cache.step(positions, &self.device()));
         cache.advance();
         hidden
     }

@@ -38,14 +38,14 @@ pub struct PartTape<B: Backend>(DecoderSaved<B>);
 impl<B: Kernels> QwenVl<B> {
     /// Computes a prompt for scoring its responses in parts.
     pub fn share(&self, prompt: &Prompt, image_embeds: Option<Tensor<B, 2>>) -> SharedPrompt<B> {
-        let batch = PackedBatch::new(&self.config, &[(prompt, vec![])], &self.device());
+        let batch = PackedBatch::shared(&self.config, prompt, &self.device());
         let (hidden, kv) = self.prefill(&batch, image_embeds);
         SharedPrompt { kv, hidden }
     }
 
     /// Computes a prompt for training on its responses in parts; ends with [`backward_shared`](Self::backward_shared).
     pub fn share_saving(&self, prompt: &Prompt, pictures: Pictures<B>, recompute: bool) -> TrainedPrompt<B> {
-        let batch = PackedBatch::new(&self.config, &[(prompt, vec![])], &self.device());
+        let batch = PackedBatch::shared(&self.config, prompt, &self.device());
         let mut kv = PromptKv::new();
         let (hidden, tape) = self.forward_keeping(&batch, pictures, recompute, Some(&mut kv));
         let d_hidden = Tensor::zeros(hidden.dims(), (&self.device(), DType::F32));
@@ -57,7 +57,7 @@ impl<B: Kernels> QwenVl<B> {
     pub fn hidden_part(&self, shared: &SharedPrompt<B>, part: &PackedBatch<B>) -> Tensor<B, 2> {
         let mut packed = Packed { before: Some(&shared.kv), ..part.packed() };
         // Only the prompt has images, whose features its keys and values hold.
-        let own = self.decoder.forward(self.embed(part, None).0, None, &part.rotary, &mut packed);
+        let own = self.decoder.forward(self.embed(part, None).0, None, &mut packed);
         Tensor::cat(vec![shared.hidden.clone(), own], 0)
     }
 

@@ -1,4 +1,4 @@
-//! Prompts and their responses, packed without padding.
+//! Prompts and their responses, packed without padding between them.
 
 use std::ops::Range;
 
@@ -13,6 +13,14 @@ use crate::Prompt;
 /// A group to pack: a prompt and the token ids of some of its responses.
 pub type PackGroup<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
+/// Adds idle rows up to a multiple of `multiple`; how many.
+fn add_idle(ids: &mut Vec<usize>, positions: &mut [Vec<i64>; 3], multiple: usize) -> usize {
+    let (count, len) = (ids.len(), ids.len().next_multiple_of(multiple));
+    ids.resize(len, 0);
+    positions.iter_mut().for_each(|axis| axis.resize(len, 0));
+    len - count
+}
+
 /// What packing must know of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Packing {
@@ -22,7 +30,9 @@ pub struct Packing {
     pub rope: Rope,
 }
 
-/// Prompts and their responses, packed without padding: for each group its prompt, then its responses.
+/// Prompts and their responses, packed without padding between them: for each group its prompt, then its responses. At
+/// the end stand idle rows where the backend wants a multiple of so many ([`Kernels::TOKENS`]): tokens of id 0 that
+/// nobody attends to and that predict nothing.
 #[derive(Debug, Clone)]
 pub struct PackedBatch<B: Backend> {
     /// Rows of each prompt.
@@ -31,7 +41,7 @@ pub struct PackedBatch<B: Backend> {
     pub responses: Vec<ResponseRows>,
     /// Rows of image tokens, all prompts together.
     pub image_rows: Vec<usize>,
-    /// Packed tokens, `N`; in a [part](Self::part) with those of its prompt.
+    /// Packed rows, `N`, idle ones included; in a [part](Self::part) with those of its prompt.
     pub tokens: usize,
     /// Token ids `[N]`; in a part those of its responses only, `[R]`.
     pub ids: Tensor<B, 1, Int>,
@@ -79,6 +89,16 @@ impl<B: Backend> ImageRows<B> {
 impl<B: Kernels> PackedBatch<B> {
     /// Packs groups of one prompt and any number of (non-empty) responses.
     pub fn new(packing: impl Into<Packing>, groups: &[PackGroup], device: &B::Device) -> Self {
+        Self::rounded(packing, groups, B::TOKENS, device)
+    }
+
+    /// A prompt without idle rows: [parts](Self::part) continue it.
+    pub fn shared(packing: impl Into<Packing>, prompt: &Prompt, device: &B::Device) -> Self {
+        Self::rounded(packing, &[(prompt, vec![])], 1, device)
+    }
+
+    /// Packs groups, with as many idle rows as make their number a multiple of `multiple`.
+    fn rounded(packing: impl Into<Packing>, groups: &[PackGroup], multiple: usize, device: &B::Device) -> Self {
         let Packing { image_token_id, rope } = packing.into();
         let (mut prompts, mut responses) = (Vec::new(), Vec::new());
         let mut ids: Vec<usize> = Vec::new();
@@ -98,10 +118,11 @@ impl<B: Kernels> PackedBatch<B> {
                 }
             }
         }
+        let idle = add_idle(&mut ids, &mut positions, multiple);
         let image_rows: Vec<usize> =
             prompts.iter().flat_map(|r| r.clone()).filter(|&i| ids[i] == image_token_id as usize).collect();
         Self {
-            plan: AttentionPlan::causal(&prompts, &responses, device),
+            plan: AttentionPlan::causal(&prompts, &responses, device).with_idle(idle),
             rotary: rope.table(&positions, device),
             tokens: ids.len(),
             images: ImageRows::new(&ids, &image_rows, device),
@@ -117,7 +138,7 @@ impl<B: Kernels> PackedBatch<B> {
     pub fn part(packing: impl Into<Packing>, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
         let packing = packing.into();
         let p = prompt.len();
-        let ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
+        let mut ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
         let mut end = p;
         let responses: Vec<ResponseRows> = responses
             .iter()
@@ -128,10 +149,12 @@ impl<B: Kernels> PackedBatch<B> {
             .collect();
         let first = prompt.next_position();
         let positions: Vec<i64> = responses.iter().flat_map(|r| (0..r.rows.len() as i64).map(|t| first + t)).collect();
+        let mut positions = [positions.clone(), positions.clone(), positions];
+        let idle = add_idle(&mut ids, &mut positions, B::TOKENS);
         Self {
-            plan: AttentionPlan::continuing(p, &responses, device),
-            rotary: packing.rope.table(&[positions.clone(), positions.clone(), positions], device),
-            tokens: end,
+            plan: AttentionPlan::continuing(p, &responses, device).with_idle(idle),
+            rotary: packing.rope.table(&positions, device),
+            tokens: end + idle,
             ids: int_tensor(ids, device),
             prompts: std::iter::once(0..p).collect(),
             image_rows: prompt.image_rows(packing),

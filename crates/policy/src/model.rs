@@ -69,6 +69,8 @@ pub trait Decoding<B: Kernels>: Scoring<B> {
     /// Keys and values of prefilled prompts.
     type Kv;
 
+    /// Bytes of the keys and values of one token, in all layers.
+    fn kv_bytes(&self) -> usize;
     /// As [`hidden`](Scoring::hidden) for prompts alone, with their keys and values.
     fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv);
     /// An empty cache for responses of at most `max_new_tokens`.

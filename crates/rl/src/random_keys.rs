@@ -42,8 +42,7 @@ pub(crate) fn stage_seed(data_seed: u64, stage: usize) -> u64 {
     data_seed.wrapping_add(stage as u64 * 0x9E37_79B9)
 }
 
-/// Seed of the stochastic rounding of one tensor (a parameter, or one of its moments) in update `step` of the optimizer
-/// (FNV-1a).
+/// Seed of the stochastic rounding of one parameter and its moments in update `step` of the optimizer (FNV-1a).
 pub(crate) fn rounding_seed(name: &str, step: usize) -> u64 {
     let bytes = name.bytes().chain((step as u64).to_le_bytes());
     bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))

@@ -175,7 +175,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
             }));
         }
         self.prototypes = None;
-        stats.prompt_tokens += batch.tokens;
+        stats.prompt_tokens += batch.prompts.iter().map(std::ops::Range::len).sum::<usize>();
         let ends = batch.prompts.iter().flat_map(|r| std::iter::repeat_n(r.end - 1, n));
         let last = hidden.select(0, int_tensor(ends, &policy.device()));
         host::sync::<B>(&policy.device())?;
@@ -251,7 +251,7 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
             self.prototypes = RowPrototypes::new(&of_rows);
         }
         if let Some(prototypes) = &self.prototypes {
-            let focus = prototypes.visual_focus(states.clone(), FOCUS_EPS);
+            let focus = B::visual_focus_of_rows(states.clone(), prototypes, FOCUS_EPS);
             self.focus.push(focus, self.rows.iter_mut().map(DecodedRow::owed_focus));
         }
     }

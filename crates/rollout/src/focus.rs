@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use kernels::Kernels;
-use vgpo::{Prototype, PrototypeMode, VgpoError, prototype as prototype_of, visual_focus};
+use vgpo::{Prototype, PrototypeMode, VgpoError, prototype as prototype_of};
 
 /// The epsilon of equation 3.
 pub use vgpo::FOCUS_EPS as EPS;
@@ -46,7 +46,7 @@ pub fn prototype<B: Kernels>(
 /// Focus of the packed rows `rows` of `hidden [N, d]` to one prompt's prototypes, `[rows]` on the device.
 pub fn of_range<B: Kernels>(hidden: &Tensor<B, 2>, rows: Range<usize>, prototype: &Prototype<B>) -> Tensor<B, 1> {
     let d = hidden.dims()[1];
-    visual_focus(hidden.clone().slice([rows, 0..d]), prototype, EPS)
+    B::visual_focus(hidden.clone().slice([rows, 0..d]), prototype, EPS)
 }
 
 #[cfg(test)]

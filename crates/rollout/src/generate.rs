@@ -76,6 +76,8 @@ pub fn generate<B: Kernels, P: Decoding<B>>(
     interrupt: &AtomicBool,
     on_token: impl FnMut(usize, usize, u32),
 ) -> Result<(Vec<Vec<Response>>, RolloutStats), RolloutError> {
+    // Pages that an update left, of sizes that are none of sampling's.
+    B::memory_cleanup(&policy.device());
     let mut engine = RolloutEngine::new(config.engine(), std::mem::take(images), 0);
     let limits = ResponseLimits {
         max_new_tokens: config.max_new_tokens,

@@ -9,7 +9,7 @@
 //! let folder = RunFolder::create(place.path(), "seed = 1")?;
 //! let metrics = Map::from_iter([("reward/overall".to_string(), json!(0.5))]);
 //! folder.metrics()?.append(1, &metrics)?;
-//! let read = MetricsReader::read(&place.path().join("metrics.jsonl"))?;
+//! let read = MetricsReader::read(&place.path().join(run::layout::METRICS))?;
 //! assert_eq!(read.steps[0].number("reward/overall"), Some(0.5));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

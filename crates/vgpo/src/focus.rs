@@ -96,6 +96,11 @@ impl<B: Backend> RowPrototypes<B> {
         Some(Self { norms: norm(means.clone(), 2).reshape([prototypes.len(), images]), means })
     }
 
+    /// The prototypes of each row, `[S, K, d]` f32.
+    pub fn means(&self) -> &Tensor<B, 3> {
+        &self.means
+    }
+
     /// Visual focus of one token for each row (equations 3 and 4).
     ///
     /// - `hidden`: `[S, d]` their hidden states, any float type; `S` is the number of entries given to

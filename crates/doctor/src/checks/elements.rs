@@ -3,7 +3,7 @@
 use burn::tensor::DType;
 use kernels::Kernels;
 use kernels::layers::BlockShape;
-use kernels::ops::{Activation, AdamWStep, plain};
+use kernels::ops::{Activation, AdamWParameter, AdamWStep, Rounding, plain, plain_adamw};
 use kernels::rope::Rotary;
 use rl::TrainError;
 
@@ -114,15 +114,30 @@ pub(crate) fn swiglu<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
 }
 
 pub(crate) fn adamw<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
-    let step = AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step: 3, grad_scale: 0.5 };
+    let step = AdamWStep {
+        lr: 0.01,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-8,
+        weight_decay: 0.1,
+        step: 3,
+        grad_scale: 0.5,
+        rounding: Rounding::default(),
+    };
     let mut tally = Comparisons::new("a step of 257 and of 70,000 parameters, in place, beside plain operations");
     for (n, dtype) in [257, 70_000].into_iter().flat_map(|n| sides.dtypes().into_iter().map(move |t| (n, t))) {
         let (p, pp) = sides.random([n], dtype);
         let [(g, pg), (m, pm), (v, pv)] = [(); 3].map(|()| sides.random([n], DType::F32));
         // Copies that nothing else holds, so that they are written in place.
         let own = |t: &burn::tensor::Tensor<B, 1>| t.clone().mul_scalar(1.0);
-        let device = || B::adamw(own(&p), g.clone(), own(&m), own(&v).abs(), &step).to_vec();
-        let cpu = plain::adamw(pp, pg, pm, pv.abs(), &step).to_vec();
+        let device = || {
+            let state = AdamWParameter { param: own(&p), m: own(&m), v: own(&v).abs(), master: None };
+            let AdamWParameter { param, m, v, .. } = B::adamw(state, g.clone(), &step);
+            vec![param, m, v]
+        };
+        let state = AdamWParameter { param: pp, m: pm, v: pv.abs(), master: None };
+        let AdamWParameter { param, m, v, .. } = plain_adamw(state, pg, &step);
+        let cpu = vec![param, m, v];
         sides.compare(&mut tally, sides.bound(dtype), &format!("adamw of {n} in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)

@@ -9,22 +9,12 @@ use burn::tensor::{IndexingUpdateOp, Tensor, backend::Backend};
 use super::AttentionSaved;
 use super::forward::{BlockRun, concat, fold_queries, in_order, unfold_queries};
 use super::plan::{AttentionPlan, Gather};
-use super::scores::{Between, Plain};
+use super::scores::{PLAIN_SCORES, gradient};
+use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
 /// See [`Kernels::packed_attention_backward`](crate::Kernels::packed_attention_backward).
-pub fn backward<B: Backend>(
-    [q, k, v]: [Tensor<B, 3>; 3],
-    o: Tensor<B, 3>,
-    saved: &AttentionSaved<B>,
-    d_o: Tensor<B, 3>,
-    plan: &AttentionPlan<B>,
-) -> [Tensor<B, 3>; 3] {
-    backward_by::<B, Plain>([q, k, v], o, saved, d_o, plan)
-}
-
-/// The backward pass with `S` between its matrix products.
-pub(crate) fn backward_by<B: Backend, S: Between<B>>(
+pub fn backward<B: Kernels>(
     [q, k, v]: [Tensor<B, 3>; 3],
     o: Tensor<B, 3>,
     saved: &AttentionSaved<B>,
@@ -48,28 +38,28 @@ pub(crate) fn backward_by<B: Backend, S: Between<B>>(
         let mut own: Option<(Tensor<B, 3>, Tensor<B, 3>)> = None;
         let mut pre: Option<(Tensor<B, 3>, Tensor<B, 3>)> = None;
         // The last chunk sees all keys, so going backwards lets the sums start at full size.
-        for (t0, t1) in run.chunks(S::SCORES).into_iter().rev() {
+        for (t0, t1) in run.chunks(PLAIN_SCORES).into_iter().rev() {
             let qc = run.rows(&run.folded.q, t0, t1);
             let dc = run.rows(&d_out, t0, t1);
             let (dot, lse) = (run.rows(&dot, t0, t1), run.rows(lse, t0, t1));
             let own_mask = run.own_mask(t0);
-            let dp = dc.clone().matmul(run.keys(&run.folded.v, t1).transpose());
+            let dp = B::matmul(dc.clone(), run.keys(&run.folded.v, t1).transpose());
             let own_products = run.own(&qc, t1, &own_mask);
-            let [p, ds] = S::gradient(own_products, dp, lse.clone(), dot.clone(), run.scale);
-            let mut dq_chunk = ds.clone().matmul(run.keys(&run.folded.k, t1));
-            let dv = to_f32(p.transpose().matmul(dc.clone()));
-            let dk = to_f32(ds.transpose().matmul(qc.clone()));
+            let [p, ds] = gradient(own_products, dp, lse.clone(), dot.clone(), run.scale);
+            let mut dq_chunk = B::matmul(ds.clone(), run.keys(&run.folded.k, t1));
+            let dv = to_f32(B::matmul(p.transpose(), dc.clone()));
+            let dk = to_f32(B::matmul(ds.transpose(), qc.clone()));
             own = Some(match own {
                 None => (dk, dv),
                 Some((k_sum, v_sum)) => (add_front(k_sum, dk), add_front(v_sum, dv)),
             });
             if let (Some(products), Some((kp, vp))) = (run.prefix(&qc), &run.folded.prefix) {
                 let [qc, dc, lse, dot] = [qc, dc, lse, dot].map(|x| run.fold_prefix(x));
-                let dp = dc.clone().matmul(vp.clone().transpose());
-                let [p, ds] = S::gradient(products, dp, lse, dot, run.scale);
-                dq_chunk = dq_chunk.add(run.unfold_prefix(ds.clone().matmul(kp.clone())));
-                let dv = to_f32(p.transpose().matmul(dc));
-                let dk = to_f32(ds.transpose().matmul(qc));
+                let dp = B::matmul(dc.clone(), vp.clone().transpose());
+                let [p, ds] = gradient(products, dp, lse, dot, run.scale);
+                dq_chunk = dq_chunk.add(run.unfold_prefix(B::matmul(ds.clone(), kp.clone())));
+                let dv = to_f32(B::matmul(p.transpose(), dc));
+                let dk = to_f32(B::matmul(ds.transpose(), qc));
                 pre = Some(match pre {
                     None => (dk, dv),
                     Some((k_sum, v_sum)) => (k_sum.add(dk), v_sum.add(dv)),

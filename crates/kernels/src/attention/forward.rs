@@ -4,7 +4,8 @@ use burn::tensor::{Tensor, backend::Backend};
 
 use super::AttentionSaved;
 use super::plan::{AttentionPlan, Block};
-use super::scores::{Between, Causal, Mask, Plain, Products};
+use super::scores::{Causal, Mask, PLAIN_SCORES, Products, softmax};
+use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 
 /// Queries `[b Hkv n, t G, hd]`, own keys and values `[b Hkv n, t, hd]` and the prefix's `[b Hkv, p, hd]` of one block.
@@ -61,7 +62,7 @@ pub(crate) struct BlockRun<'a, B: Backend> {
     pub scale: f64,
 }
 
-impl<'a, B: Backend> BlockRun<'a, B> {
+impl<'a, B: Kernels> BlockRun<'a, B> {
     pub(super) fn new(q: &Tensor<B, 3>, k: &Tensor<B, 3>, v: &Tensor<B, 3>, block: &'a Block<B>, causal: bool) -> Self {
         let [_, h, hd] = q.dims();
         let hkv = k.dims()[1];
@@ -119,29 +120,19 @@ impl<'a, B: Backend> BlockRun<'a, B> {
 
     /// The products of queries `q [b Hkv n, c G, hd]` of positions up to `t1` with the keys of their segments.
     pub(super) fn own<'m>(&self, q: &Tensor<B, 3>, t1: usize, mask: &'m Mask<B>) -> Products<'m, B> {
-        Products { scores: q.clone().matmul(self.keys(&self.folded.k, t1).transpose()), mask }
+        Products { scores: B::matmul(q.clone(), self.keys(&self.folded.k, t1).transpose()), mask }
     }
 
     /// The products of the same queries with the keys of the prefix, `[b Hkv, n c G, p]`.
     pub(super) fn prefix(&self, q: &Tensor<B, 3>) -> Option<Products<'_, B>> {
         let (k, _) = self.folded.prefix.as_ref()?;
-        let scores = self.fold_prefix(q.clone()).matmul(k.clone().transpose());
+        let scores = B::matmul(self.fold_prefix(q.clone()), k.clone().transpose());
         Some(Products { scores, mask: &self.prefix_mask })
     }
 }
 
 /// See [`Kernels::packed_attention`](crate::Kernels::packed_attention).
-pub fn forward<B: Backend>(
-    q: Tensor<B, 3>,
-    k: Tensor<B, 3>,
-    v: Tensor<B, 3>,
-    plan: &AttentionPlan<B>,
-) -> (Tensor<B, 3>, AttentionSaved<B>) {
-    forward_by::<B, Plain>(q, k, v, plan)
-}
-
-/// The forward pass with `S` between its matrix products.
-pub(crate) fn forward_by<B: Backend, S: Between<B>>(
+pub fn forward<B: Kernels>(
     q: Tensor<B, 3>,
     k: Tensor<B, 3>,
     v: Tensor<B, 3>,
@@ -155,17 +146,14 @@ pub(crate) fn forward_by<B: Backend, S: Between<B>>(
         let run = BlockRun::new(&q, &k, &v, block, plan.causal);
         let mut parts = Vec::new();
         let mut lses = Vec::new();
-        for (t0, t1) in run.chunks(S::SCORES) {
+        for (t0, t1) in run.chunks(PLAIN_SCORES) {
             let qc = run.rows(&run.folded.q, t0, t1);
-            let weights = S::softmax(run.own(&qc, t1, &run.own_mask(t0)), run.prefix(&qc), run.scale);
-            let mut out = weights.own.matmul(run.keys(&run.folded.v, t1));
+            let weights = softmax(run.own(&qc, t1, &run.own_mask(t0)), run.prefix(&qc), run.scale);
+            let mut out = B::matmul(weights.own, run.keys(&run.folded.v, t1));
             if let (Some(weights), Some((_, v))) = (weights.prefix, &run.folded.prefix) {
-                out = out.add(run.unfold_prefix(weights.matmul(v.clone())));
+                out = out.add(run.unfold_prefix(B::matmul(weights, v.clone())));
             }
-            parts.push(match weights.sums {
-                Some(sums) => cast_to(to_f32(out).div(sums), dtype),
-                None => out,
-            });
+            parts.push(cast_to(to_f32(out).div(weights.sums), dtype));
             lses.push(weights.lse);
         }
         let out = concat(parts, 1);
@@ -179,14 +167,20 @@ pub(crate) fn concat<B: Backend, const D: usize>(mut parts: Vec<Tensor<B, D>>, d
     if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, dim) }
 }
 
-/// Block outputs back to packed order; zeros for rows that are only looked at.
+/// Block outputs back to packed order; zeros for rows that are only looked at, and for idle ones.
 pub(crate) fn in_order<B: Backend>(outputs: Vec<Tensor<B, 3>>, plan: &AttentionPlan<B>) -> Tensor<B, 3> {
     let all = concat(outputs, 0);
     let all = match &plan.inverse {
         Some(index) => all.select(0, index.clone()),
         None => all,
     };
-    behind(plan.looked_at, all)
+    let all = behind(plan.looked_at, all);
+    if plan.idle == 0 {
+        return all;
+    }
+    let [_, heads, hd] = all.dims();
+    let zeros = Tensor::zeros([plan.idle, heads, hd], (&all.device(), all.dtype()));
+    Tensor::cat(vec![all, zeros], 0)
 }
 
 /// `x` behind `count` rows of zeros.

@@ -9,12 +9,14 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData, backend::Backend};
 
 use super::forward::fold_queries;
+use super::packed::flat;
 use super::plan::AttentionPlan;
 use super::scores::{PLAIN_SCORES, causal_mask};
 use crate::host::{self, DeviceError};
-use crate::layers::Attend;
+use crate::layers::{Attend, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::to_f32;
+use crate::rope::Rotary;
 
 /// Attention of each token of a response, from its own position, mean over the heads of the last layer. The three sum
 /// to 1.
@@ -44,6 +46,8 @@ pub struct Looker {
 pub struct MassMeter<'a, B: Backend> {
     /// Who attends to whom.
     pub plan: &'a AttentionPlan<B>,
+    /// Where the tokens stand.
+    pub rotary: &'a Rotary<B>,
     /// The layer that is measured.
     pub last: usize,
     /// Whose attention.
@@ -53,16 +57,17 @@ pub struct MassMeter<'a, B: Backend> {
 }
 
 impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
-    fn attend(&mut self, index: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3> {
-        if index == self.last {
+    fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
+        let [q, k, v] = block.heads(h, self.rotary);
+        if block.index == self.last {
             self.masses = self.lookers.iter().map(|looker| masses(&q, &k, looker)).collect();
         }
-        B::packed_attention(q, k, v, self.plan).0
+        flat(B::packed_attention(q, k, v, self.plan).0)
     }
 }
 
 /// `q [N, H, hd]`, `k [N, Hkv, hd]` to the masses `[T, 3]` of one response on image, prompt, generated.
-fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
+fn masses<B: Kernels>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Tensor<B, 2> {
     let device = q.device();
     let [_, heads, hd] = q.dims();
     let hkv = k.dims()[1];
@@ -95,12 +100,12 @@ fn masses<B: Backend>(q: &Tensor<B, 3>, k: &Tensor<B, 3>, looker: &Looker) -> Te
             let own = rows(q, looker.rows.start + t0..looker.rows.start + t1);
             let own = to_f32(fold_queries(own, 1, 1, hkv)); // [Hkv, c G, hd]
             let seen = p + t1;
-            let scores = own.matmul(keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
+            let scores = B::matmul(own, keys.clone().slice([0..hkv, 0..hd, 0..seen])).mul_scalar(scale);
             let open = Tensor::zeros([1, c * g, p], &device);
             let scores = scores.add(Tensor::cat(vec![open, causal_mask(t0, t1, g, t1, &device)], 2));
             let mass = softmax(scores, 2).reshape([hkv, c, g * seen]).mean_dim(0); // mean over K/V heads
             let mass: Tensor<B, 2> = mass.reshape([c, g, seen]).mean_dim(1).reshape([c, seen]); // and their query heads
-            mass.matmul(kinds.clone().slice([0..seen, 0..3]))
+            B::matmul(mass, kinds.clone().slice([0..seen, 0..3]))
         })
         .collect();
     Tensor::cat(parts, 0)

@@ -10,12 +10,10 @@ mod plan;
 pub(crate) mod scores;
 
 pub use backward::backward;
-#[cfg(feature = "cube")]
-pub(crate) use backward::backward_by;
 pub use forward::forward;
-#[cfg(feature = "cube")]
-pub(crate) use forward::forward_by;
 pub use plan::{AttentionPlan, ResponseRows};
+#[cfg(feature = "cube")]
+pub(crate) use plan::{Block, Gather};
 
 use burn::tensor::{Tensor, backend::Backend};
 

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::decode::PromptKv;
 use super::forward::behind;
 use super::{AttentionPlan, AttentionSaved};
-use crate::layers::Attend;
+use crate::layers::{Attend, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
@@ -111,7 +111,13 @@ impl<B: Kernels> Packed<'_, B> {
 }
 
 impl<B: Kernels> Attend<B> for Packed<'_, B> {
-    fn attend(&mut self, index: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3> {
-        self.forward(index, [q, k, v]).0
+    fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
+        flat(self.forward(block.index, block.heads(h, self.rotary)).0)
     }
+}
+
+/// `[N, H, hd]` as `[N, H hd]`.
+pub(super) fn flat<B: Backend>(o: Tensor<B, 3>) -> Tensor<B, 2> {
+    let [n, heads, hd] = o.dims();
+    o.reshape([n, heads * hd])
 }

@@ -65,6 +65,9 @@ pub(crate) struct Block<B: Backend> {
     pub own_mask: Option<Tensor<B, 3>>,
     /// Added to scores against the prefix, `[b, 1, p]`.
     pub prefix_mask: Option<Tensor<B, 3>>,
+    /// No two units share their prefix.
+    #[cfg(feature = "cube")]
+    pub own_prefixes: bool,
 }
 
 /// The plan of one packed batch; shared by all layers.
@@ -90,7 +93,15 @@ pub struct AttentionPlan<B: Backend> {
     pub tokens: usize,
     /// Rows at the front that are only looked at: keys and values without queries.
     pub(crate) looked_at: usize,
+    /// Rows at the end that neither look nor are looked at.
+    pub(crate) idle: usize,
+    /// On GPUs, how many scores are held at one time, in elements, unless one segment has more.
+    pub scores: usize,
 }
+
+/// Scores that a GPU holds at one time, in elements: 268 MB in 16 bits. Products of this size keep a large one busy for far
+/// longer than their launches take.
+const SCORES: usize = 1 << 27;
 
 /// A padded block may cost this much more than its real score area before another one is opened.
 const WASTE: f64 = 1.3;
@@ -201,6 +212,8 @@ impl<B: Backend> AttentionPlan<B> {
                 prefix_mask: prefix_padded.then(|| mask(prefix_rows.iter().map(Option::is_some).collect(), [b, 1, p])),
                 rows: Gather::new(&rows, device),
                 prefix: (p > 0).then(|| Gather::new(&prefix_rows, device)),
+                #[cfg(feature = "cube")]
+                own_prefixes: (1..b).all(|i| units[..i].iter().all(|u| u.prefix != units[i].prefix)),
             });
         }
         let place = place.split_off(looked_at);
@@ -215,7 +228,16 @@ impl<B: Backend> AttentionPlan<B> {
             segments,
             tokens,
             looked_at,
+            idle: 0,
+            scores: SCORES,
         }
+    }
+
+    /// The same plan with `rows` more rows at the end that take no part: zeros in outputs and gradients.
+    pub fn with_idle(mut self, rows: usize) -> Self {
+        self.tokens += rows;
+        self.idle += rows;
+        self
     }
 }
 

@@ -31,74 +31,52 @@ pub(crate) struct Weights<B: Backend> {
     pub own: Tensor<B, 3>,
     pub prefix: Option<Tensor<B, 3>>,
     /// What the weighted values have still to be divided by, `[a, rows, 1]` in f32.
-    pub sums: Option<Tensor<B, 3>>,
+    pub sums: Tensor<B, 3>,
     /// Log-sum-exp of the scores, `[a, rows, 1]` in f32.
     pub lse: Tensor<B, 3>,
 }
 
-/// The work between the matrix products of attention. Scores are products times `scale` plus their mask, in f32.
-pub(crate) trait Between<B: Backend> {
-    /// Scores held at one time, in elements: above it the queries of a block are taken in chunks.
-    const SCORES: usize;
-
-    /// One softmax over own keys `[a, rows, keys]` and those of the prefix `[a / n, n rows, keys]`.
-    fn softmax(own: Products<B>, prefix: Option<Products<B>>, scale: f64) -> Weights<B>;
-
-    /// The weights `p = exp(s - lse)` and the gradients of the products `p (dp - dot) scale`, both in the products'
-    /// type, from those of the weights `dp [a, rows, keys]`; `lse` and `dot` are `[a, rows, 1]` in f32.
-    fn gradient(
-        products: Products<B>,
-        dp: Tensor<B, 3>,
-        lse: Tensor<B, 3>,
-        dot: Tensor<B, 3>,
-        scale: f64,
-    ) -> [Tensor<B, 3>; 2];
-}
-
-/// [`Between`] in plain tensor operations.
-pub(crate) struct Plain;
-
-/// Scores held at one time by [`Plain`].
+/// Scores held at one time, in elements: above it the queries of a block are taken in chunks.
 pub(crate) const PLAIN_SCORES: usize = 1 << 22;
 
-impl<B: Backend> Between<B> for Plain {
-    const SCORES: usize = PLAIN_SCORES;
-
-    fn softmax(own: Products<B>, prefix: Option<Products<B>>, scale: f64) -> Weights<B> {
-        let dtype = own.scores.dtype();
-        let own = scores(own, scale);
-        let [a, rows, _] = own.dims();
-        let mut max = own.clone().max_dim(2);
-        let prefix = prefix.map(|prefix| {
-            let s = scores(prefix, scale);
-            let ([ap, rows_p, keys], s) = (s.dims(), s);
-            ([ap, rows_p, keys], s.reshape([a, rows, keys]))
-        });
-        if let Some((_, s)) = &prefix {
-            max = max.max_pair(s.clone().max_dim(2));
-        }
-        let own = own.sub(max.clone()).exp();
-        let mut sum = own.clone().sum_dim(2);
-        let prefix = prefix.map(|(shape, s)| {
-            let e = s.sub(max.clone()).exp();
-            sum = sum.clone().add(e.clone().sum_dim(2));
-            cast_to(e, dtype).reshape(shape)
-        });
-        Weights { own: cast_to(own, dtype), prefix, lse: max.add(sum.clone().log()), sums: Some(sum) }
+/// One softmax over own keys `[a, rows, keys]` and those of the prefix `[a / n, n rows, keys]`. Scores are products times
+/// `scale` plus their mask, in f32.
+pub(crate) fn softmax<B: Backend>(own: Products<B>, prefix: Option<Products<B>>, scale: f64) -> Weights<B> {
+    let dtype = own.scores.dtype();
+    let own = scores(own, scale);
+    let [a, rows, _] = own.dims();
+    let mut max = own.clone().max_dim(2);
+    let prefix = prefix.map(|prefix| {
+        let s = scores(prefix, scale);
+        let ([ap, rows_p, keys], s) = (s.dims(), s);
+        ([ap, rows_p, keys], s.reshape([a, rows, keys]))
+    });
+    if let Some((_, s)) = &prefix {
+        max = max.max_pair(s.clone().max_dim(2));
     }
+    let own = own.sub(max.clone()).exp();
+    let mut sum = own.clone().sum_dim(2);
+    let prefix = prefix.map(|(shape, s)| {
+        let e = s.sub(max.clone()).exp();
+        sum = sum.clone().add(e.clone().sum_dim(2));
+        cast_to(e, dtype).reshape(shape)
+    });
+    Weights { own: cast_to(own, dtype), prefix, lse: max.add(sum.clone().log()), sums: sum }
+}
 
-    fn gradient(
-        products: Products<B>,
-        dp: Tensor<B, 3>,
-        lse: Tensor<B, 3>,
-        dot: Tensor<B, 3>,
-        scale: f64,
-    ) -> [Tensor<B, 3>; 2] {
-        let dtype = dp.dtype();
-        let p = scores(products, scale).sub(lse).exp();
-        let ds = to_f32(dp).sub(dot).mul(p.clone()).mul_scalar(scale);
-        [cast_to(p, dtype), cast_to(ds, dtype)]
-    }
+/// The weights `p = exp(s - lse)` and the gradients of the products `p (dp - dot) scale`, both in the products' type,
+/// from those of the weights `dp [a, rows, keys]`; `lse` and `dot` are `[a, rows, 1]` in f32.
+pub(crate) fn gradient<B: Backend>(
+    products: Products<B>,
+    dp: Tensor<B, 3>,
+    lse: Tensor<B, 3>,
+    dot: Tensor<B, 3>,
+    scale: f64,
+) -> [Tensor<B, 3>; 2] {
+    let dtype = dp.dtype();
+    let p = scores(products, scale).sub(lse).exp();
+    let ds = to_f32(dp).sub(dot).mul(p.clone()).mul_scalar(scale);
+    [cast_to(p, dtype), cast_to(ds, dtype)]
 }
 
 fn scores<B: Backend>(Products { scores, mask }: Products<B>, scale: f64) -> Tensor<B, 3> {

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, StackPart, to_f32};
+use crate::params::{Gradients, ParamVisitor, StackPart};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -19,25 +19,18 @@ impl<B: Kernels> Linear<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         B::affine(x, &self.weight, self.bias.as_ref())
     }
+
+    /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
+    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+        grads.add(&format!("{name}.weight"), B::weight_gradient(dy.clone(), x));
+        if self.bias.is_some() {
+            grads.add_columns(&format!("{name}.bias"), dy.clone());
+        }
+        B::matmul(dy, self.weight.clone())
+    }
 }
 
 impl<B: Backend> Linear<B> {
-    /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
-    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        let (weight, bias) = self.parameter_gradients(x, &dy);
-        grads.add(&format!("{name}.weight"), weight);
-        if let Some(bias) = bias {
-            grads.add(&format!("{name}.bias"), bias);
-        }
-        dy.matmul(self.weight.clone())
-    }
-
-    /// Gradients of the weight and of the bias, if there is one, for `x [N, in]` and `dy [N, out]`.
-    fn parameter_gradients(&self, x: Tensor<B, 2>, dy: &Tensor<B, 2>) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
-        let bias = self.bias.is_some().then(|| to_f32(dy.clone()).sum_dim(0));
-        (dy.clone().transpose().matmul(x), bias)
-    }
-
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
         let shape = self.weight.dims();
@@ -64,6 +57,16 @@ impl<B: Kernels> LinearStack<B> {
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         self.linear.forward(x)
     }
+
+    /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
+    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+        let weight = B::weight_gradient(dy.clone(), x);
+        grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
+        if self.linear.bias.is_some() {
+            grads.add_stack_columns(&Self::names(prefix, &self.parts, "bias"), dy.clone());
+        }
+        B::matmul(dy, self.linear.weight.clone())
+    }
 }
 
 impl<B: Backend> LinearStack<B> {
@@ -71,16 +74,6 @@ impl<B: Backend> LinearStack<B> {
     pub fn names(prefix: &str, parts: &[(&'static str, usize)], tensor: &str) -> Vec<StackPart> {
         let part = |&(name, rows): &(&str, usize)| StackPart { name: format!("{prefix}.{name}.{tensor}"), rows };
         parts.iter().map(part).collect()
-    }
-
-    /// Adds the gradients of all weights and biases behind `prefix` and returns `dx [N, in]` for `dy [N, sum of out]`.
-    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, prefix: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
-        let (weight, bias) = self.linear.parameter_gradients(x, &dy);
-        grads.add_stack(&Self::names(prefix, &self.parts, "weight"), weight);
-        if let Some(bias) = bias {
-            grads.add_stack(&Self::names(prefix, &self.parts, "bias"), bias.squeeze_dim::<1>(0));
-        }
-        dy.matmul(self.linear.weight.clone())
     }
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).

@@ -8,10 +8,12 @@
 mod linear;
 mod mlp;
 mod norm;
+mod residual;
 
 pub use linear::{Linear, LinearStack};
 pub use mlp::Mlp;
 pub use norm::Norm;
+pub use residual::Residual;
 
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -75,8 +77,8 @@ pub struct TransformerBlock<B: Backend> {
 
 /// Where keys and values go: a plan over packed tokens, or a cache that is decoded from.
 pub trait Attend<B: Backend> {
-    /// `q [N, H, hd]`, `k, v [N, Hkv, hd]`, rotated, to `o [N, H, hd]`, in block `index` of its stack.
-    fn attend(&mut self, index: usize, q: Tensor<B, 3>, k: Tensor<B, 3>, v: Tensor<B, 3>) -> Tensor<B, 3>;
+    /// What the heads of `block` say of its normed input `h [N, d]`: `[N, H hd]`.
+    fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2>;
 }
 
 /// Activations of one block that its backward needs. `None` fields were dropped and are computed again.
@@ -104,7 +106,11 @@ struct Inner<B: Backend> {
 type Projected<B> = ([Tensor<B, 3>; 3], Option<[Tensor<B, 3>; 2]>);
 
 impl<B: Kernels> TransformerBlock<B> {
-    /// Queries, keys and values of normed input `h [N, d]`.
+    /// Queries, keys and values of normed input `h [N, d]`, turned.
+    pub(crate) fn heads(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> [Tensor<B, 3>; 3] {
+        self.project(h, rotary).0
+    }
+
     fn project(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> Projected<B> {
         let qkv = self.qkv.forward(h);
         let Some([q_norm, k_norm]) = &self.qk_norm else {
@@ -116,14 +122,12 @@ impl<B: Kernels> TransformerBlock<B> {
         ([B::rotate(q, rotary), B::rotate(k, rotary), v], raw)
     }
 
-    /// `x [N, d]` to `[N, d]`, with attention left to `attend`.
-    pub fn forward(&self, x: Tensor<B, 2>, rotary: &Rotary<B>, attend: &mut impl Attend<B>) -> Tensor<B, 2> {
-        let n = x.dims()[0];
-        let ([q, k, v], _) = self.project(self.norm1.forward(x.clone()), rotary);
-        let o = attend.attend(self.index, q, k, v).reshape([n, self.shape.heads * self.shape.head_dim]);
-        let x = x.add(self.proj.forward(o));
-        let h = self.norm2.forward(x.clone());
-        x.add(self.mlp.forward(h))
+    /// Adds to `x`, with attention left to `attend`.
+    pub fn forward(&self, x: &mut Residual<B>, attend: &mut impl Attend<B>) {
+        let h = x.normed(&self.norm1);
+        x.add(self.proj.forward(attend.attend(self, h)));
+        let h = x.normed(&self.norm2);
+        x.add(self.mlp.forward(h));
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if
@@ -136,17 +140,17 @@ impl<B: Kernels> TransformerBlock<B> {
         kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, BlockSaved<B>) {
         if recompute {
-            let y = match kv {
+            let mut y = Residual::new(x.clone());
+            match kv {
                 Some(kv) => {
                     debug_assert!(packed.before.is_none(), "a prompt continues nothing");
-                    let mut prefill = Prefill { plan: packed.plan, kv: std::mem::take(kv) };
-                    let y = self.forward(x.clone(), packed.rotary, &mut prefill);
+                    let mut prefill = Prefill { plan: packed.plan, rotary: packed.rotary, kv: std::mem::take(kv) };
+                    self.forward(&mut y, &mut prefill);
                     *kv = prefill.kv;
-                    y
                 }
-                None => self.forward(x.clone(), packed.rotary, &mut { packed }),
-            };
-            return (y, BlockSaved { x, inner: None });
+                None => self.forward(&mut y, &mut { packed }),
+            }
+            return (y.sum(), BlockSaved { x, inner: None });
         }
         let inner = self.inner(x.clone(), packed);
         if let Some(kv) = kv {
@@ -162,8 +166,8 @@ impl<B: Kernels> TransformerBlock<B> {
         let h1 = self.norm1.forward(x.clone());
         let (qkv, raw) = self.project(h1.clone(), packed.rotary);
         let (o, attention) = packed.forward(self.index, qkv.clone());
-        let x_mid = x.add(self.proj.forward(o.clone().reshape([n, self.shape.heads * self.shape.head_dim])));
-        let h2 = self.norm2.forward(x_mid.clone());
+        let o_flat = o.clone().reshape([n, self.shape.heads * self.shape.head_dim]);
+        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward(o_flat));
         let mlp = self.mlp.open(h2.clone());
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
@@ -188,14 +192,14 @@ impl<B: Kernels> TransformerBlock<B> {
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
         let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
-        let dx_mid = dy.add(self.norm2.backward(x_mid, dh2, &format!("{prefix}.{}", names.norm2), grads));
+        let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
         let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
         let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
-        dx_mid.add(self.norm1.backward(x, dh1, &format!("{prefix}.{}", names.norm1), grads))
+        self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
 
     /// The gradient of what the projections made, `[N, (H + 2 Hkv) hd]`, from those of queries, keys and values.

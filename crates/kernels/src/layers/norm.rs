@@ -35,19 +35,41 @@ impl<B: Kernels> Norm<B> {
         }
     }
 
-    /// Adds the gradients of its parameters under `name` and returns `dx [N, d]`.
-    pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
+    /// Adds the gradients of its parameters under `name` and returns `dx [N, d]`, with `residual` added: the gradient
+    /// that went around the norm, if anything did.
+    pub fn backward(
+        &self,
+        x: Tensor<B, 2>,
+        dy: Tensor<B, 2>,
+        residual: Option<Tensor<B, 2>>,
+        name: &str,
+        grads: &mut Gradients<B>,
+    ) -> Tensor<B, 2> {
         match self {
             Self::Rms { weight, eps } => {
-                let (dx, dw) = B::rms_norm_backward(x, weight.clone(), *eps, dy);
-                grads.add(&format!("{name}.weight"), dw);
+                let (dx, dw) = B::rms_norm_backward(x, weight.clone(), *eps, dy, residual);
+                grads.add_columns(&format!("{name}.weight"), dw);
                 dx
             }
             Self::Layer { weight, eps, .. } => {
                 let (dx, dw, db) = B::layer_norm_backward(x, weight.clone(), *eps, dy);
                 grads.add(&format!("{name}.weight"), dw);
                 grads.add(&format!("{name}.bias"), db);
-                dx
+                match residual {
+                    Some(residual) => residual.add(dx),
+                    None => dx,
+                }
+            }
+        }
+    }
+
+    /// `x + residual` and its norm, `[N, d]` each: `(sum, normed)`.
+    pub fn forward_sum(&self, x: Tensor<B, 2>, residual: Tensor<B, 2>) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        match self {
+            Self::Rms { weight, eps } => B::add_rms_norm(x, residual, weight.clone(), *eps),
+            Self::Layer { .. } => {
+                let sum = x.add(residual);
+                (sum.clone(), self.forward(sum))
             }
         }
     }
@@ -68,7 +90,7 @@ impl<B: Kernels> Norm<B> {
     ) -> Tensor<B, 3> {
         let [n, heads, hd] = x.dims();
         let flat = |t: Tensor<B, 3>| t.reshape([n * heads, hd]);
-        self.backward(flat(x), flat(dy), name, grads).reshape([n, heads, hd])
+        self.backward(flat(x), flat(dy), None, name, grads).reshape([n, heads, hd])
     }
 }
 

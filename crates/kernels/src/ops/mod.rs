@@ -3,6 +3,7 @@
 //!
 //! Backward functions are written by hand: the engine never builds an autodiff graph over the model.
 
+mod adamw;
 mod backends;
 // What cubecl's macros make of a kernel is public wherever it stands.
 #[cfg(feature = "cube")]
@@ -12,20 +13,62 @@ mod cube;
 mod flex;
 pub mod plain;
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
-use crate::attention::decode::{DecodeKv, decode_attention};
+use burn::tensor::{Int, Tensor, backend::Backend};
+use vgpo::{Prototype, RowPrototypes};
+
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
 use crate::head::{self, HeadOutput};
+use crate::host::DeviceError;
 use crate::layers::BlockShape;
+use crate::params::to_f32;
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
 
 /// A backend that can run the model. Implemented for Burn's CPU, wgpu and CUDA backends and for `Autodiff` over them.
 pub trait Kernels: Backend {
+    /// Packed tokens come in multiples of this, the last ones of them idle: a GPU's buffers are then of few sizes.
+    const TOKENS: usize = 1;
+
     /// Bytes that the device's memory pool holds, in use or kept for later; none for a processor's own memory.
     fn device_memory(_device: &Self::Device) -> Option<u64> {
         None
+    }
+
+    /// Bytes of the device's memory that nothing holds, whether its pools keep them or not; none where that is not known,
+    /// and for a processor's own memory. What other programs hold of the device counts as free.
+    fn free_memory(_device: &Self::Device) -> Option<u64> {
+        None
+    }
+
+    /// What `make` makes, in memory of its own where a device has pools: for what stays, like weights, and shall not
+    /// hold pages that what comes and goes would leave. [`memory_cleanup`](Backend::memory_cleanup) gives back what was
+    /// only on the way.
+    fn persistent<T>(_device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        make()
+    }
+
+    /// Waits until what was uploaded before the last call is on the device, and frees the host's copies: without calls
+    /// a long series of uploads keeps all of them.
+    ///
+    /// # Errors
+    /// [`DeviceError`] with what failed since the device was last read or waited for.
+    fn release_uploads(_device: &Self::Device) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    /// Matrix products `a b`, in the type of both: `[.., m, k]` and `[.., k, n]` to `[.., m, n]`; a batch of one matrix
+    /// stands for as many as the other has. Operands may be transposed views. What is multiplied here never goes to
+    /// Burn's own matmul on GPUs, where the kernel that is found fastest may be a wrong one (docs/architecture.md).
+    fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        a.matmul(b)
+    }
+
+    /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.
+    fn weight_gradient(dy: Tensor<Self, 2>, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        plain::weight_gradient(dy, x)
     }
 
     /// Asks the device for something that it has to refuse: a task without which the program must not go on. Does
@@ -37,19 +80,37 @@ pub trait Kernels: Backend {
         plain::affine(x, weight, bias)
     }
 
+    /// `x W^T` as partial sums in f32, `[s, N, out]`, which have still to be added over `s`: what a GPU makes of few
+    /// rows, for a caller whose next kernel reads them anyway.
+    fn partial_affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>) -> Tensor<Self, 3> {
+        to_f32(Self::affine(x, weight, None)).unsqueeze()
+    }
+
     /// RMSNorm as Hugging Face computes it: in f32, rounded to the input's type, then scaled. `x [N, d]`, `weight [d]`.
     fn rms_norm(x: Tensor<Self, 2>, weight: Tensor<Self, 1>, eps: f64) -> Tensor<Self, 2> {
         plain::rms_norm(x, weight, eps)
     }
 
-    /// Gradients of [`rms_norm`](Self::rms_norm): `(dx [N, d], dweight [d] in f32)`.
+    /// `x + residual`, both `[N, d]`, and its [`rms_norm`](Self::rms_norm): `(sum, normed)`.
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::add_rms_norm(x, residual, weight, eps)
+    }
+
+    /// Gradients of [`rms_norm`](Self::rms_norm): `dx [N, d]`, with `residual [N, d]` added, the gradient that goes
+    /// around the norm; and `[_, d]` in f32, whose column sums are the gradient of the weight.
     fn rms_norm_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        plain::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        plain::rms_norm_backward(x, weight, eps, dy, residual)
     }
 
     /// LayerNorm in f32, rounded to the input's type after scale and shift. `x [N, d]`, `weight, bias [d]`.
@@ -75,6 +136,11 @@ pub trait Kernels: Backend {
     /// Gradient of [`activate`](Self::activate): `act'(x) dy`.
     fn activate_backward(x: Tensor<Self, 2>, act: Activation, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::activate_backward(x, act, dy)
+    }
+
+    /// Rows `rows [M]` of `table [V, d]`: `[M, d]`.
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        plain::take_rows(table, rows)
     }
 
     /// `x [N, d]` with `values [M, d]` added to its rows `rows [M]`, which differ from each other.
@@ -137,15 +203,21 @@ pub trait Kernels: Backend {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    /// Attention of one new token a row, `q [b Hkv n, G, hd]`, to a shared prompt and to the row's own columns; to `[b
-    /// Hkv n, G, hd]`.
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode_attention(q, kv)
+    /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, `[S, (q | k |
+    /// v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
+    /// out the `S` in order; in place where nothing else holds them.
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        plain::decode_heads(projected, tokens, own)
     }
 
-    /// `cache [R, C, hd]` with `value [R, 1, hd]` in column `at`; in place where nothing else holds the cache.
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        plain::write_column(cache, at, value)
+    /// Attention of one new token a row, `q [S, H, hd]`, to the prompt of its group and to the row's own columns; to
+    /// `[S, H, hd]`. The rows of `past` share out the `S` in order.
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        plain::decode_attention(q, past)
     }
 
     /// Logits held at one time while tokens are sampled, in elements.
@@ -199,16 +271,43 @@ pub trait Kernels: Backend {
         head::plain_kl_divergence(p, q, weight, temperature, head::CPU_LOGITS)
     }
 
-    /// One AdamW update, all operands flat and f32 except the parameter, which keeps its own type. Decoupled weight
-    /// decay; `step` counts from 1. Returns `(parameter, m, v)`.
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        plain::adamw(param, grad, m, v, h)
+    /// Visual focus `[T]` in f32 of the hidden states `[T, d]` of one prompt's tokens: see [`vgpo::visual_focus`].
+    fn visual_focus(hidden: Tensor<Self, 2>, prototype: &Prototype<Self>, eps: f64) -> Tensor<Self, 1> {
+        vgpo::visual_focus(hidden, prototype, eps)
+    }
+
+    /// Visual focus `[S]` in f32 of rows `[S, d]` that each have prototypes of their own: see
+    /// [`RowPrototypes::visual_focus`].
+    fn visual_focus_of_rows(hidden: Tensor<Self, 2>, prototypes: &RowPrototypes<Self>, eps: f64) -> Tensor<Self, 1> {
+        prototypes.visual_focus(hidden, eps)
+    }
+
+    /// One AdamW update of `p` by its flat gradient `grad`. The sums are f32 whatever the types are.
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        plain_adamw(p, grad, h)
+    }
+
+    /// `sum + grad`, both flat, added in f32 and rounded to the type of `sum`; in place where nothing else holds it.
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        plain::accumulate(sum, grad)
+    }
+
+    /// `sum [d]` plus the column sums of `rows [N, d]`, added in f32 and rounded to the type of `sum`; in place where
+    /// nothing else holds it.
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_columns(sum, rows)
+    }
+
+    /// `table [V, d]`, flat, with `values [M, d]` added to its rows `rows [M]`, which may repeat: the sum of each row is
+    /// taken in f32 and rounded to the type of `table` once; in place where nothing else holds it.
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        plain::accumulate_rows(table, rows, values)
+    }
+
+    /// The sum of the squares of all elements of all `grads`, `[1]` in f32: NaN or infinite if one of them is, or if it
+    /// exceeds f32. The same number on every run.
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        plain::squared_norm(grads, device)
     }
 }
 
@@ -221,23 +320,4 @@ pub enum Activation {
     GeluTanh,
     /// The exact GELU, by the error function.
     Gelu,
-}
-
-/// Settings of one AdamW step for one parameter.
-#[derive(Debug, Clone, Copy)]
-pub struct AdamWStep {
-    /// Learning rate of this step.
-    pub lr: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Added to the root of the second moment.
-    pub eps: f64,
-    /// Decoupled weight decay of this parameter.
-    pub weight_decay: f64,
-    /// Number of this update, from 1.
-    pub step: usize,
-    /// Factor that clips the gradient to the global norm.
-    pub grad_scale: f64,
 }

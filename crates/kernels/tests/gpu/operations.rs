@@ -1,26 +1,27 @@
 //! Every GPU kernel against its default in plain tensor operations, on wgpu and CUDA.
-//! Where the default multiplies matrices it runs on the CPU: on the GPU it would first try out every way to do so.
+//! Where the default multiplies matrices it runs on the CPU: what Burn's own products do on a GPU is not relied on.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
 use kernels::Kernels;
-use kernels::attention::decode::{DecodeKv, decode_attention};
 use kernels::attention::{AttentionPlan, ResponseRows, backward, forward};
 use kernels::head::{plain_log_probs, plain_log_probs_backward};
 use kernels::layers::BlockShape;
-use kernels::ops::{AdamWStep, plain};
+use kernels::ops::plain;
 use kernels::params::cast_to;
 use kernels::rope::Rotary;
+use vgpo::{Prototype, RowPrototypes};
 
+use crate::products::{batches, contractions, few_rows};
 use crate::source::random;
 
-type Cpu = burn_ndarray::NdArray<f32>;
+pub(crate) type Cpu = burn_ndarray::NdArray<f32>;
 
-fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
+pub(crate) fn values<B: Kernels, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {
     t.into_data().convert::<f32>().to_vec().unwrap()
 }
 
 /// Each value within `tolerance` of the largest, and of the expected type.
-fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
+pub(crate) fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, tolerance: f32, what: &str) {
     assert_eq!((a.dims(), a.dtype()), (b.dims(), b.dtype()), "{what}");
     let (a, b) = (values(a), values(b));
     assert_eq!(a.len(), b.len(), "{what}");
@@ -30,65 +31,29 @@ fn within<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, toleranc
     }
 }
 
-fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
+pub(crate) fn close<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>, what: &str) {
     within(a, b, 3e-5, what);
 }
 
 /// The same numbers on the CPU.
-fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
+pub(crate) fn host<B: Kernels, const D: usize>(t: &Tensor<B, D>) -> Tensor<Cpu, D> {
     Tensor::from_data(t.to_data(), &Default::default())
 }
 
+/// Integers on the CPU.
+pub(crate) fn host_int<B: Kernels>(t: Tensor<B, 1, Int>) -> Vec<i32> {
+    t.into_data().convert::<i32>().to_vec().unwrap()
+}
+
 /// As [`close`], of a tensor that the CPU made.
-fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
+pub(crate) fn as_host<B: Kernels, const D: usize>(a: Tensor<B, D>, b: Tensor<Cpu, D>, what: &str) {
     close(host(&a), b, what);
 }
 
 /// The 16-bit types that the device has, each with how much coarser than f16 it is.
-fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
+pub(crate) fn halves<B: Kernels>() -> impl Iterator<Item = (DType, f32)> {
     let has = |(dtype, _): &(DType, f32)| B::supports_dtype(&Default::default(), *dtype);
     [(DType::F16, 1.0), (DType::BF16, 8.0)].into_iter().filter(has)
-}
-
-fn rms_norm<B: Kernels>() {
-    for (n, d) in [(1, 8), (3, 17), (70, 128), (300, 384), (2, 8192), (0, 16)] {
-        let what = format!("rms_norm {n} x {d}");
-        let (x, dy, w): (Tensor<B, 2>, Tensor<B, 2>, Tensor<B, 1>) = (random([n, d]), random([n, d]), random([d]));
-        if n == 0 {
-            assert_eq!(B::rms_norm(x.clone(), w.clone(), 1e-6).dims(), [0, d]);
-            let (dx, dw) = B::rms_norm_backward(x, w, 1e-6, dy);
-            assert_eq!((dx.dims(), values(dw)), ([0, d], vec![0.0; d]));
-            continue;
-        }
-        close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x.clone(), w.clone(), 1e-6), &what);
-        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
-        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
-        close(dx, px, &what);
-        close(dw, pw, &what);
-    }
-    // A column block of a transposed matrix, and a weight that is one row of another.
-    let x = random::<B, 2>([40, 90]).transpose().slice([3..80, 2..35]);
-    let dy = random::<B, 2>([33, 77]).transpose();
-    let w = random::<B, 2>([4, 33]).slice([2..3, 0..33]).reshape([33]);
-    close(B::rms_norm(x.clone(), w.clone(), 1e-5), plain::rms_norm(x.clone(), w.clone(), 1e-5), "view");
-    let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-5, dy.clone());
-    let (px, pw) = plain::rms_norm_backward(x, w, 1e-5, dy);
-    close(dx, px, "view, dx");
-    close(dw, pw, "view, dweight");
-    for (half, loose) in halves::<B>() {
-        let (x, dy, w) = (random::<B, 2>([5, 96]), random::<B, 2>([5, 96]), random::<B, 1>([96]));
-        let (x, dy, w) = (cast_to(x, half), cast_to(dy, half), cast_to(w, half));
-        within(
-            B::rms_norm(x.clone(), w.clone(), 1e-6),
-            plain::rms_norm(x.clone(), w.clone(), 1e-6),
-            1e-3 * loose,
-            "half",
-        );
-        let (dx, dw) = B::rms_norm_backward(x.clone(), w.clone(), 1e-6, dy.clone());
-        let (px, pw) = plain::rms_norm_backward(x, w, 1e-6, dy);
-        within(dx, px, 1e-3 * loose, "half, dx");
-        close(dw, pw, "half, dweight");
-    }
 }
 
 fn swiglu<B: Kernels>() {
@@ -172,42 +137,6 @@ fn rotate<B: Kernels>() {
     }
 }
 
-fn adamw<B: Kernels>() {
-    let step =
-        |step| AdamWStep { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1, step, grad_scale: 0.5 };
-    let check = |a: [Tensor<B, 1>; 3], b: [Tensor<B, 1>; 3], tolerance: f32, what: &str| {
-        for (a, b) in a.into_iter().zip(b) {
-            within(a, b, tolerance, what);
-        }
-    };
-    let none = || random::<B, 1>([0]);
-    assert_eq!(B::adamw(none(), none(), none(), none(), &step(1)).map(|t| t.dims()), [[0]; 3]);
-    for n in [1, 257, 70_000] {
-        let (p, g, m, v) = (random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]), random::<B, 1>([n]).abs());
-        let before = [p.clone(), m.clone(), v.clone()].map(values);
-        let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3));
-        check(ours, plain::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(3)), 1e-5, "adamw");
-        // Tensors that something else holds keep their values.
-        assert_eq!(before, [p.clone(), m.clone(), v.clone()].map(values));
-        // Two steps in place, of tensors that nothing else holds.
-        let plus = |x: &Tensor<B, 1>| x.clone().add_scalar(0.25);
-        let [a, b, c] = B::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
-        let ours = B::adamw(a, g.clone(), b, c, &step(2));
-        let [a, b, c] = plain::adamw(plus(&p), g.clone(), plus(&m), plus(&v), &step(1));
-        check(ours, plain::adamw(a, g.clone(), b, c, &step(2)), 1e-5, "adamw in place");
-        for (half, loose) in halves::<B>() {
-            let (p, g, m, v) = (cast_to(p.clone(), half), g.clone(), m.clone(), v.clone());
-            let ours = B::adamw(p.clone(), g.clone(), m.clone(), v.clone(), &step(1));
-            check(ours, plain::adamw(p, g, m, v, &step(1)), 1e-3 * loose, "adamw of a half-precision parameter");
-        }
-    }
-    // The same tensor twice, and one column of a matrix.
-    let g = random::<B, 2>([300, 3]).slice([0..300, 1..2]).reshape([300]);
-    let v = g.clone().abs();
-    let ours = B::adamw(g.clone(), g.clone(), g.clone(), v.clone(), &step(1));
-    check(ours, plain::adamw(g.clone(), g.clone(), g, v, &step(1)), 1e-5, "adamw of one tensor");
-}
-
 fn head<B: Kernels>() {
     let device = Default::default();
     for (m, d, v) in [(1, 8, 3), (5, 16, 300), (3, 64, 20_000), (1, 64, 151_936), (900, 64, 5000), (0, 8, 10)] {
@@ -264,7 +193,7 @@ fn attention_plan<B: Kernels>(windows: &[usize], groups: &[(usize, &[usize])]) -
 
 fn attention<B: Kernels>() {
     // query heads, K/V heads, head size; windows or groups. Padding, prefixes of different lengths, one token, and a
-    // segment so long that its queries are taken in chunks.
+    // segment so long that the default takes its queries in chunks.
     type Case<'a> = (usize, usize, usize, &'a [usize], &'a [(usize, &'a [usize])]);
     let cases: [Case; 6] = [
         (4, 2, 16, &[], &[(7, &[4, 6, 1]), (5, &[7])]),
@@ -294,11 +223,24 @@ fn attention<B: Kernels>() {
         let plans = (attention_plan(windows, groups), attention_plan(windows, groups));
         check((h, hkv, hd), plans.0, plans.1, &format!("{windows:?} {groups:?}"));
     }
+    // In pieces of some units and of some segments, with rows at the end that take no part.
+    for scores in [6 * 40 * 192, 6 * 20 * 192, 1] {
+        let groups: &[(usize, &[usize])] = &[(33, &[20, 20, 20]), (30, &[20, 19, 20]), (30, &[20, 20])];
+        let mut plans = (attention_plan(&[], groups).with_idle(5), attention_plan(&[], groups).with_idle(5));
+        plans.0.scores = scores;
+        check((6, 2, 16), plans.0, plans.1, &format!("pieces of {scores}"));
+    }
+    // Units of one block that share a prompt: their shares of its gradients must not meet.
+    fn apart<B: Kernels>() -> AttentionPlan<B> {
+        let responses = [(14..20, 0), (20..25, 1), (25..31, 0)].map(|(rows, prompt)| ResponseRows { rows, prompt });
+        AttentionPlan::causal(&[0..8, 8..14], &responses, &Default::default())
+    }
+    check((4, 2, 16), apart(), apart(), "a prompt of two units");
     // Responses behind a prompt of which only keys and values are there.
     let responses = [9..20, 20..21, 21..50].map(|rows| ResponseRows { rows, prompt: 0 });
     let (device, cpu) = (Default::default(), Default::default());
     let plans = (AttentionPlan::continuing(9, &responses, &device), AttentionPlan::continuing(9, &responses, &cpu));
-    check((4, 2, 16), plans.0, plans.1, "a prompt computed before");
+    check((4, 2, 16), plans.0.with_idle(14), plans.1.with_idle(14), "a prompt computed before");
     let whole = || attention_plan::<B>(&[], &[(9, &[4, 3]), (9, &[5, 5])]);
     let continued = || AttentionPlan::continuing(9, &responses, &device);
     for (plan, (half, loose)) in halves::<B>().flat_map(|half| [(whole(), half), (continued(), half)]) {
@@ -315,70 +257,35 @@ fn attention<B: Kernels>() {
     }
 }
 
-fn host_kv<B: Kernels>(kv: &DecodeKv<B>) -> DecodeKv<Cpu> {
-    DecodeKv {
-        prefix: (host(&kv.prefix.0), host(&kv.prefix.1)),
-        prefix_mask: kv.prefix_mask.as_ref().map(host),
-        own: (host(&kv.own.0), host(&kv.own.1)),
-        n: kv.n,
-        len: kv.len,
-    }
-}
-
-fn decode<B: Kernels>() {
-    // matrices (groups x K/V heads), responses, query heads a K/V head, head size, prompt, capacity, written columns
-    for (a, n, g, hd, p, capacity, len) in [
-        (1, 1, 1, 16, 1, 1, 1),
-        (2, 3, 2, 32, 33, 8, 5),
-        (3, 2, 7, 64, 100, 64, 64),
-        (2, 4, 8, 128, 70, 40, 33),
-        (2, 2, 3, 80, 32, 128, 97),
-        (1, 1, 1, 160, 2, 2, 1), // larger heads than the kernel takes
-    ] {
-        for masked in [false, true] {
-            let what = format!("decode {a} x {n} x {g} x {hd}, {p} + {len}, masked {masked}");
-            let q = random::<B, 3>([a * n, g, hd]).mul_scalar(2.0);
-            let mask = masked.then(|| {
-                let m: Vec<f32> = (0..a * p).map(|i| if i % p > i / p { -1e30 } else { 0.0 }).collect();
-                Tensor::from_data(TensorData::new(m, [a, 1, p]), &Default::default())
-            });
-            let kv = DecodeKv {
-                prefix: (random::<B, 3>([a, p, hd]), random([a, p, hd])),
-                prefix_mask: mask,
-                own: (random([a * n, capacity, hd]), random([a * n, capacity, hd])),
-                n,
-                len,
+/// Against the CPU, as vgpo's equation multiplies matrices: tokens, width, images.
+fn visual_focus<B: Kernels>() {
+    for (t, d, images) in [(1, 1, 1), (3, 17, 1), (70, 129, 2), (33, 3584, 2), (300, 96, 1)] {
+        let (hidden, means) = (random::<B, 2>([t, d]), random::<B, 2>([images, d]));
+        let types = std::iter::once((DType::F32, 0.01)).chain(halves::<B>());
+        for (dtype, loose) in types {
+            let what = format!("focus of {t} x {d} on {images} in {dtype:?}");
+            let hidden = cast_to(hidden.clone(), dtype);
+            let on_host = cast_to(host(&hidden), DType::F32);
+            let want = vgpo::visual_focus(on_host, &Prototype { means: host(&means) }, 1e-8);
+            let got = B::visual_focus(hidden.clone(), &Prototype { means: means.clone() }, 1e-8);
+            within(host(&got), want, 3e-3 * loose, &what);
+            // Each row with prototypes of its own, one of them without any.
+            let own = |row: usize| {
+                let means = random::<B, 2>([1 + row % images, d]);
+                (row != 1).then_some(Prototype { means })
             };
-            let expected = decode_attention(host(&q), host_kv(&kv));
-            as_host(B::decode_attention(q, kv), expected, &what);
+            let own: Vec<_> = (0..t).map(own).collect();
+            let rows = RowPrototypes::new(&own.iter().map(Option::as_ref).collect::<Vec<_>>());
+            let got = values(B::visual_focus_of_rows(hidden.clone(), &rows.unwrap(), 1e-8));
+            assert_eq!(got.len(), t);
+            for (row, prototype) in own.iter().enumerate().filter_map(|(row, p)| p.as_ref().map(|p| (row, p))) {
+                let alone = B::visual_focus(hidden.clone().slice([row..row + 1, 0..d]), prototype, 1e-8);
+                assert!((values(alone)[0] - got[row]).abs() < 1e-6, "{what}: row {row}");
+            }
         }
     }
-    let none = || (random::<B, 3>([0, 3, 16]), random::<B, 3>([0, 3, 16]));
-    let kv = DecodeKv { prefix: none(), prefix_mask: None, own: none(), n: 1, len: 2 };
-    assert_eq!(B::decode_attention(random([0, 2, 16]), kv).dims(), [0, 2, 16]);
-    // Views: keys and values of one tensor, heads before tokens.
-    let (q, own) = (random::<B, 3>([2, 16, 4]).swap_dims(1, 2), random::<B, 3>([2, 12, 16]));
-    let prefix = random::<B, 3>([20, 3, 16]).swap_dims(0, 1).slice([1..3, 0..20, 0..16]);
-    let values = random::<B, 3>([16, 20, 2]).swap_dims(0, 2);
-    let kv = DecodeKv { prefix: (prefix, values), prefix_mask: None, own: (own.clone(), own), n: 1, len: 7 };
-    let expected = decode_attention(host(&q), host_kv(&kv));
-    as_host(B::decode_attention(q, kv), expected, "views");
-}
-
-fn write_column<B: Kernels>() {
-    assert_eq!(B::write_column(random([0, 4, 8]), 1, random([0, 1, 8])).dims(), [0, 4, 8]);
-    for (rows, columns, hd, at) in [(1, 1, 1, 0), (6, 64, 16, 63), (3, 5, 80, 2)] {
-        let (cache, value) = (random::<B, 3>([rows, columns, hd]), random::<B, 3>([rows, 1, hd]));
-        let expected = plain::write_column(cache.clone(), at, value.clone());
-        let before = values(cache.clone());
-        close(B::write_column(cache.clone(), at, value.clone()), expected.clone(), "shared cache");
-        assert_eq!(values(cache.clone()), before, "a cache that something else holds is not written");
-        let own = cache.add_scalar(0.0);
-        close(B::write_column(own, at, value), expected, "own cache");
-    }
-    let (cache, value) = (random::<B, 3>([4, 8, 3]).swap_dims(0, 2), random::<B, 3>([1, 4, 3]).swap_dims(0, 2));
-    let value = value.swap_dims(1, 2).reshape([3, 1, 4]);
-    close(B::write_column(cache.clone(), 5, value.clone()), plain::write_column(cache, 5, value), "views");
+    let none = Prototype { means: random::<B, 2>([1, 8]) };
+    assert_eq!(B::visual_focus(random([0, 8]), &none, 1e-8).dims(), [0]);
 }
 
 /// A chain of kernels and of Burn's operations, with tensors used again later.
@@ -397,32 +304,4 @@ fn chain<B: Kernels>() {
     close(run(B::rms_norm, B::swiglu), run(plain::rms_norm, plain::swiglu), "chain");
 }
 
-/// More rows than one dimension of a grid may have cubes.
-fn many_rows<B: Kernels>() {
-    let (x, w) = (random::<B, 2>([70_001, 4]), random::<B, 1>([4]));
-    close(B::rms_norm(x.clone(), w.clone(), 1e-6), plain::rms_norm(x, w, 1e-6), "rms_norm of 70,001 rows");
-}
-
-macro_rules! on {
-    ($module:ident, $backend:ty, [$($test:ident),*]) => {
-        mod $module {
-            $(#[test]
-            fn $test() {
-                super::$test::<$backend>();
-            })*
-        }
-    };
-}
-macro_rules! all {
-    ($module:ident, $backend:ty) => {
-        on!(
-            $module,
-            $backend,
-            [rms_norm, many_rows, swiglu, rotate, rotate_qkv, adamw, head, attention, decode, write_column, chain]
-        );
-    };
-}
-#[cfg(feature = "cuda")]
-all!(cuda, burn_cuda::Cuda<f32, i32>);
-#[cfg(feature = "wgpu")]
-all!(wgpu, burn_wgpu::Wgpu<f32, i32>);
+on_backends!([swiglu, rotate, rotate_qkv, head, attention, visual_focus, chain, contractions, few_rows, batches]);

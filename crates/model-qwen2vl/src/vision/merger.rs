@@ -59,7 +59,9 @@ impl<B: Kernels> Merger<B> {
         let [fc1, fc2] = self.names.merger.map(|fc| format!("{name}.{fc}"));
         let d = self.fc2.backward(B::activate(pre.clone(), Activation::Gelu), dy, &fc2, grads);
         let d = self.fc1.backward(joined, B::activate_backward(pre, Activation::Gelu, d), &fc1, grads);
-        self.norm.backward(input, d.reshape(normed), &format!("{name}.{}", self.names.merger_norm), grads).reshape(dims)
+        self.norm
+            .backward(input, d.reshape(normed), None, &format!("{name}.{}", self.names.merger_norm), grads)
+            .reshape(dims)
     }
 
     pub(crate) fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {

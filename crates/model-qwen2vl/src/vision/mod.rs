@@ -13,7 +13,7 @@ use kernels::Kernels;
 use kernels::attention::AttentionPlan;
 use kernels::attention::packed::{KvGradients, Packed};
 use kernels::host::int_tensor;
-use kernels::layers::{BlockSaved, Linear, TransformerBlock};
+use kernels::layers::{BlockSaved, Linear, Residual, TransformerBlock};
 use kernels::params::{Gradients, ParamVisitor, cast_to, to_f32};
 use kernels::rope::Rotary;
 
@@ -146,13 +146,13 @@ impl<B: Kernels> VisionTower<B> {
 
     /// `pixels [N, patch_dim]` of all images, in the processor's order, to features `[M, (1 + K) d]`.
     pub(crate) fn forward(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
-        let mut x = self.embed(self.patches(pixels, plan), plan);
+        let mut x = Residual::new(self.embed(self.patches(pixels, plan), plan));
         let mut deep = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, &plan.rotary, &mut self.packed(i, plan));
-            deep.extend(self.deep(i).map(|k| self.deep_mergers[k].forward(x.clone())));
+            block.forward(&mut x, &mut self.packed(i, plan));
+            deep.extend(self.deep(i).map(|k| self.deep_mergers[k].forward(x.sum())));
         }
-        deep.insert(0, self.merger.forward(x));
+        deep.insert(0, self.merger.forward(x.sum()));
         self.features(deep, plan)
     }
 
@@ -210,7 +210,7 @@ impl<B: Kernels> VisionTower<B> {
         if self.patch_embed.bias.is_some() {
             grads.add("visual.patch_embed.proj.bias", to_f32(dx.clone()).sum_dim(0));
         }
-        grads.add("visual.patch_embed.proj.weight", dx.transpose().matmul(patches));
+        grads.add("visual.patch_embed.proj.weight", B::weight_gradient(dx, patches));
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

@@ -1,6 +1,7 @@
 //! Learned positions of patches: a table of `S x S` vectors, interpolated to the image's grid.
 
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData, backend::Backend};
+use kernels::Kernels;
 use kernels::host::int_tensor;
 use kernels::params::{Gradients, cast_to, to_f32};
 
@@ -62,7 +63,10 @@ impl<B: Backend> Taps<B> {
     }
 
     /// Adds the table's gradient for `dx [N, w]`.
-    pub(super) fn backward(&self, dx: &Tensor<B, 2>, table: &Tensor<B, 2>, grads: &mut Gradients<B>) {
+    pub(super) fn backward(&self, dx: &Tensor<B, 2>, table: &Tensor<B, 2>, grads: &mut Gradients<B>)
+    where
+        B: Kernels,
+    {
         let dx = to_f32(dx.clone());
         let mut sum = Tensor::zeros(table.dims(), &dx.device());
         for (index, weight) in self.index.iter().zip(&self.weight) {

@@ -49,3 +49,63 @@ fn the_model_matches_on_wgpu() {
         last = model.decode(int_tensor([best], &device), &[position], &mut cache);
     }
 }
+
+/// Lanes of prompts of different lengths, one that enters later and rows that leave: the states are those of scoring.
+/// With norms of queries and keys, with and without tied heads.
+#[test]
+fn decoding_is_scoring_on_wgpu() {
+    for cases in [["qwen3_vl_tied_gqa", "qwen3_vl_text_only"], ["partial_windows", "text_only"]] {
+        let model = load::<B>(cases[0]);
+        let device = model.device();
+        let prompts = cases.map(|case| Golden::open(case).prompt(&model));
+        assert_ne!(prompts[0].len(), prompts[1].len());
+        let tokens = |row: usize| -> Vec<u32> { (0..9).map(|t| (31 * row as u32 + 7 * t) % 200).collect() };
+        // Rows: two of each prompt from the start, then one of the second prompt alone, which enters after three steps.
+        let rows: Vec<(usize, Vec<u32>)> =
+            [0, 0, 1, 1, 1].into_iter().enumerate().map(|(i, p)| (p, tokens(i))).collect();
+        let scored: Vec<Vec<f32>> = rows
+            .iter()
+            .map(|(p, response)| {
+                let batch = PackedBatch::new(&model.config, &[(&prompts[*p], vec![response])], &device);
+                let images = Images::new(&model.config, [&prompts[*p]], &device);
+                let all = model.hidden(&batch, images.map(|i| model.encode_images(&i)));
+                let d = all.dims()[1];
+                values(all.slice([prompts[*p].len()..prompts[*p].len() + response.len(), 0..d]))
+            })
+            .collect();
+        let d = model.config.text.hidden_size;
+        let prefill = |prompts: &[&policy::Prompt]| {
+            let groups: Vec<_> = prompts.iter().map(|&p| (p, vec![])).collect();
+            let batch = PackedBatch::new(&model.config, &groups, &device);
+            let images = Images::new(&model.config, prompts.iter().copied(), &device);
+            (model.prefill(&batch, images.map(|i| model.encode_images(&i))).1, batch.prompts)
+        };
+        let mut cache = model.cache(9);
+        let (kv, ranges) = prefill(&[&prompts[0], &prompts[1]]);
+        cache.add_lane(&kv, &ranges, 2);
+        // (row, tokens decoded so far)
+        let mut live: Vec<(usize, usize)> = (0..4).map(|row| (row, 0)).collect();
+        for step in 0..8 {
+            if step == 3 {
+                let (kv, ranges) = prefill(&[&prompts[1]]);
+                cache.add_lane(&kv, &ranges, 1);
+                live.push((4, 0));
+            }
+            if step == 5 {
+                // The first prompt's rows leave, and one of the second's.
+                let left = cache.compact(&live.iter().map(|(row, _)| *row > 2).collect::<Vec<_>>());
+                live = left.into_iter().map(|i| live[i]).collect();
+                assert_eq!(live.iter().map(|(row, _)| *row).collect::<Vec<_>>(), [3, 4]);
+            }
+            let ids = live.iter().map(|&(row, t)| rows[row].1[t] as usize);
+            let positions: Vec<i64> =
+                live.iter().map(|&(row, t)| prompts[rows[row].0].next_position() + t as i64).collect();
+            let states = values(model.decode(int_tensor(ids, &device), &positions, &mut cache));
+            for (state, (row, t)) in states.chunks(d).zip(&mut live) {
+                let gap = largest_difference(state, &scored[*row][*t * d..][..d]);
+                assert!(gap < 1e-4, "{cases:?}: row {row}, token {t}: {gap:.1e}");
+                *t += 1;
+            }
+        }
+    }
+}

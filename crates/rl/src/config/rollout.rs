@@ -11,8 +11,9 @@ section! {
         temperature: f64 = 1.0 => ..=1e3,
         /// Sample among the likeliest tokens that make up this probability. 1: among all.
         top_p: f64 = 1.0 => ..=1.0,
-        /// Responses generated at the same time on one device; bounds the key/value cache.
-        max_batch_rows: usize = 256 => 1..=65_536,
+        /// Responses generated at the same time on one device; bounds the key/value cache. 0: as many as the device has
+        /// free memory for (`cuda` only).
+        max_batch_rows: usize = 256 => 0..=65_536,
         /// Prompt tokens computed in one forward pass; bounds the activations. A longer prompt goes alone.
         prefill_token_budget: usize = 16_384 => 1..=16_777_216,
         /// GiB of device memory for image embeddings that are kept from sampling to scoring, with a frozen vision tower

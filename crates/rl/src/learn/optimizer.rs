@@ -7,10 +7,10 @@ use std::path::Path;
 
 use ::policy::ModelError;
 use ::policy::weights::write_tensors;
-use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use kernels::canary::floats_beside_canary;
 use kernels::finite::first_not_finite;
-use kernels::ops::AdamWStep;
+use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::element_ranges;
 use kernels::params::{cast_to, to_f32};
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
@@ -164,8 +164,11 @@ impl<B: Kernels> AdamW<B> {
                 return Err(damaged(format!("{} are not at the same step", listed(&parts))));
             }
             let Some((name, _)) = parts.first().cloned() else { continue };
-            state.insert(name, together(parts, read));
+            state.insert(name, B::persistent(&device, || together(parts, read)));
+            B::release_uploads(&device)?;
         }
+        // Parts of stacks, which lie in one tensor now.
+        B::memory_cleanup(&device);
         let saved = file.names().iter().filter(|n| n.ends_with(".m")).count();
         if saved != found {
             return Err(damaged(format!("it holds the state of {saved} parameters, of which the model has {found}")));
@@ -190,7 +193,7 @@ fn together<B: Backend>(parts: Vec<(String, Range<usize>)>, mut read: Vec<State<
 }
 
 /// The state of one parameter of `len` elements from a file; none if the file has none of it.
-fn read_state<B: Backend>(
+fn read_state<B: Kernels>(
     file: &SafeTensors,
     name: &str,
     len: usize,
@@ -220,7 +223,8 @@ fn read_state<B: Backend>(
         if part != "steps" && data.shape[0] != len {
             return Err(damaged(format!("{name}.{part} has {} values, the model {len}", data.shape[0])));
         }
-        Ok(Some(Tensor::from_data(data, (device, dtype))))
+        let tensor = B::persistent(device, || Tensor::from_data(data, (device, dtype)));
+        Ok(Some(tensor))
     };
     let (m, v, steps) = match (read("m")?, read("v")?, read("steps")?) {
         (Some(m), Some(v), Some(steps)) => (m, v, steps),
@@ -289,17 +293,17 @@ impl<B: Kernels> Update<'_, B> {
         let o = &mut *self.optimizer;
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let param = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
-        let zeros = || Tensor::zeros([len], (&device, DType::F32));
+        let moments = if o.bf16_moments { DType::BF16 } else { DType::F32 };
+        let zeros = || B::persistent(&device, || Tensor::zeros([len], (&device, moments)));
         let State { parts, m, v, master, steps } =
             o.state.remove(name).unwrap_or_else(|| State { parts, m: zeros(), v: zeros(), master: None, steps: 0 });
         let keeps_master = o.master_weights && dtype != DType::F32;
-        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of
-        // its last bit, and rounding to the nearest would drop them all.
-        let by_chance = !keeps_master && dtype == DType::BF16;
-        let weight = match master {
-            Some(master) if keeps_master => master,
-            _ if keeps_master || by_chance => to_f32(param),
-            _ => param,
+        let parameter = AdamWParameter {
+            master: keeps_master.then(|| master.unwrap_or_else(|| to_f32(param.clone()))),
+            param,
+            // Of another type only where the configuration was changed since they were saved.
+            m: cast_to(m, moments),
+            v: cast_to(v, moments),
         };
         let step = AdamWStep {
             lr: self.lr,
@@ -309,26 +313,20 @@ impl<B: Kernels> Update<'_, B> {
             weight_decay: if D > 1 { self.weight_decay } else { 0.0 },
             step: steps + 1,
             grad_scale: self.grad_scale,
+            rounding: Rounding {
+                // The same noise in every run, and in one that was resumed.
+                seed: rounding_seed(name, steps),
+                // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than
+                // half of its last bit, and rounding to the nearest would drop them all.
+                param: !keeps_master && dtype == DType::BF16,
+                moments: o.bf16_moments,
+            },
         };
-        let [weight, m, v] = B::adamw(weight, grad, to_f32(m), to_f32(v), &step);
-        let (param, master) = match (keeps_master, by_chance) {
-            (true, _) => (cast_to(weight.clone(), dtype), Some(weight)),
-            (_, true) => (stochastic_bf16(weight, rounding_seed(name, steps)), None),
-            _ => (weight, None),
-        };
-        let moment = |t: Tensor<B, 1>, part: &str| match o.bf16_moments {
-            // The same noise in every run, and in one that was resumed.
-            true => stochastic_bf16(t, rounding_seed(&format!("{name}.{part}"), steps)),
-            false => t,
-        };
-        let state = State { parts, m: moment(m, "m"), v: moment(v, "v"), master, steps: steps + 1 };
-        o.state.insert(name.into(), state);
+        let AdamWParameter { param, m, v, master } = B::adamw(parameter, grad, &step);
+        o.state.insert(name.into(), State { parts, m, v, master, steps: steps + 1 });
         *tensor = param.reshape(dims);
     }
 }
-
-/// Burn's generator is one for the whole process: held from its seed to the draw.
-static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 /// Whether the device has the number formats that are kept between updates.
 ///
@@ -350,50 +348,11 @@ pub fn check_formats<B: Backend>(config: &Optim, device: &B::Device) -> Result<(
 }
 
 /// Empty gradients in the format that the configuration wants.
-pub fn gradients<B: Backend>(config: &Optim) -> Gradients<B> {
+pub fn gradients<B: Kernels>(config: &Optim) -> Gradients<B> {
     Gradients::kept_in(match config.grads_dtype {
         GradsDtype::F32 => DType::F32,
         GradsDtype::Bf16 => DType::BF16,
     })
-}
-
-/// Elements that are rounded at one time: the steps between need several times their memory.
-const CHUNK: usize = 1 << 26;
-
-/// Rounds to bf16 up or down with probabilities that make the expectation exact: small updates of a moment add up
-/// instead of being lost. The spacing of bf16 numbers near `x` is `2^(floor(log2 |x|) - 7)`.
-fn stochastic_bf16<B: Backend>(x: Tensor<B, 1>, seed: u64) -> Tensor<B, 1> {
-    stochastic_in_chunks(x, seed, CHUNK)
-}
-
-/// Each chunk draws from a seed of its own.
-fn stochastic_in_chunks<B: Backend>(x: Tensor<B, 1>, seed: u64, chunk: usize) -> Tensor<B, 1> {
-    let len = x.dims()[0];
-    if len > chunk {
-        let part = |start: usize| {
-            let x = x.clone().narrow(0, start, chunk.min(len - start));
-            stochastic_in_chunks(x, seed.wrapping_add((start / chunk) as u64), chunk)
-        };
-        return Tensor::cat((0..len).step_by(chunk).map(part).collect(), 0);
-    }
-    let tiny = x.clone().abs().clamp_min(1e-37);
-    let spacing = tiny
-        .log()
-        .mul_scalar(std::f64::consts::LOG2_E)
-        .floor()
-        .sub_scalar(7.0)
-        .mul_scalar(std::f64::consts::LN_2)
-        .exp();
-    // The exponential is off by an ulp or two; bf16 has none between it and the power of two.
-    let spacing = to_f32(cast_to(spacing, DType::BF16));
-    let noise = {
-        let _alone = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        B::seed(&x.device(), seed);
-        // Below 1 by more than f32 rounds away from a number of the size of x / spacing.
-        x.random_like(Distribution::Uniform(0.0, 1.0)).mul_scalar(1.0 - 1.0 / 32768.0)
-    };
-    let rounded = x.div(spacing.clone()).add(noise).floor().mul(spacing);
-    cast_to(rounded, DType::BF16)
 }
 
 /// The learning rate of update `step` (from 1) of `total`.
@@ -611,52 +570,6 @@ mod tests {
         let exact = values(&mut exact);
         let (gap, moved) = (distance(&a, &exact), distance(&start, &exact));
         assert!(gap < 0.05 * moved, "{gap} off after moving {moved}");
-    }
-
-    #[test]
-    fn stochastic_rounding_is_unbiased() {
-        let device = Default::default();
-        for x in [1.003f32, -0.020_01, 3.0e-9] {
-            let rounded = stochastic_bf16(Tensor::<B, 1>::full([20_000], x, &device), 1);
-            let mean = to_f32(rounded).mean().into_scalar();
-            assert!(((mean - x) / x).abs() < 2e-4, "{x}: {mean}");
-        }
-    }
-
-    #[test]
-    fn what_bf16_holds_is_not_moved() {
-        let values: Vec<f32> =
-            (0..20_000).map(|i| half::bf16::from_bits(0x3000 + i as u16 % 0x1800).to_f32()).collect();
-        let x = Tensor::<B, 1>::from_data(TensorData::new(values.clone(), [values.len()]), &Default::default());
-        for seed in 0..20 {
-            let rounded = to_f32(stochastic_bf16(x.clone(), seed)).into_data().to_vec::<f32>().unwrap();
-            let moved: Vec<_> = values.iter().zip(&rounded).filter(|(a, b)| a != b).collect();
-            assert!(moved.is_empty(), "{moved:?}");
-        }
-    }
-
-    /// A tensor larger than a chunk: every value is rounded where it stands, and no two chunks by the same numbers.
-    #[test]
-    fn rounding_in_chunks_is_rounding() {
-        let bits = |x: Tensor<B, 1>| to_f32(x).into_data().to_vec::<f32>().unwrap();
-        let of = |values: &[f32]| {
-            Tensor::<B, 1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default())
-        };
-        // What bf16 holds comes back, the shorter last chunk included.
-        let held: Vec<f32> = (0..24).map(|i| half::bf16::from_bits(0x3F00 + 17 * i).to_f32()).collect();
-        assert_eq!(bits(stochastic_in_chunks(of(&held), 3, 7)), bits(stochastic_bf16(of(&held), 3)));
-        assert_eq!(bits(stochastic_in_chunks(of(&held), 3, 7)), held);
-        // Between two neighbours each chunk rounds as it does alone by its seed.
-        let between: Vec<f32> = held.iter().map(|x| x * 1.002).collect();
-        let alone: Vec<f32> =
-            between.chunks(7).enumerate().flat_map(|(i, part)| bits(stochastic_bf16(of(part), 3 + i as u64))).collect();
-        assert_eq!(bits(stochastic_in_chunks(of(&between), 3, 7)), alone);
-        assert!(between.iter().zip(&alone).all(|(x, y)| ((x - y) / x).abs() < 1.0 / 128.0));
-        let same = bits(stochastic_in_chunks(of(&[1.003; 7000]), 1, 70));
-        let ups: Vec<Vec<bool>> = same.chunks(70).map(|part| part.iter().map(|y| *y > 1.003).collect()).collect();
-        assert!(ups.windows(2).all(|pair| pair[0] != pair[1]));
-        let mean = same.iter().map(|y| f64::from(*y)).sum::<f64>() / 7000.0;
-        assert!((mean - 1.003).abs() < 4e-4, "{mean}");
     }
 
     /// Steps far smaller than the last bit of a weight move it on average, with no master copy.

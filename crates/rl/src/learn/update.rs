@@ -232,6 +232,8 @@ pub fn update<B: Kernels, P: Policy<B>>(
     schedule: &mut UpdateSchedule,
 ) -> Result<(Metrics, UpdateTimes), TrainError> {
     let actor = &settings.config.actor;
+    // Pages that sampling and scoring left, of sizes that are none of an update's.
+    B::memory_cleanup(&learner.policy.device());
     if settings.options.train_vision {
         learner.images.clear();
     }

@@ -178,6 +178,6 @@ mod tests {
         let config = own.resolve(&[], &overrides.map(String::from)).unwrap();
         assert_eq!(config.algorithm.section::<OwnConfig>().width, 0.25);
         let outside = crate::config::resolve(&[], &overrides.map(String::from)).unwrap_err().to_string();
-        assert!(outside.contains("algorithm.own"), "{outside}");
+        assert!(outside.contains("actor.loss_type=own"), "{outside}");
     }
 }

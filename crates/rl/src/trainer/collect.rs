@@ -80,7 +80,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             top_p: config.rollout.top_p,
             seed: config.trainer.seed,
         };
-        let mut rollout = self.rollout_config(config.rollout.n, sampling);
+        let mut rollout = self.rollout_config(config.rollout.n, sampling)?;
         rollout.focus = recipe.focus().filter(|_| config.actor.old_log_probs == OldLogProbs::Rollout);
         let mut batch = Batch {
             groups: self.carried.clone(),
@@ -172,7 +172,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         batch.stats += stats;
         let greedy = match self.setup.config.algorithm.needs_greedy() {
             true => {
-                let greedy = self.rollout_config(1, Sampling::greedy());
+                let greedy = self.rollout_config(1, Sampling::greedy())?;
                 Some(generate(&self.policy, &jobs, &greedy, images, interrupt, |_, _, _| {})?.0)
             }
             false => None,

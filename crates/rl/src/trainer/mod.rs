@@ -6,6 +6,7 @@
 //! | [`resume`] | from a checkpoint to a run that can go on |
 //! | [`stages`] | the loop over stages and steps |
 //! | [`rl`] | a step of reinforcement learning |
+//! | [`rows`] | how many responses are generated at the same time |
 //! | [`collect`] | its batch: sample, grade, select, until it is full |
 //! | [`sft`] | a step of supervised warm start |
 //! | [`reference`](mod@reference) | the policy that a KL term compares with |
@@ -19,6 +20,7 @@ mod collect;
 mod reference;
 mod resume;
 mod rl;
+mod rows;
 mod save;
 mod sft;
 mod stages;
@@ -50,6 +52,7 @@ use crate::rollout::RolloutConfig;
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
+pub use rows::check_batch_rows;
 
 /// How a policy's weights are read from a Hugging Face folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
@@ -170,9 +173,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 
     /// How responses are generated with this sampling.
-    fn rollout_config(&self, n: usize, sampling: Sampling) -> RolloutConfig {
+    ///
+    /// # Errors
+    /// As [`rows::batch_rows`].
+    fn rollout_config(&self, n: usize, sampling: Sampling) -> Result<RolloutConfig, TrainError> {
         let config = &self.setup.config;
-        RolloutConfig {
+        Ok(RolloutConfig {
             n,
             sampling,
             max_new_tokens: config.data.max_response_length,
@@ -180,8 +186,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             eos: self.setup.eos.clone(),
             suppress: self.never.clone(),
             focus: None,
-            max_batch_rows: config.rollout.max_batch_rows,
+            max_batch_rows: rows::batch_rows(config, &self.policy, n)?,
             prefill_token_budget: config.rollout.prefill_token_budget,
-        }
+        })
     }
 }

@@ -51,7 +51,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// overflow.
     fn prove(&self) -> Result<(), TrainError> {
         let Some(prompt) = &self.probe else { return Ok(()) };
-        let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy()) };
+        let config = RolloutConfig { max_new_tokens: 1, ..self.rollout_config(1, Sampling::greedy())? };
         // The run's own flag may be set: a checkpoint is what an interrupt waits for.
         let (never, none) = (AtomicBool::new(false), &mut ImageCache::default());
         let (responses, _) = generate(&self.policy, &[Job { prompt, key: 0 }], &config, none, &never, |_, _, _| {})?;

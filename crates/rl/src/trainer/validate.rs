@@ -28,7 +28,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             0 => prompts.len(),
             n => n.min(prompts.len()),
         };
-        let mut greedy = self.rollout_config(1, Sampling::greedy());
+        let mut greedy = self.rollout_config(1, Sampling::greedy())?;
         greedy.focus = Some(PrototypeMode::Mean);
         let sampled = (config.rollout.val_temperature > 0.0).then(|| {
             let sampling = Sampling {
@@ -38,6 +38,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             };
             self.rollout_config(config.rollout.val_n, sampling)
         });
+        let sampled = sampled.transpose()?;
         self.setup.progress.phase(Phase::Validate, limit as u64);
         let mut tally = Tally::default();
         let mut log = self.folder.validation_log(step)?;

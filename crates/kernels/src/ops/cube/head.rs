@@ -13,14 +13,20 @@ use crate::head::{
     HeadOutput, log_probs_backward_by, log_probs_by, plain_kl_divergence, plain_log_probs, plain_log_probs_backward,
 };
 
-/// Logits held at one time, in elements: 882 rows of a vocabulary of 152,064. Each chunk reads the whole head, and its
-/// backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
-const LOGITS: usize = 1 << 27;
+/// Most logits held at one time, in elements: 3,530 rows of a vocabulary of 152,064. Each chunk reads the whole head,
+/// and its backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
+const LOGITS: usize = 1 << 29;
 
 /// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads
 /// the whole head. It keeps some f32 tensors of this size beside each other, so a chunk is shorter than the head's
 /// own.
-const DIVERGENCE_LOGITS: usize = LOGITS / 4;
+const DIVERGENCE_LOGITS: usize = 1 << 25;
+
+/// Logits of the type of `hidden` held at one time: [`LOGITS`], or on smaller devices a quarter of the largest buffer.
+fn logits<B: Launch>(hidden: &Tensor<B, 2>) -> usize {
+    let largest = held(hidden.clone()).client.properties().memory.max_page_size as usize;
+    LOGITS.min(largest / 4 / hidden.dtype().size())
+}
 
 /// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence).
 pub(super) fn kl_divergence<B: Launch>(
@@ -228,7 +234,8 @@ pub(super) fn log_probs<B: Launch>(
         return plain_log_probs(hidden, weight, targets, temperature, with_entropy);
     }
     let inverse = (1.0 / temperature) as f32;
-    log_probs_by(hidden, weight, targets, with_entropy, LOGITS, |z, targets| {
+    let most = logits(&hidden);
+    log_probs_by(hidden, weight, targets, with_entropy, most, |z, targets| {
         let [log_probs, entropies] = launch_read(held(z), held_int(targets), inverse, with_entropy);
         HeadOutput { log_probs: tensor(log_probs), entropy: with_entropy.then(|| tensor(entropies)) }
     })
@@ -248,7 +255,8 @@ pub(super) fn log_probs_backward<B: Launch>(
         return plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy);
     }
     let inverse = (1.0 / temperature) as f32;
-    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, LOGITS, |z, targets, dl, de| {
+    let most = logits(&hidden);
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, most, |z, targets, dl, de| {
         let with_entropy = de.is_some();
         // A kernel has a fixed number of operands: without gradients of entropies those of log-probs stand in, unread.
         let de = de.unwrap_or_else(|| dl.clone());

@@ -3,7 +3,7 @@
 //! Burn's `Fusion` is not supported: in 0.21 it computes narrow outputs wrongly on CUDA and multiplies the host's time
 //! per launch, and what it would fuse are kernels here (docs/architecture.md).
 
-use burn::tensor::backend::{Backend, BackendTypes};
+use burn::tensor::backend::BackendTypes;
 use burn::tensor::{DType, Int, Shape, Tensor, TensorPrimitive};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
@@ -12,9 +12,11 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 
+use crate::ops::Kernels;
+
 /// A backend whose tensors are buffers of a CubeCL runtime.
 pub(super) trait Launch:
-    Backend + BackendTypes<FloatTensorPrimitive = CubeTensor<Self::Runtime>, IntTensorPrimitive = CubeTensor<Self::Runtime>>
+    Kernels + BackendTypes<FloatTensorPrimitive = CubeTensor<Self::Runtime>, IntTensorPrimitive = CubeTensor<Self::Runtime>>
 {
     /// Where kernels run.
     type Runtime: CubeRuntime;
@@ -49,6 +51,11 @@ pub(super) fn countable<const I: usize>(shapes: [Shape; I]) -> bool {
     shapes.iter().all(|s| s.num_elements() < u32::MAX as usize / 2)
 }
 
+/// The integer tensor that a backend holds.
+pub(super) fn int_tensor<B: Launch, const D: usize>(t: CubeTensor<B::Runtime>) -> Tensor<B, D, Int> {
+    Tensor::from_primitive(t)
+}
+
 /// A new buffer beside `like`, in row-major order.
 pub(super) fn empty<R: CubeRuntime>(like: &CubeTensor<R>, shape: Shape, dtype: DType) -> CubeTensor<R> {
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
@@ -70,6 +77,24 @@ pub(super) fn rows_in_order<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
 pub(super) fn owned_rows<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     let t = rows_in_order(t);
     if t.can_mut() && t.is_nonoverlapping() { t } else { copy(&t) }
+}
+
+/// Elements of row-major `t` that a unit takes at one time: 4, unless its length or the place where it begins is against
+/// it.
+pub(super) fn vector<R: CubeRuntime>(t: &CubeTensor<R>) -> usize {
+    let begin = t.handle.offset_start.unwrap_or(0) as usize;
+    if t.meta.num_elements() % 4 == 0 && begin % (4 * t.elem_size()) == 0 { 4 } else { 1 }
+}
+
+/// `count` elements of row-major `t` from `start` on, as a kernel's operand: indices within it stay small.
+pub(super) fn array_part<R: CubeRuntime>(t: &CubeTensor<R>, start: usize, count: usize) -> ArrayArg<R> {
+    let handle = match start {
+        0 => t.handle.clone(),
+        _ => t.handle.clone().offset_start((start * t.elem_size()) as u64),
+    };
+    debug_assert!(start + count <= t.meta.num_elements());
+    // SAFETY: `t` has these elements.
+    unsafe { ArrayArg::from_raw_parts(handle, count) }
 }
 
 /// Row-major, whatever layout the runtime would prefer.

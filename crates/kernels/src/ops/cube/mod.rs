@@ -6,26 +6,77 @@ mod adamw;
 mod attention;
 mod decode;
 mod elements;
+mod few_rows;
+mod focus;
+mod gradients;
 mod head;
 mod launch;
+mod matmul;
 mod norm;
 mod qkv;
 mod reduce;
 mod refused;
+mod sample;
+mod scores;
+mod squared_norm;
+mod stream;
 
 use burn::tensor::{Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
+use cubecl::MemoryAllocationMode;
+use vgpo::{Prototype, RowPrototypes};
 
-use super::{AdamWStep, Kernels};
-use crate::attention::decode::DecodeKv;
-use crate::attention::{AttentionPlan, AttentionSaved, backward_by, forward_by};
+use super::{AdamWParameter, AdamWStep, Kernels};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
+use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::HeadOutput;
+use crate::host::DeviceError;
 use crate::layers::BlockShape;
 use crate::rope::Rotary;
+use crate::sampling::RowChoice;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
+    const TOKENS: usize = 256;
+
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
+    }
+
+    fn free_memory(device: &Self::Device) -> Option<u64> {
+        let client = R::client(device);
+        // Only the CUDA runtime tells: its largest page is a quarter of the device.
+        let total = (R::name(&client) == "cuda").then(|| 4 * client.properties().memory.max_page_size)?;
+        Some(total.saturating_sub(client.memory_usage().ok()?.bytes_in_use))
+    }
+
+    fn persistent<T>(device: &Self::Device, make: impl FnOnce() -> T) -> T {
+        let client = R::client(device);
+        // SAFETY: the mode is that of this thread's stream, and is set back before anything else is queued on it.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Persistent) };
+        let made = make();
+        // SAFETY: as above.
+        unsafe { client.allocation_mode(MemoryAllocationMode::Auto) };
+        made
+    }
+
+    fn release_uploads(device: &Self::Device) -> Result<(), DeviceError> {
+        R::client(device).flush().map_err(|e| DeviceError(e.to_string()))
+    }
+
+    fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
+        matmul::matmul(a, b)
+    }
+
+    fn weight_gradient(dy: Tensor<Self, 2>, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        matmul::weight_gradient(dy, x)
+    }
+
+    fn partial_affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>) -> Tensor<Self, 3> {
+        few_rows::partial_affine(x, weight)
+    }
+
+    fn affine(x: Tensor<Self, 2>, weight: &Tensor<Self, 2>, bias: Option<&Tensor<Self, 1>>) -> Tensor<Self, 2> {
+        matmul::affine(x, weight, bias)
     }
 
     fn refused_launch(device: &Self::Device) {
@@ -36,13 +87,27 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         norm::rms_norm(x, weight, eps)
     }
 
+    fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
+        stream::take_rows(table, rows)
+    }
+
     fn rms_norm_backward(
         x: Tensor<Self, 2>,
         weight: Tensor<Self, 1>,
         eps: f64,
         dy: Tensor<Self, 2>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 1>) {
-        norm::rms_norm_backward(x, weight, eps, dy)
+        residual: Option<Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::rms_norm_backward(x, weight, eps, dy, residual)
+    }
+
+    fn add_rms_norm(
+        x: Tensor<Self, 2>,
+        residual: Tensor<Self, 2>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        norm::add_rms_norm(x, residual, weight, eps)
     }
 
     fn rotate(x: Tensor<Self, 3>, rotary: &Rotary<Self>) -> Tensor<Self, 3> {
@@ -75,7 +140,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         v: Tensor<Self, 3>,
         plan: &AttentionPlan<Self>,
     ) -> (Tensor<Self, 3>, AttentionSaved<Self>) {
-        forward_by::<Self, attention::Kernel>(q, k, v, plan)
+        attention::forward(q, k, v, plan)
     }
 
     fn packed_attention_backward(
@@ -85,15 +150,31 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         d_o: Tensor<Self, 3>,
         plan: &AttentionPlan<Self>,
     ) -> [Tensor<Self, 3>; 3] {
-        backward_by::<Self, attention::Kernel>(qkv, o, saved, d_o, plan)
+        attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    fn decode_attention(q: Tensor<Self, 3>, kv: DecodeKv<Self>) -> Tensor<Self, 3> {
-        decode::attention(q, kv)
+    fn decode_heads(
+        projected: Tensor<Self, 2>,
+        tokens: NewTokens<'_, Self>,
+        own: Vec<OwnKv<Self>>,
+    ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {
+        decode::heads(projected, tokens, own)
     }
 
-    fn write_column(cache: Tensor<Self, 3>, at: usize, value: Tensor<Self, 3>) -> Tensor<Self, 3> {
-        decode::write_column(cache, at, value)
+    fn decode_attention(q: Tensor<Self, 3>, past: &[DecodeKv<Self>]) -> Tensor<Self, 3> {
+        decode::attention(q, past)
+    }
+
+    fn logits_at_once() -> usize {
+        1 << 27
+    }
+
+    fn sample(
+        logits: Tensor<Self, 2>,
+        choices: &[RowChoice],
+        forbidden: Option<&Tensor<Self, 2>>,
+    ) -> (Tensor<Self, 1, Int>, Tensor<Self, 1>) {
+        sample::sample(logits, choices, forbidden)
     }
 
     fn log_probs(
@@ -126,13 +207,31 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         head::kl_divergence(p, q, weight, temperature)
     }
 
-    fn adamw(
-        param: Tensor<Self, 1>,
-        grad: Tensor<Self, 1>,
-        m: Tensor<Self, 1>,
-        v: Tensor<Self, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<Self, 1>; 3] {
-        adamw::adamw(param, grad, m, v, h)
+    fn visual_focus(hidden: Tensor<Self, 2>, prototype: &Prototype<Self>, eps: f64) -> Tensor<Self, 1> {
+        focus::visual_focus(hidden, prototype, eps)
+    }
+
+    fn visual_focus_of_rows(hidden: Tensor<Self, 2>, prototypes: &RowPrototypes<Self>, eps: f64) -> Tensor<Self, 1> {
+        focus::visual_focus_of_rows(hidden, prototypes, eps)
+    }
+
+    fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
+        adamw::adamw(p, grad, h)
+    }
+
+    fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
+        gradients::accumulate(sum, grad)
+    }
+
+    fn accumulate_columns(sum: Tensor<Self, 1>, rows: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_columns(sum, rows)
+    }
+
+    fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
+        gradients::accumulate_rows(table, rows, values)
+    }
+
+    fn squared_norm(grads: Vec<Tensor<Self, 1>>, device: &Self::Device) -> Tensor<Self, 1> {
+        squared_norm::squared_norm(grads, device)
     }
 }

@@ -66,6 +66,21 @@ pub(super) fn for_rows(out: &mut [f32], width: usize, f: impl Fn(usize, &mut [f3
     out.par_chunks_mut(rows * width).enumerate().for_each(|(i, chunk)| f(i * rows, chunk));
 }
 
+/// As [`for_rows`] with two outputs of the same shape.
+pub(super) fn for_rows2(a: &mut [f32], b: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32], &mut [f32]) + Sync) {
+    if a.is_empty() || width == 0 {
+        return;
+    }
+    if a.len() < PARALLEL {
+        return f(0, a, b);
+    }
+    let rows = rows_per_task(width);
+    a.par_chunks_mut(rows * width)
+        .zip(b.par_chunks_mut(rows * width))
+        .enumerate()
+        .for_each(|(i, (a, b))| f(i * rows, a, b));
+}
+
 /// A pointer that tasks share; each writes places of its own.
 #[derive(Clone, Copy)]
 pub(super) struct SharedOutput(*mut f32);

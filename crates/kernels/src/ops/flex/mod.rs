@@ -18,8 +18,9 @@ mod tests;
 use burn::tensor::{DType, Int, Tensor};
 use burn_flex::Flex;
 
-use super::{AdamWStep, Kernels, plain};
-use crate::attention::decode::{DecodeKv, decode_attention};
+use super::adamw::adamw_by;
+use super::{AdamWParameter, AdamWStep, Kernels, plain};
+use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::head::{HeadOutput, plain_log_probs, plain_log_probs_backward};
 use crate::layers::BlockShape;
@@ -42,16 +43,25 @@ impl Kernels for F {
         if f32s(&x) && f32s(&weight) { rows::rms_norm(x, weight, eps) } else { plain::rms_norm(x, weight, eps) }
     }
 
+    fn add_rms_norm(x: Tensor<F, 2>, y: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> (Tensor<F, 2>, Tensor<F, 2>) {
+        match f32s(&x) && f32s(&y) && f32s(&weight) {
+            true => rows::add_rms_norm(x, y, weight, eps),
+            false => plain::add_rms_norm(x, y, weight, eps),
+        }
+    }
+
     fn rms_norm_backward(
         x: Tensor<F, 2>,
         weight: Tensor<F, 1>,
         eps: f64,
         dy: Tensor<F, 2>,
-    ) -> (Tensor<F, 2>, Tensor<F, 1>) {
+        residual: Option<Tensor<F, 2>>,
+    ) -> (Tensor<F, 2>, Tensor<F, 2>) {
         if f32s(&x) && f32s(&weight) && f32s(&dy) {
-            rows::rms_norm_backward(x, weight, eps, dy)
+            let (dx, dweight) = rows::rms_norm_backward(x, weight, eps, dy);
+            (plain::around(dx, residual), dweight.unsqueeze())
         } else {
-            plain::rms_norm_backward(x, weight, eps, dy)
+            plain::rms_norm_backward(x, weight, eps, dy, residual)
         }
     }
 
@@ -143,12 +153,19 @@ impl Kernels for F {
         }
     }
 
-    fn decode_attention(q: Tensor<F, 3>, kv: DecodeKv<F>) -> Tensor<F, 3> {
-        if f32s(&q) { decode::attention(q, kv) } else { decode_attention(q, kv) }
+    fn decode_heads(
+        projected: Tensor<F, 2>,
+        tokens: NewTokens<'_, F>,
+        own: Vec<OwnKv<F>>,
+    ) -> (Tensor<F, 3>, Vec<OwnKv<F>>) {
+        match f32s(&projected) && own.iter().all(|kv| f32s(&kv.k) && f32s(&kv.v)) {
+            true => decode::heads(projected, tokens, own),
+            false => plain::decode_heads(projected, tokens, own),
+        }
     }
 
-    fn write_column(cache: Tensor<F, 3>, at: usize, value: Tensor<F, 3>) -> Tensor<F, 3> {
-        if f32s(&cache) { decode::write_column(cache, at, value) } else { plain::write_column(cache, at, value) }
+    fn decode_attention(q: Tensor<F, 3>, past: &[DecodeKv<F>]) -> Tensor<F, 3> {
+        if f32s(&q) { decode::attention(q, past) } else { plain::decode_attention(q, past) }
     }
 
     fn sample(
@@ -192,13 +209,7 @@ impl Kernels for F {
         }
     }
 
-    fn adamw(
-        param: Tensor<F, 1>,
-        grad: Tensor<F, 1>,
-        m: Tensor<F, 1>,
-        v: Tensor<F, 1>,
-        h: &AdamWStep,
-    ) -> [Tensor<F, 1>; 3] {
-        if f32s(&param) && f32s(&grad) { rows::adamw(param, grad, m, v, h) } else { plain::adamw(param, grad, m, v, h) }
+    fn adamw(p: AdamWParameter<F>, grad: Tensor<F, 1>, h: &AdamWStep) -> AdamWParameter<F> {
+        adamw_by(p, grad, h, rows::adamw)
     }
 }

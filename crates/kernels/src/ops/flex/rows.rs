@@ -3,14 +3,14 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Owned, PARALLEL, for_rows, rows_per_task, tensor};
+use super::host::{F, Host, Owned, PARALLEL, for_rows, for_rows2, rows_per_task, tensor};
 use super::simd::{dot, exp, sigmoid, sum, vectorised};
 use crate::layers::BlockShape;
 use crate::ops::AdamWStep;
 use crate::rope::Rotary;
 
 vectorised! {
-    fn norm_rows(y: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
+    pub(super) fn norm_rows(y: &mut [f32], x: &[f32], w: &[f32], eps: f32) {
         let d = w.len();
         for (y, x) in y.chunks_exact_mut(d).zip(x.chunks_exact(d)) {
             let scale = 1.0 / (dot(x, x) / d as f32 + eps).sqrt();
@@ -28,6 +28,25 @@ pub(super) fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tenso
     let mut y = vec![0f32; x.len()];
     for_rows(&mut y, dims[1], |first, y| norm_rows(y, &x[first * dims[1]..][..y.len()], w, eps as f32));
     tensor(y, dims)
+}
+
+/// See [`Kernels::add_rms_norm`](crate::Kernels::add_rms_norm).
+pub(super) fn add_rms_norm(
+    x: Tensor<F, 2>,
+    y: Tensor<F, 2>,
+    weight: Tensor<F, 1>,
+    eps: f64,
+) -> (Tensor<F, 2>, Tensor<F, 2>) {
+    let dims = x.dims();
+    let (x, y, w) = (Host::new(&x), Host::new(&y), Host::new(&weight));
+    let (x, y, w) = (x.values(), y.values(), w.values());
+    let (mut sum, mut normed) = (vec![0f32; x.len()], vec![0f32; x.len()]);
+    for_rows2(&mut sum, &mut normed, dims[1], |first, sum, normed| {
+        let at = first * dims[1]..first * dims[1] + sum.len();
+        sum.iter_mut().zip(&x[at.clone()]).zip(&y[at]).for_each(|((sum, x), y)| *sum = x + y);
+        norm_rows(normed, sum, w, eps as f32);
+    });
+    (tensor(sum, dims), tensor(normed, dims))
 }
 
 vectorised! {
@@ -78,7 +97,7 @@ pub(super) fn rms_norm_backward(
 }
 
 vectorised! {
-    fn rotate_rows(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], heads: usize, hd: usize, sign: f32) {
+    pub(super) fn rotate_rows(y: &mut [f32], x: &[f32], cos: &[f32], sin: &[f32], heads: usize, hd: usize, sign: f32) {
         let half = hd / 2;
         let rows = y.chunks_exact_mut(heads * hd).zip(x.chunks_exact(heads * hd));
         for ((y, x), (cos, sin)) in rows.zip(cos.chunks_exact(hd).zip(sin.chunks_exact(hd))) {
@@ -231,13 +250,7 @@ vectorised! {
     }
 }
 
-pub(super) fn adamw(
-    param: Tensor<F, 1>,
-    grad: Tensor<F, 1>,
-    m: Tensor<F, 1>,
-    v: Tensor<F, 1>,
-    h: &AdamWStep,
-) -> [Tensor<F, 1>; 3] {
+pub(super) fn adamw([param, grad, m, v]: [Tensor<F, 1>; 4], h: &AdamWStep) -> [Tensor<F, 1>; 3] {
     let (mut param, mut m, mut v) = (Owned::new(param), Owned::new(m), Owned::new(v));
     let grad = Host::new(&grad);
     let step = AdamWFactors {

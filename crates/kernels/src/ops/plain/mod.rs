@@ -1,9 +1,13 @@
 //! The defaults of [`Kernels`](super::Kernels) in plain tensor operations: they run on every backend, are what autodiff
 //! differentiates in tests, and what a specialisation is compared with. Shapes and meaning stand with the trait.
 
-use burn::tensor::{IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
+mod decode;
 
-use super::{Activation, AdamWStep, Kernels};
+pub use decode::{decode_attention, decode_heads};
+
+use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, activation, backend::Backend};
+
+use super::{Activation, Kernels};
 use crate::layers::{BlockShape, join_qkv, split_qkv};
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
@@ -17,10 +21,14 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
-/// See [`Kernels::write_column`](super::Kernels::write_column).
-pub fn write_column<B: Backend>(cache: Tensor<B, 3>, at: usize, value: Tensor<B, 3>) -> Tensor<B, 3> {
-    let [rows, _, hd] = cache.dims();
-    cache.slice_assign([0..rows, at..at + 1, 0..hd], value)
+/// See [`Kernels::weight_gradient`](super::Kernels::weight_gradient).
+pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
+    to_f32(dy.transpose().matmul(x))
+}
+
+/// See [`Kernels::take_rows`](super::Kernels::take_rows).
+pub fn take_rows<B: Backend>(table: &Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+    table.clone().select(0, rows)
 }
 
 /// See [`Kernels::rms_norm`](super::Kernels::rms_norm).
@@ -32,22 +40,42 @@ pub fn rms_norm<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 1>, eps: f64) -> 
     cast_to(x.div(rms), dtype).mul(weight.unsqueeze())
 }
 
+/// See [`Kernels::add_rms_norm`](super::Kernels::add_rms_norm).
+pub fn add_rms_norm<B: Kernels>(
+    x: Tensor<B, 2>,
+    residual: Tensor<B, 2>,
+    weight: Tensor<B, 1>,
+    eps: f64,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    let sum = x.add(residual);
+    (sum.clone(), B::rms_norm(sum, weight, eps))
+}
+
 /// See [`Kernels::rms_norm_backward`](super::Kernels::rms_norm_backward).
 pub fn rms_norm_backward<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 1>,
     eps: f64,
     dy: Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 1>) {
+    residual: Option<Tensor<B, 2>>,
+) -> (Tensor<B, 2>, Tensor<B, 2>) {
     let dtype = x.dtype();
     let (x, dy) = (to_f32(x), to_f32(dy));
     let rms = x.clone().powi_scalar(2).mean_dim(1).add_scalar(eps).sqrt();
     let normed = x.div(rms.clone());
-    let dweight = dy.clone().mul(normed.clone()).sum_dim(0).squeeze_dim::<1>(0);
+    let dweight = dy.clone().mul(normed.clone()).sum_dim(0);
     let g = dy.mul(to_f32(weight).unsqueeze());
     let dot = g.clone().mul(normed.clone()).mean_dim(1); // [N, 1]
-    let dx = g.sub(normed.mul(dot)).div(rms);
-    (cast_to(dx, dtype), dweight)
+    let dx = cast_to(g.sub(normed.mul(dot)).div(rms), dtype);
+    (around(dx, residual), dweight)
+}
+
+/// `dx` and what went around.
+pub(super) fn around<B: Backend>(dx: Tensor<B, 2>, residual: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
+    match residual {
+        Some(residual) => residual.add(dx),
+        None => dx,
+    }
 }
 
 /// See [`Kernels::layer_norm`](super::Kernels::layer_norm).
@@ -196,20 +224,27 @@ pub fn swiglu_backward<B: Backend>(gate_up: Tensor<B, 2>, dy: Tensor<B, 2>) -> T
     cast_to(Tensor::cat(vec![dgate, dup], 1), dtype)
 }
 
-/// See [`Kernels::adamw`](super::Kernels::adamw).
-pub fn adamw<B: Backend>(
-    param: Tensor<B, 1>,
-    grad: Tensor<B, 1>,
-    m: Tensor<B, 1>,
-    v: Tensor<B, 1>,
-    h: &AdamWStep,
-) -> [Tensor<B, 1>; 3] {
-    let dtype = param.dtype();
-    let grad = grad.mul_scalar(h.grad_scale);
-    let m = m.mul_scalar(h.beta1).add(grad.clone().mul_scalar(1.0 - h.beta1));
-    let v = v.mul_scalar(h.beta2).add(grad.powi_scalar(2).mul_scalar(1.0 - h.beta2));
-    let denominator = v.clone().sqrt().div_scalar((1.0 - h.beta2.powf(h.step as f64)).sqrt()).add_scalar(h.eps);
-    let step = m.clone().div(denominator).mul_scalar(h.lr / (1.0 - h.beta1.powf(h.step as f64)));
-    let param = to_f32(param).mul_scalar(1.0 - h.lr * h.weight_decay).sub(step);
-    [cast_to(param, dtype), m, v]
+/// See [`Kernels::accumulate`](super::Kernels::accumulate).
+pub fn accumulate<B: Backend>(sum: Tensor<B, 1>, grad: Tensor<B, 1>) -> Tensor<B, 1> {
+    let dtype = sum.dtype();
+    cast_to(to_f32(sum).add(to_f32(grad)), dtype)
+}
+
+/// See [`Kernels::accumulate_columns`](super::Kernels::accumulate_columns).
+pub fn accumulate_columns<B: Backend>(sum: Tensor<B, 1>, rows: Tensor<B, 2>) -> Tensor<B, 1> {
+    let len = sum.dims();
+    accumulate(sum, to_f32(rows).sum_dim(0).reshape(len))
+}
+
+/// See [`Kernels::accumulate_rows`](super::Kernels::accumulate_rows).
+pub fn accumulate_rows<B: Backend>(table: Tensor<B, 1>, rows: Tensor<B, 1, Int>, values: Tensor<B, 2>) -> Tensor<B, 1> {
+    let (dtype, [len], d) = (table.dtype(), table.dims(), values.dims()[1]);
+    let table = to_f32(table.reshape([len / d.max(1), d]));
+    cast_to(table.select_assign(0, rows, to_f32(values), IndexingUpdateOp::Add).reshape([len]), dtype)
+}
+
+/// See [`Kernels::squared_norm`](super::Kernels::squared_norm).
+pub fn squared_norm<B: Backend>(grads: Vec<Tensor<B, 1>>, device: &B::Device) -> Tensor<B, 1> {
+    let parts: Vec<_> = grads.into_iter().map(|g| to_f32(g).powi_scalar(2).sum()).collect();
+    if parts.is_empty() { Tensor::zeros([1], (device, DType::F32)) } else { Tensor::cat(parts, 0).sum() }
 }
