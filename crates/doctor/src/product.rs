@@ -92,8 +92,8 @@ impl<B: Kernels> MatrixProduct<B> {
     pub fn answer(&self) -> Tensor<B, 2> {
         match self.layout {
             ProductLayout::Affine => B::affine(self.left.clone(), &self.right, None),
-            ProductLayout::Plain => self.left.clone().matmul(self.right.clone()),
-            ProductLayout::WeightGradient => to_f32(self.left.clone().transpose().matmul(self.right.clone())),
+            ProductLayout::Plain => B::matmul(self.left.clone(), self.right.clone()),
+            ProductLayout::WeightGradient => B::weight_gradient(self.left.clone(), self.right.clone()),
         }
     }
 

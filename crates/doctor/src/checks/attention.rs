@@ -1,9 +1,11 @@
 //! Attention over packed groups and while decoding, and the cache.
 
 use burn::tensor::{DType, Tensor};
-use kernels::attention::decode::{DecodeKv, decode_attention};
+use kernels::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
 use kernels::attention::{backward, forward};
+use kernels::layers::BlockShape;
 use kernels::ops::plain;
+use kernels::rope::Rotary;
 use kernels::{AttentionPlan, Kernels, ResponseRows};
 use rl::TrainError;
 
@@ -62,49 +64,99 @@ pub(crate) fn packed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     Ok(tally)
 }
 
+/// Prompts that two lanes share, packed, and the columns that their responses have written.
+const PROMPTS: [&[usize]; 2] = [&[70, 33], &[64]];
+/// Responses a prompt in each lane.
+const RESPONSES: [usize; 2] = [4, 3];
+/// Columns that each cache has room for.
+const CAPACITY: usize = 64;
+
+/// Rows of the packed prompts of a lane.
+fn prompt_rows(lane: &[usize]) -> Vec<std::ops::Range<usize>> {
+    let mut at = 0;
+    let mut rows = |len: &usize| {
+        at += len;
+        at - len..at
+    };
+    lane.iter().map(&mut rows).collect()
+}
+
 pub(crate) fn decode<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let text = &sides.config.text;
-    let (hkv, hd) = (text.num_key_value_heads, text.head_dim);
-    let g = text.num_attention_heads / hkv;
-    let (b, n, p, capacity) = (2, 4, 70, 64);
+    let (h, hkv, hd) = (text.num_attention_heads, text.num_key_value_heads, text.head_dim);
+    let rows: usize = std::iter::zip(PROMPTS, RESPONSES).map(|(lane, n)| lane.len() * n).sum();
     let mut tally = Comparisons::new(format!(
-        "{} rows of {} heads of {hd} over {p} keys of their prompt, some masked, and 1, 33 and {capacity} of their own",
-        b * n,
-        text.num_attention_heads
+        "{rows} rows of {h} heads of {hd} over prompts of {PROMPTS:?} keys and 1, 33 and {CAPACITY} of their own"
     ));
-    for (len, dtype) in [1, 33, capacity].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t)))
+    for (len, dtype) in [1, 33, CAPACITY].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t)))
     {
-        let a = b * hkv;
-        let (q, pq) = sides.random([a * n, g, hd], dtype);
-        let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([a, p, hd], dtype));
-        let [(ok, pok), (ov, pov)] = [(); 2].map(|()| sides.random([a * n, capacity, hd], dtype));
-        let mask: Vec<f32> = (0..a * p).map(|i| if i % p >= p - i / p { -1e30 } else { 0.0 }).collect();
-        // Not by `both`: a mask has no wrong numbers, only other ones.
-        let mask_of = |values: Vec<f32>| burn::tensor::TensorData::new(values, [a, 1, p]);
-        let (mask, plain_mask): (Tensor<B, 3>, Tensor<Cpu, 3>) = (
-            Tensor::from_data(mask_of(mask.clone()), (&sides.device, DType::F32)),
-            Tensor::from_data(mask_of(mask), &Default::default()),
-        );
-        let kv = DecodeKv { prefix: (pk, pv), prefix_mask: Some(mask), own: (ok, ov), n, len };
-        let plain = DecodeKv { prefix: (ppk, ppv), prefix_mask: Some(plain_mask), own: (pok, pov), n, len };
-        let device = || vec![flat(B::decode_attention(q.clone(), kv.clone()))];
-        let cpu = vec![flat(decode_attention(pq, plain))];
+        let (q, plain_q) = sides.random([rows, h, hd], dtype);
+        let (mut past, mut plain_past) = (Vec::new(), Vec::new());
+        for (lane, n) in std::iter::zip(PROMPTS, RESPONSES) {
+            let (tokens, rows): (usize, usize) = (lane.iter().sum(), lane.len() * n);
+            let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([tokens, hkv, hd], dtype));
+            let [(k, pok), (v, pov)] = [(); 2].map(|()| sides.random([rows, CAPACITY, hkv, hd], dtype));
+            let prompts = PromptRows::new(prompt_rows(lane), &sides.device);
+            past.push(DecodeKv { prefix: (pk, pv), prompts, n, own: OwnKv { k, v, len } });
+            let prompts = PromptRows::new(prompt_rows(lane), &Default::default());
+            plain_past.push(DecodeKv { prefix: (ppk, ppv), prompts, n, own: OwnKv { k: pok, v: pov, len } });
+        }
+        let device = || vec![flat(B::decode_attention(q.clone(), &past))];
+        let cpu = vec![flat(plain::decode_attention(plain_q, &plain_past))];
         let what = format!("decoding over {len} columns in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype), &what, device, cpu)?;
     }
     Ok(tally)
 }
 
-pub(crate) fn write_column<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
-    let (rows, hd) = (8 * sides.config.text.num_key_value_heads, sides.config.text.head_dim);
-    let mut tally = Comparisons::new(format!("a column of {rows} rows of {hd}, in place, beside plain operations"));
-    for (at, dtype) in [0, 63].into_iter().flat_map(|at| sides.dtypes().into_iter().map(move |t| (at, t))) {
-        let (cache, plain_cache) = sides.random([rows, 64, hd], dtype);
-        let (value, plain_value) = sides.random([rows, 1, hd], dtype);
-        let device = || vec![flat(B::write_column(cache.clone().mul_scalar(1.0), at, value.clone()))];
-        let cpu = vec![flat(plain::write_column(plain_cache, at, plain_value))];
-        // Copies: nothing is rounded.
-        sides.compare(&mut tally, 0.0, &format!("column {at} in {dtype:?}"), device, cpu)?;
+pub(crate) fn decode_heads<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let text = &sides.config.text;
+    let shape =
+        BlockShape { heads: text.num_attention_heads, kv_heads: text.num_key_value_heads, head_dim: text.head_dim };
+    let (hkv, hd) = (shape.kv_heads, shape.head_dim);
+    let width = (shape.heads + 2 * hkv) * hd;
+    let lanes = [(5, 9, 8), (3, CAPACITY, 0)]; // rows, capacity, columns written
+    let rows: usize = lanes.iter().map(|lane| lane.0).sum();
+    let mut tally = Comparisons::new(format!(
+        "{rows} new tokens of {} heads of {hd}, with biases and norms and without, turned and written to their caches",
+        shape.heads
+    ));
+    for (with, dtype) in [false, true].into_iter().flat_map(|with| sides.dtypes().into_iter().map(move |t| (with, t))) {
+        let ((x, plain_x), (bias, plain_bias)) = (sides.random([rows, width], dtype), sides.random([width], dtype));
+        let [(q_norm, plain_q_norm), (k_norm, plain_k_norm)] = [(); 2].map(|()| sides.random([hd], dtype));
+        let (cos, plain_cos) = sides.random([40, 1, hd], DType::F32);
+        let (sin, plain_sin) = sides.random([40, 1, hd], DType::F32);
+        let (angles, plain_angles) = (Rotary { cos, sin }, Rotary { cos: plain_cos, sin: plain_sin });
+        let (positions, plain_positions) = sides.indices((0..rows).map(|i| (i * 7 + 39) % 40).collect());
+        let caches: Vec<_> = lanes
+            .iter()
+            .map(|&(rows, capacity, len)| ([(); 2].map(|()| sides.random([rows, capacity, hkv, hd], dtype)), len))
+            .collect();
+        let tokens = NewTokens {
+            shape,
+            bias: with.then_some(&bias),
+            qk_norm: with.then_some([(&q_norm, 1e-6), (&k_norm, 1e-6)]),
+            angles: &angles,
+            positions: &positions,
+        };
+        let plain_tokens = NewTokens {
+            shape,
+            bias: with.then_some(&plain_bias),
+            qk_norm: with.then_some([(&plain_q_norm, 1e-6), (&plain_k_norm, 1e-6)]),
+            angles: &plain_angles,
+            positions: &plain_positions,
+        };
+        let device = || {
+            // Copies that nothing else holds, so that they are written in place.
+            let own = |t: &Tensor<B, 4>| t.clone().mul_scalar(1.0);
+            let own = caches.iter().map(|([k, v], len)| OwnKv { k: own(&k.0), v: own(&v.0), len: *len }).collect();
+            let (q, own) = B::decode_heads(x.clone(), tokens, own);
+            [flat(q)].into_iter().chain(own.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect()
+        };
+        let own = caches.iter().map(|([k, v], len)| OwnKv { k: k.1.clone(), v: v.1.clone(), len: *len }).collect();
+        let (q, own) = plain::decode_heads(plain_x, plain_tokens, own);
+        let cpu = [flat(q)].into_iter().chain(own.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect();
+        sides.compare(&mut tally, sides.bound(dtype), &format!("new tokens in {dtype:?}, {with}"), device, cpu)?;
     }
     Ok(tally)
 }
