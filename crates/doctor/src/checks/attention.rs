@@ -1,8 +1,9 @@
 //! Attention over packed groups and while decoding, and the cache.
 
-use burn::tensor::{DType, Tensor};
+use burn::tensor::DType;
 use kernels::attention::decode::{DecodeKv, NewTokens, OwnKv, PromptRows};
 use kernels::attention::{backward, forward};
+use kernels::host::int_tensor;
 use kernels::layers::BlockShape;
 use kernels::ops::plain;
 use kernels::rope::Rotary;
@@ -64,99 +65,72 @@ pub(crate) fn packed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     Ok(tally)
 }
 
-/// Prompts that two lanes share, packed, and the columns that their responses have written.
-const PROMPTS: [&[usize]; 2] = [&[70, 33], &[64]];
-/// Responses a prompt in each lane.
-const RESPONSES: [usize; 2] = [4, 3];
-/// Columns that each cache has room for.
+/// Rows of two prompts of unlike length, their caches, and how many columns a cache has.
+const PROMPTS: [usize; 2] = [70, 33];
+const RESPONSES: usize = 4;
 const CAPACITY: usize = 64;
 
-/// Rows of the packed prompts of a lane.
-fn prompt_rows(lane: &[usize]) -> Vec<std::ops::Range<usize>> {
-    let mut at = 0;
-    let mut rows = |len: &usize| {
-        at += len;
-        at - len..at
-    };
-    lane.iter().map(&mut rows).collect()
+fn prompts<B: Kernels>(device: &B::Device) -> PromptRows<B> {
+    PromptRows::new(vec![0..PROMPTS[0], PROMPTS[0]..PROMPTS[0] + PROMPTS[1]], device)
 }
 
 pub(crate) fn decode<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let text = &sides.config.text;
     let (h, hkv, hd) = (text.num_attention_heads, text.num_key_value_heads, text.head_dim);
-    let rows: usize = std::iter::zip(PROMPTS, RESPONSES).map(|(lane, n)| lane.len() * n).sum();
+    let (rows, tokens) = (PROMPTS.len() * RESPONSES, PROMPTS.iter().sum());
     let mut tally = Comparisons::new(format!(
-        "{rows} rows of {h} heads of {hd} over prompts of {PROMPTS:?} keys and 1, 33 and {CAPACITY} of their own"
+        "{rows} rows of {h} heads of {hd} over prompts of {PROMPTS:?} keys, and 1, 33 and {CAPACITY} of their own"
     ));
     for (len, dtype) in [1, 33, CAPACITY].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t)))
     {
-        let (q, plain_q) = sides.random([rows, h, hd], dtype);
-        let (mut past, mut plain_past) = (Vec::new(), Vec::new());
-        for (lane, n) in std::iter::zip(PROMPTS, RESPONSES) {
-            let (tokens, rows): (usize, usize) = (lane.iter().sum(), lane.len() * n);
-            let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([tokens, hkv, hd], dtype));
-            let [(k, pok), (v, pov)] = [(); 2].map(|()| sides.random([rows, CAPACITY, hkv, hd], dtype));
-            let prompts = PromptRows::new(prompt_rows(lane), &sides.device);
-            past.push(DecodeKv { prefix: (pk, pv), prompts, n, own: OwnKv { k, v, len } });
-            let prompts = PromptRows::new(prompt_rows(lane), &Default::default());
-            plain_past.push(DecodeKv { prefix: (ppk, ppv), prompts, n, own: OwnKv { k: pok, v: pov, len } });
-        }
-        let device = || vec![flat(B::decode_attention(q.clone(), &past))];
-        let cpu = vec![flat(plain::decode_attention(plain_q, &plain_past))];
+        let (q, pq) = sides.random([rows, h, hd], dtype);
+        let [(pk, ppk), (pv, ppv)] = [(); 2].map(|()| sides.random([tokens, hkv, hd], dtype));
+        let [(k, plain_k), (v, plain_v)] = [(); 2].map(|()| sides.random([rows, CAPACITY, hkv, hd], dtype));
+        let (n, own) = (RESPONSES, OwnKv { k, v, len });
+        let kv = DecodeKv { prefix: (pk, pv), prompts: prompts(&sides.device), n, own };
+        let own = OwnKv { k: plain_k, v: plain_v, len };
+        let plain_kv = DecodeKv::<Cpu> { prefix: (ppk, ppv), prompts: prompts(&Default::default()), n, own };
+        let device = || vec![flat(B::decode_attention(q.clone(), std::slice::from_ref(&kv)))];
+        let cpu = vec![flat(plain::decode_attention(pq, &[plain_kv]))];
         let what = format!("decoding over {len} columns in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype), &what, device, cpu)?;
     }
     Ok(tally)
 }
 
+/// Biases, norms where the model has them, turning and the write into the cache.
 pub(crate) fn decode_heads<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let text = &sides.config.text;
-    let shape =
-        BlockShape { heads: text.num_attention_heads, kv_heads: text.num_key_value_heads, head_dim: text.head_dim };
-    let (hkv, hd) = (shape.kv_heads, shape.head_dim);
-    let width = (shape.heads + 2 * hkv) * hd;
-    let lanes = [(5, 9, 8), (3, CAPACITY, 0)]; // rows, capacity, columns written
-    let rows: usize = lanes.iter().map(|lane| lane.0).sum();
-    let mut tally = Comparisons::new(format!(
-        "{rows} new tokens of {} heads of {hd}, with biases and norms and without, turned and written to their caches",
-        shape.heads
-    ));
-    for (with, dtype) in [false, true].into_iter().flat_map(|with| sides.dtypes().into_iter().map(move |t| (with, t))) {
-        let ((x, plain_x), (bias, plain_bias)) = (sides.random([rows, width], dtype), sides.random([width], dtype));
-        let [(q_norm, plain_q_norm), (k_norm, plain_k_norm)] = [(); 2].map(|()| sides.random([hd], dtype));
-        let (cos, plain_cos) = sides.random([40, 1, hd], DType::F32);
-        let (sin, plain_sin) = sides.random([40, 1, hd], DType::F32);
-        let (angles, plain_angles) = (Rotary { cos, sin }, Rotary { cos: plain_cos, sin: plain_sin });
-        let (positions, plain_positions) = sides.indices((0..rows).map(|i| (i * 7 + 39) % 40).collect());
-        let caches: Vec<_> = lanes
-            .iter()
-            .map(|&(rows, capacity, len)| ([(); 2].map(|()| sides.random([rows, capacity, hkv, hd], dtype)), len))
-            .collect();
-        let tokens = NewTokens {
-            shape,
-            bias: with.then_some(&bias),
-            qk_norm: with.then_some([(&q_norm, 1e-6), (&k_norm, 1e-6)]),
-            angles: &angles,
-            positions: &positions,
-        };
-        let plain_tokens = NewTokens {
-            shape,
-            bias: with.then_some(&plain_bias),
-            qk_norm: with.then_some([(&plain_q_norm, 1e-6), (&plain_k_norm, 1e-6)]),
-            angles: &plain_angles,
-            positions: &plain_positions,
-        };
+    let (heads, kv_heads, head_dim) = (text.num_attention_heads, text.num_key_value_heads, text.head_dim);
+    let shape = BlockShape { heads, kv_heads, head_dim };
+    let (rows, width) = (PROMPTS.len() * RESPONSES, (heads + 2 * kv_heads) * head_dim);
+    let mut tally =
+        Comparisons::new(format!("queries of {rows} rows, keys and values in place, beside plain operations"));
+    let places: Vec<usize> = (0..rows).map(|i| (i * 7 + 39) % 40).collect();
+    let positions = int_tensor(places.iter().copied(), &sides.device);
+    let plain_positions = int_tensor(places, &Default::default());
+    let (cos, pcos) = sides.random([40, 1, head_dim], DType::F32);
+    let (sin, psin) = sides.random([40, 1, head_dim], DType::F32);
+    let (angles, plain_angles) = (Rotary { cos, sin }, Rotary { cos: pcos, sin: psin });
+    for (len, dtype) in [0, 63].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t))) {
+        let (x, px) = sides.random([rows, width], dtype);
+        let ((bias, pbias), (norm, pnorm)) = (sides.random([width], dtype), sides.random([head_dim], dtype));
+        let (cache, plain_cache) = sides.random([rows, CAPACITY, kv_heads, head_dim], dtype);
+        let qk_norm = Some([(&norm, 1e-6); 2]);
+        let tokens = NewTokens { shape, bias: Some(&bias), qk_norm, angles: &angles, positions: &positions };
         let device = || {
             // Copies that nothing else holds, so that they are written in place.
-            let own = |t: &Tensor<B, 4>| t.clone().mul_scalar(1.0);
-            let own = caches.iter().map(|([k, v], len)| OwnKv { k: own(&k.0), v: own(&v.0), len: *len }).collect();
-            let (q, own) = B::decode_heads(x.clone(), tokens, own);
-            [flat(q)].into_iter().chain(own.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect()
+            let own = || cache.clone().mul_scalar(1.0);
+            let (q, written) = B::decode_heads(x.clone(), tokens, vec![OwnKv { k: own(), v: own(), len }]);
+            std::iter::once(flat(q)).chain(written.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect()
         };
-        let own = caches.iter().map(|([k, v], len)| OwnKv { k: k.1.clone(), v: v.1.clone(), len: *len }).collect();
-        let (q, own) = plain::decode_heads(plain_x, plain_tokens, own);
-        let cpu = [flat(q)].into_iter().chain(own.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect();
-        sides.compare(&mut tally, sides.bound(dtype), &format!("new tokens in {dtype:?}, {with}"), device, cpu)?;
+        let qk_norm = Some([(&pnorm, 1e-6); 2]);
+        let plain_tokens =
+            NewTokens { shape, bias: Some(&pbias), qk_norm, angles: &plain_angles, positions: &plain_positions };
+        let own = vec![OwnKv { k: plain_cache.clone(), v: plain_cache, len }];
+        let (q, written) = plain::decode_heads(px, plain_tokens, own);
+        let cpu = std::iter::once(flat(q)).chain(written.into_iter().flat_map(|kv| [flat(kv.k), flat(kv.v)])).collect();
+        sides.compare(&mut tally, sides.bound(dtype), &format!("column {len} in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)
 }
