@@ -78,6 +78,8 @@ unpack() {
 # --- parts -----------------------------------------------------------------------------------------------------------
 GPU=(--backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false)
 CHECK=()
+# `bench step` as this script calls it, a program and not a function, as `timeout` starts it; set in `begin`.
+STEP=()
 
 # part NAME SECONDS COMMAND...: its output into $OUT/NAME, what it says into $OUT/NAME.log; a failure is noted and the
 # next part begins.
@@ -104,7 +106,6 @@ judged() {
   fi
 }
 
-step() { "$PROGRAMS/bench" step "${GPU[@]}" "${CHECK[@]}" --weights fill --json "$@"; }
 torch() {
   if [ -n "$STANDIN" ]; then echo "== ${1} is left out under the stand-in"; return; fi
   part "$@"
@@ -121,14 +122,14 @@ right_or_wrong() {
 # $1 tokens of a response, $2 steps
 steps() {
   for preset in 3b 7b; do
-    part "step_$preset.jsonl" 300 step --preset $preset --prompts 8 --rollouts 8 --image 336 --response-tokens "$1" --steps "$2"
+    part "step_$preset.jsonl" 300 "${STEP[@]}" --preset $preset --prompts 8 --rollouts 8 --image 336 --response-tokens "$1" --steps "$2"
   done
 }
 
 # Decoding over so many keys: what a token costs by their number is attention's part.
 decode_slope() {
   for keys in 200 1000 2000; do
-    part "decode_$keys.jsonl" 120 step --preset 7b --prompts 8 --rollouts 8 --image 0 --text-tokens $((keys - 32)) --response-tokens 64 --steps 1
+    part "decode_$keys.jsonl" 120 "${STEP[@]}" --preset 7b --prompts 8 --rollouts 8 --image 0 --text-tokens $((keys - 32)) --response-tokens 64 --steps 1
   done
 }
 
@@ -151,7 +152,9 @@ begin() {
   OUT=$(cd "$OUT" && pwd)
   : > "$OUT/parts.txt"
   rm -f "$OUT/failed.txt"
-  if [ -n "$STANDIN" ]; then standin; return; fi
+  [ -z "$STANDIN" ] || standin
+  STEP=("$PROGRAMS/bench" step "${GPU[@]}" "${CHECK[@]}" --weights fill --json)
+  if [ -n "$STANDIN" ]; then return; fi
   nvidia-smi | tee "$OUT/gpu.txt"
   unpack | tee "$OUT/unpack.txt"
   # The doctor's kernels and those of bench are kept apart, as each program has its own.
@@ -185,9 +188,9 @@ case $form in
     steps 512 3
     decode_slope
     profile
-    part vgpo_3b.jsonl 600 step --preset 3b --algorithm vgpo --old-log-probs rollout --prompts 8 --rollouts 8 --image 672 --response-tokens 512 --steps 3
+    part vgpo_3b.jsonl 600 "${STEP[@]}" --preset 3b --algorithm vgpo --old-log-probs rollout --prompts 8 --rollouts 8 --image 672 --response-tokens 512 --steps 3
     for how in always never; do
-      part "recompute_$how.jsonl" 600 step --preset 3b --recompute $how --prompts 8 --rollouts 8 --image 672 --response-tokens 512 --steps 3
+      part "recompute_$how.jsonl" 600 "${STEP[@]}" --preset 3b --recompute $how --prompts 8 --rollouts 8 --image 672 --response-tokens 512 --steps 3
     done
     for preset in 3b 7b; do
       torch "compare_$preset.md" 1200 python3 bench/compare.py --preset $preset --device cuda --rounds 2 --steps 2 --bench "$PROGRAMS/bench" \

@@ -1,5 +1,5 @@
-//! `doctor`: whether a device computes what it should: its products, its operations and whole steps beside the CPU's, at
-//! the widths of a model, and whether a failure of the device is noticed.
+//! `doctor`: whether a device computes what it should: its products, its operations and whole steps beside the CPU's,
+//! at the widths of a model, and whether a failure of the device is noticed.
 
 mod children;
 

@@ -134,9 +134,11 @@ impl Comparisons {
         if !right {
             self.wrong.push(format!("{} is off by {difference:.1e}", what()));
         }
-        let share = |difference: f64, bound: f64| match difference.is_nan() {
-            true => f64::INFINITY,
-            false => difference / bound,
+        // A bound may be 0: copies are equal.
+        let share = |difference: f64, bound: f64| match difference {
+            d if d.is_nan() => f64::INFINITY,
+            0.0 => 0.0,
+            d => d / bound,
         };
         let worst = self.worst.as_ref().map_or(-1.0, |w| share(w.difference, w.bound));
         if share(difference, bound) > worst {

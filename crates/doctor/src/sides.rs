@@ -36,7 +36,7 @@ impl<B: Kernels> Sides<B> {
     /// Each check has numbers of its own, whatever ran before it.
     pub(crate) fn begin(&self, check: &'static str) {
         self.check.set(check);
-        self.state.set(check.bytes().fold(7, |sum, b| sum * 31 + u64::from(b)));
+        self.state.set(check.bytes().fold(7u64, |sum, b| sum.wrapping_mul(31).wrapping_add(u64::from(b))));
     }
 
     /// Name of the check at work.

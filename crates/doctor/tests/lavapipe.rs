@@ -1,4 +1,4 @@
-//! The doctor on a GPU backend: wgpu on lavapipe, which computes rightly, and beside it one that is given wrong numbers.
+//! The doctor on a GPU backend: wgpu on lavapipe, which computes rightly, and one that is given wrong numbers.
 #![cfg(feature = "wgpu")]
 
 use burn::tensor::DType;

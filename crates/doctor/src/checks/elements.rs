@@ -1,9 +1,10 @@
 //! What goes over elements: projections with their biases, activations, rotations, additions of rows, AdamW.
 
-use burn::tensor::DType;
+use burn::tensor::{DType, Tensor};
 use kernels::Kernels;
 use kernels::layers::BlockShape;
 use kernels::ops::{Activation, AdamWParameter, AdamWStep, Rounding, plain, plain_adamw};
+use kernels::params::cast_to;
 use kernels::rope::Rotary;
 use rl::TrainError;
 
@@ -19,8 +20,11 @@ pub(crate) fn affine<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     for (rows, dtype) in [1, ROWS].into_iter().flat_map(|rows| sides.dtypes().into_iter().map(move |t| (rows, t))) {
         let ((x, px), (w, pw)) = (sides.random([rows, d], dtype), sides.random([kv, d], dtype));
         let (b, pb) = sides.random([kv], dtype);
-        let device = || vec![flat(B::affine(x.clone(), &w, Some(&b)))];
-        let cpu = vec![flat(plain::affine(px, &pw, Some(&pb)))];
+        let device = || {
+            let parts = B::partial_affine(x.clone(), &w).sum_dim(0);
+            vec![flat(B::affine(x.clone(), &w, Some(&b))), flat(parts)]
+        };
+        let cpu = vec![flat(plain::affine(px.clone(), &pw, Some(&pb))), flat(plain::affine(px, &pw, None))];
         let what = format!("affine of {rows} rows in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype), &what, device, cpu)?;
     }
@@ -113,8 +117,28 @@ pub(crate) fn swiglu<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     Ok(tally)
 }
 
-pub(crate) fn adamw<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
-    let step = AdamWStep {
+pub(crate) fn take_rows<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let (v, d) = (sides.config.text.vocab_size.min(999), sides.config.text.hidden_size);
+    let mut tally = Comparisons::new(format!("{ROWS} rows of {v} of {d} beside plain operations"));
+    for dtype in sides.dtypes() {
+        let (table, plain_table) = sides.random([v, d], dtype);
+        let (rows, plain_rows) = sides.indices((0..ROWS).map(|i| (i * 7919 + v - 1) % v).collect());
+        let device = || vec![flat(B::take_rows(&table, rows.clone()))];
+        let cpu = vec![flat(plain::take_rows(&plain_table, plain_rows))];
+        // Copies: nothing is rounded.
+        sides.compare(&mut tally, 0.0, &format!("take_rows in {dtype:?}"), device, cpu)?;
+    }
+    Ok(tally)
+}
+
+/// Copies that nothing else holds, so that they are written in place.
+fn own<B: Kernels>(t: &Tensor<B, 1>) -> Tensor<B, 1> {
+    t.clone().mul_scalar(1.0)
+}
+
+/// A step whose results are rounded by chance where they have 16 bits.
+fn step(dtype: DType) -> AdamWStep {
+    AdamWStep {
         lr: 0.01,
         beta1: 0.9,
         beta2: 0.99,
@@ -122,23 +146,56 @@ pub(crate) fn adamw<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainEr
         weight_decay: 0.1,
         step: 3,
         grad_scale: 0.5,
-        rounding: Rounding::default(),
-    };
+        rounding: Rounding { seed: 7, param: dtype != DType::F32, moments: dtype != DType::F32 },
+    }
+}
+
+pub(crate) fn adamw<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let mut tally = Comparisons::new("a step of 257 and of 70,000 parameters, in place, beside plain operations");
     for (n, dtype) in [257, 70_000].into_iter().flat_map(|n| sides.dtypes().into_iter().map(move |t| (n, t))) {
         let (p, pp) = sides.random([n], dtype);
-        let [(g, pg), (m, pm), (v, pv)] = [(); 3].map(|()| sides.random([n], DType::F32));
-        // Copies that nothing else holds, so that they are written in place.
-        let own = |t: &burn::tensor::Tensor<B, 1>| t.clone().mul_scalar(1.0);
+        let [(g, pg), (m, pm), (v, pv)] = [(); 3].map(|()| sides.random([n], dtype));
         let device = || {
             let state = AdamWParameter { param: own(&p), m: own(&m), v: own(&v).abs(), master: None };
-            let AdamWParameter { param, m, v, .. } = B::adamw(state, g.clone(), &step);
+            let AdamWParameter { param, m, v, .. } = B::adamw(state, g.clone(), &step(dtype));
             vec![param, m, v]
         };
-        let state = AdamWParameter { param: pp, m: pm, v: pv.abs(), master: None };
-        let AdamWParameter { param, m, v, .. } = plain_adamw(state, pg, &step);
+        // In the run's number format: what is rounded by chance is rounded alike.
+        let plain = [pp, pm, pv.abs()].map(|t| cast_to(t, dtype));
+        let [param, m, v] = plain;
+        let AdamWParameter { param, m, v, .. } =
+            plain_adamw(AdamWParameter { param, m, v, master: None }, cast_to(pg, dtype), &step(dtype));
         let cpu = vec![param, m, v];
         sides.compare(&mut tally, sides.bound(dtype), &format!("adamw of {n} in {dtype:?}"), device, cpu)?;
+    }
+    Ok(tally)
+}
+
+/// The sums that gradients are collected in, and their norm.
+pub(crate) fn sums<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
+    let d = sides.config.text.hidden_size;
+    let mut tally =
+        Comparisons::new(format!("sums of gradients of {d} and their norm, in place, beside plain operations"));
+    for dtype in sides.dtypes() {
+        let ((sum, psum), (grad, pgrad)) = (sides.random([d], dtype), sides.random([d], dtype));
+        let ((table, ptable), (rows, prows)) = (sides.random([9 * d], dtype), sides.random([ROWS, d], dtype));
+        // Rows repeat.
+        let (at, pat) = sides.indices((0..ROWS).map(|i| i * 7 % 9).collect());
+        let device = || {
+            vec![
+                B::accumulate(own(&sum), grad.clone()),
+                B::accumulate_columns(own(&sum), rows.clone()),
+                B::accumulate_rows(own(&table), at.clone(), rows.clone()),
+                B::squared_norm(vec![grad.clone(), table.clone()], &sides.device),
+            ]
+        };
+        let cpu = vec![
+            plain::accumulate(psum.clone(), pgrad.clone()),
+            plain::accumulate_columns(psum, prows.clone()),
+            plain::accumulate_rows(ptable.clone(), pat, prows),
+            plain::squared_norm(vec![pgrad, ptable], &Default::default()),
+        ];
+        sides.compare(&mut tally, sides.bound(dtype), &format!("sums in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)
 }

@@ -30,14 +30,14 @@ pub(crate) fn visual_focus<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, 
             ) else {
                 return Err(TrainError::Input("a prompt with images has no prototype".into()));
             };
-            let device = || vec![vgpo::visual_focus(hidden.clone(), &near, vgpo::FOCUS_EPS)];
+            let device = || vec![B::visual_focus(hidden.clone(), &near, vgpo::FOCUS_EPS)];
             let cpu = vec![vgpo::visual_focus(plain_hidden.clone(), &plain, vgpo::FOCUS_EPS)];
             let what = format!("{} images, {mode:?}, in {dtype:?}", images.len());
             // Both compute in f32, from the same numbers.
             sides.compare(&mut tally, sides.product_bound(burn::tensor::DType::F32), &what, device, cpu)?;
             let device = || {
                 let rows = RowPrototypes::new(&[Some(&near); TOKENS]);
-                rows.map(|rows| rows.visual_focus(hidden.clone(), vgpo::FOCUS_EPS)).into_iter().collect()
+                rows.map(|rows| B::visual_focus_of_rows(hidden.clone(), &rows, vgpo::FOCUS_EPS)).into_iter().collect()
             };
             let cpu = vec![vgpo::visual_focus(plain_hidden.clone(), &plain, vgpo::FOCUS_EPS)];
             let what = format!("{what}, row by row");

@@ -24,6 +24,7 @@ fn operations<B: Kernels>() -> impl Iterator<Item = Check<B>> {
         ("layer_norm", norms::layer_norm),
         ("activate", elements::activate),
         ("add_rows", elements::add_rows),
+        ("take_rows", elements::take_rows),
         ("rotate", elements::rotate),
         ("rotate_qkv", elements::rotate_qkv),
         ("swiglu", elements::swiglu),
@@ -34,6 +35,7 @@ fn operations<B: Kernels>() -> impl Iterator<Item = Check<B>> {
         ("kl_divergence", head::kl_divergence),
         ("sample", head::sample),
         ("adamw", elements::adamw),
+        ("accumulate", elements::sums),
         ("visual_focus", focus::visual_focus),
     ];
     checks.into_iter()

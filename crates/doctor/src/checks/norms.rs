@@ -28,16 +28,19 @@ pub(crate) fn rms_norm<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Trai
         let (x, px) = sides.random([ROWS, d], dtype);
         let (dy, pdy) = sides.random([ROWS, d], dtype);
         let (w, pw) = sides.random([d], dtype);
+        let (around, plain_around) = sides.random([ROWS, d], dtype);
         let what = format!("rms_norm of {d} in {dtype:?}");
         let device = || vec![flat(B::rms_norm(x.clone(), w.clone(), EPS))];
         let cpu = vec![flat(plain::rms_norm(px.clone(), pw.clone(), EPS))];
         sides.compare(&mut tally, sides.bound(dtype), &what, device, cpu)?;
         let device = || {
-            let (dx, rows) = B::rms_norm_backward(x.clone(), w.clone(), EPS, dy.clone(), None);
-            vec![flat(dx), flat(rows.sum_dim(0))]
+            let (sum, normed) = B::add_rms_norm(x.clone(), around.clone(), w.clone(), EPS);
+            let (dx, rows) = B::rms_norm_backward(x.clone(), w.clone(), EPS, dy.clone(), Some(around.clone()));
+            vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0))]
         };
-        let (dx, rows) = plain::rms_norm_backward(px, pw, EPS, pdy, None);
-        let cpu = vec![flat(dx), flat(rows.sum_dim(0))];
+        let (sum, normed) = plain::add_rms_norm(px.clone(), plain_around.clone(), pw.clone(), EPS);
+        let (dx, rows) = plain::rms_norm_backward(px, pw, EPS, pdy, Some(plain_around));
+        let cpu = vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0))];
         sides.compare(&mut tally, sides.bound(dtype), &format!("{what}, gradients"), device, cpu)?;
     }
     Ok(tally)
