@@ -9,7 +9,7 @@ use kernels::params::cast_to;
 use kernels::rope::Rotary;
 use kernels::sampling::{RowChoice, sample as plain_sample};
 
-use crate::operations::{Cpu, as_host, close, halves, host, host_int, values, within};
+use crate::operations::{Cpu, as_host, halves, host, host_int, values, within};
 use crate::source::random;
 
 fn ints<B: Kernels>(values: impl IntoIterator<Item = usize>) -> Tensor<B, 1, Int> {
