@@ -113,7 +113,8 @@ pub(crate) fn decode_heads<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, 
     let (sin, psin) = sides.random([40, 1, head_dim], DType::F32);
     let (angles, plain_angles) = (Rotary { cos, sin }, Rotary { cos: pcos, sin: psin });
     for (len, dtype) in [0, 63].into_iter().flat_map(|len| sides.dtypes().into_iter().map(move |t| (len, t))) {
-        let (x, px) = sides.random([rows, width], dtype);
+        // What the projections made, in two parts.
+        let (x, px) = sides.random([2, rows, width], DType::F32);
         let ((bias, pbias), (norm, pnorm)) = (sides.random([width], dtype), sides.random([head_dim], dtype));
         let (cache, plain_cache) = sides.random([rows, CAPACITY, kv_heads, head_dim], dtype);
         let qk_norm = Some([(&norm, 1e-6); 2]);

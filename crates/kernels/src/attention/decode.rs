@@ -311,7 +311,7 @@ impl<B: Kernels> Attend<B> for DecodeStep<'_, B> {
             let Some((k, v)) = lane.layers.get_mut(block.index).and_then(|layer| layer.own.take()) else { continue };
             own.push(OwnKv { k, v, len: lane.len });
         }
-        let (q, own) = B::decode_heads(B::affine(h, &linear.weight, None), tokens, own);
+        let (q, own) = B::decode_heads(B::partial_affine(h, &linear.weight), tokens, own);
         let past: Vec<DecodeKv<B>> = self
             .lanes
             .iter()

@@ -44,6 +44,14 @@ impl<B: Kernels> Mlp<B> {
         self.close(self.open(h))
     }
 
+    /// The last layer, and what it takes.
+    pub(crate) fn until_last(&self, h: Tensor<B, 2>) -> (&Linear<B>, Tensor<B, 2>) {
+        match self {
+            Self::Gated { gate_up, down } => (down, B::swiglu(gate_up.forward(h))),
+            Self::Plain { fc1, fc2, act, .. } => (fc2, B::activate(fc1.forward(h), *act)),
+        }
+    }
+
     /// The first layers.
     pub(crate) fn open(&self, h: Tensor<B, 2>) -> MlpSaved<B> {
         match self {

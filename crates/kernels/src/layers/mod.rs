@@ -125,9 +125,10 @@ impl<B: Kernels> TransformerBlock<B> {
     /// Adds to `x`, with attention left to `attend`.
     pub fn forward(&self, x: &mut Residual<B>, attend: &mut impl Attend<B>) {
         let h = x.normed(&self.norm1);
-        x.add(self.proj.forward(attend.attend(self, h)));
+        x.add(&self.proj, attend.attend(self, h));
         let h = x.normed(&self.norm2);
-        x.add(self.mlp.forward(h));
+        let (last, between) = self.mlp.until_last(h);
+        x.add(last, between);
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if

@@ -2,16 +2,28 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
-use super::Norm;
-use crate::ops::Kernels;
+use super::{Linear, Norm};
+use crate::ops::{Kernels, plain};
 
 /// Hidden states `[N, d]` between layers, and what the last layer gave and is still to be added: the addition and the
 /// norm behind it are one pass over memory.
 #[derive(Debug, Clone)]
 pub struct Residual<B: Backend> {
     x: Tensor<B, 2>,
-    pending: Option<Tensor<B, 2>>,
+    pending: Option<Pending<B>>,
 }
+
+/// What is still to be added.
+#[derive(Debug, Clone)]
+enum Pending<B: Backend> {
+    /// `[N, d]`
+    Whole(Tensor<B, 2>),
+    /// Partial sums of a product of few rows, `[s, N, d]`.
+    Parts(Tensor<B, 3>),
+}
+
+/// Most rows of a product that is taken in parts: what decoding has.
+const FEW: usize = 128;
 
 impl<B: Kernels> Residual<B> {
     /// The input of the first block.
@@ -19,18 +31,24 @@ impl<B: Kernels> Residual<B> {
         Self { x, pending: None }
     }
 
-    /// Adds `y [N, d]`.
-    pub fn add(&mut self, y: Tensor<B, 2>) {
-        self.pending = Some(match self.pending.take() {
-            Some(earlier) => earlier.add(y),
-            None => y,
+    /// Adds what `linear` makes of `y [N, in]`.
+    pub fn add(&mut self, linear: &Linear<B>, y: Tensor<B, 2>) {
+        self.sum();
+        self.pending = Some(match linear.bias.is_none() && y.dims()[0] <= FEW {
+            true => Pending::Parts(B::partial_affine(y, &linear.weight)),
+            false => Pending::Whole(linear.forward(y)),
         });
     }
 
     /// The norm of all that was added, `[N, d]`.
     pub fn normed(&mut self, norm: &Norm<B>) -> Tensor<B, 2> {
-        let Some(y) = self.pending.take() else { return norm.forward(self.x.clone()) };
-        let (sum, normed) = norm.forward_sum(self.x.clone(), y);
+        let (sum, normed) = match (self.pending.take(), norm) {
+            (None, _) => return norm.forward(self.x.clone()),
+            (Some(Pending::Parts(parts)), Norm::Rms { weight, eps }) => {
+                B::add_parts_rms_norm(self.x.clone(), parts, weight.clone(), *eps)
+            }
+            (Some(y), _) => norm.forward_sum(self.x.clone(), self.whole(y)),
+        };
         self.x = sum;
         normed
     }
@@ -38,8 +56,15 @@ impl<B: Kernels> Residual<B> {
     /// All that was added, `[N, d]`.
     pub fn sum(&mut self) -> Tensor<B, 2> {
         if let Some(y) = self.pending.take() {
-            self.x = self.x.clone().add(y);
+            self.x = self.x.clone().add(self.whole(y));
         }
         self.x.clone()
+    }
+
+    fn whole(&self, y: Pending<B>) -> Tensor<B, 2> {
+        match y {
+            Pending::Whole(y) => y,
+            Pending::Parts(parts) => plain::whole(parts, self.x.dtype()),
+        }
     }
 }

@@ -101,6 +101,18 @@ pub trait Kernels: Backend {
         plain::add_rms_norm(x, residual, weight, eps)
     }
 
+    /// [`add_rms_norm`](Self::add_rms_norm) of a residual that [`partial_affine`](Self::partial_affine) made, `[s, N,
+    /// d]`, rounded to the type of `x` before it is added.
+    fn add_parts_rms_norm(
+        x: Tensor<Self, 2>,
+        parts: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        let dtype = x.dtype();
+        Self::add_rms_norm(x, plain::whole(parts, dtype), weight, eps)
+    }
+
     /// Gradients of [`rms_norm`](Self::rms_norm): `dx [N, d]`, with `residual [N, d]` added, the gradient that goes
     /// around the norm; and `[_, d]` in f32, whose column sums are the gradient of the weight.
     fn rms_norm_backward(
@@ -203,11 +215,11 @@ pub trait Kernels: Backend {
         attention::backward(qkv, o, saved, d_o, plan)
     }
 
-    /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, `[S, (q | k |
-    /// v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
+    /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, as
+    /// [`partial_affine`](Self::partial_affine) leaves it, `[s, S, (q | k | v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
     /// out the `S` in order; in place where nothing else holds them.
     fn decode_heads(
-        projected: Tensor<Self, 2>,
+        projected: Tensor<Self, 3>,
         tokens: NewTokens<'_, Self>,
         own: Vec<OwnKv<Self>>,
     ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {

@@ -9,7 +9,7 @@ use kernels::params::cast_to;
 use kernels::rope::Rotary;
 use kernels::sampling::{RowChoice, sample as plain_sample};
 
-use crate::operations::{Cpu, as_host, close, halves, host, host_int, values, within};
+use crate::operations::{Cpu, as_host, halves, host, host_int, values, within};
 use crate::source::random;
 
 fn ints<B: Kernels>(values: impl IntoIterator<Item = usize>) -> Tensor<B, 1, Int> {
@@ -30,6 +30,22 @@ fn take_rows<B: Kernels>() {
     assert_eq!(values(B::take_rows(&table, rows.clone())), values(plain::take_rows(&table, rows)));
 }
 
+fn parts_norm<B: Kernels>() {
+    for (s, n, d) in [(1, 1, 1), (3, 3, 17), (8, 64, 384), (2, 5, 3584)] {
+        let what = format!("{s} parts of {n} x {d}");
+        let (x, parts, w) = (random::<B, 2>([n, d]), random::<B, 3>([s, n, d]), random::<B, 1>([d]));
+        for (dtype, tolerance) in
+            std::iter::once((x.dtype(), 3e-5)).chain(halves::<B>().map(|(half, loose)| (half, 3e-3 * loose)))
+        {
+            let (x, w) = (cast_to(x.clone(), dtype), cast_to(w.clone(), dtype));
+            let (sum, normed) = B::add_parts_rms_norm(x.clone(), parts.clone(), w.clone(), 1e-6);
+            let plain = plain::add_rms_norm(x, plain::whole(parts.clone(), dtype), w, 1e-6);
+            within(sum, plain.0, tolerance, &what);
+            within(normed, plain.1, tolerance, &what);
+        }
+    }
+}
+
 /// Lanes of rows, each with the capacity of its cache and the columns that are written.
 type Lanes<'a> = &'a [(usize, usize, usize)];
 
@@ -48,7 +64,7 @@ fn heads<B: Kernels>() {
         let width = (heads + 2 * kv_heads) * hd;
         let angles = Rotary::<B> { cos: random([40, 1, hd]), sin: random([40, 1, hd]) };
         let positions = ints::<B>((0..rows).map(|i| (i * 7 + 39) % 40));
-        let (x, bias) = (random::<B, 2>([rows, width]), random::<B, 1>([width]));
+        let (x, bias) = (random::<B, 3>([1 + rows % 3, rows, width]), random::<B, 1>([width]));
         let norms = [random::<B, 1>([hd]), random::<B, 1>([hd])];
         let own: Vec<[Tensor<B, 4>; 2]> =
             lanes.iter().map(|&(rows, capacity, _)| [(); 2].map(|()| random([rows, capacity, kv_heads, hd]))).collect();
@@ -75,7 +91,7 @@ fn heads<B: Kernels>() {
                     };
                     caches.map(cache).collect::<Vec<_>>()
                 };
-                let x = cast_to(x.clone(), dtype);
+                let x = x.clone();
                 let before: Vec<Vec<f32>> = own().into_iter().map(|kv| values(kv.k)).collect();
                 let (q, written) = B::decode_heads(x.clone(), tokens, own());
                 let (pq, plain) = plain::decode_heads(x, tokens, own());
@@ -263,4 +279,4 @@ fn no_numbers<B: Kernels>() {
     }
 }
 
-on_backends!([take_rows, heads, attention, sample]);
+on_backends!([take_rows, parts_norm, heads, attention, sample]);

@@ -87,6 +87,15 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         norm::rms_norm(x, weight, eps)
     }
 
+    fn add_parts_rms_norm(
+        x: Tensor<Self, 2>,
+        parts: Tensor<Self, 3>,
+        weight: Tensor<Self, 1>,
+        eps: f64,
+    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
+        stream::add_parts_rms_norm(x, parts, weight, eps)
+    }
+
     fn take_rows(table: &Tensor<Self, 2>, rows: Tensor<Self, 1, Int>) -> Tensor<Self, 2> {
         stream::take_rows(table, rows)
     }
@@ -154,7 +163,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     }
 
     fn decode_heads(
-        projected: Tensor<Self, 2>,
+        projected: Tensor<Self, 3>,
         tokens: NewTokens<'_, Self>,
         own: Vec<OwnKv<Self>>,
     ) -> (Tensor<Self, 3>, Vec<OwnKv<Self>>) {

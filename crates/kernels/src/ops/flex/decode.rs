@@ -1,6 +1,6 @@
 //! One new token a row: its queries, keys and values, and attention over a shared prompt and the row's own columns.
 
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
 use super::host::{F, Host, Matrix, Owned, PARALLEL, SharedOutput, matmul, tensor};
@@ -8,6 +8,7 @@ use super::rows::{exp_row, norm_rows, rotate_rows};
 use super::simd::{dot, vectorised};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::layers::BlockShape;
+use crate::ops::plain;
 
 /// `s [G, len]` (row stride `stride`) `= q [G, hd] k [len, hd]^T`, a key every `step` values, the last `hd` of `k` its
 /// last.
@@ -98,11 +99,12 @@ vectorised! {
 /// See [`Kernels::decode_heads`](crate::Kernels::decode_heads). In place: Flex's own `slice_assign` copies the whole
 /// cache, whoever holds it.
 pub(super) fn heads(
-    projected: Tensor<F, 2>,
+    projected: Tensor<F, 3>,
     tokens: NewTokens<'_, F>,
     own: Vec<OwnKv<F>>,
 ) -> (Tensor<F, 3>, Vec<OwnKv<F>>) {
     let BlockShape { heads, kv_heads, head_dim: hd } = tokens.shape;
+    let projected = plain::whole(projected, DType::F32);
     let [rows, width] = projected.dims();
     let (wide, kv) = (heads * hd, kv_heads * hd);
     let positions: Vec<i32> = tokens.positions.to_data().iter::<i32>().collect();

@@ -154,7 +154,7 @@ impl Kernels for F {
     }
 
     fn decode_heads(
-        projected: Tensor<F, 2>,
+        projected: Tensor<F, 3>,
         tokens: NewTokens<'_, F>,
         own: Vec<OwnKv<F>>,
     ) -> (Tensor<F, 3>, Vec<OwnKv<F>>) {

@@ -328,7 +328,7 @@ fn decoding_is_the_default() {
 fn new_heads_are_the_defaults() {
     let shape = BlockShape { heads: 6, kv_heads: 2, head_dim: 32 };
     let (width, rows) = (10 * 32, 7);
-    let (x, bias, norms) = (random([rows, width]), random([width]), [random([32]), random([32])]);
+    let (x, bias, norms) = (random([2, rows, width]), random([width]), [random([32]), random([32])]);
     let angles = Rotary { cos: random([20, 1, 32]), sin: random([20, 1, 32]) };
     let positions = Tensor::from_data(TensorData::new(vec![3i32, 0, 19, 4, 4, 7, 1], [rows]), &Default::default());
     let own = || [(5, 4, 2), (2, 3, 0)].map(|(rows, capacity, len)| (random([rows, capacity, 2, 32]), len)).to_vec();

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::Kernels;
+use super::{Kernels, whole};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::layers::split_qkv;
 use crate::params::{cast_to, to_f32};
@@ -10,10 +10,12 @@ use crate::rope::Rotary;
 
 /// See [`Kernels::decode_heads`](super::super::Kernels::decode_heads).
 pub fn decode_heads<B: Kernels>(
-    projected: Tensor<B, 2>,
+    projected: Tensor<B, 3>,
     tokens: NewTokens<'_, B>,
     own: Vec<OwnKv<B>>,
 ) -> (Tensor<B, 3>, Vec<OwnKv<B>>) {
+    let dtype = own.first().map_or(projected.dtype(), |kv| kv.k.dtype());
+    let projected = whole(projected, dtype);
     let projected = match tokens.bias {
         Some(bias) => projected.add(bias.clone().unsqueeze()),
         None => projected,

@@ -26,6 +26,13 @@ pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<
     to_f32(dy.transpose().matmul(x))
 }
 
+/// The sum of `parts [s, N, out]`, rounded to `dtype`.
+pub fn whole<B: Backend>(parts: Tensor<B, 3>, dtype: DType) -> Tensor<B, 2> {
+    let [s, n, out] = parts.dims();
+    let parts = if s == 1 { parts } else { parts.sum_dim(0) };
+    cast_to(parts.reshape([n, out]), dtype)
+}
+
 /// See [`Kernels::take_rows`](super::Kernels::take_rows).
 pub fn take_rows<B: Backend>(table: &Tensor<B, 2>, rows: Tensor<B, 1, Int>) -> Tensor<B, 2> {
     table.clone().select(0, rows)

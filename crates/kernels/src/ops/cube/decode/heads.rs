@@ -32,11 +32,11 @@ fn norm<F: Float>(
     (F::cast_from(a / rms) * weight[j], F::cast_from(b / rms) * weight[j + pairs])
 }
 
-/// One cube a head of `x [S, h + 2 hkv, 2 pairs]` in the rows from `first` on, `vectors` heads in all: to `q [S, h, 2
+/// One cube a head of `x [parts, S, h + 2 hkv, 2 pairs]`, whose parts are added, in the rows from `first` on, `vectors` heads in all: to `q [S, h, 2
 /// pairs]`, and to column `at` of `k, v [rows, capacity, hkv, 2 pairs]`. Unit `j` has the pair `(j, j + pairs)`.
 #[cube(launch)]
 fn split<F: Float>(
-    x: &Array<F>,
+    x: &Array<f32>,
     bias: &Array<F>,
     q_norm: &Array<F>,
     k_norm: &Array<F>,
@@ -46,6 +46,8 @@ fn split<F: Float>(
     q: &mut Array<F>,
     k: &mut Array<F>,
     v: &mut Array<F>,
+    parts: usize,
+    elements: usize,
     first: usize,
     vectors: usize,
     h: usize,
@@ -71,8 +73,14 @@ fn split<F: Float>(
     let live = lane < pairs;
     let j = select(live, lane, 0usize);
     let from = ((first + row) * heads + head) * comptime!(2 * pairs) + j;
-    let mut a = x[from];
-    let mut b = x[from + pairs];
+    let mut first_half = 0.0f32;
+    let mut second_half = 0.0f32;
+    for part in 0..parts {
+        first_half += x[part * elements + from];
+        second_half += x[part * elements + from + pairs];
+    }
+    let mut a = F::cast_from(first_half);
+    let mut b = F::cast_from(second_half);
     if comptime!(biased) {
         let column = head * comptime!(2 * pairs) + j;
         a = F::cast_from(f32::cast_from(a) + f32::cast_from(bias[column]));
@@ -123,7 +131,7 @@ fn split<F: Float>(
 const BINDINGS: u32 = 12;
 
 /// Buffers that a kernel may bind on the device of a tensor.
-fn bindings<B: Launch>(of: &Tensor<B, 2>) -> u32 {
+fn bindings<B: Launch>(of: &Tensor<B, 3>) -> u32 {
     held(of.clone()).client.properties().hardware.max_bindings
 }
 
@@ -149,10 +157,10 @@ fn launch_split<R: CubeRuntime>(o: &Operands<R>, [k, v]: [&CubeTensor<R>; 2], fi
     }
     let units = units(&client, hd / 2);
     // A kernel has a fixed number of operands: another stands in, unread, for what is not there.
-    let bias = o.bias.as_ref().unwrap_or(&o.x);
+    let bias = o.bias.as_ref().unwrap_or(k);
     let ([q_norm, k_norm], [q_eps, k_eps]) = match &o.norms {
         Some([(q, q_eps), (k, k_eps)]) => ([q, k], [*q_eps, *k_eps]),
-        None => ([&o.x, &o.x], [0.0, 0.0]),
+        None => ([k, k], [0.0, 0.0]),
     };
     split::launch::<R>(
         &client,
@@ -168,6 +176,8 @@ fn launch_split<R: CubeRuntime>(o: &Operands<R>, [k, v]: [&CubeTensor<R>; 2], fi
         o.q.clone().into_array_arg(),
         k.clone().into_array_arg(),
         v.clone().into_array_arg(),
+        o.x.meta.shape()[0],
+        o.x.meta.shape()[1] * o.x.meta.shape()[2],
         first,
         vectors,
         heads,
@@ -180,21 +190,25 @@ fn launch_split<R: CubeRuntime>(o: &Operands<R>, [k, v]: [&CubeTensor<R>; 2], fi
         units,
         o.bias.is_some(),
         o.norms.is_some(),
-        o.x.dtype.into(),
+        k.dtype.into(),
     );
 }
 
 /// See [`Kernels::decode_heads`]. The default where types differ, or a head is too large or odd.
 pub(in super::super) fn heads<B: Launch + Kernels>(
-    projected: Tensor<B, 2>,
+    projected: Tensor<B, 3>,
     tokens: NewTokens<'_, B>,
     own: Vec<OwnKv<B>>,
 ) -> (Tensor<B, 3>, Vec<OwnKv<B>>) {
-    let ([rows, width], dtype) = (projected.dims(), projected.dtype());
+    let [_, rows, width] = projected.dims();
+    let dtype = own.first().map_or(projected.dtype(), |kv| kv.k.dtype());
     let BlockShape { heads, head_dim: hd, .. } = tokens.shape;
     let caches = own.iter().all(|kv| kv.k.dtype() == dtype && kv.v.dtype() == dtype);
     let weights = tokens.bias.into_iter().chain(tokens.qk_norm.iter().flatten().map(|(weight, _)| *weight));
-    let typed = float(dtype) && caches && weights.into_iter().all(|weight| weight.dtype() == dtype);
+    let typed = float(dtype)
+        && projected.dtype() == DType::F32
+        && caches
+        && weights.into_iter().all(|weight| weight.dtype() == dtype);
     let angles = [&tokens.angles.cos, &tokens.angles.sin].map(|t| t.dtype() == DType::F32) == [true; 2];
     let sized = hd % 2 == 0 && hd <= 256 && rows * width > 0 && bindings::<B>(&projected) >= BINDINGS;
     let counted = countable([projected.shape()]) && own.iter().all(|kv| countable([kv.k.shape(), kv.v.shape()]));
