@@ -83,8 +83,8 @@ fn step(preset: &str, options: &str) -> Option<(DriverLog, usize)> {
 
 const TEXT_ONLY: &str = "--image 0 --text-tokens 192 --response-tokens 8 --steps 1 --old-log-probs rollout";
 
-/// The events of a decoded token: those between two reads of sampled ids, the last two of the run, when every kernel has
-/// been compiled.
+/// The events of a decoded token: those between two reads of sampled ids, the last two of the run, when every kernel
+/// has been compiled.
 fn token(log: &DriverLog) -> &[Event] {
     let reads = log.downloads(IDS);
     let [.., before, last] = reads[..] else { panic!("{} tokens were read", reads.len()) };

@@ -1,10 +1,10 @@
 //! Compiled kernels are kept between starts in the user's cache folder.
 //!
 //! CubeCL keys what it keeps by a kernel's Rust name and compile-time arguments alone: a kernel whose source has
-//! changed since, another card or compiler would be given what does not belong to it. So each program's build, card, driver and
-//! compiler have a folder of their own: `visual-rl/kernels/KEY/SLOT`. CubeCL does not expect a file that was cut off or
-//! damaged either: the length and checksum of what a program left behind are kept beside it, and what does not agree
-//! is dropped. A slot belongs to one running program at a time.
+//! changed since, another card or compiler would be given what does not belong to it. So each program's build, card,
+//! driver and compiler have a folder of their own: `visual-rl/kernels/KEY/SLOT`. CubeCL does not expect a file that was
+//! cut off or damaged either: the length and checksum of what a program left behind are kept beside it, and what does
+//! not agree is dropped. A slot belongs to one running program at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};

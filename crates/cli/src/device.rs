@@ -94,7 +94,8 @@ fn end(fault: &str) {
         return;
     }
     eprintln!("error: {fault}");
-    // On a thread that is not in a panic: what drivers do at the exit of a process may panic itself, and that would abort.
+    // On a thread that is not in a panic: what drivers do at the exit of a process may panic itself, and that would
+    // abort.
     let exit = || {
         if let Some((watch, _)) = WATCH.get() {
             (watch.at_end)();
@@ -116,8 +117,8 @@ fn is_first() -> bool {
     *FIRST.get_or_init(|| own) == own
 }
 
-/// Returns where no other thread is ending the program; waits for that end otherwise. To be called before a program says
-/// why it ends.
+/// Returns where no other thread is ending the program; waits for that end otherwise. To be called before a program
+/// says why it ends.
 pub fn last_word() {
     while !is_first() {
         std::thread::park();

@@ -177,7 +177,8 @@ impl<B: Kernels> Gradients<B> {
         self.map.remove(name)
     }
 
-    /// Takes the gradient of a stack out, in the type that they are kept in; zeros for parts that have none, none if no part has any.
+    /// Takes the gradient of a stack out, in the type that they are kept in; zeros for parts that have none, none if no
+    /// part has any.
     pub fn remove_stack(&mut self, parts: &[StackPart]) -> Option<Tensor<B, 1>> {
         let first = parts.first()?;
         if let Some((key, _)) = self.parts.get(&first.name)

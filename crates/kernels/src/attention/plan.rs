@@ -99,8 +99,8 @@ pub struct AttentionPlan<B: Backend> {
     pub scores: usize,
 }
 
-/// Scores that a GPU holds at one time, in elements: 268 MB in 16 bits. Products of this size keep a large one busy for far
-/// longer than their launches take.
+/// Scores that a GPU holds at one time, in elements: 268 MB in 16 bits. Products of this size keep a large one busy for
+/// far longer than their launches take.
 const SCORES: usize = 1 << 27;
 
 /// A padded block may cost this much more than its real score area before another one is opened.

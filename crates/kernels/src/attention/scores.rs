@@ -39,8 +39,8 @@ pub(crate) struct Weights<B: Backend> {
 /// Scores held at one time, in elements: above it the queries of a block are taken in chunks.
 pub(crate) const PLAIN_SCORES: usize = 1 << 22;
 
-/// One softmax over own keys `[a, rows, keys]` and those of the prefix `[a / n, n rows, keys]`. Scores are products times
-/// `scale` plus their mask, in f32.
+/// One softmax over own keys `[a, rows, keys]` and those of the prefix `[a / n, n rows, keys]`. Scores are products
+/// times `scale` plus their mask, in f32.
 pub(crate) fn softmax<B: Backend>(own: Products<B>, prefix: Option<Products<B>>, scale: f64) -> Weights<B> {
     let dtype = own.scores.dtype();
     let own = scores(own, scale);

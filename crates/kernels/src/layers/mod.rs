@@ -63,7 +63,8 @@ pub struct TransformerBlock<B: Backend> {
     pub names: BlockNames,
     /// Before attention.
     pub norm1: Norm<B>,
-    /// Queries, keys and values of the normed input, `[(H + 2 Hkv) hd, d]`: one layer or three, as the checkpoint has it.
+    /// Queries, keys and values of the normed input, `[(H + 2 Hkv) hd, d]`: one layer or three, as the checkpoint has
+    /// it.
     pub qkv: LinearStack<B>,
     /// Norms of each head of queries and of keys, before they are rotated.
     pub qk_norm: Option<[Norm<B>; 2]>,

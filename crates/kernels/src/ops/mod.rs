@@ -37,8 +37,8 @@ pub trait Kernels: Backend {
         None
     }
 
-    /// Bytes of the device's memory that nothing holds, whether its pools keep them or not; none where that is not known,
-    /// and for a processor's own memory. What other programs hold of the device counts as free.
+    /// Bytes of the device's memory that nothing holds, whether its pools keep them or not; none where that is not
+    /// known, and for a processor's own memory. What other programs hold of the device counts as free.
     fn free_memory(_device: &Self::Device) -> Option<u64> {
         None
     }
@@ -216,8 +216,9 @@ pub trait Kernels: Backend {
     }
 
     /// Queries of one new token a row, `[S, H, hd]`, out of what the projections made without their bias, as
-    /// [`partial_affine`](Self::partial_affine) leaves it, `[s, S, (q | k | v)]`: with bias and norms, turned. Keys and values go to the next column of the caches `own`, whose rows share
-    /// out the `S` in order; in place where nothing else holds them.
+    /// [`partial_affine`](Self::partial_affine) leaves it, `[s, S, (q | k | v)]`: with bias and norms, turned. Keys and
+    /// values go to the next column of the caches `own`, whose rows share out the `S` in order; in place where nothing
+    /// else holds them.
     fn decode_heads(
         projected: Tensor<Self, 3>,
         tokens: NewTokens<'_, Self>,
@@ -310,8 +311,8 @@ pub trait Kernels: Backend {
         plain::accumulate_columns(sum, rows)
     }
 
-    /// `table [V, d]`, flat, with `values [M, d]` added to its rows `rows [M]`, which may repeat: the sum of each row is
-    /// taken in f32 and rounded to the type of `table` once; in place where nothing else holds it.
+    /// `table [V, d]`, flat, with `values [M, d]` added to its rows `rows [M]`, which may repeat: the sum of each row
+    /// is taken in f32 and rounded to the type of `table` once; in place where nothing else holds it.
     fn accumulate_rows(table: Tensor<Self, 1>, rows: Tensor<Self, 1, Int>, values: Tensor<Self, 2>) -> Tensor<Self, 1> {
         plain::accumulate_rows(table, rows, values)
     }

@@ -214,7 +214,8 @@ fn squared_norm<B: Kernels>() {
     let device = Default::default();
     assert_eq!(values(B::squared_norm(vec![], &device)), [0.0]);
     assert_eq!(values(B::squared_norm(vec![random([0])], &device)), [0.0]);
-    // More tensors than a launch takes, of odd sizes, one of more than a block, and one that begins where no vector does.
+    // More tensors than a launch takes, of odd sizes, one of more than a block, and one that begins where no vector
+    // does.
     let lengths = [1, 2, 3, 4, 5, 255, 256, 257, 65_535, 65_536, 65_537, 300_000, 131_072].into_iter().cycle();
     let grads = |types: &[DType]| -> Vec<Tensor<B, 1>> {
         let made = lengths.clone().take(75).enumerate();

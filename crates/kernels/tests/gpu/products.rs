@@ -148,8 +148,8 @@ pub(crate) fn batches<B: Kernels>() {
     assert_eq!(B::weight_gradient(zeros([0, 4]), zeros([0, 3])).dims(), [4, 3]);
 }
 
-/// The operands of these tests show the fault that the table of strategies is there to keep out: cubek's double-buffered
-/// kernel takes an odd number of stages for an even one and adds the NaN behind them.
+/// The operands of these tests show the fault that the table of strategies is there to keep out: cubek's
+/// double-buffered kernel takes an odd number of stages for an even one and adds the NaN behind them.
 #[cfg(feature = "wgpu")]
 #[test]
 fn the_fault_of_double_buffering_is_noticed() {

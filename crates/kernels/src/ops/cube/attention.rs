@@ -3,7 +3,8 @@
 //! A batch of products is `[b, Hkv, g, n]` matrices: units, K/V heads, their query heads, segments. Queries, keys and
 //! values are multiplied where they lie in the packed rows, keys and values stand for all query heads of theirs, and
 //! results go straight to their rows; only what a block pads is gathered first. Blocks are taken in pieces of whole
-//! segments, as many as keep the scores within the plan's bound, so no sum runs over pieces but that of a shared prefix.
+//! segments, as many as keep the scores within the plan's bound, so no sum runs over pieces but that of a shared
+//! prefix.
 
 use burn::tensor::{DType, Int, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -63,7 +64,8 @@ fn pieces<B: Launch>(block: &Block<B>, heads: usize, most: usize) -> Vec<Piece> 
     of_units.collect()
 }
 
-/// Rows `first..first + count` of `x [rows, heads, hd]`: a view where they begin and end where a buffer may, else a copy.
+/// Rows `first..first + count` of `x [rows, heads, hd]`: a view where they begin and end where a buffer may, else a
+/// copy.
 fn narrow<R: CubeRuntime>(x: &CubeTensor<R>, first: usize, count: usize) -> CubeTensor<R> {
     let shape = x.meta.shape();
     if (first, count) == (0, shape[0]) {

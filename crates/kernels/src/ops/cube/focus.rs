@@ -10,8 +10,8 @@ use vgpo::{Prototype, RowPrototypes};
 use super::launch::{Launch, countable, empty, float, grid, held, tensor, units};
 use super::reduce::{LOWEST, sum};
 
-/// Equations 3 and 4 of the states `hidden [rows, d]`: `focus [rows]`, of the prototypes `means [images, d]`, or `[rows,
-/// images, d]` where `each` row has its own.
+/// Equations 3 and 4 of the states `hidden [rows, d]`: `focus [rows]`, of the prototypes `means [images, d]`, or
+/// `[rows, images, d]` where `each` row has its own.
 #[cube(launch)]
 fn focus<F: Float>(
     hidden: &Array<F>,

@@ -134,8 +134,8 @@ pub(super) fn accumulate_columns<B: Launch>(sum: Tensor<B, 1>, rows: Tensor<B, 2
     tensor(launch_add_columns(held(sum), held(rows)))
 }
 
-/// `values [m, d]` added to the rows `rows [m]` of `table [height, d]`: the first of all places that name a row adds the
-/// values of all of them, in their order, one cube a place.
+/// `values [m, d]` added to the rows `rows [m]` of `table [height, d]`: the first of all places that name a row adds
+/// the values of all of them, in their order, one cube a place.
 #[cube(launch_unchecked)]
 fn add_rows<S: Float, G: Float, I: Numeric>(
     rows: &Array<I>,

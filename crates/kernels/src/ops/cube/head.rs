@@ -14,7 +14,8 @@ use crate::head::{
 };
 
 /// Most logits held at one time, in elements: 3,530 rows of a vocabulary of 152,064. Each chunk reads the whole head,
-/// and its backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh that.
+/// and its backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh
+/// that.
 const LOGITS: usize = 1 << 29;
 
 /// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads

@@ -79,8 +79,8 @@ pub(super) fn owned_rows<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     if t.can_mut() && t.is_nonoverlapping() { t } else { copy(&t) }
 }
 
-/// Elements of row-major `t` that a unit takes at one time: 4, unless its length or the place where it begins is against
-/// it.
+/// Elements of row-major `t` that a unit takes at one time: 4, unless its length or the place where it begins is
+/// against it.
 pub(super) fn vector<R: CubeRuntime>(t: &CubeTensor<R>) -> usize {
     let begin = t.handle.offset_start.unwrap_or(0) as usize;
     if t.meta.num_elements() % 4 == 0 && begin % (4 * t.elem_size()) == 0 { 4 } else { 1 }

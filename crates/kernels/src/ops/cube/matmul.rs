@@ -3,8 +3,8 @@
 //! The kernels are cubek's, chosen from a table of two: one stage at a time on tensor cores where the device has them
 //! for these types, else on its plain units. In cubek 0.2 every other family takes stages of the contraction in pairs
 //! and rounds an odd number of them up, which adds what lies behind the operands (cubek issue 434); these do not.
-//! Operands are read where they lie, by their strides, and go in as arrays, with sizes and strides as scalars: a strided
-//! argument would upload a table of them for each launch.
+//! Operands are read where they lie, by their strides, and go in as arrays, with sizes and strides as scalars: a
+//! strided argument would upload a table of them for each launch.
 
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -146,8 +146,8 @@ fn tensor_cores<R: CubeRuntime>(client: &ComputeClient<R>, dtype: DType) -> bool
     client.properties().features.matmul.cmma.iter().any(|c| c.a_type == element)
 }
 
-/// What 16-bit tensor cores do with few rows: 32 to 128 of them at once, so that the weight is read once, [`COLUMNS`] of
-/// the result and [`DEPTH`] of the contraction at a time: 8 KB of the weight in four loads of 16 bytes a unit.
+/// What 16-bit tensor cores do with few rows: 32 to 128 of them at once, so that the weight is read once, [`COLUMNS`]
+/// of the result and [`DEPTH`] of the contraction at a time: 8 KB of the weight in four loads of 16 bytes a unit.
 fn few_rows_blueprint(problem: &MatmulProblem, plane: u32) -> TilingBlueprint {
     let (tile, planes) = (TileSize::new(8, 32, 16), 4);
     let rows = (problem.m as u32).div_ceil(tile.m * planes);
@@ -168,8 +168,8 @@ fn few_rows_blueprint(problem: &MatmulProblem, plane: u32) -> TilingBlueprint {
 /// Side of the stages that tensor cores work on where there are enough rows and columns.
 const STAGE: usize = 64;
 
-/// `out = a b` by the table of this module. Contractions of different lengths end where the shorter does, and columns of
-/// `out` that `b` does not have become zeros.
+/// `out = a b` by the table of this module. Contractions of different lengths end where the shorter does, and columns
+/// of `out` that `b` does not have become zeros.
 pub(super) fn multiply<R: CubeRuntime>(a: &Matrices<R>, b: &Matrices<R>, out: &Matrices<R>, client: &ComputeClient<R>) {
     let ([m, k], [_, n]) = (a.size(), b.size());
     let mut done = Err(None);

@@ -394,8 +394,9 @@ fn scatter<F: Float, I: Numeric>(
     }
 }
 
-/// Gradients of keys and of values by query head, `k_parts, v_parts [b, Hkv, g, rows, hd]`, summed over the `g` heads of
-/// a K/V head into the packed rows `dk, dv [N, Hkv, hd]` of a block's `b rows` rows; those with `real <= least` left out.
+/// Gradients of keys and of values by query head, `k_parts, v_parts [b, Hkv, g, rows, hd]`, summed over the `g` heads
+/// of a K/V head into the packed rows `dk, dv [N, Hkv, hd]` of a block's `b rows` rows; those with `real <= least` left
+/// out.
 #[cube(launch)]
 fn sum_heads<I: Numeric>(
     k_parts: &Array<f32>,

@@ -98,14 +98,14 @@ fn total(parts: &Array<f32>, out: &mut Array<f32>, len: usize, #[comptime] units
 }
 
 /// A piece of a gradient of at most [`PART`] elements.
-struct Piece<R: CubeRuntime> {
+struct SquaredPiece<R: CubeRuntime> {
     of: CubeTensor<R>,
     start: usize,
     count: usize,
     width: usize,
 }
 
-impl<R: CubeRuntime> Piece<R> {
+impl<R: CubeRuntime> SquaredPiece<R> {
     /// Pieces of `grad` whose elements are counted in 32 bits.
     fn all(grad: CubeTensor<R>) -> impl Iterator<Item = Self> {
         let grad = into_contiguous(grad);
@@ -120,8 +120,8 @@ impl<R: CubeRuntime> Piece<R> {
     }
 }
 
-fn launch_squares<R: CubeRuntime>(pieces: &[Piece<R>], parts: &CubeTensor<R>, first: usize) {
-    let Some(Piece { of, width, .. }) = pieces.first() else { return };
+fn launch_squares<R: CubeRuntime>(pieces: &[SquaredPiece<R>], parts: &CubeTensor<R>, first: usize) {
+    let Some(SquaredPiece { of, width, .. }) = pieces.first() else { return };
     let client = of.client.clone();
     let units = units(&client, 256);
     let mut cubes = 0;
@@ -150,19 +150,19 @@ fn launch_squares<R: CubeRuntime>(pieces: &[Piece<R>], parts: &CubeTensor<R>, fi
 }
 
 fn launch_squared_norm<R: CubeRuntime>(grads: Vec<CubeTensor<R>>) -> Option<CubeTensor<R>> {
-    let mut pieces: Vec<Piece<R>> = grads.into_iter().flat_map(Piece::all).collect();
+    let mut pieces: Vec<SquaredPiece<R>> = grads.into_iter().flat_map(SquaredPiece::all).collect();
     let client = pieces.first()?.of.client.clone();
     // One launch takes tensors of one type and width, and every buffer is a binding, of which a device has so many.
     pieces.sort_by_key(|piece| (piece.of.dtype.name(), piece.width));
     let bindings = (client.properties().hardware.max_bindings as usize).saturating_sub(2);
     let most = bindings.clamp(1, TOGETHER);
-    let blocks: usize = pieces.iter().map(Piece::cubes).sum();
+    let blocks: usize = pieces.iter().map(SquaredPiece::cubes).sum();
     let parts = empty(&pieces[0].of, Shape::new([blocks]), DType::F32);
     let mut first = 0;
     for alike in pieces.chunk_by(|a, b| (a.of.dtype, a.width) == (b.of.dtype, b.width)) {
         for together in alike.chunks(most) {
             launch_squares(together, &parts, first);
-            first += together.iter().map(Piece::cubes).sum::<usize>();
+            first += together.iter().map(SquaredPiece::cubes).sum::<usize>();
         }
     }
     let out = empty(&parts, Shape::new([1]), DType::F32);

@@ -57,8 +57,8 @@ fn launch_take<R: CubeRuntime>(table: CubeTensor<R>, rows: CubeTensor<R>) -> Cub
     y
 }
 
-/// `x [rows, d]` and the sum of `parts [splits, rows, d]` to `total`, and its RMSNorm under `weight [d]` to `normed`. One
-/// cube a row.
+/// `x [rows, d]` and the sum of `parts [splits, rows, d]` to `total`, and its RMSNorm under `weight [d]` to `normed`.
+/// One cube a row.
 #[cube(launch)]
 fn add_parts_norm<F: Float>(
     x: &Array<F>,

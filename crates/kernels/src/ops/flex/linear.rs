@@ -20,8 +20,8 @@ const FEW_DOTS: usize = 48;
 /// `x[i][c]`.
 ///
 /// # Safety
-/// The pointers of `w` are good for `k` reads, `x` for `k V lanes`, `tile` for `R V lanes` writes; the processor has the
-/// instructions of the variant.
+/// The pointers of `w` are good for `k` reads, `x` for `k V lanes`, `tile` for `R V lanes` writes; the processor has
+/// the instructions of the variant.
 type Turned<const R: usize> = unsafe fn(w: [*const f32; R], x: *const f32, k: usize, tile: *mut f32);
 
 /// The products of single weights with registers of rows.

@@ -346,7 +346,7 @@ fn vector<R: CubeRuntime>(client: &ComputeClient<R>, size: usize, hd: usize) -> 
 }
 
 /// The rows from `first` on of `q, out [S, h, hd]`; `lane` has the operands of one lane in the order of the kernel.
-fn launch<R: CubeRuntime>(q: &CubeTensor<R>, out: &CubeTensor<R>, first: usize, lane: Lane<R>) {
+fn launch<R: CubeRuntime>(q: &CubeTensor<R>, out: &CubeTensor<R>, first: usize, lane: CubeLane<R>) {
     let (client, dtype) = (q.client.clone(), q.dtype);
     let (heads, hd) = (q.meta.shape()[1], q.meta.shape()[2]);
     let (rows, capacity, hkv) = (lane.k.meta.shape()[0], lane.k.meta.shape()[1], lane.k.meta.shape()[2]);
@@ -364,8 +364,8 @@ fn launch<R: CubeRuntime>(q: &CubeTensor<R>, out: &CubeTensor<R>, first: usize, 
         // SAFETY: the tensor is contiguous, and `len` vectors are what it holds.
         unsafe { ArrayArg::from_raw_parts(t.handle.clone(), len) }
     };
-    // SAFETY: every index is below the sizes given: cubes and units beyond them do nothing, prompts lie inside `pk`, and
-    // columns below `len`, which the caller has compared with the capacity.
+    // SAFETY: every index is below the sizes given: cubes and units beyond them do nothing, prompts lie inside `pk`,
+    // and columns below `len`, which the caller has compared with the capacity.
     unsafe {
         part::launch_unchecked::<R>(
             &client,
@@ -416,7 +416,7 @@ fn launch<R: CubeRuntime>(q: &CubeTensor<R>, out: &CubeTensor<R>, first: usize, 
 }
 
 /// What the rows of one lane attend to.
-struct Lane<R: CubeRuntime> {
+struct CubeLane<R: CubeRuntime> {
     places: CubeTensor<R>,
     pk: CubeTensor<R>,
     pv: CubeTensor<R>,
@@ -454,7 +454,7 @@ pub(in super::super) fn attention<B: Launch + Kernels>(q: Tensor<B, 3>, past: &[
     let mut first = 0;
     for kv in past {
         let whole = |t: CubeTensor<B::Runtime>| into_contiguous(t);
-        let lane = Lane {
+        let lane = CubeLane {
             places: whole(held_int(kv.prompts.places.clone())),
             pk: whole(held(kv.prefix.0.clone())),
             pv: whole(held(kv.prefix.1.clone())),

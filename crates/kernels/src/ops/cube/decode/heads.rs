@@ -32,8 +32,9 @@ fn norm<F: Float>(
     (F::cast_from(a / rms) * weight[j], F::cast_from(b / rms) * weight[j + pairs])
 }
 
-/// One cube a head of `x [parts, S, h + 2 hkv, 2 pairs]`, whose parts are added, in the rows from `first` on, `vectors` heads in all: to `q [S, h, 2
-/// pairs]`, and to column `at` of `k, v [rows, capacity, hkv, 2 pairs]`. Unit `j` has the pair `(j, j + pairs)`.
+/// One cube a head of `x [parts, S, h + 2 hkv, 2 pairs]`, whose parts are added, in the rows from `first` on, `vectors`
+/// heads in all: to `q [S, h, 2 pairs]`, and to column `at` of `k, v [rows, capacity, hkv, 2 pairs]`. Unit `j` has the
+/// pair `(j, j + pairs)`.
 #[cube(launch)]
 fn split<F: Float>(
     x: &Array<f32>,
