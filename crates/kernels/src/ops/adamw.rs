@@ -83,10 +83,16 @@ fn mixed(x: u32) -> u32 {
     x ^ (x >> 16)
 }
 
+/// The low half of a seed, spread over all bits: seeds that follow each other would else give the elements of a tensor
+/// the same noise in another order, and sums over them the same error in every update.
+pub(crate) fn low_of(seed: u64) -> u32 {
+    mixed(seed as u32 ^ APART)
+}
+
 /// The noise of element `i`, from 0 to 65,535: what is added to the 16 bits that bf16 has not, before they are cut off.
 pub fn noise(seed: u64, i: usize, of: Rounded) -> u32 {
     let seed = seed.wrapping_add((i / PART) as u64);
-    let both = mixed(mixed((i % PART) as u32 ^ seed as u32) ^ (seed >> 32) as u32);
+    let both = mixed(mixed((i % PART) as u32 ^ low_of(seed)) ^ (seed >> 32) as u32);
     match of {
         Rounded::M => both >> 16,
         Rounded::V => both & 0xFFFF,

@@ -38,7 +38,9 @@ fn rms_norm<B: Kernels>() {
     assert_eq!(B::rms_norm(none(), random([16]), 1e-6).dims(), [0, 16]);
     assert_eq!(B::add_rms_norm(none(), none(), random([16]), 1e-6).1.dims(), [0, 16]);
     let (dx, dw) = B::rms_norm_backward(none(), random([16]), 1e-6, none(), None);
-    assert_eq!((dx.dims(), values(summed(dw))), ([0, 16], vec![0.0; 16]));
+    // No rows, whose column sums are zeros, or rows of zeros.
+    assert_eq!((dx.dims(), dw.dims()[1]), ([0, 16], 16));
+    assert!(values(dw).iter().all(|x| *x == 0.0));
 }
 
 fn rms_norm_of_views<B: Kernels>() {

@@ -9,7 +9,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
 use super::launch::{Launch, array_part, float, held, owned, tensor, vector};
-use crate::ops::adamw::{APART, MIX1, MIX2, PART, plain_adamw};
+use crate::ops::adamw::{APART, MIX1, MIX2, PART, low_of, plain_adamw};
 use crate::ops::{AdamWParameter, AdamWStep};
 
 /// What a step multiplies and adds, worked out in f64 once.
@@ -50,7 +50,7 @@ impl StepFactors {
             h.eps as f32,
             (h.lr / correction1) as f32,
             (1.0 - h.lr * h.weight_decay) as f32,
-            seed as u32,
+            low_of(seed),
             (seed >> 32) as u32,
         )
     }

@@ -95,6 +95,15 @@ impl<R: CubeRuntime> Matrices<R> {
         self
     }
 
+    /// Results are written by rows. Of one column, either stride would do.
+    fn by_rows(mut self) -> Self {
+        let d = self.binding.shape.len();
+        if self.binding.shape[d - 1] == 1 {
+            self.binding.strides[d - 1] = 1;
+        }
+        self
+    }
+
     /// Rows and columns.
     fn size(&self) -> [usize; 2] {
         let shape = &self.binding.shape;
@@ -172,6 +181,7 @@ const STAGE: usize = 64;
 /// of `out` that `b` does not have become zeros.
 pub(super) fn multiply<R: CubeRuntime>(a: &Matrices<R>, b: &Matrices<R>, out: &Matrices<R>, client: &ComputeClient<R>) {
     let ([m, k], [_, n]) = (a.size(), b.size());
+    let out = &out.clone().by_rows();
     let mut done = Err(None);
     if tensor_cores(client, a.dtype) {
         done = match launch_with::<R, SimpleAlgorithm>(a, b, out, client, |problem, plane| {

@@ -187,6 +187,10 @@ pub(super) fn rotate_qkv_backward<B: Launch + Kernels>(d_qkv: [Tensor<B, 3>; 3],
     let ([n, heads, hd], dtype) = (d_qkv[0].dims(), d_qkv[0].dtype());
     let typed = float(dtype) && d_qkv.iter().all(|t| t.dtype() == dtype);
     let fits = table(rotary, n, hd) && n * heads * hd > 0 && countable([d_qkv[0].shape(), d_qkv[1].shape()]);
+    if n == 0 {
+        let width = d_qkv.iter().map(|t| t.dims()[1] * hd).sum();
+        return Tensor::zeros([0, width], (&d_qkv[0].device(), dtype));
+    }
     if !typed || !fits {
         return plain::rotate_qkv_backward(d_qkv, rotary);
     }

@@ -240,12 +240,18 @@ pub fn accumulate<B: Backend>(sum: Tensor<B, 1>, grad: Tensor<B, 1>) -> Tensor<B
 /// See [`Kernels::accumulate_columns`](super::Kernels::accumulate_columns).
 pub fn accumulate_columns<B: Backend>(sum: Tensor<B, 1>, rows: Tensor<B, 2>) -> Tensor<B, 1> {
     let len = sum.dims();
+    if rows.dims()[0] == 0 {
+        return sum;
+    }
     accumulate(sum, to_f32(rows).sum_dim(0).reshape(len))
 }
 
 /// See [`Kernels::accumulate_rows`](super::Kernels::accumulate_rows).
 pub fn accumulate_rows<B: Backend>(table: Tensor<B, 1>, rows: Tensor<B, 1, Int>, values: Tensor<B, 2>) -> Tensor<B, 1> {
     let (dtype, [len], d) = (table.dtype(), table.dims(), values.dims()[1]);
+    if rows.dims()[0] == 0 {
+        return table;
+    }
     let table = to_f32(table.reshape([len / d.max(1), d]));
     cast_to(table.select_assign(0, rows, to_f32(values), IndexingUpdateOp::Add).reshape([len]), dtype)
 }
