@@ -20,13 +20,13 @@ const IDS: u64 = 4 * ROWS as u64;
 #[rustfmt::skip]
 const BUDGETS: &[(&str, u64)] = &[
     // A token of all rows, once nothing is compiled any more.
-    ("7b: launches of a decoded token",                         759),
-    ("7b: uploads of a decoded token",                          222),
+    ("7b: launches of a decoded token",                         285),
+    ("7b: uploads of a decoded token",                            2),
     ("7b: reads of a decoded token",                              1),
-    ("7b: waits of the host in a decoded token",                  5),
+    ("7b: waits of the host in a decoded token",                  1),
     ("7b: allocations in a decoded token",                        0),
-    ("3b: launches of a decoded token",                         959),
-    ("3b: uploads of a decoded token",                          278),
+    ("3b: launches of a decoded token",                         365),
+    ("3b: uploads of a decoded token",                            2),
     // 28 layers, forward, recomputed forward and backward, head and loss included.
     ("7b: launches of the gradients",                         5_978),
     // From the last matrix product of the backward to the norm's read.

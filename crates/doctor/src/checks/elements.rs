@@ -109,9 +109,15 @@ pub(crate) fn swiglu<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainE
     for (m, dtype) in widths.into_iter().flat_map(|m| sides.dtypes().into_iter().map(move |t| (m, t))) {
         let (gate_up, plain_gate_up) = sides.random([ROWS, 2 * m], dtype);
         let (dy, plain_dy) = sides.random([ROWS, m], dtype);
-        let device = || vec![flat(B::swiglu(gate_up.clone())), flat(B::swiglu_backward(gate_up.clone(), dy.clone()))];
+        let (parts, plain_parts) = sides.random([3, ROWS, 2 * m], DType::F32);
+        let device = || {
+            let of_parts = B::swiglu_parts(parts.clone(), dtype);
+            let back = B::swiglu_backward(gate_up.clone(), dy.clone());
+            vec![flat(B::swiglu(gate_up.clone())), flat(back), flat(of_parts)]
+        };
         let back = plain::swiglu_backward(plain_gate_up.clone(), plain_dy);
-        let cpu = vec![flat(plain::swiglu(plain_gate_up)), flat(back)];
+        let of_parts = plain::swiglu(plain::whole(plain_parts, dtype));
+        let cpu = vec![flat(plain::swiglu(plain_gate_up)), flat(back), flat(of_parts)];
         sides.compare(&mut tally, sides.bound(dtype), &format!("swiglu of {m} in {dtype:?}"), device, cpu)?;
     }
     Ok(tally)

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Tensor, backend::Backend};
 
+use super::residual::FEW;
 use super::{Linear, LinearStack};
 use crate::ops::{Activation, Kernels};
 use crate::params::{Gradients, ParamVisitor};
@@ -47,6 +48,10 @@ impl<B: Kernels> Mlp<B> {
     /// The last layer, and what it takes.
     pub(crate) fn until_last(&self, h: Tensor<B, 2>) -> (&Linear<B>, Tensor<B, 2>) {
         match self {
+            Self::Gated { gate_up, down } if gate_up.linear.bias.is_none() && h.dims()[0] <= FEW => {
+                let dtype = h.dtype();
+                (down, B::swiglu_parts(B::partial_affine(h, &gate_up.linear.weight), dtype))
+            }
             Self::Gated { gate_up, down } => (down, B::swiglu(gate_up.forward(h))),
             Self::Plain { fc1, fc2, act, .. } => (fc2, B::activate(fc1.forward(h), *act)),
         }

@@ -23,7 +23,7 @@ enum Pending<B: Backend> {
 }
 
 /// Most rows of a product that is taken in parts: what decoding has.
-const FEW: usize = 128;
+pub(super) const FEW: usize = 128;
 
 impl<B: Kernels> Residual<B> {
     /// The input of the first block.

@@ -15,7 +15,7 @@ pub mod plain;
 
 pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
-use burn::tensor::{Int, Tensor, backend::Backend};
+use burn::tensor::{DType, Int, Tensor, backend::Backend};
 use vgpo::{Prototype, RowPrototypes};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
@@ -184,6 +184,12 @@ pub trait Kernels: Backend {
     /// `silu(gate) * up`, `[N, m]`, of `[N, (gate | up)]`.
     fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::swiglu(gate_up)
+    }
+
+    /// [`swiglu`](Self::swiglu) of what [`partial_affine`](Self::partial_affine) made, `[s, N, (gate | up)]`, rounded to
+    /// `dtype` before it is used; to `[N, m]` of `dtype`.
+    fn swiglu_parts(parts: Tensor<Self, 3>, dtype: DType) -> Tensor<Self, 2> {
+        Self::swiglu(plain::whole(parts, dtype))
     }
 
     /// Gradient of [`swiglu`](Self::swiglu), `[N, (gate | up)]`, for `dy [N, m]`.

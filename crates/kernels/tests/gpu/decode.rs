@@ -46,6 +46,22 @@ fn parts_norm<B: Kernels>() {
     }
 }
 
+fn parts_swiglu<B: Kernels>() {
+    for (s, n, m) in [(1, 1, 1), (3, 3, 17), (8, 64, 130), (2, 5, 1000), (2, 0, 8)] {
+        let parts = random::<B, 3>([s, n, 2 * m]);
+        for (dtype, tolerance) in
+            std::iter::once((parts.dtype(), 3e-5)).chain(halves::<B>().map(|(half, loose)| (half, 3e-3 * loose)))
+        {
+            let ours = B::swiglu_parts(parts.clone(), dtype);
+            assert_eq!((ours.dims(), ours.dtype()), ([n, m], dtype));
+            if n > 0 {
+                let plain = plain::swiglu(plain::whole(parts.clone(), dtype));
+                within(ours, plain, tolerance, &format!("{s} parts of {n} x {m}"));
+            }
+        }
+    }
+}
+
 /// Lanes of rows, each with the capacity of its cache and the columns that are written.
 type Lanes<'a> = &'a [(usize, usize, usize)];
 
@@ -279,4 +295,4 @@ fn no_numbers<B: Kernels>() {
     }
 }
 
-on_backends!([take_rows, parts_norm, heads, attention, sample]);
+on_backends!([take_rows, parts_norm, parts_swiglu, heads, attention, sample]);

@@ -8,7 +8,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::{Tensor as Strided, *};
 
 use super::launch::{Launch, countable, empty, float, held, tensor};
-use crate::ops::plain;
+use crate::ops::{Kernels, plain};
 use crate::rope::Rotary;
 
 /// Without overflow: the exponential is taken of negative numbers only.
@@ -28,6 +28,32 @@ fn swiglu_forward<F: Float>(x: &Array<F>, y: &mut Array<F>, len: usize, m: usize
     let from = i + i / m * m;
     let g = f32::cast_from(x[from]);
     y[i] = F::cast_from(g * sigmoid(g)) * x[from + m];
+}
+
+/// The same of `parts [splits, rows, (gate | up)]`, whose sums are rounded first.
+#[cube(launch)]
+fn swiglu_of_parts<F: Float>(
+    parts: &Array<f32>,
+    y: &mut Array<F>,
+    len: usize,
+    m: usize,
+    splits: usize,
+    #[define(F)] _dtype: StorageType,
+) {
+    let i = ABSOLUTE_POS;
+    if i >= len {
+        terminate!();
+    }
+    let from = i + i / m * m;
+    let mut gate = 0.0f32;
+    let mut up = 0.0f32;
+    for s in 0..splits {
+        let part = s * len * 2 + from;
+        gate += parts[part];
+        up += parts[part + m];
+    }
+    let g = f32::cast_from(F::cast_from(gate));
+    y[i] = F::cast_from(g * sigmoid(g)) * F::cast_from(up);
 }
 
 /// `x [rows, (gate | up)]` and `dy [rows, m]`, `len` in all, to `dx [rows, (gate | up)]`.
@@ -104,6 +130,29 @@ fn launch_swiglu<R: CubeRuntime>(x: CubeTensor<R>) -> CubeTensor<R> {
     y
 }
 
+fn launch_swiglu_of_parts<R: CubeRuntime>(parts: CubeTensor<R>, dtype: DType) -> CubeTensor<R> {
+    let parts = into_contiguous(parts);
+    let (splits, rows, m) = (parts.meta.shape()[0], parts.meta.shape()[1], parts.meta.shape()[2] / 2);
+    let (client, len) = (parts.client.clone(), rows * m);
+    let y = empty(&parts, Shape::new([rows, m]), dtype);
+    if len == 0 {
+        return y;
+    }
+    let cube = CubeDim::new(&client, len);
+    swiglu_of_parts::launch::<R>(
+        &client,
+        calculate_cube_count_elemwise(&client, len, cube),
+        cube,
+        parts.into_array_arg(),
+        y.clone().into_array_arg(),
+        len,
+        m,
+        splits,
+        dtype.into(),
+    );
+    y
+}
+
 fn launch_swiglu_gradient<R: CubeRuntime>(x: CubeTensor<R>, dy: CubeTensor<R>) -> CubeTensor<R> {
     let (x, dy) = (into_contiguous(x), into_contiguous(dy));
     let (client, dtype, len, m) = (x.client.clone(), x.dtype, dy.meta.num_elements(), dy.meta.shape()[1]);
@@ -160,6 +209,14 @@ pub(super) fn swiglu<B: Launch>(gate_up: Tensor<B, 2>) -> Tensor<B, 2> {
         return plain::swiglu(gate_up);
     }
     tensor(launch_swiglu(held(gate_up)))
+}
+
+/// See [`Kernels::swiglu_parts`]. The default for other types than kernels take.
+pub(super) fn swiglu_parts<B: Launch + Kernels>(parts: Tensor<B, 3>, dtype: DType) -> Tensor<B, 2> {
+    if !float(dtype) || parts.dtype() != DType::F32 || !countable([parts.shape()]) {
+        return B::swiglu(plain::whole(parts, dtype));
+    }
+    tensor(launch_swiglu_of_parts(held(parts), dtype))
 }
 
 /// See [`Kernels::swiglu_backward`](crate::Kernels::swiglu_backward). The default where types differ.

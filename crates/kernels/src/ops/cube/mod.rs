@@ -21,7 +21,7 @@ mod scores;
 mod squared_norm;
 mod stream;
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{DType, Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use cubecl::MemoryAllocationMode;
 use vgpo::{Prototype, RowPrototypes};
@@ -137,6 +137,10 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn swiglu(gate_up: Tensor<Self, 2>) -> Tensor<Self, 2> {
         elements::swiglu(gate_up)
+    }
+
+    fn swiglu_parts(parts: Tensor<Self, 3>, dtype: DType) -> Tensor<Self, 2> {
+        elements::swiglu_parts(parts, dtype)
     }
 
     fn swiglu_backward(gate_up: Tensor<Self, 2>, dy: Tensor<Self, 2>) -> Tensor<Self, 2> {
