@@ -5,7 +5,7 @@
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, cast_to, to_f32};
+use crate::params::{Gradients, cast_to, to_f32, zeros};
 
 /// Logits held at one time, in elements: what fits a CPU's cache.
 pub(crate) const CPU_LOGITS: usize = 1 << 22;
@@ -92,7 +92,7 @@ pub(crate) fn log_probs_by<B: Kernels>(
 ) -> HeadOutput<B> {
     let [m, d] = hidden.dims();
     if m == 0 {
-        let none = Tensor::zeros([0], (&hidden.device(), DType::F32));
+        let none = zeros([0], &hidden.device(), DType::F32);
         return HeadOutput { entropy: with_entropy.then(|| none.clone()), log_probs: none };
     }
     let (mut log_probs, mut entropies) = (Vec::new(), Vec::new());
@@ -170,7 +170,7 @@ pub fn plain_kl_divergence<B: Kernels>(
 ) -> Tensor<B, 1> {
     let [m, d] = p.dims();
     if m == 0 {
-        return Tensor::zeros([0], (&p.device(), DType::F32));
+        return zeros([0], &p.device(), DType::F32);
     }
     let parts = chunks(m, weight.dims()[0], most / 2).map(|(a, b)| {
         let log_softmax = |states: &Tensor<B, 2>| {

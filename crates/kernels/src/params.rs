@@ -224,6 +224,14 @@ pub fn element_ranges(parts: &[StackPart], elements: usize) -> Vec<Range<usize>>
     parts.iter().map(range).collect()
 }
 
+/// Zeros. Where `shape` has no element nothing is asked of the device: CUDA refuses to launch a grid of nothing.
+pub(crate) fn zeros<B: Backend, const D: usize>(shape: [usize; D], device: &B::Device, dtype: DType) -> Tensor<B, D> {
+    match shape.contains(&0) {
+        true => Tensor::empty(shape, (device, dtype)),
+        false => Tensor::zeros(shape, (device, dtype)),
+    }
+}
+
 /// Casts to f32 only where the type differs.
 pub fn to_f32<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     if x.dtype() == DType::F32 { x } else { x.cast(FloatDType::F32) }

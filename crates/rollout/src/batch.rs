@@ -208,11 +208,8 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         stats.decode_steps += 1;
         if wants_focus {
             self.measure_focus(&states);
-            if let Some(left) = self.compact(policy) {
-                states = match left.is_empty() {
-                    true => Tensor::zeros([0, states.dims()[1]], &policy.device()),
-                    false => states.select(0, int_tensor(left, &policy.device())),
-                };
+            if let Some(left) = self.compact(policy).filter(|left| !left.is_empty()) {
+                states = states.select(0, int_tensor(left, &policy.device()));
             }
         }
         match self.rows.is_empty() {

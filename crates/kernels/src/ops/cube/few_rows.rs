@@ -12,6 +12,7 @@ use cubecl::prelude::*;
 
 use super::launch::{Launch, empty, float, held, tensor};
 use super::matmul::{Matrices, multiply};
+use crate::params::zeros;
 
 /// Most rows that count as few: more keep a device busy without a split.
 pub(super) const FEW: usize = 128;
@@ -104,7 +105,7 @@ pub(super) fn partial_affine<B: Launch>(x: Tensor<B, 2>, weight: &Tensor<B, 2>) 
     let ([m, k], [n, _]) = (x.dims(), weight.dims());
     assert_eq!(k, weight.dims()[1], "the product of {:?} and {:?}", x.dims(), weight.dims());
     if m * k * n == 0 {
-        return Tensor::zeros([1, m, n], (&x.device(), DType::F32));
+        return zeros([1, m, n], &x.device(), DType::F32);
     }
     let (x, weight) = (held(x), held(weight.clone()));
     let client = x.client.clone();

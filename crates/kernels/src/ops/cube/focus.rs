@@ -9,6 +9,7 @@ use vgpo::{Prototype, RowPrototypes};
 
 use super::launch::{Launch, countable, empty, float, grid, held, tensor, units};
 use super::reduce::{LOWEST, sum};
+use crate::params::zeros;
 
 /// Equations 3 and 4 of the states `hidden [rows, d]`: `focus [rows]`, of the prototypes `means [images, d]`, or
 /// `[rows, images, d]` where `each` row has its own.
@@ -91,7 +92,7 @@ fn covered<B: Launch>(hidden: &Tensor<B, 2>, means: DType) -> bool {
 /// See [`Kernels::visual_focus`](crate::Kernels::visual_focus).
 pub(super) fn visual_focus<B: Launch>(hidden: Tensor<B, 2>, prototype: &Prototype<B>, eps: f64) -> Tensor<B, 1> {
     if hidden.dims()[0] == 0 {
-        return Tensor::zeros([0], (&hidden.device(), DType::F32)); // Burn's operations panic on it
+        return zeros([0], &hidden.device(), DType::F32); // Burn's operations panic on it
     }
     if !covered(&hidden, prototype.means.dtype()) {
         return vgpo::visual_focus(hidden, prototype, eps);

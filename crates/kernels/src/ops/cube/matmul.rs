@@ -32,6 +32,7 @@ use cubek::std::{PartitionSize, StageSize, TileSize};
 
 use super::few_rows::{self, COLUMNS, DEPTH, FEW};
 use super::launch::{Launch, empty, held, tensor};
+use crate::params::zeros;
 
 /// Matrices `[.., rows, columns]` where they lie: one of the last two dimensions in order, any strides else.
 #[derive(Clone)]
@@ -277,7 +278,7 @@ pub(super) fn matmul<B: Launch, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>
     }
     shape[D - 1] = right[D - 1];
     if shape.contains(&0) || left[D - 1] == 0 {
-        return Tensor::zeros(shape, (&device, dtype));
+        return zeros(shape, &device, dtype);
     }
     let (a, b) = (held(a), held(b));
     let like = a.clone();
@@ -301,7 +302,7 @@ pub(super) fn weight_gradient<B: Launch>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> T
     let shape = [dy.dims()[1], x.dims()[1]];
     assert_eq!(dy.dims()[0], x.dims()[0], "the weight gradient of {:?} and {:?}", dy.dims(), x.dims());
     if shape.contains(&0) || x.dims()[0] == 0 {
-        return Tensor::zeros(shape, (&x.device(), DType::F32));
+        return zeros(shape, &x.device(), DType::F32);
     }
     let (dy, x) = (held(dy), held(x));
     let like = x.clone();

@@ -10,6 +10,7 @@ use cubecl::prelude::*;
 use super::launch::{Launch, countable, empty, float, grid, held, tensor, units, vector};
 use super::reduce::sum;
 use crate::ops::plain;
+use crate::params::zeros;
 
 /// Most blocks of rows that the gradient of the weight is summed in first.
 const BLOCKS: usize = 256;
@@ -325,7 +326,7 @@ pub(super) fn rms_norm_backward<B: Launch>(
     let like = |t: &Tensor<B, 2>| t.dtype() == x.dtype() && t.dims() == x.dims();
     let [rows, d] = x.dims();
     if rows * d == 0 {
-        return (x, Tensor::zeros([0, d], (&dy.device(), DType::F32)));
+        return (x, zeros([0, d], &dy.device(), DType::F32));
     }
     if !covered(&x, weight.dtype()) || !like(&dy) || !residual.as_ref().is_none_or(like) {
         return plain::rms_norm_backward(x, weight, eps, dy, residual);

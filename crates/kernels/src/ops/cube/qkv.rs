@@ -11,6 +11,7 @@ use cubecl::prelude::*;
 use super::launch::{Launch, countable, empty, float, held, tensor};
 use crate::layers::BlockShape;
 use crate::ops::{Kernels, plain};
+use crate::params::zeros;
 use crate::rope::Rotary;
 
 /// `x [n, h + 2 hkv, 2 half]` to `q [n, h, 2 half]` and `k [n, hkv, 2 half]`, turned by the angles of `cos, sin [n, 2
@@ -189,7 +190,7 @@ pub(super) fn rotate_qkv_backward<B: Launch + Kernels>(d_qkv: [Tensor<B, 3>; 3],
     let fits = table(rotary, n, hd) && n * heads * hd > 0 && countable([d_qkv[0].shape(), d_qkv[1].shape()]);
     if n == 0 {
         let width = d_qkv.iter().map(|t| t.dims()[1] * hd).sum();
-        return Tensor::zeros([0, width], (&d_qkv[0].device(), dtype));
+        return zeros([0, width], &d_qkv[0].device(), dtype);
     }
     if !typed || !fits {
         return plain::rotate_qkv_backward(d_qkv, rotary);
