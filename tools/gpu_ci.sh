@@ -43,7 +43,7 @@ runs() {
   rm -rf "$here"
   mkdir -p "$here"
   name=train gpu train --backend cuda trainer.output_dir="$here/run" trainer.max_steps=2 trainer.check_device=false \
-    stages.0.steps=1 stages.1.steps=1 stages.2.steps=1 stages.3.steps=1 stages.4.steps=1 || return 1
+    stages.0.steps=1 stages.1.steps=1 stages.2.steps=1 stages.3.steps=1 stages.4.steps=1 stages.5.steps=2 || return 1
   name=generate gpu generate --model tests/fixtures/models/tied_gqa --image tests/fixtures/images/wide.png --prompt 'What is this?' \
     --max-new-tokens 4 --backend cuda || return 1
   name=bench gpu bench step --preset 7b --check-device false --backend cuda --dtype bf16 --moments-dtype bf16 --grads-dtype bf16 --master-weights false \

@@ -236,6 +236,11 @@ impl<B: Kernels> Lane<B> {
     /// Keeps the prompts `groups` and the rows `slots`, `n` of each.
     fn select(&mut self, groups: &[usize], slots: &[usize], n: usize) {
         self.n = n;
+        if slots.is_empty() {
+            self.prompts.ranges.clear();
+            self.layers.clear();
+            return;
+        }
         let Some(device) = self.layers.first().map(|l| l.prefix.0.device()) else { return };
         let whole = groups.len() == self.prompts.ranges.len();
         let tokens: Vec<i32> =
@@ -247,10 +252,6 @@ impl<B: Kernels> Lane<B> {
         });
         let ranges: Vec<Range<usize>> = if whole { self.prompts.ranges.clone() } else { ranges.collect() };
         self.prompts = PromptRows::new(ranges, &device);
-        if slots.is_empty() {
-            self.layers.clear();
-            return;
-        }
         let index = |rows: Vec<i32>| -> Tensor<B, 1, Int> {
             let len = rows.len();
             Tensor::from_data(TensorData::new(rows, [len]), &device)
