@@ -1,5 +1,6 @@
 //! RMSNorm and LayerNorm with their gradients.
 
+use burn::tensor::DType;
 use kernels::Kernels;
 use kernels::ops::plain;
 use rl::TrainError;
@@ -33,14 +34,17 @@ pub(crate) fn rms_norm<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Trai
         let device = || vec![flat(B::rms_norm(x.clone(), w.clone(), EPS))];
         let cpu = vec![flat(plain::rms_norm(px.clone(), pw.clone(), EPS))];
         sides.compare(&mut tally, sides.bound(dtype), &what, device, cpu)?;
+        let (parts, plain_parts) = sides.random([3, ROWS, d], DType::F32);
         let device = || {
             let (sum, normed) = B::add_rms_norm(x.clone(), around.clone(), w.clone(), EPS);
             let (dx, rows) = B::rms_norm_backward(x.clone(), w.clone(), EPS, dy.clone(), Some(around.clone()));
-            vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0))]
+            let of_parts = B::add_parts_rms_norm(x.clone(), parts.clone(), w.clone(), EPS);
+            vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0)), flat(of_parts.0), flat(of_parts.1)]
         };
         let (sum, normed) = plain::add_rms_norm(px.clone(), plain_around.clone(), pw.clone(), EPS);
+        let of_parts = plain::add_rms_norm(px.clone(), plain::whole(plain_parts, dtype), pw.clone(), EPS);
         let (dx, rows) = plain::rms_norm_backward(px, pw, EPS, pdy, Some(plain_around));
-        let cpu = vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0))];
+        let cpu = vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0)), flat(of_parts.0), flat(of_parts.1)];
         sides.compare(&mut tally, sides.bound(dtype), &format!("{what}, gradients"), device, cpu)?;
     }
     Ok(tally)

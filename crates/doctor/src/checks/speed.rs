@@ -19,8 +19,10 @@ const PER_BYTE: f64 = 20.0;
 pub(crate) fn speed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainError> {
     let (d, wide) = (sides.config.text.hidden_size, sides.config.text.intermediate_size);
     let is_gpu = sides.is_gpu();
-    // Beyond every cache, and on a processor over in moments.
-    let (bytes, rows) = if is_gpu { (1 << 29, ROWS) } else { (1 << 26, 256) };
+    let is_cuda = is_gpu && B::name(&sides.device).contains("cuda");
+    // Beyond every cache, no larger than the buffers that a graphics driver gives, and on a processor over in moments.
+    let bytes = if is_cuda { 1 << 29 } else { 1 << 26 };
+    let rows = if is_gpu { ROWS } else { 256 };
     let source = Tensor::<B, 1>::zeros([bytes / 4], (&sides.device, DType::F32));
     let seconds = best_seconds::<B>(&sides.device, || {
         // An addition reads and writes every element once; a copy alone would be a second name for the same memory.
@@ -37,7 +39,7 @@ pub(crate) fn speed<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, TrainEr
     let read = few.bytes(ProductLayout::Affine, sides.dtype) / product(few)?;
     let mut tally =
         Comparisons::new(format!("{rows} x {wide} over {d} and {FEW} x {d} over {wide} in {:?}", sides.dtype));
-    let slow = is_gpu && B::name(&sides.device).contains("cuda") && flops < PER_BYTE * bandwidth;
+    let slow = is_cuda && flops < PER_BYTE * bandwidth;
     let advice = match slow {
         true => "; products are far slower than this memory allows: is the program built with --release?",
         false => "",
