@@ -66,7 +66,7 @@ impl OnBackend for ChildJob {
         let next = Tensor::<B, 1>::ones([2], &device).add_scalar(1.0);
         host::floats(next).map_err(TrainError::from)?;
         if let Some(lost) = lost {
-            host::floats(lost.slice([0..2]).add_scalar(1.0)).map_err(TrainError::from)?;
+            host::floats(lost.narrow(0, 0, 2).add_scalar(1.0)).map_err(TrainError::from)?;
         }
         host::sync::<B>(&device).map_err(TrainError::from)?;
         Ok(ExitCode::SUCCESS)

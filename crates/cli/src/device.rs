@@ -175,7 +175,7 @@ impl Log for DeviceLog {
 /// One line for what the libraries say of a fault in many: the bytes that could not be had, the kernel that does not
 /// compile, the driver's error, or else the first line that says something.
 pub fn explain(text: &str) -> String {
-    if let Some(bytes) = after(text, "allocate buffer of size: ").and_then(|rest| number(rest)) {
+    if let Some(bytes) = after(text, "allocate buffer of size: ").and_then(number) {
         return out_of_memory(Some(bytes));
     }
     if text.contains("CUDA_ERROR_OUT_OF_MEMORY") {

@@ -72,7 +72,7 @@ impl<B: Backend> Choices<B> {
             Tensor::from_data(TensorData::new(values, [rows, 1]), (device, DType::F32))
         };
         let flags = |of: &dyn Fn(&RowChoice) -> bool| -> Tensor<B, 2, Bool> {
-            let values: Vec<bool> = choices.iter().map(|s| of(s)).collect();
+            let values: Vec<bool> = choices.iter().map(of).collect();
             Tensor::from_data(TensorData::new(values, [rows, 1]), device)
         };
         let greedy = |s: &RowChoice| s.temperature == 0.0;
@@ -80,7 +80,7 @@ impl<B: Backend> Choices<B> {
         let whole = |s: &RowChoice| greedy(s) || s.top_p >= 1.0;
         Self::Each {
             inverse_temperature: column(&|s| if greedy(s) { 1.0 } else { 1.0 / s.temperature }),
-            greedy: choices.iter().any(|s| greedy(s)).then(|| flags(&greedy)),
+            greedy: choices.iter().any(&greedy).then(|| flags(&greedy)),
             nucleus: choices.iter().any(|s| !whole(s)).then(|| (column(&|s| s.top_p), flags(&whole))),
         }
     }

@@ -20,7 +20,7 @@ pub(crate) fn visual_focus<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, 
         let ((prompt, plain_prompt), (hidden, plain_hidden)) =
             (sides.random([40, d], dtype), sides.random([TOKENS, d], dtype));
         for (images, mode) in [
-            (&[3..20][..], PrototypeMode::Mean),
+            (std::slice::from_ref(&(3..20)), PrototypeMode::Mean),
             (&[3..20, 25..38], PrototypeMode::Mean),
             (&[3..20, 25..38], PrototypeMode::PerImage),
         ] {
