@@ -211,7 +211,7 @@ mod tests {
             let right = product.difference("").unwrap();
             let answer = product.answer();
             assert_eq!(answer.dims(), [17, 33]);
-            product.left = product.left.clone().slice([0..1]).repeat_dim(0, product.left.dims()[0]);
+            product.left = product.left.clone().narrow(0, 0, 1).repeat_dim(0, product.left.dims()[0]);
             assert!(product.difference("").unwrap() < 1e-5 + right, "{layout:?}: a product is its operands' own");
             let wrong = crate::fault::wrong_in("products", || product.difference("products").unwrap());
             assert!(wrong > 0.05, "{layout:?}: {wrong}");

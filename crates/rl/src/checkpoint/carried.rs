@@ -21,7 +21,7 @@ use crate::trajectory::{ScoredGroup, Trajectory};
 pub struct Carried {
     /// Row in the stage's data.
     pub row: usize,
-    /// [`crate::prompts::Item::whole_content`] of that row: its number alone may name another row after a resume.
+    /// `crate::prompts::Item::whole_content` of that row: its number alone may name another row after a resume.
     #[serde(default)]
     pub content: u64,
     /// Its responses.

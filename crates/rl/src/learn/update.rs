@@ -224,7 +224,7 @@ pub struct UpdateSettings<'a> {
 ///
 /// # Errors
 /// Loss settings and streams that do not fit; a device that cannot be read or waited for; a sampler that disagrees
-/// ([`mismatch::check`]).
+/// (`mismatch::check`).
 pub fn update<B: Kernels, P: Policy<B>>(
     mut learner: Learner<B, P>,
     experience: &Experience,

@@ -2,16 +2,16 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`start`] | from a configuration to a trainer: everything that may refuse does so here |
-//! | [`resume`] | from a checkpoint to a run that can go on |
-//! | [`stages`] | the loop over stages and steps |
-//! | [`rl`] | a step of reinforcement learning |
-//! | [`rows`] | how many responses are generated at the same time |
-//! | [`collect`] | its batch: sample, grade, select, until it is full |
-//! | [`sft`] | a step of supervised warm start |
-//! | [`reference`](mod@reference) | the policy that a KL term compares with |
-//! | [`validate`] | greedy and sampled validation |
-//! | [`save`] | checkpoints, and the proof that the policy still computes |
+//! | `start` | from a configuration to a trainer: everything that may refuse does so here |
+//! | `resume` | from a checkpoint to a run that can go on |
+//! | `stages` | the loop over stages and steps |
+//! | `rl` | a step of reinforcement learning |
+//! | `rows` | how many responses are generated at the same time |
+//! | `collect` | its batch: sample, grade, select, until it is full |
+//! | `sft` | a step of supervised warm start |
+//! | `reference` | the policy that a KL term compares with |
+//! | `validate` | greedy and sampled validation |
+//! | `save` | checkpoints, and the proof that the policy still computes |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing
 //! else.
