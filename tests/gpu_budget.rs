@@ -28,15 +28,15 @@ const BUDGETS: &[(&str, u64)] = &[
     ("3b: launches of a decoded token",                         365),
     ("3b: uploads of a decoded token",                            2),
     // 28 layers, forward, recomputed forward and backward, head and loss included.
-    ("7b: launches of the gradients",                         5_978),
+    ("7b: launches of the gradients",                         3_386),
     // From the last matrix product of the backward to the norm's read.
-    ("7b: launches of the gradient norm",                     2_326),
-    ("7b: launches of the optimizer",                        25_959),
+    ("7b: launches of the gradient norm",                     13),
+    ("7b: launches of the optimizer",                        597),
     // All of a run of two steps with one picture a prompt.
-    ("7b with pictures: kernels compiled",                      215),
-    ("7b with pictures: bytes of the device",     84_351_582_208),
+    ("7b with pictures: kernels compiled",                      150),
+    ("7b with pictures: bytes of the device",     75_000_000_000),
     // A billion weights from four shards of half a GB: what is the host's own, the files not counted.
-    ("loading: bytes of the host",                 9_999_999_999),
+    ("loading: bytes of the host",                 600_000_000),
 ];
 
 fn budget(name: &str) -> u64 {
