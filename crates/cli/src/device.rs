@@ -5,6 +5,7 @@
 //! held, and the program goes on with it. [`watch`] ends the program instead, from the hook of the panic. Errors that
 //! the library does report reach the program as texts of many lines; [`explain`] makes one line of them.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::thread::ThreadId;
@@ -27,6 +28,10 @@ static WATCH: OnceLock<(DeviceWatch, ThreadId)> = OnceLock::new();
 static TRYING: AtomicBool = AtomicBool::new(false);
 /// The first fault of the device that is being tried out.
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
+thread_local! {
+    /// What the last panic of this thread said: the library's own word of it, which follows, has no cause.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 /// From here on a panic on a thread of the device ends the program with one line and exit code 1. To be called on the
 /// thread that uses the device, before it does; a second call changes nothing.
@@ -42,6 +47,7 @@ pub fn watch(watch: DeviceWatch) {
             return others(panic);
         }
         let fault = explain(&text(panic.payload()));
+        SAID.set(Some(fault.clone()));
         if trying(&fault) {
             return;
         }
@@ -160,7 +166,8 @@ impl Log for DeviceLog {
         let text = record.args().to_string();
         // A task whose panic was caught; its hook has ended the program, unless the panic was passed on without one.
         if let Some(task) = text.strip_prefix("Task failed: ") {
-            let fault = format!("the device failed: lost work ({})", guard::echo(task));
+            let lost = || format!("the device failed: lost work ({})", guard::echo(task));
+            let fault = SAID.take().unwrap_or_else(lost);
             if !trying(&fault) {
                 end(&fault);
             }
