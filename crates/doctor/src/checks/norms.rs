@@ -42,7 +42,7 @@ pub(crate) fn rms_norm<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Trai
             vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0)), flat(of_parts.0), flat(of_parts.1)]
         };
         let (sum, normed) = plain::add_rms_norm(px.clone(), plain_around.clone(), pw.clone(), EPS);
-        let of_parts = plain::add_rms_norm(px.clone(), plain::whole(plain_parts, dtype), pw.clone(), EPS);
+        let of_parts = plain::add_rms_norm(px.clone(), plain::whole(plain_parts, px.dtype()), pw.clone(), EPS);
         let (dx, rows) = plain::rms_norm_backward(px, pw, EPS, pdy, Some(plain_around));
         let cpu = vec![flat(sum), flat(normed), flat(dx), flat(rows.sum_dim(0)), flat(of_parts.0), flat(of_parts.1)];
         sides.compare(&mut tally, sides.bound(dtype), &format!("{what}, gradients"), device, cpu)?;
