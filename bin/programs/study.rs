@@ -35,7 +35,7 @@ fn train(file: &Path) -> Result<(), Failure> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(Failure::other)?;
     child::stop_with_parent(interrupt.clone()).map_err(|e| Failure::other(guard::stack::no_thread(e)))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    on_backend(backend, dtype, Train { config, interrupt })??;
+    on_backend(backend, dtype, Train { config, interrupt, ranks: comm::Ranks::solo() })??;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
 use clap::Parser;
+use comm::Ranks;
 use rl::config::{Config, Source, resolve};
 use rl::trainer::Summary;
 
@@ -69,7 +70,7 @@ fn run(args: TrainArgs) -> Result<(), Failure> {
     }
     let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    let summary = on_backend(backend, dtype, Train { config, interrupt })??;
+    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks: Ranks::solo() })??;
     print(&table(&summary))
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::{DType, Tensor, backend::Backend as _};
 use cli::device;
+use comm::Ranks;
 use rl::TrainError;
 use rl::config::{Backend, Dtype};
 
@@ -28,12 +29,15 @@ pub(crate) struct Train {
     pub config: rl::config::Config,
     /// Set to stop after a checkpoint.
     pub interrupt: Arc<AtomicBool>,
+    /// The ranks of the run.
+    pub ranks: Ranks,
 }
 
 impl OnBackend for Train {
     type Output = Result<rl::trainer::Summary, TrainError>;
     fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        launch::train::<B>(self.config, dtype, &device, rl::progress::Progress::new(), self.interrupt)
+        let progress = rl::progress::Progress::new();
+        launch::train_on::<B>(self.ranks, self.config, dtype, &device, progress, self.interrupt)
     }
 }
 

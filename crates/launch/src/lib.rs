@@ -33,4 +33,4 @@ pub use checks::end_tokens;
 pub use folder::{ModelFolder, PictureOptions};
 pub use run::RunSettings;
 pub use toy::{toy_config, toy_world, write_toy_folder};
-pub use train::{configured, train};
+pub use train::{configured, train, train_on};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use comm::Ranks;
 use doctor::Examined;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::TrainError;
@@ -98,6 +99,21 @@ pub fn train<B: Kernels>(
     config: Config,
     dtype: DType,
     device: &B::Device,
+    progress: Progress,
+    interrupt: Arc<AtomicBool>,
+) -> Result<Summary, TrainError> {
+    train_on::<B>(Ranks::solo(), config, dtype, device, progress, interrupt)
+}
+
+/// The same as one of `ranks`, each of which calls it with the same configuration and with a device of its own.
+///
+/// # Errors
+/// As [`train`], and ranks that are gone.
+pub fn train_on<B: Kernels>(
+    ranks: Ranks,
+    config: Config,
+    dtype: DType,
+    device: &B::Device,
     mut progress: Progress,
     interrupt: Arc<AtomicBool>,
 ) -> Result<Summary, TrainError> {
@@ -139,6 +155,7 @@ pub fn train<B: Kernels>(
         reward,
         progress,
         interrupt,
+        ranks,
     };
     Trainer::<B, _>::new(setup)?.run()
 }

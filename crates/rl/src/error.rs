@@ -65,6 +65,9 @@ pub enum TrainError {
         /// From which checkpoint to go on, and with which change; a sentence with a blank before it.
         way: String,
     },
+    /// Other ranks of the run.
+    #[error(transparent)]
+    Ranks(#[from] comm::CommError),
     /// The device.
     #[error("the device failed: {0}")]
     Device(String),

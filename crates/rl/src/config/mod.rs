@@ -14,6 +14,7 @@ pub mod field;
 pub(crate) mod flat;
 mod model;
 mod moved;
+mod parallel;
 mod reference;
 mod resolve;
 mod reward;
@@ -34,6 +35,7 @@ pub use error::ConfigError;
 pub use flat::StageName;
 pub use model::{Init, Model, ModelFamily};
 pub use moved::present_key;
+pub use parallel::Parallel;
 pub use reference::reference;
 pub(crate) use resolve::resolve_with;
 pub use resolve::{Source, resolve};
@@ -64,13 +66,15 @@ pub struct Config {
     pub reward: RewardSection,
     /// `[trainer]`.
     pub trainer: TrainerSection,
+    /// `[parallel]`.
+    pub parallel: Parallel,
     /// `[[stages]]`, as written; [`Config::stages`] says what is run.
     pub stages: Vec<Stage>,
 }
 
 impl Config {
     const SECTIONS: &'static [&'static str] =
-        &["model", "data", "rollout", "algorithm", "actor", "reward", "trainer", "stages"];
+        &["model", "data", "rollout", "algorithm", "actor", "reward", "trainer", "parallel", "stages"];
 
     /// The resolved file: every key with its value under its documentation. Reads back to an equal value.
     pub fn to_toml(&self) -> String {
@@ -175,6 +179,7 @@ impl Config {
             "actor" => &mut self.actor,
             "reward" => &mut self.reward,
             "trainer" => &mut self.trainer,
+            "parallel" => &mut self.parallel,
             "stages" => &mut self.stages,
             _ => return None,
         })
@@ -223,6 +228,7 @@ impl Node for Config {
         self.actor.write("actor", out);
         self.reward.write("reward", out);
         self.trainer.write("trainer", out);
+        self.parallel.write("parallel", out);
         self.stages.write("stages", out);
     }
 
@@ -234,6 +240,7 @@ impl Node for Config {
         self.actor.check("actor", checks);
         self.reward.check("reward", checks);
         self.trainer.check("trainer", checks);
+        self.parallel.check("parallel", checks);
         self.stages.check("stages", checks);
     }
 
@@ -245,6 +252,7 @@ impl Node for Config {
         self.actor.describe("actor", out);
         self.reward.describe("reward", out);
         self.trainer.describe("trainer", out);
+        self.parallel.describe("parallel", out);
         self.stages.describe("stages", out);
     }
 }

@@ -36,6 +36,7 @@ use std::time::Instant;
 use ::policy::Companions;
 use ::policy::ModelError;
 use ::policy::Prompt;
+use comm::Ranks;
 use data::Processor;
 use kernels::Kernels;
 use reward::Reward;
@@ -77,6 +78,8 @@ pub struct Setup<P> {
     pub progress: Progress,
     /// Set by SIGINT and SIGTERM.
     pub interrupt: Arc<AtomicBool>,
+    /// The ranks of the run; each has a `Setup` of its own, all the same.
+    pub ranks: Ranks,
 }
 
 /// How a run ended.
