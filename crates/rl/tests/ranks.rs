@@ -92,9 +92,11 @@ fn text(dir: &Path, log: &str) -> String {
     std::fs::read_to_string(dir.join("rollouts").join(log)).unwrap_or_default()
 }
 
-/// Keys that a clock decides, or that are differences of nearly equal numbers.
+/// Keys that a clock decides, or that are made of differences of nearly equal numbers: PGPO compares predictions with and
+/// without a picture, which an untrained tower hardly changes.
 fn is_noise(key: &str) -> bool {
-    ["time/", "perf/", "mismatch/", "comm/"].iter().any(|prefix| key.starts_with(prefix)) || key == "actor/ppo_kl"
+    ["time/", "perf/", "mismatch/", "comm/", "pgpo/"].iter().any(|prefix| key.starts_with(prefix))
+        || key == "actor/ppo_kl"
 }
 
 /// All metrics within `tolerance` of one another, relative to their size.
