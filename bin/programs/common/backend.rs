@@ -8,6 +8,7 @@ use cli::device;
 use comm::Ranks;
 use rl::TrainError;
 use rl::config::{Backend, Dtype};
+use rl::progress::Progress;
 
 use super::Failure;
 #[cfg(feature = "cuda")]
@@ -31,13 +32,14 @@ pub(crate) struct Train {
     pub interrupt: Arc<AtomicBool>,
     /// The ranks of the run.
     pub ranks: Ranks,
+    /// Where a person looks.
+    pub progress: Progress,
 }
 
 impl OnBackend for Train {
     type Output = Result<rl::trainer::Summary, TrainError>;
     fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let progress = rl::progress::Progress::new();
-        launch::train_on::<B>(self.ranks, self.config, dtype, &device, progress, self.interrupt)
+        launch::train_on::<B>(self.ranks, self.config, dtype, &device, self.progress, self.interrupt)
     }
 }
 
