@@ -154,8 +154,11 @@ fn attempt<J: OnBackend>(
 ) -> Result<Option<J::Output>, Failure> {
     #[allow(unused_macros)]
     macro_rules! run {
-        ($type:ty, $bf16:expr) => {{
-            let device = <$type as burn::tensor::backend::BackendTypes>::Device::default();
+        ($type:ty, $bf16:expr) => {
+            run!($type, $bf16, <$type as burn::tensor::backend::BackendTypes>::Device::default())
+        };
+        ($type:ty, $bf16:expr, $device:expr) => {{
+            let device = $device;
             if let Err(fault) = first_computation::<$type>(&device) {
                 // Also where `auto` could go on to the next: a device that is there is not left aside without a word.
                 return Err(Failure::other(format!(
@@ -207,7 +210,9 @@ fn attempt<J: OnBackend>(
             CudaPresence::Absent if optional => Ok(None),
             CudaPresence::Absent => Err(no_device(backend)),
             CudaPresence::Unusable(why) => Err(Failure::other(format!("backend cuda: {why}"))),
-            CudaPresence::There(_) => run!(burn_cuda::Cuda<f32, i32>, true),
+            CudaPresence::There(_) => {
+                run!(burn_cuda::Cuda<f32, i32>, true, burn_cuda::CudaDevice::new(super::cuda::chosen()))
+            }
         },
         other => Err(Failure::input(format!(
             "backend {} was not compiled in; this program has {}; build with --features {}",
