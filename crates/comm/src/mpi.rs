@@ -134,6 +134,25 @@ impl Transport for Group {
         Ok(lengths.iter().map(|length| rest.split_off(..*length).unwrap_or_default().to_vec()).collect())
     }
 
+    fn gather_to(&self, root: usize, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, String> {
+        let lengths = self.lengths(own.len());
+        let at_root = self.comm.process_at_rank(root as i32);
+        if self.rank != root {
+            own.chunks(self.pieces[1]).for_each(|piece| at_root.send(piece));
+            return Ok(None);
+        }
+        let part = |(rank, length): (usize, &usize)| {
+            if rank == root {
+                return own.to_vec();
+            }
+            let mut part = vec![0; *length];
+            let from = self.comm.process_at_rank(rank as i32);
+            part.chunks_mut(self.pieces[1]).for_each(|piece| _ = from.receive_into(piece));
+            part
+        };
+        Ok(Some(lengths.iter().enumerate().map(part).collect()))
+    }
+
     fn broadcast(&self, root: usize, own: &[u8]) -> Result<Vec<u8>, String> {
         let mut length = own.len() as u64;
         self.comm.process_at_rank(root as i32).broadcast_into(&mut length);

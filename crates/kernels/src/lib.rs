@@ -23,6 +23,7 @@
 
 pub mod attention;
 pub mod canary;
+pub mod collective;
 pub mod finite;
 pub mod head;
 pub mod host;

@@ -40,6 +40,8 @@ pub(crate) fn all(ranks: &Ranks, tolerance: f32) {
         let made = ranks.from_first("made", || format!("by {rank}").repeat(length)).unwrap();
         assert_eq!(made, "by 0".repeat(length));
     }
+    let at_last = ranks.gather_to("at the last", size - 1, vec![rank as u8; rank]).unwrap();
+    assert_eq!(at_last, (rank + 1 == size).then(|| (0..size).map(|n| vec![n as u8; n]).collect()));
     ranks.barrier("here").unwrap();
     assert!(ranks.any("yes", rank + 1 == size).unwrap());
     assert!(!ranks.any("no", false).unwrap());
