@@ -2,11 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
+use crate::common::ranks::{choose_card, join};
+use crate::common::watch::{Watch, Watched, clear};
+use crate::common::{Failure, Train, interrupt_flag, on_backend, print, program_on_ranks};
 use clap::Parser;
-use comm::Ranks;
+use comm::Job;
+use rl::TrainError;
 use rl::config::{Config, Source, resolve};
+use rl::progress::Progress;
 use rl::trainer::Summary;
 
 /// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
@@ -63,15 +69,43 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: TrainArgs) -> Result<(), Failure> {
+fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     let config = configuration(&args)?;
+    let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
     if args.dry_run {
-        return print(&config.to_toml());
+        return if is_first { print(&config.to_toml()) } else { Ok(()) };
     }
-    let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
+    // A launcher sends SIGTERM to all ranks when one has died, and then the note would not be true.
+    let note = job.is_none().then_some("stopping: a checkpoint is written first (again to stop at once)");
+    let interrupt = interrupt_flag(note)?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks: Ranks::solo() })??;
-    print(&table(&summary))
+    let ranks = join(job.as_deref(), &config)?;
+    choose_card(&ranks, job.as_deref(), backend)?;
+    let progress = if is_first { Progress::new() } else { Progress::silent() };
+    let root = config.trainer.run_dir();
+    let watched = Watched {
+        ranks: ranks.clone(),
+        root: root.clone(),
+        whereabouts: progress.whereabouts(),
+        interrupt: interrupt.clone(),
+        timeout: Duration::from_secs_f64(config.parallel.timeout_s),
+    };
+    let watch = Watch::start(watched, job)?;
+    let done = on_backend(backend, dtype, Train { config, interrupt, ranks: ranks.clone(), progress })?;
+    if matches!(done, Ok(_) | Err(TrainError::Interrupted)) {
+        // Nobody leaves while another one may still write.
+        ranks.barrier("end of the run")?;
+    }
+    drop(watch);
+    let summary = done?;
+    ranks.barrier("end of the watch")?;
+    if is_first {
+        if !ranks.is_solo() {
+            clear(&root);
+        }
+        print(&table(&summary))?;
+    }
+    Ok(())
 }
 
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.
@@ -118,5 +152,5 @@ fn table(summary: &Summary) -> String {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(LOWERS, |args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
+    program_on_ranks(LOWERS, |args: TrainArgs, job| run(args, job).map(|()| ExitCode::SUCCESS))
 }
