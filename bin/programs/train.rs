@@ -1,9 +1,11 @@
 //! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
 
+mod dry_run;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
+use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, within};
 use clap::Parser;
 use comm::Ranks;
 use rl::config::{Config, Source, resolve};
@@ -20,6 +22,7 @@ use rl::trainer::Summary;
   train stages.4.steps=50 trainer.output_dir=runs/mine    the same with other settings
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
+  train --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --dry-run --ranks 8  what each of 8 devices has to hold
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
 )]
@@ -40,9 +43,15 @@ struct TrainArgs {
     /// auto, f32 or bf16. Same as trainer.dtype.
     #[arg(long)]
     dtype: Option<String>,
-    /// Print the resolved configuration and stop.
+    /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: count for so many ranks. Default: those that it runs under.
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = within::<usize>(1..=1 << 16))]
+    ranks: Option<usize>,
+    /// With --dry-run: GiB of a device's memory. Default: what is free on the card that is there, else 80.
+    #[arg(long, value_name = "G", requires = "dry_run", value_parser = above_zero)]
+    memory_gib: Option<f64>,
 }
 
 /// What needs less of the device's memory.
@@ -65,12 +74,13 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
 
 fn run(args: TrainArgs) -> Result<(), Failure> {
     let config = configuration(&args)?;
+    let ranks = Ranks::solo();
     if args.dry_run {
-        return print(&config.to_toml());
+        return print(&dry_run::dry_run(&config, args.ranks.unwrap_or(ranks.size()), args.memory_gib)?);
     }
     let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks: Ranks::solo() })??;
+    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks })??;
     print(&table(&summary))
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use cli::device::DeviceWatch;
 use rl::TrainError;
 
-pub(crate) use arguments::{check_temperature, check_top_p};
+pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
 pub(crate) use cli::{ranges, within};
 
 pub(crate) use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
@@ -118,7 +118,7 @@ pub(crate) fn device_program<A: clap::Parser>(
 }
 
 /// Bytes of device memory that are free, and all of them; none where it cannot be asked.
-fn device_memory() -> Option<[u64; 2]> {
+pub(crate) fn device_memory() -> Option<[u64; 2]> {
     #[cfg(feature = "cuda")]
     return cuda::memory();
     #[cfg(not(feature = "cuda"))]
