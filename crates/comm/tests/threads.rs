@@ -28,6 +28,9 @@ fn operations_against_plain_sums() {
             }
             let texts = ranks.gather("texts", &"x".repeat(ranks.rank())).unwrap();
             assert_eq!(texts, (0..size).map(|n| "x".repeat(n)).collect::<Vec<_>>());
+            let at_last = ranks.gather_to("at the last", size - 1, vec![ranks.rank() as u8]).unwrap();
+            let expected = (ranks.rank() + 1 == size).then(|| (0..size).map(|n| vec![n as u8]).collect::<Vec<_>>());
+            assert_eq!(at_last, expected);
             let made = ranks.from_first("made", || format!("by {}", ranks.rank())).unwrap();
             assert_eq!(made, "by 0");
             assert!(ranks.any("yes", ranks.rank() + 1 == size).unwrap());

@@ -24,6 +24,7 @@
 pub mod attention;
 pub mod bounds;
 pub mod canary;
+pub mod collective;
 pub mod finite;
 pub mod head;
 pub mod host;

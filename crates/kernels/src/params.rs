@@ -163,6 +163,14 @@ impl<B: Kernels> Gradients<B> {
         });
     }
 
+    /// Whether there is a gradient of this parameter.
+    pub fn holds(&self, name: &str) -> bool {
+        match self.parts.get(name) {
+            Some((key, _)) => self.map.contains_key(key),
+            None => self.map.contains_key(name),
+        }
+    }
+
     /// The gradient of one parameter, flattened, in the type that they are kept in.
     pub fn get(&self, name: &str) -> Option<Tensor<B, 1>> {
         match self.parts.get(name) {

@@ -38,12 +38,7 @@ impl<B: Backend> Lazy<B> {
 
 impl<B: Backend> View for Lazy<B> {
     fn dtype(&self) -> Dtype {
-        match self.tensor.dtype() {
-            DType::BF16 => Dtype::BF16,
-            DType::F16 => Dtype::F16,
-            DType::F64 => Dtype::F64,
-            _ => Dtype::F32,
-        }
+        file_type(self.tensor.dtype())
     }
     fn shape(&self) -> &[usize] {
         &self.shape
@@ -62,6 +57,57 @@ impl<B: Backend> View for Lazy<B> {
     }
 }
 
+/// A tensor in the host's memory, to be written.
+#[derive(Debug)]
+pub struct HostTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its values, little-endian.
+    pub bytes: Vec<u8>,
+    /// Their type.
+    pub dtype: DType,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+}
+
+impl View for &HostTensor {
+    fn dtype(&self) -> Dtype {
+        file_type(self.dtype)
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn file_type(dtype: DType) -> Dtype {
+    match dtype {
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        DType::F64 => Dtype::F64,
+        _ => Dtype::F32,
+    }
+}
+
+/// As [`write_tensors`], from the host's memory.
+///
+/// # Errors
+/// [`ModelError::NotFinite`] for a tensor that the reader would refuse; anything the file system refuses, with the path.
+/// No file is left then.
+pub fn write_host_tensors(path: &Path, tensors: Vec<HostTensor>) -> Result<(), ModelError> {
+    for tensor in &tensors {
+        if let Some(found) = first_not_finite(&tensor.bytes, file_type(tensor.dtype)) {
+            return Err(ModelError::NotFinite { name: tensor.name.clone(), found });
+        }
+    }
+    write_views(path, tensors.iter().map(|tensor| (tensor.name.clone(), tensor)).collect(), &Refusal::default())
+}
+
 /// A tensor to write: its name in the file, its values in one row, its shape there.
 pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
 
@@ -76,8 +122,13 @@ pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<
         .into_iter()
         .map(|(name, tensor, shape)| (name.clone(), Lazy { name, tensor, shape, refusal: refusal.clone() }))
         .collect();
+    write_views(path, lazy, &refusal)
+}
+
+/// Writes a file and syncs it, unless something was refused on the way.
+fn write_views<V: View>(path: &Path, views: Vec<(String, V)>, refusal: &Refusal) -> Result<(), ModelError> {
     let meta = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let written = safetensors::serialize_to_file(lazy, Some(meta), path).map_err(|e| match e {
+    let written = safetensors::serialize_to_file(views, Some(meta), path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(source) => ModelError::Io { path: path.into(), source },
         other => ModelError::Io { path: path.into(), source: std::io::Error::other(other) },
     });

@@ -16,10 +16,12 @@ pub mod plain;
 pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
+use comm::Ranks;
 use vgpo::{Prototype, RowPrototypes};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
+use crate::collective;
 use crate::head::{self, HeadOutput};
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
@@ -304,6 +306,23 @@ pub trait Kernels: Backend {
     /// One AdamW update of `p` by its flat gradient `grad`. The sums are f32 whatever the types are.
     fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
         plain_adamw(p, grad, h)
+    }
+
+    /// This rank's part of the sum over `ranks` of `x`, flat, in f32: `x` has as many parts of equal length as there are
+    /// ranks.
+    ///
+    /// # Errors
+    /// A rank that is gone; a device that cannot be read.
+    fn reduce_scatter(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        collective::reduce_scatter(x, ranks, name)
+    }
+
+    /// The parts `x` of all `ranks`, flat and of equal length and type, one after the other.
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    fn all_gather(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        collective::all_gather(x, ranks, name)
     }
 
     /// `sum + grad`, both flat, added in f32 and rounded to the type of `sum`; in place where nothing else holds it.

@@ -43,6 +43,7 @@ use reward::Reward;
 
 use crate::checkpoint::TrainerState;
 use crate::config::Config;
+use crate::dealt;
 use crate::error::TrainError;
 pub use crate::experience::Metrics;
 use crate::learn::optimizer::AdamW;
@@ -163,14 +164,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.clock = Instant::now();
     }
 
-    fn interrupted(&self) -> bool {
-        self.setup.interrupt.load(Ordering::Relaxed)
+    /// Whether the run is to end with a checkpoint: all ranks hear the same, so all of them ask.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    fn interrupted(&self) -> Result<bool, TrainError> {
+        Ok(self.setup.ranks.any("interrupt", self.setup.interrupt.load(Ordering::Relaxed))?)
+    }
+
+    /// The flag that a rollout looks at between tokens. Of several ranks none may leave its rollout alone: they agree
+    /// between rounds.
+    fn rollout_interrupt(&self) -> Arc<AtomicBool> {
+        if self.setup.ranks.is_solo() { self.setup.interrupt.clone() } else { Arc::default() }
     }
 
     /// Remembers rows of a complete step, for its checkpoint.
     fn looked_at(&mut self, items: &[Item]) {
-        if let Some(item) = items.first() {
-            self.probe = Some(item.prompt.clone());
+        if let Some(place) = dealt::held(&self.setup.ranks, items).first() {
+            self.probe = Some(items[*place].prompt.clone());
         }
         self.state.origin.remember(items);
     }

@@ -25,5 +25,6 @@ mod images;
 mod learn;
 mod masking;
 mod oracle;
+mod ranks;
 mod rollout;
 mod values;
