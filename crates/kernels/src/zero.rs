@@ -57,12 +57,19 @@ pub fn padded<B: Backend>(x: Option<Tensor<B, 1>>, len: usize, device: &B::Devic
 
 /// A tensor of the model that has a gradient: a parameter, or a stack of them.
 #[derive(Debug, Clone)]
-struct GradientOf {
+pub(crate) struct GradientOf {
     /// The (first) parameter's name.
-    name: String,
+    pub name: String,
     /// The parts of a stack; none of a parameter alone.
-    stack: Vec<StackPart>,
-    len: usize,
+    pub stack: Vec<StackPart>,
+    pub len: usize,
+}
+
+impl GradientOf {
+    /// Takes it out, flat.
+    pub(crate) fn taken<B: Kernels>(&self, grads: &mut Gradients<B>) -> Option<Tensor<B, 1>> {
+        if self.stack.is_empty() { grads.remove(&self.name) } else { grads.remove_stack(&self.stack) }
+    }
 }
 
 /// The sums over ranks of the gradients of the elements that are this rank's.
@@ -101,9 +108,19 @@ impl<B: Backend> ParamVisitor<B> for GradientList {
     }
 }
 
-/// What a step needs of [`Reduced`].
+impl GradientList {
+    /// As a backward goes through them: from the last to the first.
+    pub(crate) fn into_order(mut self) -> Vec<GradientOf> {
+        self.0.reverse();
+        self.0
+    }
+}
+
+/// What a step needs of gradients that were summed over ranks.
 #[derive(Debug, Clone)]
 pub struct OwnSums<B: Backend> {
+    /// The sum of squares over all ranks, where it is known to the bit.
+    pub squared: Option<f64>,
     /// The tensors that any rank has a gradient of, by the (first) parameter's name.
     pub updated: BTreeSet<String>,
     /// The sums of those elements that are this rank's; none where it has no element.
@@ -113,9 +130,7 @@ pub struct OwnSums<B: Backend> {
 impl<B: Kernels> Reduced<B> {
     /// For the tensors of a model, which `list` has seen in its order.
     pub fn new(ranks: &Ranks, device: &B::Device, list: GradientList) -> Self {
-        let mut all = list.0;
-        // A backward goes through the parameters from the last to the first.
-        all.reverse();
+        let all = list.into_order();
         let touched = vec![0.0; all.len()];
         let (ranks, device) = (ranks.clone(), device.clone());
         let own = BTreeMap::new();
@@ -175,7 +190,7 @@ impl<B: Kernels> Reduced<B> {
         let touched = std::iter::zip(&self.all, &self.touched).filter(|(_, times)| **times > 0.0);
         let updated: BTreeSet<String> = touched.map(|(of, _)| of.name.clone()).collect();
         self.own.retain(|name, _| updated.contains(name));
-        Ok(OwnSums { updated, own: self.own })
+        Ok(OwnSums { squared: None, updated, own: self.own })
     }
 
     fn fail(&mut self, error: DeviceError) {
@@ -193,7 +208,7 @@ impl<B: Kernels> Reduced<B> {
 
     fn sum_next(&mut self, grads: &mut Gradients<B>) -> Result<(), DeviceError> {
         let of = &self.all[self.next];
-        let grad = if of.stack.is_empty() { grads.remove(&of.name) } else { grads.remove_stack(&of.stack) };
+        let grad = of.taken(grads);
         self.touched[self.next] += f64::from(u8::from(grad.is_some()));
         let elements = OwnElements::of(of.len, &self.ranks);
         let all = padded(grad, elements.part * self.ranks.size(), &self.device, DType::F32);
@@ -215,6 +230,7 @@ impl<B: Kernels> Reduced<B> {
 mod tests {
     use super::*;
     use crate::host;
+    use crate::params::SummedOver;
     use burn::tensor::TensorData;
 
     type B = burn_flex::Flex<f32, i32>;
@@ -242,7 +258,11 @@ mod tests {
             for (name, len) in lens {
                 ParamVisitor::<B>::visit(&mut list, name, &[len], &mut of(0.0, len));
             }
-            let mut grads = Gradients::kept_in(DType::F32).reduced(Reduced::new(&ranks, &Default::default(), list));
+            let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(Reduced::new(
+                &ranks,
+                &Default::default(),
+                list,
+            )));
             // Rank 0 makes no pass, rank 1 one, rank 2 two; nobody has a gradient of "first".
             grads.begin(ranks.rank());
             for _ in 0..ranks.rank() {
@@ -254,9 +274,9 @@ mod tests {
                 grads.end_pass();
             }
             grads.finish();
-            let reduced = grads.take_reduced().unwrap();
+            let Some(SummedOver::Parts(reduced)) = grads.take_sums() else { unreachable!() };
             let rounds = reduced.rounds();
-            let OwnSums { updated, own } = reduced.take().unwrap();
+            let OwnSums { updated, own, .. } = reduced.take().unwrap();
             assert_eq!(updated.into_iter().collect::<Vec<_>>(), ["a.0", "a.1", "late"]);
             let values = own.into_iter().map(|(name, sum)| (name, host::floats(sum).unwrap()));
             (rounds, values.collect::<BTreeMap<_, _>>())

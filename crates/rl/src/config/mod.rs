@@ -169,6 +169,11 @@ impl Config {
         prompts.div_ceil(self.update_batch_size()) * self.actor.ppo_epochs
     }
 
+    /// Packed tokens of one pass of scoring or training; 0: each group by itself.
+    pub fn pass_tokens(&self) -> usize {
+        if self.parallel.exact_sums { 0 } else { self.actor.micro_batch_tokens }
+    }
+
     /// The section that `name` names.
     fn node(&mut self, name: &str) -> Option<&mut dyn NodeMut> {
         Some(match name {

@@ -30,6 +30,12 @@ impl Config {
         self.check_optim(&mut checks);
         self.check_reward(&mut checks);
         self.check_trainer(&mut checks);
+        checks.need(
+            !self.parallel.exact_sums || self.actor.old_log_probs == OldLogProbs::Recompute,
+            &["parallel.exact_sums", "actor.old_log_probs"],
+            "the last bits of the sampler's log-probs depend on the rows that are decoded together; set \
+             actor.old_log_probs = \"recompute\"",
+        );
         self.check_stages(&mut checks);
         self.check("", &mut checks);
         if checks.is_empty() {

@@ -19,9 +19,11 @@ use std::ops::Range;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
 use kernels::canary::floats_beside_canary;
+use kernels::exact::ExactSums;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
+use kernels::params::SummedOver;
 use kernels::params::{cast_to, element_ranges, to_f32};
-use kernels::zero::OwnElements;
+use kernels::zero::{OwnElements, Reduced};
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
 
 use crate::config::{Config, MomentsDtype, Optim};
@@ -111,8 +113,12 @@ impl<B: Kernels> AdamW<B> {
     /// says so (ZeRO-2), else all of them until the step (ZeRO-1).
     pub fn gradients<P: Policy<B>>(&self, policy: &mut P, config: &Config) -> Gradients<B> {
         let grads = gradients(&config.actor.optim);
-        match !self.ranks.is_solo() && config.parallel.zero_stage::<B>(&policy.device()) == 2 {
-            true => grads.reduced(shards::reduced(policy, &self.ranks)),
+        let device = policy.device();
+        if config.parallel.exact_sums {
+            return grads.summed(SummedOver::Exact(ExactSums::new(&self.ranks, &device, shards::list(policy))));
+        }
+        match !self.ranks.is_solo() && config.parallel.zero_stage::<B>(&device) == 2 {
+            true => grads.summed(SummedOver::Parts(Reduced::new(&self.ranks, &device, shards::list(policy)))),
             false => grads,
         }
     }
@@ -139,9 +145,8 @@ impl<B: Kernels> AdamW<B> {
             }
             None => host::floats(norm)?,
         };
-        let mut squared = [norm.first().map_or(f64::NAN, |v| f64::from(*v))];
-        self.ranks.sum("gradient norm", &mut squared)?;
-        let grad_norm = squared[0].sqrt();
+        let own = norm.first().map_or(f64::NAN, |v| f64::from(*v));
+        let grad_norm = grads.squared_over(own, &self.ranks)?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(StepOutcome { grad_norm, applied: false });
         }

@@ -5,6 +5,7 @@
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
+use kernels::params::SummedOver;
 use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, padded};
 use kernels::{DeviceError, Gradients, Kernels, StackPart};
 
@@ -21,11 +22,11 @@ pub(super) enum OwnGradients<B: Backend> {
     Part(OwnSums<B>),
 }
 
-/// Sums over ranks for the tensors of `policy`.
-pub(super) fn reduced<B: Kernels, P: Policy<B>>(policy: &mut P, ranks: &Ranks) -> Reduced<B> {
+/// The tensors of `policy`.
+pub(super) fn list<B: Kernels, P: Policy<B>>(policy: &mut P) -> GradientList {
     let mut list = GradientList::default();
     policy.visit_params(&mut list);
-    Reduced::new(ranks, &policy.device(), list)
+    list
 }
 
 impl<B: Kernels> OwnGradients<B> {
@@ -38,19 +39,32 @@ impl<B: Kernels> OwnGradients<B> {
         mut grads: Gradients<B>,
         ranks: &Ranks,
     ) -> Result<Self, DeviceError> {
+        if let Some(sums) = grads.take_sums() {
+            return Ok(Self::Part(sums.take()?));
+        }
         if ranks.is_solo() {
             return Ok(Self::All(grads));
         }
-        let reduced = match grads.take_reduced() {
-            Some(reduced) => reduced,
-            None => {
-                // One round over whole gradients.
-                let mut whole = grads.reduced(reduced(policy, ranks));
-                whole.end_pass();
-                whole.take_reduced().ok_or_else(|| DeviceError("gradients were not summed over ranks".into()))?
-            }
-        };
-        Ok(Self::Part(reduced.take()?))
+        // One round over whole gradients.
+        let mut whole = grads.summed(SummedOver::Parts(Reduced::new(ranks, &policy.device(), list(policy))));
+        whole.end_pass();
+        match whole.take_sums() {
+            Some(sums) => Ok(Self::Part(sums.take()?)),
+            None => Err(DeviceError("gradients were not summed over ranks".into())),
+        }
+    }
+
+    /// The sum of squares over all ranks, from `own`, that of this rank's.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub(super) fn squared_over(&self, own: f64, ranks: &Ranks) -> Result<f64, DeviceError> {
+        if let Self::Part(OwnSums { squared: Some(squared), .. }) = self {
+            return Ok(*squared);
+        }
+        let mut squared = [own];
+        ranks.sum("gradient norm", &mut squared)?;
+        Ok(squared[0])
     }
 
     /// Sum of squares `[1]` of this rank's.
