@@ -82,9 +82,14 @@ fn train_with(
 
 /// Trains on `size` ranks; none of them fails.
 fn run(size: usize, dir: &Path, overrides: &[&str]) -> Vec<Map<String, Value>> {
+    run_on(size, size, dir, overrides)
+}
+
+/// The same with `of_node` ranks on each machine.
+fn run_on(of_node: usize, size: usize, dir: &Path, overrides: &[&str]) -> Vec<Map<String, Value>> {
     match size {
         1 => drop(train(Ranks::solo(), dir, overrides).unwrap()),
-        _ => drop(comm::threads::run(size, |ranks| train(ranks, dir, overrides).unwrap())),
+        _ => drop(comm::threads::run_on(of_node, size, |ranks| train(ranks, dir, overrides).unwrap())),
     }
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
 }
@@ -120,9 +125,9 @@ fn any_number_of_ranks_trains_alike() {
     let solo = run(1, &dir.path().join("1"), &[]);
     assert!(solo.len() == 6 && solo.iter().any(|line| line.contains_key("val/accuracy")));
     assert!(solo.iter().filter_map(|line| line.get("filter/carried")?.as_f64()).any(|carried| carried > 0.0));
-    for (size, zero) in [(2, 1), (3, 1), (4, 1), (2, 2), (3, 2)] {
-        let path = dir.path().join(format!("{size}_{zero}"));
-        let lines = run(size, &path, &[&format!("parallel.zero={zero}")]);
+    for (size, of_node, zero) in [(2, 2, 1), (3, 3, 1), (4, 4, 1), (3, 3, 2), (4, 2, 2), (4, 2, 1)] {
+        let path = dir.path().join(format!("{size}_{of_node}_{zero}"));
+        let lines = run_on(of_node, size, &path, &[&format!("parallel.zero={zero}")]);
         assert_eq!(lines.len(), solo.len());
         for (step, (a, b)) in solo.iter().zip(&lines).enumerate() {
             near(a, b, if step < 3 { 2e-6 } else { 2e-5 }, &format!("{size} ranks, ZeRO-{zero}, step {}", step + 1));
