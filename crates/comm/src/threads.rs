@@ -72,7 +72,12 @@ impl Meeting {
     fn leave(&self, rank: usize) {
         let mut state = self.lock();
         state.gone.get_or_insert(rank);
-        state.parts.values().for_each(|part| part.leave(rank));
+        for ((_, members), part) in &state.parts {
+            // By their numbers in the part; other parts go on without this rank.
+            if let Some(place) = members.iter().position(|member| *member == rank) {
+                part.leave(place);
+            }
+        }
         drop(state);
         self.changed.notify_all();
     }
