@@ -11,11 +11,21 @@
 //! let registry = Registry::<Cpu>::built_in();
 //! let overrides = ["data.train_files=toy:sum".to_string(), "algorithm.shaping=pgpo".to_string()];
 //! let config = registry.resolve(&[], &overrides).unwrap();
-//! assert_eq!(config.algorithm.build_shaping::<Cpu>().unwrap().name(), "pgpo");
+//! assert_eq!(config.algorithm.build_shaping::<Cpu>().unwrap().streams(), [rl::shaping::Stream::TokenVisualDependency]);
 //! ```
 
 mod built_in;
 mod methods;
+
+/// What an algorithm from outside is written and added with; see `examples/own_shaping.rs`.
+pub mod prelude {
+    pub use super::{Declared, Registry, settings};
+    pub use crate::advantage::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages};
+    pub use crate::config::section::{AnySettings, Settings};
+    pub use crate::config::{Algorithm, Source};
+    pub use crate::loss::{PolicyInputs, PolicyLoss, Terms};
+    pub use crate::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
+}
 
 pub use built_in::SelectedLoss;
 pub use methods::{MethodKind, Methods};
