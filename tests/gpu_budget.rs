@@ -16,7 +16,7 @@ const ROWS: usize = 64;
 const IDS: u64 = 4 * ROWS as u64;
 
 /// The budgets: what is counted, and how much of it there may be. bf16 weights, moments and gradients; 8 prompts with 8
-/// responses; 192 words and 8 tokens a response, all in one pass, where nothing else is said.
+/// responses; 192 words and 8 tokens per response, all in one pass, where nothing else is said.
 #[rustfmt::skip]
 const BUDGETS: &[(&str, u64)] = &[
     // A token of all rows, once nothing is compiled any more.

@@ -1,4 +1,4 @@
-//! Advantage shaping: one advantage per response (or a token) and the streams of a batch to one advantage per token.
+//! Advantage shaping: one advantage per response (or per token) and the streams of a batch to one advantage per token.
 //!
 //! | `shaping` | file | streams | idea |
 //! |---|---|---|---|
@@ -11,7 +11,7 @@
 //! | `entropy` | `entropy` | entropy | a capped entropy term on each advantage, with and without a picture |
 //!
 //! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO
-//! adds terms to the loss instead: `crate::loss::papo`.) Streams are ragged host lists, one a response, `[T_i]`.
+//! adds terms to the loss instead: `crate::loss::papo`.) Streams are ragged host lists, one per response, `[T_i]`.
 
 pub(crate) mod dependency;
 pub(crate) mod entropy;
@@ -123,7 +123,7 @@ impl Training {
 }
 
 impl ShapingBatch<'_> {
-    /// Checks that every list has one entry per response, and token advantages one a token.
+    /// Checks that every list has one entry per response, and token advantages one per token.
     pub(crate) fn check(&self) -> Result<(), ShapingError> {
         let expected = self.lengths.len();
         for (what, found) in
