@@ -11,7 +11,7 @@ use self::lines::{FindingLines, configuration};
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
 use burn::tensor::DType;
 use clap::Parser;
-use doctor::{Examined, Finding, MemoryPlan, Verdict, examine, examine_briefly};
+use doctor::{Examined, MemoryPlan, Verdict, examine, examine_briefly};
 use launch::{ModelFolder, configured};
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use rl::config::{Backend, Config, Dtype, Source, resolve};
