@@ -45,7 +45,7 @@ impl<B: Backend> Recipe<B> {
     }
 
     /// What compares with a perturbed picture, or with none, and so needs pictures; none where nothing does.
-    pub fn picture_reader(&self) -> Option<String> {
+    pub(crate) fn picture_reader(&self) -> Option<String> {
         let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
         if compares(&self.shaping.streams()) {
             return Some(format!("algorithm.shaping = \"{}\"", self.shaping_name));
@@ -54,7 +54,7 @@ impl<B: Backend> Recipe<B> {
     }
 
     /// Whether anything after the first rollout asks for image embeddings of this policy.
-    pub fn reads_images(&self, config: &Config) -> bool {
+    pub(crate) fn reads_images(&self, config: &Config) -> bool {
         config.model.freeze_vision_tower
             || config.actor.old_log_probs == OldLogProbs::Recompute
             || config.algorithm.needs_greedy()
