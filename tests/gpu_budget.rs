@@ -32,7 +32,7 @@ const BUDGETS: &[(&str, u64)] = &[
     // From the last matrix product of the backward to the norm's read.
     ("7b: launches of the gradient norm",                     13),
     ("7b: launches of the optimizer",                        597),
-    // All of a run of two steps with one picture a prompt.
+    // All of a run of two steps with one picture per prompt.
     ("7b with pictures: kernels compiled",                      150),
     ("7b with pictures: bytes of the device",     75_000_000_000),
     // A billion weights from four shards of half a GB: what is the host's own, the files not counted.

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | what was found, as a line and as JSON | `finding` |
 //! | the same numbers on the device and on the CPU | `sides` |
-//! | what is checked | `checks/`, one subject a file |
+//! | what is checked | `checks/`, one subject per file |
 //! | products in the three layouts of training, right and how fast | [`product`] |
 //! | a device that is wrong on purpose, for tests | [`fault`] |
 //!

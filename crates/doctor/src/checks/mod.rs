@@ -1,4 +1,4 @@
-//! What is checked, one subject a file.
+//! What is checked, one subject per file.
 
 mod attention;
 mod decoding;
