@@ -7,11 +7,13 @@
 //!
 //! ```
 //! use rl::registry::Registry;
+//! use rl::shaping::Stream;
 //! type Cpu = burn_flex::Flex;
 //! let registry = Registry::<Cpu>::built_in();
 //! let overrides = ["data.train_files=toy:sum".to_string(), "algorithm.shaping=pgpo".to_string()];
 //! let config = registry.resolve(&[], &overrides).unwrap();
-//! assert_eq!(config.algorithm.build_shaping::<Cpu>().unwrap().streams(), [rl::shaping::Stream::TokenVisualDependency]);
+//! let shaping = config.algorithm.build_shaping::<Cpu>().unwrap();
+//! assert_eq!(shaping.streams(), [Stream::TokenVisualDependency]);
 //! ```
 
 mod built_in;
