@@ -233,6 +233,38 @@ fn pages_name_files_that_are_there() {
     assert!(missing.is_empty(), "named, and not there:\n{}", missing.join("\n"));
 }
 
+/// Whether two lines say the same: equal words, and numbers that are equal but for their last digit.
+fn says(line: &str, printed: &str) -> bool {
+    let same = |(a, b): (&str, &str)| match (a.trim_matches(',').parse::<f64>(), b.trim_matches(',').parse::<f64>()) {
+        (Ok(a), Ok(b)) => (a - b).abs() < 2e-3,
+        _ => a == b,
+    };
+    let (words, others): (Vec<_>, Vec<_>) = (line.split_whitespace().collect(), printed.split_whitespace().collect());
+    words.len() == others.len() && words.into_iter().zip(others).all(same)
+}
+
+/// The tour quotes a step that was run: each of its lines is one that the example prints.
+#[test]
+fn the_tour_quotes_what_its_example_prints() {
+    let test = std::env::current_exe().expect("this test");
+    let built = test.ancestors().nth(2).expect("target/debug").join("examples/one_step");
+    if !built.is_file() {
+        // `cargo test` builds examples, `cargo test --test house` does not.
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{} is not built", built.display());
+        println!("not compared: {} is not built", built.display());
+        return;
+    }
+    let output = Command::new(&built).output().expect("the example runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).expect("text");
+    let page = std::fs::read_to_string(root().join("docs/one-step.md")).expect("docs/one-step.md");
+    let blocks = page.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix('\n'));
+    let quoted: Vec<&str> = blocks.flat_map(str::lines).collect();
+    assert!(quoted.len() > 15, "hardly anything is quoted");
+    let wrong: Vec<&&str> = quoted.iter().filter(|quote| !printed.lines().any(|line| says(quote, line))).collect();
+    assert!(wrong.is_empty(), "docs/one-step.md quotes what the example does not print: {wrong:#?}\n{printed}");
+}
+
 /// Where a product of Burn's own may stand: the defaults, which CPUs take.
 const DEFAULT_PRODUCTS: [&str; 3] =
     ["crates/kernels/src/ops/mod.rs", "crates/kernels/src/ops/plain/mod.rs", "crates/vgpo/src/focus.rs"];
