@@ -326,6 +326,21 @@ fn pepo_fades_in_through_a_resume() {
     assert_eq!(run_in("rest", &[&resume]), [0.5, 0.75]);
 }
 
+/// The warm-up of a supervised stage goes on where the stopped run was.
+#[test]
+fn a_supervised_warm_up_goes_on_after_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let stages = "[[stages]]\nstage = \"sft\"\nsteps = 4\nbatch_size = 2\nlr_warmup_steps = 4\n";
+    let rates = |name: &str, more: &[&str]| {
+        let lines = run_staged::<burn_flex::Flex<f32, i32>>(&dir.path().join(name), stages, more).unwrap();
+        lines.iter().map(|l| l["actor/lr"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    let whole = rates("whole", &["trainer.save_freq=2"]);
+    assert!(whole.len() == 4 && whole.windows(2).all(|pair| pair[1] > pair[0]), "{whole:?}");
+    let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
+    assert_eq!(rates("rest", &[&resume]), whole[2..]);
+}
+
 /// A number format that the backend does not store is refused with its key.
 #[test]
 fn bf16_state_needs_a_backend_that_has_it() {
