@@ -19,7 +19,7 @@ use cli::device::DeviceWatch;
 use comm::Job;
 use rl::TrainError;
 
-pub(crate) use arguments::{check_temperature, check_top_p};
+pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
 pub(crate) use cli::{ranges, within};
 
 pub(crate) use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
@@ -151,7 +151,7 @@ fn on_device(lowers: &'static str, run: impl FnOnce() -> Result<ExitCode, Failur
 }
 
 /// Bytes of device memory that are free, and all of them; none where it cannot be asked.
-fn device_memory() -> Option<[u64; 2]> {
+pub(crate) fn device_memory() -> Option<[u64; 2]> {
     #[cfg(feature = "cuda")]
     return cuda::memory();
     #[cfg(not(feature = "cuda"))]

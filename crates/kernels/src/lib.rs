@@ -22,6 +22,7 @@
 //! groups padded together.
 
 pub mod attention;
+pub mod bounds;
 pub mod canary;
 pub mod collective;
 pub mod finite;

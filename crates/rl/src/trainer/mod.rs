@@ -54,7 +54,7 @@ use crate::rollout::RolloutConfig;
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
-pub use rows::check_batch_rows;
+pub use rows::{check_batch_rows, rows_that_fit};
 
 /// How a policy's weights are read from a Hugging Face folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
@@ -125,6 +125,7 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
     saved: Option<PathBuf>,
+    traffic: dealt::TrafficMeter,
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
