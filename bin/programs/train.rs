@@ -30,7 +30,8 @@ use rl::trainer::Summary;
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
   train --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --dry-run --ranks 8  what each of 8 devices has to hold
 
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint; on
+several ranks (docs/many-gpus.md) 75 where they wait in vain, 101 a fault of the program."
 )]
 struct TrainArgs {
     /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
