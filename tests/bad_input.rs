@@ -611,21 +611,3 @@ fn ranks_of_a_program_without_mpi() {
         assert!(!bench.path("run").exists());
     }
 }
-
-/// Programs whose work is not dealt out.
-#[test]
-fn ranks_of_a_program_for_one() {
-    for (program, name) in [
-        (env!("CARGO_BIN_EXE_eval"), "eval"),
-        (env!("CARGO_BIN_EXE_study"), "study"),
-        (env!("CARGO_BIN_EXE_analyze"), "analyze"),
-    ] {
-        let output = Command::new(program).envs([("PMI_SIZE", "2"), ("PMI_RANK", "0")]).output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert_eq!(
-            said.trim(),
-            format!("error: 2 ranks were launched, and {name} runs on one: start it without mpirun or srun")
-        );
-    }
-}

@@ -92,7 +92,7 @@ fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     let interrupt = interrupt_flag(note)?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     let ranks = join(job.as_deref(), &config)?;
-    choose_card(&ranks, job.as_deref(), backend)?;
+    choose_card(&ranks, backend)?;
     let progress = if is_first { Progress::new() } else { Progress::silent() };
     let root = config.trainer.run_dir();
     let watched = Watched {

@@ -137,12 +137,6 @@ pub(crate) fn program_on_ranks<A: clap::Parser>(
     cli::ranks::program_on_ranks(|args, job| Ok(on_device(lowers, || run(args, job))?))
 }
 
-/// A program that is not for several ranks, each of which would do all of its work.
-pub(crate) fn alone(program: impl FnOnce() -> ExitCode) -> ExitCode {
-    let name = std::env::args().next().unwrap_or_default();
-    cli::ranks::refuse_ranks(&name).unwrap_or_else(program)
-}
-
 fn on_device(lowers: &'static str, run: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
     cli::device::watch(DeviceWatch { lowers, memory: device_memory, at_end: keep_kernels });
     let done = run();

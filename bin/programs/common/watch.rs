@@ -64,6 +64,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // Its panic was said, and would have ended a run of several ranks.
             let _ = thread.join();
         }
@@ -88,7 +89,7 @@ impl Watched {
                 }
                 self.end_if_hung(job, period);
             }
-            std::thread::sleep(TICK);
+            std::thread::park_timeout(TICK);
         }
     }
 

@@ -34,14 +34,6 @@ pub fn program_on_ranks<A: clap::Parser>(
     code
 }
 
-/// Ends a program that is not for several ranks where a launcher has started several: exit code 2 and one line, from
-/// the first of them. None where it is the only process.
-pub fn refuse_ranks(program: &str) -> Option<ExitCode> {
-    let ranks = launcher()?.ranks;
-    let name = std::path::Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-    Some(refused(&format!("{ranks} ranks were launched, and {name} runs on one: start it without mpirun or srun")))
-}
-
 fn refused(message: &str) -> ExitCode {
     match launcher() {
         // A launcher ends the others when one has ended: the one that speaks is the first.

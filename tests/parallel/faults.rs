@@ -1,48 +1,20 @@
-//! `train` on several ranks under `mpirun`: the same run as on one, and how it ends when something fails on one of them:
-//! in seconds, with one line that names the rank and the cause, and with an exit code.
+//! How a run ends: in seconds, with one line that names the rank and the cause, and with an exit code.
 //!
 //! Faults come from outside, as they do in life: a reward command that fails or waits on one rank, signals to a rank's
 //! process, folders that are not shared. Only a panic has to be made: on a rank that this program itself is.
-#![cfg(all(unix, feature = "mpi"))]
-
-mod support;
 
 use std::path::Path;
-use std::process::{Command, ExitCode, Output, Stdio};
+use std::process::{Command, ExitCode, Output};
 use std::time::{Duration, Instant};
 
 use run::heartbeat::Heartbeat;
-use serde_json::Value;
-use support::{
-    Bench, NOTHING, SMALLEST, checkpoints, last_step, metrics, signal, skipped, stateful, stderr, succeeded,
-};
-use support::{assert_same_run, wait};
+
+use super::support::{Bench, NOTHING, SMALLEST, checkpoints, last_step, signal, stateful, stderr, succeeded};
+use super::support::{assert_same_run, wait};
+use super::{mpirun, train, under_way};
 
 /// Longest that a fault may take to end a run, beside what the run took to come there: a guard, for a busy machine.
 const LIMIT: Duration = Duration::from_secs(40);
-
-/// `mpirun`, as it is called where there are fewer processors than ranks, by root, in a container.
-fn mpirun() -> Option<Command> {
-    if Command::new("mpirun").arg("--version").stdout(Stdio::null()).status().is_err() {
-        skipped("mpirun is not installed");
-        return None;
-    }
-    let mut command = Command::new("mpirun");
-    command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
-    command.envs([("OMPI_MCA_rmaps_base_oversubscribe", "1"), ("OMPI_MCA_hwloc_base_binding_policy", "none")]);
-    command.env("RAYON_NUM_THREADS", "1");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    Some(command)
-}
-
-/// `train` in the folder of `bench` on so many ranks.
-fn train<S: AsRef<str>>(bench: &Bench, ranks: usize, overrides: &[S]) -> Option<Command> {
-    let alone = bench.command(overrides);
-    let mut command = mpirun()?;
-    command.current_dir(bench.path("")).args(["-np", &ranks.to_string()]).arg(alone.get_program());
-    command.args(alone.get_args());
-    Some(command)
-}
 
 /// A run that goes on for a long time.
 fn long() -> Bench {
@@ -61,16 +33,6 @@ fn ended(output: &Output, since: Instant, code: i32, needles: &[&str]) {
     assert!(!said.contains("panicked"), "{said}");
     assert!(time < LIMIT, "{time:?}: {said}");
     println!("exit code {code} after {:.1} s: {}", time.as_secs_f64(), lines.first().unwrap_or(&"(mpirun's own line)"));
-}
-
-/// Waits until the run has finished a step.
-fn under_way(child: &mut std::process::Child, run: &Path) {
-    let start = Instant::now();
-    while last_step(run) < 1 {
-        assert!(child.try_wait().unwrap().is_none(), "the run has ended before its first step");
-        assert!(start.elapsed() < Duration::from_secs(60), "step 1 is not reached");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Sends a signal to the process of a rank, which its sign of life names.
@@ -155,7 +117,7 @@ fn a_panic_in_a_thread() {
     }
     let Some(mut command) = mpirun() else { return };
     command.args(["-np", "3"]).arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "a_panic_in_a_thread", "--nocapture", "--test-threads", "1"]);
+    command.args(["--exact", "faults::a_panic_in_a_thread", "--nocapture", "--test-threads", "1"]);
     let since = Instant::now();
     let output = command.output().unwrap();
     ended(&output, since, 101, &["error: rank 1 (", "a fault of this program at", "a bad day"]);
@@ -213,7 +175,7 @@ fn a_run_folder_that_is_not_shared() {
     }
     let since = Instant::now();
     let output = command.output().unwrap();
-    ended(&output, since, 2, &["trainer.output_dir is not shared between the ranks: rank 2 ("]);
+    ended(&output, since, 2, &["trainer.output_dir is not shared between the ranks: rank 2 does not see"]);
 }
 
 /// A file in the run folder, or SIGUSR1 to the launcher: a checkpoint, exit code 130, and the run goes on from there.
@@ -241,91 +203,5 @@ fn asked_to_stop() {
         succeeded(&command.output().unwrap());
         println!("{}", assert_same_run(&whole.path("run"), &run));
         assert!(!run.join(".ranks").exists(), "signs of life are left of a run that has ended well");
-    }
-}
-
-fn number(line: &serde_json::Map<String, Value>, key: &str) -> f64 {
-    line.get(key).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {key} in step {}", line["step"]))
-}
-
-/// Whether two numbers differ by no more than a share of them.
-fn near(got: f64, expected: f64, share: f64, what: &str) {
-    assert!((got - expected).abs() <= share * expected.abs(), "{what}: {got} for {expected}");
-}
-
-/// What was sampled in a step of RL, in order.
-fn responses(run: &Path, step: u64) -> Vec<[Value; 4]> {
-    let text = std::fs::read_to_string(run.join(format!("rollouts/step_{step}.jsonl"))).unwrap();
-    let line = |line: &str| {
-        let line: Value = serde_json::from_str(line).unwrap();
-        ["id", "row", "response", "reward"].map(|key| line[key].clone())
-    };
-    text.lines().map(line).collect()
-}
-
-/// Supervised losses within 2e-6; in the first three RL steps the same responses and rewards, gradient norms within 2e-5
-/// (docs/many-gpus.md says where these come from).
-#[test]
-fn a_run_is_the_same_on_any_number_of_ranks() {
-    let alone = stateful();
-    succeeded(&alone.train(NOTHING));
-    let expected = metrics(&alone.path("run"));
-    for ranks in 2..=4 {
-        let bench = stateful();
-        let Some(mut command) = train(&bench, ranks, &["parallel.check=true"]) else { return };
-        let since = Instant::now();
-        succeeded(&command.output().unwrap());
-        let got = metrics(&bench.path("run"));
-        assert_eq!(got.len(), expected.len());
-        let (mut loss, mut norm) = (0.0f64, 0.0f64);
-        for (line, expected) in got.iter().zip(&expected) {
-            let step = number(expected, "step") as u64;
-            let off = |key: &str| (number(line, key) / number(expected, key) - 1.0).abs();
-            if step <= 5 {
-                near(
-                    number(line, "sft/loss"),
-                    number(expected, "sft/loss"),
-                    2e-6,
-                    &format!("{ranks}: loss of step {step}"),
-                );
-                loss = loss.max(off("sft/loss"));
-            }
-            if step > 5 && step <= 8 {
-                assert_eq!(
-                    responses(&bench.path("run"), step),
-                    responses(&alone.path("run"), step),
-                    "{ranks} ranks: responses of step {step}"
-                );
-                assert_eq!(number(line, "reward"), number(expected, "reward"), "{ranks}: reward of step {step}");
-                let what = format!("{ranks} ranks: gradient norm of step {step}");
-                near(number(line, "actor/grad_norm"), number(expected, "actor/grad_norm"), 2e-5, &what);
-                norm = norm.max(off("actor/grad_norm"));
-            }
-        }
-        println!(
-            "{ranks} ranks: losses within {loss:.1e}, gradient norms of 3 RL steps within {norm:.1e}, {:.1} s",
-            since.elapsed().as_secs_f64()
-        );
-    }
-}
-
-/// What was written by some ranks is read by any number of them: a run that changes it on the way is one run.
-#[test]
-fn resumed_on_another_number_of_ranks() {
-    let whole = stateful();
-    succeeded(&whole.train(NOTHING));
-    let bench = stateful();
-    let run = bench.path("run");
-    for (ranks, steps) in [(4, 3), (2, 6), (1, 8), (3, 11)] {
-        let overrides = [format!("trainer.max_steps={steps}")];
-        let Some(mut command) = train(&bench, ranks, &overrides) else { return };
-        succeeded(&command.output().unwrap());
-        assert_eq!((last_step(&run), checkpoints(&run).last()), (steps, Some(&steps)), "{ranks} ranks");
-    }
-    let (expected, got) = (metrics(&whole.path("run")), metrics(&run));
-    for (got, expected) in got.iter().zip(&expected).take(8) {
-        let step = number(expected, "step") as u64;
-        let key = if step <= 5 { "sft/loss" } else { "reward" };
-        near(number(got, key), number(expected, key), 2e-6, &format!("{key} of step {step}"));
     }
 }
