@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use analysis::pilot::{Pilot, PilotSession, Subject};
 use burn::tensor::DType;
 use clap::Parser;
-use comm::{Job, Ranks};
+use comm::{MpiJob, Ranks};
 use model_qwen2vl::Kernels;
 use rl::TrainError;
 use rl::sampler::Sampling;
@@ -118,7 +118,7 @@ impl OnBackend for Analyze {
     }
 }
 
-fn run(args: AnalyzeArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
+fn run(args: AnalyzeArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     args.check()?;
     let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     let models = std::iter::once(&args.model).chain(&args.compare);

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
 use clap::Parser;
-use comm::{Job, Ranks};
+use comm::{MpiJob, Ranks};
 use eval::predictions::grade_into;
 use eval::session::{EvalWatcher, Evaluation};
 use eval::{EvalError, Record, report};
@@ -120,7 +120,7 @@ fn options(args: EvalArgs) -> Result<Options, Failure> {
     Ok(args.options.over(file))
 }
 
-fn run(args: EvalArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
+fn run(args: EvalArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     match options(args)?.plan()? {
         EvalPlan::Grade { from, out, audit: to_audit, grading } => {

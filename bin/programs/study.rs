@@ -12,7 +12,7 @@ use std::time::Instant;
 use analysis::study::child::ChildPlace;
 use analysis::study::report::{self, Session};
 use analysis::study::{Outcome, RunToTrain, Study, StudyError, child, runner};
-use comm::{Job, Ranks};
+use comm::{MpiJob, Ranks};
 use rl::TrainError;
 use rl::config::{Backend, Source, resolve};
 
@@ -53,7 +53,7 @@ fn card(ranks: &Ranks, backend: Backend) -> Result<Option<String>, Failure> {
     Ok(Some(visible.split(',').nth(chosen).filter(|card| !card.is_empty()).map_or(chosen.to_string(), str::to_owned)))
 }
 
-fn run(args: StudyArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
+fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     if let Some(file) = &args.run {
         return train(file);
     }

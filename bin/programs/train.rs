@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::ranks::{choose_card, join};
-use crate::common::watch::{Watch, Watched, clear};
+use crate::common::watch::{Watch, WatchedRun, clear};
 use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, program_on_ranks, within};
 use clap::Parser;
-use comm::Job;
+use comm::MpiJob;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
 use rl::progress::Progress;
@@ -79,7 +79,7 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
+fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let config = configuration(&args)?;
     let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
     if args.dry_run {
@@ -95,7 +95,7 @@ fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     choose_card(&ranks, backend)?;
     let progress = if is_first { Progress::new() } else { Progress::silent() };
     let root = config.trainer.run_dir();
-    let watched = Watched {
+    let watched = WatchedRun {
         ranks: ranks.clone(),
         root: root.clone(),
         whereabouts: progress.whereabouts(),

@@ -132,9 +132,10 @@ fn runs_are_dealt_out() {
     let output = command.output().unwrap();
     succeeded(&output);
     // Two warm starts and four runs, one process each, and each rank has had three of them.
-    assert!(said(&output).contains("6 runs"), "{}", said(&output));
+    assert!(said(&output).contains("6 runs finished"), "{}", said(&output));
     assert_eq!(stderr(&output).matches(": started").count(), 6, "{}", stderr(&output));
-    assert_eq!(stderr(&output).matches("(1 of ").count(), 4, "{}", stderr(&output));
+    assert_eq!(stderr(&output).matches("(1 of 1 runs)").count(), 2, "{}", stderr(&output));
+    assert_eq!(stderr(&output).matches("(2 of 2 runs)").count(), 2, "{}", stderr(&output));
     let again = command.output().unwrap();
     succeeded(&again);
     assert_eq!(stderr(&again).matches(": started").count(), 0, "{}", stderr(&again));

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use comm::{Job, Ranks};
+use comm::{MpiJob, Ranks};
 use rl::config::{Backend, Config};
 use run::layout::RANKS;
 
@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Ranks whose configurations differ, or that do not see the same run folder.
-pub(crate) fn join(job: Option<&Job>, config: &Config) -> Result<Ranks, Failure> {
+pub(crate) fn join(job: Option<&MpiJob>, config: &Config) -> Result<Ranks, Failure> {
     let Some(job) = job else { return Ok(Ranks::solo()) };
     // Not checked before they are known to be told the same.
     let ranks = job.ranks(false);

@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use comm::{Fault, Job, launcher};
+use comm::{Fault, MpiJob, launcher};
 
 use crate::Exit;
 
-static JOB: OnceLock<Arc<Job>> = OnceLock::new();
+static JOB: OnceLock<Arc<MpiJob>> = OnceLock::new();
 
 /// The exit code of a panic on one of several ranks: that of a Rust program which panics.
 const PANIC: u8 = 101;
@@ -17,7 +17,7 @@ const PANIC: u8 = 101;
 /// this is the only process. Help is printed once, and so is an error that all ranks have; one that a rank has names
 /// it, and ends all.
 pub fn program_on_ranks<A: clap::Parser>(
-    run: impl FnOnce(A, Option<Arc<Job>>) -> Result<ExitCode, Exit> + Send,
+    run: impl FnOnce(A, Option<Arc<MpiJob>>) -> Result<ExitCode, Exit> + Send,
 ) -> ExitCode {
     let job = match comm::start(say) {
         Ok(job) => job,

@@ -61,6 +61,8 @@ enum RunState {
 
 struct Tasks {
     list: Vec<(String, u64, RunState)>,
+    /// Those of the list that this process trains, or that were trained before in its place.
+    own: usize,
     outcome: Outcome,
     /// A failure of the study itself, such as a full disk.
     error: Option<StudyError>,
@@ -94,7 +96,7 @@ impl Tasks {
         let state = match ended {
             Ok((Ended::Done, result)) => {
                 self.outcome.finished += 1;
-                let (done, total) = (self.outcome.finished + self.outcome.skipped, self.list.len());
+                let (done, total) = (self.outcome.finished + self.outcome.skipped, self.own);
                 note(&format!("{row}, seed {seed}: {} ({done} of {total} runs)", summary(result.as_ref())));
                 RunState::Done
             }
@@ -180,7 +182,7 @@ impl Runs<'_> {
     /// What is known of the runs of `grid`, of which this process trains those for which `own` (of place and row) is
     /// true. Warm starts of others that are not there have failed or were interrupted.
     fn tasks(&self, grid: Vec<(String, u64)>, own: impl Fn(usize, &str) -> bool) -> Result<Tasks, StudyError> {
-        let mut tasks = Tasks { list: vec![], outcome: Outcome::default(), error: None };
+        let mut tasks = Tasks { list: vec![], own: 0, outcome: Outcome::default(), error: None };
         for (k, (row, seed)) in grid.into_iter().enumerate() {
             let own = own(k, &row);
             if !own && row != WARM {
@@ -192,6 +194,7 @@ impl Runs<'_> {
                 None if own => RunState::Waiting,
                 None => RunState::Failed,
             };
+            tasks.own += usize::from(own);
             tasks.outcome.skipped += usize::from(own && state == RunState::Done);
             tasks.list.push((row, seed, state));
         }
