@@ -8,13 +8,15 @@ use std::sync::atomic::AtomicBool;
 use analysis::pilot::{Pilot, PilotSession, Subject};
 use burn::tensor::DType;
 use clap::Parser;
+use comm::{MpiJob, Ranks};
 use model_qwen2vl::Kernels;
 use rl::TrainError;
 use rl::sampler::Sampling;
 
+use crate::common::ranks::{choose_card, share_folder};
 use crate::common::{
-    Failure, OnBackend, check_temperature, interrupt_flag, on_backend, parse_backend, parse_dtype, ranges, within,
-    write_out,
+    Failure, OnBackend, check_temperature, interrupt_flag, on_backend, parse_backend, parse_dtype, program_on_ranks,
+    ranges, within, write_out,
 };
 
 /// Where do generated tokens look, and what does it say about their answer? Attention and visual focus by step, late
@@ -116,8 +118,9 @@ impl OnBackend for Analyze {
     }
 }
 
-fn run(args: AnalyzeArgs) -> Result<(), Failure> {
+fn run(args: AnalyzeArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     args.check()?;
+    let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     let models = std::iter::once(&args.model).chain(&args.compare);
     let subjects = models.map(|path| Subject::open(path, &args.data, &args.overrides)).collect::<Result<_, _>>()?;
     let pilot = Pilot {
@@ -128,11 +131,16 @@ fn run(args: AnalyzeArgs) -> Result<(), Failure> {
         max_batch_rows: args.max_batch_rows,
         maps: args.maps,
     };
-    let session = PilotSession { pilot, data: args.data, out: args.out, subjects };
+    // All have found it empty before one writes to it.
+    ranks.barrier("before the output folder is made")?;
+    share_folder(&ranks, &args.out, "--out")?;
+    choose_card(&ranks, args.backend)?;
+    let session = PilotSession { pilot, data: args.data, out: args.out, subjects, ranks };
     Ok(on_backend(args.backend, args.dtype, Analyze { session, interrupt: interrupt_flag(None)? })??)
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::alone(|| crate::common::program(|args: AnalyzeArgs| run(args).map(|()| ExitCode::SUCCESS)))
+    let lowers = "--max-batch-rows, --max-new-tokens or data.max_pixels";
+    program_on_ranks(lowers, |args: AnalyzeArgs, job| run(args, job).map(|()| ExitCode::SUCCESS))
 }

@@ -10,13 +10,15 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
 use clap::Parser;
+use comm::{MpiJob, Ranks};
 use eval::predictions::grade_into;
 use eval::session::{EvalWatcher, Evaluation};
 use eval::{EvalError, Record, report};
 use model_qwen2vl::Kernels;
 
 use crate::common::progress::RowProgress;
-use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print};
+use crate::common::ranks::{choose_card, share_folder};
+use crate::common::{Failure, OnBackend, interrupt_flag, on_backend, print, program_on_ranks};
 use answer::audit::{AuditLog, Compared};
 use options::Options;
 use plan::EvalPlan;
@@ -56,20 +58,22 @@ impl From<EvalError> for Failure {
 
 struct Evaluate {
     session: Evaluation,
+    is_first: bool,
     audit: Option<PathBuf>,
     interrupt: Arc<AtomicBool>,
 }
 
 /// Shows how far each benchmark is, and keeps what is audited.
-#[derive(Default)]
 struct Watched {
+    /// Whether a person is told; of several ranks the first one speaks.
+    speaks: bool,
     progress: Option<RowProgress>,
     audited: Option<Vec<Record>>,
 }
 
 impl EvalWatcher for Watched {
     fn begin(&mut self, name: &str, rows: usize) {
-        self.progress = Some(RowProgress::new(name, rows));
+        self.progress = self.speaks.then(|| RowProgress::new(name, rows));
     }
     fn at(&mut self, rows: usize) {
         self.progress.iter_mut().for_each(|progress| progress.at(rows));
@@ -83,10 +87,13 @@ impl EvalWatcher for Watched {
 impl OnBackend for Evaluate {
     type Output = Result<(), Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let mut watched = Watched { audited: self.audit.is_some().then(Vec::new), progress: None };
+        let audited = self.audit.is_some().then(Vec::new);
+        let mut watched = Watched { speaks: self.is_first, audited, progress: None };
         let results = self.session.run::<B>(&device, dtype, &self.interrupt, &mut watched)?;
-        print(&report::markdown(&results))?;
-        audit(self.audit.as_deref(), watched.audited.iter().flatten())?;
+        if self.is_first {
+            print(&report::markdown(&results))?;
+            audit(self.audit.as_deref(), watched.audited.iter().flatten())?;
+        }
         results.unusable().map_or(Ok(()), |reason| Err(Failure::input(reason)))
     }
 }
@@ -113,26 +120,32 @@ fn options(args: EvalArgs) -> Result<Options, Failure> {
     Ok(args.options.over(file))
 }
 
-fn run(args: EvalArgs) -> Result<(), Failure> {
+fn run(args: EvalArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
+    let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     match options(args)?.plan()? {
         EvalPlan::Grade { from, out, audit: to_audit, grading } => {
+            if !ranks.is_first() {
+                return Ok(()); // it is done before the others would have begun
+            }
             let (results, records) = grade_into(&from, out.as_deref(), &grading)?;
             print(&report::markdown(&results))?;
             audit(to_audit.as_deref(), &records)
         }
         EvalPlan::Answer(plan) => {
             let (backend, dtype) = (plan.backend, plan.dtype);
-            let session = Evaluation::open(plan.asking)?;
-            on_backend(backend, dtype, Evaluate { session, audit: plan.audit, interrupt: interrupt_flag(None)? })?
+            share_folder(&ranks, &plan.asking.out, "--out")?;
+            choose_card(&ranks, backend)?;
+            let is_first = ranks.is_first();
+            let session = Evaluation::open(plan.asking, ranks)?;
+            let interrupt = interrupt_flag(None)?;
+            on_backend(backend, dtype, Evaluate { session, is_first, audit: plan.audit, interrupt })?
         }
     }
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::alone(|| {
-        crate::common::device_program("--batch-size, --max-new-tokens or --max-pixels", |args: EvalArgs| {
-            run(args).map(|()| ExitCode::SUCCESS)
-        })
+    program_on_ranks("--batch-size, --max-new-tokens or --max-pixels", |args: EvalArgs, job| {
+        run(args, job).map(|()| ExitCode::SUCCESS)
     })
 }

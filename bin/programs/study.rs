@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use analysis::study::child::ChildPlace;
 use analysis::study::report::{self, Session};
-use analysis::study::{StudyError, child, runner};
+use analysis::study::{Outcome, RunToTrain, Study, StudyError, child, runner};
+use comm::{MpiJob, Ranks};
 use rl::TrainError;
-use rl::config::{Source, resolve};
+use rl::config::{Backend, Source, resolve};
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
+use crate::common::ranks::{choose_card, share_folder};
+use crate::common::{Failure, Train, interrupt_flag, on_backend, print, program_on_ranks};
 use options::{StudyArgs, default_jobs};
 
 impl From<StudyError> for Failure {
@@ -43,16 +46,24 @@ fn train(file: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run(args: StudyArgs) -> Result<(), Failure> {
+/// The card of this rank, as its children see it.
+fn card(ranks: &Ranks, backend: Backend) -> Result<Option<String>, Failure> {
+    let Some(chosen) = choose_card(ranks, backend)? else { return Ok(None) };
+    let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
+    Ok(Some(visible.split(',').nth(chosen).filter(|card| !card.is_empty()).map_or(chosen.to_string(), str::to_owned)))
+}
+
+fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     if let Some(file) = &args.run {
         return train(file);
     }
     if args.jobs == Some(0) {
         return Err(Failure::input("--jobs 0: at least one run at a time is needed"));
     }
+    let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     let study = args.study()?;
     if args.plan {
-        return print(&report::plan(&study)?);
+        return if ranks.is_first() { print(&report::plan(&study)?) } else { Ok(()) };
     }
     let base = study.base_config()?;
     if base.data.val_files.is_empty() {
@@ -61,48 +72,59 @@ fn run(args: StudyArgs) -> Result<(), Failure> {
     let name = if study.quick { "runs/study_quick" } else { "runs/study" };
     let out = args.out.clone().unwrap_or_else(|| name.into());
     std::fs::create_dir_all(&out).map_err(|e| Failure::input(format!("--out {}: {e}", out.display())))?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    share_folder(&ranks, &out, "--out")?;
+    let cores = match ranks.is_solo() {
+        true => std::thread::available_parallelism().map_or(1, usize::from),
+        false => rayon::current_num_threads(),
+    };
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(base.trainer.backend, cores));
-    let threads = (cores / jobs).max(1);
+    let place = ChildPlace { threads: (cores / jobs).max(1), cards: card(&ranks, base.trainer.backend)? };
 
-    let stop = interrupt_flag(Some("stopping: the runs write checkpoints first (again to stop at once)"))?;
-    if study.quick {
+    let note = ranks.is_solo().then_some("stopping: the runs write checkpoints first (again to stop at once)");
+    let stop = interrupt_flag(note)?;
+    if study.quick && ranks.is_first() {
         eprintln!("the quick form: few rows, seeds and steps; it shows that everything runs, not which row is better");
     }
     let clock = Instant::now();
-    let outcome =
-        runner::run(&study, &out, jobs, &stop, |job| child::train(job, threads, &stop), |text| eprintln!("{text}"))?;
-    let session = Session {
-        command: std::env::args()
-            .map(|a| a.rsplit('/').next().unwrap_or(&a).to_string())
-            .take(1)
-            .chain(std::env::args().skip(1))
-            .collect::<Vec<_>>()
-            .join(" "),
-        jobs,
-        cores,
-        finished: outcome.finished,
-        seconds: clock.elapsed().as_secs_f64(),
-    };
-    if outcome.finished > 0 {
-        session.append(&study, &out)?;
+    let train = |job: &RunToTrain| child::train(job, &place, &stop);
+    let outcome = runner::run(&ranks, &study, &out, jobs, &stop, train, |text| eprintln!("{text}"))?;
+    if ranks.is_first() {
+        let all = jobs * ranks.size();
+        finish(&args, &study, &out, session(all, cores, outcome.finished, clock.elapsed().as_secs_f64()), &outcome)?;
     }
-    print(&report::outcome(&outcome, &out))?;
+    ranks.barrier("end of the study")?;
     if outcome.interrupted {
         return Err(TrainError::Interrupted.into());
     }
-    if !outcome.failed.is_empty() {
-        return Err(Failure::other(format!("{} runs failed", outcome.failed.len())));
+    match outcome.failed.len() {
+        0 => Ok(()),
+        failed => Err(Failure::other(format!("{failed} runs failed"))),
     }
-    if let Some(folder) = &args.publish {
-        report::publish(&out, folder)?;
+}
+
+fn session(jobs: usize, cores: usize, finished: usize, seconds: f64) -> Session {
+    let command = std::env::args()
+        .map(|a| a.rsplit('/').next().unwrap_or(&a).to_string())
+        .take(1)
+        .chain(std::env::args().skip(1))
+        .collect::<Vec<_>>()
+        .join(" ");
+    Session { command, jobs, cores, finished, seconds }
+}
+
+/// What is written and said at the end.
+fn finish(args: &StudyArgs, study: &Study, out: &Path, session: Session, outcome: &Outcome) -> Result<(), Failure> {
+    if outcome.finished > 0 {
+        session.append(study, out)?;
     }
-    Ok(())
+    print(&report::outcome(outcome, out))?;
+    match &args.publish {
+        Some(folder) if !outcome.interrupted && outcome.failed.is_empty() => Ok(report::publish(out, folder)?),
+        _ => Ok(()),
+    }
 }
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::alone(|| {
-        crate::common::device_program(crate::train::LOWERS, |args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
-    })
+    program_on_ranks(crate::train::LOWERS, |args: StudyArgs, job| run(args, job).map(|()| ExitCode::SUCCESS))
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::ranks::{choose_card, join};
-use crate::common::watch::{Watch, Watched, clear};
+use crate::common::watch::{Watch, WatchedRun, clear};
 use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, program_on_ranks, within};
 use clap::Parser;
-use comm::Job;
+use comm::MpiJob;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
 use rl::progress::Progress;
@@ -30,7 +30,8 @@ use rl::trainer::Summary;
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
   train --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --dry-run --ranks 8  what each of 8 devices has to hold
 
-Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
+Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint; on
+several ranks (docs/many-gpus.md) 75 where they wait in vain, 101 a fault of the program."
 )]
 struct TrainArgs {
     /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
@@ -78,7 +79,7 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
+fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let config = configuration(&args)?;
     let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
     if args.dry_run {
@@ -91,10 +92,10 @@ fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     let interrupt = interrupt_flag(note)?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     let ranks = join(job.as_deref(), &config)?;
-    choose_card(&ranks, job.as_deref(), backend)?;
+    choose_card(&ranks, backend)?;
     let progress = if is_first { Progress::new() } else { Progress::silent() };
     let root = config.trainer.run_dir();
-    let watched = Watched {
+    let watched = WatchedRun {
         ranks: ranks.clone(),
         root: root.clone(),
         whereabouts: progress.whereabouts(),

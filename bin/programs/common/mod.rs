@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cli::device::DeviceWatch;
-use comm::Job;
+use comm::MpiJob;
 use rl::TrainError;
 
 pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
@@ -132,15 +132,9 @@ pub(crate) fn device_program<A: clap::Parser>(
 /// The same for a program that runs on as many ranks as were launched; see [`cli::ranks`].
 pub(crate) fn program_on_ranks<A: clap::Parser>(
     lowers: &'static str,
-    run: impl FnOnce(A, Option<Arc<Job>>) -> Result<ExitCode, Failure> + Send,
+    run: impl FnOnce(A, Option<Arc<MpiJob>>) -> Result<ExitCode, Failure> + Send,
 ) -> ExitCode {
     cli::ranks::program_on_ranks(|args, job| Ok(on_device(lowers, || run(args, job))?))
-}
-
-/// A program that is not for several ranks, each of which would do all of its work.
-pub(crate) fn alone(program: impl FnOnce() -> ExitCode) -> ExitCode {
-    let name = std::env::args().next().unwrap_or_default();
-    cli::ranks::refuse_ranks(&name).unwrap_or_else(program)
 }
 
 fn on_device(lowers: &'static str, run: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {

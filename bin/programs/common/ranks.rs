@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use comm::{Job, Ranks};
-use rl::config::Config;
+use comm::{MpiJob, Ranks};
+use rl::config::{Backend, Config};
 use run::layout::RANKS;
 
 use super::Failure;
@@ -17,7 +17,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Ranks whose configurations differ, or that do not see the same run folder.
-pub(crate) fn join(job: Option<&Job>, config: &Config) -> Result<Ranks, Failure> {
+pub(crate) fn join(job: Option<&MpiJob>, config: &Config) -> Result<Ranks, Failure> {
     let Some(job) = job else { return Ok(Ranks::solo()) };
     // Not checked before they are known to be told the same.
     let ranks = job.ranks(false);
@@ -29,12 +29,18 @@ pub(crate) fn join(job: Option<&Job>, config: &Config) -> Result<Ranks, Failure>
             "the ranks do not have the same configuration: `{first}` on rank 0, `{other}` on rank {rank}"
         )));
     }
-    share_folder(&ranks, job.node(), &config.trainer.run_dir())?;
+    share_folder(&ranks, &config.trainer.run_dir(), "trainer.output_dir")?;
     Ok(job.ranks(config.parallel.check))
 }
 
-/// Whether all ranks see what rank 0 writes to the run folder.
-fn share_folder(ranks: &Ranks, node: &str, root: &Path) -> Result<(), Failure> {
+/// Whether all ranks see what rank 0 writes to the folder that `option` names; it is made.
+///
+/// # Errors
+/// The rank that does not.
+pub(crate) fn share_folder(ranks: &Ranks, root: &Path, option: &str) -> Result<(), Failure> {
+    if ranks.is_solo() {
+        return Ok(());
+    }
     let token = format!("{}-{}", std::process::id(), run::heartbeat::now());
     let folder = root.join(RANKS);
     let write = || {
@@ -51,44 +57,46 @@ fn share_folder(ranks: &Ranks, node: &str, root: &Path) -> Result<(), Failure> {
         }
         std::fs::read_to_string(&path).is_ok_and(|text| text == token)
     });
-    let all = ranks.gather("who sees the run folder", &(seen, node.to_owned()))?;
+    let all = ranks.gather("who sees the run folder", &seen)?;
     if ranks.is_first() {
         // What stays is overwritten by nobody, and does no harm.
-        let _ = std::fs::remove_file(&path);
+        let _ = std::fs::remove_file(&path).and_then(|()| std::fs::remove_dir(&folder));
     }
-    match all.iter().enumerate().find(|(_, (seen, _))| !seen) {
+    match all.iter().position(|seen| !seen) {
         None => Ok(()),
-        Some((rank, (_, node))) => Err(Failure::input(format!(
-            "trainer.output_dir is not shared between the ranks: rank {rank} ({node}) does not see what rank 0 writes \
-             to {}; choose a folder on a file system that all nodes share",
+        Some(rank) => Err(Failure::input(format!(
+            "{option} is not shared between the ranks: rank {rank} does not see what rank 0 writes to {}; choose a \
+             folder on a file system that all machines share",
             root.display()
         ))),
     }
 }
 
-/// Chooses the card of this rank where it will compute on CUDA: that of its number on the node.
+/// Chooses the card of this rank where it will compute on CUDA: that of its number on the node. Its number among those
+/// that the process sees; none where there are no other ranks, or no cards.
 ///
 /// # Errors
 /// Two ranks on one card.
 #[cfg(feature = "cuda")]
-pub(crate) fn choose_card(ranks: &Ranks, job: Option<&Job>, backend: rl::config::Backend) -> Result<(), Failure> {
+pub(crate) fn choose_card(ranks: &Ranks, backend: Backend) -> Result<Option<usize>, Failure> {
     use super::cuda;
-    let Some(job) = job else { return Ok(()) };
-    let wanted = matches!(backend, rl::config::Backend::Auto | rl::config::Backend::Cuda);
+    if ranks.is_solo() {
+        return Ok(None);
+    }
+    let wanted = matches!(backend, Backend::Auto | Backend::Cuda);
     let of_node = ranks.of_node("ranks of a node")?;
     let card = if wanted { cuda::choose(of_node.rank()) } else { None };
-    let all = ranks.gather("cards", &(job.node().to_owned(), card))?;
-    for (rank, (node, card)) in all.iter().enumerate() {
-        let same = |(_, other): &(usize, &(String, Option<String>))| card.is_some() && other.1 == *card;
-        if let Some((other, _)) = all[..rank].iter().enumerate().find(|pair| same(&(pair.0, pair.1))) {
+    let all = ranks.gather("cards", &card)?;
+    for (rank, card) in all.iter().enumerate() {
+        let Some(card) = card else { continue };
+        if let Some(other) = all[..rank].iter().position(|other| other.as_ref() == Some(card)) {
             return Err(Failure::input(format!(
-                "ranks {other} and {rank} ({node}) have the same GPU, {}: start no more ranks on a node than it has \
+                "ranks {other} and {rank} have the same GPU, {card}: start no more ranks on a machine than it has \
                  GPUs, with mpirun --map-by ppr:8:node for 8 of them",
-                card.as_deref().unwrap_or_default()
             )));
         }
     }
-    Ok(())
+    Ok(card.is_some().then(cuda::chosen))
 }
 
 /// There are no cards to choose from.
@@ -96,6 +104,6 @@ pub(crate) fn choose_card(ranks: &Ranks, job: Option<&Job>, backend: rl::config:
 /// # Errors
 /// None.
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn choose_card(_: &Ranks, _: Option<&Job>, _: rl::config::Backend) -> Result<(), Failure> {
-    Ok(())
+pub(crate) fn choose_card(_: &Ranks, _: Backend) -> Result<Option<usize>, Failure> {
+    Ok(None)
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use comm::{Fault, Job, Ranks};
+use comm::{Fault, MpiJob, Ranks};
 use rl::progress::Whereabouts;
 use run::heartbeat::{Call, Heartbeat, late, now};
 use run::layout::{RANKS, STOP};
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(10);
 
 /// What is watched.
-pub(crate) struct Watched {
+pub(crate) struct WatchedRun {
     /// The ranks of the run.
     pub ranks: Ranks,
     /// The run folder.
@@ -48,7 +48,7 @@ impl Watch {
     ///
     /// # Errors
     /// A system that gives no thread.
-    pub(crate) fn start(watched: Watched, job: Option<Arc<Job>>) -> Result<Self, Failure> {
+    pub(crate) fn start(watched: WatchedRun, job: Option<Arc<MpiJob>>) -> Result<Self, Failure> {
         if watched.ranks.is_first() {
             let _ = std::fs::remove_file(watched.root.join(STOP)); // mostly it is not there
         }
@@ -64,14 +64,15 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::SeqCst);
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             // Its panic was said, and would have ended a run of several ranks.
             let _ = thread.join();
         }
     }
 }
 
-impl Watched {
-    fn watch(&self, job: Option<&Job>, over: &AtomicBool) {
+impl WatchedRun {
+    fn watch(&self, job: Option<&MpiJob>, over: &AtomicBool) {
         let period = BEAT.min(self.timeout / 3);
         let (mut looked, mut beaten) = (None::<Instant>, None::<Instant>);
         let due = |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
@@ -88,7 +89,7 @@ impl Watched {
                 }
                 self.end_if_hung(job, period);
             }
-            std::thread::sleep(TICK);
+            std::thread::park_timeout(TICK);
         }
     }
 
@@ -108,7 +109,7 @@ impl Watched {
         Some(Call { number: waiting.number, name: waiting.name.into(), waited_s: waiting.since.as_secs_f64() })
     }
 
-    fn beat(&self, job: &Job) -> Heartbeat {
+    fn beat(&self, job: &MpiJob) -> Heartbeat {
         let at = self.whereabouts.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Heartbeat {
             rank: job.rank(),
@@ -123,7 +124,7 @@ impl Watched {
         }
     }
 
-    fn end_if_hung(&self, job: &Job, period: Duration) {
+    fn end_if_hung(&self, job: &MpiJob, period: Duration) {
         let Some(call) = self.call().filter(|call| call.waited_s > self.timeout.as_secs_f64()) else { return };
         let who = late(&self.root, self.ranks.size(), (job.rank(), &call), period);
         let text = format!("{who}; the run is ended, as parallel.timeout_s = {}", self.timeout.as_secs_f64());

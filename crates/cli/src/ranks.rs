@@ -4,11 +4,11 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use comm::{Fault, Job, launcher};
+use comm::{Fault, MpiJob, launcher};
 
 use crate::Exit;
 
-static JOB: OnceLock<Arc<Job>> = OnceLock::new();
+static JOB: OnceLock<Arc<MpiJob>> = OnceLock::new();
 
 /// The exit code of a panic on one of several ranks: that of a Rust program which panics.
 const PANIC: u8 = 101;
@@ -17,7 +17,7 @@ const PANIC: u8 = 101;
 /// this is the only process. Help is printed once, and so is an error that all ranks have; one that a rank has names
 /// it, and ends all.
 pub fn program_on_ranks<A: clap::Parser>(
-    run: impl FnOnce(A, Option<Arc<Job>>) -> Result<ExitCode, Exit> + Send,
+    run: impl FnOnce(A, Option<Arc<MpiJob>>) -> Result<ExitCode, Exit> + Send,
 ) -> ExitCode {
     let job = match comm::start(say) {
         Ok(job) => job,
@@ -32,14 +32,6 @@ pub fn program_on_ranks<A: clap::Parser>(
         job.finish();
     }
     code
-}
-
-/// Ends a program that is not for several ranks where a launcher has started several: exit code 2 and one line, from
-/// the first of them. None where it is the only process.
-pub fn refuse_ranks(program: &str) -> Option<ExitCode> {
-    let ranks = launcher()?.ranks;
-    let name = std::path::Path::new(program).file_name().unwrap_or_default().to_string_lossy();
-    Some(refused(&format!("{ranks} ranks were launched, and {name} runs on one: start it without mpirun or srun")))
 }
 
 fn refused(message: &str) -> ExitCode {

@@ -74,7 +74,7 @@ pub struct Fault {
 
 /// What a rank reports to rank 0.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Report {
+struct FaultReport {
     rank: usize,
     node: String,
     /// The process can end as programs do, if the others do so, too.
@@ -84,14 +84,14 @@ struct Report {
 
 /// This process as one of a run.
 #[derive(Debug)]
-pub struct Job {
+pub struct MpiJob {
     transport: Arc<dyn Transport>,
     post: Box<dyn Post>,
     /// The name of this machine.
     node: String,
     say: fn(&str),
     /// Reports of rank 0 itself, which go no further.
-    own: Mutex<Vec<Report>>,
+    own: Mutex<Vec<FaultReport>>,
     /// All ranks have the same fault and leave.
     leave: AtomicBool,
     /// The job is at its end: nobody reports any more.
@@ -104,7 +104,7 @@ pub struct Job {
 ///
 /// # Errors
 /// [`StartError`] on all ranks alike.
-pub fn start(say: fn(&str)) -> Result<Option<Arc<Job>>, StartError> {
+pub fn start(say: fn(&str)) -> Result<Option<Arc<MpiJob>>, StartError> {
     start_in_pieces(say, None)
 }
 
@@ -113,10 +113,10 @@ pub fn start(say: fn(&str)) -> Result<Option<Arc<Job>>, StartError> {
 /// # Errors
 /// As [`start`].
 #[doc(hidden)]
-pub fn start_in_pieces(say: fn(&str), piece: Option<usize>) -> Result<Option<Arc<Job>>, StartError> {
+pub fn start_in_pieces(say: fn(&str), piece: Option<usize>) -> Result<Option<Arc<MpiJob>>, StartError> {
     let Some(launched) = launcher() else { return Ok(None) };
     let (transport, post, node) = connect(launched, piece)?;
-    let job = Arc::new(Job {
+    let job = Arc::new(MpiJob {
         transport,
         post,
         node,
@@ -154,7 +154,7 @@ fn label(rank: usize, node: &str) -> String {
     format!("rank {rank} ({node})")
 }
 
-impl Job {
+impl MpiJob {
     /// This rank.
     pub fn rank(&self) -> usize {
         self.transport.rank()
@@ -190,7 +190,7 @@ impl Job {
     }
 
     fn report(&self, fault: Fault, orderly: bool) {
-        let report = Report { rank: self.rank(), node: self.node.clone(), orderly, fault };
+        let report = FaultReport { rank: self.rank(), node: self.node.clone(), orderly, fault };
         let mine = self.line(std::slice::from_ref(&report));
         let code = report.fault.code;
         match (self.rank(), postcard::to_stdvec(&report)) {
@@ -213,12 +213,12 @@ impl Job {
 
     /// The thread of rank 0 that hears of faults, until the job is over.
     fn collect(&self) {
-        let mut reports: Vec<Report> = Vec::new();
+        let mut reports: Vec<FaultReport> = Vec::new();
         let mut first = None;
         while !self.over.load(Ordering::SeqCst) {
             reports.append(&mut lock(&self.own));
             while let Some((_, letter)) = self.post.receive() {
-                reports.extend(postcard::from_bytes::<Report>(&letter));
+                reports.extend(postcard::from_bytes::<FaultReport>(&letter));
             }
             if !reports.is_empty() {
                 let since = *first.get_or_insert_with(Instant::now);
@@ -231,7 +231,7 @@ impl Job {
         }
     }
 
-    fn decide(&self, reports: &[Report], all: bool) {
+    fn decide(&self, reports: &[FaultReport], all: bool) {
         (self.say)(&self.line(reports));
         if !all || reports.iter().any(|report| !report.orderly || report.fault != reports[0].fault) {
             self.transport.abort(reports[0].fault.code);
@@ -241,8 +241,8 @@ impl Job {
     }
 
     /// The first fault, and who has it.
-    fn line(&self, reports: &[Report]) -> String {
-        let Report { rank, node, fault, .. } = &reports[0];
+    fn line(&self, reports: &[FaultReport]) -> String {
+        let FaultReport { rank, node, fault, .. } = &reports[0];
         let same: std::collections::BTreeSet<usize> =
             reports.iter().filter(|other| other.fault == *fault).map(|other| other.rank).collect();
         match same.len() {

@@ -40,8 +40,8 @@ pub(crate) fn connect(launched: Launched, piece: Option<usize>) -> Result<Connec
     }
     let node = mpi::environment::processor_name().unwrap_or_else(|_| "a node without a name".into());
     let pieces = piece.map_or([PIECE, BYTES], |piece| [piece, piece]);
-    let post = Group::new(world.duplicate(), pieces);
-    Ok((Arc::new(Group::new(world, pieces)), Box::new(post), node))
+    let post = Processes::new(world.duplicate(), pieces);
+    Ok((Arc::new(Processes::new(world, pieces)), Box::new(post), node))
 }
 
 fn finalize() {
@@ -50,7 +50,7 @@ fn finalize() {
 }
 
 /// A group of processes.
-struct Group {
+struct Processes {
     comm: ManuallyDrop<SimpleCommunicator>,
     rank: usize,
     size: usize,
@@ -59,17 +59,17 @@ struct Group {
 }
 
 // SAFETY: `MPI_THREAD_MULTIPLE` was asked for and given: handles may be used from any thread, several at a time.
-unsafe impl Send for Group {}
+unsafe impl Send for Processes {}
 // SAFETY: as above.
-unsafe impl Sync for Group {}
+unsafe impl Sync for Processes {}
 
-impl std::fmt::Debug for Group {
+impl std::fmt::Debug for Processes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "rank {} of {} processes", self.rank, self.size)
     }
 }
 
-impl Group {
+impl Processes {
     fn new(comm: SimpleCommunicator, pieces: [usize; 2]) -> Self {
         let (rank, size) = (comm.rank() as usize, comm.size() as usize);
         Self { comm: ManuallyDrop::new(comm), rank, size, pieces }
@@ -105,7 +105,7 @@ fn places(lengths: &[usize]) -> (Vec<Count>, Vec<Count>) {
     (lengths.iter().map(|length| *length as Count).collect(), begin.collect())
 }
 
-impl Transport for Group {
+impl Transport for Processes {
     fn rank(&self) -> usize {
         self.rank
     }
@@ -232,7 +232,7 @@ impl Transport for Group {
     }
 }
 
-impl Post for Group {
+impl Post for Processes {
     fn send(&self, to: usize, letter: &[u8]) {
         // Kept for ever, as is the request: nothing waits until it has arrived.
         let letter: &'static [u8] = Vec::leak(letter.to_vec());

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use comm::{Fault, Job, launcher};
+use comm::{Fault, MpiJob, launcher};
 
 /// The test `name` on so many ranks; none where mpirun is not to be had.
 fn mpirun(name: &str, ranks: usize, variables: &[(&str, &str)]) -> Option<(Output, Duration)> {
@@ -34,7 +34,7 @@ fn say(text: &str) {
     eprintln!("error: {text}");
 }
 
-fn start(piece: Option<usize>) -> Arc<Job> {
+fn start(piece: Option<usize>) -> Arc<MpiJob> {
     comm::start_in_pieces(say, piece).unwrap().expect("several ranks")
 }
 

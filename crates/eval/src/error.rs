@@ -28,6 +28,9 @@ pub enum EvalError {
     /// The device could not be read; every finished answer is in its file.
     #[error(transparent)]
     Device(#[from] model_qwen2vl::DeviceError),
+    /// Other ranks.
+    #[error(transparent)]
+    Ranks(#[from] comm::CommError),
     /// SIGINT or SIGTERM; every finished answer is in its file.
     #[error("interrupted; the same command goes on where it was")]
     Interrupted,
@@ -45,7 +48,7 @@ impl EvalError {
             Self::Run(error) => error.exit_code() as u8,
             Self::Model(_) | Self::Input(_) => 2,
             Self::Interrupted => 130,
-            Self::Io { .. } | Self::Device(_) => 1,
+            Self::Io { .. } | Self::Device(_) | Self::Ranks(_) => 1,
         }
     }
 }

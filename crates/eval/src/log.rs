@@ -3,6 +3,7 @@
 //! ```text
 //! NAME.jsonl           one line per answer, appended as questions are finished; by row and sample when all are
 //! NAME.settings.json   what the answers depend on; a run with other settings is refused
+//! NAME.rankR.jsonl     the answers of one of several ranks, until the first one puts all together
 //! results.{md,json,csv}
 //! .lock                held while a process evaluates here
 //! ```
@@ -14,6 +15,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use comm::Ranks;
 use serde_json::{Map, Value};
 
 use crate::error::EvalError;
@@ -23,7 +25,8 @@ use crate::record::Record;
 #[derive(Debug)]
 pub struct OutputFolder {
     root: PathBuf,
-    _lock: File,
+    /// Of the first rank.
+    _lock: Option<File>,
 }
 
 impl OutputFolder {
@@ -38,16 +41,38 @@ impl OutputFolder {
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&lock);
         let file = file.map_err(|e| refuse(format!("the folder cannot be written: {e}")))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { root: root.to_path_buf(), _lock: file }),
+            Ok(()) => Ok(Self { root: root.to_path_buf(), _lock: Some(file) }),
             Err(TryLockError::WouldBlock) => {
                 Err(refuse("another process evaluates into this folder; wait for it, or choose another".into()))
             }
             // A file system without locks: nothing can be held, and nothing is lost.
             Err(TryLockError::Error(e)) if e.kind() == ErrorKind::Unsupported => {
-                Ok(Self { root: root.to_path_buf(), _lock: file })
+                Ok(Self { root: root.to_path_buf(), _lock: Some(file) })
             }
             Err(TryLockError::Error(e)) => Err(EvalError::io(&lock)(e)),
         }
+    }
+
+    /// The same folder for a rank that is not the first, which holds it for all.
+    pub(crate) fn follow(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), _lock: None }
+    }
+
+    /// What ranks have left of the answers to a benchmark.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    fn parts(&self, name: &str) -> Result<Vec<PathBuf>, EvalError> {
+        let fail = EvalError::io;
+        let mut parts = Vec::new();
+        for entry in fs::read_dir(&self.root).map_err(fail(&self.root))? {
+            let path = entry.map_err(fail(&self.root))?.path();
+            let rank = path.file_name().and_then(|file| file.to_str()).and_then(|file| {
+                file.strip_prefix(name)?.strip_prefix(".rank")?.strip_suffix(".jsonl")?.parse::<usize>().ok()
+            });
+            parts.extend(rank.map(|_| path));
+        }
+        Ok(parts)
     }
 
     /// A file of the folder.
@@ -109,6 +134,9 @@ impl AnswerLog {
             Err(e) => return Err(EvalError::io(&folder.path(&about))(e)),
         }
         let (mut records, mut dropped) = read_lines(&path, &kept)?;
+        let parts = folder.parts(name)?;
+        records.extend(read_parts(&parts)?);
+        dropped |= !parts.is_empty();
         let mut of_row: BTreeMap<usize, usize> = BTreeMap::new();
         records.keys().for_each(|(row, _)| *of_row.entry(*row).or_default() += 1);
         records.retain(|(row, _), _| of_row[row] == samples);
@@ -116,7 +144,20 @@ impl AnswerLog {
         if dropped {
             folder.write(&format!("{name}.jsonl"), &lines(records.values()))?;
         }
+        remove(&parts)?;
         let file = OpenOptions::new().create(true).append(true).open(&path).map_err(EvalError::io(&path))?;
+        Ok(Self { name: name.to_owned(), path, file, records })
+    }
+
+    /// The log of a rank that is not the first, after that one has opened its own: what was answered before is known,
+    /// and what this rank answers is written beside it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn part(folder: &OutputFolder, name: &str, rank: usize) -> Result<Self, EvalError> {
+        let records = read_parts(&[folder.path(&format!("{name}.jsonl"))])?;
+        let path = folder.path(&format!("{name}.rank{rank}.jsonl"));
+        let file = File::create(&path).map_err(EvalError::io(&path))?;
         Ok(Self { name: name.to_owned(), path, file, records })
     }
 
@@ -135,14 +176,40 @@ impl AnswerLog {
         Ok(())
     }
 
-    /// Puts the file in the order of rows and samples: the same for any batch size and any number of interruptions.
+    /// Puts the answers of all ranks into one file, in the order of rows and samples: the same for any batch size, any
+    /// number of ranks and of interruptions. Every rank gets them all.
     ///
     /// # Errors
     /// Anything the file system refuses.
-    pub(crate) fn finish(self, folder: &OutputFolder) -> Result<Vec<Record>, EvalError> {
-        folder.write(&format!("{}.jsonl", self.name), &lines(self.records.values()))?;
+    pub(crate) fn finish(mut self, folder: &OutputFolder, ranks: &Ranks) -> Result<Vec<Record>, EvalError> {
+        let file = format!("{}.jsonl", self.name);
+        ranks.barrier("answers")?;
+        if ranks.is_first() {
+            let parts = folder.parts(&self.name)?;
+            self.records.extend(read_parts(&parts)?);
+            folder.write(&file, &lines(self.records.values()))?;
+            remove(&parts)?;
+        }
+        ranks.barrier("answers in order")?;
+        if !ranks.is_first() {
+            self.records = read_parts(&[folder.path(&file)])?;
+        }
         Ok(self.records.into_values().collect())
     }
+}
+
+/// The whole answers of files.
+fn read_parts(paths: &[PathBuf]) -> Result<Records, EvalError> {
+    let mut records = Records::new();
+    for path in paths {
+        let bytes = guard::file::read(path, guard::limits().record_bytes).map_err(EvalError::io(path))?;
+        records.extend(read_lines(path, &bytes)?.0);
+    }
+    Ok(records)
+}
+
+fn remove(paths: &[PathBuf]) -> Result<(), EvalError> {
+    paths.iter().try_for_each(|path| fs::remove_file(path).map_err(EvalError::io(path)))
 }
 
 fn lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> String {
@@ -228,9 +295,31 @@ mod tests {
                     log.append(vec![record(row, 0), record(row, 1)]).unwrap();
                 }
             }
-            let records = log.finish(&folder).unwrap();
+            let records = log.finish(&folder, &Ranks::solo()).unwrap();
             assert_eq!(records.iter().map(|r| (r.row, r.sample)).collect::<Vec<_>>(), [(1, 0), (1, 1), (3, 0), (3, 1)]);
         }
+    }
+
+    #[test]
+    fn what_ranks_leave_is_put_together() {
+        let tmp = tempfile::tempdir().unwrap();
+        let folder = OutputFolder::open(tmp.path()).unwrap();
+        let mut log = AnswerLog::open(&folder, "a", &settings(1), 1).unwrap();
+        log.append(vec![record(0, 0)]).unwrap();
+        AnswerLog::part(&folder, "a", 1).unwrap().append(vec![record(1, 0)]).unwrap();
+        // Killed here, and started with another number of ranks: the parts are taken over.
+        fs::write(folder.path("a.rank7.jsonl"), lines(&[record(2, 0)]) + "{half").unwrap();
+        fs::write(folder.path("ab.rank1.jsonl"), "of another benchmark").unwrap();
+        drop(log);
+        let mut log = AnswerLog::open(&folder, "a", &settings(1), 1).unwrap();
+        assert!((0..3).all(|row| log.has(row)) && !log.has(3));
+        let mut part = AnswerLog::part(&folder, "a", 2).unwrap();
+        assert!(part.has(1) && !part.has(3));
+        part.append(vec![record(3, 0)]).unwrap();
+        log.append(vec![record(4, 0)]).unwrap();
+        let records = log.finish(&folder, &Ranks::solo()).unwrap();
+        assert_eq!(records.iter().map(|r| r.row).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert_eq!(folder.parts("a").unwrap(), [] as [PathBuf; 0]);
     }
 
     #[test]

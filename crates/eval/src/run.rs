@@ -7,6 +7,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use comm::Ranks;
 use data::{BadRow, Prefetcher, Processor, Sample};
 use model_qwen2vl::Kernels;
 use model_qwen2vl::model::Prompt;
@@ -36,6 +37,23 @@ pub struct Answering {
     pub prefill_token_budget: usize,
 }
 
+impl Aside {
+    /// That of all ranks.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub(crate) fn of_all(self, ranks: &Ranks) -> Result<Self, EvalError> {
+        let own: Vec<_> = self.rows.into_iter().map(|row| (row.index, row.id, row.reason)).collect();
+        let (mut rows, mut others) = (Vec::new(), 0);
+        for (of_rank, more) in ranks.gather("rows set aside", &(own, self.others))? {
+            rows.extend(of_rank.into_iter().map(|(index, id, reason)| BadRow { id, index, reason }));
+            others += more;
+        }
+        rows.sort_by_key(|row| row.index);
+        Ok(Self { rows, others })
+    }
+}
+
 impl Answering {
     /// What the answers depend on.
     pub fn settings(&self) -> Map<String, Value> {
@@ -60,6 +78,8 @@ pub struct Context<'a> {
     pub max_positions: usize,
     /// Set by SIGINT and SIGTERM.
     pub interrupt: &'a AtomicBool,
+    /// Those that answer together: rows are dealt out.
+    pub ranks: &'a Ranks,
 }
 
 /// What became of the rows that were not asked.
@@ -71,7 +91,8 @@ pub struct Aside {
     pub others: usize,
 }
 
-/// Answers every row of `task` that `log` lacks. `progress` is told the rows done (answered, set aside or not part).
+/// Answers every row of `task` that `log` lacks and that is this rank's. `progress` is told the rows done (answered, set
+/// aside or not part), where others are taken to be as far as this rank.
 ///
 /// # Errors
 /// [`EvalError::Interrupted`], and files that cannot be written. What was finished before is in the log.
@@ -84,9 +105,12 @@ pub fn answer<B: Kernels, P: Policy<B>>(
     mut progress: impl FnMut(usize),
 ) -> Result<Aside, EvalError> {
     let config = rollout_config(policy, answering, context);
-    let todo: Vec<usize> = (0..task.rows).filter(|row| !log.has(*row)).collect();
-    let mut done = task.rows - todo.len();
-    progress(done);
+    let ranks = context.ranks;
+    let todo: Vec<usize> =
+        (0..task.rows).filter(|row| !log.has(*row)).skip(ranks.rank()).step_by(ranks.size()).collect();
+    let mut left = todo.len();
+    let mut tell = |left: usize| progress(task.rows - (left * ranks.size()).min(task.rows));
+    tell(left);
     // Twice as many questions as fit, so that rows which finish early are refilled.
     let chunk = (2 * answering.batch_size / answering.samples).max(1);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
@@ -120,17 +144,17 @@ pub fn answer<B: Kernels, P: Policy<B>>(
                     }
                 }
             }
-            done += 1;
-            progress(done);
+            left -= 1;
+            tell(left);
         }
         if questions.is_empty() {
             aside.rows.sort_by_key(|row| row.index);
             return Ok(aside);
         }
         answer_batch(policy, task, &questions, &config, context, |records| {
-            done += 1;
+            left -= 1;
             let written = log.append(records);
-            progress(done);
+            tell(left);
             written
         })?;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use comm::Ranks;
 use data::Processor;
 use launch::{ModelFolder, PictureOptions};
 use model_qwen2vl::Kernels;
@@ -69,7 +70,7 @@ pub trait EvalWatcher {
 ///         max_prompt_length: None,
 ///         pictures: Default::default(),
 ///     };
-///     let evaluation = Evaluation::open(asking)?;
+///     let evaluation = Evaluation::open(asking, comm::Ranks::solo())?;
 ///     let stop = Default::default();
 ///     let results = evaluation.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut Silent)?;
 ///     println!("{}", eval::report::markdown(&results));
@@ -79,6 +80,7 @@ pub trait EvalWatcher {
 #[derive(Debug)]
 pub struct Evaluation {
     asking: Asking,
+    ranks: Ranks,
     folder: ModelFolder,
     processor: Arc<Processor>,
     tasks: Vec<Task>,
@@ -88,11 +90,11 @@ pub struct Evaluation {
 
 impl Evaluation {
     /// Opens the model, the benchmarks and the output folder. A model is asked as it was trained, where the specs say
-    /// nothing else.
+    /// nothing else. Each of `ranks` does so, with the same questions.
     ///
     /// # Errors
     /// Whatever of them cannot be used.
-    pub fn open(asking: Asking) -> Result<Self, EvalError> {
+    pub fn open(asking: Asking, ranks: Ranks) -> Result<Self, EvalError> {
         let folder = ModelFolder::open(&asking.model)?;
         let positions = folder.config()?.text.max_position_embeddings;
         // A prompt that does not fit the model is set aside anyway.
@@ -100,9 +102,12 @@ impl Evaluation {
         let processor = Arc::new(folder.processor(asking.pictures)?.with_max_prompt_length(most));
         let open = |spec: &TaskSpec| Task::open(spec.clone().after(folder.run()), &processor, asking.max_prompt_length);
         let tasks = asking.tasks.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let output = OutputFolder::open(&asking.out)?;
+        let output = match ranks.is_first() {
+            true => OutputFolder::open(&asking.out)?,
+            false => OutputFolder::follow(&asking.out),
+        };
         let fingerprint = fingerprint(folder.path())?;
-        Ok(Self { asking, folder, processor, tasks, output, fingerprint })
+        Ok(Self { asking, ranks, folder, processor, tasks, output, fingerprint })
     }
 
     /// What all answers of the run depend on.
@@ -137,24 +142,21 @@ impl Evaluation {
         let shared = self.settings::<B>(device, dtype);
         let answering = &self.asking.answering;
         // Settings that differ are known before the weights are read.
-        let mut logs = Vec::new();
-        for task in &self.tasks {
-            let mut settings = shared.clone();
-            settings.extend(task.settings());
-            logs.push(AnswerLog::open(&self.output, &task.name, &settings, answering.samples)?);
-        }
+        let logs = self.logs(&shared)?;
         let model = self.folder.load::<B>(dtype, device)?;
         let context = Context {
             processor: &self.processor,
             eos: self.folder.end_tokens(&self.processor)?,
             max_positions: self.folder.config()?.text.max_position_embeddings,
             interrupt,
+            ranks: &self.ranks,
         };
         let mut results = Vec::new();
         for (task, mut log) in self.tasks.iter().zip(logs) {
             watcher.begin(&task.name, task.rows);
             let aside = answer(&model, task, answering, &context, &mut log, |done| watcher.at(done))?;
-            let mut records = log.finish(&self.output)?;
+            let aside = aside.of_all(&self.ranks)?;
+            let mut records = log.finish(&self.output, &self.ranks)?;
             // An earlier run may have had a higher limit.
             records.retain(|r| r.row < task.rows);
             let mut result = BenchmarkResult::new(&task.name, task.benchmark, &records);
@@ -173,7 +175,31 @@ impl Evaluation {
         let tasks = self.tasks.iter().map(|t| (t.name.clone(), Value::Object(t.settings())));
         settings.insert("benchmarks".into(), Value::Object(tasks.collect()));
         let results = Results::new(settings, results);
-        results.write(&self.output)?;
+        if self.ranks.is_first() {
+            results.write(&self.output)?;
+        }
+        self.ranks.barrier("results")?;
         Ok(results)
+    }
+
+    /// The logs of all benchmarks: the first rank's, and then those of the others.
+    fn logs(&self, shared: &Map<String, Value>) -> Result<Vec<AnswerLog>, EvalError> {
+        let open = |task: &Task| {
+            let mut settings = shared.clone();
+            settings.extend(task.settings());
+            AnswerLog::open(&self.output, &task.name, &settings, self.asking.answering.samples)
+        };
+        let first = match self.ranks.is_first() {
+            true => self.tasks.iter().map(open).collect::<Result<Vec<_>, _>>()?,
+            false => vec![],
+        };
+        self.ranks.barrier("answers so far")?;
+        match self.ranks.is_first() {
+            true => Ok(first),
+            false => {
+                let part = |task: &Task| AnswerLog::part(&self.output, &task.name, self.ranks.rank());
+                self.tasks.iter().map(part).collect()
+            }
+        }
     }
 }

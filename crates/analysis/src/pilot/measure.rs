@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use ::report::focus_map::Panel;
+use comm::Ranks;
 use model_qwen2vl::model::{Images, PackedBatch, Prompt};
 use model_qwen2vl::{Kernels, QwenVl, host};
 use reward::Reward;
@@ -66,33 +67,41 @@ pub struct PilotRecord {
     pub focus: Vec<f32>,
 }
 
-/// A measured response with what a heat map needs.
+/// A measured response.
 #[derive(Debug, Clone)]
 pub struct Measured {
     /// Its numbers.
     pub record: PilotRecord,
-    /// Its tokens.
+    /// What its heat map is drawn from; none where no map was asked for, or where another rank draws it.
+    pub map: Option<MapSource>,
+}
+
+/// What a heat map is drawn from.
+#[derive(Debug, Clone)]
+pub struct MapSource {
+    /// The tokens of the response.
     pub ids: Vec<u32>,
     /// The prompt, pictures included.
     pub source: Prompt,
-    /// The tokens of highest focus; empty where no map was asked for.
+    /// The tokens of highest focus.
     pub panels: Vec<Panel>,
 }
 
-/// Prompts whose responses are generated together.
+/// Prompts whose responses a rank generates together.
 const PROMPTS_AT_ONCE: usize = 32;
 
 /// What becomes of each measured response; the function that it gets takes lines for a person.
 pub(crate) type EachResponse<'a> = dyn FnMut(Measured, &mut dyn FnMut(String)) -> Result<(), TrainError> + 'a;
 
 impl Pilot {
-    /// Answers and measures the rows; `each` gets every response in order, and `note` lines for a person. Rows that
-    /// cannot be used are set aside; their number is returned.
+    /// Answers and measures the rows, dealt out to `ranks`; `each` gets every response in order on all of them, and
+    /// `note` lines for a person. Rows that cannot be used are set aside; their number is returned.
     ///
     /// # Errors
     /// Data or rewards that cannot be used, an interrupt, and whatever `each` says.
     pub fn run<B: Kernels>(
         &self,
+        ranks: &Ranks,
         model: &QwenVl<B>,
         subject: &Subject,
         interrupt: &AtomicBool,
@@ -118,18 +127,47 @@ impl Pilot {
         };
         let mut aside = SetAside::default();
         let mut maps = self.maps;
-        for rows in rows.chunks(PROMPTS_AT_ONCE) {
-            let items = prompts.load_many(rows, model, &mut aside, note)?;
-            let jobs: Vec<Job> = items.iter().map(|i| Job { prompt: &i.prompt, key: i.row as u64 }).collect();
-            let (responses, _) = generate(model, &jobs, &config, &mut ImageCache::default(), interrupt, |_, _, _| {})?;
-            for group in grade(items, responses, prompts.processor(), &mut reward)? {
-                for measured in measure(model, &group, &mut maps)? {
-                    each(measured, note)?;
+        for round in rows.chunks(PROMPTS_AT_ONCE * ranks.size()) {
+            let mut own: Vec<Measured> = Vec::new();
+            if let Some(rows) = round.chunks(PROMPTS_AT_ONCE).nth(ranks.rank()) {
+                let items = prompts.load_many(rows, model, &mut aside, note)?;
+                let jobs: Vec<Job> = items.iter().map(|i| Job { prompt: &i.prompt, key: i.row as u64 }).collect();
+                let images = &mut ImageCache::default();
+                let (responses, _) = generate(model, &jobs, &config, images, interrupt, |_, _, _| {})?;
+                let mut left = maps;
+                for group in grade(items, responses, prompts.processor(), &mut reward)? {
+                    own.extend(measure(model, &group, &mut left)?);
                 }
             }
+            for measured in together(ranks, own, &mut maps)? {
+                each(measured, note)?;
+            }
         }
-        Ok(aside.count())
+        let counts = ranks.gather("rows set aside", &aside.count())?;
+        Ok(counts.into_iter().sum())
     }
+}
+
+/// The responses of all ranks, in order, of which the first `maps` that can have a map keep what it is drawn from: each
+/// on its own rank.
+fn together(ranks: &Ranks, own: Vec<Measured>, maps: &mut usize) -> Result<Vec<Measured>, TrainError> {
+    let records: Vec<PilotRecord> = own.iter().map(|measured| measured.record.clone()).collect();
+    let mut own = Some(own);
+    let mut all = Vec::new();
+    for (rank, records) in ranks.gather("responses", &records)?.into_iter().enumerate() {
+        let of_rank = match rank == ranks.rank() {
+            true => own.take().unwrap_or_default(),
+            false => records.into_iter().map(|record| Measured { record, map: None }).collect(),
+        };
+        for mut measured in of_rank {
+            if !measured.record.focus.is_empty() {
+                measured.map = measured.map.filter(|_| *maps > 0);
+                *maps = maps.saturating_sub(1);
+            }
+            all.push(measured);
+        }
+    }
+    Ok(all)
 }
 
 /// One forward over a group.
@@ -150,10 +188,11 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
             Some(p) => host::floats(focus::of_range(&hidden, rows.clone(), p))?,
             None => vec![],
         };
-        let mut panels = vec![];
+        let mut map = None;
         if !of_tokens.is_empty() && *maps > 0 {
             *maps -= 1;
-            panels = focus_map::panels(&hidden, rows.start, &batch.image_rows, &of_tokens)?;
+            let panels = focus_map::panels(&hidden, rows.start, &batch.image_rows, &of_tokens)?;
+            map = Some(MapSource { ids: trajectory.ids.clone(), source: prompt.clone(), panels });
         }
         measured.push(Measured {
             record: PilotRecord {
@@ -170,9 +209,7 @@ fn measure<B: Kernels>(model: &QwenVl<B>, group: &ScoredGroup, maps: &mut usize)
                 generated: mass.generated,
                 focus: of_tokens,
             },
-            ids: trajectory.ids.clone(),
-            source: prompt.clone(),
-            panels,
+            map,
         });
     }
     Ok(measured)

@@ -16,6 +16,6 @@ pub(crate) mod plots;
 pub mod session;
 pub(crate) mod summary;
 
-pub use measure::{Measured, Pilot, PilotRecord};
+pub use measure::{MapSource, Measured, Pilot, PilotRecord};
 pub use session::{PilotSession, Subject};
 pub use summary::{Correlation, LateEarly, PilotSummary, Step};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
+use comm::Ranks;
 use data::{DataError, Processor};
 use launch::{ModelFolder, PictureOptions};
 use model_qwen2vl::{Kernels, QwenVl};
@@ -15,7 +16,7 @@ use rl::config::{Config, Source, resolve};
 use rl::prompts::Prompts;
 use serde_json::json;
 
-use super::measure::{Measured, Pilot, PilotRecord};
+use super::measure::{MapSource, Pilot, PilotRecord};
 use super::plots;
 use super::summary::PilotSummary;
 use crate::focus_map::Drawn;
@@ -118,7 +119,7 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 ///     let data = "toy:sum";
 ///     let open = |path: &str| Subject::open(path.as_ref(), data, &[]);
 ///     let subjects = vec![open("runs/before")?, open("runs/after")?];
-///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects };
+///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects, ranks: comm::Ranks::solo() };
 ///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
 ///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {
 ///         println!("{table}");
@@ -136,6 +137,8 @@ pub struct PilotSession {
     pub out: PathBuf,
     /// One model, or the one before and the one after training.
     pub subjects: Vec<Subject>,
+    /// Those that answer together, each with a session of its own, all the same; the first one writes and tells.
+    pub ranks: Ranks,
 }
 
 impl PilotSession {
@@ -161,16 +164,22 @@ impl PilotSession {
             let model = subject.folder.load::<B>(dtype, device)?;
             let (found, aside) = self.measure(&model, subject, suffix, interrupt, note)?;
             let summary = PilotSummary::of(&found);
-            if summary.with_image == 0 {
+            if summary.with_image == 0 && self.ranks.is_first() {
                 note(format!(
                     "no row of {} has a picture: attention on images is 0, and there is no visual focus",
                     self.data
                 ));
             }
-            tell(summary.table(&subject.name))?;
+            if self.ranks.is_first() {
+                tell(summary.table(&subject.name))?;
+            }
             figures.push(json!({"model": subject.name, "rows_set_aside": aside, "summary": summary}));
             summaries.push(summary);
             records.push(found);
+        }
+        self.ranks.barrier("all is measured")?;
+        if !self.ranks.is_first() {
+            return Ok(());
         }
         let models = self.subjects.iter().zip(summaries.iter().zip(&records));
         let models: Vec<plots::PlottedModel> =
@@ -198,21 +207,25 @@ impl PilotSession {
     ) -> Result<(Vec<PilotRecord>, usize), TrainError> {
         let path = self.out.join(format!("responses{suffix}.jsonl"));
         let fail = |e: std::io::Error| DataError::write(&path, e);
-        let mut lines = BufWriter::new(File::create(&path).map_err(fail)?);
+        let is_first = self.ranks.is_first();
+        let mut lines: Box<dyn Write> = match is_first {
+            true => Box::new(BufWriter::new(File::create(&path).map_err(fail)?)),
+            false => Box::new(std::io::sink()),
+        };
         let mut records: Vec<PilotRecord> = Vec::new();
         let rows = subject.prompts.len();
         let total = if self.pilot.limit == 0 { rows } else { self.pilot.limit.min(rows) } * self.pilot.samples;
-        let aside = self.pilot.run(model, subject, interrupt, note, &mut |measured, note| {
+        let aside = self.pilot.run(&self.ranks, model, subject, interrupt, note, &mut |measured, note| {
             serde_json::to_writer(&mut lines, &measured.record).map_err(|e| fail(e.into()))?;
             lines.write_all(b"\n").map_err(fail)?;
-            if !measured.panels.is_empty() {
+            if let Some(source) = &measured.map {
                 let folder = self.out.join(format!("maps{suffix}"));
                 create(&folder)?;
                 let name = format!("row_{}_sample_{}.png", measured.record.row, measured.record.sample);
-                write(&folder.join(name), &map(subject, &measured)?)?;
+                write(&folder.join(name), &map(subject, &measured.record, source)?)?;
             }
             records.push(measured.record);
-            if records.len().is_multiple_of(100) {
+            if is_first && records.len().is_multiple_of(100) {
                 note(format!("{} of {total} responses", records.len()));
             }
             Ok(())
@@ -229,11 +242,10 @@ impl PilotSession {
 }
 
 /// The heat map of a response.
-fn map(subject: &Subject, measured: &Measured) -> Result<Vec<u8>, DataError> {
-    let record = &measured.record;
+fn map(subject: &Subject, record: &PilotRecord, drawn_from: &MapSource) -> Result<Vec<u8>, DataError> {
     let verdict = if record.accuracy >= 0.5 { "correct" } else { "incorrect" };
     let title = format!("{} [answer {}, {verdict}]", record.problem, record.answer);
-    let Measured { source, ids, panels, .. } = measured;
+    let MapSource { source, ids, panels } = drawn_from;
     Drawn { title: &title, prompt: source, ids, focus: &record.focus, panels }.png(&subject.processor)
 }
 

@@ -13,12 +13,27 @@ use super::{Ended, RunToTrain};
 /// The exit code of an interrupted run, which goes on from its checkpoint.
 const INTERRUPTED: i32 = 130;
 
-fn spawn(job: &RunToTrain, threads: usize) -> io::Result<Child> {
+/// What a child gets of the machine.
+#[derive(Debug, Clone)]
+pub struct ChildPlace {
+    /// Threads.
+    pub threads: usize,
+    /// The CUDA devices that it sees, where it is not to see all; see `CUDA_VISIBLE_DEVICES`.
+    pub cards: Option<String>,
+}
+
+fn spawn(job: &RunToTrain, place: &ChildPlace) -> io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(&job.log)?;
-    Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    // A child is a run of its own, also where its parent is one of several ranks.
+    comm::launcher_variables().for_each(|name| _ = command.env_remove(name));
+    if let Some(cards) = &place.cards {
+        command.env("CUDA_VISIBLE_DEVICES", cards);
+    }
+    command
         .arg("--run")
         .arg(&job.config_file)
-        .env("RAYON_NUM_THREADS", threads.to_string())
+        .env("RAYON_NUM_THREADS", place.threads.to_string())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -27,8 +42,8 @@ fn spawn(job: &RunToTrain, threads: usize) -> io::Result<Child> {
 
 /// The parent's side: trains a run by this program, called with `--run FILE`, and waits for it. `stop` asks it for a
 /// checkpoint.
-pub fn train(job: &RunToTrain, threads: usize, stop: &AtomicBool) -> Ended {
-    let mut child = match spawn(job, threads) {
+pub fn train(job: &RunToTrain, place: &ChildPlace, stop: &AtomicBool) -> Ended {
+    let mut child = match spawn(job, place) {
         Ok(child) => child,
         Err(error) => return Ended::Failed(format!("cannot be started: {error}")),
     };

@@ -73,6 +73,9 @@ pub enum StudyError {
         /// Why.
         reason: String,
     },
+    /// Other ranks.
+    #[error(transparent)]
+    Ranks(#[from] comm::CommError),
     /// The file system refuses.
     #[error("{}: {source}", .path.display())]
     Io {
@@ -86,7 +89,7 @@ pub enum StudyError {
 impl StudyError {
     /// 2 for what the user gave, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Io { .. }) { 1 } else { 2 }
+        if matches!(self, Self::Io { .. } | Self::Ranks(_)) { 1 } else { 2 }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

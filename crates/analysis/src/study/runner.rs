@@ -1,12 +1,14 @@
 //! Runs what is missing of a study, several runs at a time. How a run is trained is the caller's: a child process, or a
-//! function.
+//! function. Several ranks deal the runs out among them: the warm starts first, then all others.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use comm::Ranks;
 use rl::config::Config;
 use run::layout;
+use serde::{Deserialize, Serialize};
 
 use super::plan::{Study, WARM, folder, settings};
 use super::result::{self, RunResult};
@@ -36,8 +38,8 @@ pub enum Ended {
     Failed(String),
 }
 
-/// What a call of the runner did.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What a call of the runner did, on all ranks together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Runs finished by this call.
     pub finished: usize,
@@ -59,6 +61,8 @@ enum RunState {
 
 struct Tasks {
     list: Vec<(String, u64, RunState)>,
+    /// Those of the list that this process trains, or that were trained before in its place.
+    own: usize,
     outcome: Outcome,
     /// A failure of the study itself, such as a full disk.
     error: Option<StudyError>,
@@ -87,14 +91,35 @@ impl Tasks {
         (None, pending)
     }
 
-    fn set(&mut self, row: &str, seed: u64, state: RunState) {
+    /// Counts a run that has ended, says so, and tells what has become of it.
+    fn ended(&mut self, row: &str, seed: u64, ended: EndedRun, note: &impl Fn(&str)) -> RunState {
+        let state = match ended {
+            Ok((Ended::Done, result)) => {
+                self.outcome.finished += 1;
+                let (done, total) = (self.outcome.finished + self.outcome.skipped, self.own);
+                note(&format!("{row}, seed {seed}: {} ({done} of {total} runs)", summary(result.as_ref())));
+                RunState::Done
+            }
+            Ok((Ended::Interrupted, _)) => RunState::Waiting,
+            Ok((Ended::Failed(reason), _)) => {
+                note(&format!("{row}, seed {seed}: failed: {reason}"));
+                self.outcome.failed.push((format!("{row}, seed {seed}"), reason));
+                RunState::Failed
+            }
+            Err(error) => {
+                self.error.get_or_insert(error);
+                RunState::Failed
+            }
+        };
         if let Some(task) = self.list.iter_mut().find(|t| t.0 == row && t.1 == seed) {
             task.2 = state;
         }
+        state
     }
 }
 
-/// Trains every run of the study that has no result in `out`, `jobs` at a time, and writes the report after each.
+/// Trains every run of the study that has no result in `out`, `jobs` at a time on each of `ranks`, and writes the report
+/// after each.
 ///
 /// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no
 /// job is started any more; `train` has to see it as well.
@@ -103,6 +128,7 @@ impl Tasks {
 /// Results in `out` that belong to other settings, and whatever the file system refuses. A run that fails is no error
 /// here but is named in the outcome; the others go on.
 pub fn run(
+    ranks: &Ranks,
     study: &Study,
     out: &Path,
     jobs: usize,
@@ -110,79 +136,129 @@ pub fn run(
     train: impl Fn(&RunToTrain) -> Ended + Sync,
     note: impl Fn(&str) + Sync,
 ) -> Result<Outcome, StudyError> {
-    let mut tasks = Tasks { list: vec![], outcome: Outcome::default(), error: None };
-    for (row, seed) in study.grid()? {
-        let fingerprint = study.fingerprint(study.row(&row), seed)?;
-        let state = match RunResult::read(out, &row, seed, &fingerprint)? {
-            Some(_) => RunState::Done,
-            None => RunState::Waiting,
-        };
-        tasks.outcome.skipped += usize::from(state == RunState::Done);
-        tasks.list.push((row, seed, state));
-    }
-    let total = tasks.list.len();
-    report::write(study, out)?;
-    let tasks = Mutex::new(tasks);
-    let changed = Condvar::new();
-    let lock = || tasks.lock().unwrap_or_else(PoisonError::into_inner);
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let mut guard = lock();
-                    let (row, seed) = loop {
-                        if stop.load(Ordering::Relaxed) || guard.error.is_some() {
-                            return;
-                        }
-                        match guard.next() {
-                            (Some(task), _) => break task,
-                            (None, true) => guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
-                            (None, false) => return,
-                        }
-                    };
-                    drop(guard);
-                    note(&format!("{row}, seed {seed}: started"));
-                    let ended = one(study, out, &row, seed, &train);
-                    let mut guard = lock();
-                    let state = match ended {
-                        Ok((Ended::Done, result)) => {
-                            guard.outcome.finished += 1;
-                            let done = guard.outcome.finished + guard.outcome.skipped;
-                            note(&format!("{row}, seed {seed}: {} ({done} of {total} runs)", summary(result.as_ref())));
-                            RunState::Done
-                        }
-                        Ok((Ended::Interrupted, _)) => RunState::Waiting,
-                        Ok((Ended::Failed(reason), _)) => {
-                            note(&format!("{row}, seed {seed}: failed: {reason}"));
-                            guard.outcome.failed.push((format!("{row}, seed {seed}"), reason));
-                            RunState::Failed
-                        }
-                        Err(error) => {
-                            guard.error.get_or_insert(error);
-                            RunState::Failed
-                        }
-                    };
-                    guard.set(&row, seed, state);
-                    if state == RunState::Done
-                        && let Err(error) = report::write(study, out)
-                    {
-                        guard.error.get_or_insert(error);
-                    }
-                    changed.notify_all();
-                    if state == RunState::Waiting {
-                        return; // interrupted: `stop` is set or is about to be
-                    }
-                }
-            });
+    let runs = Runs { study, out, jobs, stop, is_first: ranks.is_first() };
+    let grid = study.grid()?;
+    let outcome = match ranks.is_solo() {
+        true => runs.finish(grid, |_, _| true, &train, &note)?,
+        false => {
+            let mine = |k: usize| k % ranks.size() == ranks.rank();
+            let (warm, rest): (Vec<_>, Vec<_>) = grid.into_iter().partition(|(row, _)| row == WARM);
+            let first = runs.finish(warm.clone(), |k, _| mine(k), &train, &note)?;
+            ranks.barrier("warm starts")?;
+            let begin = warm.len();
+            let own = |k: usize, row: &str| row != WARM && mine(k - begin);
+            let second = runs.finish([warm, rest].concat(), own, &train, &note)?;
+            let all = ranks.gather("outcome", &first.and(second))?;
+            all.into_iter().reduce(Outcome::and).unwrap_or_default()
         }
-    });
-    let tasks = tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if let Some(error) = tasks.error {
-        return Err(error);
+    };
+    if ranks.is_first() {
+        report::write(study, out)?;
     }
-    let mut outcome = tasks.outcome;
-    outcome.interrupted = tasks.list.iter().any(|t| t.2 == RunState::Waiting) && stop.load(Ordering::Relaxed);
     Ok(outcome)
+}
+
+impl Outcome {
+    fn and(mut self, other: Self) -> Self {
+        self.finished += other.finished;
+        self.skipped += other.skipped;
+        self.failed.extend(other.failed);
+        self.interrupted |= other.interrupted;
+        self
+    }
+}
+
+/// How runs are trained.
+struct Runs<'a> {
+    study: &'a Study,
+    out: &'a Path,
+    jobs: usize,
+    stop: &'a AtomicBool,
+    /// Writes the report.
+    is_first: bool,
+}
+
+impl Runs<'_> {
+    /// What is known of the runs of `grid`, of which this process trains those for which `own` (of place and row) is
+    /// true. Warm starts of others that are not there have failed or were interrupted.
+    fn tasks(&self, grid: Vec<(String, u64)>, own: impl Fn(usize, &str) -> bool) -> Result<Tasks, StudyError> {
+        let mut tasks = Tasks { list: vec![], own: 0, outcome: Outcome::default(), error: None };
+        for (k, (row, seed)) in grid.into_iter().enumerate() {
+            let own = own(k, &row);
+            if !own && row != WARM {
+                continue;
+            }
+            let fingerprint = self.study.fingerprint(self.study.row(&row), seed)?;
+            let state = match RunResult::read(self.out, &row, seed, &fingerprint)? {
+                Some(_) => RunState::Done,
+                None if own => RunState::Waiting,
+                None => RunState::Failed,
+            };
+            tasks.own += usize::from(own);
+            tasks.outcome.skipped += usize::from(own && state == RunState::Done);
+            tasks.list.push((row, seed, state));
+        }
+        Ok(tasks)
+    }
+
+    /// Trains what is missing.
+    fn finish(
+        &self,
+        grid: Vec<(String, u64)>,
+        own: impl Fn(usize, &str) -> bool,
+        train: &(impl Fn(&RunToTrain) -> Ended + Sync),
+        note: &(impl Fn(&str) + Sync),
+    ) -> Result<Outcome, StudyError> {
+        let tasks = self.tasks(grid, own)?;
+        let Self { study, out, jobs, stop, is_first } = *self;
+        if is_first {
+            report::write(study, out)?;
+        }
+        let tasks = Mutex::new(tasks);
+        let changed = Condvar::new();
+        let lock = || tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let mut guard = lock();
+                        let (row, seed) = loop {
+                            if stop.load(Ordering::Relaxed) || guard.error.is_some() {
+                                return;
+                            }
+                            match guard.next() {
+                                (Some(task), _) => break task,
+                                (None, true) => guard = changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
+                                (None, false) => return,
+                            }
+                        };
+                        drop(guard);
+                        note(&format!("{row}, seed {seed}: started"));
+                        let ended = one(study, out, &row, seed, train);
+                        let mut guard = lock();
+                        let state = guard.ended(&row, seed, ended, note);
+                        if state == RunState::Done
+                            && is_first
+                            && let Err(error) = report::write(study, out)
+                        {
+                            guard.error.get_or_insert(error);
+                        }
+                        changed.notify_all();
+                        if state == RunState::Waiting {
+                            return; // interrupted: `stop` is set or is about to be
+                        }
+                    }
+                });
+            }
+        });
+        let tasks = tasks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = tasks.error {
+            return Err(error);
+        }
+        let mut outcome = tasks.outcome;
+        outcome.interrupted = tasks.list.iter().any(|t| t.2 == RunState::Waiting) && stop.load(Ordering::Relaxed);
+        Ok(outcome)
+    }
 }
 
 fn summary(result: Option<&RunResult>) -> String {
@@ -198,14 +274,10 @@ fn summary(result: Option<&RunResult>) -> String {
     }
 }
 
+type EndedRun = Result<(Ended, Option<RunResult>), StudyError>;
+
 /// Trains one run and writes its result.
-fn one(
-    study: &Study,
-    out: &Path,
-    row: &str,
-    seed: u64,
-    train: &impl Fn(&RunToTrain) -> Ended,
-) -> Result<(Ended, Option<RunResult>), StudyError> {
+fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTrain) -> Ended) -> EndedRun {
     let own = study.row(row);
     let fingerprint = study.fingerprint(own, seed)?;
     let config = match own {
