@@ -194,9 +194,9 @@ impl Ranks {
     /// A rank that is gone.
     pub fn split(&self, name: &'static str, color: usize) -> Result<Self, CommError> {
         let part = self.call(name, size_of_val(&color), |t| t.split(color))?.flatten();
-        let group = part.zip(self.group.as_ref()).map(|(transport, all)| {
-            Arc::new(Group { transport, calls: all.calls.clone(), check: all.check })
-        });
+        let group = part
+            .zip(self.group.as_ref())
+            .map(|(transport, all)| Arc::new(Group { transport, calls: all.calls.clone(), check: all.check }));
         Ok(Self { group })
     }
 

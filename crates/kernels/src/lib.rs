@@ -23,6 +23,7 @@
 
 pub mod attention;
 pub mod canary;
+pub mod collective;
 pub mod finite;
 pub mod head;
 pub mod host;
@@ -37,6 +38,7 @@ pub mod sampling;
 mod source;
 
 pub use attention::{AttentionPlan, ResponseRows};
+pub use head::LmHead;
 pub use host::DeviceError;
 pub use ops::{Activation, Kernels};
-pub use params::{Gradients, ParamVisitor, StackPart};
+pub use params::{Gradients, ParamVisitor, Shard, StackPart};

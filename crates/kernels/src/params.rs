@@ -2,6 +2,10 @@
 //!
 //! Names are the hub's (`visual.` and `model.`): the layout every loader understands, and the key of optimizer state.
 
+mod shard;
+
+pub use shard::Shard;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,19 +28,18 @@ pub trait ParamVisitor<B: Backend> {
     /// Whether it may replace what it is shown: if not, a stack that was shown in parts is not put together again.
     const REPLACES: bool = true;
 
-    /// `name` is the hub's tensor name, `shape` the shape in the file (it differs from the tensor's only for the patch
-    /// embedding, which is `[hidden, channels, frames, patch, patch]` there and a matrix here).
-    fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>);
+    /// `name` is the hub's tensor name; `shard` says which part of the parameter `tensor` is. Layers show what they have
+    /// as the whole, and the model that they are layers of knows better.
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>);
 
-    /// Parameters that lie one below the other in `tensor`, whose rows they share out: shown one by one, unless the
-    /// visitor knows better.
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    /// Parameters that lie one below the other in `tensor`, whose rows they share out, each with its shard: shown one by
+    /// one, unless the visitor knows better.
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
         let mut shown = Vec::with_capacity(parts.len());
         let mut start = 0;
-        for part in parts {
+        for (part, shard) in parts.iter().zip(shards) {
             let mut slice = tensor.clone().narrow(0, start, part.rows);
-            let shape: [usize; D] = slice.dims();
-            self.visit(&part.name, &shape, &mut slice);
+            self.visit(&part.name, shard, &mut slice);
             shown.push(slice);
             start += part.rows;
         }
@@ -307,8 +310,8 @@ mod tests {
 
     struct Log(Vec<(String, Vec<usize>, Vec<f32>)>);
     impl ParamVisitor<B> for Log {
-        fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
-            self.0.push((name.into(), shape.to_vec(), tensor.to_data().to_vec().unwrap()));
+        fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+            self.0.push((name.into(), shard.shape.clone(), tensor.to_data().to_vec().unwrap()));
             if name == "a" {
                 *tensor = tensor.clone().neg();
             }
@@ -319,7 +322,7 @@ mod tests {
     #[test]
     fn a_stack_is_shown_in_parts() {
         let (mut log, mut stack) = (Log(vec![]), matrix(3, 1.0));
-        log.visit_stack(&parts(), &mut stack);
+        log.visit_stack(&parts(), &[[2, 2], [1, 2]].map(|shape| Shard::whole(&shape)), &mut stack);
         let seen = [("b".to_string(), vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), ("a".into(), vec![1, 2], vec![5.0, 6.0])];
         assert_eq!(log.0, seen);
         assert_eq!(stack.into_data().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, -5.0, -6.0]);

@@ -60,7 +60,12 @@ impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
         let [q, k, v] = block.heads(h, self.rotary);
         if block.index == self.last {
-            self.masses = self.lookers.iter().map(|looker| masses(&q, &k, looker)).collect();
+            // All ranks have the same number of heads.
+            let mean = |own: Tensor<B, 2>| match block.ranks.size() {
+                1 => own,
+                ranks => B::all_reduce(own, &block.ranks, "attention masses").div_scalar(ranks as f64),
+            };
+            self.masses = self.lookers.iter().map(|looker| mean(masses(&q, &k, looker))).collect();
         }
         flat(B::packed_attention(q, k, v, self.plan).0)
     }

@@ -16,10 +16,12 @@ pub mod plain;
 pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
+use comm::Ranks;
 use vgpo::{Prototype, RowPrototypes};
 
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{self, AttentionPlan, AttentionSaved};
+use crate::collective;
 use crate::head::{self, HeadOutput};
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
@@ -64,6 +66,24 @@ pub trait Kernels: Backend {
     /// Burn's own matmul on GPUs, where the kernel that is found fastest may be a wrong one (docs/architecture.md).
     fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
         a.matmul(b)
+    }
+
+    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once; where there
+    /// is one rank, `x`. `name` is what a person reads of the call.
+    ///
+    /// # Panics
+    /// Where a rank is gone or the device fails: see [`collective`].
+    fn all_reduce<const D: usize>(x: Tensor<Self, D>, ranks: &Ranks, name: &'static str) -> Tensor<Self, D> {
+        collective::all_reduce(x, ranks, name)
+    }
+
+    /// What all ranks have, one below the other: `x [rows[rank], d]` to `[sum of rows, d]`, the same on all of them;
+    /// where there is one rank, `x`. `rows` is the same on all ranks.
+    ///
+    /// # Panics
+    /// As [`all_reduce`](Self::all_reduce).
+    fn all_gather(x: Tensor<Self, 2>, rows: &[usize], ranks: &Ranks, name: &'static str) -> Tensor<Self, 2> {
+        collective::all_gather(x, rows, ranks, name)
     }
 
     /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.

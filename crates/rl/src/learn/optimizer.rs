@@ -13,7 +13,7 @@ use kernels::finite::first_not_finite;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::element_ranges;
 use kernels::params::{cast_to, to_f32};
-use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
+use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, Shard, StackPart, host};
 use safetensors::SafeTensors;
 
 use crate::config::{GradsDtype, LrScheduler, MomentsDtype, Optim};
@@ -239,11 +239,11 @@ fn read_state<B: Kernels>(
 struct BufferSizes(Vec<Vec<(String, Range<usize>)>>);
 
 impl<B: Backend> ParamVisitor<B> for BufferSizes {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         self.0.push(vec![(name.into(), 0..tensor.shape().num_elements())]);
     }
 
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         self.0.push(elements(parts, tensor.shape().num_elements()));
     }
 }
@@ -262,14 +262,14 @@ struct Update<'a, B: Backend> {
 }
 
 impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if let Some(grad) = self.grads.remove(name) {
             self.update(vec![(name.to_string(), 0..tensor.shape().num_elements())], grad, tensor);
         }
     }
 
     /// A stack is one tensor: one update.
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         if let Some(grad) = self.grads.remove_stack(parts) {
             self.update(elements(parts, tensor.shape().num_elements()), grad, tensor);
         }
@@ -384,14 +384,14 @@ mod tests {
 
     struct Fill<'a>(&'a mut Gradients<B>, f32);
     impl ParamVisitor<B> for Fill<'_> {
-        fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+        fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
             let values = t.clone().mul_scalar(self.1).add_scalar(0.01);
             self.0.add(name, values);
         }
     }
     struct First(Vec<(String, Vec<f32>)>);
     impl ParamVisitor<B> for First {
-        fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+        fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
             self.0.push((name.into(), to_f32(t.clone()).into_data().to_vec().unwrap()));
         }
     }
@@ -595,7 +595,7 @@ mod tests {
             let mut grads = Gradients::default();
             struct Ones<'a>(&'a mut Gradients<B>);
             impl ParamVisitor<B> for Ones<'_> {
-                fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+                fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
                     self.0.add(name, to_f32(t.ones_like()));
                 }
             }

@@ -56,7 +56,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if from.is_some() {
             checkpoint::supersede(&folder.checkpoints(), state.step)?;
         }
-        let vocab = policy.head().0.dims()[0];
+        let vocab = policy.head().0.vocab();
         let mut trainer = Self {
             never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
             policy,
