@@ -9,9 +9,10 @@ use std::process::ExitCode;
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
 use burn::tensor::DType;
 use clap::Parser;
-use doctor::{Examined, Finding, MemoryPlan, Verdict, examine, examine_briefly};
+use doctor::{Examined, Finding, Verdict, examine, examine_briefly};
 use launch::{ModelFolder, configured};
 use model_qwen2vl::{Kernels, QwenVlConfig};
+use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
 use rl::config::{Backend, Config, Dtype, Source, resolve};
 
 /// Check a device before a long run: products, operations, two layers of the model, decoding, memory, speed, and that
@@ -103,7 +104,7 @@ impl OnBackend for DoctorJob {
         if self.short {
             findings.extend(examine_briefly(&examined, |finding| lines.say(finding)));
         } else {
-            let plan = self.run.as_ref().map(|run| MemoryPlan::new(&examined.config, dtype, run));
+            let plan = self.run.as_ref().map(|run| planned(run, &examined)).transpose()?;
             for finding in children::all(&examined, self.backend, plan) {
                 lines.say(&finding);
                 findings.push(finding);
@@ -122,6 +123,13 @@ impl OnBackend for DoctorJob {
         }
         Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// What the run will hold on this device, if it is alone.
+fn planned<B: Kernels>(run: &Config, examined: &Examined<B>) -> Result<MemoryPlan, Failure> {
+    let shapes = ModelShapes::new(&examined.config, examined.dtype);
+    let free = B::free_memory(&examined.device).unwrap_or(0) as usize;
+    Ok(MemoryPlan::new(run, &shapes, RankGrid::ALONE, ZeroStage::Off, free)?)
 }
 
 /// Findings on standard output, as they come.

@@ -1,12 +1,20 @@
 //! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
 
+mod dry_run;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print};
+use crate::common::ranks::{choose_card, join};
+use crate::common::watch::{Watch, Watched, clear};
+use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, program_on_ranks, within};
 use clap::Parser;
-use comm::Ranks;
+use comm::Job;
+use rl::TrainError;
 use rl::config::{Config, Source, resolve};
+use rl::progress::Progress;
 use rl::trainer::Summary;
 
 /// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
@@ -20,6 +28,7 @@ use rl::trainer::Summary;
   train stages.4.steps=50 trainer.output_dir=runs/mine    the same with other settings
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
+  train --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --dry-run --ranks 8  what each of 8 devices has to hold
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint."
 )]
@@ -40,9 +49,15 @@ struct TrainArgs {
     /// auto, f32 or bf16. Same as trainer.dtype.
     #[arg(long)]
     dtype: Option<String>,
-    /// Print the resolved configuration and stop.
+    /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: count for so many ranks. Default: those that it runs under.
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = within::<usize>(1..=1 << 16))]
+    ranks: Option<usize>,
+    /// With --dry-run: GiB of a device's memory. Default: what is free on the card that is there, else 80.
+    #[arg(long, value_name = "G", requires = "dry_run", value_parser = above_zero)]
+    memory_gib: Option<f64>,
 }
 
 /// What needs less of the device's memory.
@@ -63,15 +78,45 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: TrainArgs) -> Result<(), Failure> {
+fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     let config = configuration(&args)?;
+    let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
     if args.dry_run {
-        return print(&config.to_toml());
+        let ranks = args.ranks.unwrap_or(job.as_ref().map_or(1, |job| job.ranks(false).size()));
+        let text = dry_run::dry_run(&config, ranks, args.memory_gib)?;
+        return if is_first { print(&text) } else { Ok(()) };
     }
-    let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
+    // A launcher sends SIGTERM to all ranks when one has died, and then the note would not be true.
+    let note = job.is_none().then_some("stopping: a checkpoint is written first (again to stop at once)");
+    let interrupt = interrupt_flag(note)?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks: Ranks::solo() })??;
-    print(&table(&summary))
+    let ranks = join(job.as_deref(), &config)?;
+    choose_card(&ranks, job.as_deref(), backend)?;
+    let progress = if is_first { Progress::new() } else { Progress::silent() };
+    let root = config.trainer.run_dir();
+    let watched = Watched {
+        ranks: ranks.clone(),
+        root: root.clone(),
+        whereabouts: progress.whereabouts(),
+        interrupt: interrupt.clone(),
+        timeout: Duration::from_secs_f64(config.parallel.timeout_s),
+    };
+    let watch = Watch::start(watched, job)?;
+    let done = on_backend(backend, dtype, Train { config, interrupt, ranks: ranks.clone(), progress })?;
+    if matches!(done, Ok(_) | Err(TrainError::Interrupted)) {
+        // Nobody leaves while another one may still write.
+        ranks.barrier("end of the run")?;
+    }
+    drop(watch);
+    let summary = done?;
+    ranks.barrier("end of the watch")?;
+    if is_first {
+        if !ranks.is_solo() {
+            clear(&root);
+        }
+        print(&table(&summary))?;
+    }
+    Ok(())
 }
 
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.
@@ -118,5 +163,5 @@ fn table(summary: &Summary) -> String {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(LOWERS, |args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
+    program_on_ranks(LOWERS, |args: TrainArgs, job| run(args, job).map(|()| ExitCode::SUCCESS))
 }

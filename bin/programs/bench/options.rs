@@ -11,7 +11,7 @@ use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
 use rl::learn::optimizer::check_formats;
 
 use super::workload::{Bench, Sizes, matmul_flops};
-use crate::common::{Failure, parse_backend, parse_dtype, ranges, within};
+use crate::common::{Failure, above_zero, parse_backend, parse_dtype, ranges, within};
 
 /// The model, the sizes of a step, its settings.
 #[derive(Args, Clone)]
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     weights: String,
     /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's
     /// number, or any where nothing is computed (docs/gpu.md).
-    #[arg(long, value_name = "X", value_parser = positive)]
+    #[arg(long, value_name = "X", value_parser = above_zero)]
     peak_tflops: Option<f64>,
     /// Prompts a step.
     #[arg(long, default_value_t = 2, value_parser = within::<usize>(ranges::RESPONSES))]
@@ -82,12 +82,6 @@ pub(super) struct Shared {
     /// auto, f32 or bf16.
     #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
     pub dtype: rl::config::Dtype,
-}
-
-/// A number above 0 on the command line.
-fn positive(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
-    number.ok_or_else(|| format!("{text:?} is no number above 0"))
 }
 
 /// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::tensor::{Distribution, Tensor};
+use comm::Ranks;
 use data::Processor;
 use launch::end_tokens;
 use model_qwen2vl::model::Prompt;
@@ -189,6 +190,7 @@ impl<B: Kernels> Bench<B> {
             processor: None,
             step,
             training: Training { step, max_steps: u64::MAX },
+            ranks: &Ranks::solo(),
         };
         let groups = self.groups(&prompts, responses, step);
         let (experience, made) = make(&self.model, None, groups, &context, &mut images)?;
@@ -210,7 +212,12 @@ impl<B: Kernels> Bench<B> {
             }),
         };
         let settings = UpdateSettings { config: &config, loss: &recipe.loss, options: &options };
-        let learner = Learner { policy: &mut self.model, optimizer: &mut self.optimizer, images: &mut images };
+        let learner = Learner {
+            policy: &mut self.model,
+            optimizer: &mut self.optimizer,
+            images: &mut images,
+            ranks: &Ranks::solo(),
+        };
         let (_, updated) = update(learner, &experience, settings, &mut UpdateSchedule { done: 0, total: 1 })?;
         self.sync()?;
         let update_s = clock.elapsed().as_secs_f64();
@@ -271,6 +278,8 @@ impl<B: Kernels> Bench<B> {
                 task: None,
                 prompt: prompt.clone(),
                 images: vec![],
+                holder: 0,
+                known_content: None,
             },
             trajectories: responses.into_iter().map(&mut trajectory).collect(),
             greedy: None,

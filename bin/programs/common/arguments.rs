@@ -28,3 +28,12 @@ pub(crate) fn check_top_p(top_p: f64) -> Result<(), Failure> {
         false => Err(Failure::input(format!("--top-p {top_p} is not above 0 and at most 1"))),
     }
 }
+
+/// A number above 0 on the command line.
+///
+/// # Errors
+/// A text that is none.
+pub(crate) fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && *x > 0.0);
+    number.ok_or_else(|| format!("{text:?} is no number above 0"))
+}

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Tensor};
 use clap::ValueEnum;
-use doctor::{Examined, Finding, MemoryPlan, Verdict, fill};
+use doctor::{Examined, Finding, Verdict, fill};
 use model_qwen2vl::{Kernels, host};
+use plan::MemoryPlan;
 use rl::TrainError;
 use rl::config::Backend;
 
@@ -159,7 +160,7 @@ fn must_fail(child: Child, backend: Backend) -> Finding {
 /// A child that takes the memory that the run will need.
 fn must_fit(plan: MemoryPlan, backend: Backend) -> Finding {
     let clock = Instant::now();
-    let (verdict, remark) = match start(Child::Fill, backend, plan.peak()) {
+    let (verdict, remark) = match start(Child::Fill, backend, plan.tensors()) {
         End::Code(Some(0), _) => (Verdict::Right, String::new()),
         End::Code(_, said) => (
             Verdict::Wrong,

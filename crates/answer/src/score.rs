@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::command::CommandReward;
 use crate::config::{Grader, OverlongConfig, RewardConfig, RewardType};
 use crate::{RewardError, extract, math, mathruler, simple};
 
 /// What one graded response got.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Score {
     /// The reward.
     pub overall: f64,

@@ -113,6 +113,17 @@ impl Ranks {
         all.iter().map(|bytes| self.decode(name, bytes)).collect()
     }
 
+    /// What every rank gave, in the order of ranks, at rank `root`; elsewhere none.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub fn gather_to(&self, name: &'static str, root: usize, own: Vec<u8>) -> Result<Option<Vec<Vec<u8>>>, CommError> {
+        match self.call(name, own.len(), |t| t.gather_to(root, &own))? {
+            Some(all) => Ok(all),
+            None => Ok(Some(vec![own])),
+        }
+    }
+
     /// What rank 0 makes; on the other ranks `make` is not called.
     ///
     /// # Errors

@@ -20,6 +20,15 @@ pub trait Transport: Send + Sync + Debug {
     /// A rank that is gone.
     fn all_gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, String>;
 
+    /// What every rank gave, in the order of ranks, at rank `root` alone.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    fn gather_to(&self, root: usize, own: &[u8]) -> Result<Option<Vec<Vec<u8>>>, String> {
+        let all = self.all_gather(own)?;
+        Ok((self.rank() == root).then_some(all))
+    }
+
     /// What rank `root` gave; what others give is not read.
     ///
     /// # Errors

@@ -38,7 +38,7 @@ use kernels::Kernels;
 use model_qwen2vl::QwenVlConfig;
 use rl::TrainError;
 
-pub use checks::memory::{MemoryPlan, fill};
+pub use checks::memory::fill;
 use finding::Comparisons;
 pub use finding::{Finding, Verdict};
 use sides::Sides;

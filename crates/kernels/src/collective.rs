@@ -1,110 +1,175 @@
-//! Tensors of several ranks, through the memory of the host: what [`Kernels::all_reduce`] and [`Kernels::all_gather`] do
-//! unless a backend has a way of its own.
+//! Tensors of several ranks.
 //!
-//! How a failure travels: forward and backward passes return tensors and no `Result`, as Burn's operations do, and after
-//! a collective call that did not come to its end no rank can go on: the others have other numbers or wait. So the call
-//! *panics*, with what [`CommError`](comm::CommError) or the device says, as a backend does whose device fails while
-//! something is queued. The panic unwinds through one rank of a test; in a program of many ranks the panic hook ends them
-//! all.
+//! [`Kernels::all_reduce`] and its neighbours move them; unless a backend has a way of its own, through the host: what
+//! stands here. They return errors, and so do optimizers and writers that call them.
+//!
+//! Passes through a model do not: they return tensors, as Burn's operations do, and call [`sum`] and [`rows`]. After a
+//! collective call that did not come to its end no rank can go on, since the others have other numbers or wait. So these
+//! *panic*, with what [`CommError`] or the device says, as a backend does whose device fails while something is queued.
+//! In a test the panic unwinds through one rank, and the others' calls fail; in a program of many ranks the panic hook
+//! ends them all.
 
 use std::fmt::Display;
 
-use burn::tensor::{Tensor, TensorData};
-use comm::Ranks;
+use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
+use comm::{CommError, Ranks};
 
-use crate::host;
+use crate::host::{self, DeviceError};
 use crate::ops::Kernels;
+use crate::params::to_f32;
 
-/// What a call gave.
+impl From<CommError> for DeviceError {
+    fn from(error: CommError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// What a call gave, where an error ends this rank.
 ///
 /// # Panics
-/// With its error: see the [module](self).
+/// With the error: see the [module](self).
 pub fn done<T>(result: Result<T, impl Display>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The sum over `ranks` of `x`, the same on all of them, in the type of `x`; where there is one rank, `x`. `name` is what
+/// a person reads of the call.
+///
+/// # Panics
+/// Where a rank is gone or the device fails: see the [module](self).
+pub fn sum<B: Kernels, const D: usize>(x: Tensor<B, D>, ranks: &Ranks, name: &'static str) -> Tensor<B, D> {
+    if ranks.is_solo() { x } else { done(B::all_reduce(x, ranks, name)) }
+}
+
+/// What all ranks have, one below the other: `x [rows[rank], d]` to `[sum of rows, d]`, the same on all of them; where
+/// there is one rank, `x`. `rows` is the same on all ranks.
+///
+/// # Panics
+/// As [`sum`].
+pub fn rows<B: Kernels>(x: Tensor<B, 2>, rows: &[usize], ranks: &Ranks, name: &'static str) -> Tensor<B, 2> {
+    if ranks.is_solo() {
+        return x;
+    }
+    let ([own, d], most) = (x.dims(), rows.iter().copied().max().unwrap_or(0));
+    debug_assert_eq!((rows.len(), rows[ranks.rank()]), (ranks.size(), own), "`{name}`: rows of other ranks");
+    let missing = || Tensor::zeros([most - own, d], (&x.device(), x.dtype()));
+    let equal = match own {
+        own if own == most => x,
+        0 => missing(),
+        _ => Tensor::cat(vec![x.clone(), missing()], 0),
+    };
+    let all = done(B::all_gather(equal.reshape([most * d]), ranks, name)).reshape([ranks.size() * most, d]);
+    if rows.iter().all(|rows| *rows == most) {
+        return all;
+    }
+    let parts = rows.iter().enumerate().filter(|(_, rows)| **rows > 0);
+    Tensor::cat(parts.map(|(rank, rows)| all.clone().narrow(0, rank * most, *rows)).collect(), 0)
+}
+
 /// See [`Kernels::all_reduce`].
-pub(crate) fn all_reduce<B: Kernels, const D: usize>(
+pub(crate) fn all_reduce<B: Backend, const D: usize>(
     x: Tensor<B, D>,
     ranks: &Ranks,
     name: &'static str,
-) -> Tensor<B, D> {
+) -> Result<Tensor<B, D>, DeviceError> {
     if ranks.is_solo() {
-        return x;
+        return Ok(x);
     }
     let (shape, dtype, device) = (x.shape(), x.dtype(), x.device());
-    let mut values = done(host::floats(x));
-    done(ranks.sum_f32(name, &mut values));
-    Tensor::from_data(TensorData::new(values, shape), (&device, dtype))
+    let mut values = host::floats(x)?;
+    ranks.sum_f32(name, &mut values)?;
+    Ok(Tensor::from_data(TensorData::new(values, shape), (&device, dtype)))
+}
+
+/// See [`Kernels::reduce_scatter`].
+pub(crate) fn reduce_scatter<B: Backend>(
+    x: Tensor<B, 1>,
+    ranks: &Ranks,
+    name: &'static str,
+) -> Result<Tensor<B, 1>, DeviceError> {
+    if ranks.is_solo() {
+        return Ok(to_f32(x));
+    }
+    let device = x.device();
+    let part = ranks.reduce_scatter(name, host::floats(x)?)?;
+    let shape = [part.len()];
+    Ok(Tensor::from_data(TensorData::new(part, shape), (&device, DType::F32)))
 }
 
 /// See [`Kernels::all_gather`].
-pub(crate) fn all_gather<B: Kernels>(
-    x: Tensor<B, 2>,
-    rows: &[usize],
+pub(crate) fn all_gather<B: Backend>(
+    x: Tensor<B, 1>,
     ranks: &Ranks,
     name: &'static str,
-) -> Tensor<B, 2> {
+) -> Result<Tensor<B, 1>, DeviceError> {
     if ranks.is_solo() {
-        return x;
+        return Ok(x);
     }
-    let ([own, d], dtype, device) = (x.dims(), x.dtype(), x.device());
-    debug_assert_eq!((rows.len(), rows[ranks.rank()]), (ranks.size(), own), "`{name}`: rows of other ranks");
-    let values = if own == 0 { Vec::new() } else { done(host::floats(x)) };
-    let values = gather_rows(&values, d, rows, ranks, name);
-    Tensor::from_data(TensorData::new(values, [rows.iter().sum(), d]), (&device, dtype))
-}
-
-/// The rows of `d` numbers that ranks have, in the order of ranks; all give as many as the one that has most.
-fn gather_rows(own: &[f32], d: usize, rows: &[usize], ranks: &Ranks, name: &'static str) -> Vec<f32> {
-    let most = rows.iter().max().map_or(0, |rows| rows * d);
-    let mut bytes: Vec<u8> = own.iter().flat_map(|value| value.to_le_bytes()).collect();
-    bytes.resize(4 * most, 0);
-    let all = done(ranks.concat(name, bytes));
-    let float = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-    let part = |(rank, rows): (usize, &usize)| all[4 * rank * most..][..4 * rows * d].chunks_exact(4).map(float);
-    rows.iter().enumerate().flat_map(part).collect()
+    let (device, dtype, len) = (x.device(), x.dtype(), x.dims()[0]);
+    let bytes = ranks.concat(name, host::bytes(x)?)?;
+    let data = TensorData::from_bytes_vec(bytes, [len * ranks.size()], dtype);
+    Ok(Tensor::from_data(data, (&device, dtype)))
 }
 
 #[cfg(all(test, feature = "flex"))]
 mod tests {
-    use super::*;
-    use burn::tensor::DType;
     use comm::threads;
+
+    use super::*;
+    use crate::params::cast_to;
 
     type B = burn_flex::Flex<f32, i32>;
 
-    fn matrix(rows: usize, first: f32, dtype: DType) -> Tensor<B, 2> {
-        let values: Vec<f32> = (0..rows * 2).map(|i| first + i as f32).collect();
-        Tensor::from_data(TensorData::new(values, [rows, 2]), (&Default::default(), dtype))
+    fn tensor(values: &[f32], dtype: DType) -> Tensor<B, 1> {
+        cast_to(Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &Default::default()), dtype)
     }
 
-    fn values(x: Tensor<B, 2>) -> Vec<f32> {
-        x.into_data().convert::<f32>().to_vec().unwrap()
+    fn rounded(values: &[f32]) -> Vec<f32> {
+        values.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect()
+    }
+
+    #[test]
+    fn parts_and_wholes() {
+        for dtype in [DType::F32, DType::BF16] {
+            let parts = threads::run(3, |ranks| {
+                let values: Vec<f32> = (0..12).map(|i| (i + 100 * ranks.rank()) as f32).collect();
+                let part = B::reduce_scatter(tensor(&values, dtype), &ranks, "sum").unwrap();
+                assert_eq!((part.dtype(), part.dims()), (DType::F32, [4]));
+                let all = B::all_gather(cast_to(part.clone(), dtype), &ranks, "all").unwrap();
+                assert_eq!(all.dtype(), dtype);
+                host::floats(all).unwrap()
+            });
+            let expected: Vec<f32> = (0..12).map(|i| (3 * i + 300) as f32).collect();
+            let expected = if dtype == DType::F32 { expected } else { rounded(&expected) };
+            assert!(parts.iter().all(|part| *part == expected), "{parts:?}");
+        }
     }
 
     /// 256 and twice 0.75 are 257.5 in f32 and 258 in bf16; bf16 sums would have stayed at 256.
     #[test]
     fn sums_are_rounded_once() {
         let sums = threads::run(3, |ranks| {
-            let x = matrix(1, if ranks.is_first() { 256.0 } else { 0.75 }, DType::BF16);
-            let sum = B::all_reduce(x, &ranks, "sum");
+            let x = tensor(&[if ranks.is_first() { 256.0 } else { 0.75 }], DType::BF16);
+            let sum = sum(x, &ranks, "sum");
             assert_eq!(sum.dtype(), DType::BF16);
-            values(sum)[0]
+            host::floats(sum).unwrap()[0]
         });
         assert_eq!(sums, [258.0; 3]);
-        let alone = B::all_reduce(matrix(2, 1.0, DType::F32), &Ranks::solo(), "sum");
-        assert_eq!(values(alone), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(host::floats(sum(tensor(&[1.0], DType::F32), &Ranks::solo(), "sum")).unwrap(), [1.0]);
     }
 
     #[test]
     fn rows_come_in_the_order_of_ranks() {
-        let rows = [1, 0, 2];
-        let all = threads::run(3, |ranks| {
-            let own = matrix(rows[ranks.rank()], 10.0 * ranks.rank() as f32, DType::F32);
-            values(B::all_gather(own, &rows, &ranks, "rows"))
-        });
-        assert_eq!(all, vec![vec![0.0, 1.0, 20.0, 21.0, 22.0, 23.0]; 3]);
+        let of = |rank: usize, count: usize| (0..2 * count).map(|i| (10 * rank + i) as f32).collect::<Vec<_>>();
+        for counts in [[1, 0, 2], [2, 2, 2], [0, 0, 1]] {
+            let all = threads::run(3, |ranks| {
+                let own = counts[ranks.rank()];
+                let x = tensor(&of(ranks.rank(), own), DType::BF16).reshape([own, 2]);
+                host::floats(rows(x, &counts, &ranks, "rows")).unwrap()
+            });
+            let expected: Vec<f32> = counts.iter().enumerate().flat_map(|(rank, count)| of(rank, *count)).collect();
+            assert_eq!(all, vec![expected; 3]);
+        }
     }
 
     /// A rank that ends leaves the others a panic that names the call.
@@ -113,7 +178,7 @@ mod tests {
         let said = std::panic::catch_unwind(|| {
             threads::run(2, |ranks| {
                 if ranks.is_first() {
-                    values(B::all_reduce(matrix(1, 0.0, DType::F32), &ranks, "the mlp"));
+                    sum(tensor(&[0.0], DType::F32), &ranks, "the mlp");
                 }
             })
         });

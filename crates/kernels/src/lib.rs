@@ -22,6 +22,7 @@
 //! groups padded together.
 
 pub mod attention;
+pub mod bounds;
 pub mod canary;
 pub mod collective;
 pub mod finite;
@@ -32,6 +33,7 @@ pub mod ops;
 pub mod params;
 pub mod rope;
 pub mod sampling;
+pub mod zero;
 
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]

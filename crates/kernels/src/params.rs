@@ -12,6 +12,7 @@ use std::ops::Range;
 use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 
 use crate::ops::Kernels;
+use crate::zero::Reduced;
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -58,6 +59,8 @@ pub struct Gradients<B: Backend> {
     /// Parts of stacks: the key of the stack, and the elements that are the part's.
     parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
+    /// Where they go as soon as they are complete, in a run on several ranks.
+    reduced: Option<Box<Reduced<B>>>,
 }
 
 impl<B: Kernels> Default for Gradients<B> {
@@ -69,7 +72,46 @@ impl<B: Kernels> Default for Gradients<B> {
 impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, reduced: None }
+    }
+
+    /// The same, of which each rank keeps its part alone. Between [`begin`](Self::begin) and [`finish`](Self::finish)
+    /// whoever computes gradients says when a layer and when a pass is done.
+    #[must_use]
+    pub fn reduced(self, reduced: Reduced<B>) -> Self {
+        Self { reduced: Some(Box::new(reduced)), ..self }
+    }
+
+    /// Takes the sums over ranks out; none where gradients are not reduced.
+    pub fn take_reduced(&mut self) -> Option<Reduced<B>> {
+        self.reduced.take().map(|reduced| *reduced)
+    }
+
+    /// `passes` backward passes follow.
+    pub fn begin(&mut self, passes: usize) {
+        self.reducing(|reduced, _| reduced.begin(passes));
+    }
+
+    /// The gradients of this pass are complete up to those whose names begin with `prefix`, from the last parameter on.
+    pub fn done_through(&mut self, prefix: &str) {
+        self.reducing(|reduced, grads| reduced.through(prefix, grads));
+    }
+
+    /// A backward pass is done.
+    pub fn end_pass(&mut self) {
+        self.reducing(Reduced::end_round);
+    }
+
+    /// All passes are done.
+    pub fn finish(&mut self) {
+        self.reducing(Reduced::finish);
+    }
+
+    fn reducing(&mut self, work: impl FnOnce(&mut Reduced<B>, &mut Self)) {
+        if let Some(mut reduced) = self.reduced.take() {
+            work(&mut reduced, self);
+            self.reduced = Some(reduced);
+        }
     }
 
     /// Adds `grad` to what is held under `name`.
@@ -166,6 +208,14 @@ impl<B: Kernels> Gradients<B> {
         });
     }
 
+    /// Whether there is a gradient of this parameter.
+    pub fn holds(&self, name: &str) -> bool {
+        match self.parts.get(name) {
+            Some((key, _)) => self.map.contains_key(key),
+            None => self.map.contains_key(name),
+        }
+    }
+
     /// The gradient of one parameter, flattened, in the type that they are kept in.
     pub fn get(&self, name: &str) -> Option<Tensor<B, 1>> {
         match self.parts.get(name) {
@@ -197,6 +247,25 @@ impl<B: Kernels> Gradients<B> {
             .into_iter()
             .map(|(rows, grad)| grad.unwrap_or_else(|| Tensor::zeros([rows * width], (&device, self.dtype))));
         Some(Tensor::cat(whole.collect(), 0))
+    }
+
+    /// Adds all that `other` holds.
+    pub fn absorb(&mut self, other: Self) {
+        let mut stacks: BTreeMap<String, Vec<(usize, StackPart)>> = BTreeMap::new();
+        for (name, (key, range)) in other.parts {
+            // In one flat tensor a row is an element.
+            stacks.entry(key).or_default().push((range.start, StackPart { name, rows: range.len() }));
+        }
+        for (key, grad) in other.map {
+            match stacks.remove(&key) {
+                None => self.add(&key, grad),
+                Some(mut parts) => {
+                    parts.sort_by_key(|(start, _)| *start);
+                    let parts: Vec<StackPart> = parts.into_iter().map(|(_, part)| part).collect();
+                    self.add_stack(&parts, grad);
+                }
+            }
+        }
     }
 
     /// Whether nothing has been added.
@@ -306,6 +375,29 @@ mod tests {
         part(&mut alone);
         let all: Vec<f32> = alone.remove_stack(&parts()).unwrap().into_data().to_vec().unwrap();
         assert_eq!(all, [0.0, 0.0, 0.0, 0.0, 10.0, 11.0]);
+    }
+
+    /// What a stack, a part of one and others come to does not depend on where they were added up.
+    #[test]
+    fn what_is_absorbed_is_added() {
+        let fill = |grads: &mut Gradients<B>, apart: bool| {
+            grads.add_stack(&parts(), matrix(3, 1.0));
+            if apart {
+                grads.add("a", matrix(1, 10.0));
+            }
+            grads.add("c", matrix(1, 0.0));
+        };
+        for (first, second) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (mut expected, mut sum, mut own) = (Gradients::default(), Gradients::default(), Gradients::default());
+            fill(&mut expected, first);
+            fill(&mut expected, second);
+            fill(&mut sum, first);
+            fill(&mut own, second);
+            sum.absorb(own);
+            assert_eq!(values(&sum), values(&expected));
+            let whole = |mut grads: Gradients<B>| grads.remove_stack(&parts()).unwrap().into_data();
+            assert_eq!(whole(sum), whole(expected));
+        }
     }
 
     struct Log(Vec<(String, Vec<usize>, Vec<f32>)>);

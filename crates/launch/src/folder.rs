@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
+use comm::Ranks;
 use data::processor::serving;
 use data::{Alpha, ExifOrientation, Processor};
 use model_qwen2vl::save::Companions;
@@ -72,17 +73,18 @@ impl ModelFolder {
         Self::at(path, run)
     }
 
-    /// The toy model of a run that trains in `run`: its folder is written there, unless the run has begun and has one.
+    /// The toy model of a run that trains in `run`: rank 0 writes its folder there, unless the run has begun and has one.
     ///
     /// # Errors
-    /// Anything the file system refuses.
-    pub(crate) fn toy(run: &Path, family: ModelFamily) -> Result<Self, TrainError> {
+    /// Anything the file system refuses; a rank that is gone.
+    pub(crate) fn toy(run: &Path, family: ModelFamily, ranks: &Ranks) -> Result<Self, TrainError> {
         let path = run.join("model");
         let begun = rl::run_folder::RunFolder::has_run(run) && path.join("config.json").is_file();
-        if !begun {
+        if ranks.is_first() && !begun {
             std::fs::create_dir_all(&path).map_err(|source| ModelError::Io { path: path.clone(), source })?;
             write_toy_folder_of(&path, family)?;
         }
+        ranks.barrier("the toy model's folder")?;
         Self::at(path, RunSettings::default())
     }
 

@@ -61,7 +61,8 @@ pub fn configured(config: &Config) -> Result<QwenVlConfig, TrainError> {
 /// run.
 fn toy_architecture(config: &Config) -> Result<QwenVlConfig, TrainError> {
     let folder = std::env::temp_dir().join(format!("toy_model_{}", std::process::id()));
-    let opened = ModelFolder::toy(&folder, config.model.family).and_then(|folder| architecture(config, &folder));
+    let opened =
+        ModelFolder::toy(&folder, config.model.family, &Ranks::solo()).and_then(|folder| architecture(config, &folder));
     // What is left in a folder for temporary files does no harm.
     let _ = std::fs::remove_dir_all(&folder);
     opened
@@ -121,7 +122,7 @@ pub fn train_on<B: Kernels>(
     check_batch_rows::<B>(&config, device)?;
     let is_toy = config.model.path == "toy";
     let folder = match is_toy {
-        true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family)?,
+        true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family, &ranks)?,
         false => ModelFolder::open(Path::new(&config.model.path))?,
     };
     let architecture = architecture(&config, &folder)?;

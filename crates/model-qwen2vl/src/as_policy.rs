@@ -63,7 +63,7 @@ impl<B: Kernels> Decoding<B> for QwenVl<B> {
     type Kv = PromptKv<B>;
 
     fn kv_bytes(&self) -> usize {
-        let shape = self.tensor.shape();
+        let shape = self.decoder.tensor.shape();
         2 * shape.kv_heads * shape.head_dim * self.config.text.num_hidden_layers * self.decoder.embed.dtype().size()
     }
     fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv) {
@@ -123,9 +123,6 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
     fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>) {
         self.backward_shared(prompt, grads);
     }
-    fn complete_gradients(&self, grads: &mut Gradients<B>) {
-        self.complete_gradients(grads);
-    }
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>) {
         self.visit(visitor);
     }
@@ -133,10 +130,10 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
         self.save(dir, companions)
     }
     fn activation_bytes(&self) -> usize {
-        let (t, shape) = (&self.config.text, self.tensor.shape());
+        let (t, shape) = (&self.config.text, self.decoder.tensor.shape());
         let (query, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         // x, h1, x_mid and h2; q and o; k and v; gate and up; q and k before their norms
-        let mut widths = 4 * t.hidden_size + 2 * query + 2 * kv + 2 * self.tensor.wide();
+        let mut widths = 4 * t.hidden_size + 2 * query + 2 * kv + 2 * self.decoder.tensor.wide();
         if t.qk_norm {
             widths += query + kv;
         }

@@ -1,11 +1,11 @@
 //! The decoder: embedding, layers, final norm, head.
 
 use burn::tensor::{Bool, Int, Tensor, backend::Backend};
-use kernels::Kernels;
 use kernels::attention::decode::PromptKv;
 use kernels::attention::packed::{KvGradients, Packed};
 use kernels::layers::{Attend, BlockSaved, Norm, Residual, TransformerBlock};
 use kernels::params::{Gradients, ParamVisitor, Shard};
+use kernels::{Kernels, collective};
 
 use crate::tensor::TensorParallel;
 
@@ -18,6 +18,8 @@ pub(crate) struct Decoder<B: Backend> {
     pub(crate) norm: Norm<B>,
     /// Rows as in `embed`; none if tied to it.
     pub(crate) lm_head: Option<Tensor<B, 2>>,
+    /// Who shares it out, and what this rank has.
+    pub(crate) tensor: TensorParallel,
 }
 
 /// What the first layers take from the vision tower (DeepStack): behind layer `k`, column block `k + 1` of `features`
@@ -134,7 +136,10 @@ impl<B: Kernels> Decoder<B> {
             if let Some(deep) = deep.as_deref_mut().filter(|deep| i < deep.layers) {
                 deep.gradients.push(dx.clone().select(0, deep.rows.clone()));
             }
-            dx = layer.backward(saved, packed, dx, kv, &format!("model.layers.{i}"), grads);
+            let prefix = format!("model.layers.{i}");
+            let backward = |grads: &mut Gradients<B>| layer.backward(saved, packed, dx, kv, &prefix, grads);
+            dx = self.tensor.completing(layer, &prefix, grads, backward);
+            grads.done_through(&format!("{prefix}."));
         }
         dx
     }
@@ -143,35 +148,37 @@ impl<B: Kernels> Decoder<B> {
     pub(crate) fn embed_rows(
         &self,
         ids: Tensor<B, 1, Int>,
-        tensor: &TensorParallel,
         take: impl Fn(&Tensor<B, 2>, Tensor<B, 1, Int>) -> Tensor<B, 2>,
     ) -> Tensor<B, 2> {
-        if tensor.ranks().is_solo() {
+        let ranks = self.tensor.ranks();
+        if ranks.is_solo() {
             return take(&self.embed, ids);
         }
-        let (rows, others) = own_rows(ids, tensor);
+        let (rows, others) = self.own_rows(ids);
         let own = take(&self.embed, rows);
         let others = others.expand(own.dims());
-        B::all_reduce(own.mask_fill(others, 0.0), tensor.ranks(), "embeddings")
+        collective::sum(own.mask_fill(others, 0.0), ranks, "embeddings")
     }
 
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
-    pub(crate) fn embed_backward(
-        &self,
-        ids: Tensor<B, 1, Int>,
-        dx: Tensor<B, 2>,
-        tensor: &TensorParallel,
-        grads: &mut Gradients<B>,
-    ) {
-        let (rows, dx) = match tensor.ranks().is_solo() {
+    pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
+        let (rows, dx) = match self.tensor.ranks().is_solo() {
             true => (ids, dx),
             false => {
-                let (rows, others) = own_rows(ids, tensor);
+                let (rows, others) = self.own_rows(ids);
                 let others = others.expand(dx.dims());
                 (rows, dx.mask_fill(others, 0.0))
             }
         };
         grads.add_rows(EMBED, self.embed.shape().num_elements(), rows, dx);
+    }
+
+    /// Which of this rank's rows the ids `[M]` are, and which ids `[M, 1]` are other ranks'.
+    fn own_rows(&self, ids: Tensor<B, 1, Int>) -> (Tensor<B, 1, Int>, Tensor<B, 2, Bool>) {
+        let own = self.tensor.ids();
+        let below = ids.clone().lower_elem(own.start as i32);
+        let others = below.bool_or(ids.clone().greater_equal_elem(own.end as i32));
+        (ids.sub_scalar(own.start as i32).clamp(0, own.len() as i32 - 1), others.unsqueeze_dim(1))
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
@@ -185,12 +192,4 @@ impl<B: Kernels> Decoder<B> {
             visitor.visit(LM_HEAD, &shard, head);
         }
     }
-}
-
-/// Which of this rank's rows the ids `[M]` are, and which ids `[M, 1]` are other ranks'.
-fn own_rows<B: Backend>(ids: Tensor<B, 1, Int>, tensor: &TensorParallel) -> (Tensor<B, 1, Int>, Tensor<B, 2, Bool>) {
-    let own = tensor.ids();
-    let below = ids.clone().lower_elem(own.start as i32);
-    let others = below.bool_or(ids.clone().greater_equal_elem(own.end as i32));
-    (ids.sub_scalar(own.start as i32).clamp(0, own.len() as i32 - 1), others.unsqueeze_dim(1))
 }

@@ -212,8 +212,9 @@ impl<B: Kernels> QwenVl<B> {
             layers: (0..t.num_hidden_layers).map(|i| stack.block(i, source)).collect(),
             norm: norm(source, NORM, NormKind::Rms, t.hidden_size, t.rms_norm_eps),
             lm_head: (!t.tie_word_embeddings).then(|| source.param(LM_HEAD, [vocab, t.hidden_size])),
+            tensor,
         };
-        Self { config, visual, decoder, tensor }
+        Self { config, visual, decoder }
     }
 
     /// As [`build_parallel`](Self::build_parallel), with weights that hold no pages of what comes and goes.

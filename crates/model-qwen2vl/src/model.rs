@@ -23,8 +23,6 @@ pub struct QwenVl<B: Backend> {
     pub config: QwenVlConfig,
     pub(crate) visual: VisionTower<B>,
     pub(crate) decoder: Decoder<B>,
-    /// The ranks that share the decoder out.
-    pub(crate) tensor: TensorParallel,
 }
 
 /// What a training forward keeps.
@@ -49,7 +47,7 @@ impl<B: Kernels> QwenVl<B> {
 
     /// The features of the images of these prompts in order, none without any: each rank computes some of them.
     pub(crate) fn encode_dealt(&self, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
-        let images = DealtImages::new(&self.config, prompts, self.tensor.ranks(), &self.device())?;
+        let images = DealtImages::new(&self.config, prompts, self.decoder.tensor.ranks(), &self.device())?;
         Some(images.features(&self.visual))
     }
 
@@ -64,12 +62,12 @@ impl<B: Kernels> QwenVl<B> {
     /// The head's matrix `[V, d]`, or this rank's rows of it, and its parameter name.
     pub fn head(&self) -> (LmHead<'_, B>, &'static str) {
         let (weight, name) = self.decoder.head();
-        (LmHead { weight, shared: self.tensor.vocab() }, name)
+        (LmHead { weight, shared: self.decoder.tensor.vocab() }, name)
     }
 
     /// The ranks that share the decoder out.
     pub fn tensor_parallel(&self) -> &TensorParallel {
-        &self.tensor
+        &self.decoder.tensor
     }
 
     /// Logits `[M, V]` of hidden states `[M, d]`. For a few rows only: the training path uses [`kernels::head`].
@@ -83,7 +81,7 @@ impl<B: Kernels> QwenVl<B> {
         batch: &PackedBatch<B>,
         features: Option<Tensor<B, 2>>,
     ) -> (Tensor<B, 2>, Option<Deep<B>>) {
-        let x = self.decoder.embed_rows(batch.ids.clone(), &self.tensor, |table, ids| table.clone().select(0, ids));
+        let x = self.decoder.embed_rows(batch.ids.clone(), |table, ids| table.clone().select(0, ids));
         let (Some(images), Some(features)) = (&batch.images, features) else { return (x, None) };
         let deep = !self.config.vision.deepstack.is_empty();
         let deep = deep.then(|| Deep {
@@ -150,7 +148,7 @@ impl<B: Kernels> QwenVl<B> {
 
     /// One token more for every row of the cache: ids and positions `[S]` to final-normed hidden states `[S, d]`.
     pub fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut DecodeCache<B>) -> Tensor<B, 2> {
-        let x = self.decoder.embed_rows(ids, &self.tensor, B::take_rows);
+        let x = self.decoder.embed_rows(ids, B::take_rows);
         let hidden = self.decoder.forward(x, None, &mut cache.step(positions, &self.device()));
         cache.advance();
         hidden
@@ -175,9 +173,11 @@ impl<B: Kernels> QwenVl<B> {
         kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, Tape<B>) {
         let (features, vision) = match pictures {
-            Pictures::Trained(prompts) => DealtImages::new(&self.config, prompts, self.tensor.ranks(), &self.device())
-                .map(|images| images.features_saving(&self.visual, recompute))
-                .unzip(),
+            Pictures::Trained(prompts) => {
+                DealtImages::new(&self.config, prompts, self.decoder.tensor.ranks(), &self.device())
+                    .map(|images| images.features_saving(&self.visual, recompute))
+                    .unzip()
+            }
             Pictures::Embedded(features) => (features, None),
         };
         let (x, deep) = self.embed(batch, features);
@@ -185,8 +185,7 @@ impl<B: Kernels> QwenVl<B> {
         (hidden, Tape { decoder, vision })
     }
 
-    /// Adds the gradients of all parameters but the head's for `d_hidden [N, d]`. Where ranks share the decoder out,
-    /// some are complete only after [`complete_gradients`](Self::complete_gradients).
+    /// Adds the gradients of all parameters but the head's for `d_hidden [N, d]`.
     pub fn backward(&self, tape: Tape<B>, batch: &PackedBatch<B>, d_hidden: Tensor<B, 2>, grads: &mut Gradients<B>) {
         self.backward_with(tape, batch, d_hidden, &mut KvGradients::default(), grads);
     }
@@ -208,14 +207,15 @@ impl<B: Kernels> QwenVl<B> {
         });
         let dx = self.decoder.backward(tape.decoder, batch.packed(), d_hidden, deep.as_mut(), kv, grads);
         match &batch.images {
-            None => self.decoder.embed_backward(batch.ids.clone(), dx, &self.tensor, grads),
+            None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),
             Some(images) => {
                 let d_text = dx.clone().select(0, images.text_rows.clone());
-                self.decoder.embed_backward(images.text_ids.clone(), d_text, &self.tensor, grads);
+                self.decoder.embed_backward(images.text_ids.clone(), d_text, grads);
                 if let Some(pictures) = tape.vision {
                     let mut d_features = vec![dx.select(0, images.image_rows.clone())];
                     d_features.extend(deep.into_iter().flat_map(|deep| deep.gradients.into_iter().rev()));
-                    pictures.backward(&self.visual, columns(d_features), grads);
+                    let backward = |grads: &mut _| pictures.backward(&self.visual, columns(d_features), grads);
+                    self.decoder.tensor.completing(&self.visual, "visual", grads, backward);
                 }
             }
         }
@@ -223,7 +223,8 @@ impl<B: Kernels> QwenVl<B> {
 
     /// Shows every parameter to `visitor`, in a fixed order: this rank's parts of those that ranks share out.
     pub fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
-        let mut placed = Placed { tensor: &self.tensor, visitor };
+        let tensor = self.decoder.tensor.clone();
+        let mut placed = Placed { tensor: &tensor, visitor };
         self.visual.visit(&mut placed);
         self.decoder.visit(&mut placed);
     }

@@ -2,9 +2,9 @@
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 use comm::{Ranks, deal};
-use kernels::Kernels;
 use kernels::host::int_tensor;
 use kernels::params::Gradients;
+use kernels::{Kernels, collective};
 use policy::Prompt;
 
 use crate::config::{QwenVlConfig, VisionConfig};
@@ -138,7 +138,7 @@ impl<B: Kernels> DealtImages<B> {
         match &self.dealt {
             None => own,
             Some(dealt) => {
-                B::all_gather(own, &dealt.rows, &self.ranks, "image features").select(0, dealt.places.clone())
+                collective::rows(own, &dealt.rows, &self.ranks, "image features").select(0, dealt.places.clone())
             }
         }
     }

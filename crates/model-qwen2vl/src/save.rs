@@ -38,7 +38,7 @@ impl<B: Kernels> QwenVl<B> {
         let mut collect = Collect(self.config.family, Vec::new());
         self.clone().visit(&mut collect);
         let weights = dir.join("model.safetensors");
-        let (path, ranks) = (dir.join("config.json"), self.tensor.ranks());
+        let (path, ranks) = (dir.join("config.json"), self.decoder.tensor.ranks());
         by_first(dir, ranks.is_first().then(|| self.write_config(dir, &path, companions)), ranks)?;
         write_gathered(&weights, &collect.1, ranks)?;
         // The writer makes a file that only its owner may read; another user's server should load the folder, too.

@@ -86,7 +86,7 @@ impl<B: Kernels> QwenVl<B> {
         prompt.d_hidden = prompt.d_hidden.clone().add(to_f32(d_hidden.clone().narrow(0, 0, p)));
         let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
         let dx = self.decoder.backward(tape.0, packed, d_hidden.narrow(0, p, n - p), None, &mut prompt.d_kv, grads);
-        self.decoder.embed_backward(part.ids.clone(), dx, &self.tensor, grads);
+        self.decoder.embed_backward(part.ids.clone(), dx, grads);
     }
 
     /// Adds the prompt's gradients after all of its parts.

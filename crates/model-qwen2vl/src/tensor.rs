@@ -12,20 +12,19 @@
 //! Hidden states, log-probs, sampled ids and the gradients of hidden states are the same on all of them, bit for bit.
 //! The tower is not shared out but its pictures are: each rank computes some, and all get the features of all.
 //!
-//! After a backward the gradients of what a rank holds alone are complete. Those of the tower, of the norms of queries
-//! and keys and of key/value heads with copies are sums of which each rank has its own pictures' and heads' part, until
-//! [`QwenVl::complete_gradients`].
+//! After a backward each rank has the whole gradient of what it holds, so that copies have equal ones. Of some parameters
+//! a rank computes a part, by its own pictures or heads: these are summed before they are added to the others, those of
+//! the tower and of the norms of queries and keys over the group, those of key/value heads over the ranks with copies.
 
-use burn::tensor::{Tensor, backend::Backend};
+use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
 use kernels::head::VocabShards;
-use kernels::layers::{BlockShape, QK_NAMES};
+use kernels::layers::{BlockShape, QK_NAMES, TransformerBlock};
 use kernels::{Gradients, Kernels, ParamVisitor, Shard, StackPart, collective};
 use policy::ModelError;
 
 use crate::config::TextConfig;
 use crate::decoder::{EMBED, LM_HEAD};
-use crate::model::QwenVl;
 
 /// The ranks that share a decoder out, and what this one has of it.
 #[derive(Debug, Clone)]
@@ -226,40 +225,65 @@ impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for Placed<'_, V> {
     }
 }
 
-/// Parameters whose gradients are sums over ranks: name, elements of this rank's part, the ranks.
-struct Partial<'a>(&'a TensorParallel, Vec<(String, usize, Ranks)>);
+/// A parameter of whose gradient a backward computes a part: name, elements of what this rank holds, and the ranks with
+/// the other parts.
+struct PartialGradient<B: Backend> {
+    name: String,
+    len: usize,
+    device: B::Device,
+    ranks: Ranks,
+}
 
-impl<B: Backend> ParamVisitor<B> for Partial<'_> {
+/// Lists them.
+struct PartialGradients<'a, B: Backend>(&'a TensorParallel, Vec<PartialGradient<B>>);
+
+impl<B: Backend> ParamVisitor<B> for PartialGradients<'_, B> {
     const REPLACES: bool = false;
 
     fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if let Some(ranks) = self.0.partial(name) {
-            self.1.push((name.to_string(), tensor.shape().num_elements(), ranks.clone()));
+            let (len, device) = (tensor.shape().num_elements(), tensor.device());
+            self.1.push(PartialGradient { name: name.to_string(), len, device, ranks: ranks.clone() });
         }
     }
 }
 
-impl<B: Kernels> QwenVl<B> {
-    /// Sums the gradients of which several ranks have a part, so that each rank has the whole gradient of what it holds:
-    /// those of the vision tower and of the norms of queries and keys over all ranks, those of key/value heads over the
-    /// ranks with copies. All ranks call it once, after the last pass of an update and before anything reads or reduces
-    /// `grads`; a second call would sum again. Parameters of which no rank has a gradient get none.
-    ///
-    /// # Panics
-    /// Where a rank is gone or the device fails: see [`collective`].
-    pub fn complete_gradients(&self, grads: &mut Gradients<B>) {
-        if self.tensor.ranks.is_solo() {
-            return;
+/// Something with parameters and a backward: a layer, the tower.
+pub(crate) trait Trained<B: Backend>: Clone {
+    /// Shows its parameters, named as in its backward.
+    fn show(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>);
+}
+
+impl<B: Kernels> Trained<B> for TransformerBlock<B> {
+    fn show(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>) {
+        self.visit(prefix, visitor);
+    }
+}
+
+impl TensorParallel {
+    /// Does `backward` of `of`, all of whose gradients it adds to `grads` whole. All ranks call this, those too whose own
+    /// `backward` adds nothing.
+    pub(crate) fn completing<B: Kernels, T>(
+        &self,
+        of: &impl Trained<B>,
+        prefix: &str,
+        grads: &mut Gradients<B>,
+        backward: impl FnOnce(&mut Gradients<B>) -> T,
+    ) -> T {
+        let mut partial = PartialGradients(self, Vec::new());
+        if !self.ranks.is_solo() {
+            of.clone().show(prefix, &mut partial);
         }
-        let mut partial = Partial(&self.tensor, Vec::new());
-        self.clone().visit(&mut partial);
-        let has: Vec<bool> = partial.1.iter().map(|(name, ..)| grads.get(name).is_some()).collect();
-        let all = collective::done(self.tensor.ranks.gather("names of gradients", &has));
-        for (i, (name, len, ranks)) in partial.1.into_iter().enumerate() {
-            if all.iter().any(|has| has[i]) {
-                let own = grads.remove(&name).unwrap_or_else(|| Tensor::zeros([len], &self.device()));
-                grads.add(&name, B::all_reduce(own, &ranks, "gradients of copies"));
-            }
+        if partial.1.is_empty() {
+            return backward(grads);
         }
+        let mut own = Gradients::default();
+        let done = backward(&mut own);
+        for PartialGradient { name, len, device, ranks } in partial.1 {
+            let part = own.remove(&name).unwrap_or_else(|| Tensor::zeros([len], (&device, DType::F32)));
+            own.add(&name, collective::sum(part, &ranks, "partial gradients"));
+        }
+        grads.absorb(own);
+        done
     }
 }

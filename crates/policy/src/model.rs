@@ -130,10 +130,6 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Adds the gradients of the prompt after all of its parts.
     fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>);
 
-    /// Makes whole the gradients of which ranks that share the model out have parts each: all of them call it once, after
-    /// the last pass of an update and before anything else reads `grads`. Alone, it does nothing.
-    fn complete_gradients(&self, grads: &mut Gradients<B>);
-
     /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
     /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`. Ranks that

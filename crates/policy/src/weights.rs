@@ -48,12 +48,7 @@ impl<'a> Lazy<'a> {
 
 impl View for Lazy<'_> {
     fn dtype(&self) -> Dtype {
-        match self.dtype {
-            DType::BF16 => Dtype::BF16,
-            DType::F16 => Dtype::F16,
-            DType::F64 => Dtype::F64,
-            _ => Dtype::F32,
-        }
+        file_type(self.dtype)
     }
     fn shape(&self) -> &[usize] {
         &self.shape
@@ -70,6 +65,57 @@ impl View for Lazy<'_> {
     fn data_len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
+}
+
+/// A tensor in the host's memory, to be written.
+#[derive(Debug)]
+pub struct HostTensor {
+    /// Its name in the file.
+    pub name: String,
+    /// Its values, little-endian.
+    pub bytes: Vec<u8>,
+    /// Their type.
+    pub dtype: DType,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+}
+
+impl View for &HostTensor {
+    fn dtype(&self) -> Dtype {
+        file_type(self.dtype)
+    }
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn file_type(dtype: DType) -> Dtype {
+    match dtype {
+        DType::BF16 => Dtype::BF16,
+        DType::F16 => Dtype::F16,
+        DType::F64 => Dtype::F64,
+        _ => Dtype::F32,
+    }
+}
+
+/// As [`write_tensors`], from the host's memory.
+///
+/// # Errors
+/// [`ModelError::NotFinite`] for a tensor that the reader would refuse; anything the file system refuses, with the path.
+/// No file is left then.
+pub fn write_host_tensors(path: &Path, tensors: Vec<HostTensor>) -> Result<(), ModelError> {
+    for tensor in &tensors {
+        if let Some(found) = first_not_finite(&tensor.bytes, file_type(tensor.dtype)) {
+            return Err(ModelError::NotFinite { name: tensor.name.clone(), found });
+        }
+    }
+    write_views(path, tensors.iter().map(|tensor| (tensor.name.clone(), tensor)).collect(), &Refusal::default())
 }
 
 /// A tensor to write: its name in the file, its values in one row, its shape there.
@@ -93,8 +139,13 @@ pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<Lazy>) -> Result<(), Mode
     let refusal = Refusal::default();
     tensors.iter_mut().for_each(|lazy| lazy.refusal = refusal.clone());
     let named = tensors.into_iter().map(|lazy| (lazy.name.clone(), lazy));
+    write_views(path, named.collect(), &refusal)
+}
+
+/// Writes a file and syncs it, unless something was refused on the way.
+fn write_views<V: View>(path: &Path, views: Vec<(String, V)>, refusal: &Refusal) -> Result<(), ModelError> {
     let meta = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let written = safetensors::serialize_to_file(named, Some(meta), path).map_err(|e| match e {
+    let written = safetensors::serialize_to_file(views, Some(meta), path).map_err(|e| match e {
         safetensors::SafeTensorError::IoError(source) => ModelError::Io { path: path.into(), source },
         other => ModelError::Io { path: path.into(), source: std::io::Error::other(other) },
     });

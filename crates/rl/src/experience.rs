@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::backend::Backend;
+use comm::Ranks;
 use data::Processor;
 use kernels::Kernels;
 use reward::{Request, Reward, Score};
@@ -150,6 +151,8 @@ pub struct StepContext<'a, B: Backend> {
     pub step: u64,
     /// Where the stage stands.
     pub training: Training,
+    /// The ranks of the run; what the policy computes is dealt out to them.
+    pub ranks: &'a Ranks,
 }
 
 impl<'a, B: Backend> StepContext<'a, B> {

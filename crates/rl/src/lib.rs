@@ -17,6 +17,7 @@
 pub mod advantage;
 pub mod checkpoint;
 pub mod config;
+mod dealt;
 pub mod error;
 pub mod experience;
 pub mod learn;
@@ -36,6 +37,7 @@ pub mod trainer;
 pub mod trajectory;
 mod warnings;
 
+pub use ::comm;
 pub use ::policy;
 pub use ::rollout;
 pub use ::rollout::{focus, image_cache, sampler};
@@ -52,6 +54,7 @@ pub mod prelude {
     pub use crate::recipe::Recipe;
     pub use crate::shaping::Training;
     pub use crate::trajectory::{ScoredGroup, Trajectory};
+    pub use ::comm::Ranks;
     pub use ::rollout::image_cache::ImageCache;
     pub use ::rollout::sampler::Sampling;
     pub use ::rollout::{Job, RolloutConfig, generate, never_sampled};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::policy::Prompt;
+use comm::Ranks;
 use data::{
     BadRow, Cursor, DataSpec, Dataset, EpochRows, FormatPrompt, ImageSource, Prefetcher, Processor, Sample,
     build_prompt, count_prompt_tokens,
@@ -14,6 +15,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Stage};
+use crate::dealt::{self, Row};
 use crate::error::TrainError;
 use crate::policy::Policy;
 
@@ -36,6 +38,10 @@ pub struct Item {
     pub prompt: Prompt,
     /// Its pictures as they are stored, for perturbations that follow their pixels.
     pub images: Vec<ImageSource>,
+    /// The rank that has the pictures; on others `images` and the prompt's pixels are empty.
+    pub holder: usize,
+    /// Names everything that responses depend on, where the pictures are elsewhere.
+    pub known_content: Option<u64>,
 }
 
 /// Hashes parts one after the other (FNV-1a over words), each with its length, so that no two lists of parts run
@@ -75,6 +81,9 @@ impl Item {
     /// Names everything that responses and their rewards depend on: problem, answer, task, the prompt's tokens and its
     /// pictures' pixels as the model sees them.
     pub(crate) fn whole_content(&self) -> u64 {
+        if let Some(known) = self.known_content {
+            return known;
+        }
         let mut content = RowContent(self.content());
         content.text(self.task.as_deref().unwrap_or_default());
         content.word(self.prompt.input_ids.len() as u64);
@@ -82,6 +91,13 @@ impl Item {
         self.prompt.image_grid_thw.iter().flatten().for_each(|side| content.word(*side as u64));
         self.prompt.pixel_values.iter().for_each(|value| content.word(u64::from(value.to_bits())));
         content.0
+    }
+
+    /// Lets the pictures go to another rank.
+    pub(crate) fn let_go(&mut self) {
+        self.known_content = Some(self.whole_content());
+        self.prompt.pixel_values = Arc::default();
+        self.images.clear();
     }
 }
 
@@ -91,6 +107,7 @@ pub struct Prompts {
     dataset: Arc<Dataset>,
     encoder: Arc<Encoder>,
     ahead: Arc<Mutex<Option<Ahead>>>,
+    ranks: Ranks,
 }
 
 /// Rows that are read, decoded and encoded while the trainer is busy.
@@ -262,7 +279,14 @@ impl Prompts {
             name,
             supervised,
         };
-        Ok(Self { dataset: Arc::new(dataset), encoder: Arc::new(encoder), ahead: Arc::default() })
+        let ranks = Ranks::solo();
+        Ok(Self { dataset: Arc::new(dataset), encoder: Arc::new(encoder), ahead: Arc::default(), ranks })
+    }
+
+    /// The same for a run on many devices: each rank reads its share of the rows, and all have the records of all.
+    #[must_use]
+    pub fn dealt_to(self, ranks: &Ranks) -> Self {
+        Self { ranks: ranks.clone(), ..self }
     }
 
     /// Rows.
@@ -344,15 +368,34 @@ impl Prompts {
         aside: &mut SetAside,
         note: &mut dyn FnMut(String),
     ) -> Result<Vec<Item>, TrainError> {
-        let loaded: Vec<_> = rows.par_iter().map(|&row| self.load(row, policy)).collect();
+        let places = (0..rows.len()).filter(|place| place % self.ranks.size() == self.ranks.rank());
+        let places: Vec<usize> = places.collect();
+        let loaded: Vec<_> = places.par_iter().map(|&place| Ok((place, self.load(rows[place], policy)?))).collect();
+        let own = loaded.into_iter().collect::<Result<_, TrainError>>()?;
         let mut items = Vec::with_capacity(rows.len());
-        for result in loaded {
-            match result? {
+        for row in dealt::rows(&self.ranks, own, rows.len())? {
+            match row {
                 Ok(item) => items.push(item),
                 Err(bad) => self.set_aside(&bad, aside, note),
             }
         }
         Ok(items)
+    }
+
+    /// Gives this rank the pictures of a row that another rank has read.
+    ///
+    /// # Errors
+    /// A row that is not what it was.
+    pub(crate) fn fetch<B: Kernels, P: Policy<B>>(&self, item: &mut Item, policy: &P) -> Result<(), TrainError> {
+        let reason = match self.load(item.row, policy)? {
+            Ok(again) if again.prompt.input_ids == item.prompt.input_ids => {
+                (item.prompt, item.images, item.known_content) = (again.prompt, again.images, None);
+                return Ok(());
+            }
+            Ok(_) => "it is not what it was a moment ago on another rank".to_string(),
+            Err(bad) => bad.to_string(),
+        };
+        Err(TrainError::Input(format!("{}: row {} cannot be read again: {reason}", self.encoder.name, item.row)))
     }
 
     /// Counts a row once in a run, though it may stand in the training and in the validation data.
@@ -390,45 +433,76 @@ impl Prompts {
         let mut items = Vec::with_capacity(n);
         let mut barren = 0;
         while items.len() < n {
-            let Some((_, loaded)) = rows.next() else {
-                return Err(TrainError::Input(format!("{}: no rows have a weight above 0", self.encoder.name)));
-            };
-            // The cursor moves with what is taken, not with what is made ahead.
-            cursor.next(&*self.dataset, 1);
-            let item = match loaded? {
-                Ok(encoded) => encoded.item(policy),
-                Err(bad) => Err(bad),
-            };
-            match item {
-                Ok(item) => {
-                    items.push(item);
-                    barren = 0;
+            // As many as are missing and no more: so the last one that is drawn is the last one that is taken.
+            for row in self.draw(cursor, n - items.len(), &mut rows, policy)? {
+                match row {
+                    Ok(item) => {
+                        items.push(item);
+                        barren = 0;
+                    }
+                    Err(bad) => {
+                        self.set_aside(&bad, aside, note);
+                        barren += 1;
+                    }
                 }
-                Err(bad) => {
-                    self.set_aside(&bad, aside, note);
-                    barren += 1;
+                // Two epochs may have their only good row at their far ends.
+                if barren >= 2 * self.epoch_len() {
+                    return Err(TrainError::Input(format!(
+                        "{}: none of its {} rows can be used; the reasons are above",
+                        self.encoder.name,
+                        self.len()
+                    )));
                 }
-            }
-            // Two epochs may have their only good row at their far ends.
-            if barren >= 2 * self.epoch_len() {
-                return Err(TrainError::Input(format!(
-                    "{}: none of its {} rows can be used; the reasons are above",
-                    self.encoder.name,
-                    self.len()
-                )));
             }
         }
         *ahead = Some(Ahead { rows, next: cursor.clone() });
         Ok(items)
     }
 
-    /// Starts to read from `cursor` on, for batches of `n`.
+    /// The next `count` rows of `cursor`, usable or not: this rank's come out of `rows`, the others' from theirs.
+    fn draw<B: Kernels, P: Policy<B>>(
+        &self,
+        cursor: &mut Cursor,
+        count: usize,
+        rows: &mut Prefetcher<Loaded>,
+        policy: &P,
+    ) -> Result<Vec<Row>, TrainError> {
+        let none = || TrainError::Input(format!("{}: no rows have a weight above 0", self.encoder.name));
+        let (epoch_len, mut own) = (self.epoch_len(), Vec::new());
+        for place in 0..count {
+            let reader = reader(cursor, epoch_len, &self.ranks);
+            // The cursor moves with what is taken, not with what is made ahead.
+            cursor.next(&*self.dataset, 1).pop().ok_or_else(none)?;
+            if reader == self.ranks.rank() {
+                let (_, loaded) = rows.next().ok_or_else(none)?;
+                own.push((place, loaded?.and_then(|encoded| encoded.item(policy))));
+            }
+        }
+        Ok(dealt::rows(&self.ranks, own, count)?)
+    }
+
+    /// Starts to read this rank's rows from `cursor` on, for batches of `n`.
     fn read_ahead(&self, mut cursor: Cursor, n: usize) -> Prefetcher<Loaded> {
-        let (dataset, encoder) = (self.dataset.clone(), self.encoder.clone());
-        let rows = std::iter::from_fn(move || cursor.next(&*dataset, 1).pop());
+        let (dataset, encoder, ranks) = (self.dataset.clone(), self.encoder.clone(), self.ranks.clone());
+        let (epoch_len, n) = (self.epoch_len(), n.div_ceil(ranks.size()));
+        let rows = std::iter::from_fn(move || {
+            loop {
+                let reader = reader(&cursor, epoch_len, &ranks);
+                let row = cursor.next(&*dataset, 1).pop()?;
+                if reader == ranks.rank() {
+                    return Some(row);
+                }
+            }
+        });
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Prefetcher::new(self.dataset.clone(), rows, workers, n.clamp(1, MOST_AHEAD), move |row| encoder.encode(row))
     }
+}
+
+/// The rank that reads the row at a cursor: all in turn.
+fn reader(cursor: &Cursor, epoch_len: usize, ranks: &Ranks) -> usize {
+    let drawn = cursor.epoch * epoch_len as u64 + cursor.position as u64;
+    (drawn % ranks.size() as u64) as usize
 }
 
 impl Encoder {
@@ -483,6 +557,8 @@ impl EncodedRow {
                 task: sample.task,
                 prompt,
                 images: self.images,
+                holder: 0,
+                known_content: None,
             }),
             Err(error) => Err(BadRow { id: sample.id, index: sample.index, reason: error.to_string() }),
         }

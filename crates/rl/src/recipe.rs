@@ -59,7 +59,7 @@ impl<B: Backend> Recipe<B> {
     }
 
     /// Whether a KL term compares with the policy that the stage began with.
-    pub(crate) fn wants_reference(&self) -> bool {
+    pub fn wants_reference(&self) -> bool {
         self.loss.kl.in_loss() || self.loss.kl.in_reward()
     }
 }

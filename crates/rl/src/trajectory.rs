@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use reward::Score;
+use serde::{Deserialize, Serialize};
 
 use crate::learn::GroupRef;
 use crate::prompts::Item;
 use crate::rollout::{FinishReason, Response};
 
 /// What was measured of each token of a response, `[T]` each. What no algorithm asked for is `None`.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TokenStreams {
     /// Cosine of each token's hidden state to the image prototype, as `(S + 1) / 2`; none without an image.
     pub visual_focus: Option<Vec<f32>>,
@@ -32,7 +33,7 @@ pub struct TokenStreams {
 }
 
 /// A response: what was sampled, what it earned, and what the update is to make of it. `T` tokens.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trajectory {
     /// Token ids `[T]`, the end token included.
     pub ids: Vec<u32>,

@@ -141,6 +141,11 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{step}"))
 }
 
+/// The folder that [`write`](fn@write) fills for `step`.
+pub fn partial_of(dir: &Path, step: u64) -> PathBuf {
+    dir.join(format!(".{PREFIX}{step}.partial"))
+}
+
 /// Writes the checkpoint of `step`: `fill` writes weights and optimizer into the folder that it is given, then `state`
 /// is added as `trainer.json` and the folder takes its name. Until then a checkpoint of the same step stays whole.
 ///
@@ -152,7 +157,7 @@ pub fn write<S: Serialize, E: From<RunFolderError>>(
     state: &S,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<PathBuf, E> {
-    let temporary = dir.join(format!(".{PREFIX}{step}.partial"));
+    let temporary = partial_of(dir, step);
     let result = fill_new(&temporary, fill).and_then(|()| Ok(put_in_place(dir, step, &temporary, state)?));
     result.inspect_err(|_| {
         let _ = fs::remove_dir_all(&temporary); // the error is the one that matters

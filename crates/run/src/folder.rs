@@ -68,12 +68,13 @@ pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> RunFolderError + '_ {
     }
 }
 
-/// The folder of one run; no other process can open it as long as this lives.
+/// The folder of one run; no other run can open it as long as this lives.
 #[derive(Debug)]
 pub struct RunFolder {
     root: PathBuf,
-    /// Dropping the file releases the lock, also when the process is killed.
-    _lock: File,
+    /// Dropping the file releases the lock, also when the process is killed. None in a process that
+    /// [follows](Self::follow).
+    lock: Option<File>,
 }
 
 impl RunFolder {
@@ -106,6 +107,9 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::Occupied`].
     pub fn begin(&self, config: &str) -> Result<(), RunFolderError> {
+        if !self.is_writer() {
+            return Ok(());
+        }
         self.vacant()?;
         replace(&self.root.join(CONFIG), config)
     }
@@ -117,6 +121,9 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::BadLine`] where a metrics line up to `step` is none: nothing was changed then.
     pub fn go_on(&self, config: &str, step: u64) -> Result<(), RunFolderError> {
+        if !self.is_writer() {
+            return Ok(());
+        }
         truncate_after(&self.metrics_file(), step)?;
         for (path, logged) in self.response_logs()? {
             if logged > step {
@@ -152,7 +159,18 @@ impl RunFolder {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(at(&path)(error)),
         }
-        Ok(Self { root: root.to_path_buf(), _lock: file })
+        Ok(Self { root: root.to_path_buf(), lock: Some(file) })
+    }
+
+    /// The folder in which another process of the same run, which has [opened](Self::open) it, writes: nothing is written
+    /// or changed through this one, and its logs are empty.
+    pub fn follow(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), lock: None }
+    }
+
+    /// Whether this process writes here.
+    pub fn is_writer(&self) -> bool {
+        self.lock.is_some()
     }
 
     /// The folder itself.
@@ -180,6 +198,9 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn metrics(&self) -> Result<MetricsLog, RunFolderError> {
+        if !self.is_writer() {
+            return Ok(MetricsLog::sink(&self.metrics_file()));
+        }
         MetricsLog::open(&self.metrics_file())
     }
 
@@ -188,7 +209,7 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn rollout_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
-        JsonLines::open(&self.root.join(ROLLOUTS).join(format!("step_{step}.jsonl")), true)
+        self.lines(&format!("step_{step}.jsonl"))
     }
 
     /// Opens `rollouts/validation_step_N.jsonl`, empty.
@@ -196,7 +217,12 @@ impl RunFolder {
     /// # Errors
     /// When it cannot be opened.
     pub fn validation_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
-        JsonLines::open(&self.root.join(ROLLOUTS).join(format!("validation_step_{step}.jsonl")), true)
+        self.lines(&format!("validation_step_{step}.jsonl"))
+    }
+
+    fn lines(&self, name: &str) -> Result<JsonLines, RunFolderError> {
+        let path = self.root.join(ROLLOUTS).join(name);
+        if self.is_writer() { JsonLines::open(&path, true) } else { Ok(JsonLines::sink(&path)) }
     }
 
     /// The logs of responses with their steps.

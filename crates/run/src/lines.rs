@@ -12,7 +12,8 @@ use crate::folder::{RunFolderError, at};
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
-    file: File,
+    /// None in a process that writes nothing: a run on many devices has one writer.
+    file: Option<File>,
 }
 
 impl JsonLines {
@@ -21,7 +22,12 @@ impl JsonLines {
             File::create(path).map_err(at(path))?;
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(at(path))?;
-        Ok(Self { path: path.to_path_buf(), file })
+        Ok(Self { path: path.to_path_buf(), file: Some(file) })
+    }
+
+    /// Takes what is appended and writes none of it.
+    pub(crate) fn sink(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), file: None }
     }
 
     /// Appends one object.
@@ -29,12 +35,13 @@ impl JsonLines {
     /// # Errors
     /// [`RunFolderError::DiskFull`] and other failures; no part of the line is left behind then.
     pub fn append(&mut self, record: &Map<String, Value>) -> Result<(), RunFolderError> {
+        let Some(file) = &mut self.file else { return Ok(()) };
         let mut line = serde_json::to_vec(record).map_err(|error| at(&self.path)(error.into()))?;
         line.push(b'\n');
-        let before = self.file.metadata().map_err(at(&self.path))?.len();
-        self.file.write_all(&line).map_err(|error| {
+        let before = file.metadata().map_err(at(&self.path))?.len();
+        file.write_all(&line).map_err(|error| {
             // A failed attempt to undo leaves a half line, which resuming drops.
-            let _ = self.file.set_len(before);
+            let _ = file.set_len(before);
             at(&self.path)(error)
         })
     }
@@ -44,7 +51,7 @@ impl JsonLines {
     /// # Errors
     /// When the system cannot write them.
     pub fn sync(&self) -> Result<(), RunFolderError> {
-        self.file.sync_data().map_err(at(&self.path))
+        self.file.as_ref().map_or(Ok(()), |file| file.sync_data().map_err(at(&self.path)))
     }
 }
 

@@ -152,7 +152,7 @@ fn step(dtype: DType) -> AdamWStep {
         weight_decay: 0.1,
         step: 3,
         grad_scale: 0.5,
-        rounding: Rounding { seed: 7, param: dtype != DType::F32, moments: dtype != DType::F32 },
+        rounding: Rounding { seed: 7, first: 0, param: dtype != DType::F32, moments: dtype != DType::F32 },
     }
 }
 

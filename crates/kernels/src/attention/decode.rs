@@ -10,16 +10,10 @@ use std::ops::Range;
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::packed::flat;
+use crate::bounds::{CACHE_COLUMNS as COLUMNS, WHOLE_CACHE as WHOLE};
 use crate::layers::{Attend, BlockShape, Norm, TransformerBlock};
 use crate::ops::Kernels;
 use crate::rope::{Rope, Rotary};
-
-/// Columns that a lane's cache starts with and grows by at least, where it is not made at its full width.
-const COLUMNS: usize = 64;
-
-/// Bytes that a lane's cache may take at its full width from the start. Doubling it later would hold the old one beside
-/// the new, and the pool of a device keeps both sizes.
-const WHOLE: usize = 8 << 30;
 
 /// Keys and values of packed prompts, one pair a layer, `[N, Hkv, hd]`: what prefill leaves behind.
 pub type PromptKv<B> = Vec<(Tensor<B, 3>, Tensor<B, 3>)>;

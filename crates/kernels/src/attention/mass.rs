@@ -12,6 +12,7 @@ use super::forward::fold_queries;
 use super::packed::flat;
 use super::plan::AttentionPlan;
 use super::scores::{PLAIN_SCORES, causal_mask};
+use crate::collective;
 use crate::host::{self, DeviceError};
 use crate::layers::{Attend, TransformerBlock};
 use crate::ops::Kernels;
@@ -63,7 +64,7 @@ impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
             // All ranks have the same number of heads.
             let mean = |own: Tensor<B, 2>| match block.ranks.size() {
                 1 => own,
-                ranks => B::all_reduce(own, &block.ranks, "attention masses").div_scalar(ranks as f64),
+                ranks => collective::sum(own, &block.ranks, "attention masses").div_scalar(ranks as f64),
             };
             self.masses = self.lookers.iter().map(|looker| mean(masses(&q, &k, looker))).collect();
         }

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
+use crate::bounds::SCORES;
+
 /// A response in a packed batch: its rows and the index of its prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ResponseRows {
@@ -98,10 +100,6 @@ pub struct AttentionPlan<B: Backend> {
     /// On GPUs, how many scores are held at one time, in elements, unless one segment has more.
     pub scores: usize,
 }
-
-/// Scores that a GPU holds at one time, in elements: 268 MB in 16 bits. Products of this size keep a large one busy for
-/// far longer than their launches take.
-const SCORES: usize = 1 << 27;
 
 /// A padded block may cost this much more than its real score area before another one is opened.
 const WASTE: f64 = 1.3;

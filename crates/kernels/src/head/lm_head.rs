@@ -5,6 +5,7 @@ use std::ops::Range;
 use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
 
+use crate::collective;
 use crate::ops::Kernels;
 
 /// The matrix whose product with hidden states are the logits.
@@ -58,7 +59,7 @@ impl<B: Kernels> LmHead<'_, B> {
         let [rows, _] = own.dims();
         // Ranks' columns lie side by side as the rows of what is transposed lie below each other.
         let parts: Vec<usize> = shared.ids.iter().map(Range::len).collect();
-        B::all_gather(own.transpose(), &parts, &shared.ranks, "logits").transpose().reshape([rows, self.vocab()])
+        collective::rows(own.transpose(), &parts, &shared.ranks, "logits").transpose().reshape([rows, self.vocab()])
     }
 }
 

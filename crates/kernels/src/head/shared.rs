@@ -5,6 +5,7 @@
 use burn::tensor::{Bool, DType, IndexingUpdateOp, Int, Tensor};
 
 use super::{CPU_LOGITS, HeadOutput, LmHead, VocabShards, chunks};
+use crate::collective;
 use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32, zeros};
 
@@ -91,7 +92,7 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
     /// What all ranks together can say of `m` rows, of which `own [m, 4]` is this rank's.
     fn exchange(&self, own: Tensor<B, 2>) -> Statistics<B> {
         let (m, ranks) = (own.dims()[0], &self.vocab.ranks);
-        let all = B::all_gather(own, &vec![m; ranks.size()], ranks, "statistics of the head");
+        let all = collective::rows(own, &vec![m; ranks.size()], ranks, "statistics of the head");
         let all: Tensor<B, 3> = all.reshape([ranks.size(), m, 4]);
         let column = |k: usize| all.clone().narrow(2, k, 1); // [ranks, M, 1]
         let joined = |t: Tensor<B, 3>| -> Tensor<B, 2> { t.reshape([m, 1]) };
@@ -163,7 +164,7 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
             dw = dw.add(B::weight_gradient(dz.clone(), h));
             parts.push(B::matmul(dz, self.weight.clone()));
         }
-        (B::all_reduce(Tensor::cat(parts, 0), &self.vocab.ranks, "gradient of the head"), dw)
+        (collective::sum(Tensor::cat(parts, 0), &self.vocab.ranks, "gradient of the head"), dw)
     }
 
     /// See [`kl_divergence`](super::kl_divergence).
@@ -181,7 +182,7 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
             // As for one rank: the sum of -P + Q, over all ids, is 0, and no term is negative.
             p.clone().mul(log_p.sub(log_q.clone())).sub(p).add(log_q.exp()).sum_dim(1).reshape([b - a])
         });
-        let sum = B::all_reduce(Tensor::cat(parts.collect(), 0), &self.vocab.ranks, "divergence");
+        let sum = collective::sum(Tensor::cat(parts.collect(), 0), &self.vocab.ranks, "divergence");
         let below = sum.clone().lower_elem(0.0);
         sum.mask_fill(below, 0.0)
     }

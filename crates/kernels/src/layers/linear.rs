@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 use comm::Ranks;
 
+use crate::collective;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor, Shard, StackPart};
 
@@ -25,7 +26,7 @@ impl<B: Kernels> Linear<B> {
     /// `x [N, this rank's]` to the sum over ranks of the products, `[N, out]`.
     pub(crate) fn forward_shared(&self, x: Tensor<B, 2>, ranks: &Ranks, name: &'static str) -> Tensor<B, 2> {
         debug_assert!(ranks.is_solo() || self.bias.is_none(), "a bias would be added by every rank");
-        B::all_reduce(self.forward(x), ranks, name)
+        collective::sum(self.forward(x), ranks, name)
     }
 
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.

@@ -25,6 +25,7 @@ use comm::Ranks;
 use crate::attention::AttentionSaved;
 use crate::attention::decode::{Prefill, PromptKv};
 use crate::attention::packed::{KvGradients, Packed};
+use crate::collective;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::Rotary;
@@ -207,7 +208,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
         let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
-        let dh2 = B::all_reduce(dh2, &self.ranks, "gradient of the mlp");
+        let dh2 = collective::sum(dh2, &self.ranks, "gradient of the mlp");
         let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
@@ -215,7 +216,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
         let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
-        let dh1 = B::all_reduce(dh1, &self.ranks, "gradient of attention");
+        let dh1 = collective::sum(dh1, &self.ranks, "gradient of attention");
         self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
 

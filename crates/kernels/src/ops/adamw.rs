@@ -49,6 +49,8 @@ pub struct AdamWStep {
 pub struct Rounding {
     /// Names the tensor and the step: equal seeds round alike.
     pub seed: u64,
+    /// Which element of that tensor the first one here is: a part of a tensor is rounded as it is in the whole.
+    pub first: usize,
     /// A parameter without master.
     pub param: bool,
     /// Both moments.
@@ -104,16 +106,21 @@ pub fn noise(seed: u64, i: usize, of: Rounded) -> u32 {
 const CHUNK: usize = 1 << 26;
 
 /// `x` in f32, of numbers that bf16 has: the one below or the one above, with probabilities that make the expectation
-/// that of `x` (to `2^-16` of their distance).
-pub fn by_chance<B: Backend>(x: Tensor<B, 1>, seed: u64, of: Rounded) -> Tensor<B, 1> {
-    by_chance_in_chunks(x, seed, of, CHUNK)
+/// that of `x` (to `2^-16` of their distance). `x` begins at element `first` of the tensor that `seed` names.
+pub fn by_chance<B: Backend>(x: Tensor<B, 1>, seed: u64, first: usize, of: Rounded) -> Tensor<B, 1> {
+    by_chance_in_chunks(x, (seed, first), of, CHUNK)
 }
 
-fn by_chance_in_chunks<B: Backend>(x: Tensor<B, 1>, seed: u64, of: Rounded, chunk: usize) -> Tensor<B, 1> {
+fn by_chance_in_chunks<B: Backend>(
+    x: Tensor<B, 1>,
+    (seed, first): (u64, usize),
+    of: Rounded,
+    chunk: usize,
+) -> Tensor<B, 1> {
     let len = x.dims()[0];
     let part = |start: usize| {
         let part = x.clone().narrow(0, start, chunk.min(len - start));
-        let noise = (start..start + part.dims()[0]).map(|i| noise(seed, i, of) as f32 / 65536.0);
+        let noise = (start..start + part.dims()[0]).map(|i| noise(seed, first + i, of) as f32 / 65536.0);
         let noise = TensorData::new(noise.collect::<Vec<f32>>(), part.dims());
         rounded(part, Tensor::from_data(noise, (&x.device(), DType::F32)))
     };
@@ -165,7 +172,7 @@ pub(crate) fn adamw_by<B: Backend>(
     let [weight, m, v] = step([weight, to_f32(grad), to_f32(m), to_f32(v)], h);
     let rounding = h.rounding;
     let kept = |t: Tensor<B, 1>, by_chance_of: Option<Rounded>, dtype| match by_chance_of {
-        Some(of) => cast_to(by_chance(t, rounding.seed, of), dtype),
+        Some(of) => cast_to(by_chance(t, rounding.seed, rounding.first, of), dtype),
         None => cast_to(t, dtype),
     };
     let param = (rounding.param && !has_master).then_some(Rounded::Param);
@@ -206,7 +213,7 @@ mod tests {
         for (i, x) in [1.003f32, -0.020_01, 3.0e-9, 0.999_9, -1.996].into_iter().enumerate() {
             for of in [Rounded::Param, Rounded::M, Rounded::V] {
                 let n = 100_000;
-                let rounded = values(by_chance(Tensor::<B, 1>::full([n], x, &Default::default()), 7 + i as u64, of));
+                let rounded = values(by_chance(Tensor::<B, 1>::full([n], x, &Default::default()), 7 + i as u64, 0, of));
                 let mean = rounded.iter().map(|y| f64::from(*y)).sum::<f64>() / n as f64;
                 let distance = f64::from(2f32.powf(x.abs().log2().floor() - 7.0));
                 // Five standard errors of a coin with the most variance.
@@ -229,7 +236,7 @@ mod tests {
             for rounded in [Rounded::Param, Rounded::M, Rounded::V] {
                 let cut = |(i, x): (usize, &f32)| f32::from_bits((x.to_bits() + noise(seed, i, rounded)) & 0xFFFF_0000);
                 let expected: Vec<f32> = x.iter().enumerate().map(cut).collect();
-                assert_eq!(values(by_chance(of(&x), seed, rounded)), expected);
+                assert_eq!(values(by_chance(of(&x), seed, 0, rounded)), expected);
             }
         }
     }
@@ -238,7 +245,7 @@ mod tests {
     fn what_bf16_holds_is_not_moved() {
         let held: Vec<f32> = (0..20_000).map(|i| half::bf16::from_bits(0x3000 + i as u16 % 0x1800).to_f32()).collect();
         for seed in 0..20 {
-            assert_eq!(values(by_chance(of(&held), seed, Rounded::M)), held);
+            assert_eq!(values(by_chance(of(&held), seed, 0, Rounded::M)), held);
         }
     }
 
@@ -247,10 +254,13 @@ mod tests {
     fn rounding_in_chunks_is_rounding() {
         let x: Vec<f32> = (0..1000).map(|i| 1.0 + i as f32 * 1.234e-4).collect();
         for chunk in [1, 7, 999, 1000, 1001] {
-            let parts = by_chance_in_chunks(of(&x), 5, Rounded::V, chunk);
-            assert_eq!(values(parts), values(by_chance(of(&x), 5, Rounded::V)), "{chunk}");
+            let whole = values(by_chance(of(&x), 5, 0, Rounded::V));
+            let parts = by_chance_in_chunks(of(&x), (5, 0), Rounded::V, chunk);
+            assert_eq!(values(parts), whole, "{chunk}");
+            let tail = by_chance(of(&x[chunk.min(1000)..]), 5, chunk.min(1000), Rounded::V);
+            assert_eq!(values(tail), whole[chunk.min(1000)..], "from {chunk}");
         }
-        assert_eq!(by_chance(of(&[]), 5, Rounded::V).dims(), [0]);
+        assert_eq!(by_chance(of(&[]), 5, 0, Rounded::V).dims(), [0]);
         assert_ne!(noise(5, PART, Rounded::V), noise(5, 0, Rounded::V), "the next part is another");
     }
 

@@ -68,24 +68,6 @@ pub trait Kernels: Backend {
         a.matmul(b)
     }
 
-    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once; where there
-    /// is one rank, `x`. `name` is what a person reads of the call.
-    ///
-    /// # Panics
-    /// Where a rank is gone or the device fails: see [`collective`].
-    fn all_reduce<const D: usize>(x: Tensor<Self, D>, ranks: &Ranks, name: &'static str) -> Tensor<Self, D> {
-        collective::all_reduce(x, ranks, name)
-    }
-
-    /// What all ranks have, one below the other: `x [rows[rank], d]` to `[sum of rows, d]`, the same on all of them;
-    /// where there is one rank, `x`. `rows` is the same on all ranks.
-    ///
-    /// # Panics
-    /// As [`all_reduce`](Self::all_reduce).
-    fn all_gather(x: Tensor<Self, 2>, rows: &[usize], ranks: &Ranks, name: &'static str) -> Tensor<Self, 2> {
-        collective::all_gather(x, rows, ranks, name)
-    }
-
     /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.
     fn weight_gradient(dy: Tensor<Self, 2>, x: Tensor<Self, 2>) -> Tensor<Self, 2> {
         plain::weight_gradient(dy, x)
@@ -324,6 +306,35 @@ pub trait Kernels: Backend {
     /// One AdamW update of `p` by its flat gradient `grad`. The sums are f32 whatever the types are.
     fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
         plain_adamw(p, grad, h)
+    }
+
+    /// This rank's part of the sum over `ranks` of `x`, flat, in f32: `x` has as many parts of equal length as there are
+    /// ranks.
+    ///
+    /// # Errors
+    /// A rank that is gone; a device that cannot be read.
+    fn reduce_scatter(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        collective::reduce_scatter(x, ranks, name)
+    }
+
+    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once.
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    fn all_reduce<const D: usize>(
+        x: Tensor<Self, D>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) -> Result<Tensor<Self, D>, DeviceError> {
+        collective::all_reduce(x, ranks, name)
+    }
+
+    /// The parts `x` of all `ranks`, flat and of equal length and type, one after the other.
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    fn all_gather(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        collective::all_gather(x, ranks, name)
     }
 
     /// `sum + grad`, both flat, added in f32 and rounded to the type of `sum`; in place where nothing else holds it.

@@ -112,7 +112,7 @@ fn rounding_by_chance<B: Kernels>() {
             let exact =
                 AdamWParameter { param: wide(&p.param), m: wide(&p.m), v: wide(&p.v), master: p.master.clone() };
             let exact = all(&B::adamw(exact, g.clone(), &step(5, Rounding::default())));
-            let rounding = Rounding { seed, param, moments };
+            let rounding = Rounding { seed, first: 0, param, moments };
             let ours = all(&B::adamw(p.clone(), g.clone(), &step(5, rounding)));
             let rounded = [(Rounded::Param, param && !master), (Rounded::M, moments), (Rounded::V, moments)];
             for (k, (of, by_chance)) in rounded.into_iter().enumerate() {
@@ -141,7 +141,7 @@ fn small_steps_add_up<B: Kernels>() {
     let full = |x: f32| Tensor::<B, 1>::full([n], x, &device);
     let mut p = AdamWParameter { param: full(1.0), m: full(0.0), v: full(0.0), master: None };
     for t in 1..=20 {
-        let rounding = Rounding { seed: t as u64, param: true, moments: true };
+        let rounding = Rounding { seed: t as u64, first: 0, param: true, moments: true };
         let h = AdamWStep { lr: 1e-4, weight_decay: 0.0, eps: 0.0, grad_scale: 1.0, ..step(t, rounding) };
         p = B::adamw(p, full(0.3), &h);
     }

@@ -19,6 +19,7 @@ use kernels::rope::Rotary;
 
 use crate::config::{TowerAttention, VisionConfig};
 use crate::rope::{VisionLayout, vision_layout, vision_table};
+use crate::tensor::Trained;
 pub(crate) use merger::Merger;
 pub(crate) use positions::POSITIONS;
 use positions::Taps;
@@ -238,6 +239,12 @@ impl<B: Kernels> VisionTower<B> {
         for (k, merger) in self.deep_mergers.iter_mut().enumerate() {
             merger.visit(&deep_merger(k), visitor);
         }
+    }
+}
+
+impl<B: Kernels> Trained<B> for VisionTower<B> {
+    fn show(&mut self, _: &str, visitor: &mut impl ParamVisitor<B>) {
+        self.visit(visitor);
     }
 }
 

@@ -51,7 +51,6 @@ pub(crate) fn engine<B: Kernels>(
     );
     let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
     model.backward(tape, &batch, d_hidden, &mut grads);
-    model.complete_gradients(&mut grads);
     grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect()
 }
 

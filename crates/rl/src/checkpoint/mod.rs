@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ::policy::Companions;
 use ::policy::ModelError;
+use comm::Ranks;
 use kernels::Kernels;
 use run::layout::{MODEL, OPTIMIZER, STATE};
 
@@ -38,6 +39,8 @@ pub struct Contents<'a, B: Kernels, P> {
     pub optimizer: &'a AdamW<B>,
     /// Tokenizer and processor files.
     pub companions: &'a Companions,
+    /// The ranks of the run, all of which take part.
+    pub ranks: &'a Ranks,
 }
 
 /// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the
@@ -48,7 +51,7 @@ pub struct Contents<'a, B: Kernels, P> {
 /// file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
 pub fn save<B: Kernels, P: Policy<B>>(
     dir: &Path,
-    Contents { state, policy, optimizer, companions }: Contents<B, P>,
+    Contents { state, policy, optimizer, companions, ranks }: Contents<B, P>,
     limit: usize,
     proof: impl FnOnce() -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
@@ -57,14 +60,26 @@ pub fn save<B: Kernels, P: Policy<B>>(
         ModelError::NotFinite { .. } => diverged(error.to_string()),
         other => other.into(),
     };
-    let written = run::checkpoint::write(dir, state.step, state, |folder| {
-        policy.save(&folder.join(MODEL), Some(companions)).map_err(numbers)?;
+    let fill = |folder: &Path| -> Result<(), TrainError> {
+        ranks.barrier("a checkpoint is begun")?;
+        if ranks.is_first() {
+            policy.save(&folder.join(MODEL), Some(companions)).map_err(numbers)?;
+        }
         optimizer.save(&folder.join(OPTIMIZER)).map_err(numbers)?;
         proof()?;
         let json = serde_json::to_vec(state).map_err(|error| diverged(error.to_string()))?;
-        parse_state(&json).map(|_| ()).map_err(diverged)
-    });
-    match written {
+        parse_state(&json).map(|_| ()).map_err(diverged)?;
+        Ok(ranks.barrier("a checkpoint is filled")?)
+    };
+    let written: Result<PathBuf, TrainError> = match ranks.is_first() {
+        true => run::checkpoint::write(dir, state.step, state, fill),
+        // Rank 0 makes the folder and gives it its name.
+        false => {
+            fill(&run::checkpoint::partial_of(dir, state.step)).map(|()| run::checkpoint::path_of(dir, state.step))
+        }
+    };
+    match written.and_then(|path| Ok(ranks.barrier("a checkpoint is there").map(|()| path)?)) {
+        Ok(path) if !ranks.is_first() => Ok(path),
         Ok(path) => {
             run::checkpoint::keep_newest(dir, limit);
             Ok(path)

@@ -1,13 +1,15 @@
 //! The policy update: experience to gradients to AdamW, in mini-batches of whole groups.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::backend::Autodiff;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use comm::Ranks;
 use kernels::{Kernels, host};
 
-use super::optimizer::{AdamW, StepOutcome, gradients, learning_rate};
+use super::optimizer::{AdamW, StepOutcome, learning_rate};
 use super::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
 use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
@@ -45,22 +47,26 @@ impl UpdateTimes {
 /// What one optimizer step learns from: groups, and of each the responses that are in the loss.
 #[derive(Default)]
 struct MiniBatch<'a> {
+    /// Those that this rank holds.
     groups: Vec<GroupRef<'a>>,
     /// The records of the responses in `groups`.
     trajectories: Vec<Vec<&'a Trajectory>>,
+    /// Tokens of each response of all ranks.
+    lengths: Vec<usize>,
 }
 
 impl<'a> MiniBatch<'a> {
     /// Cuts an experience after every `size` groups. With `mask_truncated`, responses that did not end are in no
     /// mini-batch, so they are neither in the sums of the loss nor in its denominators, and cost no pass; a mini-batch
     /// may be left empty.
-    fn cut(experience: &'a Experience, size: usize, mask_truncated: bool) -> Vec<Self> {
+    fn cut(experience: &'a Experience, size: usize, mask_truncated: bool, ranks: &Ranks) -> Vec<Self> {
         let is_in = |t: &&Trajectory| !(mask_truncated && t.finish == FinishReason::Length);
         let mini = |groups: &'a [ScoredGroup]| {
             let mut mini = Self::default();
             for group in groups {
                 let kept: Vec<&Trajectory> = group.trajectories.iter().filter(is_in).collect();
-                if !kept.is_empty() {
+                mini.lengths.extend(kept.iter().map(|t| t.ids.len()));
+                if !kept.is_empty() && group.item.holder == ranks.rank() {
                     let responses = kept.iter().map(|t| &t.ids[..]).collect();
                     mini.groups.push(GroupRef { prompt: &group.item.prompt, responses });
                     mini.trajectories.push(kept);
@@ -71,16 +77,15 @@ impl<'a> MiniBatch<'a> {
         experience.groups.chunks(size).map(mini).collect()
     }
 
-    /// Tokens of each of its responses.
-    fn lengths(&self) -> Vec<usize> {
-        self.trajectories.iter().flatten().map(|t| t.ids.len()).collect()
-    }
-
-    /// Packed tokens, prompts included.
+    /// Packed tokens of this rank, prompts included.
     fn tokens(&self) -> usize {
-        self.groups.iter().map(|g| g.prompt.len()).sum::<usize>() + self.lengths().iter().sum::<usize>()
+        let responses = self.trajectories.iter().flatten().map(|t| t.ids.len()).sum::<usize>();
+        self.groups.iter().map(|g| g.prompt.len()).sum::<usize>() + responses
     }
 }
+
+/// Burn's autodiff loses gradients where two threads of a process go backward at once, as ranks that are threads would.
+static BACKWARD: Mutex<()> = Mutex::new(());
 
 /// The loss closure of a micro-batch: records to padded tensors, the loss under autodiff, its gradient back to ragged.
 struct LossOf<'a> {
@@ -99,6 +104,7 @@ impl LossOf<'_> {
         micro: MicroScores<B>,
         sums: &mut MetricSums,
     ) -> Result<MicroGradients<B>, TrainError> {
+        let _alone = BACKWARD.lock().unwrap_or_else(PoisonError::into_inner);
         let device = micro.log_probs.device();
         let ragged = Ragged::new(&micro.lengths);
         let leaf = |x: Tensor<B, 1>| Tensor::<Autodiff<B>, 2>::from_inner(ragged.pad(x)).require_grad();
@@ -207,6 +213,8 @@ pub struct Learner<'a, B: Kernels, P> {
     pub optimizer: &'a mut AdamW<B>,
     /// Image embeddings of the policy's tower: read where it is frozen, forgotten where it learns.
     pub images: &'a mut ImageCache<B>,
+    /// The ranks that learn together, each from the groups that it holds.
+    pub ranks: &'a Ranks,
 }
 
 /// The settings of an update.
@@ -240,14 +248,14 @@ pub fn update<B: Kernels, P: Policy<B>>(
     let mut times = UpdateTimes::default();
     let mut metrics = Metrics::new();
     let some_blind = !experience.groups.iter().all(ScoredGroup::has_image);
-    let minis = MiniBatch::cut(experience, settings.config.update_batch_size(), actor.mask_truncated);
+    let minis = MiniBatch::cut(experience, settings.config.update_batch_size(), actor.mask_truncated, learner.ranks);
     // Optimizer steps, those with a loss, and those that were taken.
     let (mut steps, mut computed, mut applied, mut norms) = (0usize, 0usize, 0usize, 0f64);
     let mut gap = None;
     for mini in std::iter::repeat_n(&minis, actor.ppo_epochs).flatten() {
         steps += 1;
         schedule.done += 1;
-        let denominators = Denominators::of(&mini.lengths());
+        let denominators = Denominators::of(&mini.lengths);
         if denominators.is_empty() {
             continue;
         }
@@ -295,11 +303,12 @@ impl<B: Kernels, P: Policy<B>> Learner<'_, B, P> {
         let (actor, mini) = (&settings.config.actor, closure.mini);
         let clock = Instant::now();
         let mut sums = MetricSums::default();
-        let mut grads = gradients(&actor.optim);
+        let mut grads = self.optimizer.gradients(self.policy, settings.config);
         accumulate(self.policy, self.images, &mini.groups, settings.options, &mut grads, |micro| {
             closure.gradients(micro, &mut sums)
         })?;
         times.tokens += mini.tokens();
+        let sums = sums.over(self.ranks)?;
         if let Some(gap) = sums.means().get(mismatch::METRIC) {
             mismatch::check(*gap, settings.config)?;
         }

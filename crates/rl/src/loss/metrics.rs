@@ -2,7 +2,10 @@
 //! which [`MetricSums`] divides by the number of tokens at the end.
 
 use super::ppo::Clips;
+use std::borrow::Cow;
+
 use burn::tensor::{Bool, DType, Tensor, backend::Backend};
+use comm::{CommError, Ranks};
 use std::collections::BTreeMap;
 
 /// The number of tokens that the sums were taken over.
@@ -80,7 +83,7 @@ impl<B: Backend> Recorder<B> {
 /// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MetricSums {
-    sums: BTreeMap<&'static str, f64>,
+    sums: BTreeMap<Cow<'static, str>, f64>,
 }
 
 impl MetricSums {
@@ -99,7 +102,7 @@ impl MetricSums {
             .into_vec()
             .map_err(|error| format!("{error:?}"))?;
         for ((name, _), value) in metrics.iter().zip(values) {
-            *self.sums.entry(name).or_default() += f64::from(value);
+            *self.sums.entry(Cow::Borrowed(*name)).or_default() += f64::from(value);
         }
         Ok(())
     }
@@ -107,27 +110,42 @@ impl MetricSums {
     /// Adds numbers that are on the host already.
     pub fn add_values(&mut self, values: &[(&'static str, f64)]) {
         for (name, value) in values {
+            *self.sums.entry(Cow::Borrowed(*name)).or_default() += value;
+        }
+    }
+
+    /// The sums of all ranks together: a rank that had no micro-batch has none.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub fn over(self, ranks: &Ranks) -> Result<Self, CommError> {
+        if ranks.is_solo() {
+            return Ok(self);
+        }
+        let mut all = Self::default();
+        ranks.gather("metric sums", &self.sums)?.into_iter().for_each(|sums| all.add_sums(Self { sums }));
+        Ok(all)
+    }
+
+    /// Adds those of other micro-batches.
+    pub fn add_sums(&mut self, other: Self) {
+        for (name, value) in other.sums {
             *self.sums.entry(name).or_default() += value;
         }
     }
 
-    /// The raw sums, which may be added over devices.
-    pub fn sums(&self) -> &BTreeMap<&'static str, f64> {
-        &self.sums
-    }
-
     /// Means over tokens, and totals as they are. Nothing before the first token, and nothing of pictures without one.
-    pub fn means(&self) -> BTreeMap<&'static str, f64> {
+    pub fn means(&self) -> BTreeMap<Cow<'static, str>, f64> {
         let tokens = self.sums.get(TOKENS).copied().unwrap_or(0.0);
         if tokens == 0.0 {
             return BTreeMap::new();
         }
         let pictured = self.sums.get(PICTURED).copied().unwrap_or(0.0);
-        let mean = |(name, sum): (&&'static str, &f64)| match *name {
+        let mean = |(name, sum): (&Cow<'static, str>, &f64)| match &**name {
             TOKENS | PICTURED => None,
-            name if TOTALS.contains(&name) => Some((name, *sum)),
-            name if OF_PICTURED.contains(&name) => (pictured > 0.0).then(|| (name, sum / pictured)),
-            name => Some((name, sum / tokens)),
+            of if TOTALS.contains(&of) => Some((name.clone(), *sum)),
+            of if OF_PICTURED.contains(&of) => (pictured > 0.0).then(|| (name.clone(), sum / pictured)),
+            _ => Some((name.clone(), sum / tokens)),
         };
         self.sums.iter().filter_map(mean).collect()
     }

@@ -28,8 +28,10 @@ pub(crate) use columns::column;
 
 use ::vgpo::PrototypeMode;
 use kernels::Kernels;
+use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{Config, OldLogProbs};
+use crate::dealt;
 use crate::error::TrainError;
 use crate::experience::{ExperienceTimes, Metrics, StepContext};
 use crate::image_cache::ImageCache;
@@ -85,6 +87,17 @@ impl Wanted {
         wanted
     }
 
+    /// Whether a scoring pass over all groups is needed: it is not where the sampler has measured what is asked for.
+    fn scores(&self, groups: &[ScoredGroup], config: &Config) -> bool {
+        let focus = self.focus.is_none() || visual_focus::is_known(groups);
+        config.actor.old_log_probs != OldLogProbs::Rollout || self.entropy || self.dependency || !focus
+    }
+
+    /// Whether the policy, or the reference, computes something beside a scoring pass.
+    fn computes(&self) -> bool {
+        self.current_log_probs || self.perception || self.reference || self.perturbed.is_some() || self.masked.is_some()
+    }
+
     /// What the scoring pass measures.
     fn request(&self, config: &Config) -> ScoreRequest {
         ScoreRequest { entropy: self.entropy, focus: self.focus, dependency: self.dependency, ..self.plain(config) }
@@ -115,10 +128,37 @@ pub(crate) fn compute<B: Kernels, P: Policy<B>>(
     images: &mut ImageCache<B>,
     metrics: &mut Metrics,
 ) -> Result<ExperienceTimes, TrainError> {
-    let (wanted, config) = (Wanted::of(context.recipe), context.config);
+    let wanted = Wanted::of(context.recipe);
+    let scored = wanted.scores(groups, context.config);
+    if !scored {
+        old_log_probs::from_sampler(groups);
+        if !wanted.computes() {
+            return Ok(ExperienceTimes::default());
+        }
+    }
+    let mut sums = StreamSums::default();
+    let times = dealt::measured(context.ranks, groups, |own| {
+        measure(policy, reference, own, context, (&wanted, scored, images), &mut sums)
+    })?;
+    let all = context.ranks.gather("stream sums", &sums)?.into_iter().reduce(StreamSums::with);
+    metrics.extend(all.unwrap_or_default().metrics());
+    Ok(times)
+}
+
+/// The part of [`compute`] that a policy does, on the groups that this rank holds. `scored`: whether a scoring pass over
+/// all groups is needed.
+fn measure<B: Kernels, P: Policy<B>>(
+    policy: &P,
+    reference: Option<&P>,
+    groups: &mut [ScoredGroup],
+    context: &StepContext<B>,
+    (wanted, scored, images): (&Wanted, bool, &mut ImageCache<B>),
+    sums: &mut StreamSums,
+) -> Result<ExperienceTimes, TrainError> {
+    let config = context.config;
     let mut times = ExperienceTimes::default();
     let clock = std::time::Instant::now();
-    old_log_probs::compute(policy, images, groups, &wanted, config, metrics)?;
+    old_log_probs::compute(policy, images, groups, (wanted, scored), config, &mut sums.gap)?;
     times.old_log_probs_s = clock.elapsed().as_secs_f64();
 
     let clock = std::time::Instant::now();
@@ -130,11 +170,35 @@ pub(crate) fn compute<B: Kernels, P: Policy<B>>(
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.perturbed_log_probs)?;
     }
     if wanted.perception {
-        perception::compute(policy, images, groups, context.processor()?, &plain, metrics)?;
+        sums.undecoded = Some(perception::compute(policy, images, groups, context.processor()?, &plain)?);
     }
     if let Some(how) = wanted.masked {
         perturbed::compute(policy, groups, &plain, context, how, |streams| &mut streams.masked_log_probs)?;
     }
     times.streams_s = clock.elapsed().as_secs_f64();
     Ok(times)
+}
+
+/// What is measured beside the streams: sums over the responses of one rank, which may be added over ranks.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct StreamSums {
+    gap: old_log_probs::SamplerGap,
+    /// Responses that do not decode, where spans were looked for.
+    undecoded: Option<usize>,
+}
+
+impl StreamSums {
+    fn with(self, other: Self) -> Self {
+        let undecoded = match (self.undecoded, other.undecoded) {
+            (Some(a), Some(b)) => Some(a + b),
+            (a, b) => a.or(b),
+        };
+        Self { gap: self.gap.with(&other.gap), undecoded }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let mut metrics = self.gap.metrics();
+        metrics.extend(self.undecoded.map(|count| ("srpo/undecoded_responses".to_string(), count as f64)));
+        metrics
+    }
 }

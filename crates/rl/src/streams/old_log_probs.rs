@@ -4,6 +4,7 @@
 //! forward over all groups under this policy, which gives entropy, visual focus and dependency as well.
 
 use kernels::Kernels;
+use serde::{Deserialize, Serialize};
 
 use super::{Wanted, dependency, entropy, visual_focus};
 use crate::config::{Config, OldLogProbs};
@@ -14,7 +15,14 @@ use crate::learn::{GroupRef, ResponseScores, score};
 use crate::policy::Policy;
 use crate::trajectory::ScoredGroup;
 
-/// Sets `old_log_probs` of every response, and the streams that the scoring pass measures.
+/// Takes the sampler's log-probs for `old_log_probs`.
+pub(super) fn from_sampler(groups: &mut [ScoredGroup]) {
+    let trajectories = groups.iter_mut().flat_map(|g| &mut g.trajectories);
+    trajectories.for_each(|t| t.old_log_probs.clone_from(&t.rollout_log_probs));
+}
+
+/// Sets `old_log_probs` of every response, and the streams that the scoring pass measures. `scored`: whether there is
+/// one; without it the sampler's log-probs were taken.
 ///
 /// # Errors
 /// A device that cannot be read.
@@ -22,17 +30,12 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     policy: &P,
     images: &mut ImageCache<B>,
     groups: &mut [ScoredGroup],
-    wanted: &Wanted,
+    (wanted, scored): (&Wanted, bool),
     config: &Config,
-    metrics: &mut Metrics,
+    gap: &mut SamplerGap,
 ) -> Result<(), TrainError> {
     let from_sampler = config.actor.old_log_probs == OldLogProbs::Rollout;
-    let passes_by = !wanted.entropy && !wanted.dependency && (wanted.focus.is_none() || visual_focus::is_known(groups));
-    if from_sampler && passes_by {
-        groups
-            .iter_mut()
-            .flat_map(|g| &mut g.trajectories)
-            .for_each(|t| t.old_log_probs.clone_from(&t.rollout_log_probs));
+    if !scored {
         if wanted.current_log_probs {
             current_log_probs(policy, images, groups, wanted, config)?;
         }
@@ -40,7 +43,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     }
     let refs: Vec<GroupRef> = groups.iter().map(ScoredGroup::refs).collect();
     let scores = score(policy, images, &refs, &wanted.request(config))?;
-    mismatch(groups, &scores, metrics);
+    gap.add(groups, &scores);
     // One entry per group and one a response: `score` answers what it was given.
     for (group, scores) in std::iter::zip(groups, scores) {
         for (trajectory, mut scores) in std::iter::zip(&mut group.trajectories, scores) {
@@ -92,20 +95,47 @@ fn current_log_probs<B: Kernels, P: Policy<B>>(
 }
 
 /// The gap between trainer and sampler, token by token, of what this policy sampled.
-fn mismatch(groups: &[ScoredGroup], scores: &[Vec<ResponseScores>], metrics: &mut Metrics) {
-    let (mut count, mut sum, mut largest, mut kl) = (0usize, 0f64, 0f64, 0f64);
-    let fresh = std::iter::zip(groups, scores).filter(|(group, _)| !group.carried);
-    let responses = fresh.flat_map(|(group, scores)| std::iter::zip(&group.trajectories, scores));
-    for (a, b) in responses.flat_map(|(t, scores)| std::iter::zip(&scores.log_probs, &t.rollout_log_probs)) {
-        let d = f64::from(a - b);
-        count += 1;
-        sum += d.abs();
-        largest = largest.max(d.abs());
-        kl += d.exp() - d - 1.0;
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct SamplerGap {
+    count: usize,
+    sum: f64,
+    largest: f64,
+    kl: f64,
+}
+
+impl SamplerGap {
+    fn add(&mut self, groups: &[ScoredGroup], scores: &[Vec<ResponseScores>]) {
+        let fresh = std::iter::zip(groups, scores).filter(|(group, _)| !group.carried);
+        let responses = fresh.flat_map(|(group, scores)| std::iter::zip(&group.trajectories, scores));
+        for (a, b) in responses.flat_map(|(t, scores)| std::iter::zip(&scores.log_probs, &t.rollout_log_probs)) {
+            let d = f64::from(a - b);
+            self.count += 1;
+            self.sum += d.abs();
+            self.largest = self.largest.max(d.abs());
+            self.kl += d.exp() - d - 1.0;
+        }
     }
-    if count > 0 {
-        metrics.insert("mismatch/log_prob_abs_mean".into(), sum / count as f64);
-        metrics.insert("mismatch/log_prob_abs_max".into(), largest);
-        metrics.insert("mismatch/kl".into(), kl / count as f64);
+
+    /// The two together.
+    pub(super) fn with(self, other: &Self) -> Self {
+        Self {
+            count: self.count + other.count,
+            sum: self.sum + other.sum,
+            largest: self.largest.max(other.largest),
+            kl: self.kl + other.kl,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> Metrics {
+        if self.count == 0 {
+            return Metrics::new();
+        }
+        let count = self.count as f64;
+        let metrics = [
+            ("mismatch/log_prob_abs_mean", self.sum / count),
+            ("mismatch/log_prob_abs_max", self.largest),
+            ("mismatch/kl", self.kl / count),
+        ];
+        metrics.map(|(key, value)| (key.to_string(), value)).into()
     }
 }

@@ -8,7 +8,6 @@ use data::{DataError, Processor};
 use kernels::Kernels;
 
 use crate::error::TrainError;
-use crate::experience::Metrics;
 use crate::image_cache::ImageCache;
 use crate::learn::{GroupRef, ScoreRequest, score};
 use crate::policy::Policy;
@@ -58,7 +57,7 @@ fn counted<E>(spans: impl Iterator<Item = Result<Option<Range<usize>>, E>>) -> (
 }
 
 /// Sets `perception_span` and `unperceived_log_probs` of every response, from `current_log_probs`. A response that does
-/// not decode has no span, and is counted.
+/// not decode has no span; how many those are is returned.
 ///
 /// # Errors
 /// A device that cannot be read.
@@ -68,8 +67,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     groups: &mut [ScoredGroup],
     processor: &Processor,
     request: &ScoreRequest,
-    metrics: &mut Metrics,
-) -> Result<(), TrainError> {
+) -> Result<usize, TrainError> {
     let mut all_undecoded = 0;
     for group in groups {
         let (spans, undecoded) = counted(group.trajectories.iter().map(|t| perception_span(processor, &t.ids)));
@@ -82,8 +80,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
             trajectory.streams.unperceived_log_probs = Some(row);
         }
     }
-    metrics.insert("srpo/undecoded_responses".into(), all_undecoded as f64);
-    Ok(())
+    Ok(all_undecoded)
 }
 
 /// Log-probs of the tokens of each response of a group when its perception span is taken out of it; tokens up to the

@@ -8,6 +8,7 @@ use kernels::Kernels;
 
 use super::{Metrics, Trainer};
 use crate::config::OldLogProbs;
+use crate::dealt;
 use crate::error::TrainError;
 use crate::experience::{grade, select};
 use crate::image_cache::ImageCache;
@@ -34,6 +35,7 @@ pub(super) struct Batch {
     /// Where the data stands after it.
     pub cursor: Cursor,
     stats: RolloutStats,
+    response_tokens: usize,
     rollout_s: f64,
     reward_s: f64,
     rounds: usize,
@@ -56,7 +58,7 @@ impl Batch {
             ("time/rollout_prefill_s", self.stats.prefill_s),
             ("time/rollout_decode_s", self.stats.decode_s),
             ("time/reward_s", self.reward_s),
-            ("perf/rollout_tokens_per_s", self.stats.response_tokens as f64 / self.rollout_s.max(1e-9)),
+            ("perf/rollout_tokens_per_s", self.response_tokens as f64 / self.rollout_s.max(1e-9)),
         ]
         .map(|(key, value)| (key.to_string(), value))
         .into();
@@ -87,6 +89,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             surplus: vec![],
             cursor: self.state.cursor.clone(),
             stats: RolloutStats::default(),
+            response_tokens: 0,
             rollout_s: 0.0,
             reward_s: 0.0,
             rounds: 0,
@@ -104,6 +107,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.round(&mut batch, &rollout, prompts, images)?;
         }
         batch.surplus = batch.groups.split_off(size.min(batch.groups.len()));
+        let size = self.setup.config.update_batch_size();
+        dealt::place(&self.setup.ranks, &mut batch.groups, size, prompts, &self.policy)?;
         Ok(batch)
     }
 
@@ -119,23 +124,34 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let progress = &mut self.setup.progress;
         let (cursor, aside) = (&mut batch.cursor, &mut self.state.set_aside);
         let items = prompts.next(cursor, size, &self.policy, aside, &mut |text| progress.note(&text))?;
+        let held = dealt::held(&self.setup.ranks, &items);
         let clock = Instant::now();
-        let (responses, greedy) = self.sample(&items, rollout, batch, images)?;
+        let (responses, greedy) = self.sample(&items, &held, rollout, batch, images)?;
         batch.rollout_s += clock.elapsed().as_secs_f64();
-        batch.drawn.clone_from(&items);
 
         let clock = Instant::now();
+        let own = dealt::at(&items, &held);
         let (processor, reward) = (&self.setup.processor, &mut self.setup.reward);
         let greedy: Option<Vec<f64>> = match greedy {
             Some(greedy) => {
-                Some(grade(items.clone(), greedy, processor, reward)?.iter().map(ScoredGroup::reward).collect())
+                Some(grade(own.clone(), greedy, processor, reward)?.iter().map(ScoredGroup::reward).collect())
             }
             None => None,
         };
-        let mut groups = grade(items, responses, processor, reward)?;
+        let mut groups = grade(own, responses, processor, reward)?;
         batch.reward_s += clock.elapsed().as_secs_f64();
         for (index, group) in groups.iter_mut().enumerate() {
             group.greedy = greedy.as_ref().map(|rewards| rewards[index]);
+        }
+        batch.drawn.clone_from(&items);
+        let groups = dealt::groups(&self.setup.ranks, items, groups)?;
+        if self.interrupted()? {
+            return Err(TrainError::Interrupted);
+        }
+        let sampled = groups.iter().flat_map(|group| &group.trajectories);
+        batch.response_tokens += sampled.clone().map(|trajectory| trajectory.ids.len()).sum::<usize>();
+        if !sampled.flat_map(|trajectory| &trajectory.rollout_log_probs).any(|p| p.is_finite()) {
+            return Err(self.diverged("not one token of a whole batch of responses has a finite log-prob".into()));
         }
         batch.rounds += 1;
         batch.sampled.add(&groups);
@@ -149,18 +165,20 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         Ok(())
     }
 
-    /// Responses to some rows, and greedy ones where the estimator compares with those.
+    /// Responses to the rows at `held`, and greedy ones where the estimator compares with those.
     fn sample(
         &mut self,
         items: &[Item],
+        held: &[usize],
         rollout: &RolloutConfig,
         batch: &mut Batch,
         images: &mut ImageCache<B>,
     ) -> Result<(Responses, Option<Responses>), TrainError> {
-        let jobs = jobs(items, self.state.step, batch.rounds as u64);
-        let interrupt = &self.setup.interrupt;
+        let all = jobs(items, self.state.step, batch.rounds as u64);
+        let jobs: Vec<Job> = held.iter().map(|&place| all[place]).collect();
+        let interrupt = &*self.rollout_interrupt();
         let progress = &mut self.setup.progress;
-        progress.phase(Phase::Rollout, (items.len() * rollout.n) as u64);
+        progress.phase(Phase::Rollout, (held.len() * rollout.n) as u64);
         let mut lengths = HashMap::new();
         let (responses, stats) = generate(&self.policy, &jobs, rollout, images, interrupt, |job, response, id| {
             let length: &mut usize = lengths.entry((job, response)).or_default();
@@ -177,9 +195,6 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             }
             false => None,
         };
-        if !responses.iter().flatten().flat_map(|r| &r.log_probs).any(|p| p.is_finite()) {
-            return Err(self.diverged("not one token of a whole batch of responses has a finite log-prob".into()));
-        }
         Ok((responses, greedy))
     }
 }

@@ -43,6 +43,7 @@ use reward::Reward;
 
 use crate::checkpoint::TrainerState;
 use crate::config::Config;
+use crate::dealt;
 use crate::error::TrainError;
 pub use crate::experience::Metrics;
 use crate::learn::optimizer::AdamW;
@@ -53,7 +54,7 @@ use crate::rollout::RolloutConfig;
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
-pub use rows::check_batch_rows;
+pub use rows::{check_batch_rows, rows_that_fit};
 
 /// How a policy's weights are read from a Hugging Face folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
@@ -124,6 +125,7 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
     saved: Option<PathBuf>,
+    traffic: dealt::TrafficMeter,
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
@@ -163,14 +165,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.clock = Instant::now();
     }
 
-    fn interrupted(&self) -> bool {
-        self.setup.interrupt.load(Ordering::Relaxed)
+    /// Whether the run is to end with a checkpoint: all ranks hear the same, so all of them ask.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    fn interrupted(&self) -> Result<bool, TrainError> {
+        Ok(self.setup.ranks.any("interrupt", self.setup.interrupt.load(Ordering::Relaxed))?)
+    }
+
+    /// The flag that a rollout looks at between tokens. Of several ranks none may leave its rollout alone: they agree
+    /// between rounds.
+    fn rollout_interrupt(&self) -> Arc<AtomicBool> {
+        if self.setup.ranks.is_solo() { self.setup.interrupt.clone() } else { Arc::default() }
     }
 
     /// Remembers rows of a complete step, for its checkpoint.
     fn looked_at(&mut self, items: &[Item]) {
-        if let Some(item) = items.first() {
-            self.probe = Some(item.prompt.clone());
+        if let Some(place) = dealt::held(&self.setup.ranks, items).first() {
+            self.probe = Some(items[*place].prompt.clone());
         }
         self.state.origin.remember(items);
     }

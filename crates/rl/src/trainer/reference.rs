@@ -21,18 +21,21 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.origin.reference = Some(name.clone());
         if self.state.stage_step == 0 {
             let save = |folder: &Path| Ok(self.policy.save(folder, Some(&self.setup.companions))?);
-            match replace_folder(&path, save) {
-                Err(TrainError::Model(error @ ModelError::NotFinite { .. })) => {
-                    return Err(self.diverged(error.to_string()));
+            if self.folder.is_writer() {
+                match replace_folder(&path, save) {
+                    Err(TrainError::Model(error @ ModelError::NotFinite { .. })) => {
+                        return Err(self.diverged(error.to_string()));
+                    }
+                    result => result?,
                 }
-                result => result?,
             }
             self.reference = Some(self.policy.clone());
-        } else if !path.exists() {
+        } else if self.folder.is_writer() && !path.exists() {
             // A run that goes on from the checkpoint of another folder takes that one's reference policy along.
             let source = find(&self.folder, &name, self.saved.as_deref().unwrap_or(Path::new("")))?;
             replace_folder(&path, |folder| copy_files(&source, folder))?;
         }
+        self.setup.ranks.barrier("the reference is there")?;
         if self.reference.is_none() {
             self.reference = Some((self.setup.load)(&path)?);
         }

@@ -31,7 +31,8 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(path: &Path, setup: &Setup<P>) -> R
     let state = checkpoint::read_state(path)?;
     checkpoint::verify(path)?;
     let mut policy = (setup.load)(&path.join(MODEL))?;
-    let mut optimizer = AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device);
+    let mut optimizer =
+        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(&setup.ranks);
     optimizer.load(&path.join(OPTIMIZER), &mut policy)?;
     Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
 }

@@ -93,9 +93,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             processor: Some(&self.setup.processor),
             step: self.state.step,
             training: Training { step: self.state.stage_step, max_steps: steps },
+            ranks: &self.setup.ranks,
         };
         let made = make(&self.policy, self.reference.as_ref(), groups, &context, images)?;
-        if self.interrupted() {
+        if self.interrupted()? {
             return Err(TrainError::Interrupted);
         }
         if self.setup.config.trainer.log_rollouts {
@@ -126,7 +127,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut schedule =
             UpdateSchedule { done: self.state.stage_step as usize * updates, total: steps as usize * updates };
         let settings = UpdateSettings { config, loss: &recipe.loss, options: &options };
-        let learner = Learner { policy: &mut self.policy, optimizer: &mut self.optimizer, images };
+        let ranks = &self.setup.ranks;
+        let learner = Learner { policy: &mut self.policy, optimizer: &mut self.optimizer, images, ranks };
         update(learner, experience, settings, &mut schedule)
     }
 }

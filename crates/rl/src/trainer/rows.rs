@@ -25,10 +25,12 @@ pub(super) fn batch_rows<B: Kernels, P: Policy<B>>(config: &Config, policy: &P, 
     let device = policy.device();
     let free = free_memory::<B>(&device)?;
     let tokens = config.data.max_response_length + config.data.max_prompt_length.div_ceil(n.max(1));
-    Ok(rows(free, policy.kv_bytes() * tokens).max(n))
+    Ok(rows_that_fit(free, policy.kv_bytes() * tokens).max(n))
 }
 
-fn rows(free: u64, row_bytes: usize) -> usize {
+/// Rows of `row_bytes` each that are decoded at the same time where `free` bytes are left for them and for all else that
+/// sampling needs.
+pub fn rows_that_fit(free: u64, row_bytes: usize) -> usize {
     ((free as f64 * KEYS_AND_VALUES / row_bytes.max(1) as f64) as usize).clamp(1, MOST)
 }
 
@@ -58,9 +60,9 @@ mod tests {
     #[test]
     fn rows_fill_their_part_of_the_memory() {
         // Preset 7b: 57,344 bytes a token; 30 GB free, 512 tokens and an eighth of a prompt of 2,048.
-        assert_eq!(rows(30_000_000_000, 57_344 * (512 + 256)), 408);
-        assert_eq!(rows(0, 1000), 1, "at least one");
-        assert_eq!(rows(u64::MAX, 1), MOST);
+        assert_eq!(rows_that_fit(30_000_000_000, 57_344 * (512 + 256)), 408);
+        assert_eq!(rows_that_fit(0, 1000), 1, "at least one");
+        assert_eq!(rows_that_fit(u64::MAX, 1), MOST);
     }
 
     #[test]

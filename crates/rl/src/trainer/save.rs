@@ -18,9 +18,9 @@ use crate::sampler::Sampling;
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Writes a checkpoint of the last complete step, unless it exists.
     pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
-        if let Some(path) = &self.saved
-            && checkpoint::read_state(path).is_ok_and(|saved| saved.is_at(&self.state))
-        {
+        let exists = |path: &PathBuf| checkpoint::read_state(path).is_ok_and(|saved| saved.is_at(&self.state));
+        let found = self.setup.ranks.from_first("saved", || self.saved.as_ref().is_some_and(exists))?;
+        if let Some(path) = self.saved.as_ref().filter(|_| found) {
             return Ok(path.clone());
         }
         self.setup.progress.phase(Phase::Save, 0);
@@ -37,6 +37,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             policy: &self.policy,
             optimizer: &self.optimizer,
             companions: &self.setup.companions,
+            ranks: &self.setup.ranks,
         };
         let limit = self.setup.config.trainer.save_limit;
         let path = match checkpoint::save(&self.folder.checkpoints(), contents, limit, || self.prove()) {

@@ -5,9 +5,10 @@ use kernels::{Kernels, host};
 
 use super::{Metrics, Trainer};
 use crate::config::{SftStage, Stage};
+use crate::dealt;
 use crate::error::TrainError;
 use crate::image_cache::ImageCache;
-use crate::learn::optimizer::{gradients, learning_rate};
+use crate::learn::optimizer::learning_rate;
 use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
 use crate::policy::Policy;
 use crate::progress::Phase;
@@ -24,16 +25,16 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let end = self.setup.eos.first().copied();
         let targets: Vec<Vec<u32>> =
             items.iter().map(|item| item.solution.iter().flatten().copied().chain(end).collect()).collect();
-        let groups: Vec<GroupRef> = items
-            .iter()
-            .zip(&targets)
-            .map(|(item, ids)| GroupRef { prompt: &item.prompt, responses: vec![ids] })
+        let ranks = &self.setup.ranks;
+        let groups: Vec<GroupRef> = dealt::held(ranks, &items)
+            .into_iter()
+            .map(|place| GroupRef { prompt: &items[place].prompt, responses: vec![&targets[place]] })
             .collect();
         let count: usize = targets.iter().map(Vec::len).sum();
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
         let options = GradientOptions::of(&self.setup.config, &self.policy, 1.0, false);
-        let mut grads = gradients(&self.setup.config.actor.optim);
+        let mut grads = self.optimizer.gradients(&mut self.policy, &self.setup.config);
         let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();
         accumulate(&self.policy, none, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
@@ -44,6 +45,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let gradient = Tensor::full(micro.log_probs.dims(), -1.0 / count as f64, &micro.log_probs.device());
             Ok(MicroGradients { log_probs: gradient, entropy: None })
         })?;
+        let mut sums = [total, f64::from(u8::from(finite))];
+        ranks.sum("supervised loss", &mut sums)?;
+        let (total, finite) = (sums[0], sums[1] > 0.0);
         if !finite {
             return Err(
                 self.diverged("the model gives no token of a whole batch a probability that is a number".into())

@@ -89,8 +89,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             // Consecutive supervised stages are one warm start: their moments go on, as only the data changes.
             if !matches!((&stages[index], &stages[index + 1]), (Stage::Sft(_), Stage::Sft(_))) {
                 let config = &self.setup.config;
-                self.optimizer =
-                    AdamW::new(&config.optim(&stages[index + 1])).check_device(config.trainer.check_device);
+                self.optimizer = AdamW::new(&config.optim(&stages[index + 1]))
+                    .check_device(config.trainer.check_device)
+                    .over(&self.setup.ranks);
             }
         }
     }
@@ -99,7 +100,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     fn stage(&mut self, plan: &mut StagePlan<B>, prompts: &Prompts) -> Result<(), TrainError> {
         let mut before = self.begin(plan)?;
         while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < plan.steps {
-            if self.interrupted() {
+            if self.interrupted()? {
                 return Err(TrainError::Interrupted);
             }
             let clock = Instant::now();
@@ -127,6 +128,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
             }
+            metrics.extend(self.traffic.metrics(&self.setup.ranks));
             let time = clock.elapsed();
             metrics.insert("time/step_s".into(), time.as_secs_f64());
             metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());
@@ -170,6 +172,6 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if freq > 0 && self.state.step.is_multiple_of(freq) {
             self.save()?;
         }
-        if self.interrupted() { Err(TrainError::Interrupted) } else { Ok(()) }
+        if self.interrupted()? { Err(TrainError::Interrupted) } else { Ok(()) }
     }
 }

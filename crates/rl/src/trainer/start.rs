@@ -10,6 +10,7 @@ use kernels::Kernels;
 use super::{Setup, Trainer, resume};
 use crate::checkpoint::{self, TrainerState};
 use crate::config::{Resume, Stage};
+use crate::dealt;
 use crate::error::TrainError;
 use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
@@ -30,11 +31,17 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if let Resume::From(path) = config.trainer.resume() {
             checkpoint::read_state(&path)?; // before a folder is made for a run that cannot start
         }
-        let folder = RunFolder::open(&config.trainer.run_dir())?;
+        let folder = match setup.ranks.is_first() {
+            true => RunFolder::open(&config.trainer.run_dir())?,
+            false => RunFolder::follow(&config.trainer.run_dir()),
+        };
         let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
-            false => Some(Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?),
+            false => {
+                let prompts = Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?;
+                Some(prompts.dealt_to(&setup.ranks))
+            }
         };
         let data = open_stages::<B, P>(&setup, state.stage)?;
         let (mut carried, mut reference) = (vec![], None);
@@ -43,19 +50,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             resume::check_data(path, &state, prompts, &mut notes)?;
             let kept = std::mem::take(&mut state.carried);
             carried = checkpoint::restore(kept, &state.origin, prompts, &policy, config, &mut notes)?;
+            dealt::take_turns(&setup.ranks, &mut carried);
             reference = resume::reference::<B, P>(path, &state, &folder, &setup)?;
             notes.push(format!("resumed at step {} from {}", state.step, path.display()));
         }
-        // Nothing refuses from here on.
+        // Nothing refuses from here on; what is on the disk changes when all ranks have read it.
+        setup.ranks.barrier("all is read")?;
         let text = config.to_toml();
         match (&from, again) {
             (None, false) => folder.begin(&text)?,
             _ => folder.go_on(&text, state.step)?,
         }
-        checkpoint::recover(&folder.checkpoints());
-        if from.is_some() {
-            checkpoint::supersede(&folder.checkpoints(), state.step)?;
+        if folder.is_writer() {
+            checkpoint::recover(&folder.checkpoints());
+            if from.is_some() {
+                checkpoint::supersede(&folder.checkpoints(), state.step)?;
+            }
         }
+        setup.ranks.barrier("the run folder is ready")?;
         let vocab = policy.head().0.vocab();
         let mut trainer = Self {
             never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
@@ -71,6 +83,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             validation,
             clock: Instant::now(),
             saved: from,
+            traffic: Default::default(),
             setup,
         };
         notes.iter().for_each(|note| trainer.setup.progress.note(note));
@@ -107,7 +120,8 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
         if !again {
             folder.vacant()?;
         }
-        let optimizer = AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device);
+        let optimizer =
+            AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device).over(&setup.ranks);
         Ok(Self { from: None, again, state: TrainerState::beginning(config), policy: (setup.initial)()?, optimizer })
     }
 }
@@ -119,7 +133,7 @@ fn open_stages<B: Kernels, P>(setup: &Setup<P>, first: usize) -> Result<BTreeMap
     let reader = Recipe::<B>::new(config)?.picture_reader();
     let mut data = BTreeMap::new();
     for (index, stage) in config.stages().iter().enumerate().skip(first) {
-        let prompts = Prompts::of_stage(stage, config, setup.processor.clone())?;
+        let prompts = Prompts::of_stage(stage, config, setup.processor.clone())?.dealt_to(&setup.ranks);
         if let (Stage::Rl(_), Some(reader)) = (stage, &reader) {
             prompts.check_pictures(reader, &config.data.image_key)?;
         }

@@ -7,6 +7,7 @@ use ::vgpo::PrototypeMode;
 use kernels::Kernels;
 
 use super::{Metrics, Trainer};
+use crate::dealt;
 use crate::error::TrainError;
 use crate::experience::grade;
 use crate::image_cache::ImageCache;
@@ -40,6 +41,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         });
         let sampled = sampled.transpose()?;
         self.setup.progress.phase(Phase::Validate, limit as u64);
+        let interrupt = self.rollout_interrupt();
         let mut tally = Tally::default();
         let mut log = self.folder.validation_log(step)?;
         let mut logged = 0;
@@ -48,23 +50,30 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let progress = &mut self.setup.progress;
             let items =
                 prompts.load_many(rows, &self.policy, &mut self.state.set_aside, &mut |text| progress.note(&text))?;
-            let jobs: Vec<Job> = items.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
+            let own = dealt::at(&items, &dealt::held(&self.setup.ranks, &items));
+            let jobs: Vec<Job> = own.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
             let images = &mut match &sampled {
                 Some(_) => ImageCache::new(config.rollout.image_cache_gib),
                 None => ImageCache::default(),
             };
-            let (responses, _) = generate(&self.policy, &jobs, &greedy, images, &self.setup.interrupt, |_, _, _| {})?;
+            let (responses, _) = generate(&self.policy, &jobs, &greedy, images, &interrupt, |_, _, _| {})?;
             let many = sampled
                 .as_ref()
-                .map(|config| generate(&self.policy, &jobs, config, images, &self.setup.interrupt, |_, _, _| {}))
+                .map(|config| generate(&self.policy, &jobs, config, images, &interrupt, |_, _, _| {}))
                 .transpose()?;
-            progress.advance(rows.len() as u64);
+            self.setup.progress.advance(rows.len() as u64);
+            if self.interrupted()? {
+                return Err(TrainError::Interrupted);
+            }
+            let (processor, reward) = (&self.setup.processor, &mut self.setup.reward);
             if let Some((many, _)) = many {
-                for group in grade(items.clone(), many, &self.setup.processor, &mut self.setup.reward)? {
+                let graded = grade(own.clone(), many, processor, reward)?;
+                for group in dealt::groups(&self.setup.ranks, items.clone(), graded)? {
                     tally.sampled(&group);
                 }
             }
-            for group in grade(items, responses, &self.setup.processor, &mut self.setup.reward)? {
+            let graded = grade(own, responses, processor, reward)?;
+            for group in dealt::groups(&self.setup.ranks, items, graded)? {
                 if logged < config.trainer.val_generations_to_log {
                     log.append(&response_log::of_validation(&group))?;
                     logged += 1;

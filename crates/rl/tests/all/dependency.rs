@@ -121,6 +121,8 @@ fn experience(old_log_probs: &str) -> Experience {
         task: None,
         prompt: prompt.clone(),
         images: vec![],
+        holder: 0,
+        known_content: None,
     };
     let items = prompts.iter().enumerate().map(item).collect();
     let mut reward = Reward::new(&RewardConfig::default()).unwrap();
@@ -141,6 +143,7 @@ fn experience(old_log_probs: &str) -> Experience {
         processor: Some(&processor),
         step: 1,
         training: Training { step: 0, max_steps: 1 },
+        ranks: &rl::comm::Ranks::solo(),
     };
     make(&model, None, groups, &context, &mut ImageCache::default()).unwrap().0
 }

@@ -191,6 +191,8 @@ pub(crate) fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> 
             task: None,
             prompt: prompt.clone(),
             images: vec![],
+            holder: 0,
+            known_content: None,
         })
         .collect();
     let mut groups = grade(items, responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
@@ -211,6 +213,7 @@ pub(crate) fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Expe
         processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },
+        ranks: &rl::comm::Ranks::solo(),
     };
     make(model, None, groups, &context, &mut ImageCache::default()).unwrap().0
 }
@@ -229,6 +232,7 @@ fn carried_groups_keep_their_policy<B: Kernels>() {
         processor: Some(&processor),
         step: 1,
         training: Training { step: 1, max_steps: 2 },
+        ranks: &rl::comm::Ranks::solo(),
     };
     let made = make(&moved, None, groups, &context, &mut ImageCache::default()).unwrap().0;
     for group in &made.groups {
@@ -297,7 +301,12 @@ fn an_update_does_not_depend_on_micro_batch_tokens<B: Kernels>() {
             };
             let mut schedule = UpdateSchedule { done: 0, total: 1 };
             let (metrics, _) = update(
-                Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() },
+                Learner {
+                    policy: &mut policy,
+                    optimizer: &mut optimizer,
+                    images: &mut ImageCache::default(),
+                    ranks: &rl::comm::Ranks::solo(),
+                },
                 &experience,
                 UpdateSettings { config: &config, loss: &config.to_loss_config(), options: &options },
                 &mut schedule,
@@ -339,7 +348,8 @@ fn an_update_knows_which_pictures_are_current<B: Kernels>() {
         let mut policy = start.clone();
         let mut optimizer = AdamW::new(&config.actor.optim);
         let options = GradientOptions { temperature: 1.0, entropy: false, token_budget: 60, train_vision, recompute };
-        let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images };
+        let learner =
+            Learner { policy: &mut policy, optimizer: &mut optimizer, images, ranks: &rl::comm::Ranks::solo() };
         let mut schedule = UpdateSchedule { done: 0, total: 10 };
         let settings = UpdateSettings { config: &config, loss: &config.to_loss_config(), options: &options };
         update(learner, &experience, settings, &mut schedule).unwrap();

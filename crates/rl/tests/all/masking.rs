@@ -48,7 +48,12 @@ fn updated<B: Kernels>(
         recompute: false,
     };
     let mut schedule = UpdateSchedule { done: 0, total: 5 };
-    let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
+    let learner = Learner {
+        policy: &mut policy,
+        optimizer: &mut optimizer,
+        images: &mut ImageCache::default(),
+        ranks: &rl::comm::Ranks::solo(),
+    };
     let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
     let (metrics, _) = update(learner, experience, settings, &mut schedule).unwrap();
     (parameters(&policy), metrics, schedule)

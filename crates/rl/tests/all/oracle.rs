@@ -96,6 +96,7 @@ fn experience<B: Kernels>(
         processor: Some(&processor()),
         step: 1,
         training: Training { step: 1, max_steps: 1 },
+        ranks: &rl::comm::Ranks::solo(),
     };
     make(model, None, sampled_groups(model), &context, &mut ImageCache::default()).unwrap().0
 }
@@ -113,7 +114,12 @@ fn trained<B: Kernels>(start: &QwenVl<B>, experience: &Experience, config: &Conf
         train_vision: true,
         recompute,
     };
-    let learner = Learner { policy: &mut policy, optimizer: &mut optimizer, images: &mut ImageCache::default() };
+    let learner = Learner {
+        policy: &mut policy,
+        optimizer: &mut optimizer,
+        images: &mut ImageCache::default(),
+        ranks: &rl::comm::Ranks::solo(),
+    };
     let mut schedule = UpdateSchedule { done: 0, total: 1 };
     let settings = UpdateSettings { config, loss: &config.to_loss_config(), options: &options };
     update(learner, experience, settings, &mut schedule).unwrap();

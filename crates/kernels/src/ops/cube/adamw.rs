@@ -34,10 +34,13 @@ struct StepFactors {
     seed_low: u32,
     /// High half.
     seed_high: u32,
+    /// Place of the first element among those of this seed.
+    first: u32,
 }
 
 impl StepFactors {
-    fn arguments<R: CubeRuntime>(h: &AdamWStep, part: usize) -> StepFactorsLaunch<R> {
+    /// `part` and `first`: which seed after the step's own, and where its elements begin here.
+    fn arguments<R: CubeRuntime>(h: &AdamWStep, part: usize, first: usize) -> StepFactorsLaunch<R> {
         let (correction1, correction2) = (1.0 - h.beta1.powf(h.step as f64), 1.0 - h.beta2.powf(h.step as f64));
         let seed = h.rounding.seed.wrapping_add(part as u64);
         StepFactorsLaunch::new(
@@ -52,6 +55,7 @@ impl StepFactors {
             (1.0 - h.lr * h.weight_decay) as f32,
             low_of(seed),
             (seed >> 32) as u32,
+            first as u32,
         )
     }
 }
@@ -117,7 +121,7 @@ fn update<P: Float, S: Float, G: Float, N: Size>(
         let weight = weights[k] * f.keep - step;
         let mut both = 0u32;
         if comptime!(param_by_chance || moments_by_chance) {
-            let i = (at * size + k) as u32;
+            let i = (at * size + k) as u32 + f.first;
             both = mixed(mixed(i ^ f.seed_low) ^ f.seed_high);
         }
         let mut other = 0u32;
@@ -153,8 +157,11 @@ fn launch_update<R: CubeRuntime>(
     let types = [param.dtype.into(), m.dtype.into(), grad.dtype.into()];
     let all = [&grad, &param, &m, &v].into_iter().chain(&master);
     let width = all.map(|t| vector(t)).min().unwrap_or(1);
-    for (part, start) in (0..len).step_by(longest).enumerate() {
-        let count = longest.min(len - start);
+    let mut start = 0;
+    while start < len {
+        let place = h.rounding.first + start;
+        let (part, first) = (place / longest, place % longest);
+        let count = (longest - first).min(len - start);
         let of = |t: &CubeTensor<R>| array_part(t, start, count);
         let vectors = count / width;
         let cube = CubeDim::new(&client, vectors);
@@ -171,12 +178,13 @@ fn launch_update<R: CubeRuntime>(
                 of(&v),
                 master.as_ref().map(of).into(),
                 vectors,
-                StepFactors::arguments(h, part),
+                StepFactors::arguments(h, part, first),
                 h.rounding.param && master.is_none(),
                 h.rounding.moments,
                 types,
             );
         }
+        start += count;
     }
     ([param, m, v], master)
 }

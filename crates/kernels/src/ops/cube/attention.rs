@@ -18,6 +18,7 @@ use super::scores::{
     launch_sum_heads, nothing,
 };
 use crate::attention::{self, AttentionPlan, AttentionSaved, Block, Gather};
+use crate::bounds::COUNTABLE;
 use crate::params::cast_to;
 
 /// Sizes of heads.
@@ -242,7 +243,7 @@ fn covered<B: Launch, const I: usize>(tensors: [&Tensor<B, 3>; I], plan: &Attent
         let width = Piece::width(piece.t).max(Piece::width(piece.p));
         piece.rows() * width
     });
-    float(dtype) && alike && largest.max().unwrap_or(0) < u32::MAX as usize / 2
+    float(dtype) && alike && largest.max().unwrap_or(0) < COUNTABLE
 }
 
 fn heads<B: Launch>(q: &Tensor<B, 3>, k: &Tensor<B, 3>) -> HeadSizes {

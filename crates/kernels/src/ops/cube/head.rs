@@ -9,24 +9,20 @@ use cubecl::prelude::{Tensor as Strided, *};
 
 use super::launch::{Launch, countable, empty, float, grid, held, held_int, owned_rows, rows_in_order, tensor, units};
 use super::reduce::{LOWEST, max, sum};
+use crate::bounds::HEAD_LOGITS;
 use crate::head::{
     HeadOutput, log_probs_backward_by, log_probs_by, plain_kl_divergence, plain_log_probs, plain_log_probs_backward,
 };
-
-/// Most logits held at one time, in elements: 3,530 rows of a vocabulary of 152,064. Each chunk reads the whole head,
-/// and its backward adds to the head's whole gradient, so a chunk must be long enough for its products to outweigh
-/// that.
-const LOGITS: usize = 1 << 29;
 
 /// Logits of both distributions of a divergence held at one time: the default's, in longer chunks, since each reads
 /// the whole head. It keeps some f32 tensors of this size beside each other, so a chunk is shorter than the head's
 /// own.
 const DIVERGENCE_LOGITS: usize = 1 << 25;
 
-/// Logits of the type of `hidden` held at one time: [`LOGITS`], or on smaller devices a quarter of the largest buffer.
+/// Logits of the type of `hidden` held at one time: [`HEAD_LOGITS`], or on smaller devices a quarter of the largest buffer.
 fn logits<B: Launch>(hidden: &Tensor<B, 2>) -> usize {
     let largest = held(hidden.clone()).client.properties().memory.max_page_size as usize;
-    LOGITS.min(largest / 4 / hidden.dtype().size())
+    HEAD_LOGITS.min(largest / 4 / hidden.dtype().size())
 }
 
 /// See [`Kernels::kl_divergence`](crate::Kernels::kl_divergence).

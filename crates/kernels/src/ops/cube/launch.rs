@@ -12,6 +12,7 @@ use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
 use cubecl::client::ComputeClient;
 use cubecl::prelude::*;
 
+use crate::bounds::COUNTABLE;
 use crate::ops::Kernels;
 
 /// A backend whose tensors are buffers of a CubeCL runtime.
@@ -48,7 +49,7 @@ pub(super) fn float(dtype: DType) -> bool {
 
 /// Whether the elements of every shape can be counted in 32 bits, as kernels do.
 pub(super) fn countable<const I: usize>(shapes: [Shape; I]) -> bool {
-    shapes.iter().all(|s| s.num_elements() < u32::MAX as usize / 2)
+    shapes.iter().all(|s| s.num_elements() < COUNTABLE)
 }
 
 /// The integer tensor that a backend holds.

@@ -29,6 +29,7 @@ use vgpo::{Prototype, RowPrototypes};
 use super::{AdamWParameter, AdamWStep, Kernels};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
+use crate::bounds;
 use crate::head::HeadOutput;
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
@@ -36,7 +37,7 @@ use crate::rope::Rotary;
 use crate::sampling::RowChoice;
 
 impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
-    const TOKENS: usize = 256;
+    const TOKENS: usize = bounds::TOKENS;
 
     fn device_memory(device: &Self::Device) -> Option<u64> {
         R::client(device).memory_usage().ok().map(|usage| usage.bytes_reserved)
@@ -179,7 +180,7 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
     }
 
     fn logits_at_once() -> usize {
-        1 << 27
+        bounds::SAMPLER_LOGITS
     }
 
     fn sample(

@@ -186,7 +186,7 @@ fn rotation_is_the_default() {
 
 #[test]
 fn adamw_is_the_default() {
-    let rounding = Rounding { seed: 7, param: false, moments: true };
+    let rounding = Rounding { seed: 7, first: 3, param: false, moments: true };
     let h = AdamWStep {
         lr: 1e-2,
         beta1: 0.9,

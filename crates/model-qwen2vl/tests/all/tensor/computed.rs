@@ -97,7 +97,6 @@ fn in_parts<B: Kernels>(
         model.backward_part(tape, &mut shared, &batch, d_hidden, &mut grads);
     }
     model.backward_shared(shared, &mut grads);
-    model.complete_gradients(&mut grads);
     grads.iter().map(|(name, grad)| (name.clone(), values(grad))).collect()
 }
 

@@ -71,8 +71,7 @@ proptest! {
             let piece = run(&config, part, extra, over);
             loss += piece.loss;
             gradient.extend(piece.gradient);
-            let sums: Vec<_> = piece.metrics.sums().iter().map(|(k, v)| (*k, *v)).collect();
-            metrics.add_values(&sums);
+            metrics.add_sums(piece.metrics);
         }
         prop_assert!((loss - one.loss).abs() < 1e-10, "{loss} against {}", one.loss);
         for (a, b) in gradient.concat().iter().zip(one.gradient.concat()) {

@@ -1,0 +1,292 @@
+//! The bytes of a rank, by what they are for, and the two moments when most of them are held.
+
+use burn::tensor::DType;
+use kernels::bounds::{SAMPLER_LOGITS, TOKENS};
+use rl::TrainError;
+use rl::config::{Config, GradsDtype, MomentsDtype};
+use rl::learn::GradientOptions;
+use rl::recipe::Recipe;
+
+use crate::parameters::Cpu;
+use crate::pass::{computing, learning};
+use crate::{ModelShapes, PassMemory, PassSize, cache};
+
+/// How ranks lie: copies of the model, each shared out over some of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RankGrid {
+    /// Copies of the model, which share out the work.
+    pub data: usize,
+    /// Ranks that have a copy together.
+    pub tensor: usize,
+}
+
+impl RankGrid {
+    /// One device.
+    pub const ALONE: Self = Self { data: 1, tensor: 1 };
+
+    /// Ranks.
+    pub fn ranks(self) -> usize {
+        self.data * self.tensor
+    }
+}
+
+/// What the copies of the model share out between them (ZeRO, arXiv 1910.02054).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZeroStage {
+    /// Nothing: each has all gradients and the whole state of the optimizer.
+    Off,
+    /// The state of the optimizer.
+    One,
+    /// And the gradients, but for those of the layer that is computed.
+    Two,
+}
+
+/// The driver's context with the kernels that are loaded. Assumed, not measured.
+const CONTEXT: usize = 512 << 20;
+
+/// The buffers of NCCL's communicators. Assumed, not measured.
+const NCCL: usize = 1536 << 20;
+
+/// Bytes of one rank, by what they are for. Rounded to no pages: what pools leave unused comes on top.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Parameters that this rank holds.
+    pub parameters: usize,
+    /// Weights.
+    pub weights: usize,
+    /// The policy of a KL term.
+    pub reference: usize,
+    /// Gradients.
+    pub gradients: usize,
+    /// Gradients that are on their way to the rank that keeps them.
+    pub bucket: usize,
+    /// Both moments, and f32 copies of 16-bit weights.
+    pub optimizer: usize,
+    /// Activations of one pass.
+    pub pass: PassMemory,
+    /// Whether layers are computed again in the backward.
+    pub recompute: bool,
+    /// Image embeddings, and whether they are still there in an update.
+    pub images: (usize, bool),
+    /// Responses that are decoded at the same time.
+    pub rows: usize,
+    /// Their keys and values, and those of their prompts, all of the longest.
+    pub keys_and_values: usize,
+    /// The same where all are half as long.
+    pub keys_and_values_of_half: usize,
+    /// Prefill, or the logits of a token.
+    pub sampling: usize,
+    /// What is held outside of tensors: the driver, NCCL.
+    pub runtime: usize,
+}
+
+impl MemoryPlan {
+    /// Of a rank of `grid` in a run with this configuration. `memory` bytes of the device matter only where
+    /// `rollout.max_batch_rows` is 0.
+    ///
+    /// # Errors
+    /// A configuration that names no algorithm.
+    pub fn new(
+        run: &Config,
+        shapes: &ModelShapes,
+        grid: RankGrid,
+        zero: ZeroStage,
+        memory: usize,
+    ) -> Result<Self, TrainError> {
+        let (optim, size) = (&run.actor.optim, shapes.dtype.size());
+        let options = GradientOptions::of::<Cpu, _>(run, &shapes.model, 1.0, false);
+        let parameters = shapes.of_rank(grid, false);
+        let learned = shapes.of_rank(grid, !options.train_vision);
+        let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
+        let (gradient_share, state_share) = (share(zero == ZeroStage::Two), share(zero != ZeroStage::Off));
+        let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
+        let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
+        let master = if optim.master_weights && shapes.dtype != DType::F32 { 4 } else { 0 };
+        let weights = parameters * size;
+        let reference = if Recipe::<Cpu>::new(run)?.wants_reference() { weights } else { 0 };
+        let optimizer = state_share * (moments + master);
+        let images = cache::images(run, shapes, grid)?;
+        let runtime = CONTEXT + if grid.ranks() > 1 { NCCL } else { 0 };
+        let free = memory.saturating_sub(weights + reference + optimizer + images + runtime);
+        let rows = cache::rows(run, shapes, grid, free);
+        let pass = learning_size(run, shapes, grid, options.token_budget);
+        Ok(Self {
+            parameters,
+            weights,
+            reference,
+            gradients: gradient_share * gradient,
+            bucket: if zero == ZeroStage::Two { 4 * shapes.largest_bucket(grid) } else { 0 },
+            optimizer,
+            pass: learning(shapes, grid, &pass, options.recompute, options.train_vision),
+            recompute: options.recompute,
+            images: (images, !options.train_vision),
+            rows,
+            keys_and_values: cache::keys_and_values(run, shapes, grid, rows, false),
+            keys_and_values_of_half: cache::keys_and_values(run, shapes, grid, rows, true),
+            sampling: sampling(run, shapes, grid, rows),
+            runtime,
+        })
+    }
+
+    /// The part of a device's memory that pools reserve and do not use. Counted under the stand-in for CUDA, see
+    /// docs/memory.md.
+    pub const UNUSED: f64 = 0.10;
+
+    /// Whether a device of `memory` bytes holds `bytes`, with what its pools leave unused.
+    pub fn holds(bytes: usize, memory: usize) -> bool {
+        bytes as f64 <= memory as f64 * (1.0 - Self::UNUSED)
+    }
+
+    /// What is held at any time.
+    fn always(&self) -> usize {
+        self.weights + self.reference + self.optimizer + self.runtime
+    }
+
+    /// Bytes while the policy learns.
+    pub fn update(&self) -> usize {
+        let images = if self.images.1 { self.images.0 } else { 0 };
+        self.always() + self.gradients + self.bucket + self.pass.kept + self.pass.passing + images
+    }
+
+    /// Bytes while responses are sampled.
+    pub fn rollout(&self) -> usize {
+        self.always() + self.keys_and_values + self.sampling + self.images.0
+    }
+
+    /// The same where prompts and responses are half as long.
+    pub fn rollout_of_half(&self) -> usize {
+        self.rollout() - self.keys_and_values + self.keys_and_values_of_half
+    }
+
+    /// The larger of the two.
+    pub fn peak(&self) -> usize {
+        self.update().max(self.rollout())
+    }
+
+    /// The same without what is held outside of tensors.
+    pub fn tensors(&self) -> usize {
+        self.peak() - self.runtime
+    }
+
+    /// In words, with GiB.
+    pub fn text(&self) -> String {
+        let gib = |bytes: usize| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64);
+        format!(
+            "weights {}, optimizer {}, gradients {}, activations {}, keys and values {}: {} GiB in an update, {} in sampling",
+            gib(self.weights + self.reference),
+            gib(self.optimizer),
+            gib(self.gradients + self.bucket),
+            gib(self.pass.kept + self.pass.passing),
+            gib(self.keys_and_values),
+            gib(self.update()),
+            gib(self.rollout())
+        )
+    }
+}
+
+/// The largest pass of an update: as many tokens as may be together, or as there are.
+fn learning_size(run: &Config, shapes: &ModelShapes, grid: RankGrid, budget: usize) -> PassSize {
+    let (prompt, response) = (run.data.max_prompt_length, run.data.max_response_length);
+    let group = prompt + run.rollout.n * response;
+    let groups = run.actor.global_batch_size.min(run.data.rollout_batch_size).div_ceil(grid.data);
+    // A response is never cut, and counts with its prompt.
+    let tokens = budget.max(prompt + response).min(groups * group);
+    let picture = cache::picture(run, shapes);
+    let image_tokens = (tokens / group).clamp(1, groups) * picture;
+    PassSize { tokens: tokens.next_multiple_of(TOKENS), image_tokens, prompt, response, picture }
+}
+
+/// What sampling takes beside keys and values: the prefill of as many prompts as may be together, or a token's logits.
+fn sampling(run: &Config, shapes: &ModelShapes, grid: RankGrid, rows: usize) -> usize {
+    let prompt = run.data.max_prompt_length;
+    let groups = rows.div_ceil(run.rollout.n);
+    let together = (run.rollout.prefill_token_budget / prompt).clamp(1, groups);
+    let picture = cache::picture(run, shapes);
+    let tokens = (together * prompt).next_multiple_of(TOKENS);
+    let pass = PassSize { tokens, image_tokens: together * picture, prompt, response: 0, picture };
+    let vocab = shapes.architecture().text.vocab_size.div_ceil(grid.tensor);
+    let logits = SAMPLER_LOGITS.clamp(vocab, (rows * vocab).max(vocab)) * shapes.dtype.size();
+    computing(shapes, grid, &pass).max(logits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model_qwen2vl::QwenVlConfig;
+
+    fn plan(preset: &str, grid: RankGrid, zero: ZeroStage, run: &Config) -> MemoryPlan {
+        let shapes = ModelShapes::new(&QwenVlConfig::preset(preset).unwrap(), DType::BF16);
+        MemoryPlan::new(run, &shapes, grid, zero, 80 << 30).unwrap()
+    }
+
+    /// Bytes in units of 1e8, rounded.
+    fn tenths(bytes: usize) -> usize {
+        (bytes + 50_000_000) / 100_000_000
+    }
+
+    /// The figures of the design, worked out by another program: GB (1e9) of weights, gradients of ZeRO-1 and 2, bucket,
+    /// and optimizer with f32 and with bf16 moments, all with an f32 master.
+    #[test]
+    fn published_sizes_on_eight_and_thirty_two() {
+        let at = |data, tensor| RankGrid { data, tensor };
+        let bf16 = {
+            let mut run = Config::default();
+            run.actor.optim.moments_dtype = MomentsDtype::Bf16;
+            run
+        };
+        for (preset, grid, w, g1, g2, bucket, f32s, bf16s) in [
+            ("3b", at(8, 1), 75, 150, 19, 12, 56, 38),
+            ("7b", at(8, 1), 166, 332, 41, 22, 124, 83),
+            ("7b", at(2, 4), 52, 103, 52, 5, 155, 103),
+            ("7b", at(32, 1), 166, 332, 10, 22, 31, 21),
+            ("32b", at(8, 4), 178, 355, 44, 8, 133, 89),
+            ("32b", at(4, 8), 96, 191, 48, 4, 144, 96),
+        ] {
+            let (one, two) = (ZeroStage::One, ZeroStage::Two);
+            let [a, b] = [one, two].map(|zero| plan(preset, grid, zero, &Config::default()));
+            let c = plan(preset, grid, two, &bf16);
+            let found = [a.weights, a.gradients, b.gradients, b.bucket, b.optimizer, c.optimizer].map(tenths);
+            assert_eq!(found, [w, g1, g2, bucket, f32s, bf16s], "{preset} {grid:?}");
+            assert_eq!((a.bucket, a.optimizer), (0, b.optimizer));
+        }
+    }
+
+    /// Everything that a key takes away is away.
+    #[test]
+    fn keys_and_types_count() {
+        let mut run = Config::default();
+        let alone = |run: &Config| plan("7b", RankGrid::ALONE, ZeroStage::Off, run);
+        let all = alone(&run);
+        let parameters = 8_292_166_656;
+        assert_eq!((all.weights, all.gradients, all.optimizer), (2 * parameters, 4 * parameters, 12 * parameters));
+        assert_eq!((all.reference, all.images.1, all.runtime), (0, false, CONTEXT));
+        run.actor.optim.moments_dtype = MomentsDtype::Bf16;
+        run.actor.optim.grads_dtype = GradsDtype::Bf16;
+        run.actor.optim.master_weights = false;
+        run.algorithm.disable_kl = false;
+        run.algorithm.use_kl_loss = true;
+        let small = alone(&run);
+        assert_eq!((small.gradients, small.optimizer), (2 * parameters, 4 * parameters));
+        assert_eq!(small.reference, small.weights);
+        run.model.freeze_vision_tower = true;
+        let frozen = alone(&run);
+        let learned = parameters - 676_550_144;
+        assert_eq!((frozen.gradients, frozen.optimizer), (2 * learned, 4 * learned));
+        assert!(frozen.images.1 && frozen.pass.kept < small.pass.kept);
+        assert_eq!(frozen.weights, small.weights);
+    }
+
+    #[test]
+    fn an_update_is_no_longer_than_its_groups() {
+        let mut run = Config::default();
+        run.data.max_prompt_length = 64;
+        run.data.max_response_length = 4;
+        run.data.rollout_batch_size = 2;
+        run.rollout.n = 2;
+        let shapes = ModelShapes::new(&QwenVlConfig::preset("toy").unwrap(), DType::F32);
+        let size = |run: &Config, data| learning_size(run, &shapes, RankGrid { data, tensor: 1 }, 16_384);
+        assert_eq!(size(&run, 1).tokens, (2 * (64 + 8usize)).next_multiple_of(TOKENS));
+        run.data.max_prompt_length = 20_000;
+        assert_eq!(size(&run, 2).tokens, 20_004usize.next_multiple_of(TOKENS), "a prompt and a response of it");
+    }
+}

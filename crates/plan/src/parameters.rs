@@ -1,0 +1,185 @@
+//! The parameters of an architecture by name and shape, without their values.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{DType, Tensor};
+use model_qwen2vl::{ParamSource, QwenVl, QwenVlConfig};
+use policy::{Decoding, Learning};
+
+use crate::RankGrid;
+
+/// What the shapes are asked on.
+pub(crate) type Cpu = burn_flex::Flex<f32, i32>;
+
+/// A model of shapes alone: every tensor has one element.
+#[derive(Debug, Clone)]
+pub struct ModelShapes {
+    /// The architecture, which computes nothing, but says of itself what a real one says.
+    pub(crate) model: QwenVl<Cpu>,
+    /// Type of weights and activations.
+    pub(crate) dtype: DType,
+    parameters: Vec<ParameterShape>,
+}
+
+/// One parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ParameterShape {
+    name: String,
+    elements: usize,
+}
+
+/// Notes what is asked for.
+struct ShapeSource {
+    dtype: DType,
+    parameters: Vec<ParameterShape>,
+}
+
+impl ParamSource<Cpu> for ShapeSource {
+    fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<Cpu, D> {
+        self.parameters.push(ParameterShape { name: name.into(), elements: shape.iter().product() });
+        Tensor::zeros([1; D], (&Default::default(), self.dtype))
+    }
+}
+
+/// What becomes of a parameter where each layer is shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// Each rank has all of it: norms, and the tower.
+    Whole,
+    /// Each rank has its part of the rows or columns.
+    Even,
+    /// Each rank has whole heads of keys and values, at least one.
+    KvHeads,
+}
+
+impl ParameterShape {
+    fn is_tower(&self) -> bool {
+        self.name.starts_with("visual.")
+    }
+
+    fn cut(&self) -> Cut {
+        let of = |part: &str| self.name.contains(part);
+        match () {
+            () if self.is_tower() || of("norm") => Cut::Whole,
+            () if of("k_proj") || of("v_proj") => Cut::KvHeads,
+            () => Cut::Even,
+        }
+    }
+
+    /// Elements that one of `tensor` ranks has.
+    fn of_rank(&self, tensor: usize, kv_heads: usize) -> usize {
+        match self.cut() {
+            Cut::Whole => self.elements,
+            Cut::Even => self.elements.div_ceil(tensor),
+            Cut::KvHeads => self.elements / kv_heads * kv_heads.div_ceil(tensor),
+        }
+    }
+
+    /// What it is reduced together with: its layer, or itself.
+    fn bucket(&self) -> &str {
+        let end = |prefix: &str| {
+            let index = self.name.strip_prefix(prefix)?.find('.')?;
+            Some(prefix.len() + index)
+        };
+        let end = ["model.layers.", "visual.blocks."].into_iter().find_map(end);
+        &self.name[..end.unwrap_or(self.name.len())]
+    }
+}
+
+impl ModelShapes {
+    /// Of `architecture` with weights of type `dtype`; takes no memory to speak of.
+    pub fn new(architecture: &QwenVlConfig, dtype: DType) -> Self {
+        let mut source = ShapeSource { dtype, parameters: vec![] };
+        let model = QwenVl::build(architecture.clone(), &mut source);
+        Self { model, dtype, parameters: source.parameters }
+    }
+
+    pub(crate) fn architecture(&self) -> &QwenVlConfig {
+        &self.model.config
+    }
+
+    /// Parameters of the model, and those of its vision tower among them.
+    pub fn counts(&self) -> [usize; 2] {
+        let sum = |parameters: &mut dyn Iterator<Item = &ParameterShape>| parameters.map(|p| p.elements).sum();
+        [sum(&mut self.parameters.iter()), sum(&mut self.parameters.iter().filter(|p| p.is_tower()))]
+    }
+
+    /// Parameters that one rank of `grid` holds; with `trained`, those that get gradients where the tower is frozen.
+    pub(crate) fn of_rank(&self, grid: RankGrid, without_tower: bool) -> usize {
+        let kept = self.parameters.iter().filter(|p| !(without_tower && p.is_tower()));
+        kept.map(|p| self.elements(p, grid)).sum()
+    }
+
+    fn elements(&self, parameter: &ParameterShape, grid: RankGrid) -> usize {
+        parameter.of_rank(grid.tensor, self.architecture().text.num_key_value_heads)
+    }
+
+    /// Elements of the largest part of a rank's gradients that is reduced at one time: a layer, or the embedding.
+    pub(crate) fn largest_bucket(&self, grid: RankGrid) -> usize {
+        let mut buckets: BTreeMap<&str, usize> = BTreeMap::new();
+        for parameter in &self.parameters {
+            *buckets.entry(parameter.bucket()).or_default() += self.elements(parameter, grid);
+        }
+        buckets.into_values().max().unwrap_or(0)
+    }
+
+    /// Bytes of the keys and values of one token on one rank.
+    pub(crate) fn kv_bytes(&self, grid: RankGrid) -> usize {
+        let heads = self.architecture().text.num_key_value_heads;
+        self.model.kv_bytes() / heads * heads.div_ceil(grid.tensor)
+    }
+
+    /// Bytes of what a layer's backward reads of one packed token, all layers together, on one device.
+    pub(crate) fn activation_bytes(&self) -> usize {
+        self.model.activation_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes(preset: &str) -> ModelShapes {
+        ModelShapes::new(&QwenVlConfig::preset(preset).unwrap(), DType::BF16)
+    }
+
+    /// Counted by hand from the published configurations: 2 d (d + kv) + 3 d m + biases + norms a layer, and so on.
+    #[test]
+    fn published_sizes_have_their_parameters() {
+        for (preset, all, tower) in [
+            ("3b", 3_754_622_976, 668_684_288),
+            ("7b", 8_292_166_656, 676_550_144),
+            ("32b", 33_452_718_336, 688_841_984),
+        ] {
+            assert_eq!(shapes(preset).counts(), [all, tower], "{preset}");
+        }
+    }
+
+    #[test]
+    fn ranks_share_out_what_is_cut() {
+        let shapes = shapes("32b");
+        let [all, tower] = shapes.counts();
+        let of = |tensor| shapes.of_rank(RankGrid { data: 8, tensor }, false);
+        assert_eq!(of(1), all);
+        let norms = (2 * 64 + 1) * 5120;
+        for tensor in [2, 4, 8] {
+            assert_eq!(of(tensor), tower + norms + (all - tower - norms) / tensor, "{tensor}");
+        }
+        assert_eq!(shapes.of_rank(RankGrid { data: 8, tensor: 1 }, true), all - tower);
+        // Two heads of keys and values on four ranks: each has one of them.
+        let kv = 36 * 2 * (2048 * 128 + 128);
+        let [all, tower] = self::shapes("3b").counts();
+        let norms = (2 * 36 + 1) * 2048;
+        let expected = tower + norms + (all - tower - norms - 2 * kv) / 4 + kv;
+        assert_eq!(self::shapes("3b").of_rank(RankGrid { data: 1, tensor: 4 }, false), expected);
+    }
+
+    #[test]
+    fn the_largest_bucket_is_the_embedding_or_a_layer() {
+        let grid = RankGrid { data: 8, tensor: 1 };
+        assert_eq!(shapes("7b").largest_bucket(grid), 152_064 * 3584);
+        // gate, up and down alone are more than the embedding of the toy model.
+        let toy = shapes("toy").largest_bucket(grid);
+        assert!(toy > 3 * 128 * 352 && toy < 2 * 3 * 128 * 352, "{toy}");
+    }
+}
