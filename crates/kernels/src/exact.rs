@@ -8,7 +8,7 @@ use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use crate::host::{self, DeviceError};
 use crate::ops::Kernels;
 use crate::params::Gradients;
-use crate::zero::{GRADIENTS, GradientList, GradientOf, OwnElements, OwnSums, Shards};
+use crate::zero::{GRADIENTS, GradientList, GradientOf, OwnElements, OwnSums, ZeroLayout};
 
 /// Numbers in 1.
 const SCALE: f64 = (1u64 << 40) as f64;
@@ -16,7 +16,7 @@ const SCALE: f64 = (1u64 << 40) as f64;
 /// Sums in whole numbers of all elements, in the host's memory.
 #[derive(Debug, Clone)]
 pub struct ExactSums<B: Backend> {
-    shards: Shards,
+    layout: ZeroLayout,
     device: B::Device,
     all: Vec<GradientOf>,
     /// One list a tensor that has had a gradient.
@@ -28,10 +28,10 @@ pub struct ExactSums<B: Backend> {
 
 impl<B: Kernels> ExactSums<B> {
     /// For the tensors of a model, which `list` has seen.
-    pub fn new(shards: &Shards, device: &B::Device, list: GradientList) -> Self {
-        let (all, shards, device) = (list.into_order(), shards.clone(), device.clone());
+    pub fn new(layout: &ZeroLayout, device: &B::Device, list: GradientList) -> Self {
+        let (all, layout, device) = (list.into_order(), layout.clone(), device.clone());
         let sums = vec![Vec::new(); all.len()];
-        Self { shards, device, all, sums, failed: None, lost: false }
+        Self { layout, device, all, sums, failed: None, lost: false }
     }
 
     /// Adds the gradients of a pass.
@@ -60,8 +60,8 @@ impl<B: Kernels> ExactSums<B> {
     /// # Errors
     /// A device that could not be read; a rank that is gone.
     pub fn take(self) -> Result<OwnSums<B>, DeviceError> {
-        let Self { shards, device, all, sums, failed, lost } = self;
-        let ranks = &shards.ranks;
+        let Self { layout, device, all, sums, failed, lost } = self;
+        let ranks = &layout.ranks;
         failed.map_or(Ok(()), Err)?;
         let mut held: Vec<f64> = sums.iter().map(|sum| f64::from(u8::from(!sum.is_empty()))).collect();
         ranks.sum("which gradients", &mut held)?;
@@ -74,7 +74,7 @@ impl<B: Kernels> ExactSums<B> {
             sum.resize(of.len, 0);
             ranks.sum_i64(GRADIENTS, &mut sum)?;
             squared = sum.iter().fold(squared, |all, v| all.wrapping_add(u128::from(v.unsigned_abs()).pow(2)));
-            let range = OwnElements::of(of.len, &shards).range;
+            let range = OwnElements::of(of.len, &layout).range;
             if !range.is_empty() {
                 let values: Vec<f32> = sum[range].iter().map(|v| (*v as f64 / SCALE) as f32).collect();
                 let shape = [values.len()];
@@ -108,7 +108,7 @@ mod tests {
                 let mut list = GradientList::default();
                 ParamVisitor::<B>::visit(&mut list, "a", &Shard::whole(&[10]), &mut pass(0));
                 ParamVisitor::<B>::visit(&mut list, "never", &Shard::whole(&[10]), &mut pass(0));
-                let mut exact = ExactSums::<B>::new(&Shards::of(&ranks).unwrap(), &Default::default(), list);
+                let mut exact = ExactSums::<B>::new(&ZeroLayout::of(&ranks).unwrap(), &Default::default(), list);
                 for k in (0..12).rev().filter(|k| k % size == ranks.rank()) {
                     let mut grads = Gradients::default();
                     grads.add("a", pass(k));
@@ -139,7 +139,7 @@ mod tests {
         let mut list = GradientList::default();
         let mut x = Tensor::<B, 1>::full([2], f32::NAN, &Default::default());
         ParamVisitor::<B>::visit(&mut list, "a", &Shard::whole(&[2]), &mut x);
-        let mut exact = ExactSums::<B>::new(&Shards::default(), &Default::default(), list);
+        let mut exact = ExactSums::<B>::new(&ZeroLayout::default(), &Default::default(), list);
         let mut grads = Gradients::default();
         grads.add("a", x);
         exact.end_pass(&mut grads);

@@ -28,7 +28,7 @@ pub const GRADIENTS: &str = "gradients";
 /// fast links, and of the part of each rank there across machines afterwards, once a step. The parameters come back
 /// the same way. A rank's part is that of its *slot*: the ranks of one place in all machines have neighbouring parts.
 #[derive(Debug, Clone, Default)]
-pub struct Shards {
+pub struct ZeroLayout {
     /// All.
     pub ranks: Ranks,
     /// Those of this machine; all of them where there is one level.
@@ -39,7 +39,7 @@ pub struct Shards {
     order: Vec<usize>,
 }
 
-impl Shards {
+impl ZeroLayout {
     /// Finds out which ranks share a machine.
     ///
     /// # Errors
@@ -55,11 +55,11 @@ impl Shards {
                 (inner, outer)
             }
         };
-        let mut shards = Self { ranks: ranks.clone(), inner, outer, order: vec![] };
-        let slots = ranks.gather("parts", &shards.slot())?;
-        shards.order = (0..slots.len()).collect();
-        shards.order.sort_by_key(|&rank| slots[rank]);
-        Ok(shards)
+        let mut layout = Self { ranks: ranks.clone(), inner, outer, order: vec![] };
+        let slots = ranks.gather("parts", &layout.slot())?;
+        layout.order = (0..slots.len()).collect();
+        layout.order.sort_by_key(|&rank| slots[rank]);
+        Ok(layout)
     }
 
     /// The place of this rank's part among all.
@@ -100,9 +100,9 @@ pub struct OwnElements {
 
 impl OwnElements {
     /// Of a tensor of `len` elements.
-    pub fn of(len: usize, shards: &Shards) -> Self {
-        let part = len.div_ceil(shards.ranks.size());
-        let start = (shards.slot() * part).min(len);
+    pub fn of(len: usize, layout: &ZeroLayout) -> Self {
+        let part = len.div_ceil(layout.ranks.size());
+        let start = (layout.slot() * part).min(len);
         Self { range: start..(start + part).min(len), part, len }
     }
 }
@@ -140,7 +140,7 @@ impl GradientOf {
 /// The sums over ranks of the gradients of the elements that are this rank's.
 #[derive(Debug, Clone)]
 pub struct Reduced<B: Backend> {
-    shards: Shards,
+    layout: ZeroLayout,
     device: B::Device,
     /// In the order of a round.
     all: Vec<GradientOf>,
@@ -195,12 +195,12 @@ pub struct OwnSums<B: Backend> {
 
 impl<B: Kernels> Reduced<B> {
     /// For the tensors of a model, which `list` has seen in its order.
-    pub fn new(shards: &Shards, device: &B::Device, list: GradientList) -> Self {
+    pub fn new(layout: &ZeroLayout, device: &B::Device, list: GradientList) -> Self {
         let all = list.into_order();
         let touched = vec![0.0; all.len()];
-        let (shards, device) = (shards.clone(), device.clone());
+        let (layout, device) = (layout.clone(), device.clone());
         let own = BTreeMap::new();
-        Self { shards, device, all, next: 0, left: 0, rounds: 0, own, touched, failed: None }
+        Self { layout, device, all, next: 0, left: 0, rounds: 0, own, touched, failed: None }
     }
 
     /// Rounds so far, for tests of what they cost.
@@ -210,7 +210,7 @@ impl<B: Kernels> Reduced<B> {
 
     /// Says that this rank is about to make `rounds` rounds, and hears how many there will be.
     pub(crate) fn begin(&mut self, rounds: usize) {
-        match self.shards.inner.gather("backward passes", &(rounds as u64)) {
+        match self.layout.inner.gather("backward passes", &(rounds as u64)) {
             Ok(all) => self.left += all.into_iter().max().unwrap_or(0) as usize,
             Err(error) => self.fail(error.into()),
         }
@@ -237,7 +237,7 @@ impl<B: Kernels> Reduced<B> {
         while self.left > 0 && self.failed.is_none() {
             self.end_round(grads);
         }
-        match self.shards.inner.any("gradients left", !grads.is_empty()) {
+        match self.layout.inner.any("gradients left", !grads.is_empty()) {
             Ok(true) => self.end_round(grads),
             Ok(false) => {}
             Err(error) => self.fail(error.into()),
@@ -252,12 +252,12 @@ impl<B: Kernels> Reduced<B> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.shards.ranks.sum("which gradients", &mut self.touched)?;
+        self.layout.ranks.sum("which gradients", &mut self.touched)?;
         let (mut updated, mut own) = (BTreeSet::new(), BTreeMap::new());
         for (of, _) in std::iter::zip(&self.all, &self.touched).filter(|(_, times)| **times > 0.0) {
-            let elements = OwnElements::of(of.len, &self.shards);
+            let elements = OwnElements::of(of.len, &self.layout);
             if let Some(sum) = self.own.remove(&of.name) {
-                let sum = self.shards.across(sum)?;
+                let sum = self.layout.across(sum)?;
                 if !elements.range.is_empty() {
                     own.insert(of.name.clone(), sum.narrow(0, 0, elements.range.len()));
                 }
@@ -284,8 +284,8 @@ impl<B: Kernels> Reduced<B> {
         let of = &self.all[self.next];
         let grad = of.taken(grads);
         self.touched[self.next] += f64::from(u8::from(grad.is_some()));
-        let all = OwnElements::of(of.len, &self.shards).part * self.shards.ranks.size();
-        let part = B::reduce_scatter(padded(grad, all, &self.device, DType::F32), &self.shards.inner, GRADIENTS)?;
+        let all = OwnElements::of(of.len, &self.layout).part * self.layout.ranks.size();
+        let part = B::reduce_scatter(padded(grad, all, &self.device, DType::F32), &self.layout.inner, GRADIENTS)?;
         let sum = match self.own.remove(&of.name) {
             Some(sum) => B::accumulate(sum, part),
             None => part,
@@ -309,10 +309,10 @@ mod tests {
         for len in [0, 1, 2, 7, 8, 9, 1000] {
             for (size, of_node) in [(2, 2), (3, 3), (5, 5), (9, 9), (4, 2), (6, 2), (6, 3), (8, 4), (3, 2), (4, 1)] {
                 let own = |ranks: Ranks| {
-                    let shards = Shards::of(&ranks).unwrap();
-                    (OwnElements::of(len, &shards).range, shards)
+                    let layout = ZeroLayout::of(&ranks).unwrap();
+                    (OwnElements::of(len, &layout).range, layout)
                 };
-                let own: Vec<(Range<usize>, Shards)> = comm::threads::run_on(of_node, size, own);
+                let own: Vec<(Range<usize>, ZeroLayout)> = comm::threads::run_on(of_node, size, own);
                 let given = own.iter().map(|(range, _)| range.clone().map(|i| i as u8).collect()).collect();
                 let expected: Vec<u8> = (0..len).map(|i| i as u8).collect();
                 assert_eq!(own[0].1.joined(given), expected, "{len} over {size}, {of_node} on a machine");
@@ -340,13 +340,13 @@ mod tests {
     fn passes_of(size: usize, of_node: usize) {
         let lens = [("first", 3), ("a.0", 7), ("a.1", 2), ("late", 5)];
         let sums = comm::threads::run_on(of_node, size, |ranks| {
-            let shards = Shards::of(&ranks).unwrap();
+            let layout = ZeroLayout::of(&ranks).unwrap();
             let mut list = GradientList::default();
             for (name, len) in lens {
                 ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));
             }
             let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(Reduced::new(
-                &shards,
+                &layout,
                 &Default::default(),
                 list,
             )));

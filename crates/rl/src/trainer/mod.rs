@@ -39,7 +39,7 @@ use ::policy::Prompt;
 use comm::Ranks;
 use data::Processor;
 use kernels::Kernels;
-use kernels::zero::Shards;
+use kernels::zero::ZeroLayout;
 use reward::Reward;
 
 use crate::checkpoint::TrainerState;
@@ -111,7 +111,7 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     reference: Option<P>,
     optimizer: AdamW<B>,
     /// How the ranks share out its state.
-    shards: Shards,
+    layout: ZeroLayout,
     state: TrainerState,
     /// Groups that dynamic sampling kept for the next batch; [`TrainerState::carried`] is their form in a checkpoint
     /// alone.

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::Kernels;
-use kernels::zero::Shards;
+use kernels::zero::ZeroLayout;
 use run::layout::{MODEL, OPTIMIZER};
 
 use super::{Setup, reference};
@@ -31,13 +31,13 @@ pub(super) struct Loaded<B: Kernels, P> {
 pub(super) fn load<B: Kernels, P: Policy<B>>(
     path: &Path,
     setup: &Setup<P>,
-    shards: &Shards,
+    layout: &ZeroLayout,
 ) -> Result<Loaded<B, P>, TrainError> {
     let state = checkpoint::read_state(path)?;
     checkpoint::verify(path)?;
     let mut policy = (setup.load)(&path.join(MODEL))?;
     let mut optimizer =
-        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(shards);
+        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(layout);
     optimizer.load(&path.join(OPTIMIZER), &mut policy)?;
     Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
 }
@@ -49,10 +49,10 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(
 pub(super) fn newest<B: Kernels, P: Policy<B>>(
     dir: &Path,
     setup: &Setup<P>,
-    shards: &Shards,
+    layout: &ZeroLayout,
     notes: &mut Vec<String>,
 ) -> Result<Option<Loaded<B, P>>, TrainError> {
-    let found = checkpoint::newest(dir, |path| load(path, setup, shards), TrainError::is_of_device)?;
+    let found = checkpoint::newest(dir, |path| load(path, setup, layout), TrainError::is_of_device)?;
     for (path, reason) in &found.damaged {
         notes.push(format!("warning: checkpoint {} is damaged and left out: {reason}", path.display()));
     }

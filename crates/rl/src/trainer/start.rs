@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use kernels::Kernels;
-use kernels::zero::Shards;
+use kernels::zero::ZeroLayout;
 
 use super::{Setup, Trainer, resume};
 use crate::checkpoint::{self, TrainerState};
@@ -36,8 +36,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             true => RunFolder::open(&config.trainer.run_dir())?,
             false => RunFolder::follow(&config.trainer.run_dir()),
         };
-        let shards = Shards::of(&setup.ranks)?;
-        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &shards, &folder, &mut notes)?;
+        let layout = ZeroLayout::of(&setup.ranks)?;
+        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &layout, &folder, &mut notes)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => {
@@ -76,7 +76,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             policy,
             reference,
             optimizer,
-            shards,
+            layout,
             state,
             carried,
             data,
@@ -110,15 +110,15 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
     /// configuration; or the beginning.
     fn find(
         setup: &Setup<P>,
-        shards: &Shards,
+        layout: &ZeroLayout,
         folder: &RunFolder,
         notes: &mut Vec<String>,
     ) -> Result<Self, TrainError> {
         let config = &setup.config;
         let loaded = match config.trainer.resume() {
             Resume::None => None,
-            Resume::From(path) => Some(resume::load(&path, setup, shards)?),
-            Resume::Auto => resume::newest(&folder.checkpoints(), setup, shards, notes)?,
+            Resume::From(path) => Some(resume::load(&path, setup, layout)?),
+            Resume::Auto => resume::newest(&folder.checkpoints(), setup, layout, notes)?,
         };
         if let Some(resume::Loaded { path, mut state, policy, optimizer }) = loaded {
             resume::reconcile(&path, &mut state, setup, notes)?;
@@ -129,7 +129,7 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
             folder.vacant()?;
         }
         let optimizer =
-            AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device).over(shards);
+            AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device).over(layout);
         Ok(Self { from: None, again, state: TrainerState::beginning(config), policy: (setup.initial)()?, optimizer })
     }
 }

@@ -22,7 +22,7 @@ use kernels::exact::ExactSums;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::SummedOver;
 use kernels::params::{cast_to, element_ranges, to_f32};
-use kernels::zero::{OwnElements, Reduced, Shards};
+use kernels::zero::{OwnElements, Reduced, ZeroLayout};
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, Shard, StackPart, host};
 
 use crate::config::{Config, MomentsDtype, Optim};
@@ -64,7 +64,7 @@ pub struct AdamW<B: Backend> {
     /// Steps so far, where the device is checked in each.
     canary: Option<u64>,
     /// Who shares the state, and how.
-    shards: Shards,
+    layout: ZeroLayout,
     /// By the name of the (first) parameter.
     state: BTreeMap<String, State<B>>,
 }
@@ -89,7 +89,7 @@ impl<B: Kernels> AdamW<B> {
             master_weights: config.master_weights,
             bf16_moments: config.moments_dtype == MomentsDtype::Bf16,
             canary: Some(0),
-            shards: Shards::default(),
+            layout: ZeroLayout::default(),
             state: BTreeMap::new(),
         }
     }
@@ -104,8 +104,8 @@ impl<B: Kernels> AdamW<B> {
     /// Shares the state with other ranks (arXiv 1910.02054): each keeps that of its part of every tensor, updates this
     /// part by the sum of all ranks' gradients, and gets the others' from them.
     #[must_use]
-    pub fn over(self, shards: &Shards) -> Self {
-        Self { shards: shards.clone(), ..self }
+    pub fn over(self, layout: &ZeroLayout) -> Self {
+        Self { layout: layout.clone(), ..self }
     }
 
     /// No gradients yet, in the format that `config` wants. Of several ranks each keeps its part alone where `parallel`
@@ -114,10 +114,10 @@ impl<B: Kernels> AdamW<B> {
         let grads = gradients(&config.actor.optim);
         let device = policy.device();
         if config.parallel.exact_sums {
-            return grads.summed(SummedOver::Exact(ExactSums::new(&self.shards, &device, shards::list(policy))));
+            return grads.summed(SummedOver::Exact(ExactSums::new(&self.layout, &device, shards::list(policy))));
         }
-        match !self.shards.ranks.is_solo() && config.parallel.zero_stage::<B>(&device) == 2 {
-            true => grads.summed(SummedOver::Parts(Reduced::new(&self.shards, &device, shards::list(policy)))),
+        match !self.layout.ranks.is_solo() && config.parallel.zero_stage::<B>(&device) == 2 {
+            true => grads.summed(SummedOver::Parts(Reduced::new(&self.layout, &device, shards::list(policy)))),
             false => grads,
         }
     }
@@ -135,7 +135,7 @@ impl<B: Kernels> AdamW<B> {
         weight_decay: f64,
         max_grad_norm: f64,
     ) -> Result<StepOutcome, DeviceError> {
-        let grads = OwnGradients::of(policy, grads, &self.shards)?;
+        let grads = OwnGradients::of(policy, grads, &self.layout)?;
         let norm = grads.squared_norm(&policy.device());
         let norm = match &mut self.canary {
             Some(steps) => {
@@ -145,7 +145,7 @@ impl<B: Kernels> AdamW<B> {
             None => host::floats(norm)?,
         };
         let own = norm.first().map_or(f64::NAN, |v| f64::from(*v));
-        let grad_norm = grads.squared_over(own, &self.shards)?.sqrt();
+        let grad_norm = grads.squared_over(own, &self.layout)?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(StepOutcome { grad_norm, applied: false });
         }
@@ -212,8 +212,8 @@ impl<B: Kernels> Update<'_, B> {
         let Some((name, _)) = parts.first().cloned() else { return Ok(()) };
         let dims: [usize; D] = tensor.dims();
         let (len, device) = (tensor.shape().num_elements(), tensor.device());
-        let shards = self.optimizer.shards.clone();
-        let own = OwnElements::of(len, &shards);
+        let layout = self.optimizer.layout.clone();
+        let own = OwnElements::of(len, &layout);
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let whole = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
         let dtype = whole.dtype();
@@ -221,7 +221,7 @@ impl<B: Kernels> Update<'_, B> {
         let State { parts, moments, steps } = state.unwrap_or_else(|| State { parts, moments: None, steps: 0 });
         let (param, moments) = match grad {
             Some(grad) => {
-                let param = if shards.ranks.is_solo() { whole } else { whole.slice([own.range.clone()]) };
+                let param = if layout.ranks.is_solo() { whole } else { whole.slice([own.range.clone()]) };
                 let weight_decay = if D > 1 { self.weight_decay } else { 0.0 };
                 let step = AdamWStep { weight_decay, ..self.settings(&name, steps, own.range.start) };
                 let (param, moments) = self.optimizer.advance(param, moments, grad, step);
@@ -230,7 +230,7 @@ impl<B: Kernels> Update<'_, B> {
             None => (None, None),
         };
         self.optimizer.state.insert(name, State { parts, moments, steps: steps + 1 });
-        *tensor = shards::complete(&own, param, (&device, dtype), &shards)?.reshape(dims);
+        *tensor = shards::complete(&own, param, (&device, dtype), &layout)?.reshape(dims);
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use kernels::params::SummedOver;
-use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, Shards, padded};
+use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, ZeroLayout, padded};
 use kernels::{DeviceError, Gradients, Kernels, StackPart};
 
 use crate::policy::Policy;
@@ -36,16 +36,16 @@ impl<B: Kernels> OwnGradients<B> {
     pub(super) fn of<P: Policy<B>>(
         policy: &mut P,
         mut grads: Gradients<B>,
-        shards: &Shards,
+        layout: &ZeroLayout,
     ) -> Result<Self, DeviceError> {
         if let Some(sums) = grads.take_sums() {
             return Ok(Self::Part(sums.take()?));
         }
-        if shards.ranks.is_solo() {
+        if layout.ranks.is_solo() {
             return Ok(Self::All(grads));
         }
         // One round over whole gradients.
-        let mut whole = grads.summed(SummedOver::Parts(Reduced::new(shards, &policy.device(), list(policy))));
+        let mut whole = grads.summed(SummedOver::Parts(Reduced::new(layout, &policy.device(), list(policy))));
         whole.end_pass();
         match whole.take_sums() {
             Some(sums) => Ok(Self::Part(sums.take()?)),
@@ -57,12 +57,12 @@ impl<B: Kernels> OwnGradients<B> {
     ///
     /// # Errors
     /// A rank that is gone.
-    pub(super) fn squared_over(&self, own: f64, shards: &Shards) -> Result<f64, DeviceError> {
+    pub(super) fn squared_over(&self, own: f64, layout: &ZeroLayout) -> Result<f64, DeviceError> {
         if let Self::Part(OwnSums { squared: Some(squared), .. }) = self {
             return Ok(*squared);
         }
         let mut squared = [own];
-        shards.ranks.sum("gradient norm", &mut squared)?;
+        layout.ranks.sum("gradient norm", &mut squared)?;
         Ok(squared[0])
     }
 
@@ -93,13 +93,13 @@ pub(super) fn complete<B: Kernels>(
     elements: &OwnElements,
     own: Option<Tensor<B, 1>>,
     (device, dtype): (&B::Device, DType),
-    shards: &Shards,
+    layout: &ZeroLayout,
 ) -> Result<Tensor<B, 1>, DeviceError> {
     match own {
-        Some(own) if shards.ranks.is_solo() => Ok(own),
+        Some(own) if layout.ranks.is_solo() => Ok(own),
         own => {
             let own = padded(own, elements.part, device, dtype);
-            Ok(shards.all_gather::<B>(own, PARAMETERS)?.narrow(0, 0, elements.len))
+            Ok(layout.all_gather::<B>(own, PARAMETERS)?.narrow(0, 0, elements.len))
         }
     }
 }
