@@ -1,8 +1,6 @@
 //! Sums of gradients that do not depend on their order: as whole numbers of `2^-40`, each pass rounded once. Whoever
 //! cuts a step into the same passes gets the same sums, to the bit, on however many ranks.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 
 use crate::host::{self, DeviceError};
@@ -66,7 +64,7 @@ impl<B: Kernels> ExactSums<B> {
         let mut held: Vec<f64> = sums.iter().map(|sum| f64::from(u8::from(!sum.is_empty()))).collect();
         ranks.sum("which gradients", &mut held)?;
         let lost = ranks.any("gradients that are lost", lost)?;
-        let (mut updated, mut own, mut squared) = (BTreeSet::new(), BTreeMap::new(), 0u128);
+        let (mut found, mut squared) = (OwnSums::new(), 0u128);
         for ((of, mut sum), held) in all.into_iter().zip(sums).zip(held) {
             if held == 0.0 {
                 continue;
@@ -76,15 +74,15 @@ impl<B: Kernels> ExactSums<B> {
             squared = sum.iter().fold(squared, |all, v| all.wrapping_add(u128::from(v.unsigned_abs()).pow(2)));
             let range = OwnElements::of(of.len, &layout).range;
             if !range.is_empty() {
-                let values: Vec<f32> = sum[range].iter().map(|v| (*v as f64 / SCALE) as f32).collect();
+                let values: Vec<f32> = sum[range.clone()].iter().map(|v| (*v as f64 / SCALE) as f32).collect();
                 let shape = [values.len()];
                 let values = Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32));
-                own.insert(of.name.clone(), values);
+                found.add(&of, range, values);
             }
-            updated.insert(of.name);
+            found.updated.insert(of.name);
         }
-        let squared = if lost { f64::NAN } else { squared as f64 / SCALE / SCALE };
-        Ok(OwnSums { squared: Some(squared), updated, own })
+        found.squared = Some(if lost { f64::NAN } else { squared as f64 / SCALE / SCALE });
+        Ok(found)
     }
 }
 
@@ -92,6 +90,7 @@ impl<B: Kernels> ExactSums<B> {
 mod tests {
     use super::*;
     use crate::params::{ParamVisitor, Shard};
+    use comm::Ranks;
 
     type B = burn_flex::Flex<f32, i32>;
 
@@ -108,7 +107,8 @@ mod tests {
                 let mut list = GradientList::default();
                 ParamVisitor::<B>::visit(&mut list, "a", &Shard::whole(&[10]), &mut pass(0));
                 ParamVisitor::<B>::visit(&mut list, "never", &Shard::whole(&[10]), &mut pass(0));
-                let mut exact = ExactSums::<B>::new(&ZeroLayout::of(&ranks).unwrap(), &Default::default(), list);
+                let mut exact =
+                    ExactSums::<B>::new(&ZeroLayout::of(&ranks, &Ranks::solo()).unwrap(), &Default::default(), list);
                 for k in (0..12).rev().filter(|k| k % size == ranks.rank()) {
                     let mut grads = Gradients::default();
                     grads.add("a", pass(k));

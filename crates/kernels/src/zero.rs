@@ -17,7 +17,7 @@ use comm::Ranks;
 
 use crate::host::DeviceError;
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, Shard, StackPart};
+use crate::params::{Gradients, ParamVisitor, Shard, StackPart, element_ranges};
 
 /// The calls that move gradients.
 pub const GRADIENTS: &str = "gradients";
@@ -37,14 +37,17 @@ pub struct ZeroLayout {
     outer: Ranks,
     /// All ranks in the order of their parts.
     order: Vec<usize>,
+    /// The ranks that share this rank's copy of the model out, each of which has such a layout with its own like.
+    pub tensor: Ranks,
 }
 
 impl ZeroLayout {
-    /// Finds out which ranks share a machine.
+    /// Of the `ranks` that have the same part of their copies of the model, with those of `tensor` that have the other
+    /// parts of this one. Finds out which ranks share a machine.
     ///
     /// # Errors
     /// A rank that is gone.
-    pub fn of(ranks: &Ranks) -> Result<Self, DeviceError> {
+    pub fn of(ranks: &Ranks, tensor: &Ranks) -> Result<Self, DeviceError> {
         let inner = ranks.of_node("ranks of a machine")?;
         let sizes = ranks.gather("ranks of each machine", &inner.size())?;
         let alike = sizes.iter().all(|size| *size == inner.size());
@@ -55,11 +58,16 @@ impl ZeroLayout {
                 (inner, outer)
             }
         };
-        let mut layout = Self { ranks: ranks.clone(), inner, outer, order: vec![] };
+        let mut layout = Self { ranks: ranks.clone(), inner, outer, order: vec![], tensor: tensor.clone() };
         let slots = ranks.gather("parts", &layout.slot())?;
         layout.order = (0..slots.len()).collect();
         layout.order.sort_by_key(|&rank| slots[rank]);
         Ok(layout)
+    }
+
+    /// Whether there is no other rank.
+    pub fn is_solo(&self) -> bool {
+        self.ranks.is_solo() && self.tensor.is_solo()
     }
 
     /// The place of this rank's part among all.
@@ -128,6 +136,8 @@ pub(crate) struct GradientOf {
     /// The parts of a stack; none of a parameter alone.
     pub stack: Vec<StackPart>,
     pub len: usize,
+    /// Elements that no other rank of the tensor group counts.
+    pub counted: Vec<Range<usize>>,
 }
 
 impl GradientOf {
@@ -163,14 +173,18 @@ pub struct GradientList(Vec<GradientOf>);
 impl<B: Backend> ParamVisitor<B> for GradientList {
     const REPLACES: bool = false;
 
-    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
-        self.0.push(GradientOf { name: name.into(), stack: vec![], len: tensor.shape().num_elements() });
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+        let len = tensor.shape().num_elements();
+        let counted = if shard.first { vec![0..len] } else { vec![] };
+        self.0.push(GradientOf { name: name.into(), stack: vec![], len, counted });
     }
 
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
         let Some(first) = parts.first() else { return };
         let len = tensor.shape().num_elements();
-        self.0.push(GradientOf { name: first.name.clone(), stack: parts.to_vec(), len });
+        let counted = element_ranges(parts, len).into_iter().zip(shards).filter(|(_, shard)| shard.first);
+        let counted = counted.map(|(range, _)| range).collect();
+        self.0.push(GradientOf { name: first.name.clone(), stack: parts.to_vec(), len, counted });
     }
 }
 
@@ -191,6 +205,46 @@ pub struct OwnSums<B: Backend> {
     pub updated: BTreeSet<String>,
     /// The sums of those elements that are this rank's; none where it has no element.
     pub own: BTreeMap<String, Tensor<B, 1>>,
+    /// Which of these no other rank counts, where those are not all.
+    counted: BTreeMap<String, Vec<Range<usize>>>,
+}
+
+impl<B: Kernels> OwnSums<B> {
+    /// None yet.
+    pub(crate) fn new() -> Self {
+        Self { squared: None, updated: BTreeSet::new(), own: BTreeMap::new(), counted: BTreeMap::new() }
+    }
+
+    /// Adds the sums of the elements `range` of a tensor.
+    pub(crate) fn add(&mut self, of: &GradientOf, range: Range<usize>, sums: Tensor<B, 1>) {
+        let within = |counted: &Range<usize>| {
+            let part = counted.start.max(range.start)..counted.end.min(range.end);
+            (part.start < part.end).then(|| part.start - range.start..part.end - range.start)
+        };
+        let counted: Vec<Range<usize>> = of.counted.iter().filter_map(within).collect();
+        if counted.iter().map(Range::len).sum::<usize>() < range.len() {
+            self.counted.insert(of.name.clone(), counted);
+        }
+        self.own.insert(of.name.clone(), sums);
+    }
+
+    /// Sum of squares `[1]` of those that this rank counts.
+    pub fn squared_norm(&self, device: &B::Device) -> Tensor<B, 1> {
+        let mut all = Vec::with_capacity(self.own.len());
+        for (name, sums) in &self.own {
+            match self.counted.get(name) {
+                None => all.push(sums.clone()),
+                Some(ranges) => all.extend(ranges.iter().map(|range| sums.clone().slice([range.clone()]))),
+            }
+        }
+        B::squared_norm(all, device)
+    }
+}
+
+impl<B: Kernels> Default for OwnSums<B> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<B: Kernels> Reduced<B> {
@@ -253,18 +307,19 @@ impl<B: Kernels> Reduced<B> {
             return Err(error);
         }
         self.layout.ranks.sum("which gradients", &mut self.touched)?;
-        let (mut updated, mut own) = (BTreeSet::new(), BTreeMap::new());
+        let mut sums = OwnSums::new();
         for (of, _) in std::iter::zip(&self.all, &self.touched).filter(|(_, times)| **times > 0.0) {
             let elements = OwnElements::of(of.len, &self.layout);
             if let Some(sum) = self.own.remove(&of.name) {
                 let sum = self.layout.across(sum)?;
                 if !elements.range.is_empty() {
-                    own.insert(of.name.clone(), sum.narrow(0, 0, elements.range.len()));
+                    let sum = sum.narrow(0, 0, elements.range.len());
+                    sums.add(of, elements.range, sum);
                 }
             }
-            updated.insert(of.name.clone());
+            sums.updated.insert(of.name.clone());
         }
-        Ok(OwnSums { squared: None, updated, own })
+        Ok(sums)
     }
 
     fn fail(&mut self, error: DeviceError) {
@@ -309,7 +364,7 @@ mod tests {
         for len in [0, 1, 2, 7, 8, 9, 1000] {
             for (size, of_node) in [(2, 2), (3, 3), (5, 5), (9, 9), (4, 2), (6, 2), (6, 3), (8, 4), (3, 2), (4, 1)] {
                 let own = |ranks: Ranks| {
-                    let layout = ZeroLayout::of(&ranks).unwrap();
+                    let layout = ZeroLayout::of(&ranks, &Ranks::solo()).unwrap();
                     (OwnElements::of(len, &layout).range, layout)
                 };
                 let own: Vec<(Range<usize>, ZeroLayout)> = comm::threads::run_on(of_node, size, own);
@@ -340,7 +395,7 @@ mod tests {
     fn passes_of(size: usize, of_node: usize) {
         let lens = [("first", 3), ("a.0", 7), ("a.1", 2), ("late", 5)];
         let sums = comm::threads::run_on(of_node, size, |ranks| {
-            let layout = ZeroLayout::of(&ranks).unwrap();
+            let layout = ZeroLayout::of(&ranks, &Ranks::solo()).unwrap();
             let mut list = GradientList::default();
             for (name, len) in lens {
                 ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));

@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::DType;
 use comm::Ranks;
 use doctor::Examined;
-use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, TensorParallel};
+use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
 use rl::TrainError;
 use rl::config::Config;
 use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
-use rl::trainer::{Setup, Summary, Trainer, check_batch_rows};
+use rl::trainer::{RankGroups, Setup, Summary, Trainer, check_batch_rows};
 
 use crate::checks::{check_folder, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
@@ -66,6 +67,48 @@ fn toy_architecture(config: &Config) -> Result<QwenVlConfig, TrainError> {
     // What is left in a folder for temporary files does no harm.
     let _ = std::fs::remove_dir_all(&folder);
     opened
+}
+
+/// Ranks that have a copy of the model together: `parallel.tensor`, or as few as the plan says will do.
+///
+/// # Errors
+/// A number that cannot share the decoder out; a rank that is gone.
+fn tensor_size<B: Kernels>(
+    ranks: &Ranks,
+    config: &Config,
+    architecture: &QwenVlConfig,
+    dtype: DType,
+    device: &B::Device,
+) -> Result<usize, TrainError> {
+    let wanted = config.parallel.tensor;
+    if wanted > 0 || ranks.is_solo() {
+        let size = wanted.max(1);
+        TensorParallel::shapes(&architecture.text, 0, size)?;
+        return Ok(size);
+    }
+    // Where memory is not known there is no reason to share a model out.
+    let (memory, zero) = (B::free_memory(device).unwrap_or(0) as usize, config.parallel.zero_stage::<B>(device));
+    let choose = || -> Result<usize, TrainError> {
+        if memory == 0 {
+            return Ok(1);
+        }
+        let shapes = ModelShapes::new(architecture, dtype);
+        let zero = if zero == 2 { ZeroStage::Two } else { ZeroStage::One };
+        let possible = |size: &usize| {
+            ranks.size().is_multiple_of(*size) && TensorParallel::shapes(&architecture.text, 0, *size).is_ok()
+        };
+        let sizes: Vec<usize> = [1, 2, 4, 8].into_iter().filter(possible).collect();
+        for &tensor in &sizes {
+            let grid = RankGrid { data: ranks.size() / tensor, tensor };
+            let plan = MemoryPlan::new(config, &shapes, grid, zero, memory)?;
+            if MemoryPlan::holds(plan.peak(), memory) {
+                return Ok(tensor);
+            }
+        }
+        Ok(sizes.last().copied().unwrap_or(1))
+    };
+    let chosen = ranks.from_first("parallel.tensor", || choose().map_err(|error| error.to_string()))?;
+    chosen.map_err(TrainError::Input)
 }
 
 /// The short form of `doctor`, on a GPU.
@@ -136,19 +179,21 @@ pub fn train_on<B: Kernels>(
     check_folder(folder.path(), &processor, &architecture)?;
     let eos = end_tokens(folder.path(), &architecture, &processor)?;
     let companions = folder.companions(&processor)?;
+    let groups = RankGroups::new(&ranks, tensor_size::<B>(&ranks, &config, &architecture, dtype, device)?)?;
     let examined = Examined { config: architecture.clone(), dtype, device: device.clone() };
     check_device::<B>(&config, examined, &mut progress)?;
     let random = is_toy || !config.model.init.as_str().is_empty();
     let (seed, own_device) = (config.model.init_seed, device.clone());
+    let copy = groups.tensor.clone();
     let initial = move || match random {
-        true => Ok(QwenVl::<B>::random(architecture.clone(), seed, dtype, &own_device)),
-        false => folder.load(dtype, &own_device),
+        true => QwenVl::<B>::random_parallel(architecture.clone(), seed, dtype, &own_device, &copy),
+        false => QwenVl::<B>::load_parallel(folder.path(), dtype, &own_device, &copy),
     };
-    let own_device = device.clone();
+    let (own_device, copy) = (device.clone(), groups.tensor.clone());
     let reward = rl::recipe::reward(&config)?;
     let setup = Setup {
         config,
-        load: Box::new(move |path| QwenVl::<B>::load(path, dtype, &own_device)),
+        load: Box::new(move |path| QwenVl::<B>::load_parallel(path, dtype, &own_device, &copy)),
         initial: Box::new(initial),
         processor: Arc::new(processor),
         companions,
@@ -156,7 +201,7 @@ pub fn train_on<B: Kernels>(
         reward,
         progress,
         interrupt,
-        ranks,
+        ranks: groups,
     };
     Trainer::<B, _>::new(setup)?.run()
 }

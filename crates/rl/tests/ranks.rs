@@ -149,6 +149,41 @@ fn any_number_of_ranks_trains_alike() {
     }
 }
 
+/// The decoder shared out over two ranks, over four of which pairs hold the same key/value heads, and over two in each
+/// of two copies; and a run that goes on with another layout each time.
+#[test]
+fn a_decoder_that_is_shared_out_trains_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let kl = ["algorithm.disable_kl=false", "algorithm.use_kl_loss=true"];
+    let solo = run(1, &dir.path().join("1"), &kl);
+    let compare = |lines: &[Map<String, Value>], what: &str| {
+        assert_eq!(lines.len(), solo.len());
+        for (step, (a, b)) in solo.iter().zip(lines).enumerate() {
+            near(a, b, if step < 3 { 5e-6 } else { 5e-5 }, &format!("{what}, step {}", step + 1));
+        }
+    };
+    for (size, tensor, zero) in [(2, 2, 1), (4, 4, 1), (4, 2, 2)] {
+        let path = dir.path().join(format!("{size}_{tensor}"));
+        let settings = [format!("parallel.tensor={tensor}"), format!("parallel.zero={zero}")];
+        let all: Vec<&str> = kl.iter().copied().chain(settings.iter().map(|s| &s[..])).collect();
+        compare(&run(size, &path, &all), &format!("{size} ranks by {tensor}"));
+    }
+    let path = dir.path().join("moved");
+    for (size, tensor, stop) in [(4, "2", "warm 2/3"), (2, "1", "rl 1/3"), (2, "2", "rl 2/3")] {
+        let tensor = format!("parallel.tensor={tensor}");
+        let all = [kl[0], kl[1], &tensor];
+        let stopped = |ranks: Ranks| {
+            let flag = Arc::new(AtomicBool::new(false));
+            let text = if ranks.rank() + 1 == ranks.size() { stop } else { "no line says this" };
+            let progress = Progress::to_writer(StopAt(text, flag.clone()));
+            train_with(ranks, &path, &all, progress, flag).unwrap_err().to_string()
+        };
+        let said = comm::threads::run(size, stopped);
+        assert!(said.iter().all(|said| said.starts_with("interrupted")), "{size}: {said:?}");
+    }
+    compare(&run(1, &path, &kl), "moved");
+}
+
 /// All tensors of the `.safetensors` files of a folder, by name.
 fn tensors(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();

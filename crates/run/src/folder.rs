@@ -262,6 +262,11 @@ pub fn reference_beside(checkpoint: &Path, name: &str) -> Option<PathBuf> {
     Some(run.join(REFERENCE).join(name)).filter(|folder| folder.is_dir())
 }
 
+/// The folder that [`replace_folder`] fills for `path`.
+pub fn partial_of(path: &Path) -> PathBuf {
+    path.with_extension("partial")
+}
+
 /// Makes the folder `path` anew: `fill` writes into a folder with another name, which takes the place of `path` when it
 /// is whole.
 ///
@@ -271,7 +276,7 @@ pub fn replace_folder<E: From<RunFolderError>>(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
-    let partial = path.with_extension("partial");
+    let partial = partial_of(path);
     fill_new(&partial, fill)?;
     if path.exists() {
         fs::remove_dir_all(path).map_err(at(path))?;

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 
 use ::policy::Companions;
 use ::policy::ModelError;
-use comm::Ranks;
 use kernels::Kernels;
 use run::layout::{MODEL, OPTIMIZER, STATE};
 
@@ -28,6 +27,7 @@ pub use state::TrainerState;
 use crate::error::TrainError;
 use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
+use crate::trainer::RankGroups;
 
 /// What a checkpoint holds.
 pub struct Contents<'a, B: Kernels, P> {
@@ -40,7 +40,7 @@ pub struct Contents<'a, B: Kernels, P> {
     /// Tokenizer and processor files.
     pub companions: &'a Companions,
     /// The ranks of the run, all of which take part.
-    pub ranks: &'a Ranks,
+    pub ranks: &'a RankGroups,
 }
 
 /// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the
@@ -61,25 +61,25 @@ pub fn save<B: Kernels, P: Policy<B>>(
         other => other.into(),
     };
     let fill = |folder: &Path| -> Result<(), TrainError> {
-        ranks.barrier("a checkpoint is begun")?;
-        if ranks.is_first() {
+        ranks.world.barrier("a checkpoint is begun")?;
+        if ranks.writes_weights() {
             policy.save(&folder.join(MODEL), Some(companions)).map_err(numbers)?;
         }
         optimizer.save(&folder.join(OPTIMIZER)).map_err(numbers)?;
         proof()?;
         let json = serde_json::to_vec(state).map_err(|error| diverged(error.to_string()))?;
         parse_state(&json).map(|_| ()).map_err(diverged)?;
-        Ok(ranks.barrier("a checkpoint is filled")?)
+        Ok(ranks.world.barrier("a checkpoint is filled")?)
     };
-    let written: Result<PathBuf, TrainError> = match ranks.is_first() {
+    let written: Result<PathBuf, TrainError> = match ranks.world.is_first() {
         true => run::checkpoint::write(dir, state.step, state, fill),
         // Rank 0 makes the folder and gives it its name.
         false => {
             fill(&run::checkpoint::partial_of(dir, state.step)).map(|()| run::checkpoint::path_of(dir, state.step))
         }
     };
-    match written.and_then(|path| Ok(ranks.barrier("a checkpoint is there").map(|()| path)?)) {
-        Ok(path) if !ranks.is_first() => Ok(path),
+    match written.and_then(|path| Ok(ranks.world.barrier("a checkpoint is there").map(|()| path)?)) {
+        Ok(path) if !ranks.world.is_first() => Ok(path),
         Ok(path) => {
             run::checkpoint::keep_newest(dir, limit);
             Ok(path)

@@ -36,6 +36,11 @@ impl Config {
             "the last bits of the sampler's log-probs depend on the rows that are decoded together; set \
              actor.old_log_probs = \"recompute\"",
         );
+        checks.need(
+            !self.parallel.exact_sums || self.parallel.tensor <= 1,
+            &["parallel.exact_sums", "parallel.tensor"],
+            "the sums within a layer that is shared out have an order; set parallel.tensor = 1",
+        );
         self.check_stages(&mut checks);
         self.check("", &mut checks);
         if checks.is_empty() {

@@ -10,7 +10,7 @@ use super::{Metrics, Trainer};
 use crate::config::OldLogProbs;
 use crate::dealt;
 use crate::error::TrainError;
-use crate::experience::{grade, select};
+use crate::experience::select;
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::progress::Phase;
@@ -108,7 +108,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         batch.surplus = batch.groups.split_off(size.min(batch.groups.len()));
         let size = self.setup.config.update_batch_size();
-        dealt::place(&self.setup.ranks, &mut batch.groups, size, prompts, &self.policy)?;
+        dealt::place(&self.setup.ranks.data, &mut batch.groups, size, prompts, &self.policy)?;
         Ok(batch)
     }
 
@@ -124,27 +124,24 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let progress = &mut self.setup.progress;
         let (cursor, aside) = (&mut batch.cursor, &mut self.state.set_aside);
         let items = prompts.next(cursor, size, &self.policy, aside, &mut |text| progress.note(&text))?;
-        let held = dealt::held(&self.setup.ranks, &items);
+        let held = dealt::held(&self.setup.ranks.data, &items);
         let clock = Instant::now();
         let (responses, greedy) = self.sample(&items, &held, rollout, batch, images)?;
         batch.rollout_s += clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
         let own = dealt::at(&items, &held);
-        let (processor, reward) = (&self.setup.processor, &mut self.setup.reward);
         let greedy: Option<Vec<f64>> = match greedy {
-            Some(greedy) => {
-                Some(grade(own.clone(), greedy, processor, reward)?.iter().map(ScoredGroup::reward).collect())
-            }
+            Some(greedy) => Some(self.graded(own.clone(), greedy)?.iter().map(ScoredGroup::reward).collect()),
             None => None,
         };
-        let mut groups = grade(own, responses, processor, reward)?;
+        let mut groups = self.graded(own, responses)?;
         batch.reward_s += clock.elapsed().as_secs_f64();
         for (index, group) in groups.iter_mut().enumerate() {
             group.greedy = greedy.as_ref().map(|rewards| rewards[index]);
         }
         batch.drawn.clone_from(&items);
-        let groups = dealt::groups(&self.setup.ranks, items, groups)?;
+        let groups = dealt::groups(&self.setup.ranks.data, items, groups)?;
         if self.interrupted()? {
             return Err(TrainError::Interrupted);
         }

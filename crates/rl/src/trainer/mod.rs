@@ -9,6 +9,7 @@
 //! | `rows` | how many responses are generated at the same time |
 //! | `collect` | its batch: sample, grade, select, until it is full |
 //! | `sft` | a step of supervised warm start |
+//! | `groups` | ranks by what they share |
 //! | `reference` | the policy that a KL term compares with |
 //! | `validate` | greedy and sampled validation |
 //! | `save` | checkpoints, and the proof that the policy still computes |
@@ -17,6 +18,7 @@
 //! else.
 
 mod collect;
+mod groups;
 mod reference;
 mod resume;
 mod rl;
@@ -36,7 +38,6 @@ use std::time::Instant;
 use ::policy::Companions;
 use ::policy::ModelError;
 use ::policy::Prompt;
-use comm::Ranks;
 use data::Processor;
 use kernels::Kernels;
 use kernels::zero::ZeroLayout;
@@ -47,14 +48,16 @@ use crate::config::Config;
 use crate::dealt;
 use crate::error::TrainError;
 pub use crate::experience::Metrics;
+use crate::experience::grade;
 use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::prompts::{Item, Prompts};
-use crate::rollout::RolloutConfig;
+use crate::rollout::{Response, RolloutConfig};
 use crate::run_folder::{MetricsLog, RunFolder};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
+pub use groups::RankGroups;
 pub use rows::{check_batch_rows, rows_that_fit};
 
 /// How a policy's weights are read from a Hugging Face folder.
@@ -81,7 +84,7 @@ pub struct Setup<P> {
     /// Set by SIGINT and SIGTERM.
     pub interrupt: Arc<AtomicBool>,
     /// The ranks of the run; each has a `Setup` of its own, all the same.
-    pub ranks: Ranks,
+    pub ranks: RankGroups,
 }
 
 /// How a run ended.
@@ -173,18 +176,35 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// # Errors
     /// A rank that is gone.
     fn interrupted(&self) -> Result<bool, TrainError> {
-        Ok(self.setup.ranks.any("interrupt", self.setup.interrupt.load(Ordering::Relaxed))?)
+        Ok(self.setup.ranks.world.any("interrupt", self.setup.interrupt.load(Ordering::Relaxed))?)
     }
 
     /// The flag that a rollout looks at between tokens. Of several ranks none may leave its rollout alone: they agree
     /// between rounds.
     fn rollout_interrupt(&self) -> Arc<AtomicBool> {
-        if self.setup.ranks.is_solo() { self.setup.interrupt.clone() } else { Arc::default() }
+        if self.setup.ranks.world.is_solo() { self.setup.interrupt.clone() } else { Arc::default() }
+    }
+
+    /// Grades the responses to rows that this rank holds. Of the ranks of a copy of the model one does it: a reward command
+    /// may be slow, or say two things.
+    fn graded(&mut self, items: Vec<Item>, responses: Vec<Vec<Response>>) -> Result<Vec<ScoredGroup>, TrainError> {
+        let (copy, processor) = (&self.setup.ranks.tensor, &self.setup.processor);
+        if copy.is_solo() {
+            return grade(items, responses, processor, &mut self.setup.reward);
+        }
+        let own = match copy.is_first() {
+            true => grade(items.clone(), responses, processor, &mut self.setup.reward)?,
+            false => vec![],
+        };
+        let told = || own.into_iter().map(|group| group.trajectories).collect::<Vec<_>>();
+        let told = copy.from_first("grades", told)?;
+        let group = |(item, trajectories)| ScoredGroup { item, trajectories, greedy: None, carried: false };
+        Ok(std::iter::zip(items, told).map(group).collect())
     }
 
     /// Remembers rows of a complete step, for its checkpoint.
     fn looked_at(&mut self, items: &[Item]) {
-        if let Some(place) = dealt::held(&self.setup.ranks, items).first() {
+        if let Some(place) = dealt::held(&self.setup.ranks.data, items).first() {
             self.probe = Some(items[*place].prompt.clone());
         }
         self.state.origin.remember(items);

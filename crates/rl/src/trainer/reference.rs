@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ::policy::ModelError;
 use kernels::Kernels;
-use run::folder::{copy_files, reference_beside, replace_folder};
+use run::folder::{copy_files, partial_of, reference_beside, replace_folder};
 
 use super::Trainer;
 use crate::checkpoint::TrainerState;
@@ -21,13 +21,17 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.state.origin.reference = Some(name.clone());
         if self.state.stage_step == 0 {
             let save = |folder: &Path| Ok(self.policy.save(folder, Some(&self.setup.companions))?);
-            if self.folder.is_writer() {
-                match replace_folder(&path, save) {
-                    Err(TrainError::Model(error @ ModelError::NotFinite { .. })) => {
-                        return Err(self.diverged(error.to_string()));
-                    }
-                    result => result?,
+            let saved = match self.folder.is_writer() {
+                true => replace_folder(&path, save),
+                // The rank that writes is the first of those that have this copy together.
+                false if self.setup.ranks.writes_weights() => save(&partial_of(&path)),
+                false => Ok(()),
+            };
+            match saved {
+                Err(TrainError::Model(error @ ModelError::NotFinite { .. })) => {
+                    return Err(self.diverged(error.to_string()));
                 }
+                result => result?,
             }
             self.reference = Some(self.policy.clone());
         } else if self.folder.is_writer() && !path.exists() {
@@ -35,7 +39,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let source = find(&self.folder, &name, self.saved.as_deref().unwrap_or(Path::new("")))?;
             replace_folder(&path, |folder| copy_files(&source, folder))?;
         }
-        self.setup.ranks.barrier("the reference is there")?;
+        self.setup.ranks.world.barrier("the reference is there")?;
         if self.reference.is_none() {
             self.reference = Some((self.setup.load)(&path)?);
         }

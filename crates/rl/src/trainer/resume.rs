@@ -27,8 +27,22 @@ pub(super) struct Loaded<B: Kernels, P> {
     pub optimizer: AdamW<B>,
 }
 
-/// Reads a whole checkpoint.
+/// Reads a whole checkpoint; what one rank cannot read none has read.
 pub(super) fn load<B: Kernels, P: Policy<B>>(
+    path: &Path,
+    setup: &Setup<P>,
+    layout: &ZeroLayout,
+) -> Result<Loaded<B, P>, TrainError> {
+    let own = load_own(path, setup, layout);
+    let told = own.as_ref().err().map(ToString::to_string);
+    let told = setup.ranks.world.gather("what was read", &told)?;
+    match (own, told.into_iter().flatten().next()) {
+        (Ok(_), Some(reason)) => Err(TrainError::Damaged { path: path.into(), reason }),
+        (own, _) => own,
+    }
+}
+
+fn load_own<B: Kernels, P: Policy<B>>(
     path: &Path,
     setup: &Setup<P>,
     layout: &ZeroLayout,

@@ -93,7 +93,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             processor: Some(&self.setup.processor),
             step: self.state.step,
             training: Training { step: self.state.stage_step, max_steps: steps },
-            ranks: &self.setup.ranks,
+            ranks: &self.setup.ranks.data,
         };
         let made = make(&self.policy, self.reference.as_ref(), groups, &context, images)?;
         if self.interrupted()? {
@@ -127,7 +127,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let mut schedule =
             UpdateSchedule { done: self.state.stage_step as usize * updates, total: steps as usize * updates };
         let settings = UpdateSettings { config, loss: &recipe.loss, options: &options };
-        let ranks = &self.setup.ranks;
+        let ranks = &self.setup.ranks.data;
         let learner = Learner { policy: &mut self.policy, optimizer: &mut self.optimizer, images, ranks };
         update(learner, experience, settings, &mut schedule)
     }

@@ -19,7 +19,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// Writes a checkpoint of the last complete step, unless it exists.
     pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
         let exists = |path: &PathBuf| checkpoint::read_state(path).is_ok_and(|saved| saved.is_at(&self.state));
-        let found = self.setup.ranks.from_first("saved", || self.saved.as_ref().is_some_and(exists))?;
+        let found = self.setup.ranks.world.from_first("saved", || self.saved.as_ref().is_some_and(exists))?;
         if let Some(path) = self.saved.as_ref().filter(|_| found) {
             return Ok(path.clone());
         }

@@ -25,7 +25,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let end = self.setup.eos.first().copied();
         let targets: Vec<Vec<u32>> =
             items.iter().map(|item| item.solution.iter().flatten().copied().chain(end).collect()).collect();
-        let ranks = &self.setup.ranks;
+        let ranks = &self.setup.ranks.data;
         let groups: Vec<GroupRef> = dealt::held(ranks, &items)
             .into_iter()
             .map(|place| GroupRef { prompt: &items[place].prompt, responses: vec![&targets[place]] })

@@ -32,17 +32,17 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if let Resume::From(path) = config.trainer.resume() {
             checkpoint::read_state(&path)?; // before a folder is made for a run that cannot start
         }
-        let folder = match setup.ranks.is_first() {
+        let folder = match setup.ranks.world.is_first() {
             true => RunFolder::open(&config.trainer.run_dir())?,
             false => RunFolder::follow(&config.trainer.run_dir()),
         };
-        let layout = ZeroLayout::of(&setup.ranks)?;
+        let layout = ZeroLayout::of(&setup.ranks.data, &setup.ranks.tensor)?;
         let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &layout, &folder, &mut notes)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => {
                 let prompts = Prompts::open(&config.data.val_files, "data.val_files", config, setup.processor.clone())?;
-                Some(prompts.dealt_to(&setup.ranks))
+                Some(prompts.dealt_to(&setup.ranks.data))
             }
         };
         let data = open_stages::<B, P>(&setup, state.stage)?;
@@ -52,12 +52,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             resume::check_data(path, &state, prompts, &mut notes)?;
             let kept = std::mem::take(&mut state.carried);
             carried = checkpoint::restore(kept, &state.origin, prompts, &policy, config, &mut notes)?;
-            dealt::take_turns(&setup.ranks, &mut carried);
+            dealt::take_turns(&setup.ranks.data, &mut carried);
             reference = resume::reference::<B, P>(path, &state, &folder, &setup)?;
             notes.push(format!("resumed at step {} from {}", state.step, path.display()));
         }
         // Nothing refuses from here on; what is on the disk changes when all ranks have read it.
-        setup.ranks.barrier("all is read")?;
+        setup.ranks.world.barrier("all is read")?;
         let text = config.to_toml();
         match (&from, again) {
             (None, false) => folder.begin(&text)?,
@@ -69,7 +69,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 checkpoint::supersede(&folder.checkpoints(), state.step)?;
             }
         }
-        setup.ranks.barrier("the run folder is ready")?;
+        setup.ranks.world.barrier("the run folder is ready")?;
         let vocab = policy.head().0.vocab();
         let mut trainer = Self {
             never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
@@ -141,7 +141,7 @@ fn open_stages<B: Kernels, P>(setup: &Setup<P>, first: usize) -> Result<BTreeMap
     let reader = Recipe::<B>::new(config)?.picture_reader();
     let mut data = BTreeMap::new();
     for (index, stage) in config.stages().iter().enumerate().skip(first) {
-        let prompts = Prompts::of_stage(stage, config, setup.processor.clone())?.dealt_to(&setup.ranks);
+        let prompts = Prompts::of_stage(stage, config, setup.processor.clone())?.dealt_to(&setup.ranks.data);
         if let (Stage::Rl(_), Some(reader)) = (stage, &reader) {
             prompts.check_pictures(reader, &config.data.image_key)?;
         }

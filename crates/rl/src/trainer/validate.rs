@@ -9,7 +9,6 @@ use kernels::Kernels;
 use super::{Metrics, Trainer};
 use crate::dealt;
 use crate::error::TrainError;
-use crate::experience::grade;
 use crate::image_cache::ImageCache;
 use crate::policy::Policy;
 use crate::progress::Phase;
@@ -50,7 +49,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             let progress = &mut self.setup.progress;
             let items =
                 prompts.load_many(rows, &self.policy, &mut self.state.set_aside, &mut |text| progress.note(&text))?;
-            let own = dealt::at(&items, &dealt::held(&self.setup.ranks, &items));
+            let own = dealt::at(&items, &dealt::held(&self.setup.ranks.data, &items));
             let jobs: Vec<Job> = own.iter().map(|item| Job { prompt: &item.prompt, key: item.row as u64 }).collect();
             let images = &mut match &sampled {
                 Some(_) => ImageCache::new(config.rollout.image_cache_gib),
@@ -65,15 +64,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             if self.interrupted()? {
                 return Err(TrainError::Interrupted);
             }
-            let (processor, reward) = (&self.setup.processor, &mut self.setup.reward);
             if let Some((many, _)) = many {
-                let graded = grade(own.clone(), many, processor, reward)?;
-                for group in dealt::groups(&self.setup.ranks, items.clone(), graded)? {
+                let graded = self.graded(own.clone(), many)?;
+                for group in dealt::groups(&self.setup.ranks.data, items.clone(), graded)? {
                     tally.sampled(&group);
                 }
             }
-            let graded = grade(own, responses, processor, reward)?;
-            for group in dealt::groups(&self.setup.ranks, items, graded)? {
+            let graded = self.graded(own, responses)?;
+            for group in dealt::groups(&self.setup.ranks.data, items, graded)? {
                 if logged < config.trainer.val_generations_to_log {
                     log.append(&response_log::of_validation(&group))?;
                     logged += 1;

@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use ::policy::ModelError;
 use ::policy::weights::{HostTensor, write_host_tensors, write_tensors};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
-use comm::deal;
+use comm::{Ranks, deal};
 use kernels::finite::first_not_finite;
 use kernels::zero::OwnElements;
 use kernels::{DeviceError, Kernels, ParamVisitor, Shard, StackPart, host};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
-use super::{AdamW, Moments, State, elements};
+use super::{AdamW, Moments, State, StatePart, elements};
 use crate::policy::Policy;
 
 impl<B: Kernels> AdamW<B> {
@@ -25,14 +25,14 @@ impl<B: Kernels> AdamW<B> {
     /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read,
     /// anything the file system refuses; a rank that is gone.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
-        if !self.layout.ranks.is_solo() {
+        if !self.layout.is_solo() {
             return self.save_share(path);
         }
         let mut tensors = Vec::new();
         for state in self.state.values() {
             let Some(moments) = &state.moments else { continue };
             let device = moments.m.device();
-            for (name, range) in &state.parts {
+            for StatePart { name, range, .. } in &state.parts {
                 let of = |t: &Tensor<B, 1>| t.clone().slice([range.clone()]);
                 for (kind, tensor) in moments.named() {
                     tensors.push((format!("{name}.{kind}"), of(tensor), vec![range.len()]));
@@ -44,13 +44,14 @@ impl<B: Kernels> AdamW<B> {
         write_tensors(path, tensors)
     }
 
-    /// Gathers each tensor at the rank that writes it.
+    /// Gathers each tensor at the rank that writes it: from the ranks with the same part of it first, and then, where it
+    /// is shared out, from those that have its other parts.
     fn save_share(&self, path: &Path) -> Result<(), ModelError> {
-        let ranks = &self.layout.ranks;
+        let (ranks, tensor) = (&self.layout.ranks, &self.layout.tensor);
         let sizes: Vec<usize> = self.state.values().map(State::elements).collect();
         let writers = deal::by_cost(&sizes, ranks.size());
         let mut tensors = Vec::new();
-        for (state, (len, writer)) in self.state.values().zip(sizes.iter().zip(writers)) {
+        for (state, writer) in self.state.values().zip(writers) {
             // Ranks without an element of it hold none, and do not know what there is: rank 0 always has the first.
             let kinds = state.moments.as_ref().map_or_else(Vec::new, Moments::named);
             let told: Vec<(String, bool)> =
@@ -62,25 +63,31 @@ impl<B: Kernels> AdamW<B> {
                 let all = ranks.gather_to("optimizer state", writer, own).map_err(DeviceError::from)?;
                 let Some(all) = all else { continue };
                 let (bytes, dtype) = (self.layout.joined(all), if is_bf16 { DType::BF16 } else { DType::F32 });
-                if bytes.len() != len * dtype.size() {
-                    let found = format!("{} bytes of optimizer state came for {len} numbers", bytes.len());
+                if bytes.len() != state.elements() * dtype.size() {
+                    let found = format!("{} bytes of optimizer state came for {}", bytes.len(), listed(&state.parts));
                     return Err(DeviceError(found).into());
                 }
-                for (name, range) in &state.parts {
-                    let bytes = bytes[range.start * dtype.size()..range.end * dtype.size()].to_vec();
-                    tensors.push(HostTensor { name: format!("{name}.{kind}"), bytes, dtype, shape: vec![range.len()] });
+                for part in &state.parts {
+                    let bytes = bytes[part.range.start * dtype.size()..part.range.end * dtype.size()].to_vec();
+                    if let Some(bytes) = whole(bytes, &part.shard, dtype.size(), tensor)? {
+                        let shape = vec![bytes.len() / dtype.size()];
+                        tensors.push(HostTensor { name: format!("{}.{kind}", part.name), bytes, dtype, shape });
+                    }
                 }
             }
             if writer == ranks.rank() {
-                tensors.extend(state.parts.iter().map(|(name, _)| HostTensor {
-                    name: format!("{name}.steps"),
+                tensors.extend(state.parts.iter().map(|part| HostTensor {
+                    name: format!("{}.steps", part.name),
                     bytes: (state.steps as f32).to_le_bytes().to_vec(),
                     dtype: DType::F32,
                     shape: vec![1],
                 }));
             }
         }
-        write_host_tensors(&share_of(path, ranks.rank(), ranks.size()), tensors)
+        match tensor.is_first() {
+            true => write_host_tensors(&share_of(path, ranks.rank(), ranks.size()), tensors),
+            false => Ok(()),
+        }
     }
 
     /// Reads what [`save`](Self::save) wrote, on however many ranks, replacing all state.
@@ -100,14 +107,15 @@ impl<B: Kernels> AdamW<B> {
         let mut state = std::collections::BTreeMap::new();
         let mut found = 0;
         for parts in sizes.0 {
-            let len = parts.last().map_or(0, |(_, range)| range.end);
+            let len = parts.last().map_or(0, |part| part.range.end);
             let own = OwnElements::of(len, &self.layout).range;
             let read: Vec<Option<StoredPart<B>>> = parts
                 .iter()
-                .map(|(name, range)| {
+                .map(|part| {
+                    let range = &part.range;
                     let wanted = own.start.clamp(range.start, range.end)..own.end.clamp(range.start, range.end);
                     let wanted = wanted.start - range.start..wanted.end - range.start;
-                    read_part(&files, (name, range.len()), wanted, &device, &damaged)
+                    read_part(&files, part, wanted, &device, &damaged)
                 })
                 .collect::<Result<_, _>>()?;
             let read: Vec<StoredPart<B>> = match read.iter().filter(|part| part.is_some()).count() {
@@ -119,7 +127,7 @@ impl<B: Kernels> AdamW<B> {
             if read.windows(2).any(|pair| pair[0].steps != pair[1].steps) {
                 return Err(damaged(format!("{} are not at the same step", listed(&parts))));
             }
-            let Some((name, _)) = parts.first().cloned() else { continue };
+            let Some(name) = parts.first().map(|part| part.name.clone()) else { continue };
             state.insert(name, B::persistent(&device, || together(parts, read)));
             B::release_uploads(&device)?;
         }
@@ -137,7 +145,7 @@ impl<B: Kernels> AdamW<B> {
 impl<B: Backend> State<B> {
     /// Elements of the whole tensor.
     fn elements(&self) -> usize {
-        self.parts.last().map_or(0, |(_, range)| range.end)
+        self.parts.last().map_or(0, |part| part.range.end)
     }
 }
 
@@ -190,12 +198,12 @@ struct StoredPart<B: Backend> {
 }
 
 /// Names for a message.
-fn listed(parts: &[(String, Range<usize>)]) -> String {
-    parts.iter().map(|(name, _)| &name[..]).collect::<Vec<_>>().join(", ")
+fn listed(parts: &[StatePart]) -> String {
+    parts.iter().map(|part| &part.name[..]).collect::<Vec<_>>().join(", ")
 }
 
 /// The state of a stack from that of its parts, which are at the same step.
-fn together<B: Backend>(parts: Vec<(String, Range<usize>)>, read: Vec<StoredPart<B>>) -> State<B> {
+fn together<B: Backend>(parts: Vec<StatePart>, read: Vec<StoredPart<B>>) -> State<B> {
     let steps = read.first().map_or(0, |part| part.steps);
     let mut held: Vec<Moments<B>> = read.into_iter().filter_map(|part| part.moments).collect();
     let masters: Option<Vec<_>> = held.iter_mut().map(|part| part.master.take()).collect();
@@ -205,38 +213,75 @@ fn together<B: Backend>(parts: Vec<(String, Range<usize>)>, read: Vec<StoredPart
     State { parts, moments, steps }
 }
 
-/// The elements `wanted` of the state of one parameter of `len` elements; none if the files have none of it.
+/// The bytes of a whole parameter's state at the first of `tensor`, to which each rank gives its part's, of `width` bytes
+/// each; elsewhere none.
+fn whole(part: Vec<u8>, shard: &Shard, width: usize, tensor: &Ranks) -> Result<Option<Vec<u8>>, ModelError> {
+    if tensor.is_solo() {
+        return Ok(Some(part));
+    }
+    let place = (shard.axis, [shard.range.start, shard.range.end], shard.first);
+    let places = tensor.gather("parts of a state", &place).map_err(DeviceError::from)?;
+    let given = tensor.gather_to("state of parts", 0, part).map_err(DeviceError::from)?;
+    let Some(given) = given else { return Ok(None) };
+    let mut bytes = vec![0; shard.shape.iter().product::<usize>() * width];
+    for ((axis, [start, end], first), part) in places.into_iter().zip(given).filter(|(place, _)| place.2) {
+        let shard = Shard { shape: shard.shape.clone(), axis, range: start..end, first };
+        let put = shard.put(&part, &mut bytes, width);
+        put.ok_or_else(|| DeviceError("the ranks hold parts that make no tensor".into()))?;
+    }
+    Ok(Some(bytes))
+}
+
+/// The elements `wanted` of this rank's part of a parameter, as places in the whole.
+fn places(shard: &Shard, wanted: Range<usize>) -> Vec<Range<usize>> {
+    let mut at = 0;
+    let mut found = Vec::new();
+    for range in shard.elements() {
+        let (start, end) = (at.max(wanted.start), (at + range.len()).min(wanted.end));
+        if start < end {
+            found.push(range.start + start - at..range.start + end - at);
+        }
+        at += range.len();
+    }
+    found
+}
+
+/// The elements `wanted` of the state of one parameter; none if the files have none of it.
 fn read_part<B: Kernels>(
     files: &[SafeTensors],
-    (name, len): (&str, usize),
+    part: &StatePart,
     wanted: Range<usize>,
     device: &B::Device,
     damaged: &impl Fn(String) -> ModelError,
 ) -> Result<Option<StoredPart<B>>, ModelError> {
-    let read = |part: &str, len: usize, wanted: Range<usize>| -> Result<Option<Option<Tensor<B, 1>>>, ModelError> {
-        let Some(view) = files.iter().find_map(|file| file.tensor(&format!("{name}.{part}")).ok()) else {
+    let name = &part.name;
+    let read = |kind: &str, len: usize, wanted: &[Range<usize>]| -> Result<Option<Option<Tensor<B, 1>>>, ModelError> {
+        let Some(view) = files.iter().find_map(|file| file.tensor(&format!("{name}.{kind}")).ok()) else {
             return Ok(None);
         };
         let (dtype, size) = match view.dtype() {
             safetensors::Dtype::BF16 => (DType::BF16, 2),
             safetensors::Dtype::F32 => (DType::F32, 4),
-            other => return Err(damaged(format!("{name}.{part} is {other:?}"))),
+            other => return Err(damaged(format!("{name}.{kind} is {other:?}"))),
         };
         if view.data().len() != len * size {
-            return Err(damaged(format!("{name}.{part} has {} values, the model {len}", view.data().len() / size)));
+            return Err(damaged(format!("{name}.{kind} has {} values, the model {len}", view.data().len() / size)));
         }
-        let data = &view.data()[wanted.start * size..wanted.end * size];
-        if let Some(found) = first_not_finite(data, view.dtype()) {
-            return Err(damaged(format!("{name}.{part} is not finite: {found}")));
+        let mut data = Vec::with_capacity(wanted.iter().map(|range| range.len() * size).sum());
+        wanted.iter().for_each(|range| data.extend_from_slice(&view.data()[range.start * size..range.end * size]));
+        if let Some(found) = first_not_finite(&data, view.dtype()) {
+            return Err(damaged(format!("{name}.{kind} is not finite: {found}")));
         }
-        if wanted.is_empty() {
+        if data.is_empty() {
             return Ok(Some(None));
         }
-        let data = TensorData::from_bytes_vec(data.to_vec(), [wanted.len()], dtype);
+        let shape = [data.len() / size];
+        let data = TensorData::from_bytes_vec(data, shape, dtype);
         Ok(Some(Some(B::persistent(device, || Tensor::from_data(data, (device, dtype))))))
     };
-    let of = |part: &str| read(part, len, wanted.clone());
-    let (m, v, steps) = match (of("m")?, of("v")?, read("steps", 1, 0..1)?.flatten()) {
+    let (len, wanted) = (part.shard.shape.iter().product(), places(&part.shard, wanted));
+    let of = |kind: &str| read(kind, len, &wanted);
+    let (m, v, steps) = match (of("m")?, of("v")?, read("steps", 1, std::slice::from_ref(&(0..1)))?.flatten()) {
         (Some(m), Some(v), Some(steps)) => (m, v, steps),
         (None, None, None) => return Ok(None),
         _ => return Err(damaged(format!("a part of the state of {name} is missing"))),
@@ -246,15 +291,18 @@ fn read_part<B: Kernels>(
     Ok(Some(StoredPart { moments: m.zip(v).map(|(m, v)| Moments { m, v, master }), steps }))
 }
 
-/// The parameters that the model keeps in one tensor each time, and which elements are whose.
-struct BufferSizes(Vec<Vec<(String, Range<usize>)>>);
+/// The parameters that the model keeps in one tensor each time.
+struct BufferSizes(Vec<Vec<StatePart>>);
 
 impl<B: Backend> ParamVisitor<B> for BufferSizes {
-    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
-        self.0.push(vec![(name.into(), 0..tensor.shape().num_elements())]);
+    const REPLACES: bool = false;
+
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+        let range = 0..tensor.shape().num_elements();
+        self.0.push(vec![StatePart { name: name.into(), range, shard: shard.clone() }]);
     }
 
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
-        self.0.push(elements(parts, tensor.shape().num_elements()));
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
+        self.0.push(elements(parts, shards, tensor.shape().num_elements()));
     }
 }

@@ -35,13 +35,23 @@ pub(crate) use shards::PARAMETERS;
 /// Moments and master weight of one parameter or of a stack of them, flat.
 #[derive(Debug, Clone)]
 struct State<B: Backend> {
-    /// The parameters, and which elements are whose: files know them, not the stack.
-    parts: Vec<(String, Range<usize>)>,
+    /// The parameters: files know them, not the stack.
+    parts: Vec<StatePart>,
     /// Of the elements that this rank updates; none where it has none.
     moments: Option<Moments<B>>,
     /// Updates of this parameter so far: a parameter that had no gradient (the tower in a text-only batch) is not
     /// updated.
     steps: usize,
+}
+
+/// A parameter in a tensor.
+#[derive(Debug, Clone)]
+struct StatePart {
+    name: String,
+    /// Its elements in the tensor.
+    range: Range<usize>,
+    /// Which part of the whole parameter they are.
+    shard: Shard,
 }
 
 /// What AdamW keeps of some elements.
@@ -156,9 +166,14 @@ impl<B: Kernels> AdamW<B> {
     }
 }
 
-/// Names of the parts of a stack of `len` elements, and which are whose.
-fn elements(parts: &[StackPart], len: usize) -> Vec<(String, Range<usize>)> {
-    parts.iter().map(|part| part.name.clone()).zip(element_ranges(parts, len)).collect()
+/// The parts of a stack of `len` elements.
+fn elements(parts: &[StackPart], shards: &[Shard], len: usize) -> Vec<StatePart> {
+    let of = |((part, shard), range): ((&StackPart, &Shard), Range<usize>)| StatePart {
+        name: part.name.clone(),
+        range,
+        shard: shard.clone(),
+    };
+    parts.iter().zip(shards).zip(element_ranges(parts, len)).map(of).collect()
 }
 
 struct Update<'a, B: Backend> {
@@ -172,30 +187,25 @@ struct Update<'a, B: Backend> {
 }
 
 impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
-        let len = tensor.shape().num_elements();
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+        let range = 0..tensor.shape().num_elements();
         if let Some(grad) = self.grads.take(name, &[]) {
-            self.keep(vec![(name.to_string(), 0..len)], grad, tensor);
+            self.keep(vec![StatePart { name: name.to_string(), range, shard: shard.clone() }], grad, tensor);
         }
     }
 
     /// A stack is one tensor: one update.
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
         let Some(first) = parts.first() else { return };
         if let Some(grad) = self.grads.take(&first.name, parts) {
-            self.keep(elements(parts, tensor.shape().num_elements()), grad, tensor);
+            self.keep(elements(parts, shards, tensor.shape().num_elements()), grad, tensor);
         }
     }
 }
 
 impl<B: Kernels> Update<'_, B> {
     /// Updates a tensor, unless something has failed.
-    fn keep<const D: usize>(
-        &mut self,
-        parts: Vec<(String, Range<usize>)>,
-        grad: Option<Tensor<B, 1>>,
-        tensor: &mut Tensor<B, D>,
-    ) {
+    fn keep<const D: usize>(&mut self, parts: Vec<StatePart>, grad: Option<Tensor<B, 1>>, tensor: &mut Tensor<B, D>) {
         if self.failed.is_none() {
             self.failed = self.update(parts, grad, tensor).err();
         }
@@ -205,11 +215,11 @@ impl<B: Kernels> Update<'_, B> {
     /// the others' come from their ranks.
     fn update<const D: usize>(
         &mut self,
-        parts: Vec<(String, Range<usize>)>,
+        parts: Vec<StatePart>,
         grad: Option<Tensor<B, 1>>,
         tensor: &mut Tensor<B, D>,
     ) -> Result<(), DeviceError> {
-        let Some((name, _)) = parts.first().cloned() else { return Ok(()) };
+        let Some(name) = parts.first().map(|part| part.name.clone()) else { return Ok(()) };
         let dims: [usize; D] = tensor.dims();
         let (len, device) = (tensor.shape().num_elements(), tensor.device());
         let layout = self.optimizer.layout.clone();

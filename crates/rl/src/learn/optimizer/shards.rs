@@ -41,7 +41,7 @@ impl<B: Kernels> OwnGradients<B> {
         if let Some(sums) = grads.take_sums() {
             return Ok(Self::Part(sums.take()?));
         }
-        if layout.ranks.is_solo() {
+        if layout.is_solo() {
             return Ok(Self::All(grads));
         }
         // One round over whole gradients.
@@ -63,6 +63,7 @@ impl<B: Kernels> OwnGradients<B> {
         }
         let mut squared = [own];
         layout.ranks.sum("gradient norm", &mut squared)?;
+        layout.tensor.sum("gradient norm of parts", &mut squared)?;
         Ok(squared[0])
     }
 
@@ -70,7 +71,7 @@ impl<B: Kernels> OwnGradients<B> {
     pub(super) fn squared_norm(&self, device: &B::Device) -> Tensor<B, 1> {
         match self {
             Self::All(grads) => grads.squared_norm(device),
-            Self::Part(sums) => B::squared_norm(sums.own.values().cloned().collect(), device),
+            Self::Part(sums) => sums.squared_norm(device),
         }
     }
 
