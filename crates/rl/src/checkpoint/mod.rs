@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use ::policy::Companions;
 use ::policy::ModelError;
+use comm::Ranks;
 use kernels::Kernels;
 use run::layout::{MODEL, OPTIMIZER, STATE};
 
@@ -97,12 +98,14 @@ pub fn save<B: Kernels, P: Policy<B>>(
     }
 }
 
-/// Compares the files of a checkpoint with the checksums in its `trainer.json`, where it has some.
+/// Compares the files of a checkpoint with the checksums in its `trainer.json`, where it has some: each of `ranks` a
+/// share of the files.
 ///
 /// # Errors
 /// [`TrainError::Damaged`], with the file that is not what was written.
-pub fn verify(path: &Path) -> Result<(), TrainError> {
-    run::checkpoint::verify(path).map_err(|reason| TrainError::Damaged { path: path.into(), reason })
+pub fn verify(path: &Path, ranks: &Ranks) -> Result<(), TrainError> {
+    run::checkpoint::verify(path, ranks.rank(), ranks.size())
+        .map_err(|reason| TrainError::Damaged { path: path.into(), reason })
 }
 
 /// Reads `trainer.json` of a checkpoint.

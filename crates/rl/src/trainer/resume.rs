@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use comm::Ranks;
 use kernels::Kernels;
 use kernels::zero::ZeroLayout;
 use run::layout::{MODEL, OPTIMIZER};
@@ -33,27 +34,32 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(
     setup: &Setup<P>,
     layout: &ZeroLayout,
 ) -> Result<Loaded<B, P>, TrainError> {
-    let own = load_own(path, setup, layout);
+    let world = &setup.ranks.world;
+    let checked = || -> Result<TrainerState, TrainError> {
+        let state = checkpoint::read_state(path)?;
+        checkpoint::verify(path, world)?;
+        Ok(state)
+    };
+    let state = agreed(path, checked(), world)?;
+    let weights = || -> Result<(P, AdamW<B>), TrainError> {
+        let mut policy = (setup.load)(&path.join(MODEL))?;
+        let optimizer = AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device);
+        let mut optimizer = optimizer.over(layout);
+        optimizer.load(&path.join(OPTIMIZER), &mut policy)?;
+        Ok((policy, optimizer))
+    };
+    let (policy, optimizer) = agreed(path, weights(), world)?;
+    Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
+}
+
+/// What this rank has read of a checkpoint, if all ranks could read theirs; else an error on all of them.
+fn agreed<T>(path: &Path, own: Result<T, TrainError>, world: &Ranks) -> Result<T, TrainError> {
     let told = own.as_ref().err().map(ToString::to_string);
-    let told = setup.ranks.world.gather("what was read", &told)?;
+    let told = world.gather("what was read", &told)?;
     match (own, told.into_iter().flatten().next()) {
         (Ok(_), Some(reason)) => Err(TrainError::Damaged { path: path.into(), reason }),
         (own, _) => own,
     }
-}
-
-fn load_own<B: Kernels, P: Policy<B>>(
-    path: &Path,
-    setup: &Setup<P>,
-    layout: &ZeroLayout,
-) -> Result<Loaded<B, P>, TrainError> {
-    let state = checkpoint::read_state(path)?;
-    checkpoint::verify(path)?;
-    let mut policy = (setup.load)(&path.join(MODEL))?;
-    let mut optimizer =
-        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(layout);
-    optimizer.load(&path.join(OPTIMIZER), &mut policy)?;
-    Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
 }
 
 /// The newest checkpoint in `dir` that can be read; each one that cannot is a warning in `notes`.
