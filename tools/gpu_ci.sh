@@ -14,9 +14,14 @@ work=$(cd "$work" && pwd)
 # Wheels without dependencies; nothing of them is imported.
 wheels=(nvidia-cuda-nvrtc==13.2.86 nvidia-cuda-runtime==13.2.86 nvidia-cuda-crt==13.2.86 nvidia-cuda-cccl==13.3.5.0.6)
 cuda=$work/cuda-13.2.86/nvidia/cu13
+fetch() { "$1" -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target "$work/cuda-13.2.86" "${wheels[@]}"; }
 if [ ! -e "$cuda/complete" ]; then
   rm -rf "$work/cuda-13.2.86"
-  python3 -m pip install --quiet --disable-pip-version-check --no-deps --no-compile --target "$work/cuda-13.2.86" "${wheels[@]}"
+  # A Python without pip, or one that its system keeps for itself, may still make an environment that has one.
+  fetch python3 || { python3 -m venv --clear "$work/venv" && fetch "$work/venv/bin/python"; } || {
+    echo "error: NVRTC and its headers could not be had from PyPI (${wheels[*]}): python3 with pip or venv, and a network, are needed" >&2
+    exit 1
+  }
   touch "$cuda/complete"
 fi
 tools/standin/build.sh "$work/standin"

@@ -11,12 +11,10 @@ use burn_cubecl::CubeRuntime;
 use burn_cubecl::kernel::{into_contiguous, slice};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::launch::{Launch, countable, empty, float, held, held_int, tensor};
+use super::launch::{Launch, countable, empty, float, held, held_int, nothing, tensor};
 use super::matmul::{Matrices, multiply};
-use super::scores::{
-    Masks, Piece, Rows, Seen, launch_add, launch_clear, launch_dots, launch_scatter, launch_slopes, launch_softmax,
-    launch_sum_heads, nothing,
-};
+use super::scores::{Masks, Piece, Seen, launch_slopes, launch_softmax};
+use super::token_rows::{Rows, launch_add, launch_clear, launch_dots, launch_scatter, launch_sum_heads};
 use crate::attention::{self, AttentionPlan, AttentionSaved, Block, Gather};
 use crate::bounds::COUNTABLE;
 use crate::params::cast_to;

@@ -62,6 +62,11 @@ pub(super) fn empty<R: CubeRuntime>(like: &CubeTensor<R>, shape: Shape, dtype: D
     empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), shape, dtype)
 }
 
+/// A kernel has a fixed number of operands: this stands in, unread, for one that there is not.
+pub(super) fn nothing<R: CubeRuntime>(like: &CubeTensor<R>, dtype: DType) -> CubeTensor<R> {
+    empty(like, Shape::new([1]), dtype)
+}
+
 /// A row-major tensor that nothing else holds: `t` itself if it is one, else a copy.
 pub(super) fn owned<R: CubeRuntime>(t: CubeTensor<R>) -> CubeTensor<R> {
     let t = into_contiguous(t);

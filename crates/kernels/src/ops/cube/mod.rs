@@ -20,6 +20,7 @@ mod sample;
 mod scores;
 mod squared_norm;
 mod stream;
+mod token_rows;
 
 use burn::tensor::{DType, Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
