@@ -1,5 +1,7 @@
 //! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
 
+#[cfg(feature = "cuda")]
+mod check_devices;
 mod dry_run;
 
 use std::path::PathBuf;
@@ -8,6 +10,8 @@ use std::process::ExitCode;
 use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, within};
 use clap::Parser;
 use comm::Ranks;
+#[cfg(feature = "cuda")]
+use rl::config::{Backend, Dtype};
 use rl::config::{Config, Source, resolve};
 use rl::trainer::Summary;
 
@@ -46,6 +50,9 @@ struct TrainArgs {
     /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
     #[arg(long)]
     dry_run: bool,
+    /// Check what the CUDA devices of all ranks tell each other, and how fast, and stop: values, order, seconds by size.
+    #[arg(long, conflicts_with = "dry_run")]
+    check_devices: bool,
     /// With --dry-run: count for so many ranks. Default: those that it runs under.
     #[arg(long, value_name = "N", requires = "dry_run", value_parser = within::<usize>(1..=1 << 16))]
     ranks: Option<usize>,
@@ -78,10 +85,32 @@ fn run(args: TrainArgs) -> Result<(), Failure> {
     if args.dry_run {
         return print(&dry_run::dry_run(&config, args.ranks.unwrap_or(ranks.size()), args.memory_gib)?);
     }
+    if args.check_devices {
+        return check(&ranks);
+    }
     let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
     let summary = on_backend(backend, dtype, Train { config, interrupt, ranks })??;
     print(&table(&summary))
+}
+
+/// `--check-devices`: rank 0 says what was found.
+#[cfg(feature = "cuda")]
+fn check(ranks: &Ranks) -> Result<(), Failure> {
+    let job = check_devices::CheckDevices { ranks: ranks.clone() };
+    let (report, right) = on_backend(Backend::Cuda, Dtype::F32, job)?.map_err(Failure::other)?;
+    if ranks.is_first() {
+        print(&report)?;
+    }
+    match right {
+        true => Ok(()),
+        false => Err(Failure::other("the devices do not tell each other what they should")),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn check(_: &Ranks) -> Result<(), Failure> {
+    Err(Failure::input("--check-devices is for CUDA devices, and this program was built without --features cuda"))
 }
 
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.
