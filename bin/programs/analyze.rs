@@ -134,5 +134,5 @@ fn run(args: AnalyzeArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::program(|args: AnalyzeArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::alone(|| crate::common::program(|args: AnalyzeArgs| run(args).map(|()| ExitCode::SUCCESS)))
 }

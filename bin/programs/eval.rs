@@ -130,7 +130,9 @@ fn run(args: EvalArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program("--batch-size, --max-new-tokens or --max-pixels", |args: EvalArgs| {
-        run(args).map(|()| ExitCode::SUCCESS)
+    crate::common::alone(|| {
+        crate::common::device_program("--batch-size, --max-new-tokens or --max-pixels", |args: EvalArgs| {
+            run(args).map(|()| ExitCode::SUCCESS)
+        })
     })
 }

@@ -35,7 +35,11 @@ fn train(file: &Path) -> Result<(), Failure> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(Failure::other)?;
     child::stop_with_parent(interrupt.clone()).map_err(|e| Failure::other(guard::stack::no_thread(e)))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    on_backend(backend, dtype, Train { config, interrupt, ranks: comm::Ranks::solo() })??;
+    on_backend(
+        backend,
+        dtype,
+        Train { config, interrupt, ranks: comm::Ranks::solo(), progress: rl::progress::Progress::new() },
+    )??;
     Ok(())
 }
 
@@ -98,5 +102,7 @@ fn run(args: StudyArgs) -> Result<(), Failure> {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(crate::train::LOWERS, |args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
+    crate::common::alone(|| {
+        crate::common::device_program(crate::train::LOWERS, |args: StudyArgs| run(args).map(|()| ExitCode::SUCCESS))
+    })
 }

@@ -6,13 +6,19 @@ mod dry_run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, within};
+use crate::common::ranks::{choose_card, join};
+use crate::common::watch::{Watch, Watched, clear};
+use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, program_on_ranks, within};
 use clap::Parser;
-use comm::Ranks;
+use comm::{Job, Ranks};
+use rl::TrainError;
 #[cfg(feature = "cuda")]
-use rl::config::{Backend, Dtype};
-use rl::config::{Config, Source, resolve};
+use rl::config::Dtype;
+use rl::config::{Backend, Config, Source, resolve};
+use rl::progress::Progress;
 use rl::trainer::Summary;
 
 /// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
@@ -79,19 +85,50 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     Ok(resolve(&sources, &overrides)?)
 }
 
-fn run(args: TrainArgs) -> Result<(), Failure> {
+fn run(args: TrainArgs, job: Option<Arc<Job>>) -> Result<(), Failure> {
     let config = configuration(&args)?;
-    let ranks = Ranks::solo();
+    let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
     if args.dry_run {
-        return print(&dry_run::dry_run(&config, args.ranks.unwrap_or(ranks.size()), args.memory_gib)?);
+        let ranks = args.ranks.unwrap_or(job.as_ref().map_or(1, |job| job.ranks(false).size()));
+        let text = dry_run::dry_run(&config, ranks, args.memory_gib)?;
+        return if is_first { print(&text) } else { Ok(()) };
     }
     if args.check_devices {
+        let ranks = job.as_ref().map_or_else(Ranks::solo, |job| job.ranks(config.parallel.check));
+        choose_card(&ranks, job.as_deref(), Backend::Cuda)?;
         return check(&ranks);
     }
-    let interrupt = interrupt_flag(Some("stopping: a checkpoint is written first (again to stop at once)"))?;
+    // A launcher sends SIGTERM to all ranks when one has died, and then the note would not be true.
+    let note = job.is_none().then_some("stopping: a checkpoint is written first (again to stop at once)");
+    let interrupt = interrupt_flag(note)?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    let summary = on_backend(backend, dtype, Train { config, interrupt, ranks })??;
-    print(&table(&summary))
+    let ranks = join(job.as_deref(), &config)?;
+    choose_card(&ranks, job.as_deref(), backend)?;
+    let progress = if is_first { Progress::new() } else { Progress::silent() };
+    let root = config.trainer.run_dir();
+    let watched = Watched {
+        ranks: ranks.clone(),
+        root: root.clone(),
+        whereabouts: progress.whereabouts(),
+        interrupt: interrupt.clone(),
+        timeout: Duration::from_secs_f64(config.parallel.timeout_s),
+    };
+    let watch = Watch::start(watched, job)?;
+    let done = on_backend(backend, dtype, Train { config, interrupt, ranks: ranks.clone(), progress })?;
+    if matches!(done, Ok(_) | Err(TrainError::Interrupted)) {
+        // Nobody leaves while another one may still write.
+        ranks.barrier("end of the run")?;
+    }
+    drop(watch);
+    let summary = done?;
+    ranks.barrier("end of the watch")?;
+    if is_first {
+        if !ranks.is_solo() {
+            clear(&root);
+        }
+        print(&table(&summary))?;
+    }
+    Ok(())
 }
 
 /// `--check-devices`: rank 0 says what was found.
@@ -157,5 +194,5 @@ fn table(summary: &Summary) -> String {
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(LOWERS, |args: TrainArgs| run(args).map(|()| ExitCode::SUCCESS))
+    program_on_ranks(LOWERS, |args: TrainArgs, job| run(args, job).map(|()| ExitCode::SUCCESS))
 }

@@ -8,6 +8,7 @@ use cli::device;
 use comm::Ranks;
 use rl::TrainError;
 use rl::config::{Backend, Dtype};
+use rl::progress::Progress;
 
 use super::Failure;
 #[cfg(feature = "cuda")]
@@ -31,13 +32,14 @@ pub(crate) struct Train {
     pub interrupt: Arc<AtomicBool>,
     /// The ranks of the run.
     pub ranks: Ranks,
+    /// Where a person looks.
+    pub progress: Progress,
 }
 
 impl OnBackend for Train {
     type Output = Result<rl::trainer::Summary, TrainError>;
     fn run<B: model_qwen2vl::Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let progress = rl::progress::Progress::new();
-        launch::train_on::<B>(self.ranks, self.config, dtype, &device, progress, self.interrupt)
+        launch::train_on::<B>(self.ranks, self.config, dtype, &device, self.progress, self.interrupt)
     }
 }
 
@@ -152,8 +154,11 @@ fn attempt<J: OnBackend>(
 ) -> Result<Option<J::Output>, Failure> {
     #[allow(unused_macros)]
     macro_rules! run {
-        ($type:ty, $bf16:expr) => {{
-            let device = <$type as burn::tensor::backend::BackendTypes>::Device::default();
+        ($type:ty, $bf16:expr) => {
+            run!($type, $bf16, <$type as burn::tensor::backend::BackendTypes>::Device::default())
+        };
+        ($type:ty, $bf16:expr, $device:expr) => {{
+            let device = $device;
             if let Err(fault) = first_computation::<$type>(&device) {
                 // Also where `auto` could go on to the next: a device that is there is not left aside without a word.
                 return Err(Failure::other(format!(
@@ -205,7 +210,9 @@ fn attempt<J: OnBackend>(
             CudaPresence::Absent if optional => Ok(None),
             CudaPresence::Absent => Err(no_device(backend)),
             CudaPresence::Unusable(why) => Err(Failure::other(format!("backend cuda: {why}"))),
-            CudaPresence::There(_) => run!(burn_cuda::Cuda<f32, i32>, true),
+            CudaPresence::There(_) => {
+                run!(burn_cuda::Cuda<f32, i32>, true, burn_cuda::CudaDevice::new(super::cuda::chosen()))
+            }
         },
         other => Err(Failure::input(format!(
             "backend {} was not compiled in; this program has {}; build with --features {}",

@@ -1,8 +1,32 @@
 //! CUDA before its first use: what there is, and the memory that is left.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use cudarc::driver::result::{ctx, device, init, mem_get_info, primary_ctx};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 use cudarc::nvrtc::sys as nvrtc;
+
+/// The card of this process, as the driver numbers those that it may see.
+static CARD: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of this process's card.
+pub(crate) fn chosen() -> usize {
+    CARD.load(Ordering::Relaxed)
+}
+
+/// Takes the card for the process of this number on its node, before anything is computed: its number modulo that of
+/// cards. The card's name among all, `GPU-..`; none where there is no card.
+pub(crate) fn choose(local_rank: usize) -> Option<String> {
+    // SAFETY: looks for a library by its name, and calls nothing.
+    if !unsafe { sys::is_culib_present() } || init().is_err() {
+        return None;
+    }
+    let count = device::get_count().ok().filter(|count| *count > 0)?;
+    CARD.store(local_rank % count as usize, Ordering::Relaxed);
+    let uuid = device::get_uuid(device::get(chosen() as i32).ok()?).ok()?;
+    let hex: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+    Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
 
 /// What compiled kernels depend on besides the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +81,7 @@ pub(crate) fn presence() -> CudaPresence {
 }
 
 fn card() -> Result<CudaCard, cudarc::driver::DriverError> {
-    let device = device::get(0)?;
+    let device = device::get(chosen() as i32)?;
     let [mut driver, mut major, mut minor] = [0; 3];
     // SAFETY: a device that the driver gave, and places for numbers.
     unsafe {
@@ -71,7 +95,7 @@ fn card() -> Result<CudaCard, cudarc::driver::DriverError> {
     }
 }
 
-/// Bytes of the first card that are free, and all of its bytes; from any thread.
+/// Bytes of this process's card that are free, and all of its bytes; from any thread.
 pub(crate) fn memory() -> Option<[u64; 2]> {
     // SAFETY: a library that is not there is not called.
     if !unsafe { sys::is_culib_present() } {
@@ -80,7 +104,7 @@ pub(crate) fn memory() -> Option<[u64; 2]> {
     // SAFETY: the context of the device is CubeCL's own, kept for the life of the process; it becomes current on this
     // thread, which asks and ends.
     let (free, all) = unsafe {
-        let context = primary_ctx::retain(device::get(0).ok()?).ok()?;
+        let context = primary_ctx::retain(device::get(chosen() as i32).ok()?).ok()?;
         ctx::set_current(context).ok()?;
         mem_get_info().ok()?
     };

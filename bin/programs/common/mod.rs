@@ -8,12 +8,15 @@ pub(crate) mod cuda;
 pub(crate) mod kernel_cache;
 pub(crate) mod output;
 pub(crate) mod progress;
+pub(crate) mod ranks;
+pub(crate) mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cli::device::DeviceWatch;
+use comm::Job;
 use rl::TrainError;
 
 pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
@@ -21,7 +24,8 @@ pub(crate) use cli::{ranges, within};
 
 pub(crate) use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
 
-/// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait.
+/// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait. What
+/// batch systems send some minutes before the end, SIGUSR1, sets it, too, any number of times.
 ///
 /// # Errors
 /// A system that lets no handler be set.
@@ -37,6 +41,8 @@ pub(crate) fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBoo
         }
     })
     .map_err(Failure::other)?;
+    #[cfg(unix)]
+    signal_hook::flag::register(signal_hook::consts::SIGUSR1, interrupt.clone()).map_err(Failure::other)?;
     Ok(interrupt)
 }
 
@@ -77,6 +83,11 @@ impl From<data::DataError> for Failure {
         TrainError::from(error).into()
     }
 }
+impl From<comm::CommError> for Failure {
+    fn from(error: comm::CommError) -> Self {
+        TrainError::from(error).into()
+    }
+}
 impl From<rl::config::ConfigError> for Failure {
     fn from(error: rl::config::ConfigError) -> Self {
         TrainError::from(error).into()
@@ -98,9 +109,15 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     Ok(write_out(text)?)
 }
 
+impl From<Failure> for cli::Exit {
+    fn from(Failure { code, message }: Failure) -> Self {
+        Self { code, message }
+    }
+}
+
 /// A program from its arguments to its exit code; see [`cli::program`].
 pub(crate) fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send) -> ExitCode {
-    cli::program(|args| run(args).map_err(|Failure { code, message }| cli::Exit { code, message }))
+    cli::program(|args| Ok(run(args)?))
 }
 
 /// The same for a program that uses a device; see [`cli::device`]. `lowers` names the settings that need less of its
@@ -109,12 +126,28 @@ pub(crate) fn device_program<A: clap::Parser>(
     lowers: &'static str,
     run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send,
 ) -> ExitCode {
-    program(|args| {
-        cli::device::watch(DeviceWatch { lowers, memory: device_memory, at_end: keep_kernels });
-        let done = run(args);
-        keep_kernels();
-        done.map_err(|Failure { code, message }| Failure { code, message: cli::device::message(message) })
-    })
+    program(|args| on_device(lowers, || run(args)))
+}
+
+/// The same for a program that runs on as many ranks as were launched; see [`cli::ranks`].
+pub(crate) fn program_on_ranks<A: clap::Parser>(
+    lowers: &'static str,
+    run: impl FnOnce(A, Option<Arc<Job>>) -> Result<ExitCode, Failure> + Send,
+) -> ExitCode {
+    cli::ranks::program_on_ranks(|args, job| Ok(on_device(lowers, || run(args, job))?))
+}
+
+/// A program that is not for several ranks, each of which would do all of its work.
+pub(crate) fn alone(program: impl FnOnce() -> ExitCode) -> ExitCode {
+    let name = std::env::args().next().unwrap_or_default();
+    cli::ranks::refuse_ranks(&name).unwrap_or_else(program)
+}
+
+fn on_device(lowers: &'static str, run: impl FnOnce() -> Result<ExitCode, Failure>) -> Result<ExitCode, Failure> {
+    cli::device::watch(DeviceWatch { lowers, memory: device_memory, at_end: keep_kernels });
+    let done = run();
+    keep_kernels();
+    done.map_err(|Failure { code, message }| Failure { code, message: cli::device::message(message) })
 }
 
 /// Bytes of device memory that are free, and all of them; none where it cannot be asked.

@@ -12,6 +12,8 @@ use std::thread::ThreadId;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use crate::ranks;
+
 /// What a program says about its device.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceWatch {
@@ -55,6 +57,7 @@ pub fn watch(watch: DeviceWatch) {
             // It unwinds as any other panic, so that half-written files go.
             true => {
                 last_word();
+                ranks::end(1, &fault);
                 eprintln!("error: {fault}");
             }
             false => end(&fault),
@@ -99,13 +102,17 @@ fn end(fault: &str) {
     if !is_first() {
         return;
     }
-    eprintln!("error: {fault}");
+    if !ranks::several() {
+        eprintln!("error: {fault}");
+    }
     // On a thread that is not in a panic: what drivers do at the exit of a process may panic itself, and that would
     // abort.
-    let exit = || {
+    let fault = fault.to_owned();
+    let exit = move || {
         if let Some((watch, _)) = WATCH.get() {
             (watch.at_end)();
         }
+        ranks::end(1, &fault);
         std::process::exit(1)
     };
     if std::thread::Builder::new().spawn(exit).is_err() {
@@ -172,7 +179,7 @@ impl Log for DeviceLog {
                 end(&fault);
             }
         } else if !TRYING.load(Ordering::SeqCst) {
-            eprintln!("warning: {}: {}", record.target(), guard::echo(&text));
+            eprintln!("warning: {}{}: {}", ranks::prefix(), record.target(), guard::echo(&text));
         }
     }
 

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod device;
+pub mod ranks;
 
 use std::process::ExitCode;
 
@@ -52,15 +53,27 @@ impl Exit {
 pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + Send) -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or("an unknown place".to_owned(), ToString::to_string);
-        eprintln!("error: a fault of this program at {place}: {}", guard::caught::panic_text(panic.payload()));
+        let fault = format!("a fault of this program at {place}: {}", guard::caught::panic_text(panic.payload()));
+        ranks::end_by_panic(&fault);
+        eprintln!("error: {fault}");
     }));
     let work = || {
         let args = match A::try_parse() {
             Ok(args) => args,
             // Help and version go to standard output, as they are.
-            Err(message) if !message.use_stderr() => message.exit(),
+            Err(message) if !message.use_stderr() => {
+                if ranks::is_first() {
+                    // As it would print itself: a reader that has gone away has seen what it wanted.
+                    let _ = message.print();
+                }
+                return Ok(ExitCode::SUCCESS);
+            }
             Err(message) => {
-                eprintln!("{}", guard::printable(message.render().to_string().trim_end()));
+                let text = message.render().to_string();
+                match ranks::several() {
+                    true => _ = ranks::fail(2, text.trim_end().trim_start_matches("error: ")),
+                    false => eprintln!("{}", guard::printable(text.trim_end())),
+                }
                 return Ok(ExitCode::from(2));
             }
         };
@@ -76,16 +89,16 @@ pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + 
         Err(_) => return ExitCode::FAILURE,
     };
     device::last_word();
-    eprintln!("error: {}", guard::printable(&exit.message));
-    ExitCode::from(exit.code)
+    ExitCode::from(ranks::fail(exit.code, &exit.message))
 }
 
 /// The limits that the environment sets, and the threads that all programs share.
 fn begin() -> Result<(), Exit> {
     let text = std::env::var_os(guard::limits::VARIABLE).unwrap_or_default();
     guard::limits::set(guard::Limits::parse(&text.to_string_lossy()).map_err(Exit::input)?).map_err(Exit::other)?;
-    // Started here, as the library panics where it finds later that it cannot.
-    rayon::ThreadPoolBuilder::new().build_global().map_err(|e| {
+    // Started here, as the library panics where it finds later that it cannot. 0 is as many as it finds right.
+    let threads = ranks::threads()?.unwrap_or(0);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(|e| {
         Exit::other(format!(
             "the threads of this program cannot be started ({e}); raise the limits of processes and memory (ulimit -u, \
              -v), or set RAYON_NUM_THREADS=1"

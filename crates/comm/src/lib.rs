@@ -17,10 +17,16 @@
 mod attached;
 pub mod deal;
 mod error;
+mod job;
+mod launcher;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod ranks;
 pub mod threads;
 mod transport;
 
 pub use error::CommError;
+pub use job::{Fault, Job, StartError, start, start_in_pieces};
+pub use launcher::{Launched, launcher, launcher_variables};
 pub use ranks::{Ranks, Traffic, Waiting};
 pub use transport::Transport;

@@ -14,6 +14,8 @@ use policy::Prompt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::experience::Metrics;
+use crate::learn::optimizer::{GRADIENTS, PARAMETERS};
 use crate::policy::Policy;
 use crate::prompts::{Item, Prompts};
 use crate::trajectory::{ScoredGroup, TokenStreams, Trajectory};
@@ -208,4 +210,32 @@ pub(crate) fn place<B: Kernels, P: Policy<B>>(
         }
     }
     Ok(())
+}
+
+/// What this rank has given to collective operations, and what of it was told before.
+#[derive(Debug, Default)]
+pub(crate) struct TrafficMeter {
+    told: [u64; 4],
+}
+
+impl TrafficMeter {
+    /// Metrics `comm/...` since the last time; none of a run on one device.
+    pub(crate) fn metrics(&mut self, ranks: &Ranks) -> Metrics {
+        if ranks.is_solo() {
+            return Metrics::new();
+        }
+        let mut now = [0u64; 4];
+        for (name, traffic) in ranks.traffic() {
+            let kind = match name {
+                GRADIENTS => 0,
+                PARAMETERS => 1,
+                _ => 2,
+            };
+            now[kind] += traffic.bytes;
+            now[3] += traffic.calls;
+        }
+        let names = ["comm/gradient_bytes", "comm/parameter_bytes", "comm/record_bytes", "comm/calls"];
+        let since = std::iter::zip(now, std::mem::replace(&mut self.told, now)).map(|(now, then)| (now - then) as f64);
+        names.map(String::from).into_iter().zip(since).collect()
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -57,9 +58,29 @@ enum Output {
     Lines(Box<dyn Write + Send>),
 }
 
+/// Where a run is, for a thread that watches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The stage; empty before the first one.
+    pub stage: String,
+    /// The step of it that the run works on, from 1.
+    pub step: u64,
+    /// The part of it; none between two.
+    pub phase: Option<Phase>,
+    /// Since when.
+    pub since: Instant,
+}
+
+impl Whereabouts {
+    fn new(stage: &str, step: u64, phase: Option<Phase>) -> Self {
+        Self { stage: stage.to_owned(), step, phase, since: Instant::now() }
+    }
+}
+
 /// Progress of one run. Nothing is written to standard output.
 pub struct Progress {
     output: Output,
+    whereabouts: Arc<Mutex<Whereabouts>>,
     stage: String,
     step: u64,
     steps: u64,
@@ -86,6 +107,11 @@ impl Progress {
         }
     }
 
+    /// Nothing to a person: of several ranks the first one speaks.
+    pub fn silent() -> Self {
+        Self::to_writer(io::sink())
+    }
+
     /// Plain lines to a writer.
     pub fn to_writer(writer: impl Write + Send + 'static) -> Self {
         Self::with(Output::Lines(Box::new(writer)))
@@ -94,6 +120,7 @@ impl Progress {
     fn with(output: Output) -> Self {
         Self {
             output,
+            whereabouts: Arc::new(Mutex::new(Whereabouts::new("", 1, None))),
             stage: String::new(),
             step: 0,
             steps: 0,
@@ -105,6 +132,16 @@ impl Progress {
         }
     }
 
+    /// Where the run is, as it goes on.
+    pub fn whereabouts(&self) -> Arc<Mutex<Whereabouts>> {
+        self.whereabouts.clone()
+    }
+
+    fn is_at(&self, step: u64, phase: Option<Phase>) {
+        let mut at = self.whereabouts.lock().unwrap_or_else(PoisonError::into_inner);
+        *at = Whereabouts::new(&self.stage, step, phase);
+    }
+
     /// A stage begins: `steps` steps in all, of which `done` are behind (more than 0 after a resume).
     pub fn stage(&mut self, name: &str, steps: u64, done: u64) {
         self.stage = name.to_string();
@@ -113,6 +150,7 @@ impl Progress {
         self.phase = None;
         self.last_report = None;
         self.seconds = None;
+        self.is_at(done + 1, None);
         if let Output::Bar(bar) = &self.output {
             bar.set_prefix(name.to_string());
             bar.set_length(steps);
@@ -124,6 +162,7 @@ impl Progress {
     /// A phase of the next step begins, with `total` units of work (0: not known).
     pub(crate) fn phase(&mut self, phase: Phase, total: u64) {
         self.phase = Some((phase, 0, total));
+        self.is_at(self.step + 1, Some(phase));
         self.redraw();
     }
 
@@ -149,6 +188,7 @@ impl Progress {
         self.step = report.step;
         self.phase = None;
         self.last_report = Some(report);
+        self.is_at(report.step + 1, None);
         if let Output::Bar(bar) = &self.output {
             bar.set_position(report.step);
         }
@@ -299,7 +339,10 @@ mod tests {
         progress.stage("rl", 120, 10);
         progress.phase(Phase::Rollout, 192);
         progress.advance(96);
+        let at = progress.whereabouts();
+        assert_eq!((at.lock().unwrap().step, at.lock().unwrap().phase), (11, Some(Phase::Rollout)));
         progress.step(report(11, 2.0));
+        assert_eq!((at.lock().unwrap().step, at.lock().unwrap().phase), (12, None));
         progress.note("validation accuracy 0.540");
         progress.warn_once("a", "first");
         progress.warn_once("a", "again");

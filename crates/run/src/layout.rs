@@ -11,6 +11,10 @@ pub const ROLLOUTS: &str = "rollouts";
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of the policies that a KL term compares with.
 pub const REFERENCE: &str = "reference";
+/// The folder of what ranks say of themselves while they run, a file a rank.
+pub const RANKS: &str = ".ranks";
+/// A file that asks for a checkpoint and the end of the run.
+pub const STOP: &str = "STOP";
 /// In a checkpoint: the model, a folder that transformers loads.
 pub const MODEL: &str = "hf";
 /// In a checkpoint: moments and master weights.

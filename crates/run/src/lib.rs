@@ -18,6 +18,7 @@
 
 pub mod checkpoint;
 pub mod folder;
+pub mod heartbeat;
 pub mod layout;
 pub mod lines;
 pub mod metrics;

@@ -125,6 +125,7 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
     saved: Option<PathBuf>,
+    traffic: dealt::TrafficMeter,
 }
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {

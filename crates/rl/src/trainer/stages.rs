@@ -128,6 +128,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 self.state.validation.clone_from(&found);
                 metrics.extend(found);
             }
+            metrics.extend(self.traffic.metrics(&self.setup.ranks));
             let time = clock.elapsed();
             metrics.insert("time/step_s".into(), time.as_secs_f64());
             metrics.insert("perf/tokens_per_s".into(), tokens as f64 / time.as_secs_f64());

@@ -83,6 +83,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             validation,
             clock: Instant::now(),
             saved: from,
+            traffic: Default::default(),
             setup,
         };
         notes.iter().for_each(|note| trainer.setup.progress.note(note));

@@ -25,6 +25,5 @@ mod images;
 mod learn;
 mod masking;
 mod oracle;
-mod ranks;
 mod rollout;
 mod values;

@@ -344,4 +344,14 @@ pub(crate) const DECLARED: &[Section] = &[
             metric("perf/tokens_per_s", "tokens/s", Rate, "tokens of the whole step"),
         ],
     },
+    Section {
+        title: "Ranks",
+        note: "Of runs on several devices: what rank 0 gave to collective operations in the step.",
+        metrics: &[
+            metric("comm/gradient_bytes", "bytes", Last, "gradients that were summed, f32"),
+            metric("comm/parameter_bytes", "bytes", Last, "its part of the parameters, which went to all"),
+            metric("comm/record_bytes", "bytes", Last, "records of rows and responses, votes, sums"),
+            metric("comm/calls", "-", Last, "collective operations"),
+        ],
+    },
 ];

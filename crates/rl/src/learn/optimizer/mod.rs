@@ -27,6 +27,7 @@ use crate::config::{MomentsDtype, Optim};
 use crate::policy::Policy;
 use crate::random_keys::rounding_seed;
 pub use schedule::{check_formats, gradients, learning_rate};
+pub(crate) use shards::{GRADIENTS, PARAMETERS};
 use shards::{OwnElements, OwnGradients};
 
 /// Moments and master weight of one parameter or of a stack of them, flat.

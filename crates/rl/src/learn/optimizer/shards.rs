@@ -14,6 +14,11 @@ use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart};
 
 use crate::policy::Policy;
 
+/// The calls that move gradients.
+pub(crate) const GRADIENTS: &str = "gradients";
+/// The calls that move parameters.
+pub(crate) const PARAMETERS: &str = "parameters";
+
 /// The elements of a flattened tensor that a rank updates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OwnElements {
@@ -49,7 +54,7 @@ impl OwnElements {
             return Ok(own.clone());
         }
         let own = padded(own, self.part, device, dtype);
-        Ok(B::all_gather(own, ranks, "parameters")?.narrow(0, 0, self.len))
+        Ok(B::all_gather(own, ranks, PARAMETERS)?.narrow(0, 0, self.len))
     }
 }
 
@@ -168,7 +173,7 @@ impl<B: Kernels> SumOver<'_, B> {
         let dtype = grad.as_ref().map_or(DType::F32, |grad| grad.dtype());
         let all = padded(grad, elements.part * self.ranks.size(), &device, dtype);
         self.updated.insert(name.to_string());
-        match B::reduce_scatter(all, self.ranks, "gradients") {
+        match B::reduce_scatter(all, self.ranks, GRADIENTS) {
             Ok(part) if !elements.range.is_empty() => {
                 let part = part.narrow(0, 0, elements.range.len());
                 self.own.insert(name.to_string(), part);

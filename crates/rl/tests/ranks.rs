@@ -1,0 +1,226 @@
+//! Runs on several ranks, which are threads here, beside the same run on one: the same rows, responses and rewards, the
+//! same sums but for their order; checkpoints that any number of ranks reads.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::tensor::DType;
+use comm::Ranks;
+use rl::TrainError;
+use rl::config::{Source, resolve};
+use rl::progress::Progress;
+use rl::run_folder::read_metrics;
+use rl::trainer::Summary;
+use serde_json::{Map, Value};
+
+type B = burn_flex::Flex<f32, i32>;
+
+/// Batches that no number of ranks divides, groups that do not fit into a pass, filtering with a surplus.
+const CONFIG: &str = r#"
+[model]
+path = "toy"
+[data]
+train_files = ["toy:read?rows=1&cols=2&size=14"]
+val_files = ["toy:read?rows=1&cols=2&size=3&seed=5"]
+format_prompt = "none"
+max_prompt_length = 64
+max_response_length = 12
+rollout_batch_size = 10
+val_batch_size = 2
+min_pixels = 0
+max_pixels = 0
+[rollout]
+n = 4
+[algorithm]
+name = "vgpo"
+online_filtering = true
+filter_zero_variance = true
+filter_key = "overall"
+filter_low = -1.8
+filter_high = 1.0
+[actor]
+global_batch_size = 5
+micro_batch_tokens = 96
+[actor.optim]
+lr = 1e-3
+[reward]
+reward_type = "dapo"
+overlong_buffer_length = 8
+[trainer]
+save_freq = 2
+val_freq = 2
+max_try_make_batch = 4
+[[stages]]
+stage = "sft"
+name = "warm"
+steps = 3
+batch_size = 5
+[[stages]]
+stage = "rl"
+steps = 3
+"#;
+
+fn train(ranks: Ranks, dir: &Path, overrides: &[&str]) -> Result<Summary, TrainError> {
+    train_with(ranks, dir, overrides, Progress::to_writer(std::io::sink()), Arc::default())
+}
+
+fn train_with(
+    ranks: Ranks,
+    dir: &Path,
+    overrides: &[&str],
+    progress: Progress,
+    interrupt: Arc<AtomicBool>,
+) -> Result<Summary, TrainError> {
+    let mut all = vec![format!("trainer.output_dir={}", dir.display())];
+    all.extend(overrides.iter().map(|s| s.to_string()));
+    let config = resolve(&[Source::new("test", CONFIG)], &all)?;
+    launch::train_on::<B>(ranks, config, DType::F32, &Default::default(), progress, interrupt)
+}
+
+/// Trains on `size` ranks; none of them fails.
+fn run(size: usize, dir: &Path, overrides: &[&str]) -> Vec<Map<String, Value>> {
+    match size {
+        1 => drop(train(Ranks::solo(), dir, overrides).unwrap()),
+        _ => drop(comm::threads::run(size, |ranks| train(ranks, dir, overrides).unwrap())),
+    }
+    read_metrics(&dir.join("metrics.jsonl")).unwrap()
+}
+
+fn text(dir: &Path, log: &str) -> String {
+    std::fs::read_to_string(dir.join("rollouts").join(log)).unwrap_or_default()
+}
+
+/// Keys that a clock decides, or that are made of differences of nearly equal numbers: PGPO compares predictions with and
+/// without a picture, which an untrained tower hardly changes.
+fn is_noise(key: &str) -> bool {
+    ["time/", "perf/", "mismatch/", "comm/", "pgpo/"].iter().any(|prefix| key.starts_with(prefix))
+        || key == "actor/ppo_kl"
+}
+
+/// All metrics within `tolerance` of one another, relative to their size.
+fn near(a: &Map<String, Value>, b: &Map<String, Value>, tolerance: f64, what: &str) {
+    let keys = |line: &Map<String, Value>| line.keys().filter(|k| !k.starts_with("comm/")).cloned().collect::<Vec<_>>();
+    assert_eq!(keys(a), keys(b), "{what}");
+    for (key, value) in a.iter().filter(|(key, _)| !is_noise(key)) {
+        match (value.as_f64(), b[key].as_f64()) {
+            (Some(x), Some(y)) => {
+                assert!((x - y).abs() <= tolerance * (1.0 + x.abs()), "{what}: {key}: {x} and {y}");
+            }
+            _ => assert_eq!(value, &b[key], "{what}: {key}"),
+        }
+    }
+}
+
+#[test]
+fn any_number_of_ranks_trains_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    let solo = run(1, &dir.path().join("1"), &[]);
+    assert!(solo.len() == 6 && solo.iter().any(|line| line.contains_key("val/accuracy")));
+    assert!(solo.iter().filter_map(|line| line.get("filter/carried")?.as_f64()).any(|carried| carried > 0.0));
+    for size in 2..=4 {
+        let path = dir.path().join(size.to_string());
+        let lines = run(size, &path, &[]);
+        assert_eq!(lines.len(), solo.len());
+        for (step, (a, b)) in solo.iter().zip(&lines).enumerate() {
+            near(a, b, if step < 3 { 2e-6 } else { 2e-5 }, &format!("{size} ranks, step {}", step + 1));
+        }
+        for log in
+            ["step_4.jsonl", "step_5.jsonl", "step_6.jsonl", "validation_step_3.jsonl", "validation_step_6.jsonl"]
+        {
+            let (expected, found) = (text(&dir.path().join("1"), log), text(&path, log));
+            assert_eq!(expected.lines().count(), found.lines().count(), "{log}");
+            for (a, b) in expected.lines().zip(found.lines()) {
+                let [a, b]: [Value; 2] = [a, b].map(|line| serde_json::from_str(line).unwrap());
+                assert_eq!(
+                    ["response", "accuracy", "id"].map(|k| &a[k]),
+                    ["response", "accuracy", "id"].map(|k| &b[k]),
+                    "{log}"
+                );
+            }
+        }
+    }
+}
+
+/// What an algorithm reads of all ranks: whitened returns, batch minima and maxima, a KL term with its reference, streams
+/// of other passes, log-probs that are computed again.
+#[test]
+fn every_kind_of_algorithm() {
+    let dir = tempfile::tempdir().unwrap();
+    let recompute = "actor.old_log_probs=recompute";
+    for (name, overrides) in [
+        ("whitened", &["algorithm.adv_estimator=reinforce_plus_plus", recompute][..]),
+        ("vppo", &["algorithm.name=vppo"]),
+        ("released", &["algorithm.vgpo.variant=released", "actor.optim.moments_dtype=bf16"]),
+        ("kl", &["algorithm.disable_kl=false", "algorithm.use_kl_loss=true", "algorithm.kl_coef=0.01"]),
+        ("adaptive", &["algorithm.disable_kl=false", "algorithm.use_kl_loss=false", "algorithm.kl_type=adaptive"]),
+        ("papo", &["algorithm.name=papo_d"]),
+        ("pgpo", &["algorithm.shaping=pgpo", "model.freeze_vision_tower=true"]),
+        ("remax", &["algorithm.adv_estimator=remax", "algorithm.shaping=none"]),
+        ("off", &["algorithm.online_filtering=false", "actor.ppo_epochs=2"]),
+    ] {
+        let [solo, ranks] = [1, 3].map(|size| run(size, &dir.path().join(format!("{name}{size}")), overrides));
+        for (step, (a, b)) in solo.iter().zip(&ranks).enumerate() {
+            near(a, b, if step < 3 { 2e-6 } else { 3e-5 }, &format!("{name}, step {}", step + 1));
+        }
+    }
+}
+
+/// Stops a run when its progress shows a text.
+#[derive(Clone)]
+struct StopAt(&'static str, Arc<AtomicBool>);
+
+impl Write for StopAt {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        if String::from_utf8_lossy(line).contains(self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A run that is stopped and goes on with another number of ranks, three times, is the run that was never stopped: its
+/// moments, carried groups and reference policy go from one to the next. One rank hears of the stop, all of them do it.
+#[test]
+fn a_run_goes_on_with_another_number_of_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let kl = ["algorithm.disable_kl=false", "algorithm.use_kl_loss=true", "actor.optim.moments_dtype=bf16"];
+    let whole = run(1, &dir.path().join("whole"), &kl);
+    let path = dir.path().join("moved");
+    for (size, stop) in [(4, "warm 2/3"), (2, "rl 1/3"), (1, "rl 2/3")] {
+        let stopped = |ranks: Ranks| {
+            let flag = Arc::new(AtomicBool::new(false));
+            let text = if ranks.rank() + 1 == ranks.size() { stop } else { "no line says this" };
+            let progress = Progress::to_writer(StopAt(text, flag.clone()));
+            train_with(ranks, &path, &kl, progress, flag).unwrap_err().to_string()
+        };
+        let said = if size == 1 { vec![stopped(Ranks::solo())] } else { comm::threads::run(size, stopped) };
+        assert!(said.iter().all(|said| said.starts_with("interrupted")), "{size}: {said:?}");
+    }
+    let moved = run(3, &path, &kl);
+    assert_eq!(moved.len(), whole.len());
+    for (step, (a, b)) in whole.iter().zip(&moved).enumerate() {
+        near(a, b, if step < 3 { 2e-6 } else { 3e-5 }, &format!("step {}", step + 1));
+    }
+    // The last checkpoint has whole tensors in as many files as ranks wrote it.
+    let last = path.join("checkpoints/global_step_6");
+    let shares = (1..=3).map(|rank| last.join(format!("optimizer-{rank:05}-of-00003.safetensors")));
+    assert!(shares.into_iter().all(|share| share.is_file()) && !last.join("optimizer.safetensors").exists());
+}
+
+/// An error of one rank ends the calls of the others, and is the one that is told.
+#[test]
+fn a_rank_that_fails_leaves_nobody_waiting() {
+    let dir = tempfile::tempdir().unwrap();
+    let errors = comm::threads::run(3, |ranks| {
+        let overrides = if ranks.rank() == 1 { vec!["data.train_files=[/no/such/file.jsonl]"] } else { vec![] };
+        train(ranks, dir.path(), &overrides).unwrap_err().to_string()
+    });
+    assert!(errors[1].contains("/no/such/file.jsonl"), "{errors:?}");
+    assert!([0, 2].iter().all(|rank| errors[*rank].contains("rank 1 has ended")), "{errors:?}");
+}
