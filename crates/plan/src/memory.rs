@@ -50,8 +50,8 @@ const NCCL: usize = 1536 << 20;
 /// Bytes of one rank, by what they are for. Rounded to no pages: what pools leave unused comes on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Parameters that this rank holds.
-    pub parameters: usize,
+    /// What the copies of the model share out.
+    pub zero: ZeroStage,
     /// Weights.
     pub weights: usize,
     /// The policy of a KL term.
@@ -111,7 +111,7 @@ impl MemoryPlan {
         let rows = cache::rows(run, shapes, grid, free);
         let pass = learning_size(run, shapes, grid, options.token_budget);
         Ok(Self {
-            parameters,
+            zero,
             weights,
             reference,
             gradients: gradient_share * gradient,

@@ -5,7 +5,7 @@ use kernels::params::cast_to;
 use kernels::{Gradients, ParamVisitor};
 use model_qwen2vl::{QwenVl, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
-use rl::config::{Config, GradsDtype, MomentsDtype};
+use rl::config::{Config, GradsDtype, MomentsDtype, Source, resolve};
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::{AdamW, gradients};
 use rl::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
@@ -129,6 +129,22 @@ fn a_table_is_a_comment_that_names_what_does_not_fit() {
     assert!(small.contains("TOO MUCH") && small.contains("rollout.max_batch_rows="), "{small}");
     let large = said(8, 200);
     assert!(!large.contains("TOO MUCH") && !large.contains("Lower by"), "{large}");
-    // 16.6 GB of weights in GiB; gradients of one rank and of an eighth.
-    assert!(large.contains(" 15.45") && large.contains(" 30.89") && large.contains(" 3.86"), "{large}");
+    // In GiB: 16.6 GB of weights, 33.2 GB of gradients, and an eighth of 99.5 GB of moments and f32 weights.
+    assert!(large.contains(" 15.45") && large.contains(" 30.89") && large.contains(" 11.58"), "{large}");
+}
+
+/// The shipped file for 32b is for 32 devices of 80 GB, a copy of the model on each four of them; without what it sets,
+/// they do not hold it.
+#[test]
+fn the_file_for_32b_fits_its_devices() {
+    let shapes = ModelShapes::new(&QwenVlConfig::preset("32b").unwrap(), DType::BF16);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/qwen2_5_vl_32b.toml");
+    let fits = |sources: &[Source]| {
+        let run = resolve(sources, &["algorithm.name=vgpo".to_string()]).unwrap();
+        let grid = RankGrid { data: 8, tensor: 4 };
+        let plan = MemoryPlan::new(&run, &shapes, grid, ZeroStage::One, 80 << 30).unwrap();
+        [plan.update(), plan.rollout()].map(|bytes| MemoryPlan::holds(bytes, 80 << 30))
+    };
+    assert_eq!(fits(&[Source::read(&path).unwrap()]), [true; 2]);
+    assert_eq!(fits(&[]), [false; 2]);
 }
