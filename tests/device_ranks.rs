@@ -1,5 +1,5 @@
-//! What ranks on CUDA devices ask of NCCL and of the driver, under the stand-ins for both (tools/standin), which compute
-//! nothing: the order of calls, and what is said where something is missing.
+//! What ranks on CUDA devices ask of NCCL and of the driver, under the stand-ins for both (tools/standin), which
+//! compute nothing: the order of calls, and what is said where something is missing.
 #![cfg(feature = "cuda")]
 
 mod support;

@@ -56,7 +56,8 @@ struct TrainArgs {
     /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
     #[arg(long)]
     dry_run: bool,
-    /// Check what the CUDA devices of all ranks tell each other, and how fast, and stop: values, order, seconds by size.
+    /// Check what the CUDA devices of all ranks tell each other, and how fast, and stop: values, order, seconds by
+    /// size.
     #[arg(long, conflicts_with = "dry_run")]
     check_devices: bool,
     /// With --dry-run: count for so many ranks. Default: those that it runs under.

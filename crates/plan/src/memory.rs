@@ -224,8 +224,8 @@ mod tests {
         (bytes + 50_000_000) / 100_000_000
     }
 
-    /// The figures of the design, worked out by another program: GB (1e9) of weights, gradients of ZeRO-1 and 2, bucket,
-    /// and optimizer with f32 and with bf16 moments, all with an f32 master.
+    /// The figures of the design, worked out by another program: GB (1e9) of weights, gradients of ZeRO-1 and 2,
+    /// bucket, and optimizer with f32 and with bf16 moments, all with an f32 master.
     #[test]
     fn published_sizes_on_eight_and_thirty_two() {
         let at = |data, tensor| RankGrid { data, tensor };

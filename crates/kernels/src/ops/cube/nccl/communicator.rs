@@ -55,15 +55,15 @@ pub struct Communicator {
     size: usize,
 }
 
-// SAFETY: handles, which NCCL and the driver take from any thread. Which thread gives them work is the caller's affair: one
-// at a time, as the ranks' other calls.
+// SAFETY: handles, which NCCL and the driver take from any thread. Which thread gives them work is the caller's affair:
+// one at a time, as the ranks' other calls.
 unsafe impl Send for Communicator {}
 // SAFETY: as above.
 unsafe impl Sync for Communicator {}
 
 impl Communicator {
-    /// Of `ranks`, each of which calls it with its own device; of one rank, too. `order` is for checks; without one it is
-    /// the better that the driver has.
+    /// Of `ranks`, each of which calls it with its own device; of one rank, too. `order` is for checks; without one it
+    /// is the better that the driver has.
     ///
     /// # Errors
     /// A rank without NCCL; NCCL's and the driver's; two ranks on one device.
@@ -167,19 +167,19 @@ impl Communicator {
 }
 
 /// A communicator whose later errors are looked for.
-struct Watched(sys::ncclComm_t);
+struct WatchedRanks(sys::ncclComm_t);
 
 // SAFETY: NCCL tells of a communicator's errors on any thread.
-unsafe impl Send for Watched {}
+unsafe impl Send for WatchedRanks {}
 
 /// All that were made; a communicator lives as long as the program.
-static WATCHED: Mutex<Vec<Watched>> = Mutex::new(Vec::new());
+static WATCHED: Mutex<Vec<WatchedRanks>> = Mutex::new(Vec::new());
 
-/// Ends the run with one line where a call of `comm` fails after it was made, as when another rank is gone: whoever waits
-/// for its result would wait for ever.
+/// Ends the run with one line where a call of `comm` fails after it was made, as when another rank is gone: whoever
+/// waits for its result would wait for ever.
 fn watch(comm: sys::ncclComm_t, ranks: &Ranks) {
     let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    watched.push(Watched(comm));
+    watched.push(WatchedRanks(comm));
     if watched.len() > 1 {
         return;
     }
@@ -198,7 +198,7 @@ fn watch(comm: sys::ncclComm_t, ranks: &Ranks) {
 /// An error of any communicator that came after its call.
 fn late_error() -> Option<DeviceError> {
     let watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
-    watched.iter().find_map(|Watched(comm)| {
+    watched.iter().find_map(|WatchedRanks(comm)| {
         let mut state = sys::ncclResult_t::ncclSuccess;
         // SAFETY: a communicator that is never freed, and a place for its state.
         let asked = unsafe { sys::ncclCommGetAsyncError(*comm, &mut state) };

@@ -1,8 +1,8 @@
 //! Collectives between CUDA devices, by NCCL: what [`Kernels::reduce_scatter`](crate::Kernels::reduce_scatter) and its
 //! neighbours do on CUDA. Data goes from device to device; ranks only tell each other how to find NCCL's ring.
 //!
-//! NCCL is loaded when the first group of ranks asks for it, function by function: a program without it starts and trains
-//! on one device. A group has a communicator of its own, made when the group is first used.
+//! NCCL is loaded when the first group of ranks asks for it, function by function: a program without it starts and
+//! trains on one device. A group has a communicator of its own, made when the group is first used.
 //!
 //! Nothing of this has run on a GPU yet (docs/nccl.md).
 //!
@@ -71,8 +71,8 @@ pub(super) fn all_reduce<B: Launch, const D: usize>(
     from_cuda(communicator.all_reduce(x)?).map(Some)
 }
 
-/// This rank's part of the sum over `ranks` of `x [n ranks]`: `[n]` in f32, summed in f32; none where this is not CUDA's
-/// to do.
+/// This rank's part of the sum over `ranks` of `x [n ranks]`: `[n]` in f32, summed in f32; none where this is not
+/// CUDA's to do.
 pub(super) fn reduce_scatter<B: Launch>(
     x: &Tensor<B, 1>,
     ranks: &Ranks,
