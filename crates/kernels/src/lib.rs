@@ -33,6 +33,7 @@ pub mod ops;
 pub mod params;
 pub mod rope;
 pub mod sampling;
+pub mod zero;
 
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]

@@ -8,6 +8,7 @@ use std::ops::Range;
 use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 
 use crate::ops::Kernels;
+use crate::zero::Reduced;
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -55,6 +56,8 @@ pub struct Gradients<B: Backend> {
     /// Parts of stacks: the key of the stack, and the elements that are the part's.
     parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
+    /// Where they go as soon as they are complete, in a run on several ranks.
+    reduced: Option<Box<Reduced<B>>>,
 }
 
 impl<B: Kernels> Default for Gradients<B> {
@@ -66,7 +69,46 @@ impl<B: Kernels> Default for Gradients<B> {
 impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, reduced: None }
+    }
+
+    /// The same, of which each rank keeps its part alone. Between [`begin`](Self::begin) and [`finish`](Self::finish)
+    /// whoever computes gradients says when a layer and when a pass is done.
+    #[must_use]
+    pub fn reduced(self, reduced: Reduced<B>) -> Self {
+        Self { reduced: Some(Box::new(reduced)), ..self }
+    }
+
+    /// Takes the sums over ranks out; none where gradients are not reduced.
+    pub fn take_reduced(&mut self) -> Option<Reduced<B>> {
+        self.reduced.take().map(|reduced| *reduced)
+    }
+
+    /// `passes` backward passes follow.
+    pub fn begin(&mut self, passes: usize) {
+        self.reducing(|reduced, _| reduced.begin(passes));
+    }
+
+    /// The gradients of this pass are complete up to those whose names begin with `prefix`, from the last parameter on.
+    pub fn done_through(&mut self, prefix: &str) {
+        self.reducing(|reduced, grads| reduced.through(prefix, grads));
+    }
+
+    /// A backward pass is done.
+    pub fn end_pass(&mut self) {
+        self.reducing(Reduced::end_round);
+    }
+
+    /// All passes are done.
+    pub fn finish(&mut self) {
+        self.reducing(Reduced::finish);
+    }
+
+    fn reducing(&mut self, work: impl FnOnce(&mut Reduced<B>, &mut Self)) {
+        if let Some(mut reduced) = self.reduced.take() {
+            work(&mut reduced, self);
+            self.reduced = Some(reduced);
+        }
     }
 
     /// Adds `grad` to what is held under `name`.

@@ -119,12 +119,12 @@ fn any_number_of_ranks_trains_alike() {
     let solo = run(1, &dir.path().join("1"), &[]);
     assert!(solo.len() == 6 && solo.iter().any(|line| line.contains_key("val/accuracy")));
     assert!(solo.iter().filter_map(|line| line.get("filter/carried")?.as_f64()).any(|carried| carried > 0.0));
-    for size in 2..=4 {
-        let path = dir.path().join(size.to_string());
-        let lines = run(size, &path, &[]);
+    for (size, zero) in [(2, 1), (3, 1), (4, 1), (2, 2), (3, 2)] {
+        let path = dir.path().join(format!("{size}_{zero}"));
+        let lines = run(size, &path, &[&format!("parallel.zero={zero}")]);
         assert_eq!(lines.len(), solo.len());
         for (step, (a, b)) in solo.iter().zip(&lines).enumerate() {
-            near(a, b, if step < 3 { 2e-6 } else { 2e-5 }, &format!("{size} ranks, step {}", step + 1));
+            near(a, b, if step < 3 { 2e-6 } else { 2e-5 }, &format!("{size} ranks, ZeRO-{zero}, step {}", step + 1));
         }
         for log in
             ["step_4.jsonl", "step_5.jsonl", "step_6.jsonl", "validation_step_3.jsonl", "validation_step_6.jsonl"]
@@ -158,7 +158,7 @@ fn every_kind_of_algorithm() {
         ("papo", &["algorithm.name=papo_d"]),
         ("pgpo", &["algorithm.shaping=pgpo", "model.freeze_vision_tower=true"]),
         ("remax", &["algorithm.adv_estimator=remax", "algorithm.shaping=none"]),
-        ("off", &["algorithm.online_filtering=false", "actor.ppo_epochs=2"]),
+        ("off", &["algorithm.online_filtering=false", "algorithm.filter_zero_variance=false", "actor.ppo_epochs=2"]),
     ] {
         let [solo, ranks] = [1, 3].map(|size| run(size, &dir.path().join(format!("{name}{size}")), overrides));
         for (step, (a, b)) in solo.iter().zip(&ranks).enumerate() {

@@ -28,6 +28,16 @@ pub enum Pass {
     Parts(usize, Vec<Vec<usize>>),
 }
 
+impl Pass {
+    /// Backward passes through the policy: one a part, and one for their prompt.
+    pub(super) fn backwards(&self) -> usize {
+        match self {
+            Self::Together(_) => 1,
+            Self::Parts(_, parts) => parts.len() + 1,
+        }
+    }
+}
+
 /// Cuts groups into passes of at most `budget` packed tokens at a time, each prompt computed once. A group that does
 /// not fit is cut between responses; a single response is never cut. A part counts with its prompt, which is kept while
 /// it is computed.

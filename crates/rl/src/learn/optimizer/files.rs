@@ -9,11 +9,11 @@ use ::policy::weights::{HostTensor, write_host_tensors, write_tensors};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use comm::deal;
 use kernels::finite::first_not_finite;
+use kernels::zero::OwnElements;
 use kernels::{DeviceError, Kernels, ParamVisitor, StackPart, host};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
-use super::shards::OwnElements;
 use super::{AdamW, Moments, State, elements};
 use crate::policy::Policy;
 

@@ -21,14 +21,15 @@ use comm::Ranks;
 use kernels::canary::floats_beside_canary;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::{cast_to, element_ranges, to_f32};
+use kernels::zero::OwnElements;
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
 
-use crate::config::{MomentsDtype, Optim};
+use crate::config::{Config, MomentsDtype, Optim};
 use crate::policy::Policy;
 use crate::random_keys::rounding_seed;
 pub use schedule::{check_formats, gradients, learning_rate};
-pub(crate) use shards::{GRADIENTS, PARAMETERS};
-use shards::{OwnElements, OwnGradients};
+use shards::OwnGradients;
+pub(crate) use shards::PARAMETERS;
 
 /// Moments and master weight of one parameter or of a stack of them, flat.
 #[derive(Debug, Clone)]
@@ -99,11 +100,21 @@ impl<B: Kernels> AdamW<B> {
         self
     }
 
-    /// Shares the state with other ranks (ZeRO-1, arXiv 1910.02054): each keeps that of its part of every tensor, updates
-    /// this part by the sum of all ranks' gradients, and gets the others' from them.
+    /// Shares the state with other ranks (arXiv 1910.02054): each keeps that of its part of every tensor, updates this
+    /// part by the sum of all ranks' gradients, and gets the others' from them.
     #[must_use]
     pub fn over(self, ranks: &Ranks) -> Self {
         Self { ranks: ranks.clone(), ..self }
+    }
+
+    /// No gradients yet, in the format that `config` wants. Of several ranks each keeps its part alone where `parallel`
+    /// says so (ZeRO-2), else all of them until the step (ZeRO-1).
+    pub fn gradients<P: Policy<B>>(&self, policy: &mut P, config: &Config) -> Gradients<B> {
+        let grads = gradients(&config.actor.optim);
+        match !self.ranks.is_solo() && config.parallel.zero_stage::<B>(&policy.device()) == 2 {
+            true => grads.reduced(shards::reduced(policy, &self.ranks)),
+            false => grads,
+        }
     }
 
     /// Applies `grads`, of several ranks their sum, to the policy. Weight decay acts on matrices only; norms and biases
@@ -215,7 +226,7 @@ impl<B: Kernels> Update<'_, B> {
             None => (None, None),
         };
         self.optimizer.state.insert(name, State { parts, moments, steps: steps + 1 });
-        *tensor = own.complete(param, (&device, dtype), &ranks)?.reshape(dims);
+        *tensor = shards::complete(&own, param, (&device, dtype), &ranks)?.reshape(dims);
         Ok(())
     }
 
