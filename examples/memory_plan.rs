@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let shapes = ModelShapes::new(&architecture, DType::BF16);
         for data in [1, 8, 32] {
             let ranks = RankGrid { data, tensor: 1 };
-            let zero = if data == 1 { ZeroStage::Off } else { ZeroStage::One };
+            let zero = if data == 1 { ZeroStage::Off } else { ZeroStage::Two };
             let plan = MemoryPlan::new(&config, &shapes, ranks, zero, DEVICE << 30)?;
             let gib = |bytes: usize| bytes as f64 / (1u64 << 30) as f64;
             let fits = if MemoryPlan::holds(plan.peak(), DEVICE << 30) { "fits" } else { "too much" };

@@ -98,10 +98,16 @@ impl MemoryPlan {
         let parameters = shapes.of_rank(grid, false);
         let learned = shapes.of_rank(grid, !options.train_vision);
         let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
-        let (gradient_share, state_share) = (share(zero == ZeroStage::Two), share(zero != ZeroStage::Off));
+        let state_share = share(zero != ZeroStage::Off);
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
         let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
         let master = if optim.master_weights && shapes.dtype != DType::F32 { 4 } else { 0 };
+        // Parts are summed over ranks in f32, layer by layer; what is kept in 16 bits is cast on the way.
+        let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
+        let (gradients, bucket) = match zero {
+            ZeroStage::Two => (4 * share(true), gradient * shapes.largest_bucket(grid) + cast),
+            _ => (learned * gradient, 0),
+        };
         let weights = parameters * size;
         let reference = if Recipe::<Cpu>::new(run)?.wants_reference() { weights } else { 0 };
         let optimizer = state_share * (moments + master);
@@ -114,8 +120,8 @@ impl MemoryPlan {
             zero,
             weights,
             reference,
-            gradients: gradient_share * gradient,
-            bucket: if zero == ZeroStage::Two { 4 * shapes.largest_bucket(grid) } else { 0 },
+            gradients,
+            bucket,
             optimizer,
             pass: learning(shapes, grid, &pass, options.recompute, options.train_vision),
             recompute: options.recompute,

@@ -19,9 +19,13 @@ fn line(name: &str, update: &str, sampling: &str) -> String {
     format!("#   {name:<56} {update:>9} {sampling:>9}\n")
 }
 
-/// What copies of the model share out: of several, the state of the optimizer, as `rl::learn::optimizer` does.
-fn stage(grid: RankGrid) -> ZeroStage {
-    if grid.data == 1 { ZeroStage::Off } else { ZeroStage::One }
+/// What copies of the model share out on GPUs.
+fn stage(run: &Config, grid: RankGrid) -> ZeroStage {
+    match (grid.data, run.parallel.zero) {
+        (1, _) => ZeroStage::Off,
+        (_, 1) => ZeroStage::One,
+        _ => ZeroStage::Two,
+    }
 }
 
 /// What a rank of `grid` holds, and whether `memory` bytes hold it; of what they do not hold, which settings lower it.
@@ -30,7 +34,7 @@ fn stage(grid: RankGrid) -> ZeroStage {
 /// # Errors
 /// As [`MemoryPlan::new`].
 pub fn table(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) -> Result<String, TrainError> {
-    let plan = MemoryPlan::new(run, shapes, grid, stage(grid), memory)?;
+    let plan = MemoryPlan::new(run, shapes, grid, stage(run, grid), memory)?;
     let mut out = heading(shapes, grid) + &line("", "update", "sampling");
     for (name, update, sampling) in rows(run, shapes.dtype, &plan) {
         if update + sampling > 0 {
@@ -46,7 +50,7 @@ pub fn table(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) 
     if MemoryPlan::holds(plan.peak(), memory) {
         return Ok(out);
     }
-    let settings = lowered(run, shapes, grid, stage(grid), memory)?;
+    let settings = lowered(run, shapes, grid, stage(run, grid), memory)?;
     Ok(out + &advice(&settings, memory, more_ranks(run, shapes, grid, memory)?))
 }
 
@@ -72,15 +76,19 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
     let bf16 = |bf16: bool| if bf16 { "bf16" } else { "f32" };
     let moments = bf16(optim.moments_dtype == MomentsDtype::Bf16);
     let master = if optim.master_weights && dtype != DType::F32 { " and f32 weights" } else { "" };
-    let shared = if plan.zero == ZeroStage::Off { "" } else { ", shared out (ZeRO-1)" };
+    let own = if plan.zero == ZeroStage::Off { "" } else { ", this rank's" };
+    let [sums, grads] = match plan.zero {
+        ZeroStage::Two => ["f32", own],
+        _ => [bf16(optim.grads_dtype == GradsDtype::Bf16), ""],
+    };
     let again = if plan.recompute { "inputs of layers" } else { "all of each layer" };
     let (images, stay) = plan.images;
     vec![
         ("weights".into(), plan.weights, plan.weights),
         ("reference policy".into(), plan.reference, plan.reference),
-        (format!("gradients in {}", bf16(optim.grads_dtype == GradsDtype::Bf16)), plan.gradients, 0),
-        ("gradients on their way".into(), plan.bucket, 0),
-        (format!("optimizer: {moments} moments{master}{shared}"), plan.optimizer, plan.optimizer),
+        (format!("gradients in {sums}{grads}"), plan.gradients, 0),
+        ("gradients of a layer, on their way to their ranks".into(), plan.bucket, 0),
+        (format!("optimizer: {moments} moments{master}{own}"), plan.optimizer, plan.optimizer),
         (format!("kept of a pass of {} tokens: {again}", run.actor.micro_batch_tokens), plan.pass.kept, 0),
         ("the head, or a layer, at work".into(), plan.pass.passing, 0),
         (format!("keys and values of {} rows, the longest", plan.rows), 0, plan.keys_and_values),
@@ -94,7 +102,7 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
 fn more_ranks(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) -> Result<Option<usize>, TrainError> {
     for doublings in 1..=6 {
         let grid = RankGrid { data: grid.data << doublings, ..grid };
-        let plan = MemoryPlan::new(run, shapes, grid, stage(grid), memory)?;
+        let plan = MemoryPlan::new(run, shapes, grid, stage(run, grid), memory)?;
         if MemoryPlan::holds(plan.peak(), memory) {
             return Ok(Some(grid.ranks()));
         }
