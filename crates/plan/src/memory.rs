@@ -28,6 +28,15 @@ impl RankGrid {
     pub fn ranks(self) -> usize {
         self.data * self.tensor
     }
+
+    /// Copies that sum their gradients in every pass: those of a machine where there are several machines, which sum
+    /// theirs once a step (`kernels::zero::Shards`).
+    fn together(self) -> usize {
+        match MACHINE / self.tensor {
+            0 | 1 => self.data,
+            copies => copies.min(self.data),
+        }
+    }
 }
 
 /// What the copies of the model share out between them (ZeRO, arXiv 1910.02054).
@@ -40,6 +49,9 @@ pub enum ZeroStage {
     /// And the gradients, but for those of the layer that is computed.
     Two,
 }
+
+/// GPUs of a machine: what machines with GPUs of 80 GB have.
+const MACHINE: usize = 8;
 
 /// The driver's context with the kernels that are loaded. Assumed, not measured.
 const CONTEXT: usize = 512 << 20;
@@ -105,7 +117,7 @@ impl MemoryPlan {
         // Parts are summed over ranks in f32, layer by layer; what is kept in 16 bits is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
         let (gradients, bucket) = match zero {
-            ZeroStage::Two => (4 * share(true), gradient * shapes.largest_bucket(grid) + cast),
+            ZeroStage::Two => (4 * learned.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
             _ => (learned * gradient, 0),
         };
         let weights = parameters * size;
@@ -244,8 +256,9 @@ mod tests {
             ("3b", at(8, 1), 75, 150, 19, 12, 56, 38),
             ("7b", at(8, 1), 166, 332, 41, 22, 124, 83),
             ("7b", at(2, 4), 52, 103, 52, 5, 155, 103),
-            ("7b", at(32, 1), 166, 332, 10, 22, 31, 21),
-            ("32b", at(8, 4), 178, 355, 44, 8, 133, 89),
+            // Two levels: gradients are shared out within a machine, moments over all.
+            ("7b", at(32, 1), 166, 332, 41, 22, 31, 21),
+            ("32b", at(8, 4), 178, 355, 178, 8, 133, 89),
             ("32b", at(4, 8), 96, 191, 48, 4, 144, 96),
         ] {
             let (one, two) = (ZeroStage::One, ZeroStage::Two);
