@@ -4,7 +4,6 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};

@@ -79,6 +79,32 @@ fn a_dry_run_prints_a_configuration_that_reads_back() {
     assert!(!dir.path().join("runs").exists());
 }
 
+/// What a rank has to hold stands behind the keys, as comments; of a model that is not there yet with its published
+/// sizes.
+#[test]
+fn a_dry_run_counts_the_memory_of_a_rank() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/qwen2_5_vl_7b.toml");
+    let said = |args: &[&str]| {
+        let output = train(dir.path(), &[&["--config", config, "algorithm.name=vgpo", "--dry-run"], args].concat());
+        succeeded(&output);
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plain = said(&["--memory-gib", "80"]);
+    assert!(
+        plain.contains("# Memory of one device:") && plain.contains("the sizes are those of Qwen2.5-VL-7B"),
+        "{plain}"
+    );
+    let ranks = said(&["--ranks", "8", "--memory-gib", "60"]);
+    assert!(ranks.contains("# Memory of each of 8 ranks") && ranks.contains("of 60.00 GiB"), "{ranks}");
+    assert!(ranks.contains("TOO MUCH") && ranks.contains("#   rollout.max_batch_rows="), "{ranks}");
+    let keys = |text: &str| text.parse::<toml::Table>().unwrap();
+    assert_eq!(keys(&plain), keys(&ranks), "the plan is no part of the configuration");
+    for refused in [&["--ranks", "8"][..], &["--dry-run", "--memory-gib", "0"], &["--dry-run", "--check-devices"]] {
+        assert_eq!(train(dir.path(), refused).status.code(), Some(2), "{refused:?}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_dry_run_that_cannot_be_printed_fails() {

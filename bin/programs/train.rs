@@ -1,5 +1,7 @@
 //! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
 
+#[cfg(feature = "cuda")]
+mod check_devices;
 mod dry_run;
 
 use std::path::PathBuf;
@@ -11,9 +13,11 @@ use crate::common::ranks::{choose_card, join};
 use crate::common::watch::{Watch, WatchedRun, clear};
 use crate::common::{Failure, Train, above_zero, interrupt_flag, on_backend, print, program_on_ranks, within};
 use clap::Parser;
-use comm::MpiJob;
+use comm::{MpiJob, Ranks};
 use rl::TrainError;
-use rl::config::{Config, Source, resolve};
+#[cfg(feature = "cuda")]
+use rl::config::Dtype;
+use rl::config::{Backend, Config, Source, resolve};
 use rl::progress::Progress;
 use rl::trainer::Summary;
 
@@ -53,6 +57,10 @@ struct TrainArgs {
     /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
     #[arg(long)]
     dry_run: bool,
+    /// Check what the CUDA devices of all ranks tell each other, and how fast, and stop: values, order, seconds by
+    /// size.
+    #[arg(long, conflicts_with = "dry_run")]
+    check_devices: bool,
     /// With --dry-run: count for so many ranks. Default: those that it runs under.
     #[arg(long, value_name = "N", requires = "dry_run", value_parser = within::<usize>(1..=1 << 16))]
     ranks: Option<usize>,
@@ -87,6 +95,11 @@ fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         let text = dry_run::dry_run(&config, ranks, args.memory_gib)?;
         return if is_first { print(&text) } else { Ok(()) };
     }
+    if args.check_devices {
+        let ranks = job.as_ref().map_or_else(Ranks::solo, |job| job.ranks(config.parallel.check));
+        choose_card(&ranks, Backend::Cuda)?;
+        return check(&ranks);
+    }
     // A launcher sends SIGTERM to all ranks when one has died, and then the note would not be true.
     let note = job.is_none().then_some("stopping: a checkpoint is written first (again to stop at once)");
     let interrupt = interrupt_flag(note)?;
@@ -118,6 +131,25 @@ fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         print(&table(&summary))?;
     }
     Ok(())
+}
+
+/// `--check-devices`: rank 0 says what was found.
+#[cfg(feature = "cuda")]
+fn check(ranks: &Ranks) -> Result<(), Failure> {
+    let job = check_devices::CheckDevices { ranks: ranks.clone() };
+    let (report, right) = on_backend(Backend::Cuda, Dtype::F32, job)?.map_err(Failure::other)?;
+    if ranks.is_first() {
+        print(&report)?;
+    }
+    match right {
+        true => Ok(()),
+        false => Err(Failure::other("the devices do not tell each other what they should")),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn check(_: &Ranks) -> Result<(), Failure> {
+    Err(Failure::input("--check-devices is for CUDA devices, and this program was built without --features cuda"))
 }
 
 /// What a person wants to see at the end: accuracy before and after by task, the visual ratio, and where everything is.

@@ -44,6 +44,14 @@ impl Standin {
     }
 }
 
+impl Standin {
+    /// Lets a `command` that is [`under`](Self::under) it find a stand-in for NCCL, too.
+    pub(crate) fn with_nccl(&self, command: &mut Command) {
+        let folders = ["driver", "nvrtc", "nccl"].map(|part| self.folder.join(part));
+        command.env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap());
+    }
+}
+
 /// Names of the kernels that were compiled under the stand-in of NVRTC in `place`, all starts together.
 pub(crate) fn compiled(place: &Path) -> Vec<String> {
     let names = std::fs::read_to_string(place.join("compiled")).unwrap_or_default();

@@ -7,6 +7,7 @@
  * STANDIN_MEMORY_GB=X       size of the card (85.52, an H100 of 80 GB)
  * STANDIN_TAKEN=N           bytes of it that others have: allocations beyond the rest are out of memory
  * STANDIN_CAPABILITY=90     compute capability times 10
+ * STANDIN_DRIVER=13000      version of CUDA that the driver is of
  * STANDIN_LAUNCH_NS=N       what a launch costs the host, spent waiting
  * STANDIN_FAIL_ALLOC=N      the N-th allocation of device memory (from 1) and those after it are out of memory
  * STANDIN_FAIL_LAUNCH=N     the N-th launch is refused: too many resources requested
@@ -21,6 +22,7 @@
  *   H bytes                                           pinned memory of the host
  *   K name@function                                   a kernel loaded
  *   W event    Y event    Y stream                    a wait on the device, by the host for an event, for a stream
+ *   E record context    E hold context                an event behind all work so far, all later work held for an event
  *   X call                                            a call refused, with its error
  *   T launches U-copies U-bytes D-copies D-bytes waits allocations peak-bytes     the totals, at the end
  */
@@ -51,10 +53,10 @@ enum {
 
 static struct {
     uint64_t memory, taken;
-    int capability;
+    int capability, driver;
     long launch_ns;
     long fail_alloc, fail_launch, fail_wait; /* 0 for never */
-} options = {.memory = 85520809984ull, .capability = 90};
+} options = {.memory = 85520809984ull, .capability = 90, .driver = 13000};
 
 static struct {
     uint64_t launches, uploads, upload_bytes, downloads, download_bytes, waits, allocations, used, peak;
@@ -99,6 +101,7 @@ __attribute__((constructor)) static void begin(void) {
     if (gigabytes && *gigabytes) options.memory = (uint64_t)(atof(gigabytes) * 1e9);
     options.taken = number("STANDIN_TAKEN", 0);
     options.capability = (int)number("STANDIN_CAPABILITY", options.capability);
+    options.driver = (int)number("STANDIN_DRIVER", options.driver);
     options.launch_ns = number("STANDIN_LAUNCH_NS", 0);
     options.fail_alloc = number("STANDIN_FAIL_ALLOC", 0);
     options.fail_launch = number("STANDIN_FAIL_LAUNCH", 0);
@@ -129,7 +132,7 @@ Result cuInit(unsigned flags) {
     return SUCCESS;
 }
 Result cuDriverGetVersion(int *version) {
-    *version = 13000;
+    *version = options.driver;
     return SUCCESS;
 }
 Result cuDeviceGetCount(int *devices) {
@@ -495,7 +498,25 @@ Result cuGetExportTable(const void **table, const void *id) {
     *table = 0;
     return NOT_FOUND;
 }
+/* Events of a context, which programs look for by name (from CUDA 12.5 on). */
+static Result record_context(void *context, void *event) {
+    ALIVE("cuCtxRecordEvent");
+    note("E record context");
+    return SUCCESS;
+}
+static Result hold_context(void *context, void *event) {
+    ALIVE("cuCtxWaitEvent");
+    note("E hold context");
+    return SUCCESS;
+}
 Result cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, void *status) {
     *function = 0;
-    return NOT_FOUND;
+    if (version <= options.driver && !strcmp(name, "cuCtxRecordEvent")) *function = (void *)record_context;
+    if (version <= options.driver && !strcmp(name, "cuCtxWaitEvent")) *function = (void *)hold_context;
+    return *function ? SUCCESS : NOT_FOUND;
+}
+
+/* For the stand-in for NCCL. */
+void standin_note(const char *text) {
+    note("%s", text);
 }

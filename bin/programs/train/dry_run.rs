@@ -46,8 +46,8 @@ fn architecture(config: &Config) -> Result<(QwenVlConfig, String), String> {
     }
 }
 
-/// A configuration as a file, and the plan of a rank among `ranks` with `memory_gib` GiB; without a number, what is free
-/// on this machine's device.
+/// A configuration as a file, and the plan of a rank among `ranks` with `memory_gib` GiB; without a number, what is
+/// free on this machine's device.
 ///
 /// # Errors
 /// A number of ranks that no grid has.

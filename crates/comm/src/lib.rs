@@ -14,6 +14,7 @@
 //! assert_eq!(sums, [[3.0, 3.0]; 3]);
 //! ```
 
+mod attached;
 pub mod deal;
 mod error;
 mod job;

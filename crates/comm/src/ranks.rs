@@ -1,5 +1,6 @@
 //! The ranks of a group, as a program talks to them.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::attached::Attached;
 use crate::error::CommError;
 use crate::transport::Transport;
 
@@ -23,6 +25,8 @@ struct Group {
     calls: Arc<Mutex<Calls>>,
     /// Compare number, name and length of each call over the ranks before it is made.
     check: bool,
+    /// What is made once for this group.
+    attached: Attached,
 }
 
 /// What the ranks of a process have called, in all of its groups.
@@ -64,7 +68,9 @@ impl Ranks {
     pub fn new(transport: Arc<dyn Transport>, check: bool) -> Self {
         match transport.size() {
             0 | 1 => Self::solo(),
-            _ => Self { group: Some(Arc::new(Group { transport, calls: Arc::default(), check })) },
+            _ => Self {
+                group: Some(Arc::new(Group { transport, calls: Arc::default(), check, attached: Attached::default() })),
+            },
         }
     }
 
@@ -205,9 +211,10 @@ impl Ranks {
     /// A rank that is gone.
     pub fn split(&self, name: &'static str, color: usize) -> Result<Self, CommError> {
         let part = self.call(name, size_of_val(&color), |t| t.split(color))?.flatten();
-        let group = part
-            .zip(self.group.as_ref())
-            .map(|(transport, all)| Arc::new(Group { transport, calls: all.calls.clone(), check: all.check }));
+        let group = part.zip(self.group.as_ref()).map(|(transport, all)| {
+            let (calls, attached) = (all.calls.clone(), Attached::default());
+            Arc::new(Group { transport, calls, check: all.check, attached })
+        });
         Ok(Self { group })
     }
 
@@ -233,6 +240,29 @@ impl Ranks {
     pub fn traffic(&self) -> BTreeMap<&'static str, Traffic> {
         let calls = self.group.as_ref().map(|group| group.calls.lock().unwrap_or_else(PoisonError::into_inner));
         calls.map_or_else(BTreeMap::new, |calls| calls.traffic.clone())
+    }
+
+    /// What belongs to this group: made by the first who asks for a `T`, given to all after it. In a group of one it is
+    /// made each time. Where `make` makes calls, all ranks have to ask for it at the same point.
+    ///
+    /// # Errors
+    /// What `make` says; the next one who asks tries again.
+    pub fn attached<T: Any + Send + Sync, E>(&self, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        match &self.group {
+            Some(group) => group.attached.get(make),
+            None => make().map(Arc::new),
+        }
+    }
+
+    /// Before a call that goes another way than through here, if calls are compared: whether all ranks make it.
+    ///
+    /// # Errors
+    /// A rank that is gone, or that makes another.
+    pub fn agree(&self, name: &'static str) -> Result<(), CommError> {
+        match self.group.as_ref().is_some_and(|group| group.check) {
+            true => self.barrier(name),
+            false => Ok(()),
+        }
     }
 
     /// Counts bytes that went another way than through here: a device's own collectives.

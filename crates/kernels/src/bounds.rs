@@ -1,5 +1,5 @@
-//! What the operations of a GPU hold at one time, in numbers. They stand here and not beside the kernels, so that a plan
-//! of a run's memory reads the same ones in a program that has no GPU compiled in.
+//! What the operations of a GPU hold at one time, in numbers. They stand here and not beside the kernels, so that a
+//! plan of a run's memory reads the same ones in a program that has no GPU compiled in.
 
 /// Packed tokens of a GPU come in multiples of this; see [`Kernels::TOKENS`](crate::Kernels::TOKENS).
 pub const TOKENS: usize = 256;

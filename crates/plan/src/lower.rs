@@ -5,12 +5,12 @@ use rl::config::{Config, GradsDtype, MomentsDtype, Recompute};
 
 use crate::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
 
-/// A setting, and what the plan is with it.
+/// Settings, and what the plan is with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lowered {
-    /// As it is written behind `train`.
-    pub setting: String,
-    /// The plan with this setting alone changed.
+    /// As they are written behind `train`.
+    pub settings: String,
+    /// The plan with these alone changed.
     pub plan: MemoryPlan,
 }
 
@@ -27,6 +27,24 @@ struct Lever {
 impl Lever {
     const fn one(key: &'static str, only: &'static str, set: fn(&mut Config, usize)) -> Self {
         Self { key, range: None, only, set }
+    }
+
+    fn written(&self, value: usize) -> String {
+        match self.range {
+            Some(_) => format!("{}={value}", self.key),
+            None => format!("{}={}", self.key, self.only),
+        }
+    }
+
+    /// The largest of its values that `fits`, or the smallest where none does.
+    fn largest(&self, fits: impl Fn(usize) -> Result<bool, TrainError>) -> Result<usize, TrainError> {
+        let Some([most, least, step]) = self.range else { return Ok(0) };
+        let (mut low, mut high) = (0, (most - least) / step + 1);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            if fits(least + middle * step)? { low = middle } else { high = middle }
+        }
+        Ok(least + low * step)
     }
 }
 
@@ -55,8 +73,71 @@ fn levers(run: &Config, plan: &MemoryPlan) -> [Lever; 9] {
     ]
 }
 
+/// A run that is to be made smaller.
+struct TooLarge<'a> {
+    run: &'a Config,
+    shapes: &'a ModelShapes,
+    grid: RankGrid,
+    zero: ZeroStage,
+    memory: usize,
+    levers: [Lever; 9],
+}
+
+/// The value of each lever that is used.
+type Choice = [Option<usize>; 9];
+
+impl TooLarge<'_> {
+    fn plan(&self, choice: &Choice) -> Result<MemoryPlan, TrainError> {
+        let mut run = self.run.clone();
+        for (lever, value) in self.levers.iter().zip(choice) {
+            if let Some(value) = value {
+                (lever.set)(&mut run, *value);
+            }
+        }
+        MemoryPlan::new(&run, self.shapes, self.grid, self.zero, self.memory)
+    }
+
+    fn fits(&self, choice: &Choice) -> Result<bool, TrainError> {
+        Ok(MemoryPlan::holds(self.plan(choice)?.peak(), self.memory))
+    }
+
+    fn with(&self, choice: &Choice, lever: usize, value: Option<usize>) -> Choice {
+        let mut choice = *choice;
+        choice[lever] = value;
+        choice
+    }
+
+    /// `choice` with the largest value of a lever that fits beside the others.
+    fn raised(&self, choice: &Choice, lever: usize) -> Result<Choice, TrainError> {
+        let value = self.levers[lever].largest(|value| self.fits(&self.with(choice, lever, Some(value))))?;
+        Ok(self.with(choice, lever, Some(value)))
+    }
+
+    /// What of `all` is enough: without what is not needed, the last ones first, and with the largest values.
+    fn enough(&self, all: &Choice) -> Result<Choice, TrainError> {
+        let mut choice = *all;
+        for lever in (0..choice.len()).rev().filter(|&i| all[i].is_some()) {
+            let without = self.with(&choice, lever, None);
+            if self.fits(&without)? {
+                choice = without;
+            }
+        }
+        for lever in 0..choice.len() {
+            if choice[lever].is_some() {
+                choice = self.raised(&choice, lever)?;
+            }
+        }
+        Ok(choice)
+    }
+
+    fn lowered(&self, choice: &Choice) -> Result<Lowered, TrainError> {
+        let used = self.levers.iter().zip(choice).filter_map(|(lever, value)| Some(lever.written((*value)?)));
+        Ok(Lowered { settings: used.collect::<Vec<_>>().join(" "), plan: self.plan(choice)? })
+    }
+}
+
 /// The settings that lower a peak which `memory` bytes do not hold, each with the largest value that fits, or with its
-/// smallest where none does; behind them all of these together.
+/// smallest where none does. Where none is enough by itself, behind them as many of them together as are.
 ///
 /// # Errors
 /// As [`MemoryPlan::new`].
@@ -67,44 +148,25 @@ pub fn lowered(
     zero: ZeroStage,
     memory: usize,
 ) -> Result<Vec<Lowered>, TrainError> {
-    let planned = |run: &Config| MemoryPlan::new(run, shapes, grid, zero, memory);
-    let now = planned(run)?;
-    let over = |plan: &MemoryPlan| [plan.update(), plan.rollout()].map(|bytes| !MemoryPlan::holds(bytes, memory));
-    let wanted = over(&now);
-    let mut found = Vec::new();
-    let mut all = run.clone();
-    for lever in levers(run, &now) {
-        let with = |value: usize| {
-            let mut run = run.clone();
-            (lever.set)(&mut run, value);
-            Ok::<_, TrainError>((planned(&run)?, run))
-        };
-        // Only a peak that is too high counts, and only if it gets lower.
-        let peaks = |plan: &MemoryPlan| [plan.update(), plan.rollout()];
-        let helps = |plan: &MemoryPlan| (0..2).any(|i| wanted[i] && peaks(plan)[i] < peaks(&now)[i]);
-        let Some([most, least, step]) = lever.range else {
-            let (plan, changed) = with(0)?;
-            if helps(&plan) && changed != *run {
-                (lever.set)(&mut all, 0);
-                found.push(Lowered { setting: format!("{}={}", lever.key, lever.only), plan });
-            }
-            continue;
-        };
-        let fits = |value: usize| Ok::<_, TrainError>(over(&with(value)?.0) == [false; 2]);
-        let (mut low, mut high) = (0, (most - least) / step + 1);
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if fits(least + middle * step)? { low = middle } else { high = middle }
-        }
-        let value = least + low * step;
-        let plan = with(value)?.0;
-        if helps(&plan) {
-            (lever.set)(&mut all, value);
-            found.push(Lowered { setting: format!("{}={value}", lever.key), plan });
+    let now = MemoryPlan::new(run, shapes, grid, zero, memory)?;
+    let large = TooLarge { run, shapes, grid, zero, memory, levers: levers(run, &now) };
+    // Only a peak that is too high counts, and only if it gets lower.
+    let peaks = |plan: &MemoryPlan| [plan.update(), plan.rollout()];
+    let helps = |plan: &MemoryPlan| {
+        let pairs = std::iter::zip(peaks(plan), peaks(&now));
+        pairs.into_iter().any(|(with, without)| with < without && !MemoryPlan::holds(without, memory))
+    };
+    let (mut found, mut all) = (Vec::new(), Choice::default());
+    for lever in 0..all.len() {
+        let choice = large.raised(&Choice::default(), lever)?;
+        let lowered = large.lowered(&choice)?;
+        if helps(&lowered.plan) {
+            all[lever] = large.levers[lever].range.map_or(Some(0), |[_, least, _]| Some(least));
+            found.push(lowered);
         }
     }
-    if found.len() > 1 {
-        found.push(Lowered { setting: "all of these".into(), plan: planned(&all)? });
+    if found.len() > 1 && !found.iter().any(|lowered| MemoryPlan::holds(lowered.plan.peak(), memory)) {
+        found.push(large.lowered(&if large.fits(&all)? { large.enough(&all)? } else { all })?);
     }
     Ok(found)
 }
@@ -128,14 +190,37 @@ mod tests {
         let fits = |run: &Config| MemoryPlan::holds(plan(run).peak(), memory);
         assert!(!fits(&run));
         let found = lowered(&run, &shapes, GRID, ZeroStage::Two, memory).unwrap();
-        let rows = found.iter().find_map(|l| l.setting.strip_prefix("rollout.max_batch_rows=")).unwrap();
+        let rows = found.iter().find_map(|l| l.settings.strip_prefix("rollout.max_batch_rows=")).unwrap();
         run.rollout.max_batch_rows = rows.parse().unwrap();
         assert!(run.rollout.max_batch_rows.is_multiple_of(8) && fits(&run));
         run.rollout.max_batch_rows += 8;
         assert!(!fits(&run), "{rows} is the most");
         // What an update holds is no reason to change anything.
-        assert!(found.iter().all(|l| !l.setting.starts_with("actor.micro_batch_tokens")), "{found:?}");
+        assert!(found.iter().all(|l| !l.settings.starts_with("actor.micro_batch_tokens")), "{found:?}");
         run.rollout.max_batch_rows = 64;
         assert_eq!(lowered(&run, &shapes, GRID, ZeroStage::Two, memory).unwrap(), []);
+    }
+
+    /// 7b on one device of 80 GiB: no setting is enough, those together that are need no more than that.
+    #[test]
+    fn settings_together_are_no_more_than_are_needed() {
+        let shapes = ModelShapes::new(&QwenVlConfig::preset("7b").unwrap(), DType::BF16);
+        let run = Config::default();
+        let found = lowered(&run, &shapes, RankGrid::ALONE, ZeroStage::Off, 80 << 30).unwrap();
+        let (together, alone) = found.split_last().unwrap();
+        assert!(alone.iter().all(|l| !MemoryPlan::holds(l.plan.peak(), 80 << 30)), "{alone:?}");
+        assert!(MemoryPlan::holds(together.plan.peak(), 80 << 30), "{together:?}");
+        let settings: Vec<String> = together.settings.split(' ').map(str::to_string).collect();
+        let planned = |settings: &[String]| {
+            let data = ["data.train_files=[toy:read]".to_string()];
+            let run = rl::config::resolve(&[], &[settings, &data].concat()).unwrap();
+            MemoryPlan::new(&run, &shapes, RankGrid::ALONE, ZeroStage::Off, 80 << 30).unwrap()
+        };
+        assert_eq!(planned(&settings), together.plan, "the settings are what a user writes");
+        for i in 0..settings.len() {
+            let mut without = settings.clone();
+            let dropped = without.remove(i);
+            assert!(!MemoryPlan::holds(planned(&without).peak(), 80 << 30), "{dropped} is not needed");
+        }
     }
 }

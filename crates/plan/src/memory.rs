@@ -28,6 +28,15 @@ impl RankGrid {
     pub fn ranks(self) -> usize {
         self.data * self.tensor
     }
+
+    /// Copies that sum their gradients in every pass: those of a machine where there are several machines, which sum
+    /// theirs once a step (`kernels::zero::Shards`).
+    fn together(self) -> usize {
+        match MACHINE / self.tensor {
+            0 | 1 => self.data,
+            copies => copies.min(self.data),
+        }
+    }
 }
 
 /// What the copies of the model share out between them (ZeRO, arXiv 1910.02054).
@@ -41,6 +50,9 @@ pub enum ZeroStage {
     Two,
 }
 
+/// GPUs of a machine: what machines with GPUs of 80 GB have.
+const MACHINE: usize = 8;
+
 /// The driver's context with the kernels that are loaded. Assumed, not measured.
 const CONTEXT: usize = 512 << 20;
 
@@ -50,8 +62,8 @@ const NCCL: usize = 1536 << 20;
 /// Bytes of one rank, by what they are for. Rounded to no pages: what pools leave unused comes on top.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryPlan {
-    /// Parameters that this rank holds.
-    pub parameters: usize,
+    /// What the copies of the model share out.
+    pub zero: ZeroStage,
     /// Weights.
     pub weights: usize,
     /// The policy of a KL term.
@@ -98,10 +110,16 @@ impl MemoryPlan {
         let parameters = shapes.of_rank(grid, false);
         let learned = shapes.of_rank(grid, !options.train_vision);
         let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
-        let (gradient_share, state_share) = (share(zero == ZeroStage::Two), share(zero != ZeroStage::Off));
+        let state_share = share(zero != ZeroStage::Off);
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
         let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
         let master = if optim.master_weights && shapes.dtype != DType::F32 { 4 } else { 0 };
+        // Parts are summed over ranks in f32, layer by layer; what is kept in 16 bits is cast on the way.
+        let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
+        let (gradients, bucket) = match zero {
+            ZeroStage::Two => (4 * learned.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
+            _ => (learned * gradient, 0),
+        };
         let weights = parameters * size;
         let reference = if Recipe::<Cpu>::new(run)?.wants_reference() { weights } else { 0 };
         let optimizer = state_share * (moments + master);
@@ -111,11 +129,11 @@ impl MemoryPlan {
         let rows = cache::rows(run, shapes, grid, free);
         let pass = learning_size(run, shapes, grid, options.token_budget);
         Ok(Self {
-            parameters,
+            zero,
             weights,
             reference,
-            gradients: gradient_share * gradient,
-            bucket: if zero == ZeroStage::Two { 4 * shapes.largest_bucket(grid) } else { 0 },
+            gradients,
+            bucket,
             optimizer,
             pass: learning(shapes, grid, &pass, options.recompute, options.train_vision),
             recompute: options.recompute,
@@ -224,8 +242,8 @@ mod tests {
         (bytes + 50_000_000) / 100_000_000
     }
 
-    /// The figures of the design, worked out by another program: GB (1e9) of weights, gradients of ZeRO-1 and 2, bucket,
-    /// and optimizer with f32 and with bf16 moments, all with an f32 master.
+    /// The figures of the design, worked out by another program: GB (1e9) of weights, gradients of ZeRO-1 and 2,
+    /// bucket, and optimizer with f32 and with bf16 moments, all with an f32 master.
     #[test]
     fn published_sizes_on_eight_and_thirty_two() {
         let at = |data, tensor| RankGrid { data, tensor };
@@ -238,8 +256,9 @@ mod tests {
             ("3b", at(8, 1), 75, 150, 19, 12, 56, 38),
             ("7b", at(8, 1), 166, 332, 41, 22, 124, 83),
             ("7b", at(2, 4), 52, 103, 52, 5, 155, 103),
-            ("7b", at(32, 1), 166, 332, 10, 22, 31, 21),
-            ("32b", at(8, 4), 178, 355, 44, 8, 133, 89),
+            // Two levels: gradients are shared out within a machine, moments over all.
+            ("7b", at(32, 1), 166, 332, 41, 22, 31, 21),
+            ("32b", at(8, 4), 178, 355, 178, 8, 133, 89),
             ("32b", at(4, 8), 96, 191, 48, 4, 144, 96),
         ] {
             let (one, two) = (ZeroStage::One, ZeroStage::Two);

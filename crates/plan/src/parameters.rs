@@ -123,6 +123,11 @@ impl ModelShapes {
         buckets.into_values().max().unwrap_or(0)
     }
 
+    /// Elements of a rank's largest parameter.
+    pub(crate) fn largest_tensor(&self, grid: RankGrid) -> usize {
+        self.parameters.iter().map(|parameter| self.elements(parameter, grid)).max().unwrap_or(0)
+    }
+
     /// Bytes of the keys and values of one token on one rank.
     pub(crate) fn kv_bytes(&self, grid: RankGrid) -> usize {
         let heads = self.architecture().text.num_key_value_heads;

@@ -1,8 +1,8 @@
 //! Bytes of activations: of a pass that learns, and of one that only computes.
 //!
-//! The tensors that are alive at one time were counted in the sources of the layers, attention, head and tower, as a GPU
-//! runs them; `d`, `q`, `kv`, `m` are the widths of the residual stream, of a rank's queries, of its keys and of its
-//! MLP. What is a thousandth of these (indexes, angles, statistics of rows) is left out.
+//! The tensors that are alive at one time were counted in the sources of the layers, attention, head and tower, as a
+//! GPU runs them; `d`, `q`, `kv`, `m` are the widths of the residual stream, of a rank's queries, of its keys and of
+//! its MLP. What is a thousandth of these (indexes, angles, statistics of rows) is left out.
 
 use kernels::bounds::{COUNTABLE, HEAD_LOGITS, SCORES};
 use model_qwen2vl::config::MlpKind;

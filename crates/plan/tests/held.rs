@@ -5,11 +5,10 @@ use kernels::params::cast_to;
 use kernels::{Gradients, ParamVisitor, Shard};
 use model_qwen2vl::{QwenVl, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
-use rl::config::{Config, GradsDtype, MomentsDtype};
+use rl::config::{Config, GradsDtype, MomentsDtype, Source, resolve};
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::{AdamW, gradients};
 use rl::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
-use rl::policy::Learning;
 use safetensors::SafeTensors;
 
 type Cpu = burn_flex::Flex<f32, i32>;
@@ -78,7 +77,7 @@ fn a_step_holds_what_the_plan_says() {
         assert!(optimizer.step(&mut policy, grads, 1e-3, 0.0, 1.0).unwrap().applied);
         assert_eq!(optimizer_bytes(&optimizer), plan.optimizer, "frozen: {freeze}");
         let mut weights = WeightBytes(0);
-        policy.visit_params(&mut weights);
+        policy.visit(&mut weights);
         assert_eq!(weights.0, plan.weights);
     }
 }
@@ -121,15 +120,35 @@ fn a_table_is_a_comment_that_names_what_does_not_fit() {
     let mut run = Config::default();
     run.data.max_prompt_length = 5650;
     run.rollout.n = 8;
-    let said = |ranks, gib: usize| table(&run, &shapes, RankGrid { data: ranks, tensor: 1 }, gib << 30).unwrap();
-    for text in [said(1, 80), said(8, 80), said(8, 200)] {
+    let said =
+        |run: &Config, ranks, gib: usize| table(run, &shapes, RankGrid { data: ranks, tensor: 1 }, gib << 30).unwrap();
+    for text in [said(&run, 1, 80), said(&run, 8, 80), said(&run, 8, 200)] {
         assert!(text.lines().all(|line| line.starts_with('#') && line.chars().count() <= 120), "{text}");
         assert!(text.parse::<toml::Table>().unwrap().is_empty());
     }
-    let small = said(8, 60);
+    let small = said(&run, 8, 60);
     assert!(small.contains("TOO MUCH") && small.contains("rollout.max_batch_rows="), "{small}");
-    let large = said(8, 200);
+    let large = said(&run, 8, 200);
     assert!(!large.contains("TOO MUCH") && !large.contains("Lower by"), "{large}");
-    // 16.6 GB of weights in GiB; gradients of one rank and of an eighth.
-    assert!(large.contains(" 15.44") && large.contains(" 30.89") && large.contains(" 3.86"), "{large}");
+    // In GiB: 16.6 GB of weights, and an eighth of 33.2 GB of gradients and of 99.5 GB of moments and f32 weights.
+    assert!(large.contains(" 15.45") && large.contains(" 3.86") && large.contains(" 11.58"), "{large}");
+    run.parallel.zero = 1;
+    let whole = said(&run, 8, 200);
+    assert!(whole.contains(" 30.89") && !whole.contains(" 3.86"), "{whole}");
+}
+
+/// The shipped file for 32b is for 32 devices of 80 GB, a copy of the model on each four of them; without what it sets,
+/// they do not hold it.
+#[test]
+fn the_file_for_32b_fits_its_devices() {
+    let shapes = ModelShapes::new(&QwenVlConfig::preset("32b").unwrap(), DType::BF16);
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/qwen2_5_vl_32b.toml");
+    let fits = |sources: &[Source]| {
+        let run = resolve(sources, &["algorithm.name=vgpo".to_string()]).unwrap();
+        let grid = RankGrid { data: 8, tensor: 4 };
+        let plan = MemoryPlan::new(&run, &shapes, grid, ZeroStage::Two, 80 << 30).unwrap();
+        [plan.update(), plan.rollout()].map(|bytes| MemoryPlan::holds(bytes, 80 << 30))
+    };
+    assert_eq!(fits(&[Source::read(&path).unwrap()]), [true; 2]);
+    assert_eq!(fits(&[]), [true, false]);
 }

@@ -13,6 +13,9 @@ mod cube;
 mod flex;
 pub mod plain;
 
+#[cfg(feature = "cuda")]
+pub use cube::nccl;
+
 pub use adamw::{AdamWParameter, AdamWStep, Rounded, Rounding, by_chance, noise, plain_adamw};
 
 use burn::tensor::{DType, Int, Tensor, backend::Backend};

@@ -28,8 +28,8 @@ pub(super) fn batch_rows<B: Kernels, P: Policy<B>>(config: &Config, policy: &P, 
     Ok(rows_that_fit(free, policy.kv_bytes() * tokens).max(n))
 }
 
-/// Rows of `row_bytes` each that are decoded at the same time where `free` bytes are left for them and for all else that
-/// sampling needs.
+/// Rows of `row_bytes` each that are decoded at the same time where `free` bytes are left for them and for all else
+/// that sampling needs.
 pub fn rows_that_fit(free: u64, row_bytes: usize) -> usize {
     ((free as f64 * KEYS_AND_VALUES / row_bytes.max(1) as f64) as usize).clamp(1, MOST)
 }

@@ -19,7 +19,8 @@ use crate::head::{
 /// own.
 const DIVERGENCE_LOGITS: usize = 1 << 25;
 
-/// Logits of the type of `hidden` held at one time: [`HEAD_LOGITS`], or on smaller devices a quarter of the largest buffer.
+/// Logits of the type of `hidden` held at one time: [`HEAD_LOGITS`], or on smaller devices a quarter of the largest
+/// buffer.
 fn logits<B: Launch>(hidden: &Tensor<B, 2>) -> usize {
     let largest = held(hidden.clone()).client.properties().memory.max_page_size as usize;
     HEAD_LOGITS.min(largest / 4 / hidden.dtype().size())

@@ -12,6 +12,8 @@ mod gradients;
 mod head;
 mod launch;
 mod matmul;
+#[cfg(feature = "cuda")]
+pub mod nccl;
 mod norm;
 mod qkv;
 mod reduce;
@@ -24,6 +26,8 @@ mod token_rows;
 
 use burn::tensor::{DType, Int, Tensor};
 use burn_cubecl::{BoolElement, CubeBackend, CubeRuntime};
+#[cfg(feature = "cuda")]
+use comm::Ranks;
 use cubecl::MemoryAllocationMode;
 use vgpo::{Prototype, RowPrototypes};
 
@@ -31,6 +35,8 @@ use super::{AdamWParameter, AdamWStep, Kernels};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
 use crate::attention::{AttentionPlan, AttentionSaved};
 use crate::bounds;
+#[cfg(feature = "cuda")]
+use crate::collective;
 use crate::head::HeadOutput;
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
@@ -232,6 +238,22 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     fn adamw(p: AdamWParameter<Self>, grad: Tensor<Self, 1>, h: &AdamWStep) -> AdamWParameter<Self> {
         adamw::adamw(p, grad, h)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn reduce_scatter(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        match nccl::reduce_scatter(&x, ranks, name)? {
+            Some(part) => Ok(part),
+            None => collective::reduce_scatter(x, ranks, name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn all_gather(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
+        match nccl::all_gather(&x, ranks, name)? {
+            Some(all) => Ok(all),
+            None => collective::all_gather(x, ranks, name),
+        }
     }
 
     fn accumulate(sum: Tensor<Self, 1>, grad: Tensor<Self, 1>) -> Tensor<Self, 1> {
