@@ -69,7 +69,8 @@ fn a_key_like_no_other_gets_the_list() {
     );
     refused(
         "[cluster]\nn = 3\n",
-        "run.toml:1: unknown key `cluster`; the sections are model, data, rollout, algorithm, actor, reward, trainer, stages",
+        "run.toml:1: unknown key `cluster`; the sections are model, data, rollout, algorithm, actor, reward, trainer, parallel, \
+         stages",
     );
 }
 
