@@ -84,7 +84,9 @@ fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
     for (key, value) in [("resume", &args.resume), ("backend", &args.backend), ("dtype", &args.dtype)] {
         overrides.extend(value.as_ref().map(|v| format!("trainer.{key}={v}")));
     }
-    Ok(resolve(&sources, &overrides)?)
+    let config = resolve(&sources, &overrides)?;
+    launch::check_model_names(&config)?;
+    Ok(config)
 }
 
 fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {

@@ -9,7 +9,6 @@ use data::{Alpha, ExifOrientation, Processor};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
 use rl::TrainError;
-use rl::config::ModelFamily;
 use rl::rollout::never_sampled;
 use rl::run_folder::layout;
 
@@ -77,7 +76,7 @@ impl ModelFolder {
     ///
     /// # Errors
     /// Anything the file system refuses; a rank that is gone.
-    pub(crate) fn toy(run: &Path, family: ModelFamily, ranks: &Ranks) -> Result<Self, TrainError> {
+    pub(crate) fn toy(run: &Path, family: &str, ranks: &Ranks) -> Result<Self, TrainError> {
         let path = run.join("model");
         let begun = rl::run_folder::RunFolder::has_run(run) && path.join("config.json").is_file();
         if ranks.is_first() && !begun {

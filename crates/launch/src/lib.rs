@@ -25,12 +25,14 @@
 
 mod checks;
 mod folder;
+mod names;
 mod run;
 mod toy;
 mod train;
 
 pub use checks::end_tokens;
 pub use folder::{ModelFolder, PictureOptions};
+pub use names::check_model_names;
 pub use run::RunSettings;
 pub use toy::{toy_config, toy_world, write_toy_folder};
 pub use train::{configured, train, train_on};

@@ -6,21 +6,20 @@ use std::sync::Arc;
 use data::{Processor, toy};
 use model_qwen2vl::{ModelError, QwenVlConfig};
 use rl::TrainError;
-use rl::config::ModelFamily;
 
 /// Writes the embedded toy model's folder without weights: tokenizer, image processor, `config.json`.
 ///
 /// # Errors
 /// Anything the file system refuses.
 pub fn write_toy_folder(dir: &Path) -> Result<(), TrainError> {
-    write_toy_folder_of(dir, ModelFamily::Qwen2_5)
+    write_toy_folder_of(dir, "")
 }
 
 /// The same of a model of `family`.
 ///
 /// # Errors
 /// As [`write_toy_folder`].
-pub(crate) fn write_toy_folder_of(dir: &Path, family: ModelFamily) -> Result<(), TrainError> {
+pub(crate) fn write_toy_folder_of(dir: &Path, family: &str) -> Result<(), TrainError> {
     toy::write_processor_files(dir)?;
     let config = toy_config_of(family)?;
     let path = dir.join("config.json");
@@ -34,14 +33,13 @@ pub(crate) fn write_toy_folder_of(dir: &Path, family: ModelFamily) -> Result<(),
 /// # Errors
 /// None in practice: both halves are built in.
 pub fn toy_config() -> Result<QwenVlConfig, TrainError> {
-    toy_config_of(ModelFamily::Qwen2_5)
+    toy_config_of("")
 }
 
 /// The same of a model of `family`: its smallest built-in size.
-fn toy_config_of(family: ModelFamily) -> Result<QwenVlConfig, TrainError> {
+fn toy_config_of(family: &str) -> Result<QwenVlConfig, TrainError> {
     let ids = toy::special_ids();
-    let preset = model_qwen2vl::Family::of(family.as_str())
-        .and_then(|family| QwenVlConfig::preset(family.presets[0]))
+    let preset = crate::names::preset(crate::names::family(family)?.presets[0])?
         .ok_or_else(|| TrainError::Input("the toy preset is missing".into()))?;
     Ok(preset.with_vocabulary(
         ids.vocab_size,

@@ -17,16 +17,16 @@ use rl::trainer::{RankGroups, Setup, Summary, Trainer, check_batch_rows};
 
 use crate::checks::{check_folder, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
+use crate::names;
 
 /// The architecture to train: the folder's, or a preset with the folder's vocabulary and special ids.
 fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, TrainError> {
     let own = folder.config()?.clone();
-    let name = config.model.init.as_str();
-    if name.is_empty() || (config.model.path == "toy" && name == "toy") {
-        return Ok(own);
-    }
-    let preset = QwenVlConfig::preset(name)
-        .ok_or_else(|| TrainError::Input(format!("model.init: there is no preset {name:?}")))?;
+    let name = &config.model.init[..];
+    let preset = match names::preset(name)? {
+        Some(preset) if config.model.path != "toy" || name != "toy" => preset,
+        _ => return Ok(own),
+    };
     let id = |key: &str| {
         own.raw
             .get(key)
@@ -62,8 +62,8 @@ pub fn configured(config: &Config) -> Result<QwenVlConfig, TrainError> {
 /// run.
 fn toy_architecture(config: &Config) -> Result<QwenVlConfig, TrainError> {
     let folder = std::env::temp_dir().join(format!("toy_model_{}", std::process::id()));
-    let opened =
-        ModelFolder::toy(&folder, config.model.family, &Ranks::solo()).and_then(|folder| architecture(config, &folder));
+    let opened = ModelFolder::toy(&folder, &config.model.family, &Ranks::solo())
+        .and_then(|folder| architecture(config, &folder));
     // What is left in a folder for temporary files does no harm.
     let _ = std::fs::remove_dir_all(&folder);
     opened
@@ -165,7 +165,7 @@ pub fn train_on<B: Kernels>(
     check_batch_rows::<B>(&config, device)?;
     let is_toy = config.model.path == "toy";
     let folder = match is_toy {
-        true => ModelFolder::toy(&config.trainer.run_dir(), config.model.family, &ranks)?,
+        true => ModelFolder::toy(&config.trainer.run_dir(), &config.model.family, &ranks)?,
         false => ModelFolder::open(Path::new(&config.model.path))?,
     };
     let architecture = architecture(&config, &folder)?;
@@ -182,7 +182,7 @@ pub fn train_on<B: Kernels>(
     let groups = RankGroups::new(&ranks, tensor_size::<B>(&ranks, &config, &architecture, dtype, device)?)?;
     let examined = Examined { config: architecture.clone(), dtype, device: device.clone() };
     check_device::<B>(&config, examined, &mut progress)?;
-    let random = is_toy || !config.model.init.as_str().is_empty();
+    let random = is_toy || !config.model.init.is_empty();
     let (seed, own_device) = (config.model.init_seed, device.clone());
     let copy = groups.tensor.clone();
     let initial = move || match random {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rl::config::{Config, Init, Model, Source, Stage, resolve};
+use rl::config::{Config, Source, Stage, resolve};
 
 use super::StudyError;
 use super::rows::{RowsFile, StudyRow};
@@ -102,9 +102,9 @@ impl Study {
         config.stages.retain(|s| matches!(s, Stage::Rl(_)));
         if let Some(model) = model {
             config.model.path = model.display().to_string();
-            config.model.init = Init::Pretrained;
+            config.model.init.clear();
             // The folder has its own.
-            config.model.family = Model::default().family;
+            config.model.family.clear();
         }
         place(&mut config, &row.name, seed, out);
         Ok(config)

@@ -346,7 +346,7 @@ pub(crate) fn quoted_list(names: &[&str]) -> String {
 }
 
 /// The error for a word that is not among `names`, with the nearest one where there is one.
-pub(crate) fn not_a_choice(text: &str, names: &[&str]) -> String {
+pub fn not_a_choice(text: &str, names: &[&str]) -> String {
     let hint = match nearest(text, names.iter().copied()) {
         Some(name) => format!("; did you mean {}?", quote(name)),
         None => String::new(),

@@ -33,7 +33,7 @@ pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use error::ConfigError;
 pub use flat::StageName;
-pub use model::{Init, Model, ModelFamily};
+pub use model::Model;
 pub use moved::present_key;
 pub use parallel::Parallel;
 pub use reference::reference;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
 use super::section::Node as _;
-use super::{Config, ConfigError, Init, LrScheduler, Model, OldLogProbs, Stage};
+use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
 use crate::loss::{CorrectionMode, KlType};
 use ::reward::RewardType;
 
@@ -78,9 +78,9 @@ impl Config {
     fn check_model_and_data(&self, checks: &mut Checks) {
         let data = &self.data;
         checks.need(!self.model.path.trim().is_empty(), &["model.path"], "is empty; name a model folder, or \"toy\"");
-        let built_in = self.model.path == "toy" && matches!(self.model.init, Init::Pretrained | Init::Toy);
+        let built_in = self.model.path == "toy" && ["", "toy"].contains(&&self.model.init[..]);
         checks.need(
-            built_in || self.model.family == Model::default().family,
+            built_in || self.model.family.is_empty(),
             &["model.family", "model.path", "model.init"],
             "family is that of the built-in model (path \"toy\", no other init); a folder and an init have their own",
         );

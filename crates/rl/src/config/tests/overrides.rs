@@ -5,7 +5,7 @@ use ::data::DataSpec;
 use ::data::dataset::WeightedSpec;
 use ::reward::RewardType;
 
-use crate::config::{Init, Stage};
+use crate::config::Stage;
 use crate::shaping::VgpoSettings;
 
 #[test]
@@ -33,7 +33,7 @@ fn every_kind_of_value_can_be_overridden() {
     assert_eq!(config.actor.optim.betas, [0.9, 0.95]);
     assert_eq!(config.actor.optim.lr, 3e-6);
     assert_eq!(config.rollout.n, 8);
-    assert_eq!(config.model.init, Init::B7);
+    assert_eq!(config.model.init, "7b");
     assert_eq!(config.model.path, "models/a b");
     assert_eq!(config.reward.reward_type, RewardType::MathAccuracy);
     assert_eq!(config.reward.command, ["python3", "my reward.py", "3"]);
