@@ -3,7 +3,7 @@
 
 use burn::tensor::DType;
 use model_qwen2vl::QwenVlConfig;
-use plan::{ModelShapes, RankGrid, table};
+use plan::{ModelShapes, RankGrid, ZeroStage, table};
 use rl::config::{Config, Dtype};
 
 use crate::common::{Failure, device_memory};
@@ -66,6 +66,12 @@ pub(super) fn dry_run(config: &Config, ranks: usize, memory_gib: Option<f64>) ->
     let gib = (1u64 << 30) as f64;
     let memory = memory_gib.map(|given| given * gib).or_else(free).unwrap_or(MEMORY_GIB * gib);
     let shapes = ModelShapes::new(&architecture, dtype);
-    let plan = table(config, &shapes, RankGrid { data: ranks, tensor: 1 }, memory as usize)?;
+    let zero = if config.parallel.zero == 1 { ZeroStage::One } else { ZeroStage::Two };
+    let grid = match RankGrid::of_run(config, &architecture, &shapes, ranks, zero, memory as usize) {
+        Ok(grid) => grid,
+        // A file for many ranks is shown on one device, too.
+        Err(why) => return Ok(format!("{printed}\n{note}# Memory: not counted, {why} (--ranks N)\n")),
+    };
+    let plan = table(config, &shapes, grid, memory as usize)?;
     Ok(format!("{printed}\n{note}{plan}"))
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::DType;
 use comm::Ranks;
 use doctor::Examined;
-use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, TensorParallel};
-use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
+use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
+use plan::{ModelShapes, RankGrid, ZeroStage};
 use rl::TrainError;
 use rl::config::Config;
 use rl::learn::optimizer::check_formats;
@@ -80,32 +80,11 @@ fn tensor_size<B: Kernels>(
     dtype: DType,
     device: &B::Device,
 ) -> Result<usize, TrainError> {
-    let wanted = config.parallel.tensor;
-    if wanted > 0 || ranks.is_solo() {
-        let size = wanted.max(1);
-        TensorParallel::shapes(&architecture.text, 0, size)?;
-        return Ok(size);
-    }
-    // Where memory is not known there is no reason to share a model out.
     let (memory, zero) = (B::free_memory(device).unwrap_or(0) as usize, config.parallel.zero_stage::<B>(device));
+    let zero = if zero == 2 { ZeroStage::Two } else { ZeroStage::One };
     let choose = || -> Result<usize, TrainError> {
-        if memory == 0 {
-            return Ok(1);
-        }
         let shapes = ModelShapes::new(architecture, dtype);
-        let zero = if zero == 2 { ZeroStage::Two } else { ZeroStage::One };
-        let possible = |size: &usize| {
-            ranks.size().is_multiple_of(*size) && TensorParallel::shapes(&architecture.text, 0, *size).is_ok()
-        };
-        let sizes: Vec<usize> = [1, 2, 4, 8].into_iter().filter(possible).collect();
-        for &tensor in &sizes {
-            let grid = RankGrid { data: ranks.size() / tensor, tensor };
-            let plan = MemoryPlan::new(config, &shapes, grid, zero, memory)?;
-            if MemoryPlan::holds(plan.peak(), memory) {
-                return Ok(tensor);
-            }
-        }
-        Ok(sizes.last().copied().unwrap_or(1))
+        Ok(RankGrid::of_run(config, architecture, &shapes, ranks.size(), zero, memory)?.tensor)
     };
     let chosen = ranks.from_first("parallel.tensor", || choose().map_err(|error| error.to_string()))?;
     chosen.map_err(TrainError::Input)

@@ -2,6 +2,7 @@
 
 use burn::tensor::DType;
 use kernels::bounds::{SAMPLER_LOGITS, TOKENS};
+use model_qwen2vl::{QwenVlConfig, TensorParallel};
 use rl::TrainError;
 use rl::config::{Config, GradsDtype, MomentsDtype};
 use rl::learn::GradientOptions;
@@ -23,6 +24,45 @@ pub struct RankGrid {
 impl RankGrid {
     /// One device.
     pub const ALONE: Self = Self { data: 1, tensor: 1 };
+
+    /// The grid of a run on `ranks` ranks of `memory` bytes each: `parallel.tensor` ranks to a copy of the model, or as few
+    /// as the plan says will do; where the memory is not known (0) there is no reason to share a copy out.
+    ///
+    /// # Errors
+    /// A number that cannot share the decoder out, or that does not divide `ranks`.
+    pub fn of_run(
+        run: &Config,
+        architecture: &QwenVlConfig,
+        shapes: &ModelShapes,
+        ranks: usize,
+        zero: ZeroStage,
+        memory: usize,
+    ) -> Result<Self, TrainError> {
+        let grid = |tensor: usize| Self { data: ranks / tensor, tensor };
+        let wanted = run.parallel.tensor;
+        if wanted > 0 || memory == 0 {
+            let tensor = wanted.max(1);
+            TensorParallel::shapes(&architecture.text, 0, tensor)?;
+            return match ranks.is_multiple_of(tensor) {
+                true => Ok(grid(tensor)),
+                false => Err(TrainError::Input(format!(
+                    "parallel.tensor: {tensor} ranks have a copy of the model together, and there are {ranks}; take a \
+                     multiple of {tensor}, or lower it"
+                ))),
+            };
+        }
+        let possible = |tensor: &usize| {
+            ranks.is_multiple_of(*tensor) && TensorParallel::shapes(&architecture.text, 0, *tensor).is_ok()
+        };
+        let sizes: Vec<usize> = [1, 2, 4, 8].into_iter().filter(possible).collect();
+        for &tensor in &sizes {
+            let plan = MemoryPlan::new(run, shapes, grid(tensor), zero, memory)?;
+            if MemoryPlan::holds(plan.peak(), memory) {
+                return Ok(grid(tensor));
+            }
+        }
+        Ok(grid(sizes.last().copied().unwrap_or(1)))
+    }
 
     /// Ranks.
     pub fn ranks(self) -> usize {
