@@ -340,9 +340,10 @@ mod tests {
         progress.phase(Phase::Rollout, 192);
         progress.advance(96);
         let at = progress.whereabouts();
-        assert_eq!((at.lock().unwrap().step, at.lock().unwrap().phase), (11, Some(Phase::Rollout)));
+        let found = || at.lock().map(|at| (at.step, at.phase)).unwrap();
+        assert_eq!(found(), (11, Some(Phase::Rollout)));
         progress.step(report(11, 2.0));
-        assert_eq!((at.lock().unwrap().step, at.lock().unwrap().phase), (12, None));
+        assert_eq!(found(), (12, None));
         progress.note("validation accuracy 0.540");
         progress.warn_once("a", "first");
         progress.warn_once("a", "again");
