@@ -2,8 +2,8 @@
 //! device. No tensor is known here; data of the device goes through [`Ranks`] only where the device is the host.
 //!
 //! [`Ranks`] is what a program talks to. Below it lies a [`Transport`]: nothing at all for one rank, [`threads`] of one
-//! process in tests, MPI between processes. Every call is *collective*: all ranks make the same calls in the same order,
-//! each with a name, which is what a person reads when one rank is stuck.
+//! process in tests, MPI between processes. Every call is *collective*: all ranks make the same calls in the same
+//! order, each with a name, which is what a person reads when one rank is stuck.
 //!
 //! ```
 //! let sums = comm::threads::run(3, |ranks| {

@@ -63,8 +63,8 @@ impl Ranks {
         Self::default()
     }
 
-    /// All ranks of a run; of one rank, [`solo`](Self::solo) is meant. With `check` every call first compares its number,
-    /// its name and its length over the ranks.
+    /// All ranks of a run; of one rank, [`solo`](Self::solo) is meant. With `check` every call first compares its
+    /// number, its name and its length over the ranks.
     pub fn new(transport: Arc<dyn Transport>, check: bool) -> Self {
         match transport.size() {
             0 | 1 => Self::solo(),

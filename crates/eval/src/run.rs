@@ -91,8 +91,8 @@ pub struct Aside {
     pub others: usize,
 }
 
-/// Answers every row of `task` that `log` lacks and that is this rank's. `progress` is told the rows done (answered, set
-/// aside or not part), where others are taken to be as far as this rank.
+/// Answers every row of `task` that `log` lacks and that is this rank's. `progress` is told the rows done (answered,
+/// set aside or not part), where others are taken to be as far as this rank.
 ///
 /// # Errors
 /// [`EvalError::Interrupted`], and files that cannot be written. What was finished before is in the log.

@@ -4,10 +4,10 @@
 //! stands here. They return errors, and so do optimizers and writers that call them.
 //!
 //! Passes through a model do not: they return tensors, as Burn's operations do, and call [`sum`] and [`rows`]. After a
-//! collective call that did not come to its end no rank can go on, since the others have other numbers or wait. So these
-//! *panic*, with what [`CommError`] or the device says, as a backend does whose device fails while something is queued.
-//! In a test the panic unwinds through one rank, and the others' calls fail; in a program of many ranks the panic hook
-//! ends them all.
+//! collective call that did not come to its end no rank can go on, since the others have other numbers or wait. So
+//! these *panic*, with what [`CommError`] or the device says, as a backend does whose device fails while something is
+//! queued. In a test the panic unwinds through one rank, and the others' calls fail; in a program of many ranks the
+//! panic hook ends them all.
 
 use std::fmt::Display;
 
@@ -32,8 +32,8 @@ pub fn done<T>(result: Result<T, impl Display>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The sum over `ranks` of `x`, the same on all of them, in the type of `x`; where there is one rank, `x`. `name` is what
-/// a person reads of the call.
+/// The sum over `ranks` of `x`, the same on all of them, in the type of `x`; where there is one rank, `x`. `name` is
+/// what a person reads of the call.
 ///
 /// # Panics
 /// Where a rank is gone or the device fails: see the [module](self).

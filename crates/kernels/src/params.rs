@@ -31,12 +31,12 @@ pub trait ParamVisitor<B: Backend> {
     /// Whether it may replace what it is shown: if not, a stack that was shown in parts is not put together again.
     const REPLACES: bool = true;
 
-    /// `name` is the hub's tensor name; `shard` says which part of the parameter `tensor` is. Layers show what they have
-    /// as the whole, and the model that they are layers of knows better.
+    /// `name` is the hub's tensor name; `shard` says which part of the parameter `tensor` is. Layers show what they
+    /// have as the whole, and the model that they are layers of knows better.
     fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>);
 
-    /// Parameters that lie one below the other in `tensor`, whose rows they share out, each with its shard: shown one by
-    /// one, unless the visitor knows better.
+    /// Parameters that lie one below the other in `tensor`, whose rows they share out, each with its shard: shown one
+    /// by one, unless the visitor knows better.
     fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
         let mut shown = Vec::with_capacity(parts.len());
         let mut start = 0;

@@ -286,7 +286,8 @@ impl<B: Kernels> Reduced<B> {
         self.left = self.left.saturating_sub(1);
     }
 
-    /// Makes the rounds that are left, and one more where any rank still holds a gradient: one that came after its turn.
+    /// Makes the rounds that are left, and one more where any rank still holds a gradient: one that came after its
+    /// turn.
     pub(crate) fn finish(&mut self, grads: &mut Gradients<B>) {
         while self.left > 0 && self.failed.is_none() {
             self.end_round(grads);

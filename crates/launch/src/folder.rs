@@ -72,7 +72,8 @@ impl ModelFolder {
         Self::at(path, run)
     }
 
-    /// The toy model of a run that trains in `run`: rank 0 writes its folder there, unless the run has begun and has one.
+    /// The toy model of a run that trains in `run`: rank 0 writes its folder there, unless the run has begun and has
+    /// one.
     ///
     /// # Errors
     /// Anything the file system refuses; a rank that is gone.

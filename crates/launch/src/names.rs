@@ -6,7 +6,8 @@ use rl::TrainError;
 use rl::config::Config;
 use rl::config::field::not_a_choice;
 
-/// The family of the model that is built in, where a configuration names none: the one that the toy world was made with.
+/// The family of the model that is built in, where a configuration names none: the one that the toy world was made
+/// with.
 const FIRST: &str = "qwen2_5_vl";
 
 /// The family that `model.family` names.

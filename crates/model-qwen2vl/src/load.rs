@@ -246,8 +246,8 @@ impl<B: Kernels> QwenVl<B> {
     /// rank's.
     ///
     /// # Errors
-    /// As [`load`](Self::load) and [`TensorParallel::new`]. What is damaged may be in one rank's part alone: whoever gets
-    /// an error ends the others.
+    /// As [`load`](Self::load) and [`TensorParallel::new`]. What is damaged may be in one rank's part alone: whoever
+    /// gets an error ends the others.
     pub fn load_parallel(dir: &Path, dtype: DType, device: &B::Device, ranks: &Ranks) -> Result<Self, ModelError> {
         let config = QwenVlConfig::from_folder(dir)?;
         let tensor = TensorParallel::new(&config.text, ranks)?;

@@ -38,9 +38,9 @@ impl<B: Kernels> QwenVl<B> {
     }
 
     /// What the decoder takes of images: features `[M, (1 + K) d]`, the embeddings of their tokens and, for each of `K`
-    /// DeepStack layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for. Ranks that
-    /// share the decoder out compute all of them each; [`Scoring::encode_images`](policy::Scoring::encode_images) deals
-    /// them out.
+    /// DeepStack layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for. Ranks
+    /// that share the decoder out compute all of them each; [`Scoring::encode_images`](policy::Scoring::encode_images)
+    /// deals them out.
     pub fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2> {
         self.visual.forward(images.pixels.clone(), &images.plan)
     }

@@ -28,8 +28,8 @@ impl<B: Backend> ParamVisitor<B> for Collect<B> {
 
 impl<B: Kernels> QwenVl<B> {
     /// Writes `config.json`, `model.safetensors` and the tokenizer and processor files of `companions` into `dir`
-    /// (created); every file is on the disk when this returns. Ranks that share the decoder out all call this; the first
-    /// of them puts each tensor together and writes.
+    /// (created); every file is on the disk when this returns. Ranks that share the decoder out all call this; the
+    /// first of them puts each tensor together and writes.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the

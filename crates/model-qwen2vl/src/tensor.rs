@@ -12,9 +12,10 @@
 //! Hidden states, log-probs, sampled ids and the gradients of hidden states are the same on all of them, bit for bit.
 //! The tower is not shared out but its pictures are: each rank computes some, and all get the features of all.
 //!
-//! After a backward each rank has the whole gradient of what it holds, so that copies have equal ones. Of some parameters
-//! a rank computes a part, by its own pictures or heads: these are summed before they are added to the others, those of
-//! the tower and of the norms of queries and keys over the group, those of key/value heads over the ranks with copies.
+//! After a backward each rank has the whole gradient of what it holds, so that copies have equal ones. Of some
+//! parameters a rank computes a part, by its own pictures or heads: these are summed before they are added to the
+//! others, those of the tower and of the norms of queries and keys over the group, those of key/value heads over the
+//! ranks with copies.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
@@ -261,8 +262,8 @@ impl<B: Kernels> Trained<B> for TransformerBlock<B> {
 }
 
 impl TensorParallel {
-    /// Does `backward` of `of`, all of whose gradients it adds to `grads` whole. All ranks call this, those too whose own
-    /// `backward` adds nothing.
+    /// Does `backward` of `of`, all of whose gradients it adds to `grads` whole. All ranks call this, those too whose
+    /// own `backward` adds nothing.
     pub(crate) fn completing<B: Kernels, T>(
         &self,
         of: &impl Trained<B>,

@@ -25,8 +25,8 @@ impl RankGrid {
     /// One device.
     pub const ALONE: Self = Self { data: 1, tensor: 1 };
 
-    /// The grid of a run on `ranks` ranks of `memory` bytes each: `parallel.tensor` ranks to a copy of the model, or as few
-    /// as the plan says will do; where the memory is not known (0) there is no reason to share a copy out.
+    /// The grid of a run on `ranks` ranks of `memory` bytes each: `parallel.tensor` ranks to a copy of the model, or as
+    /// few as the plan says will do; where the memory is not known (0) there is no reason to share a copy out.
     ///
     /// # Errors
     /// A number that cannot share the decoder out, or that does not divide `ranks`.

@@ -16,8 +16,8 @@ pub type NamedPart<B> = (String, Tensor<B, 1>, Shard);
 /// What a rank says of its part before it gives it: axis, range and whether it counts; or why it has none.
 type Offer = Result<(usize, [usize; 2], bool), String>;
 
-/// Writes the whole of tensors of which each of `ranks` has a part to one safetensors file. All ranks call this with the
-/// same names in the same order; the first writes. What is whole on all ranks is read on the first alone.
+/// Writes the whole of tensors of which each of `ranks` has a part to one safetensors file. All ranks call this with
+/// the same names in the same order; the first writes. What is whole on all ranks is read on the first alone.
 ///
 /// # Errors
 /// As [`write_tensors`](crate::weights::write_tensors), on all ranks; and ranks that are gone.

@@ -107,8 +107,8 @@ fn file_type(dtype: DType) -> Dtype {
 /// As [`write_tensors`], from the host's memory.
 ///
 /// # Errors
-/// [`ModelError::NotFinite`] for a tensor that the reader would refuse; anything the file system refuses, with the path.
-/// No file is left then.
+/// [`ModelError::NotFinite`] for a tensor that the reader would refuse; anything the file system refuses, with the
+/// path. No file is left then.
 pub fn write_host_tensors(path: &Path, tensors: Vec<HostTensor>) -> Result<(), ModelError> {
     for tensor in &tensors {
         if let Some(found) = first_not_finite(&tensor.bytes, file_type(tensor.dtype)) {

@@ -2,10 +2,10 @@
 //!
 //! *Records are everywhere, work is dealt out.* After rows are drawn and after responses are sampled, scored or graded,
 //! every rank has the records of all of them: ids, log-probs, texts, scores, streams. So whatever is computed from
-//! records (selection, advantages, shapings, mini-batches, metrics, the state in a checkpoint) is computed on every rank
-//! from the same numbers in the same order, by code that knows no ranks. What a policy computes is dealt out: each group
-//! has one rank that [holds](crate::prompts::Item::holder) its pictures and computes it. A response of 700 tokens is 15
-//! to 20 KB as a record; 512 x 8 of them are 80 MB a step.
+//! records (selection, advantages, shapings, mini-batches, metrics, the state in a checkpoint) is computed on every
+//! rank from the same numbers in the same order, by code that knows no ranks. What a policy computes is dealt out: each
+//! group has one rank that [holds](crate::prompts::Item::holder) its pictures and computes it. A response of 700 tokens
+//! is 15 to 20 KB as a record; 512 x 8 of them are 80 MB a step.
 
 use comm::{CommError, Ranks, deal};
 use data::BadRow;

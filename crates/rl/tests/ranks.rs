@@ -98,8 +98,8 @@ fn text(dir: &Path, log: &str) -> String {
     std::fs::read_to_string(dir.join("rollouts").join(log)).unwrap_or_default()
 }
 
-/// Keys that a clock decides, or that are made of differences of nearly equal numbers: PGPO compares predictions with and
-/// without a picture, which an untrained tower hardly changes.
+/// Keys that a clock decides, or that are made of differences of nearly equal numbers: PGPO compares predictions with
+/// and without a picture, which an untrained tower hardly changes.
 fn is_noise(key: &str) -> bool {
     ["time/", "perf/", "mismatch/", "comm/", "pgpo/"].iter().any(|prefix| key.starts_with(prefix))
         || key == "actor/ppo_kl"
@@ -224,8 +224,8 @@ fn exact_sums_are_the_same_on_any_number_of_ranks() {
     }
 }
 
-/// What an algorithm reads of all ranks: whitened returns, batch minima and maxima, a KL term with its reference, streams
-/// of other passes, log-probs that are computed again.
+/// What an algorithm reads of all ranks: whitened returns, batch minima and maxima, a KL term with its reference,
+/// streams of other passes, log-probs that are computed again.
 #[test]
 fn every_kind_of_algorithm() {
     let dir = tempfile::tempdir().unwrap();

@@ -118,8 +118,8 @@ impl Tasks {
     }
 }
 
-/// Trains every run of the study that has no result in `out`, `jobs` at a time on each of `ranks`, and writes the report
-/// after each.
+/// Trains every run of the study that has no result in `out`, `jobs` at a time on each of `ranks`, and writes the
+/// report after each.
 ///
 /// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no
 /// job is started any more; `train` has to see it as well.

@@ -1,6 +1,6 @@
 //! The log-prob head over ranks that share the vocabulary out: each computes the logits of its ids, and of each row the
-//! ranks tell each other four numbers, from which all compute the same log-sum-exp, log-prob and entropy. Rows are taken
-//! in chunks; a call has one such exchange, however many chunks it has.
+//! ranks tell each other four numbers, from which all compute the same log-sum-exp, log-prob and entropy. Rows are
+//! taken in chunks; a call has one such exchange, however many chunks it has.
 
 use burn::tensor::{Bool, DType, IndexingUpdateOp, Int, Tensor};
 
@@ -126,8 +126,8 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
         HeadOutput { log_probs: all.log_softmax(all.target.clone(), 0).reshape([m]), entropy }
     }
 
-    /// The gradients of [`log_probs`](Self::log_probs): `dhidden [M, d]`, the same on all ranks, and `dweight [V', d]` of
-    /// this rank's rows.
+    /// The gradients of [`log_probs`](Self::log_probs): `dhidden [M, d]`, the same on all ranks, and `dweight [V', d]`
+    /// of this rank's rows.
     pub(super) fn backward(
         &self,
         hidden: Tensor<B, 2>,

@@ -22,8 +22,8 @@ impl<B: Kernels> Linear<B> {
         B::affine(x, &self.weight, self.bias.as_ref())
     }
 
-    /// As [`forward`](Self::forward) where ranks share the inputs out, each with the columns of the weight that are its:
-    /// `x [N, this rank's]` to the sum over ranks of the products, `[N, out]`.
+    /// As [`forward`](Self::forward) where ranks share the inputs out, each with the columns of the weight that are
+    /// its: `x [N, this rank's]` to the sum over ranks of the products, `[N, out]`.
     pub(crate) fn forward_shared(&self, x: Tensor<B, 2>, ranks: &Ranks, name: &'static str) -> Tensor<B, 2> {
         debug_assert!(ranks.is_solo() || self.bias.is_none(), "a bias would be added by every rank");
         collective::sum(self.forward(x), ranks, name)

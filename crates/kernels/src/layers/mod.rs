@@ -6,8 +6,9 @@
 //! same expression under autodiff (tested), computed without a graph: `dx = dy W`, `dW = dy^T x`.
 //!
 //! A block may be shared out over ranks ([`TransformerBlock::ranks`]) as Megatron-LM does it (arXiv 1909.08053): the
-//! first layers of attention and MLP by their outputs, the last by their inputs, so that the sum over ranks is taken once
-//! behind each last layer and, in the backward, once before each norm. What lies between blocks is the same on all ranks.
+//! first layers of attention and MLP by their outputs, the last by their inputs, so that the sum over ranks is taken
+//! once behind each last layer and, in the backward, once before each norm. What lies between blocks is the same on all
+//! ranks.
 
 mod linear;
 mod mlp;
@@ -83,8 +84,8 @@ pub struct TransformerBlock<B: Backend> {
     pub norm2: Norm<B>,
     /// The MLP.
     pub mlp: Mlp<B>,
-    /// Who shares out its heads and the inside of its MLP. `shape` and weights are this rank's: rows of `qkv` and of the
-    /// MLP's first layers, columns of `proj` and of its last. Norms are whole on all ranks.
+    /// Who shares out its heads and the inside of its MLP. `shape` and weights are this rank's: rows of `qkv` and of
+    /// the MLP's first layers, columns of `proj` and of its last. Norms are whole on all ranks.
     pub ranks: Ranks,
 }
 

@@ -191,8 +191,8 @@ pub trait Kernels: Backend {
         plain::swiglu(gate_up)
     }
 
-    /// [`swiglu`](Self::swiglu) of what [`partial_affine`](Self::partial_affine) made, `[s, N, (gate | up)]`, rounded to
-    /// `dtype` before it is used; to `[N, m]` of `dtype`.
+    /// [`swiglu`](Self::swiglu) of what [`partial_affine`](Self::partial_affine) made, `[s, N, (gate | up)]`, rounded
+    /// to `dtype` before it is used; to `[N, m]` of `dtype`.
     fn swiglu_parts(parts: Tensor<Self, 3>, dtype: DType) -> Tensor<Self, 2> {
         Self::swiglu(plain::whole(parts, dtype))
     }
@@ -311,8 +311,8 @@ pub trait Kernels: Backend {
         plain_adamw(p, grad, h)
     }
 
-    /// This rank's part of the sum over `ranks` of `x`, flat, in f32: `x` has as many parts of equal length as there are
-    /// ranks.
+    /// This rank's part of the sum over `ranks` of `x`, flat, in f32: `x` has as many parts of equal length as there
+    /// are ranks.
     ///
     /// # Errors
     /// A rank that is gone; a device that cannot be read.

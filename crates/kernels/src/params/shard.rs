@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// The part of a parameter that one rank of a tensor group holds: a range of one axis. Files, optimizer state and random
-/// numbers know the whole parameter, in whose elements [`elements`](Self::elements) says where this part lies.
+/// The part of a parameter that one rank of a tensor group holds: a range of one axis. Files, optimizer state and
+/// random numbers know the whole parameter, in whose elements [`elements`](Self::elements) says where this part lies.
 ///
 /// ```
 /// use kernels::Shard;

@@ -8,8 +8,8 @@ section! {
         /// A Hugging Face model folder (config.json, tokenizer.json, preprocessor_config.json,
         /// *.safetensors), or "toy" for the model that is built into the program.
         path: String = String::from("toy"),
-        /// Family of the model that is built in, by its `model_type`; a folder's is in its config.json. Empty: the first
-        /// that the program knows. A name that is none gets the list.
+        /// Family of the model that is built in, by its `model_type`; a folder's is in its config.json. Empty: the
+        /// first that the program knows. A name that is none gets the list.
         family: String = String::new(),
         /// Empty: start from the folder's weights. Otherwise start from random weights of this architecture; the
         /// tokenizer and the image processor still come from `path`. A name that is none gets the list.

@@ -8,11 +8,12 @@ section! {
     /// Runs on many devices, started by `mpirun` or `srun`; see docs/many-gpus.md. The results do not depend on their
     /// number but for the order of sums.
     pub struct Parallel {
-        /// Ranks that have a copy of the model together, each a part of every layer (tensor parallelism): one that divides
-        /// its heads and the width of its MLP, on one machine. 0: as few as the memory plan says will do, 1 on a processor.
+        /// Ranks that have a copy of the model together, each a part of every layer (tensor parallelism): one that
+        /// divides its heads and the width of its MLP, on one machine. 0: as few as the memory plan says will do, 1 on
+        /// a processor.
         tensor: usize = 0 => 0..=1024,
-        /// Who holds gradients until the optimizer's step: 1, each rank all of its own (ZeRO-1); 2, each rank the sums of
-        /// its part, which are exchanged in every pass (ZeRO-2). 0: 1 on a processor, 2 on a GPU.
+        /// Who holds gradients until the optimizer's step: 1, each rank all of its own (ZeRO-1); 2, each rank the sums
+        /// of its part, which are exchanged in every pass (ZeRO-2). 0: 1 on a processor, 2 on a GPU.
         zero: usize = 0 => 0..=2,
         /// Seconds that a rank waits for the others before the run is ended, with the name of who is late.
         timeout_s: f64 = 900.0 => ..=1e7,

@@ -145,8 +145,8 @@ pub(crate) fn compute<B: Kernels, P: Policy<B>>(
     Ok(times)
 }
 
-/// The part of [`compute`] that a policy does, on the groups that this rank holds. `scored`: whether a scoring pass over
-/// all groups is needed.
+/// The part of [`compute`] that a policy does, on the groups that this rank holds. `scored`: whether a scoring pass
+/// over all groups is needed.
 fn measure<B: Kernels, P: Policy<B>>(
     policy: &P,
     reference: Option<&P>,

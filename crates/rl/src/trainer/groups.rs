@@ -25,7 +25,8 @@ impl RankGroups {
     /// All `world`, with `tensor` ranks to each copy of the model.
     ///
     /// # Errors
-    /// A number of ranks that `tensor` does not divide; a copy whose ranks are on several machines; a rank that is gone.
+    /// A number of ranks that `tensor` does not divide; a copy whose ranks are on several machines; a rank that is
+    /// gone.
     pub fn new(world: &Ranks, tensor: usize) -> Result<Self, TrainError> {
         let tensor = tensor.max(1);
         if !world.size().is_multiple_of(tensor) {

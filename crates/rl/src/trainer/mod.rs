@@ -185,8 +185,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         if self.setup.ranks.world.is_solo() { self.setup.interrupt.clone() } else { Arc::default() }
     }
 
-    /// Grades the responses to rows that this rank holds. Of the ranks of a copy of the model one does it: a reward command
-    /// may be slow, or say two things.
+    /// Grades the responses to rows that this rank holds. Of the ranks of a copy of the model one does it: a reward
+    /// command may be slow, or say two things.
     fn graded(&mut self, items: Vec<Item>, responses: Vec<Vec<Response>>) -> Result<Vec<ScoredGroup>, TrainError> {
         let (copy, processor) = (&self.setup.ranks.tensor, &self.setup.processor);
         if copy.is_solo() {

@@ -31,8 +31,8 @@ fn shards(config: &QwenVlConfig, rank: usize, size: usize) -> BTreeMap<String, S
     notes.shards
 }
 
-/// Of the published sizes every element is some rank's, and one rank's alone if copies are left out; ranks have parts of
-/// equal size.
+/// Of the published sizes every element is some rank's, and one rank's alone if copies are left out; ranks have parts
+/// of equal size.
 #[test]
 fn every_element_is_there_once() {
     for (preset, sizes) in [
@@ -69,8 +69,8 @@ fn every_element_is_there_once() {
     }
 }
 
-/// The heads of a rank: 32b has 40 query and 8 key/value heads of 128, over 8 ranks 5 and 1. 3b has 16 and 2: of 8 ranks
-/// four have the same key/value head.
+/// The heads of a rank: 32b has 40 query and 8 key/value heads of 128, over 8 ranks 5 and 1. 3b has 16 and 2: of 8
+/// ranks four have the same key/value head.
 #[test]
 fn heads_by_hand() {
     let of = |preset: &str, rank: usize, name: &str| {

@@ -44,8 +44,8 @@ impl<B: Kernels> AdamW<B> {
         write_tensors(path, tensors)
     }
 
-    /// Gathers each tensor at the rank that writes it: from the ranks with the same part of it first, and then, where it
-    /// is shared out, from those that have its other parts.
+    /// Gathers each tensor at the rank that writes it: from the ranks with the same part of it first, and then, where
+    /// it is shared out, from those that have its other parts.
     fn save_share(&self, path: &Path) -> Result<(), ModelError> {
         let (ranks, tensor) = (&self.layout.ranks, &self.layout.tensor);
         let sizes: Vec<usize> = self.state.values().map(State::elements).collect();
@@ -213,8 +213,8 @@ fn together<B: Backend>(parts: Vec<StatePart>, read: Vec<StoredPart<B>>) -> Stat
     State { parts, moments, steps }
 }
 
-/// The bytes of a whole parameter's state at the first of `tensor`, to which each rank gives its part's, of `width` bytes
-/// each; elsewhere none.
+/// The bytes of a whole parameter's state at the first of `tensor`, to which each rank gives its part's, of `width`
+/// bytes each; elsewhere none.
 fn whole(part: Vec<u8>, shard: &Shard, width: usize, tensor: &Ranks) -> Result<Option<Vec<u8>>, ModelError> {
     if tensor.is_solo() {
         return Ok(Some(part));

@@ -211,8 +211,8 @@ impl<B: Kernels> Update<'_, B> {
         }
     }
 
-    /// Updates the parameters `parts` that lie in `tensor`, whose state has the first's name: this rank's elements here,
-    /// the others' come from their ranks.
+    /// Updates the parameters `parts` that lie in `tensor`, whose state has the first's name: this rank's elements
+    /// here, the others' come from their ranks.
     fn update<const D: usize>(
         &mut self,
         parts: Vec<StatePart>,
@@ -275,8 +275,8 @@ impl<B: Kernels> AdamW<B> {
         let zeros = || B::persistent(&device, || Tensor::zeros(len, (&device, kept_in)));
         let Moments { m, v, master } = moments.unwrap_or_else(|| Moments { m: zeros(), v: zeros(), master: None });
         let keeps_master = self.master_weights && dtype != DType::F32;
-        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of its
-        // last bit, and rounding to the nearest would drop them all.
+        // Without a master copy a 16-bit weight is rounded up or down by chance: most steps are smaller than half of
+        // its last bit, and rounding to the nearest would drop them all.
         step.rounding.param = !keeps_master && dtype == DType::BF16;
         let parameter = AdamWParameter {
             master: keeps_master.then(|| master.unwrap_or_else(|| to_f32(param.clone()))),
