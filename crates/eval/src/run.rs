@@ -241,7 +241,7 @@ fn rollout_config<B: Kernels, P: Policy<B>>(policy: &P, answering: &Answering, c
         max_new_tokens: answering.max_new_tokens,
         min_new_tokens: 0,
         eos: context.eos.clone(),
-        suppress: never_sampled(policy.vision_token_ids(), context.processor, policy.head().0.dims()[0]),
+        suppress: never_sampled(policy.vision_token_ids(), context.processor, policy.head().0.vocab()),
         focus: None,
         max_batch_rows: answering.batch_size.max(answering.samples),
         prefill_token_budget: answering.prefill_token_budget,

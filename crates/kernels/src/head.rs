@@ -2,10 +2,16 @@
 //! divergences of two predictions, without ever holding `[tokens, vocabulary]`: rows are taken in chunks and the
 //! softmax is computed again in the backward.
 
+mod lm_head;
+mod shared;
+
+pub use lm_head::{LmHead, VocabShards};
+
 use burn::tensor::{DType, Int, Tensor, backend::Backend};
 
 use crate::ops::Kernels;
 use crate::params::{Gradients, cast_to, to_f32, zeros};
+use shared::SharedHead;
 
 /// Logits held at one time, in elements: what fits a CPU's cache.
 pub(crate) const CPU_LOGITS: usize = 1 << 22;
@@ -36,38 +42,47 @@ fn scaled<B: Backend>(logits: Tensor<B, 2>, temperature: f64) -> (Tensor<B, 2>, 
     (z, lse)
 }
 
-/// `hidden [M, d]` (after the final norm), `weight [V, d]`, `targets [M]`.
-pub fn log_probs<B: Kernels>(
+/// `hidden [M, d]` (after the final norm), the head's weight `[V, d]`, `targets [M]`. Ranks that share the head out all
+/// call this with the same hidden states and targets, and get the same; so for the functions below.
+pub fn log_probs<'a, B: Kernels>(
     hidden: Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
+    head: impl Into<LmHead<'a, B>>,
     targets: Tensor<B, 1, Int>,
     temperature: f64,
     with_entropy: bool,
 ) -> HeadOutput<B> {
-    B::log_probs(hidden, weight, targets, temperature, with_entropy)
+    let head = head.into();
+    match SharedHead::new(head, temperature) {
+        Some(shared) => shared.log_probs(&hidden, &targets, with_entropy),
+        None => B::log_probs(hidden, head.weight, targets, temperature, with_entropy),
+    }
 }
 
 /// How far the distributions that two sets of hidden states predict are apart, token by token and over the full
 /// vocabulary: `KL(P || Q) = sum_v P_v (log P_v - log Q_v)` with `P = softmax(p W^T / temperature)` and `Q` likewise
 /// of `q`; `[M]` in f32, 0 or more.
 ///
-/// `p [M, d]` and `q [M, d]` (after the final norm), `weight [V, d]`. There is no gradient: algorithms take it as a
-/// constant.
-pub fn kl_divergence<B: Kernels>(
+/// `p [M, d]` and `q [M, d]` (after the final norm), the head's weight `[V, d]`. There is no gradient: algorithms take
+/// it as a constant.
+pub fn kl_divergence<'a, B: Kernels>(
     p: Tensor<B, 2>,
     q: Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
+    head: impl Into<LmHead<'a, B>>,
     temperature: f64,
 ) -> Tensor<B, 1> {
-    B::kl_divergence(p, q, weight, temperature)
+    let head = head.into();
+    match SharedHead::new(head, temperature) {
+        Some(shared) => shared.kl_divergence(&p, &q),
+        None => B::kl_divergence(p, q, head.weight, temperature),
+    }
 }
 
 /// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own
 /// gradient is added to `grads` under `name`.
 #[allow(clippy::too_many_arguments)] // those of `log_probs`, their gradients, and where the head's own goes
-pub fn log_probs_backward<B: Kernels>(
+pub fn log_probs_backward<'a, B: Kernels>(
     hidden: Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
+    head: impl Into<LmHead<'a, B>>,
     targets: Tensor<B, 1, Int>,
     temperature: f64,
     d_log_probs: Tensor<B, 1>,
@@ -75,7 +90,11 @@ pub fn log_probs_backward<B: Kernels>(
     name: &str,
     grads: &mut Gradients<B>,
 ) -> Tensor<B, 2> {
-    let (dh, dw) = B::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy);
+    let head = head.into();
+    let (dh, dw) = match SharedHead::new(head, temperature) {
+        Some(shared) => shared.backward(hidden, &targets, &d_log_probs, d_entropy.as_ref()),
+        None => B::log_probs_backward(hidden, head.weight, targets, temperature, d_log_probs, d_entropy),
+    };
     grads.add(name, dw);
     dh
 }

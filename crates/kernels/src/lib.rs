@@ -41,6 +41,7 @@ pub mod zero;
 mod source;
 
 pub use attention::{AttentionPlan, ResponseRows};
+pub use head::LmHead;
 pub use host::DeviceError;
 pub use ops::{Activation, Kernels};
-pub use params::{Gradients, ParamVisitor, StackPart};
+pub use params::{Gradients, ParamVisitor, Shard, StackPart};

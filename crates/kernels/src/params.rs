@@ -2,6 +2,10 @@
 //!
 //! Names are the hub's (`visual.` and `model.`): the layout every loader understands, and the key of optimizer state.
 
+mod shard;
+
+pub use shard::Shard;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -27,19 +31,18 @@ pub trait ParamVisitor<B: Backend> {
     /// Whether it may replace what it is shown: if not, a stack that was shown in parts is not put together again.
     const REPLACES: bool = true;
 
-    /// `name` is the hub's tensor name, `shape` the shape in the file (it differs from the tensor's only for the patch
-    /// embedding, which is `[hidden, channels, frames, patch, patch]` there and a matrix here).
-    fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>);
+    /// `name` is the hub's tensor name; `shard` says which part of the parameter `tensor` is. Layers show what they have
+    /// as the whole, and the model that they are layers of knows better.
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>);
 
-    /// Parameters that lie one below the other in `tensor`, whose rows they share out: shown one by one, unless the
-    /// visitor knows better.
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    /// Parameters that lie one below the other in `tensor`, whose rows they share out, each with its shard: shown one by
+    /// one, unless the visitor knows better.
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], shards: &[Shard], tensor: &mut Tensor<B, D>) {
         let mut shown = Vec::with_capacity(parts.len());
         let mut start = 0;
-        for part in parts {
+        for (part, shard) in parts.iter().zip(shards) {
             let mut slice = tensor.clone().narrow(0, start, part.rows);
-            let shape: [usize; D] = slice.dims();
-            self.visit(&part.name, &shape, &mut slice);
+            self.visit(&part.name, shard, &mut slice);
             shown.push(slice);
             start += part.rows;
         }
@@ -282,6 +285,25 @@ impl<B: Kernels> Gradients<B> {
         Some(Tensor::cat(whole.collect(), 0))
     }
 
+    /// Adds all that `other` holds.
+    pub fn absorb(&mut self, other: Self) {
+        let mut stacks: BTreeMap<String, Vec<(usize, StackPart)>> = BTreeMap::new();
+        for (name, (key, range)) in other.parts {
+            // In one flat tensor a row is an element.
+            stacks.entry(key).or_default().push((range.start, StackPart { name, rows: range.len() }));
+        }
+        for (key, grad) in other.map {
+            match stacks.remove(&key) {
+                None => self.add(&key, grad),
+                Some(mut parts) => {
+                    parts.sort_by_key(|(start, _)| *start);
+                    let parts: Vec<StackPart> = parts.into_iter().map(|(_, part)| part).collect();
+                    self.add_stack(&parts, grad);
+                }
+            }
+        }
+    }
+
     /// Whether nothing has been added.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
@@ -391,10 +413,33 @@ mod tests {
         assert_eq!(all, [0.0, 0.0, 0.0, 0.0, 10.0, 11.0]);
     }
 
+    /// What a stack, a part of one and others come to does not depend on where they were added up.
+    #[test]
+    fn what_is_absorbed_is_added() {
+        let fill = |grads: &mut Gradients<B>, apart: bool| {
+            grads.add_stack(&parts(), matrix(3, 1.0));
+            if apart {
+                grads.add("a", matrix(1, 10.0));
+            }
+            grads.add("c", matrix(1, 0.0));
+        };
+        for (first, second) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (mut expected, mut sum, mut own) = (Gradients::default(), Gradients::default(), Gradients::default());
+            fill(&mut expected, first);
+            fill(&mut expected, second);
+            fill(&mut sum, first);
+            fill(&mut own, second);
+            sum.absorb(own);
+            assert_eq!(values(&sum), values(&expected));
+            let whole = |mut grads: Gradients<B>| grads.remove_stack(&parts()).unwrap().into_data();
+            assert_eq!(whole(sum), whole(expected));
+        }
+    }
+
     struct Log(Vec<(String, Vec<usize>, Vec<f32>)>);
     impl ParamVisitor<B> for Log {
-        fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
-            self.0.push((name.into(), shape.to_vec(), tensor.to_data().to_vec().unwrap()));
+        fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+            self.0.push((name.into(), shard.shape.clone(), tensor.to_data().to_vec().unwrap()));
             if name == "a" {
                 *tensor = tensor.clone().neg();
             }
@@ -405,7 +450,7 @@ mod tests {
     #[test]
     fn a_stack_is_shown_in_parts() {
         let (mut log, mut stack) = (Log(vec![]), matrix(3, 1.0));
-        log.visit_stack(&parts(), &mut stack);
+        log.visit_stack(&parts(), &[[2, 2], [1, 2]].map(|shape| Shard::whole(&shape)), &mut stack);
         let seen = [("b".to_string(), vec![2, 2], vec![1.0, 2.0, 3.0, 4.0]), ("a".into(), vec![1, 2], vec![5.0, 6.0])];
         assert_eq!(log.0, seen);
         assert_eq!(stack.into_data().to_vec::<f32>().unwrap(), [1.0, 2.0, 3.0, 4.0, -5.0, -6.0]);

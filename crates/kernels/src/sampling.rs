@@ -6,7 +6,10 @@
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 
+use crate::head::LmHead;
+use crate::ops::Kernels;
 use crate::params::to_f32;
+use crate::{collective, host};
 
 /// How one row chooses its token.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +20,30 @@ pub struct RowChoice {
     pub top_p: f64,
     /// In `(0, 1)`: where in the cumulative distribution the token lies.
     pub uniform: f32,
+}
+
+/// One token for each row of hidden states `[S, d]`: see [`Kernels::sample`]. Where ranks share the head out, the first
+/// of them chooses among the logits of all, and tells the others: a token decides what is computed next, so that ranks
+/// must not differ in it by the last bit of a sum.
+pub fn sample_tokens<B: Kernels>(
+    hidden: Tensor<B, 2>,
+    head: LmHead<B>,
+    choices: &[RowChoice],
+    forbidden: Option<&Tensor<B, 2>>,
+) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
+    let device = hidden.device();
+    let logits = head.logits(hidden);
+    let Some(shared) = head.shared else { return B::sample(logits, choices, forbidden) };
+    let choose = || {
+        let (ids, log_probs) = B::sample(logits, choices, forbidden);
+        (collective::done(host::ints(ids)), collective::done(host::floats(log_probs)))
+    };
+    let (ids, log_probs): (Vec<i32>, Vec<f32>) = collective::done(shared.ranks.from_first("sampled tokens", choose));
+    let rows = [choices.len()];
+    (
+        Tensor::from_data(TensorData::new(ids, rows), &device),
+        Tensor::from_data(TensorData::new(log_probs, rows), (&device, DType::F32)),
+    )
 }
 
 /// See [`Kernels::sample`](crate::Kernels::sample).

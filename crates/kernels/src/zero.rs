@@ -17,7 +17,7 @@ use comm::Ranks;
 
 use crate::host::DeviceError;
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, StackPart};
+use crate::params::{Gradients, ParamVisitor, Shard, StackPart};
 
 /// The calls that move gradients.
 pub const GRADIENTS: &str = "gradients";
@@ -163,11 +163,11 @@ pub struct GradientList(Vec<GradientOf>);
 impl<B: Backend> ParamVisitor<B> for GradientList {
     const REPLACES: bool = false;
 
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         self.0.push(GradientOf { name: name.into(), stack: vec![], len: tensor.shape().num_elements() });
     }
 
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         let Some(first) = parts.first() else { return };
         let len = tensor.shape().num_elements();
         self.0.push(GradientOf { name: first.name.clone(), stack: parts.to_vec(), len });
@@ -343,7 +343,7 @@ mod tests {
             let shards = Shards::of(&ranks).unwrap();
             let mut list = GradientList::default();
             for (name, len) in lens {
-                ParamVisitor::<B>::visit(&mut list, name, &[len], &mut of(0.0, len));
+                ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));
             }
             let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(Reduced::new(
                 &shards,

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
-use kernels::{Gradients, Kernels, ParamVisitor};
+use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 use policy::{Companions, Decoding, Learning, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring};
 
 use crate::QwenVl;
-use crate::model::{Images, Tape};
+use crate::model::Tape;
 use crate::shared::{PartTape, SharedPrompt, TrainedPrompt};
 
 impl<B: Kernels> Scoring<B> for QwenVl<B> {
@@ -39,12 +39,12 @@ impl<B: Kernels> Scoring<B> for QwenVl<B> {
         PackedBatch::new(&self.config, groups, &self.device())
     }
     fn encode_images(&self, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
-        Images::new(&self.config, prompts.iter().copied(), &self.device()).map(|images| self.encode_images(&images))
+        self.encode_dealt(prompts)
     }
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2> {
         self.hidden(batch, image_embeds)
     }
-    fn head(&self) -> (&Tensor<B, 2>, &'static str) {
+    fn head(&self) -> (LmHead<'_, B>, &'static str) {
         self.head()
     }
     fn pack_part(&self, prompt: &Prompt, responses: &[&[u32]]) -> PackedBatch<B> {
@@ -63,8 +63,8 @@ impl<B: Kernels> Decoding<B> for QwenVl<B> {
     type Kv = PromptKv<B>;
 
     fn kv_bytes(&self) -> usize {
-        let t = &self.config.text;
-        2 * t.kv_width() * t.num_hidden_layers * self.head().0.dtype().size()
+        let shape = self.decoder.tensor.shape();
+        2 * shape.kv_heads * shape.head_dim * self.config.text.num_hidden_layers * self.decoder.embed.dtype().size()
     }
     fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, Self::Kv) {
         self.prefill(batch, image_embeds)
@@ -130,12 +130,13 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
         self.save(dir, companions)
     }
     fn activation_bytes(&self) -> usize {
-        let t = &self.config.text;
+        let (t, shape) = (&self.config.text, self.decoder.tensor.shape());
+        let (query, kv) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         // x, h1, x_mid and h2; q and o; k and v; gate and up; q and k before their norms
-        let mut widths = 4 * t.hidden_size + 2 * t.query_width() + 2 * t.kv_width() + 2 * t.intermediate_size;
+        let mut widths = 4 * t.hidden_size + 2 * query + 2 * kv + 2 * self.decoder.tensor.wide();
         if t.qk_norm {
-            widths += t.query_width() + t.kv_width();
+            widths += query + kv;
         }
-        widths * t.num_hidden_layers * self.head().0.dtype().size()
+        widths * t.num_hidden_layers * self.decoder.embed.dtype().size()
     }
 }

@@ -1,21 +1,25 @@
 //! The decoder: embedding, layers, final norm, head.
 
-use burn::tensor::{Int, Tensor, backend::Backend};
-use kernels::Kernels;
+use burn::tensor::{Bool, Int, Tensor, backend::Backend};
 use kernels::attention::decode::PromptKv;
 use kernels::attention::packed::{KvGradients, Packed};
 use kernels::layers::{Attend, BlockSaved, Norm, Residual, TransformerBlock};
-use kernels::params::{Gradients, ParamVisitor};
+use kernels::params::{Gradients, ParamVisitor, Shard};
+use kernels::{Kernels, collective};
+
+use crate::tensor::TensorParallel;
 
 /// The decoder's parameters.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder<B: Backend> {
-    /// `[V, d]`
+    /// `[V, d]`; this rank's rows, where ranks share the decoder out.
     pub(crate) embed: Tensor<B, 2>,
     pub(crate) layers: Vec<TransformerBlock<B>>,
     pub(crate) norm: Norm<B>,
-    /// `[V, d]`; none if tied to the embedding.
+    /// Rows as in `embed`; none if tied to it.
     pub(crate) lm_head: Option<Tensor<B, 2>>,
+    /// Who shares it out, and what this rank has.
+    pub(crate) tensor: TensorParallel,
 }
 
 /// What the first layers take from the vision tower (DeepStack): behind layer `k`, column block `k + 1` of `features`
@@ -71,7 +75,7 @@ pub(crate) struct DecoderSaved<B: Backend> {
 }
 
 impl<B: Kernels> Decoder<B> {
-    /// The head's matrix `[V, d]` and the name its gradient goes under.
+    /// The head's matrix, with the rows that this rank has, and the name its gradient goes under.
     pub(crate) fn head(&self) -> (&Tensor<B, 2>, &'static str) {
         match &self.lm_head {
             Some(w) => (w, LM_HEAD),
@@ -132,26 +136,60 @@ impl<B: Kernels> Decoder<B> {
             if let Some(deep) = deep.as_deref_mut().filter(|deep| i < deep.layers) {
                 deep.gradients.push(dx.clone().select(0, deep.rows.clone()));
             }
-            dx = layer.backward(saved, packed, dx, kv, &format!("model.layers.{i}"), grads);
-            grads.done_through(&format!("model.layers.{i}."));
+            let prefix = format!("model.layers.{i}");
+            let backward = |grads: &mut Gradients<B>| layer.backward(saved, packed, dx, kv, &prefix, grads);
+            dx = self.tensor.completing(layer, &prefix, grads, backward);
+            grads.done_through(&format!("{prefix}."));
         }
         dx
     }
 
+    /// Embeddings `[M, d]` of token ids `ids [M]`; `take` takes rows of a table.
+    pub(crate) fn embed_rows(
+        &self,
+        ids: Tensor<B, 1, Int>,
+        take: impl Fn(&Tensor<B, 2>, Tensor<B, 1, Int>) -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        let ranks = self.tensor.ranks();
+        if ranks.is_solo() {
+            return take(&self.embed, ids);
+        }
+        let (rows, others) = self.own_rows(ids);
+        let own = take(&self.embed, rows);
+        let others = others.expand(own.dims());
+        collective::sum(own.mask_fill(others, 0.0), ranks, "embeddings")
+    }
+
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
     pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
-        grads.add_rows(EMBED, self.embed.shape().num_elements(), ids, dx);
+        let (rows, dx) = match self.tensor.ranks().is_solo() {
+            true => (ids, dx),
+            false => {
+                let (rows, others) = self.own_rows(ids);
+                let others = others.expand(dx.dims());
+                (rows, dx.mask_fill(others, 0.0))
+            }
+        };
+        grads.add_rows(EMBED, self.embed.shape().num_elements(), rows, dx);
+    }
+
+    /// Which of this rank's rows the ids `[M]` are, and which ids `[M, 1]` are other ranks'.
+    fn own_rows(&self, ids: Tensor<B, 1, Int>) -> (Tensor<B, 1, Int>, Tensor<B, 2, Bool>) {
+        let own = self.tensor.ids();
+        let below = ids.clone().lower_elem(own.start as i32);
+        let others = below.bool_or(ids.clone().greater_equal_elem(own.end as i32));
+        (ids.sub_scalar(own.start as i32).clamp(0, own.len() as i32 - 1), others.unsqueeze_dim(1))
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
-        let shape = self.embed.dims();
-        visitor.visit(EMBED, &shape, &mut self.embed);
+        let shard = Shard::whole(&self.embed.dims());
+        visitor.visit(EMBED, &shard, &mut self.embed);
         for (i, layer) in self.layers.iter_mut().enumerate() {
             layer.visit(&format!("model.layers.{i}"), visitor);
         }
         self.norm.visit(NORM, visitor);
         if let Some(head) = &mut self.lm_head {
-            visitor.visit(LM_HEAD, &shape, head);
+            visitor.visit(LM_HEAD, &shard, head);
         }
     }
 }

@@ -1,12 +1,15 @@
 //! Building a model from any source of parameters, and random initialisation.
 
 use burn::tensor::{DType, Distribution, Tensor, TensorData, backend::Backend};
+use comm::Ranks;
 use kernels::layers::{BlockNames, BlockShape, Linear, LinearStack, Mlp, Norm, QK_NAMES, TransformerBlock};
 use kernels::{Kernels, StackPart};
+use policy::ModelError;
 
 use crate::config::{MlpKind, NormKind, QwenVlConfig, TextConfig, VisionConfig};
 use crate::decoder::{Decoder, EMBED, LM_HEAD, NORM};
 use crate::model::QwenVl;
+use crate::tensor::TensorParallel;
 use crate::vision::{MERGER, Merger, POSITIONS, VISION_EPS, VisionTower, deep_merger};
 
 /// Names in the decoder.
@@ -17,7 +20,8 @@ const VISION_NAMES: BlockNames = BlockNames { norm1: "norm1", norm2: "norm2", at
 
 /// Where parameters come from, one tensor at a time, so that memory stays near the model's size.
 pub trait ParamSource<B: Backend> {
-    /// The parameter `name` with the given shape (a patch embedding is asked for as a matrix).
+    /// The parameter `name` with the given shape (a patch embedding is asked for as a matrix): of a rank's part, whose
+    /// place in the whole [`TensorParallel::shard`] knows.
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D>;
 
     /// Parameters that lie one below the other in one tensor of this shape, whose rows they share out.
@@ -100,6 +104,7 @@ struct BlockStack {
     fused: bool,
     qkv_bias: bool,
     qk_norm: bool,
+    ranks: Ranks,
 }
 
 impl BlockStack {
@@ -117,16 +122,17 @@ impl BlockStack {
             fused: true,
             qkv_bias: true,
             qk_norm: false,
+            ranks: Ranks::solo(),
         }
     }
 
-    fn decoder(t: &TextConfig) -> Self {
+    fn decoder(t: &TextConfig, tensor: &TensorParallel) -> Self {
         Self {
             prefix: "model.layers",
             names: DECODER_NAMES,
-            shape: BlockShape { heads: t.num_attention_heads, kv_heads: t.num_key_value_heads, head_dim: t.head_dim },
+            shape: tensor.shape(),
             width: t.hidden_size,
-            wide: t.intermediate_size,
+            wide: tensor.wide(),
             eps: t.rms_norm_eps,
             norm: NormKind::Rms,
             mlp: MlpKind::Gated,
@@ -134,6 +140,7 @@ impl BlockStack {
             fused: false,
             qkv_bias: t.qkv_bias,
             qk_norm: t.qk_norm,
+            ranks: tensor.ranks().clone(),
         }
     }
 
@@ -159,6 +166,7 @@ impl BlockStack {
             proj: linear(source, &attn(names.proj), width, q, fused),
             norm2: norm(source, &at(names.norm2), self.norm, width, eps),
             mlp: mlp(source, &at("mlp"), self.mlp, [width, self.wide], fused, self.mlp_names),
+            ranks: self.ranks.clone(),
         }
     }
 }
@@ -180,6 +188,12 @@ fn merger<B: Backend>(source: &mut impl ParamSource<B>, name: &str, v: &VisionCo
 impl<B: Kernels> QwenVl<B> {
     /// A model whose parameters come from `source`.
     pub fn build(config: QwenVlConfig, source: &mut impl ParamSource<B>) -> Self {
+        let tensor = TensorParallel::solo(&config.text);
+        Self::build_parallel(config, source, tensor)
+    }
+
+    /// What one of several ranks has of a model; its parameters, or parts of them, come from `source`.
+    pub fn build_parallel(config: QwenVlConfig, source: &mut impl ParamSource<B>, tensor: TensorParallel) -> Self {
         let v = &config.vision;
         let stack = BlockStack::tower(v);
         let visual = VisionTower {
@@ -191,19 +205,26 @@ impl<B: Kernels> QwenVl<B> {
             config: v.clone(),
         };
         let t = &config.text;
-        let stack = BlockStack::decoder(t);
+        let stack = BlockStack::decoder(t, &tensor);
+        let vocab = tensor.ids().len();
         let decoder = Decoder {
-            embed: source.param(EMBED, [t.vocab_size, t.hidden_size]),
+            embed: source.param(EMBED, [vocab, t.hidden_size]),
             layers: (0..t.num_hidden_layers).map(|i| stack.block(i, source)).collect(),
             norm: norm(source, NORM, NormKind::Rms, t.hidden_size, t.rms_norm_eps),
-            lm_head: (!t.tie_word_embeddings).then(|| source.param(LM_HEAD, [t.vocab_size, t.hidden_size])),
+            lm_head: (!t.tie_word_embeddings).then(|| source.param(LM_HEAD, [vocab, t.hidden_size])),
+            tensor,
         };
         Self { config, visual, decoder }
     }
 
-    /// As [`build`](Self::build), with weights that hold no pages of what comes and goes.
-    pub(crate) fn build_on(config: QwenVlConfig, source: &mut impl ParamSource<B>, device: &B::Device) -> Self {
-        let model = B::persistent(device, || Self::build(config, source));
+    /// As [`build_parallel`](Self::build_parallel), with weights that hold no pages of what comes and goes.
+    pub(crate) fn build_on(
+        config: QwenVlConfig,
+        source: &mut impl ParamSource<B>,
+        tensor: TensorParallel,
+        device: &B::Device,
+    ) -> Self {
+        let model = B::persistent(device, || Self::build_parallel(config, source, tensor));
         // What was only on the way.
         B::memory_cleanup(device);
         model
@@ -212,17 +233,40 @@ impl<B: Kernels> QwenVl<B> {
     /// Random weights as transformers initialises them: normal with `initializer_range`, norms 1, biases 0.
     /// The same seed gives the same weights on every backend.
     pub fn random(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
+        let tensor = TensorParallel::solo(&config.text);
+        Self::random_on(config, seed, dtype, device, tensor)
+    }
+
+    /// What one of `ranks`, which share the decoder out, has of the weights of [`random`](Self::random): all of them
+    /// call this. Each draws every parameter and keeps its part.
+    ///
+    /// # Errors
+    /// As [`TensorParallel::new`].
+    pub fn random_parallel(
+        config: QwenVlConfig,
+        seed: u64,
+        dtype: DType,
+        device: &B::Device,
+        ranks: &Ranks,
+    ) -> Result<Self, ModelError> {
+        let tensor = TensorParallel::new(&config.text, ranks)?;
+        Ok(Self::random_on(config, seed, dtype, device, tensor))
+    }
+
+    fn random_on(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device, tensor: TensorParallel) -> Self {
         let std = config.text.initializer_range as f32;
-        let mut source = RandomSource { state: seed ^ 0x9E37_79B9_7F4A_7C15, std, dtype, device: device.clone() };
-        Self::build_on(config, &mut source, device)
+        let (state, device) = (seed ^ 0x9E37_79B9_7F4A_7C15, device.clone());
+        let mut source = RandomSource { state, std, dtype, device: device.clone(), tensor: tensor.clone() };
+        Self::build_on(config, &mut source, tensor, &device)
     }
 
     /// The same distribution by the device's own random numbers: moments instead of minutes for a large model, and no
     /// copy on the host. Other values on every backend: for measuring, not for a run that is to be repeated.
     pub fn random_on_device(config: QwenVlConfig, seed: u64, dtype: DType, device: &B::Device) -> Self {
+        let tensor = TensorParallel::solo(&config.text);
         B::seed(device, seed);
         let std = f64::from(config.text.initializer_range as f32);
-        Self::build_on(config, &mut DeviceSource { std, dtype, device: device.clone() }, device)
+        Self::build_on(config, &mut DeviceSource { std, dtype, device: device.clone() }, tensor, device)
     }
 }
 
@@ -254,6 +298,7 @@ struct RandomSource<D> {
     std: f32,
     dtype: DType,
     device: D,
+    tensor: TensorParallel,
 }
 
 impl<D> RandomSource<D> {
@@ -271,10 +316,11 @@ impl<D> RandomSource<D> {
 
 impl<B: Backend> ParamSource<B> for RandomSource<B::Device> {
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<B, D> {
-        let len: usize = shape.iter().product();
         let values: Vec<f32> = if let Some(value) = one_dimensional(name, D) {
-            vec![value; len]
+            vec![value; shape.iter().product()]
         } else {
+            let shard = self.tensor.shard(name, &shape);
+            let len = shard.shape.iter().product();
             let mut values = Vec::with_capacity(len + 1);
             while values.len() < len {
                 let radius = (-2.0 * self.uniform().ln()).sqrt() * self.std;
@@ -282,7 +328,10 @@ impl<B: Backend> ParamSource<B> for RandomSource<B::Device> {
                 values.extend([radius * cos, radius * sin]);
             }
             values.truncate(len);
-            values
+            match shard.is_whole() {
+                true => values,
+                false => shard.elements().flat_map(|range| values[range].to_vec()).collect(),
+            }
         };
         Tensor::from_data(TensorData::new(values, shape), (&self.device, self.dtype))
     }

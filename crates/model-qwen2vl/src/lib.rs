@@ -26,20 +26,24 @@ mod decoder;
 mod init;
 pub mod load;
 pub mod model;
+mod pictures;
 mod prompt;
 pub(crate) mod rope;
 pub mod save;
 mod shared;
+mod tensor;
 mod vision;
 
 pub use config::{Family, QwenVlConfig, TextConfig, VisionConfig};
 pub use init::ParamSource;
 pub use model::QwenVl;
 pub use shared::{PartTape, SharedPrompt, TrainedPrompt};
+pub use tensor::TensorParallel;
 pub use vision::VisionPlan;
 
 // Where these stood before they became crates of their own.
 pub use kernels::{
-    AttentionPlan, DeviceError, Gradients, Kernels, ParamVisitor, attention, finite, head, host, layers, ops, params,
+    AttentionPlan, DeviceError, Gradients, Kernels, LmHead, ParamVisitor, Shard, attention, finite, head, host, layers,
+    ops, params,
 };
 pub use policy::{ModelError, error};

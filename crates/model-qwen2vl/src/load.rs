@@ -3,10 +3,12 @@
 //! Files are mapped, and one tensor is converted at a time. Everything that does not fit the config becomes one error
 //! with a line for each tensor.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Tensor, TensorData};
+use comm::Ranks;
 use guard::limits;
 use kernels::finite::first_not_finite;
 use kernels::{DeviceError, Kernels};
@@ -18,11 +20,12 @@ use crate::config::QwenVlConfig;
 use crate::decoder::LM_HEAD;
 use crate::init::ParamSource;
 use crate::model::QwenVl;
+use crate::tensor::TensorParallel;
 
 /// Problems listed before the rest is only counted.
 const LISTED: usize = 20;
 
-struct Shard {
+struct WeightFile {
     path: PathBuf,
     map: Mmap,
     data: usize,
@@ -31,8 +34,8 @@ struct Shard {
 
 /// All tensors of a folder by their hub name.
 struct Checkpoint {
-    shards: Vec<Shard>,
-    /// hub name -> (shard, name in the file)
+    files: Vec<WeightFile>,
+    /// hub name -> (file, name in it)
     index: BTreeMap<String, (usize, String)>,
 }
 
@@ -47,7 +50,7 @@ pub fn hub_name(name: &str) -> String {
     }
 }
 
-fn open(path: PathBuf) -> Result<Shard, ModelError> {
+fn open(path: PathBuf) -> Result<WeightFile, ModelError> {
     let file = match guard::file::open(&path) {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -73,7 +76,7 @@ fn open(path: PathBuf) -> Result<Shard, ModelError> {
     let read = guard::caught(|| SafeTensors::read_metadata(&map).map_err(|e| e.to_string()));
     let (header, meta) = read.and_then(|done| done).map_err(damaged)?;
     let data = header + 8;
-    Ok(Shard { path, map, data, meta })
+    Ok(WeightFile { path, map, data, meta })
 }
 
 impl Checkpoint {
@@ -110,13 +113,13 @@ impl Checkpoint {
                 what: "has neither model.safetensors nor model.safetensors.index.json; PyTorch .bin files are not read, convert them with transformers' save_pretrained".into(),
             });
         };
-        let shards = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let files = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let mut index = BTreeMap::new();
-        for (i, shard) in shards.iter().enumerate() {
-            for name in shard.meta.tensors().keys() {
-                let path = &shard.path;
+        for (i, file) in files.iter().enumerate() {
+            for name in file.meta.tensors().keys() {
+                let path = &file.path;
                 if let Some((other, twin)) = index.insert(hub_name(name), (i, name.clone())) {
-                    let other: &Shard = &shards[other];
+                    let other: &WeightFile = &files[other];
                     return Err(ModelError::Config {
                         path: path.clone(),
                         reason: format!(
@@ -129,7 +132,7 @@ impl Checkpoint {
                 }
             }
         }
-        Ok(Self { shards, index })
+        Ok(Self { files, index })
     }
 }
 
@@ -140,6 +143,7 @@ struct FileSource<D> {
     problems: Vec<String>,
     dtype: DType,
     device: D,
+    tensor: TensorParallel,
     /// Bytes handed to the device since the host's copies were freed.
     uploaded: usize,
     /// What the device failed with on the way.
@@ -150,13 +154,15 @@ struct FileSource<D> {
 const UPLOADS: usize = 256 << 20;
 
 impl<D> FileSource<D> {
-    /// Values of one tensor in the wanted type, or why not.
-    fn read(&self, name: &str, shape: &[usize]) -> Result<TensorData, String> {
-        let Some((shard, key)) = self.checkpoint.index.get(name) else {
+    /// Values of one tensor, or of this rank's part of it, in the wanted type, or why not.
+    fn read(&self, name: &str, part: &[usize]) -> Result<TensorData, String> {
+        let shard = self.tensor.shard(name, part);
+        let shape = &shard.shape[..];
+        let Some((file, key)) = self.checkpoint.index.get(name) else {
             return Err(format!("missing    {name} {shape:?}"));
         };
-        let shard = &self.checkpoint.shards[*shard];
-        let Some(info) = shard.meta.info(key) else {
+        let file = &self.checkpoint.files[*file];
+        let Some(info) = file.meta.info(key) else {
             return Err(format!("missing    {name} {shape:?}"));
         };
         let matrix_of_conv = info.shape.len() == 5
@@ -167,13 +173,18 @@ impl<D> FileSource<D> {
             return Err(format!("mis-shaped {name}: the file has {:?}, config.json needs {shape:?}", info.shape));
         }
         let (start, end) = info.data_offsets;
-        let Some(bytes) = shard.map.get(shard.data + start..shard.data + end) else {
-            return Err(format!("truncated  {name}: {} ends early", shard.path.display()));
+        let truncated = || format!("truncated  {name}: {} ends early", file.path.display());
+        let whole = file.map.get(file.data + start..file.data + end).ok_or_else(truncated)?;
+        // Of a mapped file nothing but this part is read from the disk.
+        let bytes = match shard.is_whole() {
+            true => Cow::Borrowed(whole),
+            false => Cow::Owned(shard.cut(whole, info.dtype.bitsize() / 8).ok_or_else(truncated)?),
         };
+        let bytes = &*bytes;
         if let Some(found) = first_not_finite(bytes, info.dtype) {
             return Err(format!("not finite {name}: {found}; the checkpoint is damaged"));
         }
-        let shape = shape.to_vec();
+        let shape = part.to_vec();
         let halves = bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]));
         if (info.dtype, self.dtype) == (Dtype::BF16, DType::BF16) {
             return Ok(TensorData::new(halves.collect::<Vec<_>>(), shape));
@@ -228,7 +239,18 @@ impl<B: Kernels> QwenVl<B> {
     /// A missing or damaged file, a bad config, one list of every tensor that is missing, left over, mis-shaped or not
     /// finite, or a device that has no room or fails.
     pub fn load(dir: &Path, dtype: DType, device: &B::Device) -> Result<Self, ModelError> {
+        Self::load_parallel(dir, dtype, device, &Ranks::solo())
+    }
+
+    /// As one of `ranks`, which share the decoder out and all call this: reads the parts of the weights that are this
+    /// rank's.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load) and [`TensorParallel::new`]. What is damaged may be in one rank's part alone: whoever gets
+    /// an error ends the others.
+    pub fn load_parallel(dir: &Path, dtype: DType, device: &B::Device, ranks: &Ranks) -> Result<Self, ModelError> {
         let config = QwenVlConfig::from_folder(dir)?;
+        let tensor = TensorParallel::new(&config.text, ranks)?;
         config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
@@ -238,10 +260,11 @@ impl<B: Kernels> QwenVl<B> {
             problems: Vec::new(),
             dtype,
             device: device.clone(),
+            tensor: tensor.clone(),
             uploaded: 0,
             failed: None,
         };
-        let model = Self::build_on(config, &mut source, device);
+        let model = Self::build_on(config, &mut source, tensor, device);
         // Once for the last batch, and once for the one before.
         for _ in 0..2 {
             source.failed = source.failed.take().or(B::release_uploads(device).err());

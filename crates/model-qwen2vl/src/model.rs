@@ -1,17 +1,20 @@
 //! The whole model over packed batches: one forward for scoring, prefill and training, and its backward.
 
-use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
+use burn::tensor::{Int, Tensor, backend::Backend};
 use kernels::attention::decode::{DecodeCache, Prefill, PromptKv};
 use kernels::attention::mass::{self, AttentionMass, Looker, MassMeter};
 use kernels::attention::packed::KvGradients;
 pub use kernels::host::int_tensor;
 use kernels::layers::Attend;
-use kernels::{DeviceError, Gradients, Kernels, ParamVisitor};
+use kernels::{DeviceError, Gradients, Kernels, LmHead, ParamVisitor};
 pub use policy::{PackedBatch, Pictures, Prompt};
 
 use crate::config::QwenVlConfig;
 use crate::decoder::{Decoder, DecoderSaved, Deep, DeepGradients};
-use crate::vision::{VisionPlan, VisionSaved, VisionTower, columns};
+pub use crate::pictures::Images;
+use crate::pictures::{DealtImages, PicturesTape};
+use crate::tensor::{Placed, TensorParallel};
+use crate::vision::{VisionTower, columns};
 
 /// A model of any of the [families](crate::config::FAMILIES).
 #[derive(Debug, Clone)]
@@ -22,43 +25,10 @@ pub struct QwenVl<B: Backend> {
     pub(crate) decoder: Decoder<B>,
 }
 
-/// The images of a batch: pixels `[N, patch_dim]` and their plan.
-#[derive(Debug, Clone)]
-pub struct Images<B: Backend> {
-    /// Patches of all images.
-    pub pixels: Tensor<B, 2>,
-    /// Order, windows, positions.
-    pub plan: VisionPlan<B>,
-}
-
-impl<B: Backend> Images<B> {
-    /// The images of these prompts in order; none if they have none.
-    pub fn new<'a>(
-        config: &QwenVlConfig,
-        prompts: impl IntoIterator<Item = &'a Prompt>,
-        device: &B::Device,
-    ) -> Option<Self> {
-        let (mut values, mut grids) = (Vec::new(), Vec::new());
-        for prompt in prompts {
-            values.extend_from_slice(&prompt.pixel_values);
-            grids.extend_from_slice(&prompt.image_grid_thw);
-        }
-        if grids.is_empty() {
-            return None;
-        }
-        let dim = config.vision.patch_dim();
-        let rows = values.len() / dim;
-        Some(Self {
-            pixels: Tensor::from_data(TensorData::new(values, [rows, dim]), device),
-            plan: VisionPlan::new(&config.vision, &grids, device),
-        })
-    }
-}
-
 /// What a training forward keeps.
 pub struct Tape<B: Backend> {
     pub(crate) decoder: DecoderSaved<B>,
-    vision: Option<(VisionSaved<B>, VisionPlan<B>)>,
+    vision: Option<PicturesTape<B>>,
 }
 
 impl<B: Kernels> QwenVl<B> {
@@ -68,9 +38,17 @@ impl<B: Kernels> QwenVl<B> {
     }
 
     /// What the decoder takes of images: features `[M, (1 + K) d]`, the embeddings of their tokens and, for each of `K`
-    /// DeepStack layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for.
+    /// DeepStack layers, what is added behind it. Handed on as a whole, wherever `image_embeds` are asked for. Ranks that
+    /// share the decoder out compute all of them each; [`Scoring::encode_images`](policy::Scoring::encode_images) deals
+    /// them out.
     pub fn encode_images(&self, images: &Images<B>) -> Tensor<B, 2> {
         self.visual.forward(images.pixels.clone(), &images.plan)
+    }
+
+    /// The features of the images of these prompts in order, none without any: each rank computes some of them.
+    pub(crate) fn encode_dealt(&self, prompts: &[&Prompt]) -> Option<Tensor<B, 2>> {
+        let images = DealtImages::new(&self.config, prompts, self.decoder.tensor.ranks(), &self.device())?;
+        Some(images.features(&self.visual))
     }
 
     /// The embeddings `[M, d]` among the features of [`encode_images`](Self::encode_images).
@@ -81,14 +59,20 @@ impl<B: Kernels> QwenVl<B> {
         }
     }
 
-    /// The head's matrix `[V, d]` and its parameter name.
-    pub fn head(&self) -> (&Tensor<B, 2>, &'static str) {
-        self.decoder.head()
+    /// The head's matrix `[V, d]`, or this rank's rows of it, and its parameter name.
+    pub fn head(&self) -> (LmHead<'_, B>, &'static str) {
+        let (weight, name) = self.decoder.head();
+        (LmHead { weight, shared: self.decoder.tensor.vocab() }, name)
+    }
+
+    /// The ranks that share the decoder out.
+    pub fn tensor_parallel(&self) -> &TensorParallel {
+        &self.decoder.tensor
     }
 
     /// Logits `[M, V]` of hidden states `[M, d]`. For a few rows only: the training path uses [`kernels::head`].
     pub fn logits(&self, hidden: Tensor<B, 2>) -> Tensor<B, 2> {
-        B::affine(hidden, self.head().0, None)
+        self.head().0.logits(hidden)
     }
 
     /// Embedded tokens `[N, d]`, and what is added behind the first layers.
@@ -97,7 +81,7 @@ impl<B: Kernels> QwenVl<B> {
         batch: &PackedBatch<B>,
         features: Option<Tensor<B, 2>>,
     ) -> (Tensor<B, 2>, Option<Deep<B>>) {
-        let x = self.decoder.embed.clone().select(0, batch.ids.clone());
+        let x = self.decoder.embed_rows(batch.ids.clone(), |table, ids| table.clone().select(0, ids));
         let (Some(images), Some(features)) = (&batch.images, features) else { return (x, None) };
         let deep = !self.config.vision.deepstack.is_empty();
         let deep = deep.then(|| Deep {
@@ -164,7 +148,7 @@ impl<B: Kernels> QwenVl<B> {
 
     /// One token more for every row of the cache: ids and positions `[S]` to final-normed hidden states `[S, d]`.
     pub fn decode(&self, ids: Tensor<B, 1, Int>, positions: &[i64], cache: &mut DecodeCache<B>) -> Tensor<B, 2> {
-        let x = B::take_rows(&self.decoder.embed, ids);
+        let x = self.decoder.embed_rows(ids, B::take_rows);
         let hidden = self.decoder.forward(x, None, &mut cache.step(positions, &self.device()));
         cache.advance();
         hidden
@@ -189,13 +173,11 @@ impl<B: Kernels> QwenVl<B> {
         kv: Option<&mut PromptKv<B>>,
     ) -> (Tensor<B, 2>, Tape<B>) {
         let (features, vision) = match pictures {
-            Pictures::Trained(prompts) => match Images::new(&self.config, prompts.iter().copied(), &self.device()) {
-                Some(images) => {
-                    let (features, saved) = self.visual.forward_saving(images.pixels, &images.plan, recompute);
-                    (Some(features), Some((saved, images.plan)))
-                }
-                None => (None, None),
-            },
+            Pictures::Trained(prompts) => {
+                DealtImages::new(&self.config, prompts, self.decoder.tensor.ranks(), &self.device())
+                    .map(|images| images.features_saving(&self.visual, recompute))
+                    .unzip()
+            }
             Pictures::Embedded(features) => (features, None),
         };
         let (x, deep) = self.embed(batch, features);
@@ -229,18 +211,21 @@ impl<B: Kernels> QwenVl<B> {
             Some(images) => {
                 let d_text = dx.clone().select(0, images.text_rows.clone());
                 self.decoder.embed_backward(images.text_ids.clone(), d_text, grads);
-                if let Some((saved, plan)) = tape.vision {
+                if let Some(pictures) = tape.vision {
                     let mut d_features = vec![dx.select(0, images.image_rows.clone())];
                     d_features.extend(deep.into_iter().flat_map(|deep| deep.gradients.into_iter().rev()));
-                    self.visual.backward(saved, &plan, columns(d_features), grads);
+                    let backward = |grads: &mut _| pictures.backward(&self.visual, columns(d_features), grads);
+                    self.decoder.tensor.completing(&self.visual, "visual", grads, backward);
                 }
             }
         }
     }
 
-    /// Shows every parameter to `visitor`, in a fixed order.
+    /// Shows every parameter to `visitor`, in a fixed order: this rank's parts of those that ranks share out.
     pub fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
-        self.visual.visit(visitor);
-        self.decoder.visit(visitor);
+        let tensor = self.decoder.tensor.clone();
+        let mut placed = Placed { tensor: &tensor, visitor };
+        self.visual.visit(&mut placed);
+        self.decoder.visit(&mut placed);
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Tensor};
 use kernels::params::cast_to;
-use kernels::{Gradients, ParamVisitor};
+use kernels::{Gradients, ParamVisitor, Shard};
 use model_qwen2vl::{QwenVl, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
 use rl::config::{Config, GradsDtype, MomentsDtype, Source, resolve};
@@ -37,7 +37,7 @@ fn optimizer_bytes(optimizer: &AdamW<Cpu>) -> usize {
 struct WeightBytes(usize);
 impl ParamVisitor<Cpu> for WeightBytes {
     const REPLACES: bool = false;
-    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<Cpu, D>) {
+    fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<Cpu, D>) {
         self.0 += tensor.shape().num_elements() * tensor.dtype().size();
     }
 }
@@ -85,7 +85,7 @@ fn a_step_holds_what_the_plan_says() {
 struct Fill<'a>(&'a mut Gradients<Cpu>);
 impl ParamVisitor<Cpu> for Fill<'_> {
     const REPLACES: bool = false;
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<Cpu, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<Cpu, D>) {
         self.0.add(name, cast_to(tensor.clone(), DType::F32).mul_scalar(0.1).add_scalar(0.01));
     }
 }

@@ -56,6 +56,9 @@ pub enum ModelError {
     /// The device that holds the weights.
     #[error(transparent)]
     Device(#[from] kernels::host::DeviceError),
+    /// The other ranks that share the model out.
+    #[error(transparent)]
+    Ranks(#[from] comm::CommError),
     /// A prompt that this model cannot run.
     #[error("{0}")]
     Input(String),

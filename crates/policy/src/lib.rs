@@ -23,6 +23,7 @@
 pub mod batch;
 pub mod companions;
 pub mod error;
+mod gathered;
 mod model;
 pub mod prompt;
 pub mod weights;
@@ -30,5 +31,6 @@ pub mod weights;
 pub use batch::{ImageRows, PackGroup, PackedBatch, Packing};
 pub use companions::Companions;
 pub use error::ModelError;
+pub use gathered::{NamedPart, by_first, write_gathered};
 pub use model::{Decoding, Learning, Pictures, Policy, Scoring};
 pub use prompt::Prompt;

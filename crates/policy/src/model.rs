@@ -1,10 +1,14 @@
 //! The seam between a model and those who use it, in three parts: what scores, what decodes, and what learns.
+//!
+//! A model may be shared out over ranks (tensor parallelism). Then all of its ranks make the same calls with the same
+//! arguments, in the same order, and get the same results. A call in which a rank is lost does not return: it ends the
+//! process by a panic ([`kernels::collective`]).
 
 use std::ops::Range;
 use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
-use kernels::{Gradients, Kernels, ParamVisitor};
+use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 
 use crate::{Companions, ModelError, PackGroup, PackedBatch, Prompt};
 
@@ -51,8 +55,8 @@ pub trait Scoring<B: Kernels>: Clone + Send {
     fn encode_images(&self, prompts: &[&Prompt]) -> Option<Tensor<B, 2>>;
     /// Final-normed hidden states `[N, d]`.
     fn hidden(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> Tensor<B, 2>;
-    /// The matrix `[V, d]` of the head, whose product with hidden states are the logits, and the name of its gradient.
-    fn head(&self) -> (&Tensor<B, 2>, &'static str);
+    /// The head, whose product with hidden states are the logits, and the name of its gradient.
+    fn head(&self) -> (LmHead<'_, B>, &'static str);
 
     /// Packs some responses of a prompt that is computed apart; rows are numbered as if it came first.
     fn pack_part(&self, prompt: &Prompt, responses: &[&[u32]]) -> PackedBatch<B>;
@@ -126,9 +130,10 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Adds the gradients of the prompt after all of its parts.
     fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>);
 
-    /// Shows every parameter to `visitor`, in a fixed order.
+    /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
-    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`.
+    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`. Ranks that
+    /// share the model out all call this, and the first of them writes.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that

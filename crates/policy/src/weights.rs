@@ -17,18 +17,28 @@ use crate::ModelError;
 /// errors.
 type Refusal = Rc<RefCell<Option<ModelError>>>;
 
-/// A tensor that is read from the device when it is written, so that one at a time is in memory.
-struct Lazy<B: Backend> {
+/// A tensor whose bytes are made when they are written, so that one at a time is in memory.
+pub(crate) struct Lazy<'a> {
     name: String,
-    tensor: Tensor<B, 1>,
+    dtype: DType,
     shape: Vec<usize>,
+    bytes: Box<dyn Fn() -> Result<Vec<u8>, ModelError> + 'a>,
     refusal: Refusal,
 }
 
-impl<B: Backend> Lazy<B> {
+impl<'a> Lazy<'a> {
+    pub(crate) fn new(
+        name: String,
+        dtype: DType,
+        shape: Vec<usize>,
+        bytes: impl Fn() -> Result<Vec<u8>, ModelError> + 'a,
+    ) -> Self {
+        Self { name, dtype, shape, bytes: Box::new(bytes), refusal: Refusal::default() }
+    }
+
     /// The bytes as they go to the file, seen to be what the reader takes.
     fn read(&self) -> Result<Vec<u8>, ModelError> {
-        let bytes = host::bytes(self.tensor.clone())?;
+        let bytes = (self.bytes)()?;
         match first_not_finite(&bytes, self.dtype()) {
             Some(found) => Err(ModelError::NotFinite { name: self.name.clone(), found }),
             None => Ok(bytes),
@@ -36,9 +46,9 @@ impl<B: Backend> Lazy<B> {
     }
 }
 
-impl<B: Backend> View for Lazy<B> {
+impl View for Lazy<'_> {
     fn dtype(&self) -> Dtype {
-        file_type(self.tensor.dtype())
+        file_type(self.dtype)
     }
     fn shape(&self) -> &[usize] {
         &self.shape
@@ -53,7 +63,7 @@ impl<B: Backend> View for Lazy<B> {
         }))
     }
     fn data_len(&self) -> usize {
-        self.tensor.shape().num_elements() * self.tensor.dtype().size()
+        self.shape.iter().product::<usize>() * self.dtype.size()
     }
 }
 
@@ -117,12 +127,19 @@ pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
 /// [`ModelError::NotFinite`] for a tensor that the reader would refuse, [`ModelError::Device`], and anything the file
 /// system refuses (a full disk above all), with the path. No file is left then.
 pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<(), ModelError> {
+    let lazy = tensors.into_iter().map(|(name, tensor, shape)| {
+        let dtype = tensor.dtype();
+        Lazy::new(name, dtype, shape, move || Ok(host::bytes(tensor.clone())?))
+    });
+    write_lazy(path, lazy.collect())
+}
+
+/// Writes tensors to one safetensors file and syncs it; no file is left where that fails.
+pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<Lazy>) -> Result<(), ModelError> {
     let refusal = Refusal::default();
-    let lazy: Vec<(String, Lazy<B>)> = tensors
-        .into_iter()
-        .map(|(name, tensor, shape)| (name.clone(), Lazy { name, tensor, shape, refusal: refusal.clone() }))
-        .collect();
-    write_views(path, lazy, &refusal)
+    tensors.iter_mut().for_each(|lazy| lazy.refusal = refusal.clone());
+    let named = tensors.into_iter().map(|lazy| (lazy.name.clone(), lazy));
+    write_views(path, named.collect(), &refusal)
 }
 
 /// Writes a file and syncs it, unless something was refused on the way.

@@ -226,13 +226,13 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         policy: &P,
         states: Tensor<B, 2>,
     ) -> Result<(Tensor<B, 1, Int>, Vec<SampledToken>), DeviceError> {
-        let (weight, _) = policy.head();
-        let vocab = weight.dims()[0];
+        let (head, _) = policy.head();
+        let vocab = head.vocab();
         let uniforms: Vec<f32> = self.rows.iter().map(DecodedRow::uniform).collect();
         let masks: Vec<_> = self.rows.iter().map(DecodedRow::mask).collect();
         let mask = self.masks.of_rows(&masks, vocab, &policy.device());
         let settings: Vec<&Sampling> = self.rows.iter().map(|row| &row.request.sampling).collect();
-        let (ids, log_probs) = sample(states, weight, &settings, &uniforms, mask.as_ref());
+        let (ids, log_probs) = sample(states, head, &settings, &uniforms, mask.as_ref());
         // The one read per token: what is sampled decides what is computed next.
         let on_host = sampled_ids(ids.clone(), vocab)?;
         self.log_probs.push(log_probs, self.rows.iter().map(|row| (!row.done).then_some(row.place)));

@@ -273,7 +273,7 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         request: &Arc<RolloutRequest>,
     ) -> Result<AdmittedRequest<B>, RequestError> {
         policy.check_prompt(&request.prompt).map_err(|error| RequestError::Prompt(error.to_string()))?;
-        let vocab = policy.head().0.dims()[0];
+        let vocab = policy.head().0.vocab();
         let masks = self.batch.masks.of(&request.limits, vocab, &policy.device())?;
         Ok(AdmittedRequest { id, request: request.clone(), masks })
     }

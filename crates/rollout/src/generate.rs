@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use kernels::Kernels;
+use kernels::{DeviceError, Kernels};
 use policy::{Decoding, Prompt};
 use vgpo::PrototypeMode;
 
@@ -111,8 +111,11 @@ fn drive<B: Kernels, P: Decoding<B>>(
     mut on_token: impl FnMut(usize, usize, u32),
 ) -> Result<(), RolloutError> {
     let job = |request: RequestId| ids.binary_search(&request).ok();
-    while !engine.is_idle() {
-        if interrupt.load(Ordering::Relaxed) {
+    for step in 0.. {
+        if engine.is_idle() {
+            break;
+        }
+        if interrupted(policy, interrupt, step)? {
             return Err(RolloutError::Interrupted);
         }
         for event in engine.step(policy)? {
@@ -133,4 +136,19 @@ fn drive<B: Kernels, P: Decoding<B>>(
         }
     }
     Ok(())
+}
+
+/// Whether to stop at this step. Of ranks that share the policy out none may stop alone: now and then they ask each
+/// other.
+fn interrupted<B: Kernels, P: Decoding<B>>(
+    policy: &P,
+    interrupt: &AtomicBool,
+    step: usize,
+) -> Result<bool, DeviceError> {
+    let own = interrupt.load(Ordering::Relaxed);
+    match policy.head().0.shared {
+        None => Ok(own),
+        Some(shared) if step.is_multiple_of(READ_EVERY) => Ok(shared.ranks.any("interrupt", own)?),
+        Some(_) => Ok(false),
+    }
 }

@@ -4,8 +4,8 @@
 //! batching, order and grouping do not change what is sampled. Vision tokens have probability zero.
 
 use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
-use kernels::Kernels;
-use kernels::sampling::RowChoice;
+use kernels::sampling::{RowChoice, sample_tokens};
+use kernels::{Kernels, LmHead};
 
 /// How tokens are chosen.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,18 +49,20 @@ pub(crate) fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Dev
     (!ids.is_empty()).then(|| Tensor::from_data(TensorData::new(mask, [1, vocab]), device))
 }
 
-/// Samples one token for each row of `hidden [S, d]` with the head `weight [V, d]`: ids and log-probs `[S]`, both on
+/// Samples one token for each row of `hidden [S, d]` with the model's head, `[V, d]`: ids and log-probs `[S]`, both on
 /// the device. `sampling` and `uniforms` have one entry per row. `forbidden` are added to the logits that are sampled
-/// from, not to those the log-probs come from; one `[1, V]` mask for all rows or one `[S, V]` each.
-pub fn sample<B: Kernels>(
+/// from, not to those the log-probs come from; one `[1, V]` mask for all rows or one `[S, V]` each. Ranks that share the
+/// head out all call this with the same and get the same.
+pub fn sample<'a, B: Kernels>(
     hidden: Tensor<B, 2>,
-    weight: &Tensor<B, 2>,
+    head: impl Into<LmHead<'a, B>>,
     sampling: &[&Sampling],
     uniforms: &[f32],
     forbidden: Option<&Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
+    let head = head.into();
     let [rows, d] = hidden.dims();
-    let vocab = weight.dims()[0];
+    let vocab = head.vocab();
     let choices: Vec<RowChoice> = sampling
         .iter()
         .zip(uniforms)
@@ -68,14 +70,14 @@ pub fn sample<B: Kernels>(
         .collect();
     let step = (B::logits_at_once() / vocab.max(1)).clamp(1, rows.max(1));
     if step == rows {
-        return B::sample(B::affine(hidden, weight, None), &choices, forbidden);
+        return sample_tokens(hidden, head, &choices, forbidden);
     }
     let (mut ids, mut log_probs) = (Vec::new(), Vec::new());
     for a in (0..rows).step_by(step) {
         let b = (a + step).min(rows);
         let mask = forbidden.map(|m| if m.dims()[0] == 1 { m.clone() } else { m.clone().slice([a..b, 0..vocab]) });
-        let logits = B::affine(hidden.clone().slice([a..b, 0..d]), weight, None);
-        let (i, l) = B::sample(logits, &choices[a..b], mask.as_ref());
+        let states = hidden.clone().slice([a..b, 0..d]);
+        let (i, l) = sample_tokens(states, head, &choices[a..b], mask.as_ref());
         ids.push(i);
         log_probs.push(l);
     }

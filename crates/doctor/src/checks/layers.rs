@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor};
 use kernels::params::to_f32;
-use kernels::{Gradients, Kernels, ParamVisitor, host};
+use kernels::{Gradients, Kernels, ParamVisitor, Shard, host};
 use model_qwen2vl::QwenVl;
 use policy::{Learning, Scoring};
 use rl::TrainError;
@@ -37,7 +37,7 @@ struct StepValues {
 /// All parameters, flat, in f32.
 struct FlatParameters<B: Kernels>(BTreeMap<String, Tensor<B, 1>>);
 impl<B: Kernels> ParamVisitor<B> for FlatParameters<B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         self.0.insert(name.into(), to_f32(flat(tensor.clone())));
     }
 }

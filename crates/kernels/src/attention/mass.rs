@@ -12,6 +12,7 @@ use super::forward::fold_queries;
 use super::packed::flat;
 use super::plan::AttentionPlan;
 use super::scores::{PLAIN_SCORES, causal_mask};
+use crate::collective;
 use crate::host::{self, DeviceError};
 use crate::layers::{Attend, TransformerBlock};
 use crate::ops::Kernels;
@@ -60,7 +61,12 @@ impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
         let [q, k, v] = block.heads(h, self.rotary);
         if block.index == self.last {
-            self.masses = self.lookers.iter().map(|looker| masses(&q, &k, looker)).collect();
+            // All ranks have the same number of heads.
+            let mean = |own: Tensor<B, 2>| match block.ranks.size() {
+                1 => own,
+                ranks => collective::sum(own, &block.ranks, "attention masses").div_scalar(ranks as f64),
+            };
+            self.masses = self.lookers.iter().map(|looker| mean(masses(&q, &k, looker))).collect();
         }
         flat(B::packed_attention(q, k, v, self.plan).0)
     }

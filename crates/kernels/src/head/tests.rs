@@ -1,8 +1,10 @@
-//! The divergence of two predictions over the full vocabulary.
+//! The divergence of two predictions over the full vocabulary, and the head that ranks share out.
 
 use burn::tensor::{Tensor, TensorData};
+use comm::threads;
 
-use crate::{Kernels, head, source};
+use crate::head::{LmHead, VocabShards};
+use crate::{Gradients, Kernels, head, source};
 
 /// The tests of one backend.
 macro_rules! on {
@@ -95,7 +97,79 @@ fn never_below_zero<B: Kernels>() {
     assert!(values(head::kl_divergence(none(), none(), &weight, 1.0)).is_empty());
 }
 
+/// Hidden states, weight, targets and temperature of a test, on the host.
+struct Case {
+    dims: [usize; 3],
+    hidden: Vec<f32>,
+    weight: Vec<f32>,
+    targets: Vec<i32>,
+    temperature: f64,
+}
+
+impl Case {
+    fn new<B: Kernels>(m: usize, d: usize, vocab: usize, temperature: f64) -> Self {
+        let (hidden, weight): (Tensor<B, 2>, Tensor<B, 2>) = (source::random([m, d]), source::random([vocab, d]));
+        let targets = (0..m).map(|i| (i * 37 % vocab) as i32).collect();
+        Self { dims: [m, d, vocab], hidden: values(hidden), weight: values(weight), targets, temperature }
+    }
+
+    /// Log-probs, entropies, divergences from the states in reverse, logits of two rows, the gradient of the states, and
+    /// that of the weight's rows `ids`.
+    fn numbers<B: Kernels>(&self, head: LmHead<B>) -> [Vec<f32>; 6] {
+        let [m, d, _] = self.dims;
+        let hidden = tensor::<B>(&self.hidden, [m, d]);
+        let targets = || Tensor::from_data(TensorData::new(self.targets.clone(), [m]), &hidden.device());
+        let out = head::log_probs(hidden.clone(), head, targets(), self.temperature, true);
+        let kl = head::kl_divergence(hidden.clone(), hidden.clone().flip([0]), head, self.temperature);
+        let logits = head.logits(hidden.clone().slice([0..2, 0..d]));
+        let d_of = |k: usize| {
+            let values: Vec<f32> = (0..m).map(|i| ((i * k % 19) as f32 - 9.0) / 10.0).collect();
+            Tensor::from_data(TensorData::new(values, [m]), &hidden.device())
+        };
+        let mut grads = Gradients::default();
+        let (t, dl, de) = (self.temperature, d_of(37), Some(d_of(11)));
+        let dh = head::log_probs_backward(hidden.clone(), head, targets(), t, dl, de, "head", &mut grads);
+        let dw = grads.remove("head").unwrap();
+        [values(out.log_probs), values(out.entropy.unwrap()), values(kl), values(logits), values(dh), values(dw)]
+    }
+}
+
+/// Vocabularies in equal and unequal parts, in one chunk of rows and in several: the numbers of one rank, up to the
+/// rounding of sums in another order.
+fn many_ranks_are_one<B: Kernels>() {
+    for (m, vocab, sizes) in [(7, 50, &[2, 3, 4, 7][..]), (3000, 3001, &[2])] {
+        for temperature in [0.7, 1.0] {
+            let case = Case::new::<B>(m, 16, vocab, temperature);
+            let alone = case.numbers(LmHead::from(&tensor::<B>(&case.weight, [vocab, 16])));
+            for &size in sizes {
+                let all = threads::run(size, |ranks| {
+                    let shared = VocabShards::new(vocab, ranks);
+                    let own = shared.own();
+                    let rows = tensor::<B>(&case.weight[own.start * 16..own.end * 16], [own.len(), 16]);
+                    case.numbers(LmHead { weight: &rows, shared: Some(&shared) })
+                });
+                let [.., dw] = &alone;
+                let whole: Vec<f32> = all.iter().flat_map(|of_rank| of_rank[5].clone()).collect();
+                close(&whole, dw, &format!("{size} ranks: gradient of the weight"));
+                for of_rank in &all {
+                    assert!(of_rank[..5] == all[0][..5], "{size} ranks came apart");
+                }
+                for (k, what) in ["log-probs", "entropies", "divergences", "logits", "gradient"].iter().enumerate() {
+                    close(&all[0][k], &alone[k], &format!("{size} ranks: {what}"));
+                }
+            }
+        }
+    }
+}
+
+fn close(found: &[f32], expected: &[f32], what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
+    let gap = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(gap <= 1e-6 * largest, "{what}: {gap:.1e} beside {largest}");
+}
+
 #[cfg(feature = "flex")]
-on!(flex, burn_flex::Flex<f32, i32>: as_dense_in_any_chunks by_hand never_below_zero);
+on!(flex, burn_flex::Flex<f32, i32>: as_dense_in_any_chunks by_hand never_below_zero many_ranks_are_one);
 #[cfg(feature = "ndarray")]
-on!(ndarray, burn_ndarray::NdArray<f32>: as_dense_in_any_chunks by_hand never_below_zero);
+on!(ndarray, burn_ndarray::NdArray<f32>: as_dense_in_any_chunks by_hand never_below_zero many_ranks_are_one);

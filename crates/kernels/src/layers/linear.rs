@@ -1,9 +1,11 @@
 //! A linear layer, and several of one input in one.
 
 use burn::tensor::{Tensor, backend::Backend};
+use comm::Ranks;
 
+use crate::collective;
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor, StackPart};
+use crate::params::{Gradients, ParamVisitor, Shard, StackPart};
 
 /// `y = x W^T + b` with `weight [out, in]`.
 #[derive(Debug, Clone)]
@@ -20,6 +22,13 @@ impl<B: Kernels> Linear<B> {
         B::affine(x, &self.weight, self.bias.as_ref())
     }
 
+    /// As [`forward`](Self::forward) where ranks share the inputs out, each with the columns of the weight that are its:
+    /// `x [N, this rank's]` to the sum over ranks of the products, `[N, out]`.
+    pub(crate) fn forward_shared(&self, x: Tensor<B, 2>, ranks: &Ranks, name: &'static str) -> Tensor<B, 2> {
+        debug_assert!(ranks.is_solo() || self.bias.is_none(), "a bias would be added by every rank");
+        collective::sum(self.forward(x), ranks, name)
+    }
+
     /// Adds the gradients of weight and bias under `name.weight`, `name.bias` and returns `dx [N, in]`.
     pub fn backward(&self, x: Tensor<B, 2>, dy: Tensor<B, 2>, name: &str, grads: &mut Gradients<B>) -> Tensor<B, 2> {
         grads.add(&format!("{name}.weight"), B::weight_gradient(dy.clone(), x));
@@ -33,11 +42,11 @@ impl<B: Kernels> Linear<B> {
 impl<B: Backend> Linear<B> {
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
     pub fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {
-        let shape = self.weight.dims();
-        visitor.visit(&format!("{name}.weight"), &shape, &mut self.weight);
+        let shard = Shard::whole(&self.weight.dims());
+        visitor.visit(&format!("{name}.weight"), &shard, &mut self.weight);
         if let Some(bias) = &mut self.bias {
-            let shape = bias.dims();
-            visitor.visit(&format!("{name}.bias"), &shape, bias);
+            let shard = Shard::whole(&bias.dims());
+            visitor.visit(&format!("{name}.bias"), &shard, bias);
         }
     }
 }
@@ -78,9 +87,12 @@ impl<B: Backend> LinearStack<B> {
 
     /// Shows its parameters to `visitor`, named as in [`backward`](Self::backward).
     pub fn visit(&mut self, prefix: &str, visitor: &mut impl ParamVisitor<B>) {
-        visitor.visit_stack(&Self::names(prefix, &self.parts, "weight"), &mut self.linear.weight);
+        let [_, width] = self.linear.weight.dims();
+        let shards: Vec<Shard> = self.parts.iter().map(|(_, rows)| Shard::whole(&[*rows, width])).collect();
+        visitor.visit_stack(&Self::names(prefix, &self.parts, "weight"), &shards, &mut self.linear.weight);
         if let Some(bias) = &mut self.linear.bias {
-            visitor.visit_stack(&Self::names(prefix, &self.parts, "bias"), bias);
+            let shards: Vec<Shard> = self.parts.iter().map(|(_, rows)| Shard::whole(&[*rows])).collect();
+            visitor.visit_stack(&Self::names(prefix, &self.parts, "bias"), &shards, bias);
         }
     }
 }

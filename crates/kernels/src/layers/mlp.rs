@@ -1,11 +1,15 @@
 //! The two MLPs of transformer blocks.
 
 use burn::tensor::{Tensor, backend::Backend};
+use comm::Ranks;
 
 use super::residual::FEW;
 use super::{Linear, LinearStack};
 use crate::ops::{Activation, Kernels};
 use crate::params::{Gradients, ParamVisitor};
+
+/// What the sum over ranks is called that ends an MLP.
+pub(super) const MLP: &str = "mlp";
 
 /// The MLP of a block.
 #[derive(Debug, Clone)]
@@ -42,7 +46,7 @@ pub(crate) enum MlpSaved<B: Backend> {
 impl<B: Kernels> Mlp<B> {
     /// `h [N, d]` to `[N, d]`.
     pub fn forward(&self, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.close(self.open(h))
+        self.close(self.open(h), &Ranks::solo())
     }
 
     /// The last layer, and what it takes.
@@ -65,13 +69,14 @@ impl<B: Kernels> Mlp<B> {
         }
     }
 
-    /// The rest.
-    pub(crate) fn close(&self, saved: MlpSaved<B>) -> Tensor<B, 2> {
-        match (self, saved) {
-            (Self::Gated { down, .. }, MlpSaved::Gated(gate_up)) => down.forward(B::swiglu(gate_up)),
-            (Self::Plain { fc2, act, .. }, MlpSaved::Plain(pre)) => fc2.forward(B::activate(pre, *act)),
+    /// The rest, where `ranks` share the inside out.
+    pub(crate) fn close(&self, saved: MlpSaved<B>, ranks: &Ranks) -> Tensor<B, 2> {
+        let (last, between) = match (self, saved) {
+            (Self::Gated { down, .. }, MlpSaved::Gated(gate_up)) => (down, B::swiglu(gate_up)),
+            (Self::Plain { fc2, act, .. }, MlpSaved::Plain(pre)) => (fc2, B::activate(pre, *act)),
             _ => unreachable!("saved by another kind of MLP"),
-        }
+        };
+        last.forward_shared(between, ranks, MLP)
     }
 
     /// Adds the gradients of its parameters under `name` and returns `dh [N, d]`.

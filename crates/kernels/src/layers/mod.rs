@@ -4,6 +4,10 @@
 //!
 //! Weights stay in Hugging Face's layout `[out, in]`, so loading and saving never transpose. Gradients are those of the
 //! same expression under autodiff (tested), computed without a graph: `dx = dy W`, `dW = dy^T x`.
+//!
+//! A block may be shared out over ranks ([`TransformerBlock::ranks`]) as Megatron-LM does it (arXiv 1909.08053): the
+//! first layers of attention and MLP by their outputs, the last by their inputs, so that the sum over ranks is taken once
+//! behind each last layer and, in the backward, once before each norm. What lies between blocks is the same on all ranks.
 
 mod linear;
 mod mlp;
@@ -16,14 +20,16 @@ pub use norm::Norm;
 pub use residual::Residual;
 
 use burn::tensor::{Tensor, backend::Backend};
+use comm::Ranks;
 
 use crate::attention::AttentionSaved;
 use crate::attention::decode::{Prefill, PromptKv};
 use crate::attention::packed::{KvGradients, Packed};
+use crate::collective;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor};
 use crate::rope::Rotary;
-use mlp::MlpSaved;
+use mlp::{MLP, MlpSaved};
 
 /// Sizes of one block.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +54,9 @@ pub struct BlockNames {
     /// Attention's output projection.
     pub proj: &'static str,
 }
+
+/// What the sum over ranks is called that ends attention.
+const ATTENTION: &str = "attention";
 
 /// Norms of queries and keys, behind attention's prefix.
 pub const QK_NAMES: [&str; 2] = ["q_norm", "k_norm"];
@@ -74,6 +83,9 @@ pub struct TransformerBlock<B: Backend> {
     pub norm2: Norm<B>,
     /// The MLP.
     pub mlp: Mlp<B>,
+    /// Who shares out its heads and the inside of its MLP. `shape` and weights are this rank's: rows of `qkv` and of the
+    /// MLP's first layers, columns of `proj` and of its last. Norms are whole on all ranks.
+    pub ranks: Ranks,
 }
 
 /// Where keys and values go: a plan over packed tokens, or a cache that is decoded from.
@@ -126,10 +138,10 @@ impl<B: Kernels> TransformerBlock<B> {
     /// Adds to `x`, with attention left to `attend`.
     pub fn forward(&self, x: &mut Residual<B>, attend: &mut impl Attend<B>) {
         let h = x.normed(&self.norm1);
-        x.add(&self.proj, attend.attend(self, h));
+        x.add(&self.proj, attend.attend(self, h), &self.ranks, ATTENTION);
         let h = x.normed(&self.norm2);
         let (last, between) = self.mlp.until_last(h);
-        x.add(last, between);
+        x.add(last, between, &self.ranks, MLP);
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if
@@ -159,7 +171,7 @@ impl<B: Kernels> TransformerBlock<B> {
             let [_, k, v] = inner.qkv.clone();
             kv.push((k, v));
         }
-        let y = inner.x_mid.clone().add(self.mlp.close(inner.mlp.clone()));
+        let y = inner.x_mid.clone().add(self.mlp.close(inner.mlp.clone(), &self.ranks));
         (y, BlockSaved { x, inner: Some(inner) })
     }
 
@@ -169,13 +181,15 @@ impl<B: Kernels> TransformerBlock<B> {
         let (qkv, raw) = self.project(h1.clone(), packed.rotary);
         let (o, attention) = packed.forward(self.index, qkv.clone());
         let o_flat = o.clone().reshape([n, self.shape.heads * self.shape.head_dim]);
-        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward(o_flat));
+        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward_shared(o_flat, &self.ranks, ATTENTION));
         let mlp = self.mlp.open(h2.clone());
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
 
     /// Adds this block's parameter gradients under `prefix` and returns the gradient of its input. What crosses between
-    /// a prompt and responses that were computed apart from it goes through `kv`.
+    /// a prompt and responses that were computed apart from it goes through `kv`. Of weights that several ranks hold
+    /// each adds what its own heads give: norms of queries and keys, keys and values of heads that it does not have
+    /// alone.
     pub fn backward(
         &self,
         saved: BlockSaved<B>,
@@ -194,6 +208,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
         let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
+        let dh2 = collective::sum(dh2, &self.ranks, "gradient of the mlp");
         let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
@@ -201,6 +216,7 @@ impl<B: Kernels> TransformerBlock<B> {
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
         let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
+        let dh1 = collective::sum(dh1, &self.ranks, "gradient of attention");
         self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
 

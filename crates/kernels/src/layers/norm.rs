@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 
 use crate::ops::Kernels;
-use crate::params::{Gradients, ParamVisitor};
+use crate::params::{Gradients, ParamVisitor, Shard};
 
 /// A norm over the last axis.
 #[derive(Debug, Clone)]
@@ -101,10 +101,10 @@ impl<B: Backend> Norm<B> {
             Self::Rms { weight, .. } => (weight, None),
             Self::Layer { weight, bias, .. } => (weight, Some(bias)),
         };
-        let shape = weight.dims();
-        visitor.visit(&format!("{name}.weight"), &shape, weight);
+        let shard = Shard::whole(&weight.dims());
+        visitor.visit(&format!("{name}.weight"), &shard, weight);
         if let Some(bias) = bias {
-            visitor.visit(&format!("{name}.bias"), &shape, bias);
+            visitor.visit(&format!("{name}.bias"), &shard, bias);
         }
     }
 }

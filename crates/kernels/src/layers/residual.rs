@@ -1,6 +1,7 @@
 //! The stream that blocks add to.
 
 use burn::tensor::{Tensor, backend::Backend};
+use comm::Ranks;
 
 use super::{Linear, Norm};
 use crate::ops::{Kernels, plain};
@@ -31,12 +32,12 @@ impl<B: Kernels> Residual<B> {
         Self { x, pending: None }
     }
 
-    /// Adds what `linear` makes of `y [N, in]`.
-    pub fn add(&mut self, linear: &Linear<B>, y: Tensor<B, 2>) {
+    /// Adds what `linear` makes of `y [N, in]`, whose columns `ranks` share out.
+    pub fn add(&mut self, linear: &Linear<B>, y: Tensor<B, 2>, ranks: &Ranks, name: &'static str) {
         self.sum();
-        self.pending = Some(match linear.bias.is_none() && y.dims()[0] <= FEW {
+        self.pending = Some(match ranks.is_solo() && linear.bias.is_none() && y.dims()[0] <= FEW {
             true => Pending::Parts(B::partial_affine(y, &linear.weight)),
-            false => Pending::Whole(linear.forward(y)),
+            false => Pending::Whole(linear.forward_shared(y, ranks, name)),
         });
     }
 

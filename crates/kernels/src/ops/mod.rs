@@ -320,6 +320,18 @@ pub trait Kernels: Backend {
         collective::reduce_scatter(x, ranks, name)
     }
 
+    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once.
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    fn all_reduce<const D: usize>(
+        x: Tensor<Self, D>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) -> Result<Tensor<Self, D>, DeviceError> {
+        collective::all_reduce(x, ranks, name)
+    }
+
     /// The parts `x` of all `ranks`, flat and of equal length and type, one after the other.
     ///
     /// # Errors

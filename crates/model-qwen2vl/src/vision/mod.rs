@@ -14,11 +14,12 @@ use kernels::attention::AttentionPlan;
 use kernels::attention::packed::{KvGradients, Packed};
 use kernels::host::int_tensor;
 use kernels::layers::{BlockSaved, Linear, Residual, TransformerBlock};
-use kernels::params::{Gradients, ParamVisitor, cast_to, to_f32};
+use kernels::params::{Gradients, ParamVisitor, Shard, cast_to, to_f32};
 use kernels::rope::Rotary;
 
 use crate::config::{TowerAttention, VisionConfig};
 use crate::rope::{VisionLayout, vision_layout, vision_table};
+use crate::tensor::Trained;
 pub(crate) use merger::Merger;
 pub(crate) use positions::POSITIONS;
 use positions::Taps;
@@ -144,6 +145,13 @@ impl<B: Kernels> VisionTower<B> {
         }
     }
 
+    /// The features of no image, `[0, (1 + K) d]`.
+    pub(crate) fn no_features(&self) -> Tensor<B, 2> {
+        let weight = &self.patch_embed.weight;
+        let width = (1 + self.deep_mergers.len()) * self.config.out_hidden_size;
+        Tensor::empty([0, width], (&weight.device(), weight.dtype()))
+    }
+
     /// `pixels [N, patch_dim]` of all images, in the processor's order, to features `[M, (1 + K) d]`.
     pub(crate) fn forward(&self, pixels: Tensor<B, 2>, plan: &VisionPlan<B>) -> Tensor<B, 2> {
         let mut x = Residual::new(self.embed(self.patches(pixels, plan), plan));
@@ -216,13 +224,13 @@ impl<B: Kernels> VisionTower<B> {
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
         let c = &self.config;
         let shape = [c.hidden_size, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size];
-        visitor.visit("visual.patch_embed.proj.weight", &shape, &mut self.patch_embed.weight);
+        visitor.visit("visual.patch_embed.proj.weight", &Shard::whole(&shape), &mut self.patch_embed.weight);
         if let Some(bias) = &mut self.patch_embed.bias {
-            visitor.visit("visual.patch_embed.proj.bias", &shape[..1], bias);
+            visitor.visit("visual.patch_embed.proj.bias", &Shard::whole(&shape[..1]), bias);
         }
         if let Some(table) = &mut self.positions {
-            let shape = table.dims();
-            visitor.visit(POSITIONS, &shape, table);
+            let shard = Shard::whole(&table.dims());
+            visitor.visit(POSITIONS, &shard, table);
         }
         for (i, block) in self.blocks.iter_mut().enumerate() {
             block.visit(&format!("visual.blocks.{i}"), visitor);
@@ -231,6 +239,12 @@ impl<B: Kernels> VisionTower<B> {
         for (k, merger) in self.deep_mergers.iter_mut().enumerate() {
             merger.visit(&deep_merger(k), visitor);
         }
+    }
+}
+
+impl<B: Kernels> Trained<B> for VisionTower<B> {
+    fn show(&mut self, _: &str, visitor: &mut impl ParamVisitor<B>) {
+        self.visit(visitor);
     }
 }
 

@@ -7,14 +7,14 @@ use crate::common::{Golden, largest_difference, load, relative_error, values};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use kernels::params::element_ranges;
-use kernels::{Gradients, Kernels, ParamVisitor, StackPart, head, host::int_tensor};
+use kernels::{Gradients, Kernels, ParamVisitor, Shard, StackPart, head, host::int_tensor};
 use model_qwen2vl::{QwenVl, load::hub_name, model::Images};
 use policy::{PackedBatch, Pictures, Prompt, Scoring};
 
-type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
+pub(crate) type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
 /// `sum_t c_t log p_t` over all response tokens, by the engine.
-fn engine<B: Kernels>(
+pub(crate) fn engine<B: Kernels>(
     model: &QwenVl<B>,
     groups: &[Group],
     coef: &[f32],
@@ -56,21 +56,21 @@ fn engine<B: Kernels>(
 
 struct Track;
 impl<B: AutodiffBackend> ParamVisitor<B> for Track {
-    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
-    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
 }
 struct Read<'a, B: AutodiffBackend>(&'a B::Gradients, BTreeMap<String, Vec<f32>>);
 impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if let Some(g) = tensor.grad(self.0) {
             self.1.insert(name.to_string(), values(g));
         }
     }
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         if let Some(g) = tensor.grad(self.0) {
             let g = values(g);
             let of = |range: std::ops::Range<usize>| g[range].to_vec();
@@ -116,7 +116,7 @@ fn compare(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, bound
     assert!(worst.1 < bound, "{what}: {} {}", worst.0, worst.1);
 }
 
-fn coefficients(n: usize) -> Vec<f32> {
+pub(crate) fn coefficients(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 37 % 19) as f32 - 9.0) / 10.0).collect()
 }
 

@@ -19,3 +19,4 @@ mod common;
 mod gradients;
 mod parity;
 mod roundtrip;
+mod tensor;

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::fixtures;
 use burn::tensor::{DType, Tensor, backend::Backend};
-use kernels::ParamVisitor;
+use kernels::{ParamVisitor, Shard};
 use model_qwen2vl::QwenVl;
 use model_qwen2vl::load::hub_name;
 use policy::{Companions, ModelError};
@@ -44,8 +44,8 @@ const MODELS: [&str; 9] = [
 struct Values(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl<B: Backend> ParamVisitor<B> for Values {
-    fn visit<const D: usize>(&mut self, name: &str, shape: &[usize], tensor: &mut Tensor<B, D>) {
-        self.0.insert(name.to_string(), (shape.to_vec(), crate::common::values(tensor.clone())));
+    fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+        self.0.insert(name.to_string(), (shard.shape.clone(), crate::common::values(tensor.clone())));
     }
 }
 
@@ -204,7 +204,7 @@ fn weights_are_as_readable_as_the_config() {
 struct Break(&'static str, f64);
 
 impl ParamVisitor<B> for Break {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if name == self.0 {
             *tensor = tensor.clone().add_scalar(1.0).mul_scalar(self.1);
         }

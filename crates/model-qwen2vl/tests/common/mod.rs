@@ -49,13 +49,17 @@ impl Golden {
     }
 }
 
-/// The model folder of a case.
+/// The model of a case.
 pub(crate) fn load<B: Kernels>(case: &str) -> QwenVl<B> {
+    QwenVl::load(&folder(case), DType::F32, &Default::default()).unwrap()
+}
+
+/// The model folder of a case.
+pub(crate) fn folder(case: &str) -> PathBuf {
     let json: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(fixtures().join(format!("golden/{case}.json"))).unwrap())
             .unwrap();
-    let dir = fixtures().join(json["model"].as_str().unwrap());
-    QwenVl::load(&dir, DType::F32, &Default::default()).unwrap()
+    fixtures().join(json["model"].as_str().unwrap())
 }
 
 pub(crate) fn values<B: Backend, const D: usize>(t: Tensor<B, D>) -> Vec<f32> {

@@ -70,7 +70,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             }
         }
         setup.ranks.barrier("the run folder is ready")?;
-        let vocab = policy.head().0.dims()[0];
+        let vocab = policy.head().0.vocab();
         let mut trainer = Self {
             never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
             policy,

@@ -7,7 +7,7 @@ use burn::tensor::{DType, Tensor, backend::Backend};
 use data::{Dataset, FormatPrompt, Keys, Processor, build_prompt, toy};
 use launch::{toy_config, write_toy_folder};
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl, Shard};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, ResponseScores, ScoreRequest};
 use rl::policy::Scoring;
@@ -18,7 +18,7 @@ use rl::sampler::Sampling;
 struct Scale(f64);
 
 impl<B: Backend> ParamVisitor<B> for Scale {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if !name.contains("norm") {
             *tensor = tensor.clone().mul_scalar(self.0);
         }

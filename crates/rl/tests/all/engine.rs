@@ -6,7 +6,7 @@ use crate::common::{difference, mixed_prompts, model, pairs, processor, rollout,
 use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
-use model_qwen2vl::{Gradients, Kernels, ParamVisitor, QwenVl};
+use model_qwen2vl::{Gradients, Kernels, ParamVisitor, QwenVl, Shard};
 use reward::{Reward, RewardConfig, Score};
 use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, grade, make};
@@ -160,7 +160,7 @@ fn gradients_do_not_depend_on_the_budget_or_on_recomputing<B: Kernels>() {
 pub(crate) struct Values(pub Vec<f32>);
 
 impl<B: Kernels> ParamVisitor<B> for Values {
-    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         self.0.extend(tensor.to_data().to_vec::<f32>().unwrap());
     }
 }
@@ -169,7 +169,7 @@ impl<B: Kernels> ParamVisitor<B> for Values {
 struct Shift;
 
 impl<B: Kernels> ParamVisitor<B> for Shift {
-    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().add_scalar(0.01);
     }
 }

@@ -14,7 +14,7 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, activation::log_softmax, backend::AutodiffBackend, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
 use model_qwen2vl::params::{StackPart, element_ranges};
-use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl, Shard};
 use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, make};
 use rl::image_cache::ImageCache;
@@ -128,10 +128,10 @@ fn trained<B: Kernels>(start: &QwenVl<B>, experience: &Experience, config: &Conf
 struct Track;
 
 impl<B: AutodiffBackend> ParamVisitor<B> for Track {
-    fn visit<const D: usize>(&mut self, _: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
-    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, _: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
     }
 }
@@ -139,12 +139,12 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Track {
 struct Read<'a, B: AutodiffBackend>(&'a B::Gradients, Grads);
 
 impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if let Some(grad) = tensor.grad(self.0) {
             self.1.insert(name.to_string(), grad.into_data().to_vec().unwrap());
         }
     }
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         if let Some(grad) = tensor.grad(self.0) {
             let grad: Vec<f32> = grad.into_data().to_vec().unwrap();
             for (part, range) in parts.iter().zip(element_ranges(parts, grad.len())) {

@@ -7,7 +7,7 @@ use crate::common::{difference, mixed_prompts, model, pairs, rollout, sample, sc
 use ::vgpo::PrototypeMode;
 use burn::tensor::{Tensor, backend::Backend};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt, int_tensor};
-use model_qwen2vl::{Kernels, ParamVisitor, QwenVl};
+use model_qwen2vl::{Kernels, ParamVisitor, QwenVl, Shard};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, ScoreRequest};
 use rl::rollout::{
@@ -131,7 +131,7 @@ fn lengths_and_ends<B: Kernels>() {
 struct Favour(usize, Vec<f32>);
 
 impl<B: Backend> ParamVisitor<B> for Favour {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if name == "model.embed_tokens.weight" {
             let [vocab, d] = [tensor.dims()[0], tensor.dims()[1]];
             let row = Tensor::<B, 1>::from_floats(&self.1[..], &tensor.device()).reshape([1, d]).mul_scalar(2.0);

@@ -10,7 +10,7 @@ use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
 use comm::deal;
 use kernels::finite::first_not_finite;
 use kernels::zero::OwnElements;
-use kernels::{DeviceError, Kernels, ParamVisitor, StackPart, host};
+use kernels::{DeviceError, Kernels, ParamVisitor, Shard, StackPart, host};
 use memmap2::Mmap;
 use safetensors::SafeTensors;
 
@@ -250,11 +250,11 @@ fn read_part<B: Kernels>(
 struct BufferSizes(Vec<Vec<(String, Range<usize>)>>);
 
 impl<B: Backend> ParamVisitor<B> for BufferSizes {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         self.0.push(vec![(name.into(), 0..tensor.shape().num_elements())]);
     }
 
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         self.0.push(elements(parts, tensor.shape().num_elements()));
     }
 }

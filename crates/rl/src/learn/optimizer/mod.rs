@@ -23,7 +23,7 @@ use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::SummedOver;
 use kernels::params::{cast_to, element_ranges, to_f32};
 use kernels::zero::{OwnElements, Reduced, Shards};
-use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, StackPart, host};
+use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, Shard, StackPart, host};
 
 use crate::config::{Config, MomentsDtype, Optim};
 use crate::policy::Policy;
@@ -172,7 +172,7 @@ struct Update<'a, B: Backend> {
 }
 
 impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], tensor: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         let len = tensor.shape().num_elements();
         if let Some(grad) = self.grads.take(name, &[]) {
             self.keep(vec![(name.to_string(), 0..len)], grad, tensor);
@@ -180,7 +180,7 @@ impl<B: Kernels> ParamVisitor<B> for Update<'_, B> {
     }
 
     /// A stack is one tensor: one update.
-    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], tensor: &mut Tensor<B, D>) {
+    fn visit_stack<const D: usize>(&mut self, parts: &[StackPart], _: &[Shard], tensor: &mut Tensor<B, D>) {
         let Some(first) = parts.first() else { return };
         if let Some(grad) = self.grads.take(&first.name, parts) {
             self.keep(elements(parts, tensor.shape().num_elements()), grad, tensor);

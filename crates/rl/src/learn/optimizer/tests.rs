@@ -14,14 +14,14 @@ type B = burn_flex::Flex<f32, i32>;
 
 struct Fill<'a>(&'a mut Gradients<B>, f32);
 impl ParamVisitor<B> for Fill<'_> {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
         let values = t.clone().mul_scalar(self.1).add_scalar(0.01);
         self.0.add(name, values);
     }
 }
 struct First(Vec<(String, Vec<f32>)>);
 impl ParamVisitor<B> for First {
-    fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+    fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
         self.0.push((name.into(), to_f32(t.clone()).into_data().to_vec().unwrap()));
     }
 }
@@ -217,7 +217,7 @@ fn small_steps_move_bf16_weights() {
         let mut grads = Gradients::default();
         struct Ones<'a>(&'a mut Gradients<B>);
         impl ParamVisitor<B> for Ones<'_> {
-            fn visit<const D: usize>(&mut self, name: &str, _: &[usize], t: &mut Tensor<B, D>) {
+            fn visit<const D: usize>(&mut self, name: &str, _: &Shard, t: &mut Tensor<B, D>) {
                 self.0.add(name, to_f32(t.ones_like()));
             }
         }
