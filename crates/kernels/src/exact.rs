@@ -91,6 +91,7 @@ impl<B: Kernels> ExactSums<B> {
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
+    use crate::Shard;
     use crate::params::ParamVisitor;
 
     type B = burn_flex::Flex<f32, i32>;
@@ -106,8 +107,8 @@ mod tests {
         let sums = |size: usize| {
             let parts = comm::threads::run(size, |ranks| {
                 let mut list = GradientList::default();
-                ParamVisitor::<B>::visit(&mut list, "a", &[10], &mut pass(0));
-                ParamVisitor::<B>::visit(&mut list, "never", &[10], &mut pass(0));
+                ParamVisitor::<B>::visit(&mut list, "a", &Shard::whole(&[10]), &mut pass(0));
+                ParamVisitor::<B>::visit(&mut list, "never", &Shard::whole(&[10]), &mut pass(0));
                 let mut exact = ExactSums::<B>::new(&Shards::of(&ranks).unwrap(), &Default::default(), list);
                 for k in (0..12).rev().filter(|k| k % size == ranks.rank()) {
                     let mut grads = Gradients::default();
@@ -138,7 +139,7 @@ mod tests {
     fn a_gradient_that_is_no_number_is_no_sum() {
         let mut list = GradientList::default();
         let mut x = Tensor::<B, 1>::full([2], f32::NAN, &Default::default());
-        ParamVisitor::<B>::visit(&mut list, "a", &[2], &mut x);
+        ParamVisitor::<B>::visit(&mut list, "a", &Shard::whole(&[2]), &mut x);
         let mut exact = ExactSums::<B>::new(&Shards::default(), &Default::default(), list);
         let mut grads = Gradients::default();
         grads.add("a", x);
