@@ -157,11 +157,11 @@ pub fn lowered(
         pairs.into_iter().any(|(with, without)| with < without && !MemoryPlan::holds(without, memory))
     };
     let (mut found, mut all) = (Vec::new(), Choice::default());
-    for lever in 0..all.len() {
+    for (lever, used) in all.iter_mut().enumerate() {
         let choice = large.raised(&Choice::default(), lever)?;
         let lowered = large.lowered(&choice)?;
         if helps(&lowered.plan) {
-            all[lever] = large.levers[lever].range.map_or(Some(0), |[_, least, _]| Some(least));
+            *used = large.levers[lever].range.map_or(Some(0), |[_, least, _]| Some(least));
             found.push(lowered);
         }
     }

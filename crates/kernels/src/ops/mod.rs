@@ -320,7 +320,8 @@ pub trait Kernels: Backend {
         collective::reduce_scatter(x, ranks, name)
     }
 
-    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once.
+    /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once; between
+    /// CUDA devices rounded to it by each rank that adds.
     ///
     /// # Errors
     /// As [`reduce_scatter`](Self::reduce_scatter).

@@ -242,17 +242,29 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
 
     #[cfg(feature = "cuda")]
     fn reduce_scatter(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
-        match nccl::reduce_scatter(&x, ranks, name)? {
-            Some(part) => Ok(part),
-            None => collective::reduce_scatter(x, ranks, name),
+        match nccl::applies::<Self>(&x.device(), ranks) {
+            true => nccl::reduce_scatter(x, ranks, name),
+            false => collective::reduce_scatter(x, ranks, name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn all_reduce<const D: usize>(
+        x: Tensor<Self, D>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) -> Result<Tensor<Self, D>, DeviceError> {
+        match nccl::applies::<Self>(&x.device(), ranks) {
+            true => nccl::all_reduce(x, ranks, name),
+            false => collective::all_reduce(x, ranks, name),
         }
     }
 
     #[cfg(feature = "cuda")]
     fn all_gather(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
-        match nccl::all_gather(&x, ranks, name)? {
-            Some(all) => Ok(all),
-            None => collective::all_gather(x, ranks, name),
+        match nccl::applies::<Self>(&x.device(), ranks) {
+            true => nccl::all_gather(x, ranks, name),
+            false => collective::all_gather(x, ranks, name),
         }
     }
 

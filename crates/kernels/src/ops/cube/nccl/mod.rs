@@ -29,79 +29,56 @@ pub use communicator::{Communicator, version};
 pub use order::StreamOrder;
 
 /// A tensor of the runtime `T`, if that is what `R` is.
-fn same<R: CubeRuntime, T: CubeRuntime>(t: CubeTensor<R>) -> Option<CubeTensor<T>> {
-    (Box::new(t) as Box<dyn Any>).downcast::<CubeTensor<T>>().ok().map(|t| *t)
+fn same<R: CubeRuntime, T: CubeRuntime>(t: CubeTensor<R>) -> Result<CubeTensor<T>, DeviceError> {
+    let found = (Box::new(t) as Box<dyn Any>).downcast::<CubeTensor<T>>();
+    found.map(|t| *t).map_err(|_| DeviceError("a tensor of another runtime came to NCCL".into()))
 }
 
-/// What a backend holds of a float tensor, where the backend is CUDA's.
-fn on_cuda<B: Launch, const D: usize>(t: Tensor<B, D>) -> Option<CubeTensor<CudaRuntime>> {
-    same(held(t))
-}
-
-/// The same back.
-fn from_cuda<B: Launch, const D: usize>(t: CubeTensor<CudaRuntime>) -> Result<Tensor<B, D>, DeviceError> {
-    let found = same(t).ok_or_else(|| DeviceError("a tensor of CUDA came where there is none".into()))?;
-    Ok(tensor(found))
-}
-
-/// The communicator of `ranks` on the device of `t`; made on the first call.
-fn of(t: &CubeTensor<CudaRuntime>, ranks: &Ranks) -> Result<std::sync::Arc<Communicator>, DeviceError> {
-    ranks.attached(|| Communicator::new(&t.device, ranks, None))
-}
-
-/// Whether the data of `B` lie on CUDA devices, where `ranks` are more than one.
-fn applies<B: Launch>(device: &B::Device, ranks: &Ranks) -> bool {
+/// Whether the data of `B` lie on CUDA devices, where `ranks` are more than one: whether the calls below are for them.
+pub(super) fn applies<B: Launch>(device: &B::Device, ranks: &Ranks) -> bool {
     !ranks.is_solo() && (device as &dyn Any).is::<CudaDevice>()
 }
 
-/// The sum over `ranks` in the type of `x`, in place where nothing else holds it; none where this is not CUDA's to do.
-/// 16-bit sums are rounded at each rank that adds to them.
+/// Makes `call` on the communicator of `ranks`, which is made on the first call.
+fn on<B: Launch, const D: usize>(
+    x: Tensor<B, D>,
+    ranks: &Ranks,
+    name: &'static str,
+    call: impl FnOnce(&Communicator, CubeTensor<CudaRuntime>) -> Result<CubeTensor<CudaRuntime>, DeviceError>,
+) -> Result<Tensor<B, D>, DeviceError> {
+    let x: CubeTensor<CudaRuntime> = same(held(x))?;
+    ranks.agree(name)?;
+    let communicator = ranks.attached(|| Communicator::new(&x.device, ranks, None))?;
+    ranks.count(name, x.meta.num_elements() * x.elem_size());
+    Ok(tensor(same(call(&communicator, x)?)?))
+}
+
+/// The sum over `ranks` in the type of `x`, in place where nothing else holds it. 16-bit sums are rounded by each rank
+/// that adds to them.
 pub(super) fn all_reduce<B: Launch, const D: usize>(
-    x: &Tensor<B, D>,
+    x: Tensor<B, D>,
     ranks: &Ranks,
     name: &'static str,
-) -> Result<Option<Tensor<B, D>>, DeviceError> {
-    if !applies::<B>(&x.device(), ranks) {
-        return Ok(None);
-    }
-    let Some(x) = on_cuda(x.clone()) else { return Ok(None) };
-    let communicator = of(&x, ranks)?;
-    ranks.agree(name)?;
-    ranks.count(name, x.meta.num_elements() * x.elem_size());
-    from_cuda(communicator.all_reduce(x)?).map(Some)
+) -> Result<Tensor<B, D>, DeviceError> {
+    on(x, ranks, name, Communicator::all_reduce)
 }
 
-/// This rank's part of the sum over `ranks` of `x [n ranks]`: `[n]` in f32, summed in f32; none where this is not
-/// CUDA's to do.
+/// This rank's part of the sum over `ranks` of `x [n ranks]`: `[n]` in f32, summed in f32.
 pub(super) fn reduce_scatter<B: Launch>(
-    x: &Tensor<B, 1>,
+    x: Tensor<B, 1>,
     ranks: &Ranks,
     name: &'static str,
-) -> Result<Option<Tensor<B, 1>>, DeviceError> {
-    if !applies::<B>(&x.device(), ranks) {
-        return Ok(None);
-    }
-    let Some(x) = on_cuda(to_f32(x.clone())) else { return Ok(None) };
-    let communicator = of(&x, ranks)?;
-    ranks.agree(name)?;
-    ranks.count(name, x.meta.num_elements() * x.elem_size());
-    from_cuda(communicator.reduce_scatter(x)?).map(Some)
+) -> Result<Tensor<B, 1>, DeviceError> {
+    on(to_f32(x), ranks, name, Communicator::reduce_scatter)
 }
 
-/// The parts `x [n]` of all ranks, one after the other: `[n ranks]`; none where this is not CUDA's to do.
+/// The parts `x [n]` of all ranks, one after the other: `[n ranks]`.
 pub(super) fn all_gather<B: Launch>(
-    x: &Tensor<B, 1>,
+    x: Tensor<B, 1>,
     ranks: &Ranks,
     name: &'static str,
-) -> Result<Option<Tensor<B, 1>>, DeviceError> {
-    if !applies::<B>(&x.device(), ranks) {
-        return Ok(None);
-    }
-    let Some(x) = on_cuda(x.clone()) else { return Ok(None) };
-    let communicator = of(&x, ranks)?;
-    ranks.agree(name)?;
-    ranks.count(name, x.meta.num_elements() * x.elem_size());
-    from_cuda(communicator.all_gather(x)?).map(Some)
+) -> Result<Tensor<B, 1>, DeviceError> {
+    on(x, ranks, name, Communicator::all_gather)
 }
 
 impl Communicator {
