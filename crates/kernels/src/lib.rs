@@ -25,6 +25,7 @@ pub mod attention;
 pub mod bounds;
 pub mod canary;
 pub mod collective;
+pub mod exact;
 pub mod finite;
 pub mod head;
 pub mod host;
@@ -33,6 +34,7 @@ pub mod ops;
 pub mod params;
 pub mod rope;
 pub mod sampling;
+pub mod zero;
 
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]

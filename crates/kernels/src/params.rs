@@ -7,7 +7,10 @@ use std::ops::Range;
 
 use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 
+use crate::exact::ExactSums;
+use crate::host::DeviceError;
 use crate::ops::Kernels;
+use crate::zero::{OwnSums, Reduced};
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -55,6 +58,30 @@ pub struct Gradients<B: Backend> {
     /// Parts of stacks: the key of the stack, and the elements that are the part's.
     parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
+    /// Where they go as soon as they are complete, in a run on several ranks.
+    summed: Option<Box<SummedOver<B>>>,
+}
+
+/// How gradients are summed over ranks while they are computed.
+#[derive(Debug, Clone)]
+pub enum SummedOver<B: Backend> {
+    /// Layer by layer, each rank keeping its part.
+    Parts(Reduced<B>),
+    /// In whole numbers, pass by pass.
+    Exact(ExactSums<B>),
+}
+
+impl<B: Kernels> SummedOver<B> {
+    /// The sums.
+    ///
+    /// # Errors
+    /// A device that could not be read; a rank that is gone.
+    pub fn take(self) -> Result<OwnSums<B>, DeviceError> {
+        match self {
+            Self::Parts(reduced) => reduced.take(),
+            Self::Exact(exact) => exact.take(),
+        }
+    }
 }
 
 impl<B: Kernels> Default for Gradients<B> {
@@ -66,7 +93,58 @@ impl<B: Kernels> Default for Gradients<B> {
 impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, summed: None }
+    }
+
+    /// The same, summed over ranks on the way. Between [`begin`](Self::begin) and [`finish`](Self::finish) whoever
+    /// computes gradients says when a layer and when a pass is done.
+    #[must_use]
+    pub fn summed(self, into: SummedOver<B>) -> Self {
+        Self { summed: Some(Box::new(into)), ..self }
+    }
+
+    /// Takes the sums over ranks out; none where gradients are not summed.
+    pub fn take_sums(&mut self) -> Option<SummedOver<B>> {
+        self.summed.take().map(|summed| *summed)
+    }
+
+    /// `passes` backward passes follow.
+    pub fn begin(&mut self, passes: usize) {
+        self.summing(|summed, _| match summed {
+            SummedOver::Parts(reduced) => reduced.begin(passes),
+            SummedOver::Exact(_) => {}
+        });
+    }
+
+    /// The gradients of this pass are complete up to those whose names begin with `prefix`, from the last parameter on.
+    pub fn done_through(&mut self, prefix: &str) {
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.through(prefix, grads),
+            SummedOver::Exact(_) => {}
+        });
+    }
+
+    /// A backward pass is done.
+    pub fn end_pass(&mut self) {
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.end_round(grads),
+            SummedOver::Exact(exact) => exact.end_pass(grads),
+        });
+    }
+
+    /// All passes are done.
+    pub fn finish(&mut self) {
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.finish(grads),
+            SummedOver::Exact(_) => {}
+        });
+    }
+
+    fn summing(&mut self, work: impl FnOnce(&mut SummedOver<B>, &mut Self)) {
+        if let Some(mut summed) = self.summed.take() {
+            work(&mut summed, self);
+            self.summed = Some(summed);
+        }
     }
 
     /// Adds `grad` to what is held under `name`.

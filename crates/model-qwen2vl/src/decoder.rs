@@ -133,6 +133,7 @@ impl<B: Kernels> Decoder<B> {
                 deep.gradients.push(dx.clone().select(0, deep.rows.clone()));
             }
             dx = layer.backward(saved, packed, dx, kv, &format!("model.layers.{i}"), grads);
+            grads.done_through(&format!("model.layers.{i}."));
         }
         dx
     }

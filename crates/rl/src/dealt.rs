@@ -10,12 +10,13 @@
 use comm::{CommError, Ranks, deal};
 use data::BadRow;
 use kernels::Kernels;
+use kernels::zero::GRADIENTS;
 use policy::Prompt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 use crate::experience::Metrics;
-use crate::learn::optimizer::{GRADIENTS, PARAMETERS};
+use crate::learn::optimizer::PARAMETERS;
 use crate::policy::Policy;
 use crate::prompts::{Item, Prompts};
 use crate::trajectory::{ScoredGroup, TokenStreams, Trajectory};

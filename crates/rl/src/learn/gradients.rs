@@ -33,7 +33,7 @@ impl GradientOptions {
         Self {
             temperature,
             entropy,
-            token_budget: actor.micro_batch_tokens,
+            token_budget: config.pass_tokens(),
             train_vision: !config.model.freeze_vision_tower,
             recompute: match actor.recompute {
                 Recompute::Always => true,
@@ -78,7 +78,9 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
     loss: impl FnMut(MicroScores<B>) -> Result<MicroGradients<B>, E>,
 ) -> Result<(), E> {
     let mut head = Head { policy, groups, options, loss };
-    for pass in passes(groups, options.token_budget) {
+    let passes = passes(groups, options.token_budget);
+    grads.begin(passes.iter().map(Pass::backwards).sum());
+    for pass in passes {
         // The tower's pictures if it learns, else what it made of them.
         let prompts: Vec<&Prompt> = match &pass {
             Pass::Together(micro) => micro.iter().map(|(g, _)| groups[*g].prompt).collect(),
@@ -94,6 +96,7 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
                 let (hidden, tape) = policy.forward_saving(&batch, pictures, options.recompute);
                 let d_hidden = head.there_and_back(micro, &batch, hidden, grads)?;
                 policy.backward(tape, &batch, d_hidden, grads);
+                grads.end_pass();
             }
             Pass::Parts(g, parts) => {
                 let mut prompt = policy.share_saving(groups[g].prompt, pictures, options.recompute);
@@ -102,11 +105,14 @@ pub fn accumulate<B: Kernels, P: Policy<B>, E>(
                     let (hidden, tape) = policy.forward_saving_part(&prompt, &batch, options.recompute);
                     let d_hidden = head.there_and_back(vec![(g, part)], &batch, hidden, grads)?;
                     policy.backward_part(tape, &mut prompt, &batch, d_hidden, grads);
+                    grads.end_pass();
                 }
                 policy.backward_shared(prompt, grads);
+                grads.end_pass();
             }
         }
     }
+    grads.finish();
     Ok(())
 }
 

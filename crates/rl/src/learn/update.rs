@@ -9,7 +9,7 @@ use burn::tensor::backend::Backend;
 use comm::Ranks;
 use kernels::{Kernels, host};
 
-use super::optimizer::{AdamW, StepOutcome, gradients, learning_rate};
+use super::optimizer::{AdamW, StepOutcome, learning_rate};
 use super::{GradientOptions, GroupRef, MicroGradients, MicroScores, Ragged, accumulate};
 use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
@@ -303,7 +303,7 @@ impl<B: Kernels, P: Policy<B>> Learner<'_, B, P> {
         let (actor, mini) = (&settings.config.actor, closure.mini);
         let clock = Instant::now();
         let mut sums = MetricSums::default();
-        let mut grads = gradients(&actor.optim);
+        let mut grads = self.optimizer.gradients(self.policy, settings.config);
         accumulate(self.policy, self.images, &mini.groups, settings.options, &mut grads, |micro| {
             closure.gradients(micro, &mut sums)
         })?;

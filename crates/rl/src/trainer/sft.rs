@@ -8,7 +8,7 @@ use crate::config::{SftStage, Stage};
 use crate::dealt;
 use crate::error::TrainError;
 use crate::image_cache::ImageCache;
-use crate::learn::optimizer::{gradients, learning_rate};
+use crate::learn::optimizer::learning_rate;
 use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
 use crate::policy::Policy;
 use crate::progress::Phase;
@@ -34,7 +34,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
         let options = GradientOptions::of(&self.setup.config, &self.policy, 1.0, false);
-        let mut grads = gradients(&self.setup.config.actor.optim);
+        let mut grads = self.optimizer.gradients(&mut self.policy, &self.setup.config);
         let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();
         accumulate(&self.policy, none, &groups, &options, &mut grads, |micro| -> Result<_, TrainError> {
