@@ -198,7 +198,7 @@ impl MpiJob {
             (_, Ok(letter)) => self.post.send(0, &letter),
         }
         // One after the other: the first one ends the job, and with it the others.
-        let patience = GATHER + PATIENCE + Duration::from_millis(200) * self.rank() as u32;
+        let patience = GATHER + PATIENCE + Duration::from_secs(1) * self.rank() as u32;
         let since = Instant::now();
         while since.elapsed() < patience {
             // Nothing else is ever written to a rank but that it may leave.
