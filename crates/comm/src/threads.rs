@@ -43,12 +43,12 @@ pub fn run_on<T: Send>(of_node: usize, size: usize, body: impl Fn(Ranks) -> T + 
 /// Where the ranks of a group meet for each call.
 #[derive(Debug)]
 struct Meeting {
-    state: Mutex<State>,
+    state: Mutex<MeetingState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MeetingState {
     /// What each rank has given to the call at hand.
     given: Vec<Option<Vec<u8>>>,
     /// What all had given, for those who have not taken it yet.
@@ -61,11 +61,11 @@ struct State {
 
 impl Meeting {
     fn new(size: usize) -> Self {
-        let state = State { given: vec![None; size], splits: vec![0; size], ..State::default() };
+        let state = MeetingState { given: vec![None; size], splits: vec![0; size], ..MeetingState::default() };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, MeetingState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,7 +136,7 @@ struct Thread {
 }
 
 /// A number that goes through bytes.
-trait Number: Copy {
+trait Summand: Copy {
     const BYTES: usize;
     fn write(self, out: &mut Vec<u8>);
     fn read(bytes: &[u8]) -> Self;
@@ -145,7 +145,7 @@ trait Number: Copy {
 
 macro_rules! number {
     ($type:ty, $plus:expr) => {
-        impl Number for $type {
+        impl Summand for $type {
             const BYTES: usize = size_of::<$type>();
             fn write(self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
@@ -167,7 +167,7 @@ number!(f32, |a, b| a + b);
 number!(i64, i64::wrapping_add);
 
 impl Thread {
-    fn sum<N: Number>(&self, values: &mut [N]) -> Result<(), String> {
+    fn sum<N: Summand>(&self, values: &mut [N]) -> Result<(), String> {
         let mut own = Vec::with_capacity(values.len() * N::BYTES);
         values.iter().for_each(|value| value.write(&mut own));
         let all = self.meeting.exchange(self.rank, own)?;

@@ -14,7 +14,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 use crate::exact::ExactSums;
 use crate::host::DeviceError;
 use crate::ops::Kernels;
-use crate::zero::{OwnSums, Reduced};
+use crate::zero::{OwnSums, ReducedGradients};
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -69,7 +69,7 @@ pub struct Gradients<B: Backend> {
 #[derive(Debug, Clone)]
 pub enum SummedOver<B: Backend> {
     /// Layer by layer, each rank keeping its part.
-    Parts(Reduced<B>),
+    Parts(ReducedGradients<B>),
     /// In whole numbers, pass by pass.
     Exact(ExactSums<B>),
 }

@@ -149,7 +149,7 @@ impl GradientOf {
 
 /// The sums over ranks of the gradients of the elements that are this rank's.
 #[derive(Debug, Clone)]
-pub struct Reduced<B: Backend> {
+pub struct ReducedGradients<B: Backend> {
     layout: ZeroLayout,
     device: B::Device,
     /// In the order of a round.
@@ -247,7 +247,7 @@ impl<B: Kernels> Default for OwnSums<B> {
     }
 }
 
-impl<B: Kernels> Reduced<B> {
+impl<B: Kernels> ReducedGradients<B> {
     /// For the tensors of a model, which `list` has seen in its order.
     pub fn new(layout: &ZeroLayout, device: &B::Device, list: GradientList) -> Self {
         let all = list.into_order();
@@ -401,7 +401,7 @@ mod tests {
             for (name, len) in lens {
                 ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));
             }
-            let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(Reduced::new(
+            let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(ReducedGradients::new(
                 &layout,
                 &Default::default(),
                 list,

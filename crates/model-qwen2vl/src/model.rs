@@ -13,7 +13,7 @@ use crate::config::QwenVlConfig;
 use crate::decoder::{Decoder, DecoderSaved, Deep, DeepGradients};
 pub use crate::pictures::Images;
 use crate::pictures::{DealtImages, PicturesTape};
-use crate::tensor::{Placed, TensorParallel};
+use crate::tensor::{PlacedVisitor, TensorParallel};
 use crate::vision::{VisionTower, columns};
 
 /// A model of any of the [families](crate::config::FAMILIES).
@@ -224,7 +224,7 @@ impl<B: Kernels> QwenVl<B> {
     /// Shows every parameter to `visitor`, in a fixed order: this rank's parts of those that ranks share out.
     pub fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {
         let tensor = self.decoder.tensor.clone();
-        let mut placed = Placed { tensor: &tensor, visitor };
+        let mut placed = PlacedVisitor { tensor: &tensor, visitor };
         self.visual.visit(&mut placed);
         self.decoder.visit(&mut placed);
     }

@@ -11,7 +11,7 @@ use crate::config::{QwenVlConfig, VisionConfig};
 use crate::vision::{VisionPlan, VisionSaved, VisionTower};
 
 /// One picture: its patches, row-major, and its grid `[t, h, w]`.
-type Picture<'a> = (&'a [f32], [usize; 3]);
+type DealtPicture<'a> = (&'a [f32], [usize; 3]);
 
 /// The images of a batch: pixels `[N, patch_dim]` and their plan.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl<B: Kernels> DealtImages<B> {
             let own = Some(Images::new(config, prompts.iter().copied(), device)?);
             return Some(Self { ranks: ranks.clone(), own, dealt: None });
         }
-        let pictures: Vec<Picture> = prompts.iter().flat_map(|prompt| pictures(&config.vision, prompt)).collect();
+        let pictures: Vec<DealtPicture> = prompts.iter().flat_map(|prompt| pictures(&config.vision, prompt)).collect();
         if pictures.is_empty() {
             return None;
         }
@@ -100,7 +100,7 @@ impl<B: Kernels> DealtImages<B> {
             places.extend(next[rank]..next[rank] + tokens(i));
             next[rank] += tokens(i);
         }
-        let own: Vec<&Picture> = pictures
+        let own: Vec<&DealtPicture> = pictures
             .iter()
             .zip(&owner)
             .filter(|(_, rank)| **rank == ranks.rank())
@@ -157,7 +157,7 @@ impl<B: Kernels> PicturesTape<B> {
 }
 
 /// The pictures of a prompt, in order.
-fn pictures<'a>(config: &VisionConfig, prompt: &'a Prompt) -> Vec<Picture<'a>> {
+fn pictures<'a>(config: &VisionConfig, prompt: &'a Prompt) -> Vec<DealtPicture<'a>> {
     let mut values = &prompt.pixel_values[..];
     let picture = |grid: &[usize; 3]| {
         let (own, rest) = values.split_at(grid.iter().product::<usize>() * config.patch_dim());

@@ -47,7 +47,7 @@ pub struct TensorParallel {
 
 /// How ranks share a parameter out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Cut {
+enum TensorCut {
     Nothing,
     Rows,
     KvRows,
@@ -55,7 +55,7 @@ enum Cut {
     Vocabulary,
 }
 
-impl Cut {
+impl TensorCut {
     fn of(name: &str) -> Self {
         if name == EMBED || name == LM_HEAD {
             return Self::Vocabulary;
@@ -168,15 +168,15 @@ impl TensorParallel {
             }
             shard
         };
-        match Cut::of(name) {
-            Cut::Nothing => Shard { first: self.rank == 0, ..Shard::whole(shape) },
-            Cut::Rows => nth(0, self.rank, self.size),
-            Cut::Columns => nth(1, self.rank, self.size),
-            Cut::KvRows => {
+        match TensorCut::of(name) {
+            TensorCut::Nothing => Shard { first: self.rank == 0, ..Shard::whole(shape) },
+            TensorCut::Rows => nth(0, self.rank, self.size),
+            TensorCut::Columns => nth(1, self.rank, self.size),
+            TensorCut::KvRows => {
                 let first = self.rank.is_multiple_of(self.copies());
                 Shard { first, ..nth(0, self.rank / self.copies(), self.kv_parts) }
             }
-            Cut::Vocabulary => {
+            TensorCut::Vocabulary => {
                 let mut whole = shape.to_vec();
                 whole[0] = self.vocab_size;
                 Shard { range: self.ids(), ..Shard::whole(&whole) }
@@ -187,9 +187,9 @@ impl TensorParallel {
     /// The ranks whose sum is the gradient of the parameter `name`; none where each has all of it.
     fn partial(&self, name: &str) -> Option<&Ranks> {
         let norm = name.rsplit('.').nth(1).is_some_and(|module| QK_NAMES.contains(&module));
-        match Cut::of(name) {
-            Cut::KvRows => Some(&self.copies),
-            Cut::Nothing if norm || name.starts_with("visual.") => Some(&self.ranks),
+        match TensorCut::of(name) {
+            TensorCut::KvRows => Some(&self.copies),
+            TensorCut::Nothing if norm || name.starts_with("visual.") => Some(&self.ranks),
             _ => None,
         }
         .filter(|ranks| !ranks.is_solo())
@@ -207,12 +207,12 @@ fn fits(text: &TextConfig, size: usize) -> bool {
 }
 
 /// Tells a visitor which parts of the parameters the layers' tensors are.
-pub(crate) struct Placed<'a, V> {
+pub(crate) struct PlacedVisitor<'a, V> {
     pub(crate) tensor: &'a TensorParallel,
     pub(crate) visitor: &'a mut V,
 }
 
-impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for Placed<'_, V> {
+impl<B: Backend, V: ParamVisitor<B>> ParamVisitor<B> for PlacedVisitor<'_, V> {
     const REPLACES: bool = V::REPLACES;
 
     fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {

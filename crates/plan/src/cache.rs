@@ -6,7 +6,7 @@ use rl::config::Config;
 use rl::recipe::Recipe;
 use rl::trainer::rows_that_fit;
 
-use crate::parameters::Cpu;
+use crate::parameters::CountedOn;
 use crate::{ModelShapes, RankGrid};
 
 /// Prompts of a step that fall to one rank at most.
@@ -68,7 +68,7 @@ fn doubled(length: usize) -> usize {
 /// # Errors
 /// A name that no algorithm has.
 pub(crate) fn images(run: &Config, shapes: &ModelShapes, grid: RankGrid) -> Result<usize, TrainError> {
-    if !Recipe::<Cpu>::new(run)?.reads_images(run) {
+    if !Recipe::<CountedOn>::new(run)?.reads_images(run) {
         return Ok(0);
     }
     let limit = (run.rollout.image_cache_gib * (1u64 << 30) as f64) as usize;

@@ -84,10 +84,10 @@ struct TooLarge<'a> {
 }
 
 /// The value of each lever that is used.
-type Choice = [Option<usize>; 9];
+type LoweringChoice = [Option<usize>; 9];
 
 impl TooLarge<'_> {
-    fn plan(&self, choice: &Choice) -> Result<MemoryPlan, TrainError> {
+    fn plan(&self, choice: &LoweringChoice) -> Result<MemoryPlan, TrainError> {
         let mut run = self.run.clone();
         for (lever, value) in self.levers.iter().zip(choice) {
             if let Some(value) = value {
@@ -97,24 +97,24 @@ impl TooLarge<'_> {
         MemoryPlan::new(&run, self.shapes, self.grid, self.zero, self.memory)
     }
 
-    fn fits(&self, choice: &Choice) -> Result<bool, TrainError> {
+    fn fits(&self, choice: &LoweringChoice) -> Result<bool, TrainError> {
         Ok(MemoryPlan::holds(self.plan(choice)?.peak(), self.memory))
     }
 
-    fn with(&self, choice: &Choice, lever: usize, value: Option<usize>) -> Choice {
+    fn with(&self, choice: &LoweringChoice, lever: usize, value: Option<usize>) -> LoweringChoice {
         let mut choice = *choice;
         choice[lever] = value;
         choice
     }
 
     /// `choice` with the largest value of a lever that fits beside the others.
-    fn raised(&self, choice: &Choice, lever: usize) -> Result<Choice, TrainError> {
+    fn raised(&self, choice: &LoweringChoice, lever: usize) -> Result<LoweringChoice, TrainError> {
         let value = self.levers[lever].largest(|value| self.fits(&self.with(choice, lever, Some(value))))?;
         Ok(self.with(choice, lever, Some(value)))
     }
 
     /// What of `all` is enough: without what is not needed, the last ones first, and with the largest values.
-    fn enough(&self, all: &Choice) -> Result<Choice, TrainError> {
+    fn enough(&self, all: &LoweringChoice) -> Result<LoweringChoice, TrainError> {
         let mut choice = *all;
         for lever in (0..choice.len()).rev().filter(|&i| all[i].is_some()) {
             let without = self.with(&choice, lever, None);
@@ -130,7 +130,7 @@ impl TooLarge<'_> {
         Ok(choice)
     }
 
-    fn lowered(&self, choice: &Choice) -> Result<Lowered, TrainError> {
+    fn lowered(&self, choice: &LoweringChoice) -> Result<Lowered, TrainError> {
         let used = self.levers.iter().zip(choice).filter_map(|(lever, value)| Some(lever.written((*value)?)));
         Ok(Lowered { settings: used.collect::<Vec<_>>().join(" "), plan: self.plan(choice)? })
     }
@@ -156,9 +156,9 @@ pub fn lowered(
         let pairs = std::iter::zip(peaks(plan), peaks(&now));
         pairs.into_iter().any(|(with, without)| with < without && !MemoryPlan::holds(without, memory))
     };
-    let (mut found, mut all) = (Vec::new(), Choice::default());
+    let (mut found, mut all) = (Vec::new(), LoweringChoice::default());
     for (lever, used) in all.iter_mut().enumerate() {
-        let choice = large.raised(&Choice::default(), lever)?;
+        let choice = large.raised(&LoweringChoice::default(), lever)?;
         let lowered = large.lowered(&choice)?;
         if helps(&lowered.plan) {
             *used = large.levers[lever].range.map_or(Some(0), |[_, least, _]| Some(least));

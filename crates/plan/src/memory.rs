@@ -8,7 +8,7 @@ use rl::config::{Config, GradsDtype, MomentsDtype};
 use rl::learn::GradientOptions;
 use rl::recipe::Recipe;
 
-use crate::parameters::Cpu;
+use crate::parameters::CountedOn;
 use crate::pass::{computing, learning};
 use crate::{ModelShapes, PassMemory, PassSize, cache};
 
@@ -146,7 +146,7 @@ impl MemoryPlan {
         memory: usize,
     ) -> Result<Self, TrainError> {
         let (optim, size) = (&run.actor.optim, shapes.dtype.size());
-        let options = GradientOptions::of::<Cpu, _>(run, &shapes.model, 1.0, false);
+        let options = GradientOptions::of::<CountedOn, _>(run, &shapes.model, 1.0, false);
         let parameters = shapes.of_rank(grid, false);
         let learned = shapes.of_rank(grid, !options.train_vision);
         let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
@@ -154,15 +154,15 @@ impl MemoryPlan {
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
         let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
         let master = if optim.master_weights && shapes.dtype != DType::F32 { 4 } else { 0 };
-        // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits is
-        // cast on the way.
+        // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits
+        // is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
         let (gradients, bucket) = match zero {
             ZeroStage::Two => (4 * parameters.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
             _ => (learned * gradient, 0),
         };
         let weights = parameters * size;
-        let reference = if Recipe::<Cpu>::new(run)?.wants_reference() { weights } else { 0 };
+        let reference = if Recipe::<CountedOn>::new(run)?.wants_reference() { weights } else { 0 };
         let optimizer = state_share * (moments + master);
         let images = cache::images(run, shapes, grid)?;
         let runtime = CONTEXT + if grid.ranks() > 1 { NCCL } else { 0 };

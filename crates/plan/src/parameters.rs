@@ -9,13 +9,13 @@ use policy::{Decoding, Learning};
 use crate::RankGrid;
 
 /// What the shapes are asked on.
-pub(crate) type Cpu = burn_flex::Flex<f32, i32>;
+pub(crate) type CountedOn = burn_flex::Flex<f32, i32>;
 
 /// A model of shapes alone: every tensor has one element.
 #[derive(Debug, Clone)]
 pub struct ModelShapes {
     /// The architecture, which computes nothing, but says of itself what a real one says.
-    pub(crate) model: QwenVl<Cpu>,
+    pub(crate) model: QwenVl<CountedOn>,
     /// Type of weights and activations.
     pub(crate) dtype: DType,
     parameters: Vec<ParameterShape>,
@@ -34,8 +34,8 @@ struct ShapeSource {
     parameters: Vec<ParameterShape>,
 }
 
-impl ParamSource<Cpu> for ShapeSource {
-    fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<Cpu, D> {
+impl ParamSource<CountedOn> for ShapeSource {
+    fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<CountedOn, D> {
         self.parameters.push(ParameterShape { name: name.into(), elements: shape.iter().product() });
         Tensor::zeros([1; D], (&Default::default(), self.dtype))
     }
@@ -43,7 +43,7 @@ impl ParamSource<Cpu> for ShapeSource {
 
 /// What becomes of a parameter where each layer is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cut {
+enum PlannedCut {
     /// Each rank has all of it: norms, and the tower.
     Whole,
     /// Each rank has its part of the rows or columns.
@@ -57,21 +57,21 @@ impl ParameterShape {
         self.name.starts_with("visual.")
     }
 
-    fn cut(&self) -> Cut {
+    fn cut(&self) -> PlannedCut {
         let of = |part: &str| self.name.contains(part);
         match () {
-            () if self.is_tower() || of("norm") => Cut::Whole,
-            () if of("k_proj") || of("v_proj") => Cut::KvHeads,
-            () => Cut::Even,
+            () if self.is_tower() || of("norm") => PlannedCut::Whole,
+            () if of("k_proj") || of("v_proj") => PlannedCut::KvHeads,
+            () => PlannedCut::Even,
         }
     }
 
     /// Elements that one of `tensor` ranks has.
     fn of_rank(&self, tensor: usize, kv_heads: usize) -> usize {
         match self.cut() {
-            Cut::Whole => self.elements,
-            Cut::Even => self.elements.div_ceil(tensor),
-            Cut::KvHeads => self.elements / kv_heads * kv_heads.div_ceil(tensor),
+            PlannedCut::Whole => self.elements,
+            PlannedCut::Even => self.elements.div_ceil(tensor),
+            PlannedCut::KvHeads => self.elements / kv_heads * kv_heads.div_ceil(tensor),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::prompts::{Item, Prompts};
 use crate::trajectory::{ScoredGroup, TokenStreams, Trajectory};
 
 /// A row, or why it is set aside.
-pub(crate) type Row = Result<Item, BadRow>;
+pub(crate) type DealtRow = Result<Item, BadRow>;
 
 /// A row as it travels: everything but its pictures.
 #[derive(Clone, Serialize, Deserialize)]
@@ -80,17 +80,17 @@ impl RowRecord {
 ///
 /// # Errors
 /// A rank that is gone.
-pub(crate) fn rows(ranks: &Ranks, own: Vec<(usize, Row)>, count: usize) -> Result<Vec<Row>, CommError> {
+pub(crate) fn rows(ranks: &Ranks, own: Vec<(usize, DealtRow)>, count: usize) -> Result<Vec<DealtRow>, CommError> {
     if ranks.is_solo() {
         return Ok(own.into_iter().map(|(_, row)| row).collect());
     }
     type Told = Vec<(usize, Result<RowRecord, (String, usize, String)>)>;
-    let record = |(place, row): &(usize, Row)| match row {
+    let record = |(place, row): &(usize, DealtRow)| match row {
         Ok(item) => (*place, Ok(RowRecord::of(item))),
         Err(bad) => (*place, Err((bad.id.clone(), bad.index, bad.reason.clone()))),
     };
     let told: Told = own.iter().map(record).collect();
-    let mut all: Vec<Option<Row>> = (0..count).map(|_| None).collect();
+    let mut all: Vec<Option<DealtRow>> = (0..count).map(|_| None).collect();
     for (rank, rows) in ranks.gather("rows", &told)?.into_iter().enumerate().filter(|(rank, _)| *rank != ranks.rank()) {
         for (place, row) in rows.into_iter().filter(|(place, _)| *place < count) {
             let bad = |(id, index, reason)| BadRow { id, index, reason };

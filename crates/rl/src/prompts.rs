@@ -15,14 +15,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Stage};
-use crate::dealt::{self, Row};
+use crate::dealt::{self, DealtRow};
 use crate::error::TrainError;
 use crate::policy::Policy;
 
 /// A row, ready to be answered.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Row index in its data set.
+    /// DealtRow index in its data set.
     pub row: usize,
     /// The row's name.
     pub id: String,
@@ -466,7 +466,7 @@ impl Prompts {
         count: usize,
         rows: &mut Prefetcher<ReadRow>,
         policy: &P,
-    ) -> Result<Vec<Row>, TrainError> {
+    ) -> Result<Vec<DealtRow>, TrainError> {
         let none = || TrainError::Input(format!("{}: no rows have a weight above 0", self.encoder.name));
         let (epoch_len, mut own) = (self.epoch_len(), Vec::new());
         for place in 0..count {

@@ -22,7 +22,7 @@ use kernels::exact::ExactSums;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
 use kernels::params::SummedOver;
 use kernels::params::{cast_to, element_ranges, to_f32};
-use kernels::zero::{OwnElements, Reduced, ZeroLayout};
+use kernels::zero::{OwnElements, ReducedGradients, ZeroLayout};
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, Shard, StackPart, host};
 
 use crate::config::{Config, MomentsDtype, Optim};
@@ -127,7 +127,7 @@ impl<B: Kernels> AdamW<B> {
             return grads.summed(SummedOver::Exact(ExactSums::new(&self.layout, &device, shards::list(policy))));
         }
         match !self.layout.ranks.is_solo() && config.parallel.zero_stage::<B>(&device) == 2 {
-            true => grads.summed(SummedOver::Parts(Reduced::new(&self.layout, &device, shards::list(policy)))),
+            true => grads.summed(SummedOver::Parts(ReducedGradients::new(&self.layout, &device, shards::list(policy)))),
             false => grads,
         }
     }

@@ -5,7 +5,7 @@
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use kernels::params::SummedOver;
-use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, ZeroLayout, padded};
+use kernels::zero::{GradientList, OwnElements, OwnSums, ReducedGradients, ZeroLayout, padded};
 use kernels::{DeviceError, Gradients, Kernels, StackPart};
 
 use crate::policy::Policy;
@@ -45,7 +45,7 @@ impl<B: Kernels> OwnGradients<B> {
             return Ok(Self::All(grads));
         }
         // One round over whole gradients.
-        let mut whole = grads.summed(SummedOver::Parts(Reduced::new(layout, &policy.device(), list(policy))));
+        let mut whole = grads.summed(SummedOver::Parts(ReducedGradients::new(layout, &policy.device(), list(policy))));
         whole.end_pass();
         match whole.take_sums() {
             Some(sums) => Ok(Self::Part(sums.take()?)),

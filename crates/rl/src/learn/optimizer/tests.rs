@@ -6,6 +6,8 @@ use burn::tensor::DType;
 use kernels::params::to_f32;
 use safetensors::SafeTensors;
 
+use run::layout::OPTIMIZER;
+
 use super::*;
 use crate::config::{GradsDtype, LrScheduler};
 use model_qwen2vl::{QwenVl, QwenVlConfig};
@@ -88,7 +90,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 #[test]
 fn state_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("optimizer.safetensors");
+    let path = dir.path().join(OPTIMIZER);
     let run = |restart: bool| {
         let mut model = model();
         let mut adamw = AdamW::<B>::new(&Optim::default());
@@ -111,7 +113,7 @@ fn state_survives_a_restart() {
 #[test]
 fn moments_are_saved_by_parameter() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("optimizer.safetensors");
+    let path = dir.path().join(OPTIMIZER);
     let mut model = model();
     let mut adamw = AdamW::<B>::new(&Optim::default());
     let mut grads = Gradients::default();
