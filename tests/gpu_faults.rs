@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use support::standin::{DriverLog, Standin, compiled, count};
 use support::{SMALLEST, checkpoints, stderr, succeeded};
 
-/// Longest that a program may take: a guard against hanging. They take seconds, and minutes where others have the cores:
-/// at a load of 16 on two of them one passed five.
+/// Longest that a program may take: a guard against hanging. They take seconds, and minutes where others have the
+/// cores: at a load of 16 on two of them one took more than five.
 const LIMIT: Duration = Duration::from_secs(1800);
 
 /// A program with a folder of its own.

@@ -266,6 +266,7 @@ static Result allocate(Pointer *at, size_t bytes) {
     static Pointer next = 0x700000000000ull; /* as far up as a real driver's, so that nothing mistakes it for a host's */
     static uint64_t asked;
     ALIVE("allocation");
+    if (!bytes) return refuse("allocation of nothing", INVALID_VALUE);
     pthread_mutex_lock(&lock);
     asked++;
     int refused = options.fail_alloc && asked >= (uint64_t)options.fail_alloc;

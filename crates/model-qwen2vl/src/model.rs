@@ -219,6 +219,8 @@ impl<B: Kernels> QwenVl<B> {
                 }
             }
         }
+        // Pages of a GPU's memory that this pass filled: one of another length would not fit into them.
+        B::memory_cleanup(&self.device());
     }
 
     /// Shows every parameter to `visitor`, in a fixed order: this rank's parts of those that ranks share out.

@@ -7,7 +7,7 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::{Tensor as Strided, *};
 
-use super::launch::{Launch, countable, empty, float, held, tensor};
+use super::launch::{Launch, countable, empty, float, held, owned, tensor};
 use crate::ops::{Kernels, plain};
 use crate::rope::Rotary;
 
@@ -56,16 +56,9 @@ fn swiglu_of_parts<F: Float>(
     y[i] = F::cast_from(g * sigmoid(g)) * F::cast_from(up);
 }
 
-/// `x [rows, (gate | up)]` and `dy [rows, m]`, `len` in all, to `dx [rows, (gate | up)]`.
+/// The gradient of `x [rows, (gate | up)]` in its place, for `dy [rows, m]`, `len` in all.
 #[cube(launch)]
-fn swiglu_gradient<F: Float>(
-    x: &Array<F>,
-    dy: &Array<F>,
-    dx: &mut Array<F>,
-    len: usize,
-    m: usize,
-    #[define(F)] _dtype: StorageType,
-) {
+fn swiglu_gradient<F: Float>(dy: &Array<F>, x: &mut Array<F>, len: usize, m: usize, #[define(F)] _dtype: StorageType) {
     let i = ABSOLUTE_POS;
     if i >= len {
         terminate!();
@@ -75,8 +68,8 @@ fn swiglu_gradient<F: Float>(
     let s = sigmoid(g);
     let silu = g * s;
     // d silu / d gate = s (1 + g (1 - s)) = s + silu (1 - s)
-    dx[from] = F::cast_from(dy * f32::cast_from(x[from + m]) * (s + silu * (1.0f32 - s)));
-    dx[from + m] = F::cast_from(dy * silu);
+    x[from] = F::cast_from(dy * f32::cast_from(x[from + m]) * (s + silu * (1.0f32 - s)));
+    x[from + m] = F::cast_from(dy * silu);
 }
 
 /// Turns the pairs `(x[j], x[j + half])` of `x [n, h, 2 half]` by the angles of `cos, sin [n, 2 half]`, the sines times
@@ -153,26 +146,25 @@ fn launch_swiglu_of_parts<R: CubeRuntime>(parts: CubeTensor<R>, dtype: DType) ->
     y
 }
 
+/// In place where nothing else holds `x`: it is the largest tensor of a layer, and there is no room for two of them.
 fn launch_swiglu_gradient<R: CubeRuntime>(x: CubeTensor<R>, dy: CubeTensor<R>) -> CubeTensor<R> {
-    let (x, dy) = (into_contiguous(x), into_contiguous(dy));
     let (client, dtype, len, m) = (x.client.clone(), x.dtype, dy.meta.num_elements(), dy.meta.shape()[1]);
-    let dx = empty(&x, x.meta.shape().clone(), dtype);
     if len == 0 {
-        return dx;
+        return x;
     }
+    let (x, dy) = (owned(x), into_contiguous(dy));
     let cube = CubeDim::new(&client, len);
     swiglu_gradient::launch::<R>(
         &client,
         calculate_cube_count_elemwise(&client, len, cube),
         cube,
-        x.into_array_arg(),
         dy.into_array_arg(),
-        dx.clone().into_array_arg(),
+        x.clone().into_array_arg(),
         len,
         m,
         dtype.into(),
     );
-    dx
+    x
 }
 
 fn launch_turn<R: CubeRuntime>([x, cos, sin]: [CubeTensor<R>; 3], sign: f32) -> CubeTensor<R> {

@@ -41,7 +41,15 @@ fn mixers(hd: usize, vector: usize) -> usize {
     UNITS / (hd / vector)
 }
 
-/// Scores of the key that starts at vector `at` of `keys`, one for each query head: `q [g, lanes]`.
+/// Vectors of a key, and values, that a unit asks for before it uses the first of them, so that enough of the cache is
+/// under way (docs/performance.md). More keys at a time are put behind each other again by the compiler, which has no
+/// registers for them.
+const KEY_VECTORS: usize = 2;
+/// See [`KEY_VECTORS`].
+const VALUES: usize = 4;
+
+/// Scores of the key that starts at vector `at` of `keys`, one for each query head: `q [g, lanes]`, `ahead` vectors of
+/// the key at a time. A sum is one number: a vector of them would take registers that let a device hold more cubes.
 #[cube]
 fn score<F: Float, N: Size>(
     q: &SharedMemory<Vector<f32, N>>,
@@ -50,43 +58,50 @@ fn score<F: Float, N: Size>(
     scores: &mut SharedMemory<f32>,
     #[comptime] g: usize,
     #[comptime] lanes: usize,
+    #[comptime] ahead: usize,
     #[comptime] vector: usize,
 ) {
-    let mut acc = Array::<Vector<f32, N>>::new(g);
+    let mut acc = Array::<f32>::new(g);
     #[unroll]
     for r in 0..g {
-        acc[r] = Vector::<f32, N>::new(0.0f32);
+        acc[r] = 0.0f32;
     }
-    for l in 0..lanes {
-        let key = Vector::<f32, N>::cast_from(keys[at + l]);
+    let mut next = Array::<Vector<F, N>>::new(ahead);
+    for block in 0..comptime!(lanes / ahead) {
+        let first = block * ahead;
         #[unroll]
-        for r in 0..g {
-            acc[r] = acc[r] + q[r * lanes + l] * key;
+        for u in 0..ahead {
+            next[u] = keys[at + first + u];
+        }
+        #[unroll]
+        for u in 0..ahead {
+            let key = Vector::<f32, N>::cast_from(next[u]);
+            #[unroll]
+            for r in 0..g {
+                let query = q[r * lanes + first + u];
+                #[unroll]
+                for e in 0..vector {
+                    acc[r] = acc[r] + query[e] * key[e];
+                }
+            }
         }
     }
     #[unroll]
     for r in 0..g {
-        let mut total = 0.0f32;
-        let sums = acc[r];
-        #[unroll]
-        for e in 0..vector {
-            total += sums[e];
-        }
-        scores[r * UNITS + UNIT_POS as usize] = total;
+        scores[r * UNITS + UNIT_POS as usize] = acc[r];
     }
 }
 
-/// Adds vector `at` of `values` to the mix of each query head, by the weight of key `c` among the scores.
+/// Adds `value` to the mix of each query head, by the weight of key `c` among the scores.
 #[cube]
 fn mix_in<F: Float, N: Size>(
-    values: &Array<Vector<F, N>>,
-    at: usize,
+    value: Vector<F, N>,
     scores: &SharedMemory<f32>,
     c: usize,
     acc: &mut Array<Vector<f32, N>>,
     #[comptime] g: usize,
 ) {
-    let value = Vector::<f32, N>::cast_from(values[at]);
+    let value = Vector::<f32, N>::cast_from(value);
     #[unroll]
     for r in 0..g {
         acc[r] = acc[r] + value * Vector::<f32, N>::new(scores[r * UNITS + c]);
@@ -191,6 +206,7 @@ fn part<F: Float, N: Size>(
     #[comptime] g: usize,
     #[comptime] hd: usize,
     #[comptime] lanes: usize,
+    #[comptime] ahead: usize,
     #[comptime] helpers: usize,
     #[comptime] mixers: usize,
     #[define(F)] _dtype: StorageType,
@@ -210,6 +226,7 @@ fn part<F: Float, N: Size>(
     let mut sums = SharedMemory::<f32>::new(g);
     let mut decay = SharedMemory::<f32>::new(g);
     let mut acc = Array::<Vector<f32, N>>::new(g);
+    let mut next = Array::<Vector<F, N>>::new(VALUES);
     let mut i = unit;
     while i < comptime!(g * lanes) {
         let at = ((first + row) * hkv + head) * comptime!(g * lanes) + i;
@@ -240,6 +257,7 @@ fn part<F: Float, N: Size>(
                     &mut scores,
                     g,
                     lanes,
+                    ahead,
                     comptime!(hd / lanes),
                 );
             } else {
@@ -250,6 +268,7 @@ fn part<F: Float, N: Size>(
                     &mut scores,
                     g,
                     lanes,
+                    ahead,
                     comptime!(hd / lanes),
                 );
             }
@@ -263,14 +282,25 @@ fn part<F: Float, N: Size>(
         if mixer < mixers {
             let mut c = mixer;
             while c < width {
-                let key = base + c;
-                if key < p {
-                    mix_in::<F, N>(pv, ((start + key) * hkv + head) * lanes + lane, &scores, c, &mut acc, g);
-                } else {
-                    let at = ((row * capacity + key - p) * hkv + head) * lanes + lane;
-                    mix_in::<F, N>(v, at, &scores, c, &mut acc, g);
+                #[unroll]
+                for u in 0..VALUES {
+                    let key = base + c + u * mixers;
+                    if key < base + width {
+                        if key < p {
+                            next[u] = pv[((start + key) * hkv + head) * lanes + lane];
+                        } else {
+                            next[u] = v[((row * capacity + key - p) * hkv + head) * lanes + lane];
+                        }
+                    }
                 }
-                c += mixers;
+                #[unroll]
+                for u in 0..VALUES {
+                    let at = c + u * mixers;
+                    if at < width {
+                        mix_in::<F, N>(next[u], &scores, at, &mut acc, g);
+                    }
+                }
+                c += comptime!(VALUES * mixers);
             }
         }
         // The next keys write over the scores.
@@ -392,6 +422,7 @@ fn launch<R: CubeRuntime>(q: &CubeTensor<R>, out: &CubeTensor<R>, first: usize, 
             g,
             hd,
             hd / vector,
+            if (hd / vector).is_multiple_of(KEY_VECTORS) { KEY_VECTORS } else { 1 },
             helpers(g),
             mixers(hd, vector),
             dtype.into(),
