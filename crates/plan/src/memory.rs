@@ -114,8 +114,8 @@ impl MemoryPlan {
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
         let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
         let master = if optim.master_weights && shapes.dtype != DType::F32 { 4 } else { 0 };
-        // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits is
-        // cast on the way.
+        // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits
+        // is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
         let (gradients, bucket) = match zero {
             ZeroStage::Two => (4 * parameters.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
