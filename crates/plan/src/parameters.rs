@@ -43,7 +43,7 @@ impl ParamSource<CountedOn> for ShapeSource {
 
 /// What becomes of a parameter where each layer is shared out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PlannedCut {
+enum RankShare {
     /// Each rank has all of it: norms, and the tower.
     Whole,
     /// Each rank has its part of the rows or columns.
@@ -57,21 +57,21 @@ impl ParameterShape {
         self.name.starts_with("visual.")
     }
 
-    fn cut(&self) -> PlannedCut {
+    fn cut(&self) -> RankShare {
         let of = |part: &str| self.name.contains(part);
         match () {
-            () if self.is_tower() || of("norm") => PlannedCut::Whole,
-            () if of("k_proj") || of("v_proj") => PlannedCut::KvHeads,
-            () => PlannedCut::Even,
+            () if self.is_tower() || of("norm") => RankShare::Whole,
+            () if of("k_proj") || of("v_proj") => RankShare::KvHeads,
+            () => RankShare::Even,
         }
     }
 
     /// Elements that one of `tensor` ranks has.
     fn of_rank(&self, tensor: usize, kv_heads: usize) -> usize {
         match self.cut() {
-            PlannedCut::Whole => self.elements,
-            PlannedCut::Even => self.elements.div_ceil(tensor),
-            PlannedCut::KvHeads => self.elements / kv_heads * kv_heads.div_ceil(tensor),
+            RankShare::Whole => self.elements,
+            RankShare::Even => self.elements.div_ceil(tensor),
+            RankShare::KvHeads => self.elements / kv_heads * kv_heads.div_ceil(tensor),
         }
     }
 
