@@ -64,8 +64,8 @@ struct Dealt<B: Backend> {
     rows: Vec<usize>,
     /// Where each row of the batch's features `[M, _]` is among those of rank after rank.
     places: Tensor<B, 1, Int>,
-    /// Rows of the batch's features that are this rank's.
-    own: Tensor<B, 1, Int>,
+    /// Rows of the batch's features that are this rank's, if any is.
+    own: Option<Tensor<B, 1, Int>>,
 }
 
 /// What the backward of dealt images needs.
@@ -106,12 +106,14 @@ impl<B: Kernels> DealtImages<B> {
             .filter(|(_, rank)| **rank == ranks.rank())
             .map(|(picture, _)| picture)
             .collect();
+        // Nothing is uploaded where there is nothing.
+        let own_rows = (!own_rows.is_empty()).then(|| int_tensor(own_rows, device));
         let values = own.iter().flat_map(|(values, _)| values.iter().copied()).collect();
         let grids: Vec<[usize; 3]> = own.iter().map(|(_, grid)| *grid).collect();
         Some(Self {
             ranks: ranks.clone(),
             own: Images::of(&config.vision, values, &grids, device),
-            dealt: Some(Dealt { rows, places: int_tensor(places, device), own: int_tensor(own_rows, device) }),
+            dealt: Some(Dealt { rows, places: int_tensor(places, device), own: own_rows }),
         })
     }
 
@@ -128,7 +130,7 @@ impl<B: Kernels> DealtImages<B> {
             (features, (saved, images.plan.clone()))
         });
         let (features, saved) = own.unzip();
-        let rows = self.dealt.as_ref().map(|dealt| dealt.own.clone());
+        let rows = self.dealt.as_ref().and_then(|dealt| dealt.own.clone());
         (self.gathered(features, tower), PicturesTape { own: saved, rows })
     }
 
