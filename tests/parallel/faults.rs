@@ -64,7 +64,7 @@ fn an_error_of_all_ranks_is_said_once() {
     for (overrides, code, needle) in [
         (&["trainer.max_step=3"][..], 2, "error: "),
         (&["model.path=nowhere"][..], 2, "error: nowhere"),
-        (&["data.train_files=[nowhere.jsonl]"][..], 2, "error: nowhere.jsonl"),
+        (&["data.train_files=[nowhere.jsonl]"][..], 2, "nowhere.jsonl"),
         (&["--no-such-option"][..], 2, "error: unexpected argument"),
     ] {
         let Some(mut command) = train(&bench, 3, overrides) else { return };

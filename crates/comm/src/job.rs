@@ -20,6 +20,8 @@ use crate::transport::Transport;
 const GATHER: Duration = Duration::from_millis(500);
 /// So long does a rank wait for rank 0 to end the job, before it does so itself.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// Between the lines of two ranks that speak for themselves.
+const APART: Duration = Duration::from_secs(3);
 /// How often is looked for letters.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -197,8 +199,9 @@ impl MpiJob {
             (0, _) | (_, Err(_)) => lock(&self.own).push(report),
             (_, Ok(letter)) => self.post.send(0, &letter),
         }
-        // One after the other: the first one ends the job, and with it the others.
-        let patience = GATHER + PATIENCE + Duration::from_secs(1) * self.rank() as u32;
+        // One after the other: the first one ends the job, and with it the others. A launcher gives them a second or two
+        // between the signal that asks and the one that does not.
+        let patience = GATHER + PATIENCE + APART * self.rank() as u32;
         let since = Instant::now();
         while since.elapsed() < patience {
             // Nothing else is ever written to a rank but that it may leave.
