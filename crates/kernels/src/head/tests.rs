@@ -150,23 +150,25 @@ fn many_ranks_are_one<B: Kernels>() {
                 });
                 let [.., dw] = &alone;
                 let whole: Vec<f32> = all.iter().flat_map(|of_rank| of_rank[5].clone()).collect();
-                close(&whole, dw, &format!("{size} ranks: gradient of the weight"));
+                // A sum over all rows, which are cut into other chunks.
+                close(&whole, dw, 5e-6, &format!("{size} ranks: gradient of the weight"));
                 for of_rank in &all {
                     assert!(of_rank[..5] == all[0][..5], "{size} ranks came apart");
                 }
                 for (k, what) in ["log-probs", "entropies", "divergences", "logits", "gradient"].iter().enumerate() {
-                    close(&all[0][k], &alone[k], &format!("{size} ranks: {what}"));
+                    close(&all[0][k], &alone[k], 1e-6, &format!("{size} ranks: {what}"));
                 }
             }
         }
     }
 }
 
-fn close(found: &[f32], expected: &[f32], what: &str) {
+/// Within `bound` of the largest, or of 1.
+fn close(found: &[f32], expected: &[f32], bound: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
     let gap = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    assert!(gap <= 1e-6 * largest, "{what}: {gap:.1e} beside {largest}");
+    assert!(gap <= bound * largest, "{what}: {gap:.1e} beside {largest}");
 }
 
 #[cfg(feature = "flex")]

@@ -110,7 +110,7 @@ mod tests {
                 assert_eq!(part.len(), 2 * shard.len());
                 assert!(!shard.is_whole());
                 shard.put(&part, &mut again, 2).unwrap();
-                assert_eq!(shard.put(&part[1..], &mut again, 2), None);
+                assert_eq!(shard.put(&part[1..], &mut vec![0; 48], 2), None);
                 assert_eq!(shard.cut(&whole[..40], 2).is_none(), shard.elements().any(|r| r.end > 20));
             }
             assert_eq!(again, whole);
