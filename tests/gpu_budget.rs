@@ -16,7 +16,7 @@ const ROWS: usize = 64;
 const IDS: u64 = 4 * ROWS as u64;
 
 /// The budgets: what is counted, and how much of it there may be. bf16 weights, moments and gradients; 8 prompts with 8
-/// responses; 192 words and 8 tokens a response, all in one pass, where nothing else is said.
+/// responses; 192 words and 8 tokens per response, all in one pass, where nothing else is said.
 #[rustfmt::skip]
 const BUDGETS: &[(&str, u64)] = &[
     // A token of all rows, once nothing is compiled any more.
@@ -32,7 +32,7 @@ const BUDGETS: &[(&str, u64)] = &[
     // From the last matrix product of the backward to the norm's read.
     ("7b: launches of the gradient norm",                     13),
     ("7b: launches of the optimizer",                        597),
-    // All of a run of two steps with one picture a prompt.
+    // All of a run of two steps with one picture per prompt.
     ("7b with pictures: kernels compiled",                      150),
     ("7b with pictures: bytes of the device",     75_000_000_000),
     // A billion weights from four shards of half a GB: what is the host's own, the files not counted.

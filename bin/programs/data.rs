@@ -1,22 +1,22 @@
 //! `data`: look at data sets, check them, convert them, make toy ones.
 
 mod options;
+mod write;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use answer::{RewardConfig, Scorer};
-use data::convert::{ConvertWatcher, convert, open_all};
+use data::convert::open_all;
 use data::inspect::{PromptSettings, inspect};
 use data::write::JsonImages;
 use data::{BadRow, DataError, Dataset, FormatPrompt, KeyOptions, Keys, Prefetcher, Sample};
-use indicatif::ProgressBar;
 use launch::{ModelFolder, PictureOptions};
 
 use crate::common::{Failure, progress, write_out};
 use answer::audit::{AuditLog, Compared};
 use options::{Check, Convert, DataCli, DataCommand, Inspect, PictureStorage};
+use write::write;
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -124,29 +124,4 @@ fn run_convert(args: &Convert) -> Result<ExitCode, Failure> {
     let keys = sources.keys(&KeyOptions::default());
     let dataset = open_all(&sources.specs(), keys, sources.image_dir.as_deref(), |line| eprintln!("{line}"))?;
     write(dataset, sources.limit.unwrap_or(usize::MAX), &args.output, images)
-}
-
-/// Rows left out of a file, named above the progress bar.
-struct Converting {
-    bar: ProgressBar,
-    left_out: usize,
-}
-
-impl ConvertWatcher for Converting {
-    fn row(&mut self) {
-        self.bar.inc(1);
-    }
-    fn left_out(&mut self, row: &BadRow) {
-        self.left_out += 1;
-        self.bar.suspend(|| eprintln!("{}", guard::printable(&format!("left out: {row}"))));
-    }
-}
-
-fn write(dataset: Dataset, rows: usize, output: &Path, images: JsonImages) -> Result<ExitCode, Failure> {
-    let rows = rows.min(dataset.len());
-    let mut converting = Converting { bar: progress::bar(rows), left_out: 0 };
-    let written = convert(&Arc::new(dataset), rows, output, images, &mut converting)?;
-    converting.bar.finish_and_clear();
-    print(&format!("{}: {written} rows, {} left out\n", output.display(), converting.left_out))?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -2,14 +2,16 @@
 //! at the widths of a model, and whether a failure of the device is noticed.
 
 mod children;
+mod lines;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use self::lines::{FindingLines, configuration};
 use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
 use burn::tensor::DType;
 use clap::Parser;
-use doctor::{Examined, Finding, Verdict, examine, examine_briefly};
+use doctor::{Examined, Verdict, examine, examine_briefly};
 use launch::{ModelFolder, configured};
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
@@ -97,7 +99,7 @@ struct DoctorJob {
 impl OnBackend for DoctorJob {
     type Output = Result<ExitCode, Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let mut lines = FindingLines { json: self.json, failed: None };
+        let mut lines = FindingLines::new(self.json);
         let examined = Examined::<B> { config: self.architecture, dtype, device };
         let mut findings = vec![configuration(&examined)];
         findings.iter().for_each(|finding| lines.say(finding));
@@ -130,57 +132,6 @@ fn planned<B: Kernels>(run: &Config, examined: &Examined<B>) -> Result<MemoryPla
     let shapes = ModelShapes::new(&examined.config, examined.dtype);
     let free = B::free_memory(&examined.device).unwrap_or(0) as usize;
     Ok(MemoryPlan::new(run, &shapes, RankGrid::ALONE, ZeroStage::Off, free)?)
-}
-
-/// Findings on standard output, as they come.
-struct FindingLines {
-    json: bool,
-    /// The first line that could not be written.
-    failed: Option<Failure>,
-}
-
-impl FindingLines {
-    fn say(&mut self, finding: &Finding) {
-        let line = if self.json { finding.json().to_string() } else { finding.line() };
-        if let Err(failure) = print(&format!("{line}\n")) {
-            self.failed.get_or_insert(failure);
-        }
-    }
-}
-
-/// What the program is and runs on. A program that is not optimised is no error, and no use for long runs.
-fn configuration<B: Kernels>(examined: &Examined<B>) -> Finding {
-    let memory = B::device_memory(&examined.device);
-    let debug = cfg!(debug_assertions);
-    Finding {
-        name: "configuration",
-        compared: format!(
-            "backend {}, {:?}, {}; no fusion, no autotune",
-            B::name(&examined.device),
-            examined.dtype,
-            memory.map_or("a processor's own memory".into(), |held| {
-                format!("{}, {} MiB of memory held", settings_of_the_device(), held >> 20)
-            }),
-        ),
-        largest: None,
-        seconds: 0.0,
-        verdict: if debug { Verdict::Slow } else { Verdict::Right },
-        remark: if debug { "this is a debug build: build with --release".into() } else { String::new() },
-    }
-}
-
-/// What GPU programs are set to before the device is used.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
-fn settings_of_the_device() -> String {
-    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
-    let config = CubeClRuntimeConfig::get();
-    let kept = if config.compilation.cache.is_some() { "kept" } else { "not kept" };
-    format!("{} stream, compiled kernels are {kept}", config.streaming.max_streams)
-}
-
-#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
-fn settings_of_the_device() -> String {
-    "a device of its own".into()
 }
 
 fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {

@@ -21,7 +21,7 @@ pub fn by_cost(costs: &[usize], ranks: usize) -> Vec<usize> {
 /// The same for pieces that lie somewhere already: few of them move, the loads become even to about a hundredth.
 ///
 /// ```
-/// assert_eq!(comm::deal::rebalanced(&[5, 5, 5, 5], &[0, 0, 0, 1], 2), [0, 0, 1, 1]);
+/// assert_eq!(comm::deal::rebalanced(&[5, 5, 5, 5], &[0, 0, 0, 1], 2), [1, 0, 0, 1]);
 /// ```
 pub fn rebalanced(costs: &[usize], holders: &[usize], ranks: usize) -> Vec<usize> {
     let ranks = ranks.max(1);

@@ -13,12 +13,21 @@ use crate::transport::Transport;
 /// # Panics
 /// As the first rank of which `body` panics; the others' calls fail then.
 pub fn run<T: Send>(size: usize, body: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
+    run_on(size, size, body)
+}
+
+/// The same as if a machine had `of_node` ranks, and the last one what is left.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_on<T: Send>(of_node: usize, size: usize, body: impl Fn(Ranks) -> T + Sync) -> Vec<T> {
     let meeting = Arc::new(Meeting::new(size));
     let results: Vec<std::thread::Result<T>> = std::thread::scope(|scope| {
         let rank = |rank: usize| {
             let (meeting, body) = (meeting.clone(), &body);
             scope.spawn(move || {
-                let ranks = Ranks::new(Arc::new(Thread { meeting: meeting.clone(), rank }), true);
+                let ranks =
+                    Ranks::new(Arc::new(Thread { meeting: meeting.clone(), rank, node: rank / of_node.max(1) }), true);
                 // A rank that has ended, by a panic or by an error, answers no call: others may not wait for it.
                 let result = catch_unwind(AssertUnwindSafe(|| body(ranks)));
                 meeting.leave(rank);
@@ -63,7 +72,12 @@ impl Meeting {
     fn leave(&self, rank: usize) {
         let mut state = self.lock();
         state.gone.get_or_insert(rank);
-        state.parts.values().for_each(|part| part.leave(rank));
+        for ((_, members), part) in &state.parts {
+            // By their numbers in the part; other parts go on without this rank.
+            if let Some(place) = members.iter().position(|member| *member == rank) {
+                part.leave(place);
+            }
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -118,6 +132,7 @@ impl Meeting {
 struct Thread {
     meeting: Arc<Meeting>,
     rank: usize,
+    node: usize,
 }
 
 /// A number that goes through bytes.
@@ -218,11 +233,11 @@ impl Transport for Thread {
         let members: Vec<usize> = (0..colors.len()).filter(same).collect();
         let meeting = self.meeting.part(self.rank, &members);
         let rank = members.iter().position(|rank| *rank == self.rank).unwrap_or(0);
-        Ok((members.len() > 1).then(|| Arc::new(Self { meeting, rank }) as Arc<dyn Transport>))
+        Ok((members.len() > 1).then(|| Arc::new(Self { meeting, rank, node: self.node }) as Arc<dyn Transport>))
     }
 
     fn node(&self) -> Result<usize, String> {
-        Ok(0)
+        Ok(self.node)
     }
 
     /// Threads cannot be ended from outside: the rank ends by a panic, and the others' calls fail.

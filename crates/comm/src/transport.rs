@@ -71,7 +71,7 @@ pub trait Transport: Send + Sync + Debug {
     /// A rank that is gone.
     fn split(&self, color: usize) -> Result<Option<Arc<dyn Transport>>, String>;
 
-    /// Whether all ranks of the group run on this machine.
+    /// The number of this machine: ranks of one machine have the same.
     ///
     /// # Errors
     /// A rank that is gone.

@@ -26,6 +26,19 @@ fn a_rank_that_ends_leaves_nobody_waiting() {
     }
 }
 
+/// Groups that a rank is not in go on when it ends.
+#[test]
+fn a_rank_that_ends_ends_its_own_groups_alone() {
+    for _ in 0..20 {
+        let results = threads::run(4, |ranks: Ranks| {
+            let group = ranks.split("parity", ranks.rank() % 2).unwrap();
+            let rounds = if ranks.rank() % 2 == 1 { 1 } else { 200 };
+            (0..rounds).try_for_each(|_| group.barrier("round"))
+        });
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+}
+
 #[test]
 fn calls_that_differ_are_told_apart() {
     let errors = threads::run(2, |ranks: Ranks| {

@@ -16,10 +16,10 @@ pub struct Prefetcher<T> {
     shared: Arc<SharedQueue<T>>,
     workers: Vec<JoinHandle<()>>,
     /// Makes the next result here, where the system gives no thread.
-    here: Work<T>,
+    here: PrefetchWork<T>,
 }
 
-type Work<T> = Box<dyn Fn(&SharedQueue<T>) + Send + Sync>;
+type PrefetchWork<T> = Box<dyn Fn(&SharedQueue<T>) + Send + Sync>;
 
 struct SharedQueue<T> {
     state: Mutex<QueueState<T>>,

@@ -17,7 +17,7 @@
 //! |---|---|
 //! | what was found, as a line and as JSON | `finding` |
 //! | the same numbers on the device and on the CPU | `sides` |
-//! | what is checked | `checks/`, one subject a file |
+//! | what is checked | `checks/`, one subject per file |
 //! | products in the three layouts of training, right and how fast | [`product`] |
 //! | a device that is wrong on purpose, for tests | [`fault`] |
 //!
@@ -55,7 +55,7 @@ pub struct Examined<B: Kernels> {
 }
 
 /// One thing that is looked at.
-type Check<B> = (&'static str, fn(&Sides<B>) -> Result<Comparisons, TrainError>);
+type NamedCheck<B> = (&'static str, fn(&Sides<B>) -> Result<Comparisons, TrainError>);
 
 /// Everything of the long form that needs no process of its own, in order; `say` is told of each finding as it comes.
 pub fn examine<B: Kernels>(subject: &Examined<B>, mut say: impl FnMut(&Finding)) -> Vec<Finding> {
@@ -87,7 +87,7 @@ pub fn refuse_wrong<B: Kernels>(subject: &Examined<B>) -> Result<(), TrainError>
     Ok(())
 }
 
-fn look<B: Kernels>(sides: &Sides<B>, (name, check): Check<B>, say: &mut impl FnMut(&Finding)) -> Finding {
+fn look<B: Kernels>(sides: &Sides<B>, (name, check): NamedCheck<B>, say: &mut impl FnMut(&Finding)) -> Finding {
     sides.begin(name);
     let clock = Instant::now();
     let finding = Finding::of(name, check(sides), clock.elapsed().as_secs_f64());

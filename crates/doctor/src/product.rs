@@ -152,7 +152,7 @@ impl<B: Kernels> MatrixProduct<B> {
 ///
 /// # Errors
 /// A device that cannot be waited for.
-pub fn best_seconds<B: Kernels>(device: &B::Device, work: impl Fn()) -> Result<f64, DeviceError> {
+pub(crate) fn best_seconds<B: Kernels>(device: &B::Device, work: impl Fn()) -> Result<f64, DeviceError> {
     work();
     host::sync::<B>(device)?;
     let clock = Instant::now();

@@ -1,7 +1,7 @@
 //! The folder of an evaluation, and how it goes on where it was.
 //!
 //! ```text
-//! NAME.jsonl           one line an answer, appended as questions are finished; by row and sample when all are
+//! NAME.jsonl           one line per answer, appended as questions are finished; by row and sample when all are
 //! NAME.settings.json   what the answers depend on; a run with other settings is refused
 //! results.{md,json,csv}
 //! .lock                held while a process evaluates here

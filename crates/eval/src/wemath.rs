@@ -1,7 +1,7 @@
 //! We-Math's four-way diagnosis (arXiv 2407.01284, section 3.3): is a problem of several steps solved, and are its
 //! steps?
 //!
-//! A composite problem comes with its sub-problems, one a step: rows that share `ID`, with `key` `2steps_1`,
+//! A composite problem comes with its sub-problems, one per step: rows that share `ID`, with `key` `2steps_1`,
 //! `2steps_2`, `2steps_multi` (and three steps alike).
 //!
 //! | composite | all steps right | some right | none right |

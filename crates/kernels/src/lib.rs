@@ -25,6 +25,7 @@ pub mod attention;
 pub mod bounds;
 pub mod canary;
 pub mod collective;
+pub mod exact;
 pub mod finite;
 pub mod head;
 pub mod host;

@@ -11,8 +11,10 @@ use std::ops::Range;
 
 use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 
+use crate::exact::ExactSums;
+use crate::host::DeviceError;
 use crate::ops::Kernels;
-use crate::zero::Reduced;
+use crate::zero::{OwnSums, Reduced};
 
 /// One of several parameters that lie one below the other in one tensor, a *stack*, so that one product computes them
 /// all. Files, gradients and optimizer state know the parts alone.
@@ -60,7 +62,29 @@ pub struct Gradients<B: Backend> {
     parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
     /// Where they go as soon as they are complete, in a run on several ranks.
-    reduced: Option<Box<Reduced<B>>>,
+    summed: Option<Box<SummedOver<B>>>,
+}
+
+/// How gradients are summed over ranks while they are computed.
+#[derive(Debug, Clone)]
+pub enum SummedOver<B: Backend> {
+    /// Layer by layer, each rank keeping its part.
+    Parts(Reduced<B>),
+    /// In whole numbers, pass by pass.
+    Exact(ExactSums<B>),
+}
+
+impl<B: Kernels> SummedOver<B> {
+    /// The sums.
+    ///
+    /// # Errors
+    /// A device that could not be read; a rank that is gone.
+    pub fn take(self) -> Result<OwnSums<B>, DeviceError> {
+        match self {
+            Self::Parts(reduced) => reduced.take(),
+            Self::Exact(exact) => exact.take(),
+        }
+    }
 }
 
 impl<B: Kernels> Default for Gradients<B> {
@@ -72,45 +96,57 @@ impl<B: Kernels> Default for Gradients<B> {
 impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, reduced: None }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, summed: None }
     }
 
-    /// The same, of which each rank keeps its part alone. Between [`begin`](Self::begin) and [`finish`](Self::finish)
-    /// whoever computes gradients says when a layer and when a pass is done.
+    /// The same, summed over ranks on the way. Between [`begin`](Self::begin) and [`finish`](Self::finish) whoever
+    /// computes gradients says when a layer and when a pass is done.
     #[must_use]
-    pub fn reduced(self, reduced: Reduced<B>) -> Self {
-        Self { reduced: Some(Box::new(reduced)), ..self }
+    pub fn summed(self, into: SummedOver<B>) -> Self {
+        Self { summed: Some(Box::new(into)), ..self }
     }
 
-    /// Takes the sums over ranks out; none where gradients are not reduced.
-    pub fn take_reduced(&mut self) -> Option<Reduced<B>> {
-        self.reduced.take().map(|reduced| *reduced)
+    /// Takes the sums over ranks out; none where gradients are not summed.
+    pub fn take_sums(&mut self) -> Option<SummedOver<B>> {
+        self.summed.take().map(|summed| *summed)
     }
 
     /// `passes` backward passes follow.
     pub fn begin(&mut self, passes: usize) {
-        self.reducing(|reduced, _| reduced.begin(passes));
+        self.summing(|summed, _| match summed {
+            SummedOver::Parts(reduced) => reduced.begin(passes),
+            SummedOver::Exact(_) => {}
+        });
     }
 
     /// The gradients of this pass are complete up to those whose names begin with `prefix`, from the last parameter on.
     pub fn done_through(&mut self, prefix: &str) {
-        self.reducing(|reduced, grads| reduced.through(prefix, grads));
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.through(prefix, grads),
+            SummedOver::Exact(_) => {}
+        });
     }
 
     /// A backward pass is done.
     pub fn end_pass(&mut self) {
-        self.reducing(Reduced::end_round);
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.end_round(grads),
+            SummedOver::Exact(exact) => exact.end_pass(grads),
+        });
     }
 
     /// All passes are done.
     pub fn finish(&mut self) {
-        self.reducing(Reduced::finish);
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.finish(grads),
+            SummedOver::Exact(_) => {}
+        });
     }
 
-    fn reducing(&mut self, work: impl FnOnce(&mut Reduced<B>, &mut Self)) {
-        if let Some(mut reduced) = self.reduced.take() {
-            work(&mut reduced, self);
-            self.reduced = Some(reduced);
+    fn summing(&mut self, work: impl FnOnce(&mut SummedOver<B>, &mut Self)) {
+        if let Some(mut summed) = self.summed.take() {
+            work(&mut summed, self);
+            self.summed = Some(summed);
         }
     }
 

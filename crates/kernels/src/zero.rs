@@ -22,6 +22,71 @@ use crate::params::{Gradients, ParamVisitor, Shard, StackPart};
 /// The calls that move gradients.
 pub const GRADIENTS: &str = "gradients";
 
+/// How the ranks of a run share out the elements of each tensor.
+///
+/// On several machines with equally many ranks each it has two levels: sums are taken within a machine first, over its
+/// fast links, and of the part of each rank there across machines afterwards, once a step. The parameters come back
+/// the same way. A rank's part is that of its *slot*: the ranks of one place in all machines have neighbouring parts.
+#[derive(Debug, Clone, Default)]
+pub struct Shards {
+    /// All.
+    pub ranks: Ranks,
+    /// Those of this machine; all of them where there is one level.
+    inner: Ranks,
+    /// One of each machine; this rank alone where there is one level.
+    outer: Ranks,
+    /// All ranks in the order of their parts.
+    order: Vec<usize>,
+}
+
+impl Shards {
+    /// Finds out which ranks share a machine.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub fn of(ranks: &Ranks) -> Result<Self, DeviceError> {
+        let inner = ranks.of_node("ranks of a machine")?;
+        let sizes = ranks.gather("ranks of each machine", &inner.size())?;
+        let alike = sizes.iter().all(|size| *size == inner.size());
+        let (inner, outer) = match inner.is_solo() || !alike || inner.size() == ranks.size() {
+            true => (ranks.clone(), Ranks::solo()),
+            false => {
+                let outer = ranks.split("ranks of one place", inner.rank())?;
+                (inner, outer)
+            }
+        };
+        let mut shards = Self { ranks: ranks.clone(), inner, outer, order: vec![] };
+        let slots = ranks.gather("parts", &shards.slot())?;
+        shards.order = (0..slots.len()).collect();
+        shards.order.sort_by_key(|&rank| slots[rank]);
+        Ok(shards)
+    }
+
+    /// The place of this rank's part among all.
+    fn slot(&self) -> usize {
+        self.inner.rank() * self.outer.size() + self.outer.rank()
+    }
+
+    /// What the ranks gave, in their order, as the parts of one whole.
+    pub fn joined(&self, mut given: Vec<Vec<u8>>) -> Vec<u8> {
+        self.order.iter().flat_map(|&rank| given.get_mut(rank).map(std::mem::take).unwrap_or_default()).collect()
+    }
+
+    /// This rank's part of the sum over machines of `x`, its part within this one.
+    fn across<B: Kernels>(&self, x: Tensor<B, 1>) -> Result<Tensor<B, 1>, DeviceError> {
+        if self.outer.is_solo() { Ok(x) } else { B::reduce_scatter(x, &self.outer, GRADIENTS) }
+    }
+
+    /// The parts of all ranks one after the other.
+    ///
+    /// # Errors
+    /// A device that cannot be read; a rank that is gone.
+    pub fn all_gather<B: Kernels>(&self, part: Tensor<B, 1>, name: &'static str) -> Result<Tensor<B, 1>, DeviceError> {
+        let part = if self.outer.is_solo() { part } else { B::all_gather(part, &self.outer, name)? };
+        B::all_gather(part, &self.inner, name)
+    }
+}
+
 /// The elements of a flattened tensor that a rank updates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnElements {
@@ -35,9 +100,9 @@ pub struct OwnElements {
 
 impl OwnElements {
     /// Of a tensor of `len` elements.
-    pub fn of(len: usize, ranks: &Ranks) -> Self {
-        let part = len.div_ceil(ranks.size());
-        let start = (ranks.rank() * part).min(len);
+    pub fn of(len: usize, shards: &Shards) -> Self {
+        let part = len.div_ceil(shards.ranks.size());
+        let start = (shards.slot() * part).min(len);
         Self { range: start..(start + part).min(len), part, len }
     }
 }
@@ -57,18 +122,25 @@ pub fn padded<B: Backend>(x: Option<Tensor<B, 1>>, len: usize, device: &B::Devic
 
 /// A tensor of the model that has a gradient: a parameter, or a stack of them.
 #[derive(Debug, Clone)]
-struct GradientOf {
+pub(crate) struct GradientOf {
     /// The (first) parameter's name.
-    name: String,
+    pub name: String,
     /// The parts of a stack; none of a parameter alone.
-    stack: Vec<StackPart>,
-    len: usize,
+    pub stack: Vec<StackPart>,
+    pub len: usize,
+}
+
+impl GradientOf {
+    /// Takes it out, flat.
+    pub(crate) fn taken<B: Kernels>(&self, grads: &mut Gradients<B>) -> Option<Tensor<B, 1>> {
+        if self.stack.is_empty() { grads.remove(&self.name) } else { grads.remove_stack(&self.stack) }
+    }
 }
 
 /// The sums over ranks of the gradients of the elements that are this rank's.
 #[derive(Debug, Clone)]
 pub struct Reduced<B: Backend> {
-    ranks: Ranks,
+    shards: Shards,
     device: B::Device,
     /// In the order of a round.
     all: Vec<GradientOf>,
@@ -77,6 +149,7 @@ pub struct Reduced<B: Backend> {
     /// Rounds that are still to be made so that all ranks have made as many.
     left: usize,
     rounds: usize,
+    /// Sums over the ranks of this machine of its rank's part.
     own: BTreeMap<String, Tensor<B, 1>>,
     /// How often this rank had a gradient of each tensor.
     touched: Vec<f64>,
@@ -101,9 +174,19 @@ impl<B: Backend> ParamVisitor<B> for GradientList {
     }
 }
 
-/// What a step needs of [`Reduced`].
+impl GradientList {
+    /// As a backward goes through them: from the last to the first.
+    pub(crate) fn into_order(mut self) -> Vec<GradientOf> {
+        self.0.reverse();
+        self.0
+    }
+}
+
+/// What a step needs of gradients that were summed over ranks.
 #[derive(Debug, Clone)]
 pub struct OwnSums<B: Backend> {
+    /// The sum of squares over all ranks, where it is known to the bit.
+    pub squared: Option<f64>,
     /// The tensors that any rank has a gradient of, by the (first) parameter's name.
     pub updated: BTreeSet<String>,
     /// The sums of those elements that are this rank's; none where it has no element.
@@ -112,14 +195,12 @@ pub struct OwnSums<B: Backend> {
 
 impl<B: Kernels> Reduced<B> {
     /// For the tensors of a model, which `list` has seen in its order.
-    pub fn new(ranks: &Ranks, device: &B::Device, list: GradientList) -> Self {
-        let mut all = list.0;
-        // A backward goes through the parameters from the last to the first.
-        all.reverse();
+    pub fn new(shards: &Shards, device: &B::Device, list: GradientList) -> Self {
+        let all = list.into_order();
         let touched = vec![0.0; all.len()];
-        let (ranks, device) = (ranks.clone(), device.clone());
+        let (shards, device) = (shards.clone(), device.clone());
         let own = BTreeMap::new();
-        Self { ranks, device, all, next: 0, left: 0, rounds: 0, own, touched, failed: None }
+        Self { shards, device, all, next: 0, left: 0, rounds: 0, own, touched, failed: None }
     }
 
     /// Rounds so far, for tests of what they cost.
@@ -129,7 +210,7 @@ impl<B: Kernels> Reduced<B> {
 
     /// Says that this rank is about to make `rounds` rounds, and hears how many there will be.
     pub(crate) fn begin(&mut self, rounds: usize) {
-        match self.ranks.gather("backward passes", &(rounds as u64)) {
+        match self.shards.inner.gather("backward passes", &(rounds as u64)) {
             Ok(all) => self.left += all.into_iter().max().unwrap_or(0) as usize,
             Err(error) => self.fail(error.into()),
         }
@@ -156,7 +237,7 @@ impl<B: Kernels> Reduced<B> {
         while self.left > 0 && self.failed.is_none() {
             self.end_round(grads);
         }
-        match self.ranks.any("gradients left", !grads.is_empty()) {
+        match self.shards.inner.any("gradients left", !grads.is_empty()) {
             Ok(true) => self.end_round(grads),
             Ok(false) => {}
             Err(error) => self.fail(error.into()),
@@ -171,11 +252,19 @@ impl<B: Kernels> Reduced<B> {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.ranks.sum("which gradients", &mut self.touched)?;
-        let touched = std::iter::zip(&self.all, &self.touched).filter(|(_, times)| **times > 0.0);
-        let updated: BTreeSet<String> = touched.map(|(of, _)| of.name.clone()).collect();
-        self.own.retain(|name, _| updated.contains(name));
-        Ok(OwnSums { updated, own: self.own })
+        self.shards.ranks.sum("which gradients", &mut self.touched)?;
+        let (mut updated, mut own) = (BTreeSet::new(), BTreeMap::new());
+        for (of, _) in std::iter::zip(&self.all, &self.touched).filter(|(_, times)| **times > 0.0) {
+            let elements = OwnElements::of(of.len, &self.shards);
+            if let Some(sum) = self.own.remove(&of.name) {
+                let sum = self.shards.across(sum)?;
+                if !elements.range.is_empty() {
+                    own.insert(of.name.clone(), sum.narrow(0, 0, elements.range.len()));
+                }
+            }
+            updated.insert(of.name.clone());
+        }
+        Ok(OwnSums { squared: None, updated, own })
     }
 
     fn fail(&mut self, error: DeviceError) {
@@ -193,15 +282,10 @@ impl<B: Kernels> Reduced<B> {
 
     fn sum_next(&mut self, grads: &mut Gradients<B>) -> Result<(), DeviceError> {
         let of = &self.all[self.next];
-        let grad = if of.stack.is_empty() { grads.remove(&of.name) } else { grads.remove_stack(&of.stack) };
+        let grad = of.taken(grads);
         self.touched[self.next] += f64::from(u8::from(grad.is_some()));
-        let elements = OwnElements::of(of.len, &self.ranks);
-        let all = padded(grad, elements.part * self.ranks.size(), &self.device, DType::F32);
-        let part = B::reduce_scatter(all, &self.ranks, GRADIENTS)?;
-        if elements.range.is_empty() {
-            return Ok(());
-        }
-        let part = part.narrow(0, 0, elements.range.len());
+        let all = OwnElements::of(of.len, &self.shards).part * self.shards.ranks.size();
+        let part = B::reduce_scatter(padded(grad, all, &self.device, DType::F32), &self.shards.inner, GRADIENTS)?;
         let sum = match self.own.remove(&of.name) {
             Some(sum) => B::accumulate(sum, part),
             None => part,
@@ -215,6 +299,7 @@ impl<B: Kernels> Reduced<B> {
 mod tests {
     use super::*;
     use crate::host;
+    use crate::params::SummedOver;
     use burn::tensor::TensorData;
 
     type B = burn_flex::Flex<f32, i32>;
@@ -222,9 +307,15 @@ mod tests {
     #[test]
     fn every_element_has_one_rank() {
         for len in [0, 1, 2, 7, 8, 9, 1000] {
-            for size in 2..=9 {
-                let all = comm::threads::run(size, |ranks| OwnElements::of(len, &ranks).range).into_iter().flatten();
-                assert_eq!(all.collect::<Vec<_>>(), (0..len).collect::<Vec<_>>(), "{len} over {size}");
+            for (size, of_node) in [(2, 2), (3, 3), (5, 5), (9, 9), (4, 2), (6, 2), (6, 3), (8, 4), (3, 2), (4, 1)] {
+                let own = |ranks: Ranks| {
+                    let shards = Shards::of(&ranks).unwrap();
+                    (OwnElements::of(len, &shards).range, shards)
+                };
+                let own: Vec<(Range<usize>, Shards)> = comm::threads::run_on(of_node, size, own);
+                let given = own.iter().map(|(range, _)| range.clone().map(|i| i as u8).collect()).collect();
+                let expected: Vec<u8> = (0..len).map(|i| i as u8).collect();
+                assert_eq!(own[0].1.joined(given), expected, "{len} over {size}, {of_node} on a machine");
             }
         }
     }
@@ -236,14 +327,30 @@ mod tests {
     /// Ranks with different numbers of passes, of which some touch nothing, and gradients that come after their turn.
     #[test]
     fn passes_may_differ_from_rank_to_rank() {
+        passes_of(3, 3);
+    }
+
+    /// Two machines: as many rounds as the rank with most passes of each machine has.
+    #[test]
+    fn passes_may_differ_from_machine_to_machine() {
+        passes_of(4, 2);
+        passes_of(6, 3);
+    }
+
+    fn passes_of(size: usize, of_node: usize) {
         let lens = [("first", 3), ("a.0", 7), ("a.1", 2), ("late", 5)];
-        let sums = comm::threads::run(3, |ranks| {
+        let sums = comm::threads::run_on(of_node, size, |ranks| {
+            let shards = Shards::of(&ranks).unwrap();
             let mut list = GradientList::default();
             for (name, len) in lens {
                 ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));
             }
-            let mut grads = Gradients::kept_in(DType::F32).reduced(Reduced::new(&ranks, &Default::default(), list));
-            // Rank 0 makes no pass, rank 1 one, rank 2 two; nobody has a gradient of "first".
+            let mut grads = Gradients::kept_in(DType::F32).summed(SummedOver::Parts(Reduced::new(
+                &shards,
+                &Default::default(),
+                list,
+            )));
+            // Rank 0 makes no pass, rank 1 one, rank 2 two, and so on; nobody has a gradient of "first".
             grads.begin(ranks.rank());
             for _ in 0..ranks.rank() {
                 grads.add("a.1", of(1.0, 2));
@@ -254,19 +361,22 @@ mod tests {
                 grads.end_pass();
             }
             grads.finish();
-            let reduced = grads.take_reduced().unwrap();
+            let Some(SummedOver::Parts(reduced)) = grads.take_sums() else { unreachable!() };
             let rounds = reduced.rounds();
-            let OwnSums { updated, own } = reduced.take().unwrap();
+            let OwnSums { updated, own, .. } = reduced.take().unwrap();
             assert_eq!(updated.into_iter().collect::<Vec<_>>(), ["a.0", "a.1", "late"]);
             let values = own.into_iter().map(|(name, sum)| (name, host::floats(sum).unwrap()));
             (rounds, values.collect::<BTreeMap<_, _>>())
         });
-        // Two rounds, and one for what came late.
-        assert!(sums.iter().all(|(rounds, _)| *rounds == 3));
-        for (name, value) in [("a.0", 30.0), ("a.1", 3.0), ("late", 300.0)] {
+        // As many rounds as the rank of a machine with most passes makes, and one for what came late.
+        for (rank, (rounds, _)) in sums.iter().enumerate() {
+            assert_eq!(*rounds, (rank / of_node + 1) * of_node, "rank {rank} of {size}");
+        }
+        let passes = (size * (size - 1) / 2) as f32;
+        for (name, value) in [("a.0", 10.0), ("a.1", 1.0), ("late", 100.0)] {
             let len = lens.iter().find(|(other, _)| *other == name).unwrap().1;
             let all: Vec<f32> = sums.iter().flat_map(|(_, own)| own.get(name).cloned().unwrap_or_default()).collect();
-            assert_eq!(all, vec![value; len], "{name}");
+            assert_eq!(all, vec![value * passes; len], "{name}");
         }
     }
 }

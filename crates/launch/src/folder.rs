@@ -188,3 +188,44 @@ impl ModelFolder {
         QwenVl::load(&self.path, dtype, device)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toy::write_toy_folder;
+
+    /// A run with checkpoints of these steps, as an earlier version left them: their folders say nothing of pictures.
+    fn run(steps: &[u64]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(layout::CONFIG), "[data]\nmin_pixels = 800\nmax_pixels = 2500\n").unwrap();
+        for step in steps {
+            let checkpoint = dir.path().join(layout::CHECKPOINTS).join(format!("global_step_{step}"));
+            std::fs::create_dir_all(checkpoint.join(layout::MODEL)).unwrap();
+            std::fs::write(checkpoint.join(layout::STATE), "{}").unwrap();
+            write_toy_folder(&checkpoint.join(layout::MODEL)).unwrap();
+        }
+        dir
+    }
+
+    /// By number, not by name.
+    #[test]
+    fn a_run_folder_is_its_newest_checkpoint() {
+        let run = run(&[9, 10, 2]);
+        let newest = run.path().join(layout::CHECKPOINTS).join("global_step_10").join(layout::MODEL);
+        assert_eq!(ModelFolder::open(run.path()).unwrap().path(), newest);
+    }
+
+    /// A checkpoint whose folder does not say how its pictures were seen is asked as its run says; a user comes first.
+    #[test]
+    fn pictures_are_those_of_the_run() {
+        let run = run(&[3]);
+        let folder = ModelFolder::open(run.path()).unwrap();
+        let limits = |options| {
+            let processor = folder.processor(options).unwrap();
+            let run = processor.limits().run;
+            (run.min_pixels, run.max_pixels)
+        };
+        assert_eq!(limits(PictureOptions::default()), (800, 2500));
+        assert_eq!(limits(PictureOptions { max_pixels: Some(5000), ..PictureOptions::default() }), (800, 5000));
+    }
+}

@@ -132,7 +132,7 @@ impl Arrangement {
         rows * self.cell[1] + rows.saturating_sub(1) * GAP
     }
 
-    /// Draws the pictures, under heat if there are shares (one an image token, all pictures in order).
+    /// Draws the pictures, under heat if there are shares (one per image token, all pictures in order).
     fn draw(&self, sheet: &mut Sheet, x: u32, y: u32, pictures: &[Picture], shares: Option<&[f32]>) {
         let mut first = 0;
         for (k, (picture, [w, h])) in pictures.iter().zip(&self.sizes).enumerate() {

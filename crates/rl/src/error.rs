@@ -81,7 +81,7 @@ pub enum TrainError {
 
 impl TrainError {
     /// Whether the device has failed, whatever was to be computed or read.
-    pub fn is_of_device(&self) -> bool {
+    pub(crate) fn is_of_device(&self) -> bool {
         matches!(self, Self::Device(_) | Self::Model(ModelError::Device(_)))
     }
 

@@ -266,3 +266,64 @@ fn summary(groups: &[ScoredGroup], metrics: &mut Metrics) {
     let prompts = groups.iter().map(|g| g.item.prompt.len()).sum::<usize>();
     metrics.insert("prompt_length/mean".into(), prompts as f64 / of_groups);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Prompt;
+
+    /// A group of two responses with these accuracies, which are their rewards, too.
+    fn group(row: usize, accuracies: [f64; 2]) -> ScoredGroup {
+        let prompt = Prompt {
+            input_ids: vec![1],
+            position_ids: [vec![0], vec![0], vec![0]],
+            pixel_values: Default::default(),
+            image_grid_thw: vec![],
+        };
+        let text = String::new;
+        let item = Item {
+            row,
+            id: row.to_string(),
+            problem: text(),
+            answer: text(),
+            solution: None,
+            task: None,
+            prompt,
+            images: vec![],
+            holder: 0,
+            known_content: None,
+        };
+        let graded = |accuracy: f64| {
+            let score = Score { overall: accuracy, accuracy, ..Score::default() };
+            let response = Response { ids: vec![], log_probs: vec![], finish: FinishReason::Stop, visual_focus: None };
+            Trajectory::new(response, text(), score)
+        };
+        ScoredGroup { item, trajectories: accuracies.map(graded).into(), greedy: None, carried: false }
+    }
+
+    /// Both bounds are outside, and flat groups are dropped where that is asked for.
+    #[test]
+    fn dynamic_sampling_keeps_what_lies_between_its_bounds() {
+        let groups = || {
+            let means = [[0.0, 0.0], [0.0, 0.5], [0.0, 1.0], [0.5, 0.5], [0.5, 1.0], [1.0, 1.0]];
+            means.into_iter().enumerate().map(|(row, pair)| group(row, pair)).collect::<Vec<_>>()
+        };
+        let kept = |algorithm: &Algorithm| -> Vec<usize> {
+            select(groups(), algorithm).unwrap().iter().map(|group| group.item.row).collect()
+        };
+        let between = Algorithm {
+            online_filtering: true,
+            filter_key: "accuracy".into(),
+            filter_low: 0.25,
+            filter_high: 0.75,
+            filter_zero_variance: false,
+            ..Algorithm::default()
+        };
+        assert_eq!(kept(&between), [2, 3]);
+        assert_eq!(kept(&Algorithm { filter_zero_variance: true, ..between.clone() }), [2]);
+        assert_eq!(kept(&Algorithm { filter_low: 0.24, filter_high: 0.76, ..between.clone() }), [1, 2, 3, 4]);
+        assert_eq!(kept(&Algorithm { online_filtering: false, ..between.clone() }), [0, 1, 2, 3, 4, 5]);
+        let error = select(groups(), &Algorithm { filter_key: "speed".into(), ..between }).unwrap_err().to_string();
+        assert!(error.contains("algorithm.filter_key") && error.contains("\"speed\""), "{error}");
+    }
+}

@@ -112,7 +112,7 @@ pub struct Prompts {
 
 /// Rows that are read, decoded and encoded while the trainer is busy.
 struct Ahead {
-    rows: Prefetcher<Loaded>,
+    rows: Prefetcher<ReadRow>,
     /// Where the next of `rows` stands: rows that were made ahead and not taken are made again after a resume.
     next: Cursor,
 }
@@ -190,7 +190,7 @@ struct EncodedRow {
 }
 
 /// A row, encoded; or set aside; or the end of the run.
-type Loaded = Result<Result<Box<EncodedRow>, BadRow>, TrainError>;
+type ReadRow = Result<Result<Box<EncodedRow>, BadRow>, TrainError>;
 
 /// Rows set aside so far in a run, each by its file and its row there.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -464,7 +464,7 @@ impl Prompts {
         &self,
         cursor: &mut Cursor,
         count: usize,
-        rows: &mut Prefetcher<Loaded>,
+        rows: &mut Prefetcher<ReadRow>,
         policy: &P,
     ) -> Result<Vec<Row>, TrainError> {
         let none = || TrainError::Input(format!("{}: no rows have a weight above 0", self.encoder.name));
@@ -482,7 +482,7 @@ impl Prompts {
     }
 
     /// Starts to read this rank's rows from `cursor` on, for batches of `n`.
-    fn read_ahead(&self, mut cursor: Cursor, n: usize) -> Prefetcher<Loaded> {
+    fn read_ahead(&self, mut cursor: Cursor, n: usize) -> Prefetcher<ReadRow> {
         let (dataset, encoder, ranks) = (self.dataset.clone(), self.encoder.clone(), self.ranks.clone());
         let (epoch_len, n) = (self.epoch_len(), n.div_ceil(ranks.size()));
         let rows = std::iter::from_fn(move || {
@@ -507,7 +507,7 @@ fn reader(cursor: &Cursor, epoch_len: usize, ranks: &Ranks) -> usize {
 
 impl Encoder {
     /// The outer error ends the run, the inner one sets the row aside.
-    fn encode(&self, row: Result<Sample, BadRow>) -> Loaded {
+    fn encode(&self, row: Result<Sample, BadRow>) -> ReadRow {
         let sample = match row {
             Ok(sample) => sample,
             Err(bad) => return Ok(Err(bad)),

@@ -14,6 +14,8 @@ use crate::shaping::{AdvantageShaping, Stream};
 pub struct Recipe<B: Backend> {
     /// The estimator of advantages.
     pub advantage: Box<dyn AdvantageEstimator>,
+    /// The value of `algorithm.shaping`.
+    pub shaping_name: String,
     /// The shaping of advantages.
     pub shaping: Box<dyn AdvantageShaping<B>>,
     /// The loss; its KL coefficient is the one in force, which may adapt from step to step.
@@ -28,6 +30,7 @@ impl<B: Backend> Recipe<B> {
     pub fn new(config: &Config) -> Result<Self, TrainError> {
         Ok(Self {
             advantage: config.algorithm.build_estimator()?,
+            shaping_name: config.algorithm.shaping.clone(),
             shaping: config.algorithm.build_shaping::<B>()?,
             loss: config.to_loss_config(),
         })
@@ -42,10 +45,10 @@ impl<B: Backend> Recipe<B> {
     }
 
     /// What compares with a perturbed picture, or with none, and so needs pictures; none where nothing does.
-    pub fn picture_reader(&self) -> Option<String> {
+    pub(crate) fn picture_reader(&self) -> Option<String> {
         let compares = |streams: &[Stream]| streams.iter().any(Stream::compares_pictures);
         if compares(&self.shaping.streams()) {
-            return Some(format!("algorithm.shaping = \"{}\"", self.shaping.name()));
+            return Some(format!("algorithm.shaping = \"{}\"", self.shaping_name));
         }
         compares(&self.loss.streams()).then(|| "the loss".to_string())
     }

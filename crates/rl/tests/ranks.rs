@@ -1,6 +1,7 @@
 //! Runs on several ranks, which are threads here, beside the same run on one: the same rows, responses and rewards, the
 //! same sums but for their order; checkpoints that any number of ranks reads.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -81,9 +82,14 @@ fn train_with(
 
 /// Trains on `size` ranks; none of them fails.
 fn run(size: usize, dir: &Path, overrides: &[&str]) -> Vec<Map<String, Value>> {
+    run_on(size, size, dir, overrides)
+}
+
+/// The same with `of_node` ranks on each machine.
+fn run_on(of_node: usize, size: usize, dir: &Path, overrides: &[&str]) -> Vec<Map<String, Value>> {
     match size {
         1 => drop(train(Ranks::solo(), dir, overrides).unwrap()),
-        _ => drop(comm::threads::run(size, |ranks| train(ranks, dir, overrides).unwrap())),
+        _ => drop(comm::threads::run_on(of_node, size, |ranks| train(ranks, dir, overrides).unwrap())),
     }
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
 }
@@ -119,9 +125,9 @@ fn any_number_of_ranks_trains_alike() {
     let solo = run(1, &dir.path().join("1"), &[]);
     assert!(solo.len() == 6 && solo.iter().any(|line| line.contains_key("val/accuracy")));
     assert!(solo.iter().filter_map(|line| line.get("filter/carried")?.as_f64()).any(|carried| carried > 0.0));
-    for (size, zero) in [(2, 1), (3, 1), (4, 1), (2, 2), (3, 2)] {
-        let path = dir.path().join(format!("{size}_{zero}"));
-        let lines = run(size, &path, &[&format!("parallel.zero={zero}")]);
+    for (size, of_node, zero) in [(2, 2, 1), (3, 3, 1), (4, 4, 1), (3, 3, 2), (4, 2, 2), (4, 2, 1)] {
+        let path = dir.path().join(format!("{size}_{of_node}_{zero}"));
+        let lines = run_on(of_node, size, &path, &[&format!("parallel.zero={zero}")]);
         assert_eq!(lines.len(), solo.len());
         for (step, (a, b)) in solo.iter().zip(&lines).enumerate() {
             near(a, b, if step < 3 { 2e-6 } else { 2e-5 }, &format!("{size} ranks, ZeRO-{zero}, step {}", step + 1));
@@ -140,6 +146,46 @@ fn any_number_of_ranks_trains_alike() {
                 );
             }
         }
+    }
+}
+
+/// All tensors of the `.safetensors` files of a folder, by name.
+fn tensors(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            let bytes = std::fs::read(&path).unwrap();
+            let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            found.extend(file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())));
+        }
+    }
+    found
+}
+
+/// With sums that do not depend on their order, any number of ranks writes the same weights and moments, to the bit.
+#[test]
+fn exact_sums_are_the_same_on_any_number_of_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let exact = ["parallel.exact_sums=true", "actor.old_log_probs=recompute", "actor.ppo_epochs=2"];
+    let of = |size: usize| {
+        let path = dir.path().join(size.to_string());
+        run(size, &path, &exact);
+        let last = path.join("checkpoints/global_step_6");
+        let logs = (4..=6).map(|step| text(&path, &format!("step_{step}.jsonl"))).collect::<Vec<_>>();
+        (tensors(&last.join("hf")), tensors(&last), logs)
+    };
+    let (weights, moments, logs) = of(1);
+    assert!(moments.len() > 3 * weights.len() - 1 && logs.iter().all(|log| log.lines().count() >= 20));
+    for size in [2, 4] {
+        let found = of(size);
+        let differ = |a: &BTreeMap<String, Vec<u8>>, b: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
+            assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+            a.keys().filter(|name| a[*name] != b[*name]).cloned().collect()
+        };
+        assert_eq!(differ(&weights, &found.0), [""; 0], "{size} ranks");
+        assert_eq!(differ(&moments, &found.1), [""; 0], "{size} ranks");
+        assert_eq!(logs, found.2, "{size} ranks");
     }
 }
 

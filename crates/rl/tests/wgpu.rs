@@ -1,54 +1,25 @@
 //! VGPO through the whole trainer on wgpu, beside the same steps on the CPU.
 #![cfg(feature = "wgpu")]
 
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+#[path = "all/bandit.rs"]
+mod bandit;
 
-use burn::tensor::DType;
-use launch::train;
+use std::path::Path;
+
 use model_qwen2vl::Kernels;
 use rl::TrainError;
-use rl::config::{Source, resolve};
-use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use rl::trainer::Summary;
 use serde_json::{Map, Value};
 
-// An untrained model is right by chance at most: responses differ in reward by their lengths.
-const CONFIG: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["toy:read?rows=1&cols=1&size=1"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 8
-rollout_batch_size = 1
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 16
-[algorithm]
-shaping = "vgpo"
-[actor.optim]
-lr = 2e-3
-[reward]
-reward_type = "dapo"
-overlong_buffer_length = 8
-[trainer]
-max_steps = 2
-"#;
-
-fn try_run<B: Kernels>(dir: &Path, overrides: &[String]) -> Result<Summary, TrainError> {
-    let mut all = vec![format!("trainer.output_dir={}", dir.display())];
-    all.extend_from_slice(overrides);
-    let config = resolve(&[Source::new("test", CONFIG)], &all).unwrap();
-    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false)))
+/// Two steps with VGPO.
+fn try_run<B: Kernels>(dir: &Path, overrides: &[&str]) -> Result<Summary, TrainError> {
+    let all = [&["algorithm.shaping=vgpo", "trainer.max_steps=2"], overrides].concat();
+    bandit::train::<B>(dir, "", &all)
 }
 
 fn run<B: Kernels>(dir: &Path, micro_batch_tokens: usize) -> Vec<Map<String, Value>> {
-    try_run::<B>(dir, &[format!("actor.micro_batch_tokens={micro_batch_tokens}")]).unwrap();
+    try_run::<B>(dir, &[&format!("actor.micro_batch_tokens={micro_batch_tokens}")]).unwrap();
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
 }
 
@@ -82,11 +53,11 @@ fn a_run_does_not_begin_on_a_wrong_device() {
     type Gpu = burn_wgpu::Wgpu<f32, i32>;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run");
-    let begin = |overrides: &[String]| doctor::fault::wrong_in("rotate", || try_run::<Gpu>(&path, overrides));
+    let begin = |overrides: &[&str]| doctor::fault::wrong_in("rotate", || try_run::<Gpu>(&path, overrides));
     let error = begin(&[]).unwrap_err();
     assert!(matches!(error, TrainError::Untrusted(_)) && error.exit_code() == 1, "{error}");
     let said = error.to_string();
     assert!(said.starts_with("WRONG rotate: ") && said.contains("trainer.check_device = false"), "{said}");
     assert!(!path.join("metrics.jsonl").exists(), "a run that was refused has begun");
-    begin(&["trainer.check_device=false".into(), "trainer.max_steps=1".into()]).unwrap();
+    begin(&["trainer.check_device=false", "trainer.max_steps=1"]).unwrap();
 }

@@ -85,7 +85,7 @@ pub struct VgpoConfig {
     /// Compensate only the tail's most visual tokens (equation 6); without it every token is compensated (full
     /// trajectory).
     pub gate: bool,
-    /// One prototype over all image tokens, or one an image.
+    /// One prototype over all image tokens, or one per image.
     pub prototype: PrototypeMode,
     /// `sum` (paper) or `mean` of the token weights as the trajectory score.
     pub inter_score: InterScore,
@@ -159,7 +159,7 @@ pub enum VgpoError {
         reason: &'static str,
     },
     /// One of the per-response lists does not have one entry per row.
-    #[error("vgpo: {what} has {found} entries but the visual focus has {rows} rows; give one a response")]
+    #[error("vgpo: {what} has {found} entries but the visual focus has {rows} rows; give one per response")]
     Rows {
         /// Which list.
         what: &'static str,

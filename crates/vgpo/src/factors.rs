@@ -37,7 +37,7 @@ impl<B: Backend> Factors<B> {
         self.token.clone() * self.trajectory.clone().unsqueeze_dim(1)
     }
 
-    /// Equation 12: one advantage per response `[R]` to one a token `[R, T]`.
+    /// Equation 12: one advantage per response `[R]` to one per token `[R, T]`.
     pub fn shape(&self, advantages: Tensor<B, 1>) -> Tensor<B, 2> {
         self.combined() * advantages.cast(DType::F32).unsqueeze_dim(1) // (12)
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 /// The epsilon of equation 3 wherever hidden states are: the focus is computed before any setting of VGPO is known.
 pub const FOCUS_EPS: f64 = 1e-8;
 
-/// What a token looks at: one mean hidden state, or one an image.
+/// What a token looks at: one mean hidden state, or one per image.
 #[derive(Debug, Clone)]
 pub struct Prototype<B: Backend> {
     /// `[K, d]` f32; `K` is 1 for [`PrototypeMode::Mean`], else the number of images.

@@ -37,7 +37,7 @@ pub struct Pilot {
     pub maps: usize,
 }
 
-/// One response and its tokens; a line of `responses.jsonl`. Lists have one number a generated token.
+/// One response and its tokens; a line of `responses.jsonl`. Lists have one number per generated token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PilotRecord {
     /// The row's name.

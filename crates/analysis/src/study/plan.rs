@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rl::config::{Config, Init, ModelFamily, Source, Stage, resolve};
+use rl::config::{Config, Init, Model, Source, Stage, resolve};
 
 use super::StudyError;
 use super::rows::{RowsFile, StudyRow};
@@ -104,7 +104,7 @@ impl Study {
             config.model.path = model.display().to_string();
             config.model.init = Init::Pretrained;
             // The folder has its own.
-            config.model.family = ModelFamily::Qwen2_5;
+            config.model.family = Model::default().family;
         }
         place(&mut config, &row.name, seed, out);
         Ok(config)

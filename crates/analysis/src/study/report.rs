@@ -51,14 +51,14 @@ impl Session {
 }
 
 /// Finished runs by row, then seed.
-type Results = BTreeMap<String, BTreeMap<u64, RunResult>>;
+type ResultsByRow = BTreeMap<String, BTreeMap<u64, RunResult>>;
 
 /// Reads every result and writes `study.md` and `study/*.svg`.
 ///
 /// # Errors
 /// As [`RunResult::read`], and whatever the file system refuses.
 pub fn write(study: &Study, out: &Path) -> Result<(), StudyError> {
-    let mut results = Results::new();
+    let mut results = ResultsByRow::new();
     let grid = study.grid()?;
     for (row, seed) in &grid {
         if let Some(found) = RunResult::read(out, row, *seed, &study.fingerprint(study.row(row), *seed)?)? {
@@ -74,7 +74,7 @@ pub fn write(study: &Study, out: &Path) -> Result<(), StudyError> {
 
 struct Report<'a> {
     study: &'a Study,
-    results: &'a Results,
+    results: &'a ResultsByRow,
 }
 
 /// `62.9% ± 3.1`, or without the interval where there is none.

@@ -23,7 +23,7 @@ pub(crate) enum Zero {
 }
 
 /// Values of the variables by the number of their atom.
-type Point<'a> = &'a dyn Fn(u32) -> Option<Ball>;
+type SamplePoint<'a> = &'a dyn Fn(u32) -> Option<Ball>;
 
 /// Precision, in bits, at the points of sums with variables.
 const PROBE_PRECISION: u64 = 192;
@@ -87,7 +87,7 @@ impl Ctx {
         Zero::Unknown
     }
 
-    fn zero_at(&self, poly: &Poly, point: Point, precision: u64) -> Zero {
+    fn zero_at(&self, poly: &Poly, point: SamplePoint, precision: u64) -> Zero {
         let mut sum = Ball::zero();
         let mut scale = i64::MIN / 4;
         for (mono, value) in &poly.0 {
@@ -107,7 +107,7 @@ impl Ctx {
         }
     }
 
-    fn term(&self, mono: &Mono, value: &BigRational, point: Point, precision: u64) -> Result<Ball, NoValue> {
+    fn term(&self, mono: &Mono, value: &BigRational, point: SamplePoint, precision: u64) -> Result<Ball, NoValue> {
         self.spend(super::number::bits(value) / 256).map_err(|_| NoValue::Lost)?;
         let mut result = Ball::rational(value, precision)?;
         for &(at, exponent) in mono {
@@ -117,7 +117,7 @@ impl Ctx {
         Ok(result)
     }
 
-    fn value(&self, poly: &Poly, point: Point, precision: u64) -> Result<Ball, NoValue> {
+    fn value(&self, poly: &Poly, point: SamplePoint, precision: u64) -> Result<Ball, NoValue> {
         let mut sum = Ball::zero();
         for (mono, value) in &poly.0 {
             sum = sum.add(&self.term(mono, value, point, precision)?, precision)?;
@@ -125,13 +125,13 @@ impl Ctx {
         Ok(sum)
     }
 
-    fn frac_value(&self, frac: &Frac, point: Point, precision: u64) -> Result<Ball, NoValue> {
+    fn frac_value(&self, frac: &Frac, point: SamplePoint, precision: u64) -> Result<Ball, NoValue> {
         let above = self.value(&frac.num, point, precision)?;
         if frac.den.is_one() { Ok(above) } else { above.div(&self.value(&frac.den, point, precision)?, precision) }
     }
 
     /// The value of one atom to a power.
-    fn atom_value(&self, at: u32, exponent: Exp, point: Point, precision: u64) -> Result<Ball, NoValue> {
+    fn atom_value(&self, at: u32, exponent: Exp, point: SamplePoint, precision: u64) -> Result<Ball, NoValue> {
         self.spend(1 + precision / 64).map_err(|_| NoValue::Lost)?;
         let base = match self.atom(at) {
             Atom::Prime(prime) => Ball::rational(&BigRational::from_integer(prime.clone().into()), precision)?,
@@ -165,7 +165,7 @@ impl Ctx {
         root.powi(*exponent.numer(), precision)
     }
 
-    fn call_value(&self, func: &Func, arguments: &[Frac], point: Point, precision: u64) -> Result<Ball, NoValue> {
+    fn call_value(&self, func: &Func, arguments: &[Frac], point: SamplePoint, precision: u64) -> Result<Ball, NoValue> {
         let first = arguments.first().ok_or(NoValue::Undefined)?;
         let words = precision / 64;
         self.spend(20 + 4 * words * words).map_err(|_| NoValue::Lost)?;

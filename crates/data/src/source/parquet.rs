@@ -75,10 +75,10 @@ enum Access {
 }
 
 /// Decoded row groups: file, group, bytes, rows; the most recently used last.
-type Cache = VecDeque<(u64, usize, u64, Arc<RecordBatch>)>;
+type RecentBatches = VecDeque<(u64, usize, u64, Arc<RecordBatch>)>;
 
-fn cache() -> MutexGuard<'static, Cache> {
-    static CACHE: Mutex<Cache> = Mutex::new(VecDeque::new());
+fn cache() -> MutexGuard<'static, RecentBatches> {
+    static CACHE: Mutex<RecentBatches> = Mutex::new(VecDeque::new());
     CACHE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

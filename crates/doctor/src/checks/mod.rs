@@ -1,4 +1,4 @@
-//! What is checked, one subject a file.
+//! What is checked, one subject per file.
 
 mod attention;
 mod decoding;
@@ -14,11 +14,11 @@ mod speed;
 
 use kernels::Kernels;
 
-use crate::Check;
+use crate::NamedCheck;
 
 /// The operations of [`Kernels`], each beside its plain default on the CPU; `tests` asks that none is left out.
-fn operations<B: Kernels>() -> impl Iterator<Item = Check<B>> {
-    let checks: Vec<Check<B>> = vec![
+fn operations<B: Kernels>() -> impl Iterator<Item = NamedCheck<B>> {
+    let checks: Vec<NamedCheck<B>> = vec![
         ("affine", elements::affine),
         ("rms_norm", norms::rms_norm),
         ("layer_norm", norms::layer_norm),
@@ -42,15 +42,16 @@ fn operations<B: Kernels>() -> impl Iterator<Item = Check<B>> {
 }
 
 /// Everything.
-pub(crate) fn long<B: Kernels>() -> impl Iterator<Item = Check<B>> {
-    let first: [Check<B>; 1] = [("products", products::products)];
-    let last: [Check<B>; 3] = [("layers", layers::layers), ("decoding", decoding::decoding), ("speed", speed::speed)];
+pub(crate) fn long<B: Kernels>() -> impl Iterator<Item = NamedCheck<B>> {
+    let first: [NamedCheck<B>; 1] = [("products", products::products)];
+    let last: [NamedCheck<B>; 3] =
+        [("layers", layers::layers), ("decoding", decoding::decoding), ("speed", speed::speed)];
     first.into_iter().chain(operations()).chain(last)
 }
 
 /// What takes seconds.
-pub(crate) fn short<B: Kernels>() -> impl Iterator<Item = Check<B>> {
-    let first: [Check<B>; 1] = [("products", products::products)];
+pub(crate) fn short<B: Kernels>() -> impl Iterator<Item = NamedCheck<B>> {
+    let first: [NamedCheck<B>; 1] = [("products", products::products)];
     first.into_iter().chain(operations())
 }
 

@@ -58,7 +58,7 @@ impl Carried {
     ///
     /// # Errors
     /// Responses that do not decode.
-    pub fn restore(self, item: Item, processor: &Processor) -> Result<ScoredGroup, TrainError> {
+    pub(crate) fn restore(self, item: Item, processor: &Processor) -> Result<ScoredGroup, TrainError> {
         // As many scores as responses: the state was checked when it was read.
         let trajectory = |(response, score): (Response, CarriedScore)| -> Result<Trajectory, TrainError> {
             let text = processor.decode(&response.ids, true)?;

@@ -53,7 +53,7 @@ impl Origin {
     }
 
     /// Remembers rows of a complete step: the newest first, each row once.
-    pub fn remember(&mut self, items: &[Item]) {
+    pub(crate) fn remember(&mut self, items: &[Item]) {
         let new = items.iter().rev().map(|item| KnownRow { row: item.row, content: item.content() });
         let mut rows: Vec<KnownRow> = new.chain(std::mem::take(&mut self.rows)).collect();
         let mut seen = BTreeSet::new();
@@ -102,7 +102,7 @@ impl Origin {
     ///
     /// # Errors
     /// Other data in the middle of an epoch, for a message that names the checkpoint.
-    pub fn compare_data(&self, begun: bool, prompts: &Prompts, notes: &mut Vec<String>) -> Result<(), String> {
+    pub(crate) fn compare_data(&self, begun: bool, prompts: &Prompts, notes: &mut Vec<String>) -> Result<(), String> {
         if self.data.is_empty() {
             return Ok(()); // of an earlier version
         }

@@ -74,7 +74,7 @@ impl TrainerState {
     }
 
     /// Stands before the first step of a stage. What counts over all stages goes on.
-    pub fn enter_stage(&mut self, stage: usize, config: &Config) {
+    pub(crate) fn enter_stage(&mut self, stage: usize, config: &Config) {
         self.stage = stage;
         self.stage_step = 0;
         self.optimizer_steps = 0;
@@ -88,20 +88,20 @@ impl TrainerState {
     }
 
     /// A step is complete.
-    pub fn count_step(&mut self) {
+    pub(crate) fn count_step(&mut self) {
         self.step += 1;
         self.stage_step += 1;
     }
 
     /// A step is complete up to its validation, which was interrupted: the update cannot be repeated, the validation
     /// can.
-    pub fn leave_unvalidated(&mut self, metrics: &Metrics) {
+    pub(crate) fn leave_unvalidated(&mut self, metrics: &Metrics) {
         self.count_step();
         self.unvalidated = Some(metrics.iter().map(|(k, v)| (k.clone(), v.is_finite().then_some(*v))).collect());
     }
 
     /// The metrics of a step that [was left unvalidated](Self::leave_unvalidated); the step is not complete again.
-    pub fn take_unvalidated(&mut self) -> Option<Metrics> {
+    pub(crate) fn take_unvalidated(&mut self) -> Option<Metrics> {
         let metrics = self.unvalidated.take()?;
         self.step -= 1;
         self.stage_step -= 1;
@@ -109,7 +109,7 @@ impl TrainerState {
     }
 
     /// Whether a checkpoint of `other` says all that one of this would.
-    pub fn is_at(&self, other: &Self) -> bool {
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
         (self.step, self.stage) == (other.step, other.stage)
             && (&self.validation, &self.before) == (&other.validation, &other.before)
             && self.unvalidated == other.unvalidated

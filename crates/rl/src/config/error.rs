@@ -49,7 +49,7 @@ pub enum ConfigError {
         /// What was expected and what was found.
         reason: String,
     },
-    /// Values that are out of range or contradict one another; all of them, one a line.
+    /// Values that are out of range or contradict one another; all of them, one per line.
     #[error("the configuration cannot be used:{}", Problem::list(.0))]
     Invalid(Vec<Problem>),
 }

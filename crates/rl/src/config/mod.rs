@@ -139,7 +139,7 @@ impl Config {
 
     /// Steps of an RL stage whose data has `epoch_len` rows an epoch: its own, the run's, or as many as the epochs
     /// have.
-    pub fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
+    pub(crate) fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
         match (stage.steps, self.trainer.max_steps) {
             (0, 0) => (self.trainer.total_epochs * epoch_len / self.data.rollout_batch_size).max(1),
             (0, max) => max,
@@ -165,8 +165,13 @@ impl Config {
     }
 
     /// Optimizer steps that a training step over so many prompts takes.
-    pub fn optimizer_steps(&self, prompts: usize) -> usize {
+    pub(crate) fn optimizer_steps(&self, prompts: usize) -> usize {
         prompts.div_ceil(self.update_batch_size()) * self.actor.ppo_epochs
+    }
+
+    /// Packed tokens of one pass of scoring or training; 0: each group by itself.
+    pub fn pass_tokens(&self) -> usize {
+        if self.parallel.exact_sums { 0 } else { self.actor.micro_batch_tokens }
     }
 
     /// The section that `name` names.

@@ -13,6 +13,9 @@ section! {
         zero: usize = 0 => 0..=2,
         /// Seconds that a rank waits for the others before the run is ended, with the name of who is late.
         timeout_s: f64 = 900.0 => ..=1e7,
+        /// Sum gradients as whole numbers of 2^-40, each group computed by itself: any number of ranks then writes the
+        /// same weights, to the bit, and a difference is a mistake. Slow, and for processors.
+        exact_sums: bool = false,
         /// Compare each call's name over the ranks before it is made: for hunts, it costs a round trip a call.
         check: bool = false,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
 use super::section::Node as _;
-use super::{Config, ConfigError, Init, LrScheduler, ModelFamily, OldLogProbs, Stage};
+use super::{Config, ConfigError, Init, LrScheduler, Model, OldLogProbs, Stage};
 use crate::loss::{CorrectionMode, KlType};
 use ::reward::RewardType;
 
@@ -30,6 +30,12 @@ impl Config {
         self.check_optim(&mut checks);
         self.check_reward(&mut checks);
         self.check_trainer(&mut checks);
+        checks.need(
+            !self.parallel.exact_sums || self.actor.old_log_probs == OldLogProbs::Recompute,
+            &["parallel.exact_sums", "actor.old_log_probs"],
+            "the last bits of the sampler's log-probs depend on the rows that are decoded together; set \
+             actor.old_log_probs = \"recompute\"",
+        );
         self.check_stages(&mut checks);
         self.check("", &mut checks);
         if checks.is_empty() {
@@ -69,7 +75,7 @@ impl Config {
         checks.need(!self.model.path.trim().is_empty(), &["model.path"], "is empty; name a model folder, or \"toy\"");
         let built_in = self.model.path == "toy" && matches!(self.model.init, Init::Pretrained | Init::Toy);
         checks.need(
-            built_in || self.model.family == ModelFamily::Qwen2_5,
+            built_in || self.model.family == Model::default().family,
             &["model.family", "model.path", "model.init"],
             "family is that of the built-in model (path \"toy\", no other init); a folder and an init have their own",
         );

@@ -33,7 +33,7 @@ impl GradientOptions {
         Self {
             temperature,
             entropy,
-            token_budget: actor.micro_batch_tokens,
+            token_budget: config.pass_tokens(),
             train_vision: !config.model.freeze_vision_tower,
             recompute: match actor.recompute {
                 Recompute::Always => true,

@@ -40,8 +40,13 @@ impl Pass {
 
 /// Cuts groups into passes of at most `budget` packed tokens at a time, each prompt computed once. A group that does
 /// not fit is cut between responses; a single response is never cut. A part counts with its prompt, which is kept while
-/// it is computed.
+/// it is computed. With a budget of 0 each group is computed whole and by itself, so that its numbers do not depend on
+/// its neighbours.
 pub fn passes(groups: &[GroupRef], budget: usize) -> Vec<Pass> {
+    if budget == 0 {
+        let alone = |(g, group): (usize, &GroupRef)| Pass::Together(vec![(g, (0..group.responses.len()).collect())]);
+        return groups.iter().enumerate().map(alone).collect();
+    }
     let mut passes: Vec<Pass> = Vec::new();
     let mut current: MicroBatch = Vec::new();
     let mut tokens = 0;

@@ -7,15 +7,27 @@
 //!
 //! ```
 //! use rl::registry::Registry;
+//! use rl::shaping::Stream;
 //! type Cpu = burn_flex::Flex;
 //! let registry = Registry::<Cpu>::built_in();
 //! let overrides = ["data.train_files=toy:sum".to_string(), "algorithm.shaping=pgpo".to_string()];
 //! let config = registry.resolve(&[], &overrides).unwrap();
-//! assert_eq!(config.algorithm.build_shaping::<Cpu>().unwrap().name(), "pgpo");
+//! let shaping = config.algorithm.build_shaping::<Cpu>().unwrap();
+//! assert_eq!(shaping.streams(), [Stream::TokenVisualDependency]);
 //! ```
 
 mod built_in;
 mod methods;
+
+/// What an algorithm from outside is written and added with; see `examples/own_shaping.rs`.
+pub mod prelude {
+    pub use super::{Declared, Registry, settings};
+    pub use crate::advantage::{AdvantageError, AdvantageEstimator, AdvantageInputs, Advantages};
+    pub use crate::config::section::{AnySettings, Settings};
+    pub use crate::config::{Algorithm, Source};
+    pub use crate::loss::{PolicyInputs, PolicyLoss, Terms};
+    pub use crate::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
+}
 
 pub use built_in::SelectedLoss;
 pub use methods::{MethodKind, Methods};

@@ -64,10 +64,6 @@ impl Declared for EntropyAdvantage {
 }
 
 impl<B: Backend> AdvantageShaping<B> for EntropyAdvantage {
-    fn name(&self) -> &'static str {
-        "entropy"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![Stream::Entropy]
     }

@@ -1,4 +1,4 @@
-//! Advantage shaping: one advantage per response (or a token) and the streams of a batch to one advantage per token.
+//! Advantage shaping: one advantage per response (or per token) and the streams of a batch to one advantage per token.
 //!
 //! | `shaping` | file | streams | idea |
 //! |---|---|---|---|
@@ -11,7 +11,7 @@
 //! | `entropy` | `entropy` | entropy | a capped entropy term on each advantage, with and without a picture |
 //!
 //! A shaping *declares* the streams it needs; the trainer computes what is declared and knows no shaping by name. (PAPO
-//! adds terms to the loss instead: `crate::loss::papo`.) Streams are ragged host lists, one a response, `[T_i]`.
+//! adds terms to the loss instead: `crate::loss::papo`.) Streams are ragged host lists, one per response, `[T_i]`.
 
 pub(crate) mod dependency;
 pub(crate) mod entropy;
@@ -44,12 +44,43 @@ use crate::config::section::Settings;
 use burn::tensor::backend::Backend;
 
 /// Turns advantages and streams into token advantages.
+///
+/// ```
+/// use burn::tensor::backend::Backend;
+/// use rl::advantage::Advantages;
+/// use rl::shaping::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Streams, Training};
+///
+/// /// Only the last token of a response learns.
+/// struct LastToken;
+///
+/// impl<B: Backend> AdvantageShaping<B> for LastToken {
+///     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
+///         let mut advantages = batch.plain();
+///         for response in &mut advantages {
+///             if let Some((_, others)) = response.split_last_mut() {
+///                 others.fill(0.0);
+///             }
+///         }
+///         Ok(Shaped { advantages, ..Shaped::default() })
+///     }
+/// }
+/// let batch = ShapingBatch {
+///     advantages: &Advantages::PerResponse(vec![1.0, -1.0]),
+///     lengths: &[3, 2],
+///     groups: &[0, 0],
+///     has_image: &[true, true],
+///     streams: &Streams::default(),
+///     training: Training { step: 0, max_steps: 1 },
+/// };
+/// let shaped = AdvantageShaping::<burn_flex::Flex>::shape(&LastToken, &batch, &Default::default())?;
+/// assert_eq!(shaped.advantages, [vec![0.0, 0.0, 1.0], vec![0.0, -1.0]]);
+/// # Ok::<(), ShapingError>(())
+/// ```
 pub trait AdvantageShaping<B: Backend>: Send + Sync {
-    /// The name in a configuration.
-    fn name(&self) -> &'static str;
-
-    /// The streams that [`shape`](Self::shape) reads.
-    fn streams(&self) -> Vec<Stream>;
+    /// The streams that [`shape`](Self::shape) reads; none unless a shaping says otherwise.
+    fn streams(&self) -> Vec<Stream> {
+        Vec::new()
+    }
 
     /// Shapes a batch. Groups may be spread over it in any order, but must be whole.
     ///
@@ -92,7 +123,7 @@ impl Training {
 }
 
 impl ShapingBatch<'_> {
-    /// Checks that every list has one entry per response, and token advantages one a token.
+    /// Checks that every list has one entry per response, and token advantages one per token.
     pub(crate) fn check(&self) -> Result<(), ShapingError> {
         let expected = self.lengths.len();
         for (what, found) in
@@ -108,8 +139,8 @@ impl ShapingBatch<'_> {
         }
     }
 
-    /// The advantages of each token before shaping.
-    pub(crate) fn plain(&self) -> Vec<Vec<f32>> {
+    /// The advantages of each token before shaping, `[T_i]` for response `i`.
+    pub fn plain(&self) -> Vec<Vec<f32>> {
         self.lengths.iter().enumerate().map(|(response, &length)| self.advantages.tokens(response, length)).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! No shaping: every token gets its response's advantage (GRPO, DAPO).
 
-use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError, Stream};
+use super::{AdvantageShaping, Shaped, ShapingBatch, ShapingError};
 use crate::config::Algorithm;
 use crate::registry::Declared;
 use burn::tensor::backend::Backend;
@@ -18,14 +18,6 @@ impl Declared for NoShaping {
 }
 
 impl<B: Backend> AdvantageShaping<B> for NoShaping {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    fn streams(&self) -> Vec<Stream> {
-        Vec::new()
-    }
-
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         batch.check()?;
         Ok(Shaped { advantages: batch.plain(), ..Shaped::default() })

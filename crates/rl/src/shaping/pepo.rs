@@ -92,10 +92,6 @@ impl Declared for Pepo {
 }
 
 impl<B: Backend> AdvantageShaping<B> for Pepo {
-    fn name(&self) -> &'static str {
-        "pepo"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![Stream::VisualFocus { prototype: ::vgpo::PrototypeMode::Mean }, Stream::Entropy]
     }

@@ -99,10 +99,6 @@ impl Declared for Pgpo {
 }
 
 impl<B: Backend> AdvantageShaping<B> for Pgpo {
-    fn name(&self) -> &'static str {
-        "pgpo"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![Stream::TokenVisualDependency]
     }

@@ -115,10 +115,6 @@ impl Declared for Srpo {
 }
 
 impl<B: Backend> AdvantageShaping<B> for Srpo {
-    fn name(&self) -> &'static str {
-        "srpo"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::OldLogProbs,

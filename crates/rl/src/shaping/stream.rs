@@ -21,7 +21,7 @@ pub enum Draw {
 pub enum Stream {
     /// Cosine of each token's hidden state to the image prototype, as `(S + 1) / 2` ([`::vgpo::visual_focus`]).
     VisualFocus {
-        /// One prototype over all images, or one an image.
+        /// One prototype over all images, or one per image.
         prototype: ::vgpo::PrototypeMode,
     },
     /// Log-probs of the same tokens when the image is perturbed. Responses without an image are not scored.

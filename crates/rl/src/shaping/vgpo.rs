@@ -106,10 +106,6 @@ impl Declared for Vgpo {
 }
 
 impl<B: Backend> AdvantageShaping<B> for Vgpo {
-    fn name(&self) -> &'static str {
-        "vgpo"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![Stream::VisualFocus { prototype: self.0.prototype }]
     }

@@ -106,10 +106,6 @@ impl Declared for Vppo {
 }
 
 impl<B: Backend> AdvantageShaping<B> for Vppo {
-    fn name(&self) -> &'static str {
-        "vppo"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![Stream::OldLogProbs, self.perturbation.stream(Published::VPPO, self.settings.mask_probability)]
     }

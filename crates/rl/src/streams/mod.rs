@@ -110,7 +110,7 @@ impl Wanted {
             entropy: false,
             focus: None,
             dependency: false,
-            token_budget: config.actor.micro_batch_tokens,
+            token_budget: config.pass_tokens(),
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn compute<B: Kernels, P: Policy<B>>(
     let refs: Vec<GroupRef> = groups.iter().map(ScoredGroup::refs).collect();
     let scores = score(policy, images, &refs, &wanted.request(config))?;
     gap.add(groups, &scores);
-    // One entry per group and one a response: `score` answers what it was given.
+    // One entry per group and one per response: `score` answers what it was given.
     for (group, scores) in std::iter::zip(groups, scores) {
         for (trajectory, mut scores) in std::iter::zip(&mut group.trajectories, scores) {
             if wanted.focus.is_some() {

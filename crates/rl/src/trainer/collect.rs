@@ -24,7 +24,7 @@ use crate::trajectory::ScoredGroup;
 use crate::warnings;
 
 /// The responses to each row.
-type Responses = Vec<Vec<Response>>;
+type RowResponses = Vec<Vec<Response>>;
 
 /// The prompts of a step and what it took to find them.
 pub(super) struct Batch {
@@ -165,7 +165,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         Ok(())
     }
 
-    /// Responses to the rows at `held`, and greedy ones where the estimator compares with those.
+    /// RowResponses to the rows at `held`, and greedy ones where the estimator compares with those.
     fn sample(
         &mut self,
         items: &[Item],
@@ -173,7 +173,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         rollout: &RolloutConfig,
         batch: &mut Batch,
         images: &mut ImageCache<B>,
-    ) -> Result<(Responses, Option<Responses>), TrainError> {
+    ) -> Result<(RowResponses, Option<RowResponses>), TrainError> {
         let all = jobs(items, self.state.step, batch.rounds as u64);
         let jobs: Vec<Job> = held.iter().map(|&place| all[place]).collect();
         let interrupt = &*self.rollout_interrupt();

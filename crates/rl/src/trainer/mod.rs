@@ -39,6 +39,7 @@ use ::policy::Prompt;
 use comm::Ranks;
 use data::Processor;
 use kernels::Kernels;
+use kernels::zero::Shards;
 use reward::Reward;
 
 use crate::checkpoint::TrainerState;
@@ -109,6 +110,8 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     /// The reference of a KL term.
     reference: Option<P>,
     optimizer: AdamW<B>,
+    /// How the ranks share out its state.
+    shards: Shards,
     state: TrainerState,
     /// Groups that dynamic sampling kept for the next batch; [`TrainerState::carried`] is their form in a checkpoint
     /// alone.

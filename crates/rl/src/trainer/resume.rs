@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::Kernels;
+use kernels::zero::Shards;
 use run::layout::{MODEL, OPTIMIZER};
 
 use super::{Setup, reference};
@@ -27,12 +28,16 @@ pub(super) struct Loaded<B: Kernels, P> {
 }
 
 /// Reads a whole checkpoint.
-pub(super) fn load<B: Kernels, P: Policy<B>>(path: &Path, setup: &Setup<P>) -> Result<Loaded<B, P>, TrainError> {
+pub(super) fn load<B: Kernels, P: Policy<B>>(
+    path: &Path,
+    setup: &Setup<P>,
+    shards: &Shards,
+) -> Result<Loaded<B, P>, TrainError> {
     let state = checkpoint::read_state(path)?;
     checkpoint::verify(path)?;
     let mut policy = (setup.load)(&path.join(MODEL))?;
     let mut optimizer =
-        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(&setup.ranks);
+        AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device).over(shards);
     optimizer.load(&path.join(OPTIMIZER), &mut policy)?;
     Ok(Loaded { path: checkpoint::recovered(path), state, policy, optimizer })
 }
@@ -44,9 +49,10 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(path: &Path, setup: &Setup<P>) -> R
 pub(super) fn newest<B: Kernels, P: Policy<B>>(
     dir: &Path,
     setup: &Setup<P>,
+    shards: &Shards,
     notes: &mut Vec<String>,
 ) -> Result<Option<Loaded<B, P>>, TrainError> {
-    let found = checkpoint::newest(dir, |path| load(path, setup), TrainError::is_of_device)?;
+    let found = checkpoint::newest(dir, |path| load(path, setup, shards), TrainError::is_of_device)?;
     for (path, reason) in &found.damaged {
         notes.push(format!("warning: checkpoint {} is damaged and left out: {reason}", path.display()));
     }

@@ -91,7 +91,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 let config = &self.setup.config;
                 self.optimizer = AdamW::new(&config.optim(&stages[index + 1]))
                     .check_device(config.trainer.check_device)
-                    .over(&self.setup.ranks);
+                    .over(&self.shards);
             }
         }
     }

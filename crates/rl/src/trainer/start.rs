@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use kernels::Kernels;
+use kernels::zero::Shards;
 
 use super::{Setup, Trainer, resume};
 use crate::checkpoint::{self, TrainerState};
@@ -35,7 +36,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             true => RunFolder::open(&config.trainer.run_dir())?,
             false => RunFolder::follow(&config.trainer.run_dir()),
         };
-        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &folder, &mut notes)?;
+        let shards = Shards::of(&setup.ranks)?;
+        let Start { from, again, mut state, policy, optimizer } = Start::find(&setup, &shards, &folder, &mut notes)?;
         let validation = match config.data.val_files.is_empty() {
             true => None,
             false => {
@@ -74,6 +76,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             policy,
             reference,
             optimizer,
+            shards,
             state,
             carried,
             data,
@@ -105,12 +108,17 @@ struct Start<B: Kernels, P> {
 impl<B: Kernels, P: Policy<B>> Start<B, P> {
     /// The checkpoint that the configuration names or the newest that can be read, brought to agree with the
     /// configuration; or the beginning.
-    fn find(setup: &Setup<P>, folder: &RunFolder, notes: &mut Vec<String>) -> Result<Self, TrainError> {
+    fn find(
+        setup: &Setup<P>,
+        shards: &Shards,
+        folder: &RunFolder,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, TrainError> {
         let config = &setup.config;
         let loaded = match config.trainer.resume() {
             Resume::None => None,
-            Resume::From(path) => Some(resume::load(&path, setup)?),
-            Resume::Auto => resume::newest(&folder.checkpoints(), setup, notes)?,
+            Resume::From(path) => Some(resume::load(&path, setup, shards)?),
+            Resume::Auto => resume::newest(&folder.checkpoints(), setup, shards, notes)?,
         };
         if let Some(resume::Loaded { path, mut state, policy, optimizer }) = loaded {
             resume::reconcile(&path, &mut state, setup, notes)?;
@@ -121,7 +129,7 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
             folder.vacant()?;
         }
         let optimizer =
-            AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device).over(&setup.ranks);
+            AdamW::new(&config.optim(&config.stages()[0])).check_device(config.trainer.check_device).over(shards);
         Ok(Self { from: None, again, state: TrainerState::beginning(config), policy: (setup.initial)()?, optimizer })
     }
 }

@@ -1,44 +1,16 @@
 //! Numbers that cannot be right end a run: a sampler and a trainer that disagree, a device that lost a step's work.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use burn::tensor::DType;
-use launch::train;
 use rl::TrainError;
-use rl::config::{Source, resolve};
-use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use rl::trainer::Summary;
 
-type B = burn_flex::Flex<f32, i32>;
+use crate::bandit;
 
-const CONFIG: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["toy:read?rows=1&cols=1&size=1"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 8
-rollout_batch_size = 1
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 16
-[reward]
-reward_type = "dapo"
-overlong_buffer_length = 8
-[trainer]
-max_steps = 2
-"#;
-
+/// Two steps.
 fn run(dir: &Path, overrides: &[&str]) -> Result<Summary, TrainError> {
-    let mut all = vec![format!("trainer.output_dir={}", dir.display())];
-    all.extend(overrides.iter().map(|s| s.to_string()));
-    let config = resolve(&[Source::new("test", CONFIG)], &all).unwrap();
-    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false)))
+    bandit::train::<burn_flex::Flex<f32, i32>>(dir, "", &[&["trainer.max_steps=2"], overrides].concat())
 }
 
 /// What the sampler and the trainer compute differs by rounding, which a limit below it does not let pass, whichever of

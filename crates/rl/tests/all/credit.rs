@@ -14,7 +14,8 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rl::advantage::{AdvantageInputs, Advantages, Grpo, estimate};
 use rl::shaping::{
-    AdvantageShaping, NoShaping, Pepo, Pgpo, Shaped, ShapingBatch, Srpo, Streams, Training, Vgpo, Vppo, VppoConfig,
+    AdvantageShaping, NoShaping, Pepo, Pgpo, Shaped, ShapingBatch, Srpo, Stream, Streams, Training, Vgpo, Vppo,
+    VppoConfig,
 };
 
 use crate::common::pairs;
@@ -155,7 +156,7 @@ fn streams(batch: &Batch, told: Told, described: bool) -> Streams {
 
 fn shape(batch: &Batch, config: &Shaping, told: Told) -> Shaped {
     let rows = batch.words.len();
-    let streams = streams(batch, told, config.name() == "srpo");
+    let streams = streams(batch, told, config.streams().contains(&Stream::PerceptionSpans));
     let (lengths, has_image) = (vec![TOKENS; rows], vec![true; rows]);
     let inputs = ShapingBatch {
         advantages: &batch.advantages,

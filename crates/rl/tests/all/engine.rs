@@ -1,13 +1,13 @@
 //! Scores, gradients and one optimizer step do not depend on how the work is cut, ordered or recomputed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::{difference, mixed_prompts, model, pairs, processor, rollout, sample, score};
 use ::vgpo::PrototypeMode;
 use burn::tensor::{DType, Tensor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Gradients, Kernels, ParamVisitor, QwenVl, Shard};
-use reward::{Reward, RewardConfig};
+use reward::{Reward, RewardConfig, Score};
 use rl::config::{Config, Source, resolve};
 use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
@@ -174,28 +174,30 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
     }
 }
 
+/// Prompts as rows whose names are their places.
+fn items(prompts: &[Prompt]) -> Vec<Item> {
+    let item = |(row, prompt): (usize, &Prompt)| Item {
+        row,
+        id: row.to_string(),
+        problem: String::new(),
+        answer: "3".into(),
+        solution: None,
+        task: None,
+        prompt: prompt.clone(),
+        images: vec![],
+        holder: 0,
+        known_content: None,
+    };
+    prompts.iter().enumerate().map(item).collect()
+}
+
 /// Responses to all kinds of prompts, with rewards that differ.
 pub(crate) fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> {
     let processor = processor();
     let prompts = mixed_prompts(model);
     let responses = sample(model, &prompts.iter().collect::<Vec<_>>(), &rollout(model, 4, 12));
-    let items = prompts
-        .iter()
-        .enumerate()
-        .map(|(row, prompt)| Item {
-            row,
-            id: row.to_string(),
-            problem: String::new(),
-            answer: "3".into(),
-            solution: None,
-            task: None,
-            prompt: prompt.clone(),
-            images: vec![],
-            holder: 0,
-            known_content: None,
-        })
-        .collect();
-    let mut groups = grade(items, responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
+    let mut groups =
+        grade(items(&prompts), responses, &processor, &mut Reward::new(&RewardConfig::default()).unwrap()).unwrap();
     // An untrained model earns nothing: rewards that differ.
     for (g, group) in groups.iter_mut().enumerate() {
         for (r, trajectory) in group.trajectories.iter_mut().enumerate() {
@@ -203,6 +205,32 @@ pub(crate) fn sampled_groups<B: Kernels>(model: &QwenVl<B>) -> Vec<ScoredGroup> 
         }
     }
     groups
+}
+
+/// Each record has the score and the text of its own response, and stands with its own row.
+#[test]
+fn grading_keeps_responses_rows_and_scores_together() {
+    type B = burn_flex::Flex<f32, i32>;
+    let (model, processor) = (model::<B>(), processor());
+    let prompts = mixed_prompts(&model);
+    let responses = sample(&model, &prompts.iter().collect::<Vec<_>>(), &rollout(&model, 4, 12));
+    let expected: Vec<Vec<Vec<u32>>> =
+        responses.iter().map(|group| group.iter().map(|response| response.ids.clone()).collect()).collect();
+    // What a response earns names its text and its row.
+    let worth = |text: &str, id: &str| text.bytes().map(f64::from).sum::<f64>() + 1e6 * id.parse::<f64>().unwrap();
+    let mut reward = Reward::from_fn(move |r| Score { overall: worth(r.response, r.id), ..Score::default() });
+    let groups = grade(items(&prompts), responses, &processor, &mut reward).unwrap();
+    let mut worths = BTreeSet::new();
+    for (row, (group, expected)) in pairs(&groups, &expected).enumerate() {
+        assert_eq!(group.item.row, row);
+        for (trajectory, ids) in pairs(&group.trajectories, expected) {
+            let text = processor.decode(ids, true).unwrap();
+            assert_eq!((&trajectory.ids, &trajectory.text), (ids, &text), "row {row}");
+            assert_eq!(trajectory.score.overall, worth(&text, &row.to_string()));
+            worths.insert(trajectory.score.overall.to_bits());
+        }
+    }
+    assert!(worths.len() > 10, "responses are alike, so that confusing them would not show: {}", worths.len());
 }
 
 pub(crate) fn experience<B: Kernels>(model: &QwenVl<B>, config: &Config) -> Experience {

@@ -1,50 +1,22 @@
 //! Small runs through the whole trainer: every algorithm runs with the values that follow from its settings, and raises
 //! the reward of a bandit.
 //!
-//! The bandit's reward is the negative length, so any positive weights of tokens learn it: it shows that the loop of
-//! sampling, grading and updating closes under each setting, not that a shaping weighs the right tokens. That is shown
-//! in `credit.rs`, where the weights decide, and in `oracle.rs`, where each weight is followed to its gradient.
+//! The reward of the bandit (`bandit.rs`) is the negative length, so any positive weights of tokens learn it: it shows
+//! that the loop of sampling, grading and updating closes under each setting, not that a shaping weighs the right
+//! tokens. That is shown in `credit.rs`, where the weights decide, and in `oracle.rs`, where each weight is followed to
+//! its gradient.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use burn::tensor::DType;
 use data::write::{JsonImages, SampleWriter};
 use data::{Dataset, Keys, Sample};
-use launch::train;
 use model_qwen2vl::Kernels;
-use rl::config::{Source, resolve};
-use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use serde_json::{Map, Value};
 
+use crate::bandit;
 use crate::common::pairs;
 use crate::values::{GROUP, complaints};
-
-/// One picture, and a reward that falls with the length of the response: what is learned is to emit the end token.
-const BANDIT: &str = r#"
-[model]
-path = "toy"
-[data]
-train_files = ["toy:read?rows=1&cols=1&size=1"]
-format_prompt = "none"
-max_prompt_length = 64
-max_response_length = 8
-rollout_batch_size = 1
-min_pixels = 0
-max_pixels = 0
-[rollout]
-n = 16
-[actor.optim]
-lr = 2e-3
-weight_decay = 0.0
-[reward]
-reward_type = "dapo"
-overlong_buffer_length = 8
-[trainer]
-max_steps = 20
-"#;
 
 /// Runs and gives the lines of `metrics.jsonl`.
 fn run<B: Kernels>(dir: &Path, overrides: &[&str]) -> Result<Vec<Map<String, Value>>, String> {
@@ -53,12 +25,7 @@ fn run<B: Kernels>(dir: &Path, overrides: &[&str]) -> Result<Vec<Map<String, Val
 
 /// The same in stages.
 fn run_staged<B: Kernels>(dir: &Path, stages: &str, overrides: &[&str]) -> Result<Vec<Map<String, Value>>, String> {
-    let mut all: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    all.push(format!("trainer.output_dir={}", dir.display()));
-    let config =
-        resolve(&[Source::new("test", BANDIT), Source::new("stages", stages)], &all).map_err(|e| e.to_string())?;
-    train::<B>(config, DType::F32, &Default::default(), Progress::new(), Arc::new(AtomicBool::new(false)))
-        .map_err(|e| e.to_string())?;
+    bandit::train::<B>(dir, stages, overrides).map_err(|e| e.to_string())?;
     read_metrics(&dir.join("metrics.jsonl")).map_err(|e| e.to_string())
 }
 
@@ -357,6 +324,21 @@ fn pepo_fades_in_through_a_resume() {
     assert_eq!(run_in("whole", &["trainer.save_freq=2"]), [0.0, 0.25, 0.5, 0.75]);
     let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
     assert_eq!(run_in("rest", &[&resume]), [0.5, 0.75]);
+}
+
+/// The warm-up of a supervised stage goes on where the stopped run was.
+#[test]
+fn a_supervised_warm_up_goes_on_after_a_resume() {
+    let dir = tempfile::tempdir().unwrap();
+    let stages = "[[stages]]\nstage = \"sft\"\nsteps = 4\nbatch_size = 2\nlr_warmup_steps = 4\n";
+    let rates = |name: &str, more: &[&str]| {
+        let lines = run_staged::<burn_flex::Flex<f32, i32>>(&dir.path().join(name), stages, more).unwrap();
+        lines.iter().map(|l| l["actor/lr"].as_f64().unwrap()).collect::<Vec<f64>>()
+    };
+    let whole = rates("whole", &["trainer.save_freq=2"]);
+    assert!(whole.len() == 4 && whole.windows(2).all(|pair| pair[1] > pair[0]), "{whole:?}");
+    let resume = format!("trainer.resume={}", dir.path().join("whole/checkpoints/global_step_2").display());
+    assert_eq!(rates("rest", &[&resume]), whole[2..]);
 }
 
 /// A number format that the backend does not store is refused with its key.

@@ -15,6 +15,7 @@ macro_rules! on {
 }
 
 mod alarm;
+mod bandit;
 mod common;
 mod credit;
 mod dependency;

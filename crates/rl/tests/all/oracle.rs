@@ -48,14 +48,6 @@ struct OneHot {
 }
 
 impl<B: Backend> AdvantageShaping<B> for OneHot {
-    fn name(&self) -> &'static str {
-        "one_hot"
-    }
-
-    fn streams(&self) -> Vec<Stream> {
-        vec![]
-    }
-
     fn shape(&self, batch: &ShapingBatch, _: &B::Device) -> Result<Shaped, ShapingError> {
         let hot: Vec<Vec<bool>> = (batch.lengths.iter().enumerate())
             .map(|(row, &length)| (0..length).map(|t| (row, t) == (self.row, self.token)).collect())
@@ -413,10 +405,6 @@ fn faults_are_seen<B: Kernels>() {
 struct Recorder(Arc<Mutex<Streams>>);
 
 impl<B: Backend> AdvantageShaping<B> for Recorder {
-    fn name(&self) -> &'static str {
-        "recorder"
-    }
-
     fn streams(&self) -> Vec<Stream> {
         vec![
             Stream::VisualFocus { prototype: PrototypeMode::Mean },

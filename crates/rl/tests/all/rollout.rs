@@ -70,6 +70,17 @@ fn company_changes_nothing<B: Kernels>() {
     assert_ne!(ids(&sample(&model, &refs(&prompts), &other)), ids(&expected), "another seed samples something else");
 }
 
+/// Where half of all tokens end a response none ends within `min_new_tokens` tokens, and some right after them.
+fn no_end_before_the_minimum<B: Kernels>() {
+    let model = model::<B>();
+    let prompts = mixed_prompts(&model);
+    let vocab = launch::toy_config().unwrap().text.vocab_size as u32;
+    let config = RolloutConfig { min_new_tokens: 3, eos: (0..vocab / 2).collect(), ..rollout(&model, 4, 9) };
+    let all = sample(&model, &prompts.iter().collect::<Vec<_>>(), &config);
+    let lengths: Vec<usize> = all.iter().flatten().map(|response| response.ids.len()).collect();
+    assert_eq!(lengths.iter().min(), Some(&4), "{lengths:?}");
+}
+
 fn lengths_and_ends<B: Kernels>() {
     let model = model::<B>();
     let prompts = mixed_prompts(&model);
@@ -97,7 +108,7 @@ fn lengths_and_ends<B: Kernels>() {
                     response.ids[..len - 1].iter().all(|id| !config.eos.contains(id)),
                     "an end token inside a response"
                 );
-                assert!(len >= min_new_tokens.max(1) && len <= max_new_tokens, "{len} tokens");
+                assert!((!end || len > min_new_tokens) && len <= max_new_tokens, "{len} tokens");
                 assert_eq!(response.finish, if end { FinishReason::Stop } else { FinishReason::Length });
                 assert!(end || len == max_new_tokens);
                 assert_eq!(response.log_probs.len(), len);
@@ -499,7 +510,7 @@ fn requests_fail_alone<B: Kernels>() {
     assert_eq!(done, [none, empty, fine]);
 }
 
-on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends vision_tokens_are_never_sampled
+on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends no_end_before_the_minimum vision_tokens_are_never_sampled
     log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it
     requests_do_not_notice_one_another cancelled_requests_are_gone new_weights_end_what_runs_under_the_old
     requests_fail_alone);

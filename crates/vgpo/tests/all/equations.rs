@@ -360,7 +360,7 @@ fn inputs_that_do_not_fit_are_named() {
         |lengths: &[usize], groups: &[usize]| factors(rho.clone(), lengths, groups, &config).unwrap_err().to_string();
     assert_eq!(
         message(&[2, 2], &[0]),
-        "vgpo: lengths has 2 entries but the visual focus has 1 rows; give one a response"
+        "vgpo: lengths has 2 entries but the visual focus has 1 rows; give one per response"
     );
     assert_eq!(message(&[3], &[0]), "vgpo: response 0 has 3 tokens but the visual focus is 2 wide");
 }

@@ -25,7 +25,7 @@ impl<B: Kernels> AdamW<B> {
     /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read,
     /// anything the file system refuses; a rank that is gone.
     pub fn save(&self, path: &Path) -> Result<(), ModelError> {
-        if !self.ranks.is_solo() {
+        if !self.shards.ranks.is_solo() {
             return self.save_share(path);
         }
         let mut tensors = Vec::new();
@@ -46,7 +46,7 @@ impl<B: Kernels> AdamW<B> {
 
     /// Gathers each tensor at the rank that writes it.
     fn save_share(&self, path: &Path) -> Result<(), ModelError> {
-        let ranks = &self.ranks;
+        let ranks = &self.shards.ranks;
         let sizes: Vec<usize> = self.state.values().map(State::elements).collect();
         let writers = deal::by_cost(&sizes, ranks.size());
         let mut tensors = Vec::new();
@@ -61,7 +61,7 @@ impl<B: Kernels> AdamW<B> {
                 let own = own.transpose()?.unwrap_or_default();
                 let all = ranks.gather_to("optimizer state", writer, own).map_err(DeviceError::from)?;
                 let Some(all) = all else { continue };
-                let (bytes, dtype) = (all.concat(), if is_bf16 { DType::BF16 } else { DType::F32 });
+                let (bytes, dtype) = (self.shards.joined(all), if is_bf16 { DType::BF16 } else { DType::F32 });
                 if bytes.len() != len * dtype.size() {
                     let found = format!("{} bytes of optimizer state came for {len} numbers", bytes.len());
                     return Err(DeviceError(found).into());
@@ -101,7 +101,7 @@ impl<B: Kernels> AdamW<B> {
         let mut found = 0;
         for parts in sizes.0 {
             let len = parts.last().map_or(0, |(_, range)| range.end);
-            let own = OwnElements::of(len, &self.ranks).range;
+            let own = OwnElements::of(len, &self.shards).range;
             let read: Vec<Option<StoredPart<B>>> = parts
                 .iter()
                 .map(|(name, range)| {

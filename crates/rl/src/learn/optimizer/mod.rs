@@ -17,11 +17,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use comm::Ranks;
 use kernels::canary::floats_beside_canary;
+use kernels::exact::ExactSums;
 use kernels::ops::{AdamWParameter, AdamWStep, Rounding};
+use kernels::params::SummedOver;
 use kernels::params::{cast_to, element_ranges, to_f32};
-use kernels::zero::OwnElements;
+use kernels::zero::{OwnElements, Reduced, Shards};
 use kernels::{DeviceError, Gradients, Kernels, ParamVisitor, Shard, StackPart, host};
 
 use crate::config::{Config, MomentsDtype, Optim};
@@ -62,8 +63,8 @@ pub struct AdamW<B: Backend> {
     bf16_moments: bool,
     /// Steps so far, where the device is checked in each.
     canary: Option<u64>,
-    /// Those who share the state.
-    ranks: Ranks,
+    /// Who shares the state, and how.
+    shards: Shards,
     /// By the name of the (first) parameter.
     state: BTreeMap<String, State<B>>,
 }
@@ -88,7 +89,7 @@ impl<B: Kernels> AdamW<B> {
             master_weights: config.master_weights,
             bf16_moments: config.moments_dtype == MomentsDtype::Bf16,
             canary: Some(0),
-            ranks: Ranks::solo(),
+            shards: Shards::default(),
             state: BTreeMap::new(),
         }
     }
@@ -103,16 +104,20 @@ impl<B: Kernels> AdamW<B> {
     /// Shares the state with other ranks (arXiv 1910.02054): each keeps that of its part of every tensor, updates this
     /// part by the sum of all ranks' gradients, and gets the others' from them.
     #[must_use]
-    pub fn over(self, ranks: &Ranks) -> Self {
-        Self { ranks: ranks.clone(), ..self }
+    pub fn over(self, shards: &Shards) -> Self {
+        Self { shards: shards.clone(), ..self }
     }
 
     /// No gradients yet, in the format that `config` wants. Of several ranks each keeps its part alone where `parallel`
     /// says so (ZeRO-2), else all of them until the step (ZeRO-1).
     pub fn gradients<P: Policy<B>>(&self, policy: &mut P, config: &Config) -> Gradients<B> {
         let grads = gradients(&config.actor.optim);
-        match !self.ranks.is_solo() && config.parallel.zero_stage::<B>(&policy.device()) == 2 {
-            true => grads.reduced(shards::reduced(policy, &self.ranks)),
+        let device = policy.device();
+        if config.parallel.exact_sums {
+            return grads.summed(SummedOver::Exact(ExactSums::new(&self.shards, &device, shards::list(policy))));
+        }
+        match !self.shards.ranks.is_solo() && config.parallel.zero_stage::<B>(&device) == 2 {
+            true => grads.summed(SummedOver::Parts(Reduced::new(&self.shards, &device, shards::list(policy)))),
             false => grads,
         }
     }
@@ -130,7 +135,7 @@ impl<B: Kernels> AdamW<B> {
         weight_decay: f64,
         max_grad_norm: f64,
     ) -> Result<StepOutcome, DeviceError> {
-        let grads = OwnGradients::of(policy, grads, &self.ranks)?;
+        let grads = OwnGradients::of(policy, grads, &self.shards)?;
         let norm = grads.squared_norm(&policy.device());
         let norm = match &mut self.canary {
             Some(steps) => {
@@ -139,9 +144,8 @@ impl<B: Kernels> AdamW<B> {
             }
             None => host::floats(norm)?,
         };
-        let mut squared = [norm.first().map_or(f64::NAN, |v| f64::from(*v))];
-        self.ranks.sum("gradient norm", &mut squared)?;
-        let grad_norm = squared[0].sqrt();
+        let own = norm.first().map_or(f64::NAN, |v| f64::from(*v));
+        let grad_norm = grads.squared_over(own, &self.shards)?.sqrt();
         if !grad_norm.is_finite() {
             return Ok(StepOutcome { grad_norm, applied: false });
         }
@@ -208,8 +212,8 @@ impl<B: Kernels> Update<'_, B> {
         let Some((name, _)) = parts.first().cloned() else { return Ok(()) };
         let dims: [usize; D] = tensor.dims();
         let (len, device) = (tensor.shape().num_elements(), tensor.device());
-        let ranks = self.optimizer.ranks.clone();
-        let own = OwnElements::of(len, &ranks);
+        let shards = self.optimizer.shards.clone();
+        let own = OwnElements::of(len, &shards);
         // Taking the parameter and its moments out leaves them uniquely owned: the update can run in place.
         let whole = std::mem::replace(tensor, Tensor::empty([1; D], &device)).reshape([len]);
         let dtype = whole.dtype();
@@ -217,7 +221,7 @@ impl<B: Kernels> Update<'_, B> {
         let State { parts, moments, steps } = state.unwrap_or_else(|| State { parts, moments: None, steps: 0 });
         let (param, moments) = match grad {
             Some(grad) => {
-                let param = if ranks.is_solo() { whole } else { whole.slice([own.range.clone()]) };
+                let param = if shards.ranks.is_solo() { whole } else { whole.slice([own.range.clone()]) };
                 let weight_decay = if D > 1 { self.weight_decay } else { 0.0 };
                 let step = AdamWStep { weight_decay, ..self.settings(&name, steps, own.range.start) };
                 let (param, moments) = self.optimizer.advance(param, moments, grad, step);
@@ -226,7 +230,7 @@ impl<B: Kernels> Update<'_, B> {
             None => (None, None),
         };
         self.optimizer.state.insert(name, State { parts, moments, steps: steps + 1 });
-        *tensor = shards::complete(&own, param, (&device, dtype), &ranks)?.reshape(dims);
+        *tensor = shards::complete(&own, param, (&device, dtype), &shards)?.reshape(dims);
         Ok(())
     }
 

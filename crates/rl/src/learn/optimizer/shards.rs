@@ -4,8 +4,8 @@
 //! the parameter's own type).
 
 use burn::tensor::{DType, Tensor, backend::Backend};
-use comm::Ranks;
-use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, padded};
+use kernels::params::SummedOver;
+use kernels::zero::{GradientList, OwnElements, OwnSums, Reduced, Shards, padded};
 use kernels::{DeviceError, Gradients, Kernels, StackPart};
 
 use crate::policy::Policy;
@@ -21,11 +21,11 @@ pub(super) enum OwnGradients<B: Backend> {
     Part(OwnSums<B>),
 }
 
-/// Sums over ranks for the tensors of `policy`.
-pub(super) fn reduced<B: Kernels, P: Policy<B>>(policy: &mut P, ranks: &Ranks) -> Reduced<B> {
+/// The tensors of `policy`.
+pub(super) fn list<B: Kernels, P: Policy<B>>(policy: &mut P) -> GradientList {
     let mut list = GradientList::default();
     policy.visit_params(&mut list);
-    Reduced::new(ranks, &policy.device(), list)
+    list
 }
 
 impl<B: Kernels> OwnGradients<B> {
@@ -36,21 +36,34 @@ impl<B: Kernels> OwnGradients<B> {
     pub(super) fn of<P: Policy<B>>(
         policy: &mut P,
         mut grads: Gradients<B>,
-        ranks: &Ranks,
+        shards: &Shards,
     ) -> Result<Self, DeviceError> {
-        if ranks.is_solo() {
+        if let Some(sums) = grads.take_sums() {
+            return Ok(Self::Part(sums.take()?));
+        }
+        if shards.ranks.is_solo() {
             return Ok(Self::All(grads));
         }
-        let reduced = match grads.take_reduced() {
-            Some(reduced) => reduced,
-            None => {
-                // One round over whole gradients.
-                let mut whole = grads.reduced(reduced(policy, ranks));
-                whole.end_pass();
-                whole.take_reduced().ok_or_else(|| DeviceError("gradients were not summed over ranks".into()))?
-            }
-        };
-        Ok(Self::Part(reduced.take()?))
+        // One round over whole gradients.
+        let mut whole = grads.summed(SummedOver::Parts(Reduced::new(shards, &policy.device(), list(policy))));
+        whole.end_pass();
+        match whole.take_sums() {
+            Some(sums) => Ok(Self::Part(sums.take()?)),
+            None => Err(DeviceError("gradients were not summed over ranks".into())),
+        }
+    }
+
+    /// The sum of squares over all ranks, from `own`, that of this rank's.
+    ///
+    /// # Errors
+    /// A rank that is gone.
+    pub(super) fn squared_over(&self, own: f64, shards: &Shards) -> Result<f64, DeviceError> {
+        if let Self::Part(OwnSums { squared: Some(squared), .. }) = self {
+            return Ok(*squared);
+        }
+        let mut squared = [own];
+        shards.ranks.sum("gradient norm", &mut squared)?;
+        Ok(squared[0])
     }
 
     /// Sum of squares `[1]` of this rank's.
@@ -80,13 +93,13 @@ pub(super) fn complete<B: Kernels>(
     elements: &OwnElements,
     own: Option<Tensor<B, 1>>,
     (device, dtype): (&B::Device, DType),
-    ranks: &Ranks,
+    shards: &Shards,
 ) -> Result<Tensor<B, 1>, DeviceError> {
     match own {
-        Some(own) if ranks.is_solo() => Ok(own),
+        Some(own) if shards.ranks.is_solo() => Ok(own),
         own => {
             let own = padded(own, elements.part, device, dtype);
-            Ok(B::all_gather(own, ranks, PARAMETERS)?.narrow(0, 0, elements.len))
+            Ok(shards.all_gather::<B>(own, PARAMETERS)?.narrow(0, 0, elements.len))
         }
     }
 }
