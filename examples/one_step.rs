@@ -71,15 +71,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let groups = select(groups, &config.algorithm)?;
 
     println!("4. Experience: GRPO's advantage per response, VGPO's per token");
-    let training = Training { step: 0, max_steps: 1 };
-    let context = StepContext {
-        config: &config,
-        recipe: &recipe,
-        processor: Some(&processor),
-        step: 0,
-        training,
-        ranks: &Ranks::solo(),
-    };
+    let (training, ranks, processor) = (Training { step: 0, max_steps: 1 }, &Ranks::solo(), Some(&*processor));
+    let context = StepContext { config: &config, recipe: &recipe, processor, step: 0, training, ranks };
     let (experience, _) = make(&policy, None, groups, &context, &mut images)?;
     for (g, group) in experience.groups.iter().enumerate() {
         for (r, t) in group.trajectories.iter().enumerate() {

@@ -59,7 +59,8 @@ fn questions_are_dealt_out() {
 #[test]
 fn rows_are_dealt_out() {
     let model = model();
-    // More rows than ranks look at together, so that all of them have some; a map whose response is not the first rank's.
+    // More rows than ranks look at together, so that all of them have some; a map whose response is not the first
+    // rank's.
     let arguments = format!(
         "--model {} --data toy:sum?split=test --out out --backend flex --limit 70 --max-new-tokens 6 --maps 40",
         model.display()

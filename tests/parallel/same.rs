@@ -27,7 +27,8 @@ fn responses(run: &Path, step: u64) -> Vec<[Value; 4]> {
     text.lines().map(line).collect()
 }
 
-/// Supervised losses within 2e-6; in the first three RL steps the same responses and rewards, gradient norms within 2e-5.
+/// Supervised losses within 2e-6; in the first three RL steps the same responses and rewards, gradient norms within
+/// 2e-5.
 #[test]
 fn a_run_is_the_same_on_any_number_of_ranks() {
     let alone = stateful();

@@ -47,7 +47,7 @@ impl<B: Kernels> ExactSums<B> {
             for (sum, value) in std::iter::zip(sum, values) {
                 let whole = (f64::from(value) * SCALE).round();
                 // Room for the sums of 2^15 passes.
-                self.lost |= !(whole.abs() < (1u64 << 48) as f64);
+                self.lost |= whole.is_nan() || whole.abs() >= (1u64 << 48) as f64;
                 *sum = sum.wrapping_add(whole as i64);
             }
         }

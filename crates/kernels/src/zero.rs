@@ -175,7 +175,7 @@ impl<B: Backend> ParamVisitor<B> for GradientList {
 
     fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
         let len = tensor.shape().num_elements();
-        let counted = if shard.first { vec![0..len] } else { vec![] };
+        let counted = shard.first.then_some(0..len).into_iter().collect();
         self.0.push(GradientOf { name: name.into(), stack: vec![], len, counted });
     }
 

@@ -51,8 +51,8 @@ pub(crate) fn suppression<B: Backend>(ids: &[u32], vocab: usize, device: &B::Dev
 
 /// Samples one token for each row of `hidden [S, d]` with the model's head, `[V, d]`: ids and log-probs `[S]`, both on
 /// the device. `sampling` and `uniforms` have one entry per row. `forbidden` are added to the logits that are sampled
-/// from, not to those the log-probs come from; one `[1, V]` mask for all rows or one `[S, V]` each. Ranks that share the
-/// head out all call this with the same and get the same.
+/// from, not to those the log-probs come from; one `[1, V]` mask for all rows or one `[S, V]` each. Ranks that share
+/// the head out all call this with the same and get the same.
 pub fn sample<'a, B: Kernels>(
     hidden: Tensor<B, 2>,
     head: impl Into<LmHead<'a, B>>,

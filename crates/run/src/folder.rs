@@ -162,8 +162,8 @@ impl RunFolder {
         Ok(Self { root: root.to_path_buf(), lock: Some(file) })
     }
 
-    /// The folder in which another process of the same run, which has [opened](Self::open) it, writes: nothing is written
-    /// or changed through this one, and its logs are empty.
+    /// The folder in which another process of the same run, which has [opened](Self::open) it, writes: nothing is
+    /// written or changed through this one, and its logs are empty.
     pub fn follow(root: &Path) -> Self {
         Self { root: root.to_path_buf(), lock: None }
     }

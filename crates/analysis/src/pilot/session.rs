@@ -119,7 +119,8 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 ///     let data = "toy:sum";
 ///     let open = |path: &str| Subject::open(path.as_ref(), data, &[]);
 ///     let subjects = vec![open("runs/before")?, open("runs/after")?];
-///     let session = PilotSession { pilot, data: data.into(), out: "pilot".into(), subjects, ranks: comm::Ranks::solo() };
+///     let (out, ranks) = ("pilot".into(), comm::Ranks::solo());
+///     let session = PilotSession { pilot, data: data.into(), out, subjects, ranks };
 ///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
 ///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {
 ///         println!("{table}");

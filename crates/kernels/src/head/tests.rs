@@ -126,8 +126,8 @@ impl Case {
         self.hidden.chunks(d).map(entropy).collect()
     }
 
-    /// Log-probs, entropies, divergences from the states in reverse, logits of two rows, the gradient of the states, and
-    /// that of the weight's rows `ids`.
+    /// Log-probs, entropies, divergences from the states in reverse, logits of two rows, the gradient of the states,
+    /// and that of the weight's rows `ids`.
     fn numbers<B: Kernels>(&self, head: LmHead<B>) -> [Vec<f32>; 6] {
         let [m, d, _] = self.dims;
         let hidden = tensor::<B>(&self.hidden, [m, d]);

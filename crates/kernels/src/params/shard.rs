@@ -116,6 +116,6 @@ mod tests {
             assert_eq!(again, whole);
         }
         let all = Shard::whole(&[2, 3, 4]);
-        assert!(all.is_whole() && all.elements().eq([0..24]) && all.part_shape() == [2, 3, 4]);
+        assert!(all.is_whole() && all.elements().eq(std::iter::once(0..24)) && all.part_shape() == [2, 3, 4]);
     }
 }
