@@ -90,14 +90,17 @@ fn a_dry_run_counts_the_memory_of_a_rank() {
         succeeded(&output);
         String::from_utf8(output.stdout).unwrap()
     };
-    let plain = said(&["--memory-gib", "80"]);
+    let plain = said(&["--memory-gib", "80", "parallel.tensor=1"]);
     assert!(
         plain.contains("# Memory of one device:") && plain.contains("the sizes are those of Qwen2.5-VL-7B"),
         "{plain}"
     );
-    let ranks = said(&["--ranks", "8", "--memory-gib", "60"]);
+    let ranks = said(&["--ranks", "8", "--memory-gib", "60", "parallel.tensor=1"]);
     assert!(ranks.contains("# Memory of each of 8 ranks") && ranks.contains("of 60.00 GiB"), "{ranks}");
     assert!(ranks.contains("TOO MUCH") && ranks.contains("#   rollout.max_batch_rows="), "{ranks}");
+    // Left to itself, the plan shares the model out until it fits.
+    let shared = said(&["--ranks", "8", "--memory-gib", "60"]);
+    assert!(!shared.contains("TOO MUCH"), "{shared}");
     let keys = |text: &str| text.parse::<toml::Table>().unwrap();
     assert_eq!(keys(&plain), keys(&ranks), "the plan is no part of the configuration");
     for refused in [&["--ranks", "8"][..], &["--dry-run", "--memory-gib", "0"], &["--dry-run", "--check-devices"]] {
