@@ -21,7 +21,7 @@ const GATHER: Duration = Duration::from_millis(500);
 /// So long does a rank wait for rank 0 to end the job, before it does so itself.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// Between the lines of two ranks that speak for themselves.
-const APART: Duration = Duration::from_secs(3);
+const APART: Duration = Duration::from_secs(8);
 /// How often is looked for letters.
 const TICK: Duration = Duration::from_millis(10);
 
