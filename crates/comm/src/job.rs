@@ -218,12 +218,18 @@ impl MpiJob {
     fn collect(&self) {
         let mut reports: Vec<FaultReport> = Vec::new();
         let mut first = None;
+        let (mut looked, mut silent_until) = (Instant::now(), None::<Instant>);
         while !self.over.load(Ordering::SeqCst) {
+            // A process that was stopped is woken to be ended: what it hears then, others have said.
+            if looked.elapsed() > PATIENCE / 2 {
+                silent_until = Some(Instant::now() + APART);
+            }
+            looked = Instant::now();
             reports.append(&mut lock(&self.own));
             while let Some((_, letter)) = self.post.receive() {
                 reports.extend(postcard::from_bytes::<FaultReport>(&letter));
             }
-            if !reports.is_empty() {
+            if !reports.is_empty() && silent_until.is_none_or(|until| until <= looked) {
                 let since = *first.get_or_insert_with(Instant::now);
                 let all = (0..self.transport.size()).all(|rank| reports.iter().any(|report| report.rank == rank));
                 if all || since.elapsed() >= GATHER {
