@@ -157,6 +157,9 @@ fn launch_update<R: CubeRuntime>(
     let types = [param.dtype.into(), m.dtype.into(), grad.dtype.into()];
     let all = [&grad, &param, &m, &v].into_iter().chain(&master);
     let width = all.map(|t| vector(t)).min().unwrap_or(1);
+    // Where the elements of one seed end within a vector there are none.
+    let ends_within = h.rounding.first % longest + len > longest && !h.rounding.first.is_multiple_of(width);
+    let width = if ends_within { 1 } else { width };
     let mut start = 0;
     while start < len {
         let place = h.rounding.first + start;
