@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use safetensors::{SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 use support::{
-    Bench, NOTHING, SMALLEST, checkpoints, json_row, metrics, skipped, stderr, succeeded, toy_rows, wait, write_rows,
+    Bench, SMALLEST, checkpoints, json_row, metrics, skipped, stderr, succeeded, toy_rows, wait, write_rows,
 };
 
 /// Runs, expects exit code 2 and exactly one message; checks that it contains all of `words`. Returns the message.
@@ -589,24 +589,4 @@ fn a_system_without_threads_is_an_error() {
     shell.args(["-c", "ulimit -s 256; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
     shell.current_dir(bench.path("")).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     succeeded(&wait(shell.spawn().unwrap()));
-}
-
-/// Several processes of a program that cannot talk to each other would each do all of the work, in one folder.
-#[test]
-fn ranks_of_a_program_without_mpi() {
-    let fault = match cfg!(feature = "mpi") {
-        // With MPI, train finds the others or says that it does not (tests/parallel.rs).
-        true => return,
-        false => "4 ranks were launched, and this program was built without MPI: build it with --features mpi",
-    };
-    let bench = Bench::new(SMALLEST);
-    let mut command = bench.command(NOTHING);
-    for (rank, lines) in [("0", 1), ("2", 0)] {
-        let output = command.envs([("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_RANK", rank)]).output().unwrap();
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert_eq!(said.matches(fault).count(), lines, "{said}");
-        assert_eq!(said.lines().count(), lines, "{said}");
-        assert!(!bench.path("run").exists());
-    }
 }

@@ -301,3 +301,23 @@ fn pictures_by_number_are_in_their_places_in_every_program() {
     assert_eq!(dump("<image 2> or <image 1>?"), [1, 2, 6, 1, 2, 2]);
     assert_eq!(dump("<image1><image2><image1>?"), [1, 2, 2, 1, 2, 6, 1, 2, 2]);
 }
+
+/// Several processes of a program that cannot talk to each other would each do all of the work, in one folder.
+#[test]
+fn ranks_of_a_program_without_mpi() {
+    let fault = match cfg!(feature = "mpi") {
+        // With MPI, train finds the others or says that it does not (tests/parallel.rs).
+        true => return,
+        false => "4 ranks were launched, and this program was built without MPI: build it with --features mpi",
+    };
+    let bench = Bench::new(SMALLEST);
+    let mut command = bench.command(NOTHING);
+    for (rank, lines) in [("0", 1), ("2", 0)] {
+        let output = command.envs([("OMPI_COMM_WORLD_SIZE", "4"), ("OMPI_COMM_WORLD_RANK", rank)]).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert_eq!(said.matches(fault).count(), lines, "{said}");
+        assert_eq!(said.lines().count(), lines, "{said}");
+        assert!(!bench.path("run").exists());
+    }
+}

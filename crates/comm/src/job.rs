@@ -199,8 +199,8 @@ impl MpiJob {
             (0, _) | (_, Err(_)) => lock(&self.own).push(report),
             (_, Ok(letter)) => self.post.send(0, &letter),
         }
-        // One after the other: the first one ends the job, and with it the others. A launcher gives them a second or
-        // two between the signal that asks and the one that does not.
+        // One after the other: the first one ends the job, and with it the others, to which a launcher gives some
+        // seconds between the signal that asks and the one that does not.
         let patience = GATHER + PATIENCE + APART * self.rank() as u32;
         let since = Instant::now();
         while since.elapsed() < patience {

@@ -40,7 +40,8 @@ impl RankGrid {
     ) -> Result<Self, TrainError> {
         let grid = |tensor: usize| Self { data: ranks / tensor, tensor };
         let wanted = run.parallel.tensor;
-        if wanted > 0 || memory == 0 {
+        // Exact sums are those of whole copies.
+        if wanted > 0 || memory == 0 || run.parallel.exact_sums {
             let tensor = wanted.max(1);
             TensorParallel::shapes(&architecture.text, 0, tensor)?;
             return match ranks.is_multiple_of(tensor) {

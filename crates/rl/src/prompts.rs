@@ -22,7 +22,7 @@ use crate::policy::Policy;
 /// A row, ready to be answered.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// DealtRow index in its data set.
+    /// Row index in its data set.
     pub row: usize,
     /// The row's name.
     pub id: String,

@@ -162,7 +162,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         Ok(())
     }
 
-    /// RowResponses to the rows at `held`, and greedy ones where the estimator compares with those.
+    /// Responses to the rows at `held`, and greedy ones where the estimator compares with those.
     fn sample(
         &mut self,
         items: &[Item],

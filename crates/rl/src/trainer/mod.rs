@@ -216,6 +216,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// As [`rows::batch_rows`].
     fn rollout_config(&self, n: usize, sampling: Sampling) -> Result<RolloutConfig, TrainError> {
         let config = &self.setup.config;
+        // The ranks of a copy decode the same rows together, and may not have the same memory free.
+        let rows = rows::batch_rows(config, &self.policy, n)?;
+        let rows = self.setup.ranks.tensor.gather("rows at a time", &rows)?.into_iter().min();
         Ok(RolloutConfig {
             n,
             sampling,
@@ -224,7 +227,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             eos: self.setup.eos.clone(),
             suppress: self.never.clone(),
             focus: None,
-            max_batch_rows: rows::batch_rows(config, &self.policy, n)?,
+            max_batch_rows: rows.unwrap_or(1),
             prefill_token_budget: config.rollout.prefill_token_budget,
         })
     }

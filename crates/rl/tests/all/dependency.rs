@@ -2,6 +2,7 @@
 //! as the oracle.
 
 use crate::common::{difference, mixed_prompts, model, processor, rollout, sample};
+use crate::engine::items;
 use burn_flex::Flex;
 use data::{Dataset, FormatPrompt, Keys, build_prompt};
 use model_qwen2vl::model::{Images, PackedBatch, Prompt};
@@ -12,7 +13,7 @@ use rl::experience::{Experience, StepContext, grade, make};
 use rl::image_cache::ImageCache;
 use rl::learn::{GroupRef, Pass, ScoreRequest, passes, score};
 use rl::policy::Scoring;
-use rl::prompts::Item;
+
 use rl::recipe::Recipe;
 use rl::shaping::{PgpoConfig, Training, pgpo::token_weights};
 
@@ -112,21 +113,8 @@ fn experience(old_log_probs: &str) -> Experience {
     let (model, processor) = (model::<B>(), processor());
     let prompts = mixed_prompts(&model);
     let responses = sample(&model, &prompts.iter().collect::<Vec<_>>(), &rollout(&model, 4, 12));
-    let item = |(row, prompt): (usize, &Prompt)| Item {
-        row,
-        id: row.to_string(),
-        problem: String::new(),
-        answer: "3".into(),
-        solution: None,
-        task: None,
-        prompt: prompt.clone(),
-        images: vec![],
-        holder: 0,
-        known_content: None,
-    };
-    let items = prompts.iter().enumerate().map(item).collect();
     let mut reward = Reward::new(&RewardConfig::default()).unwrap();
-    let mut groups = grade(items, responses, &processor, &mut reward).unwrap();
+    let mut groups = grade(items(&prompts), responses, &processor, &mut reward).unwrap();
     for (g, group) in groups.iter_mut().enumerate() {
         for (r, trajectory) in group.trajectories.iter_mut().enumerate() {
             trajectory.score.overall = ((g + 3 * r) % 4) as f64 / 3.0;

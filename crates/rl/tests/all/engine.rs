@@ -175,7 +175,7 @@ impl<B: Kernels> ParamVisitor<B> for Shift {
 }
 
 /// Prompts as rows whose names are their places.
-fn items(prompts: &[Prompt]) -> Vec<Item> {
+pub(crate) fn items(prompts: &[Prompt]) -> Vec<Item> {
     let item = |(row, prompt): (usize, &Prompt)| Item {
         row,
         id: row.to_string(),
