@@ -112,8 +112,9 @@ fn rounding_by_chance<B: Kernels>() {
             let exact =
                 AdamWParameter { param: wide(&p.param), m: wide(&p.m), v: wide(&p.v), master: p.master.clone() };
             let exact = all(&B::adamw(exact, g.clone(), &step(5, Rounding::default())));
-            // At the beginning of a tensor; a part that begins where no vector does; one over which the seed changes.
-            let first = [0, 3, (1 << 30) - 66][usize::from(moments) + usize::from(param && master)];
+            // At the beginning of a tensor; a part that begins where no vector does; one over which the seed
+            // changes, at a place that wgpu can bind.
+            let first = [0, 3, (1 << 30) - 128][usize::from(moments) + usize::from(param && master)];
             let rounding = Rounding { seed, first, param, moments };
             let ours = all(&B::adamw(p.clone(), g.clone(), &step(5, rounding)));
             let rounded = [(Rounded::Param, param && !master), (Rounded::M, moments), (Rounded::V, moments)];
