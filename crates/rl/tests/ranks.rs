@@ -202,7 +202,13 @@ fn tensors(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 #[test]
 fn exact_sums_are_the_same_on_any_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();
-    let exact = ["parallel.exact_sums=true", "actor.old_log_probs=recompute", "actor.ppo_epochs=2"];
+    // Moments in 16 bits are rounded by chance, which goes by the element's place in the whole tensor.
+    let exact = [
+        "parallel.exact_sums=true",
+        "actor.old_log_probs=recompute",
+        "actor.ppo_epochs=2",
+        "actor.optim.moments_dtype=bf16",
+    ];
     let of = |size: usize| {
         let path = dir.path().join(size.to_string());
         run(size, &path, &exact);
@@ -280,7 +286,7 @@ fn a_run_goes_on_with_another_number_of_ranks() {
             let progress = Progress::to_writer(StopAt(text, flag.clone()));
             train_with(ranks, &path, &kl, progress, flag).unwrap_err().to_string()
         };
-        let said = if size == 1 { vec![stopped(Ranks::solo())] } else { comm::threads::run(size, stopped) };
+        let said = if size == 1 { vec![stopped(Ranks::solo())] } else { comm::threads::run_on(2, size, stopped) };
         assert!(said.iter().all(|said| said.starts_with("interrupted")), "{size}: {said:?}");
     }
     let moved = run(3, &path, &kl);
