@@ -32,7 +32,15 @@ static TRYING: AtomicBool = AtomicBool::new(false);
 static FAULT: Mutex<Option<String>> = Mutex::new(None);
 thread_local! {
     /// What the last panic of this thread said: the library's own word of it, which follows, has no cause.
-    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+    static SAID: RefCell<Option<Said>> = const { RefCell::new(None) };
+}
+
+/// A panic that the library will log.
+struct Said {
+    fault: String,
+    /// Whether the device was being tried out. By the time of the library's word the trial may be over: what waits for
+    /// a lost task wakes up as soon as the panic drops it, before that word.
+    tried: bool,
 }
 
 /// From here on a panic on a thread of the device ends the program with one line and exit code 1. To be called on the
@@ -49,8 +57,9 @@ pub fn watch(watch: DeviceWatch) {
             return others(panic);
         }
         let fault = explain(&text(panic.payload()));
-        SAID.set(Some(fault.clone()));
-        if trying(&fault) {
+        let tried = trying(&fault);
+        SAID.set(Some(Said { fault: fault.clone(), tried }));
+        if tried {
             return;
         }
         match is_own_thread() {
@@ -173,9 +182,7 @@ impl Log for DeviceLog {
         let text = record.args().to_string();
         // A task whose panic was caught; its hook has ended the program, unless the panic was passed on without one.
         if let Some(task) = text.strip_prefix("Task failed: ") {
-            let lost = || format!("the device failed: lost work ({})", guard::echo(task));
-            let fault = SAID.take().unwrap_or_else(lost);
-            if !trying(&fault) {
+            if let Some(fault) = of_lost_task(task) {
                 end(&fault);
             }
         } else if !TRYING.load(Ordering::SeqCst) {
@@ -184,6 +191,16 @@ impl Log for DeviceLog {
     }
 
     fn flush(&self) {}
+}
+
+/// The fault that ends the program where the library says that it lost a task, on the thread of that task.
+fn of_lost_task(task: &str) -> Option<String> {
+    let without_hook = || {
+        let fault = format!("the device failed: lost work ({})", guard::echo(task));
+        Said { tried: trying(&fault), fault }
+    };
+    let said = SAID.take().unwrap_or_else(without_hook);
+    (!said.tried).then_some(said.fault)
 }
 
 /// One line for what the libraries say of a fault in many: the bytes that could not be had, the kernel that does not
@@ -318,6 +335,17 @@ mod tests {
     fn libraries_of_devices_are_known_by_their_files() {
         assert!(is_library("/registry/src/x/cubecl-cuda-0.10.0/src/compute/server.rs"));
         assert!(!is_library("crates/kernels/src/ops/cube/launch.rs"));
+    }
+
+    /// The library's word of a lost task comes after the panic, and the trial may be over by then.
+    #[test]
+    fn a_lost_task_of_a_trial_ends_nothing() {
+        let said = |tried| Some(Said { fault: "no memory".into(), tried });
+        SAID.set(said(true));
+        assert_eq!(of_lost_task("Any"), None);
+        SAID.set(said(false));
+        assert_eq!(of_lost_task("Any").as_deref(), Some("no memory"));
+        assert_eq!(of_lost_task("Any").as_deref(), Some("the device failed: lost work (Any)"));
     }
 
     #[test]
