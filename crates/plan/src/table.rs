@@ -88,6 +88,7 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
         ("reference policy".into(), plan.reference, plan.reference),
         (format!("gradients in {sums}{grads}"), plan.gradients, 0),
         ("gradients of a layer, on their way to their ranks".into(), plan.bucket, 0),
+        ("those of the layer before it, under way".into(), plan.under_way, 0),
         (format!("optimizer: {moments} moments{master}{own}"), plan.optimizer, plan.optimizer),
         (format!("kept of a pass of {} tokens: {again}", run.actor.micro_batch_tokens), plan.pass.kept, 0),
         ("the head, or a layer, at work".into(), plan.pass.passing, 0),
