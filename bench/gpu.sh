@@ -36,17 +36,20 @@ prepare() {
   cuda=$(find target/gpu-ci -maxdepth 3 -type d -path '*nvidia/cu13' 2>/dev/null | head -n 1)
   [ -n "$cuda" ] || fail "the real NVRTC is not there: run tools/gpu_ci.sh first"
   tools/standin/build.sh target/standin
-  rm -rf .gpu/cache
+  # A path from the root, as programs take no other for a cache.
+  local cache=$PWD/.gpu/cache
+  rm -rf "$cache"
   export LD_LIBRARY_PATH=target/standin/driver:$cuda/lib CUDA_PATH=$cuda STANDIN_CAPABILITY=${CAPABILITY:-90}
   # Each program has a folder of its own. What they end with does not matter here: values are zeros.
   for preset in 3b 7b; do
-    XDG_CACHE_HOME=.gpu/cache/bench .gpu/bench step "${GPU[@]}" --check-device false --preset $preset --weights fill --peak-tflops 1 \
+    XDG_CACHE_HOME=$cache/bench .gpu/bench step "${GPU[@]}" --check-device false --preset $preset --weights fill --peak-tflops 1 \
       --prompts 8 --rollouts 8 --image 336 --response-tokens 8 --steps 1 --json
   done
-  XDG_CACHE_HOME=.gpu/cache/bench .gpu/bench gemm --backend cuda --dtype bf16 --preset 7b --once >/dev/null || true
-  XDG_CACHE_HOME=.gpu/cache/doctor .gpu/doctor --preset 7b --backend cuda --json >/dev/null || true
-  nvrtc=$(basename "$(kernels_of .gpu/cache/bench)")
-  echo "${nvrtc%-*-*}" > .gpu/cache/made-for
+  XDG_CACHE_HOME=$cache/bench .gpu/bench gemm --backend cuda --dtype bf16 --preset 7b --once >/dev/null || true
+  XDG_CACHE_HOME=$cache/doctor .gpu/doctor --preset 7b --backend cuda --json >/dev/null || true
+  local nvrtc
+  nvrtc=$(basename "$(kernels_of "$cache/bench")")
+  echo "${nvrtc%-*-*}" > "$cache/made-for"
   tar -C .gpu -czf .gpu/cache.tar.gz cache
   du -sh .gpu/* | tee .gpu/sizes.txt
 }
