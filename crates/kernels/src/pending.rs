@@ -1,9 +1,9 @@
 //! Sums over ranks that are under way while a rank goes on computing.
 //!
-//! [`Kernels::begin_reduce_scatter`](crate::Kernels::begin_reduce_scatter) begins one. On CUDA it runs on a stream of its
-//! own beside the kernels that are launched after it; what it reads and writes is held until these wait for it, so that
-//! a memory pool gives none of it to anybody else. Elsewhere it is done when it is begun: on a processor the ranks share
-//! the cores that compute, so nothing would be won.
+//! [`Kernels::begin_reduce_scatter`](crate::Kernels::begin_reduce_scatter) begins one. On CUDA it runs on a stream of
+//! its own beside the kernels that are launched after it; what it reads and writes is held until these wait for it, so
+//! that a memory pool gives none of it to anybody else. Elsewhere it is done when it is begun: on a processor the ranks
+//! share the cores that compute, so nothing would be won.
 
 use std::fmt::Debug;
 use std::sync::Arc;

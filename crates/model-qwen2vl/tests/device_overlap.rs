@@ -1,6 +1,6 @@
 //! The sums of gradients beside the backward that goes on, on CUDA: which calls a step makes of the driver and of NCCL,
-//! and in which order, under the stand-ins for both (tools/standin). The stand-in refuses every kernel, copy and release
-//! of memory that a collective has and that nothing has waited for, so that a wait that is missing fails here.
+//! and in which order, under the stand-ins for both (tools/standin). The stand-in refuses every kernel, copy and
+//! release of memory that a collective has and that nothing has waited for, so that a wait that is missing fails here.
 #![cfg(feature = "cuda")]
 
 #[path = "common/echo.rs"]

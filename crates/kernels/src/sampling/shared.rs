@@ -8,9 +8,10 @@
 //! | the rank in whose ids the token lies and how far into their mass, as the first rank says | 2 |
 //! | the token and its logit, by the rank that has it | 2 |
 //!
-//! It is the arithmetic of one rank but for the order of sums over the vocabulary, so the token is one rank's unless the
-//! uniform number lies within the rounding of such a sum from the end of its share. All ranks get the same: what decides
-//! is compared and never computed from anything but what all have been told, and the one quotient is the first rank's.
+//! It is the arithmetic of one rank but for the order of sums over the vocabulary, so the token is one rank's unless
+//! the uniform number lies within the rounding of such a sum from the end of its share. All ranks get the same: what
+//! decides is compared and never computed from anything but what all have been told, and the one quotient is the first
+//! rank's.
 
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 
@@ -127,8 +128,8 @@ impl<B: Kernels> PartOfRows<'_, B> {
     }
 
     /// The logarithm of the least probability, up to the factor that makes the largest 1, of the tokens of each row's
-    /// nucleus, `[S, 1]`: where bisection ends that goes on while the tokens above it reach `target [S, 1]`. `e [S, V']`
-    /// are such probabilities.
+    /// nucleus, `[S, 1]`: where bisection ends that goes on while the tokens above it reach `target [S, 1]`. `e [S,
+    /// V']` are such probabilities.
     fn nucleus(&self, e: &Tensor<B, 2>, target: Tensor<B, 2>) -> Tensor<B, 2> {
         let (rows, device) = (self.rows(), e.device());
         let mut low = Tensor::<B, 2>::full([rows, 1], FLOOR.ln(), (&device, DType::F32));

@@ -212,7 +212,8 @@ impl<B: Kernels> VisionTower<B> {
             let none = &mut KvGradients::default();
             let prefix = format!("visual.blocks.{i}");
             dx = block.backward(saved, self.packed(i, plan), dx, none, &prefix, grads);
-            // Mergers come before all blocks in this order, and those of deeper features are complete with their blocks.
+            // Mergers come before all blocks in this order, and those of deeper features are complete with their
+            // blocks.
             if self.config.deepstack.iter().all(|&deep| deep >= i) {
                 grads.done_through(&format!("{prefix}."));
             }

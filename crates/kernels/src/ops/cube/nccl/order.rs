@@ -8,8 +8,8 @@
 //!
 //! A call whose result is not needed at once has a mark of its own behind it on NCCL's stream, an event that is waited
 //! for later in the same two ways. An event of the context stands for the work of all streams, NCCL's too, and in the
-//! other order the host waits for all others of these: so a call of any communicator comes behind all earlier ones of all
-//! communicators, and no two run beside each other, whose kernels might wait for each other's places on the device.
+//! other order the host waits for all others of these: so a call of any communicator comes behind all earlier ones of
+//! all communicators, and no two run beside each other, whose kernels might wait for each other's places on the device.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
