@@ -52,12 +52,11 @@ static void kernel_name(const char *source, char *name, size_t room) {
 /* What the kernel `name` of `source` takes. */
 static void kernel_parameters(const char *source, const char *name, char *letters, size_t room) {
     size_t count = 0;
-    char start[220];
-    snprintf(start, sizeof start, "%s(", name);
     const char *at = strstr(source, "__global__");
-    at = at ? strstr(at, start) : NULL;
+    at = at ? strstr(at, name) : NULL;
+    at = at ? strchr(at, '(') : NULL;
     const char *end = at ? strchr(at, ')') : NULL;
-    for (at = at ? strchr(at, '(') + 1 : NULL; at && end && at < end && count + 1 < room;) {
+    for (at = at ? at + 1 : NULL; at && end && at < end && count + 1 < room;) {
         size_t length = strcspn(at, ",)");
         letters[count++] = memchr(at, '*', length) ? 'p' : 'v';
         at += length + 1;
