@@ -6,7 +6,8 @@ use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 use policy::{
-    Companions, Decoding, Hold, Learning, ModelCopy, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring, Staged,
+    Companions, Decoding, Hold, Learning, ModelCopy, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring,
+    Staged,
 };
 
 use crate::QwenVl;

@@ -43,7 +43,9 @@ impl Staged {
     #[must_use]
     pub fn below(mut self, folder: &str) -> Self {
         let texts = self.texts.iter_mut().map(|(name, _)| name);
-        texts.chain(self.tensors.iter_mut().map(|(name, _)| name)).for_each(|name| *name = Path::new(folder).join(&*name));
+        texts
+            .chain(self.tensors.iter_mut().map(|(name, _)| name))
+            .for_each(|name| *name = Path::new(folder).join(&*name));
         self
     }
 

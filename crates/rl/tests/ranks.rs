@@ -317,7 +317,8 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     let most = weights.keys().map(|name| apart(name).sqrt()).fold(0.0, f64::max);
     // Six steps of 1e-3 have moved them.
     assert!(most < 2e-4, "weights are {most:e} apart");
-    let moments = |folder: &Path| tensors(folder).into_iter().map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>();
+    let moments =
+        |folder: &Path| tensors(folder).into_iter().map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>();
     assert_eq!(moments(&last), moments(&whole));
 }
 

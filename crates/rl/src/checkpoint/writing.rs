@@ -85,12 +85,7 @@ impl Writing {
     ///
     /// # Errors
     /// A folder that cannot be made; ranks that are gone. What else goes wrong [`finish`](Self::finish) says.
-    pub(crate) fn start(
-        plan: WritingPlan,
-        staged: Staged,
-        world: &Ranks,
-        in_thread: bool,
-    ) -> Result<Self, TrainError> {
+    pub(crate) fn start(plan: WritingPlan, staged: Staged, world: &Ranks, in_thread: bool) -> Result<Self, TrainError> {
         if world.is_first() {
             layout::begin(&plan.dir, plan.state.step).map_err(|error| plan.failed(error.into()))?;
         }

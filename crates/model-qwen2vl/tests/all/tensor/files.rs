@@ -66,8 +66,7 @@ fn a_folder_is_read_in_parts_and_written_whole() {
 fn all_ranks_of_all_copies_write_a_folder() {
     for hold in [Hold::Tensors, Hold::Bytes] {
         let temporary = tempfile::tempdir().unwrap();
-        let (case, dir, expected) =
-            ("one_image_tied", temporary.path().join("four"), temporary.path().join("one"));
+        let (case, dir, expected) = ("one_image_tied", temporary.path().join("four"), temporary.path().join("one"));
         let alone = QwenVl::<B>::load(&folder(case), DType::F32, &Default::default()).unwrap();
         alone.save(&expected, None).unwrap();
         for index in 0..2 {

@@ -276,8 +276,8 @@ fn read_part<B: Kernels>(
 ) -> Result<Option<StoredPart<B>>, ModelError> {
     let name = &part.name;
     let read = |kind: &str, len: usize, wanted: &[Range<usize>]| -> Result<Option<Option<Tensor<B, 1>>>, ModelError> {
-        let of = |(file, map): &StateFile<'_>| Some((file.tensor(&format!("{name}.{kind}")).ok()?, &**map));
-        let Some((view, map)) = files.iter().find_map(of) else {
+        let key = format!("{name}.{kind}");
+        let Some((view, map)) = files.iter().find_map(|(file, map)| Some((file.tensor(&key).ok()?, *map))) else {
             return Ok(None);
         };
         let (dtype, size) = match view.dtype() {
