@@ -331,8 +331,15 @@ fn what_a_thread_writes_has_the_same_bytes() {
         let [waited, meanwhile] = [false, true].map(|save_async| {
             let path = dir.path().join(format!("{size}_{save_async}"));
             let setting = format!("trainer.save_async={save_async}");
-            run(size, &path, &[&setting, "trainer.save_freq=1", "trainer.save_limit=4"]);
-            path.join("checkpoints")
+            let lines = run(size, &path, &[&setting, "trainer.save_freq=1", "trainer.save_limit=4"]);
+            let checkpoints = path.join("checkpoints");
+            let state = std::fs::read_to_string(checkpoints.join("global_step_6/trainer.json")).unwrap();
+            let state: Value = serde_json::from_str(&state).unwrap();
+            // The clock of the last checkpoint stands before it was written: five have held the run.
+            let steps: f64 = lines.iter().filter_map(|line| line["time/step_s"].as_f64()).sum();
+            let held = (state["seconds"].as_f64().unwrap() - steps) / 5.0;
+            println!("{size} ranks, save_async = {save_async}: a checkpoint holds training for {:.1} ms", 1e3 * held);
+            checkpoints
         });
         let names = |folder: &Path| -> Vec<String> {
             let entries = std::fs::read_dir(folder).unwrap();
@@ -352,6 +359,37 @@ fn what_a_thread_writes_has_the_same_bytes() {
             }
         }
     }
+}
+
+/// The most memory that a run and then a resume of it take, which finds nothing to do after it has read its checkpoint:
+/// each in a process of its own, this test again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_resume_holds_no_more_than_a_step() {
+    const FOLDER: &str = "TRAIN_IN_THIS_FOLDER";
+    const SAYS: &str = "at most, in KiB: ";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let overrides = ["model.init=small", "trainer.save_async=false", "trainer.save_freq=0", "trainer.val_freq=0"];
+        let short = ["trainer.val_before_train=false", "stages.0.steps=1", "stages.1.steps=1", "rollout.n=2"];
+        let all: Vec<&str> = overrides.into_iter().chain(short).chain(["algorithm.online_filtering=false"]).collect();
+        train(Ranks::solo(), Path::new(&folder), &all).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        println!("{SAYS}{}", line.trim().trim_end_matches(" kB"));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let peak = || -> u64 {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "a_resume_holds_no_more_than_a_step", "--nocapture"]).env(FOLDER, dir.path());
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said.lines().find_map(|line| line.rsplit_once(SAYS)?.1.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+    };
+    let [step, resume] = [peak(), peak()];
+    println!("a run holds {step} KiB at most, a resume {resume} KiB");
+    assert!(resume <= step, "{resume} KiB to resume, {step} KiB for a step");
 }
 
 /// An error of one rank ends the calls of the others, and is the one that is told.
