@@ -56,8 +56,8 @@ pub fn table(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) 
     Ok(out + &advice(&settings, memory, more_ranks(run, shapes, grid, memory)?))
 }
 
-/// Bytes of the host's memory for what this rank writes of a checkpoint: its share of weights and optimizer state, until
-/// they are written. Alone and without `trainer.save_async` one tensor at a time is there.
+/// Bytes of the host's memory for what this rank writes of a checkpoint, its share of weights and optimizer state,
+/// until that is on the disk. Alone and without `trainer.save_async` one tensor at a time is there.
 fn checkpoint_on_host(run: &Config, shapes: &ModelShapes, grid: RankGrid, plan: &MemoryPlan) -> usize {
     match run.trainer.save_async || grid.ranks() > 1 {
         true => shapes.counts()[0] * shapes.dtype.size() / grid.ranks() + plan.optimizer,

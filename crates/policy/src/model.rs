@@ -132,8 +132,8 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
     /// What this rank has to write of a Hugging Face folder with these weights: files that nothing changes any more,
-    /// whatever is learned afterwards. The tensors are dealt out by bytes over all ranks of the copies of the model; the
-    /// first rank has the tokenizer and processor files of `companions`, too. The ranks that share this copy out all
+    /// whatever is learned afterwards. The tensors are dealt out by bytes over the ranks of all copies of the model;
+    /// the first one has the tokenizer and processor files of `companions`, too. The ranks that share this copy out all
     /// call this.
     ///
     /// # Errors

@@ -105,7 +105,7 @@ impl ModelCopy {
     pub const ALONE: Self = Self { index: 0, count: 1 };
 }
 
-/// The weights of a Hugging Face folder, dealt out by bytes over the ranks that write it: what this rank writes. `parts`
+/// The weights of a Hugging Face folder, dealt out by bytes over the ranks that write it: what this rank has. `parts`
 /// are the tensors in their order, of which each of `ranks`, those that have this copy of the model together, has a
 /// part; all of them call this.
 ///

@@ -294,8 +294,8 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     for (step, (a, b)) in whole.iter().zip(&moved).enumerate() {
         near(a, b, if step < 3 { 2e-6 } else { 3e-5 }, &format!("step {}", step + 1));
     }
-    // The last checkpoint has whole tensors in as many files as ranks wrote it, and its numbers are those of the run that
-    // was never stopped; weights by what three more digits of a step of Adam make of the order of sums.
+    // The last checkpoint has whole tensors in as many files as ranks wrote it, and its numbers are those of the run
+    // that was never stopped; weights by what three more digits of a step of Adam make of the order of sums.
     let of = |run: &str| dir.path().join(run).join("checkpoints/global_step_6");
     let (last, whole) = (of("moved"), of("whole"));
     for rank in 1..=3 {

@@ -1,8 +1,8 @@
 //! What a checkpoint holds (design decision 8): weights, the optimizer's state and where the run stands. Its layout is
 //! that of [`run::checkpoint`].
 //!
-//! All ranks write it: [`stage`] fixes what each of them has to write, and [`Writing`] writes that, in a thread of its own
-//! while training goes on, or at once.
+//! All ranks write it: [`stage`] fixes what each of them has to write, and [`Writing`] writes that, in a thread of its
+//! own while training goes on, or at once.
 //!
 //! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on
 //! their way to the disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no
@@ -46,8 +46,8 @@ pub(crate) struct Contents<'a, B: Kernels, P> {
     pub ranks: &'a RankGroups,
 }
 
-/// What this rank has to write of a checkpoint beside its `trainer.json`, which nothing changes any more. All ranks call
-/// this.
+/// What this rank has to write of a checkpoint beside its `trainer.json`, which nothing changes any more. All ranks
+/// call this.
 ///
 /// # Errors
 /// A device that cannot be read; ranks that are gone.

@@ -80,8 +80,8 @@ impl WritingPlan {
 }
 
 impl Writing {
-    /// Begins to write what each rank has [staged](super::stage): in a thread, or, if not `in_thread`, here and now. All
-    /// of `world` call this.
+    /// Begins to write what each rank has [staged](super::stage): in a thread, or, if not `in_thread`, here and now.
+    /// All of `world` call this.
     ///
     /// # Errors
     /// A folder that cannot be made; ranks that are gone. What else goes wrong [`finish`](Self::finish) says.
@@ -116,8 +116,8 @@ impl Writing {
         }
     }
 
-    /// Waits until all of `world` have written, and gives the folder its name: where the checkpoint is. All of them call
-    /// this.
+    /// Waits until all of `world` have written, and gives the folder its name: where the checkpoint is. All of them
+    /// call this.
     ///
     /// # Errors
     /// On all ranks where one has failed: [`TrainError::Diverged`] for what no reader would take, and anything the file
@@ -131,8 +131,8 @@ impl Writing {
         result.map(|()| layout::path_of(&plan.dir, plan.state.step)).map_err(|error| plan.failed(error))
     }
 
-    /// Waits for what this rank writes, after an error of the run: alone the checkpoint becomes whole; of several ranks,
-    /// who do not agree on anything any more, it does not.
+    /// Waits for what this rank writes, after an error of the run. Alone the checkpoint becomes whole; of several
+    /// ranks, who do not agree on anything any more, it does not.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).

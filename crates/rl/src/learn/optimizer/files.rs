@@ -215,7 +215,7 @@ fn let_go(map: &Mmap, read: &[u8]) {
     #[cfg(unix)]
     {
         let offset = read.as_ptr() as usize - map.as_ptr() as usize;
-        // SAFETY: the map is of a file and nothing writes to it, so that pages which are dropped come back from the file
+        // SAFETY: the map is of a file and nothing writes to it, so that pages which are dropped come back from there
         // as they were. An error would say that they were not dropped, which changes no value.
         let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, read.len()) };
     }

@@ -110,8 +110,8 @@ fn state_survives_a_restart() {
     assert_eq!(run(false), run(true));
 }
 
-/// What is staged stays as it was, however it is held, while the model and the optimizer go on: its files are those that
-/// would have been written at once.
+/// What is staged stays as it was, however it is held, while the model and the optimizer go on: its files are those
+/// that would have been written at once.
 #[test]
 fn later_steps_change_nothing_that_is_staged() {
     for moments_dtype in [MomentsDtype::F32, MomentsDtype::Bf16] {
