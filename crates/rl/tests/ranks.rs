@@ -371,7 +371,11 @@ fn a_resume_holds_no_more_than_a_step() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let overrides = ["model.init=small", "trainer.save_async=false", "trainer.save_freq=0", "trainer.val_freq=0"];
         let short = ["trainer.val_before_train=false", "stages.0.steps=1", "stages.1.steps=1", "rollout.n=2"];
-        let all: Vec<&str> = overrides.into_iter().chain(short).chain(["algorithm.online_filtering=false"]).collect();
+        let all: Vec<&str> = overrides
+            .into_iter()
+            .chain(short)
+            .chain(["algorithm.online_filtering=false", "algorithm.filter_zero_variance=false"])
+            .collect();
         train(Ranks::solo(), Path::new(&folder), &all).unwrap();
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
