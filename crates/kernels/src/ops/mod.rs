@@ -68,7 +68,7 @@ pub trait Kernels: Backend {
     /// stands for as many as the other has. Operands may be transposed views. What is multiplied here never goes to
     /// Burn's own matmul on GPUs, where the kernel that is found fastest may be a wrong one (docs/architecture.md).
     fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
-        a.matmul(b)
+        plain::matmul(a, b)
     }
 
     /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.
