@@ -1,12 +1,14 @@
 //! What makes of [`QwenVl`] a [`Policy`](policy::Policy).
 
 use std::ops::Range;
-use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
-use policy::{Companions, Decoding, Learning, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring};
+use policy::{
+    Companions, Decoding, Hold, Learning, ModelCopy, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring,
+    Staged,
+};
 
 use crate::QwenVl;
 use crate::model::Tape;
@@ -126,8 +128,8 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>) {
         self.visit(visitor);
     }
-    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
-        self.save(dir, companions)
+    fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
+        self.stage(companions, copy, hold)
     }
     fn activation_bytes(&self) -> usize {
         let (t, shape) = (&self.config.text, self.decoder.tensor.shape());

@@ -47,11 +47,22 @@ pub fn table(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) 
     out += &line(&of, said(plan.update()), said(plan.rollout()));
     let half = gib(plan.rollout_of_half());
     out += &format!("#   Where prompts and responses are half as long, sampling takes {half} GiB.\n");
+    let on_host = gib(checkpoint_on_host(run, shapes, grid, &plan));
+    out += &format!("#   While a checkpoint is written, it takes {on_host} GiB of the host's memory.\n");
     if MemoryPlan::holds(plan.peak(), memory) {
         return Ok(out);
     }
     let settings = lowered(run, shapes, grid, stage(run, grid), memory)?;
     Ok(out + &advice(&settings, memory, more_ranks(run, shapes, grid, memory)?))
+}
+
+/// Bytes of the host's memory for what this rank writes of a checkpoint, its share of weights and optimizer state,
+/// until that is on the disk. Alone and without `trainer.save_async` one tensor at a time is there.
+fn checkpoint_on_host(run: &Config, shapes: &ModelShapes, grid: RankGrid, plan: &MemoryPlan) -> usize {
+    match run.trainer.save_async || grid.ranks() > 1 {
+        true => shapes.counts()[0] * shapes.dtype.size() / grid.ranks() + plan.optimizer,
+        false => 0,
+    }
 }
 
 fn heading(shapes: &ModelShapes, grid: RankGrid) -> String {

@@ -5,12 +5,11 @@
 //! process by a panic ([`kernels::collective`]).
 
 use std::ops::Range;
-use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 
-use crate::{Companions, ModelError, PackGroup, PackedBatch, Prompt};
+use crate::{Companions, Hold, ModelCopy, ModelError, PackGroup, PackedBatch, Prompt, Staged};
 
 /// Where a training forward has its image features from.
 #[derive(Debug, Clone)]
@@ -132,13 +131,14 @@ pub trait Learning<B: Kernels>: Scoring<B> {
 
     /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
-    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`. Ranks that
-    /// share the model out all call this, and the first of them writes.
+    /// What this rank has to write of a Hugging Face folder with these weights: files that nothing changes any more,
+    /// whatever is learned afterwards. The tensors are dealt out by bytes over the ranks of all copies of the model;
+    /// the first one has the tokenizer and processor files of `companions`, too. The ranks that share this copy out all
+    /// call this.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that
-    /// cannot be read, [`ModelError::Io`] for anything the file system refuses.
-    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError>;
+    /// [`ModelError::Device`] for a device that cannot be read; ranks that are gone.
+    fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError>;
     /// Bytes that one packed token's activations take if no layer is computed again.
     fn activation_bytes(&self) -> usize;
 }
