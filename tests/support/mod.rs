@@ -148,12 +148,16 @@ pub(crate) fn checkpoints(run: &Path) -> Vec<u64> {
 pub(crate) fn weights(run: &Path) -> (Vec<u8>, Vec<u8>) {
     let step = *checkpoints(run).last().expect("a checkpoint");
     let folder = run.join(format!("checkpoints/global_step_{step}"));
-    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     // One file, or one of each rank that has written.
-    let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with("optimizer")).collect();
-    names.sort();
-    (read("hf/model.safetensors"), names.iter().flat_map(|name| read(name)).collect())
+    let read = |folder: &Path, start: &str| {
+        let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> =
+            names.filter(|name| name.starts_with(start) && name.ends_with(".safetensors")).collect();
+        assert!(!names.is_empty(), "no {start} in {}", folder.display());
+        names.sort();
+        names.iter().flat_map(|name| std::fs::read(folder.join(name)).unwrap()).collect()
+    };
+    (read(&folder.join("hf"), "model"), read(&folder, "optimizer"))
 }
 
 /// Fails with the first value that differs between two runs; says what was compared.
