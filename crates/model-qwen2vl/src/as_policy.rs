@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
+use kernels::layers::AdaptersOnly;
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 use policy::{Companions, Decoding, Learning, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring};
 
@@ -124,9 +125,26 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
         self.backward_shared(prompt, grads);
     }
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>) {
-        self.visit(visitor);
+        match self.adapters {
+            None => self.visit(visitor),
+            Some(_) => self.visit(&mut AdaptersOnly(visitor)),
+        }
+    }
+    fn trains_vision(&self) -> bool {
+        self.adapters.as_ref().is_none_or(|adapters| adapters.tower)
+    }
+    fn begin_update(&mut self, seed: u64) {
+        if let Some(adapters) = &mut self.adapters {
+            adapters.seed = seed;
+        }
     }
     fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
+        match &self.adapters {
+            None => self.save(dir, companions),
+            Some(_) => self.save_adapter(dir, companions),
+        }
+    }
+    fn save_merged(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
         self.save(dir, companions)
     }
     fn activation_bytes(&self) -> usize {

@@ -147,9 +147,11 @@ impl MemoryPlan {
         memory: usize,
     ) -> Result<Self, TrainError> {
         let (optim, size) = (&run.actor.optim, shapes.dtype.size());
-        let options = GradientOptions::of::<CountedOn, _>(run, &shapes.model, 1.0, false);
-        let parameters = shapes.of_rank(grid, false);
-        let learned = shapes.of_rank(grid, !options.train_vision);
+        let mut options = GradientOptions::of::<CountedOn, _>(run, &shapes.model, 1.0, false);
+        options.train_vision &= shapes.trains_vision();
+        let adapters = shapes.adapters_of_rank(grid);
+        let parameters = shapes.of_rank(grid, false) + adapters;
+        let learned = if shapes.has_adapters() { adapters } else { shapes.of_rank(grid, !options.train_vision) };
         let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
         let state_share = share(zero != ZeroStage::Off);
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
@@ -159,11 +161,16 @@ impl MemoryPlan {
         // is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
         let (gradients, bucket) = match zero {
+            ZeroStage::Two if shapes.has_adapters() => {
+                (4 * learned.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast)
+            }
             ZeroStage::Two => (4 * parameters.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
             _ => (learned * gradient, 0),
         };
         let weights = parameters * size;
-        let reference = if Recipe::<CountedOn>::new(run)?.wants_reference() { weights } else { 0 };
+        // Of adapters the weights below are the same.
+        let referred = if shapes.has_adapters() { adapters * size } else { weights };
+        let reference = if Recipe::<CountedOn>::new(run)?.wants_reference() { referred } else { 0 };
         let optimizer = state_share * (moments + master);
         let images = cache::images(run, shapes, grid)?;
         let runtime = CONTEXT + if grid.ranks() > 1 { NCCL } else { 0 };

@@ -22,15 +22,29 @@ type Offer = Result<(usize, [usize; 2], bool), String>;
 /// # Errors
 /// As [`write_tensors`](crate::weights::write_tensors), on all ranks; and ranks that are gone.
 pub fn write_gathered<B: Backend>(path: &Path, parts: &[NamedPart<B>], ranks: &Ranks) -> Result<(), ModelError> {
+    write_made(path, parts, ranks, |i| parts[i].1.clone())
+}
+
+/// The same with other values: `value(i)` makes those of the `i`-th part, of its shape and type, when it is written.
+///
+/// # Errors
+/// As [`write_gathered`].
+pub fn write_made<B: Backend>(
+    path: &Path,
+    parts: &[NamedPart<B>],
+    ranks: &Ranks,
+    value: impl Fn(usize) -> Tensor<B, 1>,
+) -> Result<(), ModelError> {
+    let value = &value;
     let written = match ranks.is_first() {
         true => Some({
             let lazy = parts.iter().enumerate().map(|(i, (name, tensor, shard))| {
                 let bytes = move || match shard.is_whole() {
-                    true => Ok(host::bytes(tensor.clone())?),
+                    true => Ok(host::bytes(value(i))?),
                     // The file's order is its writer's, so the others are told what comes next.
                     false => {
                         ranks.from_first("tensor to write", || Some(i))?;
-                        gather(tensor, shard, ranks)
+                        gather(&value(i), shard, ranks)
                     }
                 };
                 Lazy::new(name.clone(), tensor.dtype(), shard.shape.clone(), bytes)
@@ -41,9 +55,9 @@ pub fn write_gathered<B: Backend>(path: &Path, parts: &[NamedPart<B>], ranks: &R
         }),
         false => {
             while let Some(i) = ranks.from_first::<Option<usize>>("tensor to write", || None)? {
-                if let Some((_, tensor, shard)) = parts.get(i) {
+                if let Some((_, _, shard)) = parts.get(i) {
                     // The first rank says what went wrong.
-                    let _ = gather(tensor, shard, ranks);
+                    let _ = gather(&value(i), shard, ranks);
                 }
             }
             None

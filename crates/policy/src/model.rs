@@ -130,15 +130,32 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Adds the gradients of the prompt after all of its parts.
     fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>);
 
-    /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
+    /// Shows every parameter that learns to `visitor`, in a fixed order; of those that ranks share out, this rank's
+    /// part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
-    /// Writes the weights as a Hugging Face folder, with the tokenizer and processor files of `companions`. Ranks that
-    /// share the model out all call this, and the first of them writes.
+    /// Whether anything in the vision tower learns, unless it is frozen by the run.
+    fn trains_vision(&self) -> bool {
+        true
+    }
+    /// Says that the passes of one optimizer step follow, and names their random numbers: what they drop.
+    fn begin_update(&mut self, seed: u64) {
+        let _ = seed;
+    }
+    /// Writes what was learned, with the tokenizer and processor files of `companions`: the weights as a Hugging Face
+    /// folder, or adapters alone, as PEFT has them. Ranks that share the model out all call this, and the first of them
+    /// writes.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that
     /// cannot be read, [`ModelError::Io`] for anything the file system refuses.
     fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError>;
+    /// Writes all weights as a Hugging Face folder, with what adapters add to them.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    fn save_merged(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
+        self.save(dir, companions)
+    }
     /// Bytes that one packed token's activations take if no layer is computed again.
     fn activation_bytes(&self) -> usize;
 }

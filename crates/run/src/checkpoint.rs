@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{RunFolderError, at, fill_new};
-use crate::layout::{MODEL, STATE};
+use crate::layout::{ADAPTER, MODEL, STATE};
 
 const PREFIX: &str = "global_step_";
 /// A checkpoint that is being replaced by one of the same step.
@@ -174,9 +174,10 @@ fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S
     let path = temporary.join(STATE);
     let json = serde_json::to_vec(&Sealed { state, checksums }).map_err(|error| at(&path)(error.into()))?;
     guard::file::replace(&path, &json).map_err(at(&path))?;
-    let weights = temporary.join(MODEL);
-    if weights.is_dir() {
-        guard::file::sync_folder(&weights).map_err(at(&weights))?;
+    for weights in [MODEL, ADAPTER].map(|name| temporary.join(name)) {
+        if weights.is_dir() {
+            guard::file::sync_folder(&weights).map_err(at(&weights))?;
+        }
     }
     // The same step again, with a newer validation: the old folder stays whole until the new one stands in its place.
     let (target, old) = (path_of(dir, step), dir.join(format!("{OLD}{step}")));
@@ -235,10 +236,11 @@ pub fn verify(path: &Path, nth: usize, of: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The `.safetensors` files of a checkpoint and of its `hf/`, relative to it.
+/// The `.safetensors` files of a checkpoint, of its `hf/` and of its `adapter/`, relative to it.
 fn safetensors_of(path: &Path) -> Result<Vec<String>, RunFolderError> {
     let mut found = Vec::new();
-    for (folder, prefix) in [(path.to_path_buf(), String::new()), (path.join(MODEL), format!("{MODEL}/"))] {
+    let below = [MODEL, ADAPTER].map(|name| (path.join(name), format!("{name}/")));
+    for (folder, prefix) in [(path.to_path_buf(), String::new())].into_iter().chain(below) {
         if !folder.is_dir() {
             continue;
         }

@@ -16,7 +16,7 @@ use ::policy::Companions;
 use ::policy::ModelError;
 use comm::Ranks;
 use kernels::Kernels;
-use run::layout::{MODEL, OPTIMIZER, STATE};
+use run::layout::{ADAPTER, MODEL, OPTIMIZER, STATE};
 
 pub(crate) use carried::restore;
 pub use carried::{Carried, CarriedScore};
@@ -25,6 +25,7 @@ pub use origin::{KnownRow, Origin};
 pub use run::checkpoint::{list, newest, recover, recovered, supersede};
 pub use state::TrainerState;
 
+use crate::config::SaveFormat;
 use crate::error::TrainError;
 use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
@@ -34,8 +35,10 @@ use crate::trainer::RankGroups;
 pub struct Contents<'a, B: Kernels, P> {
     /// Where the run stands.
     pub state: &'a TrainerState,
-    /// The weights.
+    /// The weights, or adapters.
     pub policy: &'a P,
+    /// What is written of them.
+    pub save: SaveFormat,
     /// Moments and master weights.
     pub optimizer: &'a AdamW<B>,
     /// Tokenizer and processor files.
@@ -52,7 +55,7 @@ pub struct Contents<'a, B: Kernels, P> {
 /// file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
 pub fn save<B: Kernels, P: Policy<B>>(
     dir: &Path,
-    Contents { state, policy, optimizer, companions, ranks }: Contents<B, P>,
+    Contents { state, policy, save, optimizer, companions, ranks }: Contents<B, P>,
     limit: usize,
     proof: impl FnOnce() -> Result<(), TrainError>,
 ) -> Result<PathBuf, TrainError> {
@@ -64,7 +67,15 @@ pub fn save<B: Kernels, P: Policy<B>>(
     let fill = |folder: &Path| -> Result<(), TrainError> {
         ranks.world.barrier("a checkpoint is begun")?;
         if ranks.writes_weights() {
-            policy.save(&folder.join(MODEL), Some(companions)).map_err(numbers)?;
+            let (model, adapter) = (folder.join(MODEL), folder.join(ADAPTER));
+            match save {
+                SaveFormat::Auto | SaveFormat::Adapter => policy.save(&model, Some(companions)).map_err(numbers)?,
+                SaveFormat::Merged | SaveFormat::Both => {
+                    policy.save_merged(&model, Some(companions)).map_err(numbers)?;
+                    let companions = (save == SaveFormat::Both).then_some(companions);
+                    policy.save(&adapter, companions).map_err(numbers)?;
+                }
+            }
         }
         optimizer.save(&folder.join(OPTIMIZER)).map_err(numbers)?;
         proof()?;
@@ -96,6 +107,13 @@ pub fn save<B: Kernels, P: Policy<B>>(
             })
         }
     }
+}
+
+/// The folder of a checkpoint that has what was learned, from which a run goes on: the adapter where it stands beside
+/// merged weights, else the model's own folder.
+pub fn learned(path: &Path) -> PathBuf {
+    let adapter = path.join(ADAPTER);
+    if adapter.is_dir() { adapter } else { path.join(MODEL) }
 }
 
 /// Compares the files of a checkpoint with the checksums in its `trainer.json`, where it has some: each of `ranks` a

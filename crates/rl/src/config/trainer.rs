@@ -35,6 +35,20 @@ choice! {
     }
 }
 
+choice! {
+    /// What a checkpoint has of the model.
+    pub enum SaveFormat {
+        /// The adapter where adapters learn, else the weights.
+        Auto = "auto",
+        /// The adapter, as PEFT has it.
+        Adapter = "adapter",
+        /// The weights, with the adapter merged into them.
+        Merged = "merged",
+        /// Both.
+        Both = "both",
+    }
+}
+
 section! {
     /// Length of the run, validation, checkpoints, device.
     pub struct TrainerSection {
@@ -60,6 +74,11 @@ section! {
         save_freq: usize = 0 => 0..=1_000_000_000_000,
         /// Checkpoints kept, the newest. 0: all.
         save_limit: usize = 3 => 0..=1_000_000,
+        /// What is in a checkpoint's `hf/`: the "adapter" alone, as PEFT has it, or the weights with the adapter "merged"
+        /// into them; then a folder `adapter/` beside it has what a run goes on from, and with "both" it is a whole
+        /// folder of PEFT, with tokenizer and processor. "auto": "adapter" with `model.lora.enable`; else there are the
+        /// weights.
+        save: SaveFormat = SaveFormat::Auto,
         /// "auto": go on from the newest checkpoint in the run folder that can be read, where there is one. "none":
         /// start anew. Otherwise the folder of a checkpoint.
         resume: String = String::from("auto"),

@@ -35,6 +35,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let contents = Contents {
             state: &state,
             policy: &self.policy,
+            save: self.setup.config.trainer.save,
             optimizer: &self.optimizer,
             companions: &self.setup.companions,
             ranks: &self.setup.ranks,
