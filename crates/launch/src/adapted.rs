@@ -55,13 +55,7 @@ pub(crate) struct RunWeights<B: Kernels> {
 }
 
 impl<B: Kernels> RunWeights<B> {
-    pub(crate) fn new(
-        config: &Config,
-        folder: &ModelFolder,
-        dtype: DType,
-        device: &B::Device,
-        copy: &Ranks,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, folder: &ModelFolder, dtype: DType, device: &B::Device, copy: &Ranks) -> Self {
         Self {
             lora: config.model.lora(),
             folder: folder.weights().to_path_buf(),
@@ -170,7 +164,9 @@ pub(crate) fn same_form(lora: &LoraConfig, adapter: &AdapterFolder) -> Result<()
     // PEFT sorts names; order and repetition mean nothing.
     let names = |names: &ModuleNames| match names {
         ModuleNames::Pattern(pattern) => format!("{pattern:?}"),
-        ModuleNames::Ends(ends) => format!("{:?}", ends.iter().collect::<std::collections::BTreeSet<_>>()).replace(['{', '}'], ""),
+        ModuleNames::Ends(ends) => {
+            format!("{:?}", ends.iter().collect::<std::collections::BTreeSet<_>>()).replace(['{', '}'], "")
+        }
     };
     compare("target_modules", names(&lora.target_modules), names(&own.target_modules));
     compare("exclude_modules", names(&lora.exclude_modules), names(&own.exclude_modules));

@@ -218,7 +218,10 @@ impl<D> FileSource<D> {
             && info.shape[0] == shape[0]
             && info.shape[1..].iter().product::<usize>() == shape[1];
         if info.shape != shape && !matrix_of_conv {
-            return Err(format!("mis-shaped {name}: the file has {:?}, {} needs {shape:?}", info.shape, self.needed_by));
+            return Err(format!(
+                "mis-shaped {name}: the file has {:?}, {} needs {shape:?}",
+                info.shape, self.needed_by
+            ));
         }
         let (start, end) = info.data_offsets;
         let truncated = || format!("truncated  {name}: {} ends early", file.path.display());
@@ -302,8 +305,7 @@ impl<B: Kernels> QwenVl<B> {
         config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
-        let mut source =
-            FileSource::new(checkpoint, "config.json".into(), dtype, device.clone(), tensor.clone());
+        let mut source = FileSource::new(checkpoint, "config.json".into(), dtype, device.clone(), tensor.clone());
         let model = Self::build_on(config, &mut source, tensor, device);
         source.uploaded::<B>()?;
         // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.

@@ -44,9 +44,10 @@ impl<B: Kernels> QwenVl<B> {
         let mut collect = Collect(self.config.family, Vec::new());
         self.clone().visit(&mut collect);
         // One tensor at a time is merged.
-        let merging: BTreeMap<String, _> = self.adapted().map(|(module, lora)| {
-            (self.config.family.file_name(&format!("{module}.weight")), (module, lora))
-        }).collect();
+        let merging: BTreeMap<String, _> = self
+            .adapted()
+            .map(|(module, lora)| (self.config.family.file_name(&format!("{module}.weight")), (module, lora)))
+            .collect();
         let value = |i: usize| {
             let (name, weight, _) = &collect.1[i];
             match merging.get(name) {

@@ -208,6 +208,10 @@ impl ModelShapes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kernels::{ParamVisitor, Shard};
+    use model_qwen2vl::TensorParallel;
+    use model_qwen2vl::lora::BaseModel;
+    use policy::ModuleNames;
 
     fn shapes(preset: &str) -> ModelShapes {
         ModelShapes::new(&QwenVlConfig::preset(preset).unwrap(), DType::BF16)
@@ -242,6 +246,50 @@ mod tests {
         let norms = (2 * 36 + 1) * 2048;
         let expected = tower + norms + (all - tower - norms - 2 * kv) / 4 + kv;
         assert_eq!(self::shapes("3b").of_rank(RankGrid { data: 1, tensor: 4 }, false), expected);
+    }
+
+    /// Zeros of the shapes that are asked for.
+    struct Zeros;
+    impl ParamSource<CountedOn> for Zeros {
+        fn param<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<CountedOn, D> {
+            Tensor::zeros(shape, &Default::default())
+        }
+    }
+
+    struct Counted(usize);
+    impl ParamVisitor<CountedOn> for Counted {
+        const REPLACES: bool = false;
+        fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<CountedOn, D>) {
+            self.0 += tensor.shape().num_elements();
+        }
+    }
+
+    /// What a rank counts is what a rank's model has, on one rank, on two, and on four, of which pairs have the same heads.
+    #[test]
+    fn adapters_are_counted_as_a_model_has_them() {
+        let config = QwenVlConfig::preset("toy").unwrap();
+        let mut run = Config::default();
+        run.model.lora.enable = true;
+        for excluded in [".*visual.*", ""] {
+            run.model.lora.target_modules = ModuleNames::Pattern("all-linear".into());
+            run.model.lora.exclude_modules = ModuleNames::Pattern(excluded.into());
+            let shapes = ModelShapes::of_run(&run, &config, DType::F32).unwrap();
+            assert_eq!(shapes.trains_vision(), excluded.is_empty());
+            for tensor in [1, 2, 4] {
+                let part = TensorParallel::shapes(&config.text, 0, tensor).unwrap();
+                let model = QwenVl::build_parallel(config.clone(), &mut Zeros, part);
+                let base = BaseModel { path: "base".into(), fingerprint: String::new() };
+                let mut model = model.with_adapters(run.model.lora().unwrap(), base, 1).unwrap();
+                let mut counted = Counted(0);
+                model.visit_params(&mut counted);
+                assert_eq!(shapes.adapters_of_rank(RankGrid { data: 1, tensor }), counted.0, "{tensor}, {excluded}");
+            }
+        }
+        // 2 r (d + kv) + r (d + q) ... a layer, by hand for 7b: r (3 (d + m) + 2 (d + d) + 2 (d + kv)).
+        run.model.lora = Default::default();
+        run.model.lora.enable = true;
+        let seven = ModelShapes::of_run(&run, &QwenVlConfig::preset("7b").unwrap(), DType::BF16).unwrap();
+        assert_eq!(seven.adapter_count(), 28 * 16 * (3 * (3584 + 18_944) + 2 * (3584 + 3584) + 2 * (3584 + 512)));
     }
 
     #[test]

@@ -50,7 +50,8 @@ impl LoraConfig {
         }
         let targets = self.target_modules.matching(modules, "model.lora.target_modules", true)?;
         let excluded = self.exclude_modules.matching(modules, "model.lora.exclude_modules", false)?;
-        let chosen: Vec<bool> = std::iter::zip(targets, excluded).map(|(target, excluded)| target && !excluded).collect();
+        let chosen: Vec<bool> =
+            std::iter::zip(targets, excluded).map(|(target, excluded)| target && !excluded).collect();
         match chosen.contains(&true) {
             true => Ok(chosen),
             false => Err(ModelError::Input(
@@ -79,7 +80,9 @@ impl ModuleNames {
                 let whole = Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
                     let reason = error.to_string();
                     let reason = reason.lines().last().unwrap_or_default().to_string();
-                    wrong(format!("\"{pattern}\" is no regular expression ({reason}); names are written as a list, [\"q_proj\"]"))
+                    wrong(format!(
+                        "\"{pattern}\" is no regular expression ({reason}); names are written as a list, [\"q_proj\"]"
+                    ))
                 })?;
                 let found: Vec<bool> = modules.iter().map(|module| whole.is_match(module)).collect();
                 match !must || found.contains(&true) {
@@ -117,7 +120,8 @@ fn nearest(word: &str, modules: &[String]) -> String {
         }
     }
     let own = word.rsplit('.').next().unwrap_or(word);
-    let mut near: Vec<(usize, &str)> = lasts.iter().map(|last| (strsim::damerau_levenshtein(own, last), *last)).collect();
+    let mut near: Vec<(usize, &str)> =
+        lasts.iter().map(|last| (strsim::damerau_levenshtein(own, last), *last)).collect();
     near.sort();
     match near.iter().filter(|(distance, _)| *distance <= own.len() / 2).take(3).collect::<Vec<_>>() {
         near if near.is_empty() => format!("there are {}", lasts.join(", ")),
@@ -133,9 +137,14 @@ mod tests {
     use super::*;
 
     fn modules() -> Vec<String> {
-        ["model.language_model.layers.0.self_attn.q_proj", "model.language_model.layers.0.mlp.up_proj", "model.visual.blocks.0.mlp.up_proj", "model.visual.merger.mlp.0"]
-            .map(String::from)
-            .to_vec()
+        [
+            "model.language_model.layers.0.self_attn.q_proj",
+            "model.language_model.layers.0.mlp.up_proj",
+            "model.visual.blocks.0.mlp.up_proj",
+            "model.visual.merger.mlp.0",
+        ]
+        .map(String::from)
+        .to_vec()
     }
 
     fn config(targets: ModuleNames, excluded: &str) -> LoraConfig {
@@ -174,7 +183,11 @@ mod tests {
             (ends(&["proj"]), "", &["\"proj\"", "no linear layer"]),
             (ends(&["attention"]), "", &["there are q_proj, up_proj"]),
             (ends(&[]), "", &["is empty"]),
-            (ModuleNames::Pattern("q_proj".into()), "", &["whole name", "model.language_model.layers.0.self_attn.q_proj"]),
+            (
+                ModuleNames::Pattern("q_proj".into()),
+                "",
+                &["whole name", "model.language_model.layers.0.self_attn.q_proj"],
+            ),
             (ModuleNames::Pattern("(".into()), "", &["no regular expression", "unclosed group"]),
             (ends(&["up_proj"]), ".*", &["model.lora.exclude_modules", "nothing would learn"]),
         ] {

@@ -113,7 +113,8 @@ fn metrics(dir: &Path) -> Vec<Map<String, Value>> {
 /// All metrics within `tolerance` of one another, relative to their size; not those of a clock or of what is sent.
 fn near(a: &Map<String, Value>, b: &Map<String, Value>, tolerance: f64, what: &str) {
     let noise = ["time/", "perf/", "mismatch/", "comm/"];
-    for (key, value) in a.iter().filter(|(key, _)| !noise.iter().any(|n| key.starts_with(n)) && *key != "actor/ppo_kl") {
+    for (key, value) in a.iter().filter(|(key, _)| !noise.iter().any(|n| key.starts_with(n)) && *key != "actor/ppo_kl")
+    {
         match (value.as_f64(), b[key].as_f64()) {
             (Some(x), Some(y)) => {
                 assert!((x - y).abs() <= tolerance * (1.0 + x.abs()), "{what}: {key}: {x} and {y}");
@@ -143,14 +144,19 @@ fn any_number_of_ranks_trains_alike() {
     train([&base, &solo], &[]).unwrap();
     let expected = metrics(&solo);
     assert_eq!(expected.len(), 4);
-    assert!(expected[3]["actor/kl_loss"].as_f64().is_some_and(|kl| kl > 0.0), "{:?}", expected[3]);
+    assert!(expected[3]["actor/kl"].as_f64().is_some_and(|kl| kl > 0.0), "{:?}", expected[3]);
     for (size, tensor, zero) in [(2, 1, 1), (3, 1, 2), (2, 2, 1), (4, 2, 2), (4, 4, 1)] {
         let path = dir.path().join(format!("{size}_{tensor}_{zero}"));
         let settings = [format!("parallel.tensor={tensor}"), format!("parallel.zero={zero}")];
         let all: Vec<&str> = settings.iter().map(|s| &s[..]).collect();
         comm::threads::run(size, |ranks| train_until(ranks, [&base, &path], &all, "no line says this").unwrap());
         for (step, (a, b)) in expected.iter().zip(&metrics(&path)).enumerate() {
-            near(a, b, if step < 3 { 3e-6 } else { 3e-5 }, &format!("{size} by {tensor}, ZeRO-{zero}, step {}", step + 1));
+            near(
+                a,
+                b,
+                if step < 3 { 3e-6 } else { 3e-5 },
+                &format!("{size} by {tensor}, ZeRO-{zero}, step {}", step + 1),
+            );
         }
         let names = |dir: &Path| {
             tensors(&checkpoint(dir, 4).join("hf/adapter_model.safetensors")).into_keys().collect::<BTreeSet<_>>()
@@ -175,8 +181,15 @@ fn a_resumed_run_is_the_run() {
             assert!(stopped.to_string().starts_with("interrupted"), "{stopped}");
         }
         train([&base, &path], &[&save]).unwrap();
-        for (own, others) in [(format!("{adapter}/adapter_model.safetensors"), "hf/adapter_model.safetensors"), ("optimizer.safetensors".into(), "optimizer.safetensors")] {
-            assert_eq!(tensors(&checkpoint(&path, 4).join(own)), tensors(&checkpoint(&whole, 4).join(others)), "{save}");
+        for (own, others) in [
+            (format!("{adapter}/adapter_model.safetensors"), "hf/adapter_model.safetensors"),
+            ("optimizer.safetensors".into(), "optimizer.safetensors"),
+        ] {
+            assert_eq!(
+                tensors(&checkpoint(&path, 4).join(own)),
+                tensors(&checkpoint(&whole, 4).join(others)),
+                "{save}"
+            );
         }
         for (a, b) in metrics(&whole).iter().zip(&metrics(&path)) {
             near(a, b, 0.0, &save);
@@ -187,7 +200,8 @@ fn a_resumed_run_is_the_run() {
     }
     // The optimizer has state of adapters alone, and nobody wrote to the base.
     let state = tensors(&checkpoint(&whole, 4).join("optimizer.safetensors"));
-    assert!(state.len() == 2 * 7 * 2 * 3 && state.keys().all(|name| name.contains(".lora_")), "{}", state.len());
+    let layers = toy_config().unwrap().text.num_hidden_layers;
+    assert!(state.len() == layers * 7 * 2 * 3 && state.keys().all(|name| name.contains(".lora_")), "{}", state.len());
     assert_eq!(std::fs::read(base.join("model.safetensors")).unwrap(), before);
 }
 
@@ -215,7 +229,12 @@ fn what_was_trained_is_opened_by_any_of_its_paths() {
     for (path, own) in [(&base, format!("model.adapter={}", adapter.display())), (&adapter, String::new())] {
         for enable in [true, false] {
             let next = dir.path().join(format!("next_{}_{enable}", own.len()));
-            let settings = [format!("model.lora.enable={enable}"), own.clone(), "algorithm.disable_kl=true".into(), "algorithm.use_kl_loss=false".into()];
+            let settings = [
+                format!("model.lora.enable={enable}"),
+                own.clone(),
+                "algorithm.disable_kl=true".into(),
+                "algorithm.use_kl_loss=false".into(),
+            ];
             let lora = ["model.lora.rank=16", "model.lora.alpha=32", "model.lora.dropout=0"];
             let mut all: Vec<&str> = settings.iter().map(|s| &s[..]).filter(|s| !s.is_empty()).collect();
             if !enable {
@@ -237,7 +256,8 @@ fn checkpoints_of_another_kind_are_refused() {
     let base = base(dir.path());
     let (adapters, weights) = (dir.path().join("adapters"), dir.path().join("weights"));
     let full = ["model.lora.enable=false", "model.lora.rank=16", "model.lora.alpha=32", "model.lora.dropout=0"];
-    let stop = |dir: &Path, overrides: &[&str]| train_until(Ranks::solo(), [&base, dir], overrides, "warm 1/2").unwrap_err();
+    let stop =
+        |dir: &Path, overrides: &[&str]| train_until(Ranks::solo(), [&base, dir], overrides, "warm 1/2").unwrap_err();
     assert!(stop(&adapters, &[]).to_string().starts_with("interrupted"));
     assert!(stop(&weights, &full).to_string().starts_with("interrupted"));
     let other = dir.path().join("other");
@@ -250,9 +270,17 @@ fn checkpoints_of_another_kind_are_refused() {
         (&other, &[&of_adapters, full[0], full[1], full[2], full[3]], &["has an adapter (LoRA)"]),
         (&other, &[&of_weights], &["has whole weights"]),
         (&adapters, &["model.lora.rank=2"], &["model.lora.rank is 2, the adapter has 4"]),
-        (&adapters, &["model.lora.target_modules=[q_proj]"], &["model.lora.target_modules is [\"q_proj\"], the adapter has"]),
+        (
+            &adapters,
+            &["model.lora.target_modules=[q_proj]"],
+            &["model.lora.target_modules is [\"q_proj\"], the adapter has"],
+        ),
         (&other, &["model.lora.target_modules=[q_pro]"], &["model.lora.target_modules", "did you mean \"q_proj\""]),
-        (&other, &["model.freeze_vision_tower=true", "model.lora.exclude_modules=", "model.lora.dropout=0"], &["model.freeze_vision_tower"]),
+        (
+            &other,
+            &["model.freeze_vision_tower=true", "model.lora.exclude_modules=", "model.lora.dropout=0"],
+            &["model.freeze_vision_tower"],
+        ),
     ] {
         let error = train([&base, folder], overrides).unwrap_err();
         let said = error.to_string();

@@ -29,9 +29,7 @@ impl<B: Kernels> Linear<B> {
     pub(crate) fn forward_dropping(&self, x: Tensor<B, 2>, dropout: Option<Dropout>) -> Tensor<B, 2> {
         match &self.lora {
             None => B::affine(x, &self.weight, self.bias.as_ref()),
-            Some(lora) => {
-                B::affine(x.clone(), &self.weight, self.bias.as_ref()).add(lora.forward(x, dropout))
-            }
+            Some(lora) => B::affine(x.clone(), &self.weight, self.bias.as_ref()).add(lora.forward(x, dropout)),
         }
     }
 

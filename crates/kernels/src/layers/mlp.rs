@@ -5,7 +5,7 @@ use comm::Ranks;
 
 use super::lora::Dropout;
 use super::residual::FEW;
-use super::{LinearShow, Linear, LinearStack};
+use super::{Linear, LinearShow, LinearStack};
 use crate::ops::{Activation, Kernels};
 use crate::params::{Gradients, ParamVisitor};
 

@@ -136,12 +136,7 @@ impl<B: Kernels> TransformerBlock<B> {
     }
 
     /// Queries, keys and values of normed input `h [N, d]`, turned.
-    pub(crate) fn heads(
-        &self,
-        h: Tensor<B, 2>,
-        rotary: &Rotary<B>,
-        dropout: Option<Dropout>,
-    ) -> [Tensor<B, 3>; 3] {
+    pub(crate) fn heads(&self, h: Tensor<B, 2>, rotary: &Rotary<B>, dropout: Option<Dropout>) -> [Tensor<B, 3>; 3] {
         self.project(h, rotary, self.dropouts(dropout)[0]).0
     }
 

@@ -135,7 +135,10 @@ fn read_config(map: &Map<String, Value>) -> Result<LoraConfig, String> {
     match said("peft_type").and_then(Value::as_str) {
         Some("LORA") => {}
         other => {
-            return Err(format!("peft_type: {:?} is not supported; expected \"LORA\"", guard::echo(other.unwrap_or("missing"))));
+            return Err(format!(
+                "peft_type: {:?} is not supported; expected \"LORA\"",
+                guard::echo(other.unwrap_or("missing"))
+            ));
         }
     }
     let empty = |value: &Value| {
@@ -146,7 +149,8 @@ fn read_config(map: &Map<String, Value>) -> Result<LoraConfig, String> {
             return Err(format!("{key}: {} is not supported", guard::echo(&value.to_string())));
         }
     }
-    if let Some(init) = said("init_lora_weights").and_then(Value::as_str).filter(|init| !HARMLESS_INITS.contains(init)) {
+    if let Some(init) = said("init_lora_weights").and_then(Value::as_str).filter(|init| !HARMLESS_INITS.contains(init))
+    {
         return Err(format!(
             "init_lora_weights: {:?} is not supported: it changes the base's weights; PEFT can save such an adapter as a \
              plain one",
@@ -158,7 +162,9 @@ fn read_config(map: &Map<String, Value>) -> Result<LoraConfig, String> {
     }
     let rank = said("r").and_then(Value::as_u64).filter(|r| (1..=1 << 16).contains(r));
     let rank = rank.ok_or("r: expected a rank of at least 1")? as usize;
-    let number = |key: &str| said(key).map_or(Some(None), |value| value.as_f64().map(Some)).ok_or(format!("{key}: expected a number"));
+    let number = |key: &str| {
+        said(key).map_or(Some(None), |value| value.as_f64().map(Some)).ok_or(format!("{key}: expected a number"))
+    };
     let alpha = number("lora_alpha")?.ok_or("lora_alpha: missing")?;
     let dropout = number("lora_dropout")?.unwrap_or(0.0);
     if !(0.0..1.0).contains(&dropout) {
@@ -216,7 +222,8 @@ impl<B: Kernels> QwenVl<B> {
         folder.check_base(&base)?;
         let path = folder.path.join(ADAPTER_WEIGHTS);
         if !path.exists() && folder.path.join("adapter_model.bin").exists() {
-            let what = "missing; adapter_model.bin is not read, save the adapter again with PEFT's save_pretrained".into();
+            let what =
+                "missing; adapter_model.bin is not read, save the adapter again with PEFT's save_pretrained".into();
             return Err(ModelError::Missing { path, what });
         }
         let checkpoint = Checkpoint::of_files(vec![path], own_name)?;

@@ -44,7 +44,9 @@ fn hash_file(path: &Path, hash: &mut u64) -> std::io::Result<()> {
     let last = size.saturating_sub(BYTES);
     let mut piece = vec![0; BYTES.min(size) as usize];
     for place in 0..PLACES {
-        file.seek(SeekFrom::Start(last / (PLACES - 1) * place + if place + 1 == PLACES { last % (PLACES - 1) } else { 0 }))?;
+        file.seek(SeekFrom::Start(
+            last / (PLACES - 1) * place + if place + 1 == PLACES { last % (PLACES - 1) } else { 0 },
+        ))?;
         file.read_exact(&mut piece)?;
         add(&piece);
     }

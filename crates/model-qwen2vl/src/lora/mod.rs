@@ -17,7 +17,7 @@ use crate::load::hub_name;
 use crate::model::QwenVl;
 use crate::tensor::TensorParallel;
 
-pub use files::{AdapterFolder, ADAPTER_CONFIG, ADAPTER_WEIGHTS};
+pub use files::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, AdapterFolder};
 pub use fingerprint::fingerprint;
 
 /// The weights that adapters belong to, as their files name them.
@@ -59,7 +59,8 @@ pub fn peft_name(module: &str) -> String {
 /// The linear layer whose weight is the parameter `name` of a model, if it is one that can have an adapter.
 pub fn linear_module(name: &str, dimensions: usize) -> Option<&str> {
     let module = name.strip_suffix(".weight").filter(|_| dimensions == 2)?;
-    let in_tower = module.starts_with("visual.") && !module.ends_with(".patch_embed.proj") && !module.ends_with("pos_embed");
+    let in_tower =
+        module.starts_with("visual.") && !module.ends_with(".patch_embed.proj") && !module.ends_with("pos_embed");
     (in_tower || module.starts_with("model.layers.")).then_some(module)
 }
 
@@ -70,7 +71,10 @@ pub fn linear_module(name: &str, dimensions: usize) -> Option<&str> {
 pub fn select(config: &LoraConfig, modules: &[String]) -> Result<Vec<bool>, ModelError> {
     let names: Vec<String> = modules.iter().map(|module| peft_name(module)).collect();
     let chosen = config.select(&names)?;
-    check_dropout(config, std::iter::zip(modules, &chosen).filter(|(_, chosen)| **chosen).map(|(module, _)| &module[..]))?;
+    check_dropout(
+        config,
+        std::iter::zip(modules, &chosen).filter(|(_, chosen)| **chosen).map(|(module, _)| &module[..]),
+    )?;
     Ok(chosen)
 }
 
@@ -144,7 +148,9 @@ impl<B: Kernels> QwenVl<B> {
         let (rank, scale, device, tensor) = (config.rank, config.scale(), self.device(), self.decoder.tensor.clone());
         let tower = chosen.iter().any(|module| module.starts_with("visual."));
         B::persistent(&device, || {
-            self.linears(&mut |parts, linear| linear.lora = adapter(parts, linear, &chosen, (rank, scale), &tensor, source));
+            self.linears(&mut |parts, linear| {
+                linear.lora = adapter(parts, linear, &chosen, (rank, scale), &tensor, source)
+            });
         });
         B::memory_cleanup(&device);
         self.adapters = Some(Adapters { config, base, tower, seed: 0 });
@@ -239,8 +245,9 @@ impl<B: Backend> ParamSource<B> for AdapterSource<B::Device> {
         let shard = self.tensor.shard(name, &shape);
         let bound = 1.0 / (shard.shape.last().copied().unwrap_or(1) as f32).sqrt();
         let bytes = name.bytes().chain(self.seed.to_le_bytes());
-        let mut state =
-            bytes.fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
+        let mut state = bytes.fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+        });
         let whole: Vec<f32> =
             (0..shard.shape.iter().product()).map(|_| (2.0 * crate::init::uniform(&mut state) - 1.0) * bound).collect();
         let values: Vec<f32> = match shard.is_whole() {
