@@ -75,6 +75,12 @@ fn sampled(len: usize) -> Vec<usize> {
     (0..SAMPLED).map(|i| (i * (len - 1) * (SAMPLED + i)) / ((SAMPLED - 1) * (2 * SAMPLED - 1))).collect()
 }
 
+/// Whether these may be values of mean 0 and variance 1; there are at least eight.
+fn is_drawn(values: &[f32]) -> bool {
+    let mean_square = values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / values.len() as f64;
+    (1e-2..1e2).contains(&mean_square)
+}
+
 impl<B: Kernels> MatrixProduct<B> {
     /// Operands of mean 0 and variance 1.
     pub fn random(layout: ProductLayout, shape: ProductShape, dtype: DType, device: &B::Device) -> Self {
@@ -98,7 +104,8 @@ impl<B: Kernels> MatrixProduct<B> {
     }
 
     /// How far 64 entries of the answer are from sums in f64, as a share of the sum or of what such sums spread by,
-    /// `sqrt k`; NaN where one is no number. `check` names who asks.
+    /// `sqrt k`; NaN where one is no number, or where the operands that come back are not drawn ones: with zeros
+    /// everything would agree. `check` names who asks.
     ///
     /// # Errors
     /// A device that cannot be read.
@@ -118,6 +125,9 @@ impl<B: Kernels> MatrixProduct<B> {
         let mut left = of(&self.left, left_dim, &rows)?;
         let right = of(&self.right, right_dim, &columns)?;
         fault::touch(check, &mut left);
+        if !(is_drawn(&left) && is_drawn(&right)) {
+            return Ok(f64::NAN);
+        }
         // The value of term `t` of line `line`: lines are rows `[8, k]` or columns `[k, 8]`.
         let term = |values: &[f32], dim: usize, line: usize, t: usize| {
             f64::from(if dim == 0 { values[line * k + t] } else { values[t * SAMPLED + line] })
@@ -215,6 +225,9 @@ mod tests {
             assert!(product.difference("").unwrap() < 1e-5 + right, "{layout:?}: a product is its operands' own");
             let wrong = crate::fault::wrong_in("products", || product.difference("products").unwrap());
             assert!(wrong > 0.05, "{layout:?}: {wrong}");
+            // What a device that computes nothing gives back.
+            product.left = product.left.zeros_like();
+            assert!(product.difference("").unwrap().is_nan(), "{layout:?}: zeros");
         }
     }
 

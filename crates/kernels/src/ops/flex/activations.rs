@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use super::host::{F, Host, for_rows, tensor};
+use super::host::{F, Host, for_rows, tensor, zeros};
 use super::simd::{sigmoid, vectorised};
 use crate::ops::Activation;
 use crate::ops::plain::{QUICK, TANH_CUBE, TANH_SCALE};
@@ -38,7 +38,7 @@ pub(super) fn activate(x: Tensor<F, 2>, [line, cube]: [f32; 2]) -> Tensor<F, 2> 
     let dims = x.dims();
     let x = Host::new(&x);
     let x = x.values();
-    let mut y = vec![0f32; x.len()];
+    let mut y = zeros(x.len());
     for_rows(&mut y, dims[1], |first, y| run(y, &x[first * dims[1]..][..y.len()], line, cube));
     tensor(y, dims)
 }
@@ -47,7 +47,7 @@ pub(super) fn activate_backward(x: Tensor<F, 2>, [line, cube]: [f32; 2], dy: Ten
     let dims = x.dims();
     let (x, dy) = (Host::new(&x), Host::new(&dy));
     let (x, dy) = (x.values(), dy.values());
-    let mut dx = vec![0f32; x.len()];
+    let mut dx = zeros(x.len());
     for_rows(&mut dx, dims[1], |first, dx| {
         let at = first * dims[1]..first * dims[1] + dx.len();
         run_backward(dx, &x[at.clone()], &dy[at], line, cube);

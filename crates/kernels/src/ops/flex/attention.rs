@@ -9,7 +9,7 @@ use std::ops::Range;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor};
+use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor, zeros};
 use super::rows::exp_row;
 use super::simd::{dot, exp, vectorised};
 use crate::attention::{AttentionPlan, AttentionSaved};
@@ -190,8 +190,8 @@ pub(super) fn forward(
             }
         }
     }
-    let mut o = vec![0f32; q.len()];
-    let mut lse = vec![0f32; dims[0] * heads.h];
+    let mut o = zeros(q.len());
+    let mut lse = zeros(dims[0] * heads.h);
     let (o_out, lse_out) = (SharedOutput::new(&mut o), SharedOutput::new(&mut lse));
     each(tasks, work(plan, heads), |scratch, (segment, prefix, j, t)| {
         let Heads { g, hd, .. } = heads;
@@ -285,14 +285,13 @@ pub(super) fn backward(
     let (q, k, v, o, d_o) = (q.values(), k.values(), v.values(), o.values(), d_o.values());
     let lse = saved.lse.first().map(Host::new);
     let lse = lse.as_ref().map_or(&[][..], Host::values);
-    let (mut dq, mut dk, mut dv) = (vec![0f32; q.len()], vec![0f32; k.len()], vec![0f32; k.len()]);
+    let (mut dq, mut dk, mut dv) = (zeros(q.len()), zeros(k.len()), zeros(k.len()));
     let (dq_out, dk_out, dv_out) = (SharedOutput::new(&mut dq), SharedOutput::new(&mut dk), SharedOutput::new(&mut dv));
     let parts =
         each(sharing_tasks(plan, heads.kv), work(plan, heads) * 2, |scratch, SharingTask { prefix, segments, j }| {
             let Heads { g, hd, .. } = heads;
             let p = prefix.len();
-            let mut part =
-                PrefixGradients { dk: vec![0f32; p * hd], dv: vec![0f32; p * hd], prefix: prefix.clone(), j };
+            let mut part = PrefixGradients { dk: zeros(p * hd), dv: zeros(p * hd), prefix: prefix.clone(), j };
             for segment in segments {
                 let run = heads.run(p + segment.len());
                 sized(&mut scratch.dk, segment.len() * hd).fill(0.0);

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, Owned, PARALLEL, SharedOutput, matmul, tensor};
+use super::host::{F, Host, Matrix, Owned, PARALLEL, SharedOutput, matmul, tensor, zeros};
 use super::rows::{exp_row, norm_rows, rotate_rows};
 use super::simd::{dot, vectorised};
 use crate::attention::decode::{DecodeKv, NewTokens, OwnKv};
@@ -113,8 +113,8 @@ pub(super) fn heads(
     let bias = tokens.bias.map(Host::new);
     let norms = tokens.qk_norm.map(|norms| norms.map(|(weight, eps)| (Host::new(weight), eps as f32)));
     let mut x = x.values().to_vec();
-    let mut q = vec![0f32; rows * wide];
-    let mut normed = vec![0f32; wide + kv];
+    let mut q = zeros(rows * wide);
+    let mut normed = zeros(wide + kv);
     for ((row, q), position) in x.chunks_exact_mut(width).zip(q.chunks_exact_mut(wide)).zip(positions) {
         if let Some(bias) = &bias {
             row.iter_mut().zip(bias.values()).for_each(|(x, b)| *x += b);
@@ -150,7 +150,7 @@ pub(super) fn heads(
 pub(super) fn attention(q: Tensor<F, 3>, past: &[DecodeKv<F>]) -> Tensor<F, 3> {
     let dims = q.dims();
     let q = Host::new(&q);
-    let mut out = vec![0f32; q.values().len()];
+    let mut out = zeros(q.values().len());
     let wide = dims[1] * dims[2];
     let mut start = 0;
     for kv in past {

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor};
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, matmul, tensor};
+use super::host::{F, Host, Matrix, matmul, tensor, zeros};
 use super::simd::{exp, max, sum, vectorised};
 use crate::head::{CPU_LOGITS, HeadOutput, chunks};
 
@@ -66,6 +66,14 @@ fn read(
     );
 }
 
+/// The first `len` values of what the chunks share.
+fn scratch(values: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if values.len() < len {
+        *values = zeros(len);
+    }
+    &mut values[..len]
+}
+
 pub(super) fn log_probs(
     hidden: Tensor<F, 2>,
     weight: &Tensor<F, 2>,
@@ -77,30 +85,13 @@ pub(super) fn log_probs(
     let targets = targets_of(targets);
     let (h, w) = (Host::new(&hidden), Host::new(weight));
     let (h, w) = (h.values(), w.values());
-    let (mut out, mut entropy) = (vec![0f32; m], vec![0f32; m]);
-    let mut z = Vec::new();
+    let (mut out, mut entropy) = (zeros(m), zeros(m));
+    let mut logits = Vec::new();
     for (a, b) in chunks(m, vocab, CPU_LOGITS) {
-        z.resize((b - a) * vocab, 0.0);
-        matmul(
-            &mut z,
-            vocab,
-            false,
-            Matrix::rows(&h[a * d..b * d], d),
-            Matrix::rows(w, d).transposed(),
-            b - a,
-            vocab,
-            d,
-            true,
-        );
-        read(
-            &mut z,
-            &targets[a..b],
-            vocab,
-            (1.0 / temperature) as f32,
-            with_entropy,
-            &mut out[a..b],
-            &mut entropy[a..b],
-        );
+        let (states, rows) = (Matrix::rows(&h[a * d..b * d], d), b - a);
+        let z = scratch(&mut logits, rows * vocab);
+        matmul(z, vocab, false, states, Matrix::rows(w, d).transposed(), rows, vocab, d, true);
+        read(z, &targets[a..b], vocab, (1.0 / temperature) as f32, with_entropy, &mut out[a..b], &mut entropy[a..b]);
     }
     HeadOutput { log_probs: tensor(out, [m]), entropy: with_entropy.then(|| tensor(entropy, [m])) }
 }
@@ -120,13 +111,13 @@ pub(super) fn log_probs_backward(
     let de = d_entropy.as_ref().map(Host::new);
     let (h, w, dl, de) = (h.values(), w.values(), dl.values(), de.as_ref().map(Host::values));
     let inverse = (1.0 / temperature) as f32;
-    let (mut dh, mut dw) = (vec![0f32; m * d], learns.then(|| vec![0f32; vocab * d]));
-    let mut z = Vec::new();
+    let (mut dh, mut dw) = (zeros(m * d), learns.then(|| zeros(vocab * d)));
+    let mut logits = Vec::new();
     for (a, b) in chunks(m, vocab, CPU_LOGITS) {
         let rows = b - a;
-        z.resize(rows * vocab, 0.0);
+        let z = scratch(&mut logits, rows * vocab);
         let states = Matrix::rows(&h[a * d..b * d], d);
-        matmul(&mut z, vocab, false, states, Matrix::rows(w, d).transposed(), rows, vocab, d, true);
+        matmul(z, vocab, false, states, Matrix::rows(w, d).transposed(), rows, vocab, d, true);
         z.par_chunks_exact_mut(vocab).enumerate().for_each(|(r, z)| {
             let (dl, de) = (dl[a + r], de.map_or(0.0, |de| de[a + r]));
             let lse = log_sum_exp(z, inverse);
@@ -135,9 +126,9 @@ pub(super) fn log_probs_backward(
             z[targets[a + r]] += dl * inverse;
         });
         if let Some(dw) = &mut dw {
-            matmul(dw, d, true, Matrix::rows(&z, vocab).transposed(), states, vocab, d, rows, true);
+            matmul(dw, d, true, Matrix::rows(z, vocab).transposed(), states, vocab, d, rows, true);
         }
-        matmul(&mut dh[a * d..b * d], d, false, Matrix::rows(&z, vocab), Matrix::rows(w, d), rows, d, vocab, true);
+        matmul(&mut dh[a * d..b * d], d, false, Matrix::rows(z, vocab), Matrix::rows(w, d), rows, d, vocab, true);
     }
     (tensor(dh, [m, d]), dw.map(|dw| tensor(dw, [vocab, d])))
 }

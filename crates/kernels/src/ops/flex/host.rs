@@ -1,5 +1,7 @@
 //! Tensors of the Flex backend as slices, and back.
 
+use std::mem::MaybeUninit;
+
 use burn::tensor::{Tensor, TensorData, TensorPrimitive};
 use burn_flex::{Flex, FlexTensor};
 use rayon::prelude::*;
@@ -47,6 +49,19 @@ impl Owned {
 /// Values as a tensor, without a copy.
 pub(super) fn tensor<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> Tensor<F, D> {
     Tensor::from_primitive(TensorPrimitive::Float(FlexTensor::from_data(TensorData::new(values, shape))))
+}
+
+/// `vec![0f32; len]`, where a large one is set, and its pages are asked for, by all threads: on one of them that was a
+/// twentieth of an update.
+pub(super) fn zeros(len: usize) -> Vec<f32> {
+    if len < PARALLEL * 2 {
+        return vec![0f32; len];
+    }
+    let mut values = Vec::with_capacity(len);
+    values.spare_capacity_mut()[..len].par_chunks_mut(PARALLEL).for_each(|chunk| chunk.fill(MaybeUninit::new(0f32)));
+    // SAFETY: the first `len` values were just written.
+    unsafe { values.set_len(len) };
+    values
 }
 
 /// Rows that one task takes so that a task is worth its start.
@@ -113,6 +128,14 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
+    /// The values of a tensor of two dimensions where they lie; none where an axis is turned round.
+    pub(super) fn of(t: &'a FlexTensor) -> Option<Self> {
+        let layout = t.layout();
+        let [row, column] = *layout.strides() else { return None };
+        let values = t.storage().get(layout.start_offset()..)?;
+        Some(Self { values, row: usize::try_from(row).ok()?, column: usize::try_from(column).ok()? })
+    }
+
     /// Rows of `row` elements.
     pub(super) fn rows(values: &'a [f32], row: usize) -> Self {
         Self { values, row, column: 1 }
@@ -148,18 +171,49 @@ pub(super) fn matmul(
     if m == 0 || n == 0 {
         return;
     }
-    assert!(
-        a.fits(m, k) && b.fits(k, n) && (m - 1) * out_row + n <= out.len(),
-        "matmul: a matrix does not lie inside its slice"
-    );
+    assert!((m - 1) * out_row + n <= out.len(), "matmul: the result does not lie inside its slice");
+    // SAFETY: the result lies inside `out`, as just checked, which is borrowed alone and has values to add to.
+    unsafe { matmul_to(out.as_mut_ptr(), out_row, add, a, b, m, n, k, threads) }
+}
+
+/// `a [m, k] b [k, n]` on all threads. Nothing sets the result to zeros first.
+pub(super) fn product(a: Matrix, b: Matrix, m: usize, n: usize, k: usize) -> Vec<f32> {
+    if k == 0 || m == 0 || n == 0 {
+        return zeros(m * n);
+    }
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: there is room for `m` rows of `n` values, and a product that adds to nothing reads none and writes each.
+    unsafe {
+        matmul_to(out.as_mut_ptr(), n, false, a, b, m, n, k, true);
+        out.set_len(m * n);
+    }
+    out
+}
+
+/// # Safety
+/// `m` rows of `n` values from `out` on, `out_row` apart, may be written by this call alone; with `add` they are read,
+/// too.
+#[allow(clippy::too_many_arguments)] // the arguments of a BLAS product, in its order
+unsafe fn matmul_to(
+    out: *mut f32,
+    out_row: usize,
+    add: bool,
+    a: Matrix,
+    b: Matrix,
+    m: usize,
+    n: usize,
+    k: usize,
+    threads: bool,
+) {
+    assert!(a.fits(m, k) && b.fits(k, n), "matmul: an operand does not lie inside its slice");
     let parallelism = if threads { gemm::Parallelism::Rayon(0) } else { gemm::Parallelism::None };
-    // SAFETY: the three matrices lie inside their slices, as just checked, and `out` is borrowed alone.
+    // SAFETY: the operands lie inside their slices, as just checked, and `out` is the caller's promise.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr(),
+            out,
             1,
             out_row as isize,
             add,

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, PARALLEL, for_rows, tensor};
+use super::host::{F, Host, PARALLEL, for_rows, tensor, zeros};
 use super::simd::{sum, vectorised};
 
 /// The mean of a row and one over its standard deviation. The mean is taken off before squares are summed.
@@ -32,7 +32,7 @@ pub(super) fn layer_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, bias: Tensor<F, 
     let dims = x.dims();
     let (x, w, b) = (Host::new(&x), Host::new(&weight), Host::new(&bias));
     let (x, w, b) = (x.values(), w.values(), b.values());
-    let mut y = vec![0f32; x.len()];
+    let mut y = zeros(x.len());
     for_rows(&mut y, dims[1], |first, y| norm_rows(y, &x[first * dims[1]..][..y.len()], w, b, eps as f32));
     tensor(y, dims)
 }
@@ -70,8 +70,8 @@ pub(super) fn layer_norm_backward(
     let d = dims[1];
     let (x, w, dy) = (Host::new(&x), Host::new(&weight), Host::new(&dy));
     let (x, w, dy) = (x.values(), w.values(), dy.values());
-    let mut dx = vec![0f32; x.len()];
-    let mut parts = vec![0f32; dims[0].div_ceil(RUN) * 2 * d];
+    let mut dx = zeros(x.len());
+    let mut parts = zeros(dims[0].div_ceil(RUN) * 2 * d);
     let run = |(i, (dx, sums)): (usize, (&mut [f32], &mut [f32]))| {
         let at = i * RUN * d;
         let len = dx.len();
@@ -82,7 +82,7 @@ pub(super) fn layer_norm_backward(
     } else {
         dx.par_chunks_mut(RUN * d).zip(parts.par_chunks_mut(2 * d)).enumerate().for_each(run);
     }
-    let mut sums = vec![0f32; 2 * d];
+    let mut sums = zeros(2 * d);
     for part in parts.chunks_exact(2 * d) {
         sums.iter_mut().zip(part).for_each(|(sum, p)| *sum += p);
     }

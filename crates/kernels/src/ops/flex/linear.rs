@@ -7,9 +7,10 @@
 //! a row's result does not depend on the rows that come with it.
 
 use burn::tensor::Tensor;
+use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, matmul, tensor};
+use super::host::{F, Host, Matrix, PARALLEL, SharedOutput, for_rows, matmul, product, tensor, zeros};
 
 /// Rows of `x` up to which reading the weights as they lie beats a packed product (measured, docs/performance.md).
 const FEW: usize = 96;
@@ -123,7 +124,7 @@ fn turn(x: &[f32], m: usize, k: usize, widest: usize) -> Vec<TurnedRows> {
     let group = |g: usize| {
         let (first, rows) = (start(g), start(g + 1) - start(g));
         let width = rows.next_multiple_of(lanes);
-        let mut values = vec![0f32; k * width];
+        let mut values = zeros(k * width);
         for (c, row) in x[first * k..][..rows * k].chunks_exact(k).enumerate() {
             for (to, v) in values[c..].iter_mut().step_by(width).zip(row) {
                 *to = *v;
@@ -202,8 +203,8 @@ pub(super) fn affine(x: Tensor<F, 2>, w: &Tensor<F, 2>, bias: Option<&Tensor<F, 
     let ([m, k], n) = (x.dims(), w.dims()[0]);
     let (x, w, bias) = (Host::new(&x), Host::new(w), bias.map(Host::new));
     let (x, w, bias) = (x.values(), w.values(), bias.as_ref().map(Host::values));
-    let mut y = vec![0f32; m * n];
     if k == 0 || m == 0 || n == 0 {
+        let mut y = zeros(m * n);
         if let Some(bias) = bias {
             y.chunks_exact_mut(n.max(1)).for_each(|row| row.copy_from_slice(bias));
         }
@@ -211,11 +212,12 @@ pub(super) fn affine(x: Tensor<F, 2>, w: &Tensor<F, 2>, bias: Option<&Tensor<F, 
     }
     let widest = widest();
     if m <= if widest > 0 { FEW } else { FEW_DOTS } {
+        let mut y = zeros(m * n);
         let turned = if widest > 0 { turn(x, m, k, widest) } else { Vec::new() };
-        let product = Product { x, w, bias, y: SharedOutput::new(&mut y), n, k };
+        let few = Product { x, w, bias, y: SharedOutput::new(&mut y), n, k };
         let run = |from: usize, to: usize| match turned.is_empty() {
-            true => product.dot_columns(from, to),
-            false => product.turned_columns(&turned, from, to),
+            true => few.dot_columns(from, to),
+            false => few.turned_columns(&turned, from, to),
         };
         // A task is worth its start, and a multiple of the widest block.
         let columns = (PARALLEL * 32 / (k * m)).next_multiple_of(24);
@@ -226,10 +228,18 @@ pub(super) fn affine(x: Tensor<F, 2>, w: &Tensor<F, 2>, bias: Option<&Tensor<F, 
         }
         return tensor(y, [m, n]);
     }
-    if let Some(bias) = bias {
-        y.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias));
-    }
-    let weights = Matrix::rows(w, k).transposed();
-    matmul(&mut y, n, bias.is_some(), Matrix::rows(x, k), weights, m, n, k, true);
+    let (x, weights) = (Matrix::rows(x, k), Matrix::rows(w, k).transposed());
+    let Some(bias) = bias else { return tensor(product(x, weights, m, n, k), [m, n]) };
+    let mut y = zeros(m * n);
+    for_rows(&mut y, n, |_, rows| rows.chunks_exact_mut(n).for_each(|row| row.copy_from_slice(bias)));
+    matmul(&mut y, n, true, x, weights, m, n, k, true);
     tensor(y, [m, n])
+}
+
+/// `a b` of matrices in any layout, `[m, k]` and `[k, n]`; none where one has an axis that is turned round.
+pub(super) fn multiply(a: FlexTensor, b: FlexTensor) -> Option<Tensor<F, 2>> {
+    let [m, k] = a.layout().shape().dims();
+    let [inner, n] = b.layout().shape().dims();
+    assert_eq!(k, inner, "a product of {m} x {k} and {inner} x {n}");
+    Some(tensor(product(Matrix::of(&a)?, Matrix::of(&b)?, m, n, k), [m, n]))
 }

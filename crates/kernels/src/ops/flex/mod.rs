@@ -16,7 +16,7 @@ mod simd;
 mod tests;
 
 use burn::tensor::{DType, Int, Tensor};
-use burn_flex::Flex;
+use burn_flex::{Flex, FlexTensor};
 
 use super::adamw::adamw_by;
 use super::{AdamWParameter, AdamWStep, Kernels, plain};
@@ -34,7 +34,23 @@ fn f32s<const D: usize>(x: &Tensor<F, D>) -> bool {
     x.dtype() == DType::F32
 }
 
+/// What Flex makes of a tensor, sharing its values.
+fn flat<const D: usize>(x: &Tensor<F, D>) -> FlexTensor {
+    x.clone().into_primitive().tensor()
+}
+
 impl Kernels for F {
+    fn matmul<const D: usize>(a: Tensor<F, D>, b: Tensor<F, D>) -> Tensor<F, D> {
+        let whole = (D == 2 && f32s(&a) && f32s(&b)).then(|| linear::multiply(flat(&a), flat(&b))).flatten();
+        whole.map_or_else(|| a.matmul(b), |y| Tensor::from_primitive(y.into_primitive()))
+    }
+
+    fn weight_gradient(dy: Tensor<F, 2>, x: Tensor<F, 2>) -> Tensor<F, 2> {
+        let whole =
+            (f32s(&dy) && f32s(&x)).then(|| linear::multiply(flat(&dy.clone().transpose()), flat(&x))).flatten();
+        whole.unwrap_or_else(|| plain::weight_gradient(dy, x))
+    }
+
     fn affine(x: Tensor<F, 2>, weight: &Tensor<F, 2>, bias: Option<&Tensor<F, 1>>) -> Tensor<F, 2> {
         if f32s(&x) && f32s(weight) { linear::affine(x, weight, bias) } else { plain::affine(x, weight, bias) }
     }

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::host::{F, Host, Owned, PARALLEL, for_rows, for_rows2, rows_per_task, tensor};
+use super::host::{F, Host, Owned, PARALLEL, for_rows, for_rows2, rows_per_task, tensor, zeros};
 use super::simd::{dot, exp, sigmoid, sum, vectorised};
 use crate::layers::BlockShape;
 use crate::ops::AdamWStep;
@@ -25,7 +25,7 @@ pub(super) fn rms_norm(x: Tensor<F, 2>, weight: Tensor<F, 1>, eps: f64) -> Tenso
     let dims = x.dims();
     let (x, w) = (Host::new(&x), Host::new(&weight));
     let (x, w) = (x.values(), w.values());
-    let mut y = vec![0f32; x.len()];
+    let mut y = zeros(x.len());
     for_rows(&mut y, dims[1], |first, y| norm_rows(y, &x[first * dims[1]..][..y.len()], w, eps as f32));
     tensor(y, dims)
 }
@@ -40,7 +40,7 @@ pub(super) fn add_rms_norm(
     let dims = x.dims();
     let (x, y, w) = (Host::new(&x), Host::new(&y), Host::new(&weight));
     let (x, y, w) = (x.values(), y.values(), w.values());
-    let (mut sum, mut normed) = (vec![0f32; x.len()], vec![0f32; x.len()]);
+    let (mut sum, mut normed) = (zeros(x.len()), zeros(x.len()));
     for_rows2(&mut sum, &mut normed, dims[1], |first, sum, normed| {
         let at = first * dims[1]..first * dims[1] + sum.len();
         sum.iter_mut().zip(&x[at.clone()]).zip(&y[at]).for_each(|((sum, x), y)| *sum = x + y);
@@ -77,8 +77,8 @@ pub(super) fn rms_norm_backward(
     let d = dims[1];
     let (x, w, dy) = (Host::new(&x), Host::new(&weight), Host::new(&dy));
     let (x, w, dy) = (x.values(), w.values(), dy.values());
-    let mut dx = vec![0f32; x.len()];
-    let mut parts = vec![0f32; dims[0].div_ceil(RUN) * d];
+    let mut dx = zeros(x.len());
+    let mut parts = zeros(dims[0].div_ceil(RUN) * d);
     let run = |(i, (dx, dw)): (usize, (&mut [f32], &mut [f32]))| {
         let at = i * RUN * d;
         let len = dx.len();
@@ -89,7 +89,7 @@ pub(super) fn rms_norm_backward(
     } else {
         dx.par_chunks_mut(RUN * d).zip(parts.par_chunks_mut(d)).enumerate().for_each(run);
     }
-    let mut dw = vec![0f32; d];
+    let mut dw = zeros(d);
     for part in parts.chunks_exact(d) {
         dw.iter_mut().zip(part).for_each(|(sum, p)| *sum += p);
     }
@@ -119,7 +119,7 @@ pub(super) fn rotate(x: Tensor<F, 3>, rotary: &Rotary<F>, sign: f32) -> Tensor<F
     let (x, cos, sin) = (Host::new(&x), Host::new(&rotary.cos), Host::new(&rotary.sin));
     let (x, cos, sin) = (x.values(), cos.values(), sin.values());
     let width = heads * hd;
-    let mut y = vec![0f32; x.len()];
+    let mut y = zeros(x.len());
     for_rows(&mut y, width, |first, y| {
         let rows = y.len() / width;
         let table = first * hd..(first + rows) * hd;
@@ -135,7 +135,7 @@ pub(super) fn rotate_qkv(qkv: Tensor<F, 2>, shape: BlockShape, rotary: &Rotary<F
     let (x, cos, sin) = (Host::new(&qkv), Host::new(&rotary.cos), Host::new(&rotary.sin));
     let (x, cos, sin) = (x.values(), cos.values(), sin.values());
     let part = |first: usize, heads: usize, turned: bool| {
-        let (own, mut y) = (heads * hd, vec![0f32; n * heads * hd]);
+        let (own, mut y) = (heads * hd, zeros(n * heads * hd));
         for_rows(&mut y, own, |row, y| {
             for (i, y) in y.chunks_exact_mut(own).enumerate() {
                 let (at, x) = ((row + i) * hd, &x[(row + i) * width + first * hd..][..own]);
@@ -158,7 +158,7 @@ pub(super) fn rotate_qkv_backward([dq, dk, dv]: [Tensor<F, 3>; 3], rotary: &Rota
     let (dq, dk, dv, cos, sin) = (dq.values(), dk.values(), dv.values(), cos.values(), sin.values());
     let (q, kv) = (heads * hd, kv_heads * hd);
     let width = q + 2 * kv;
-    let mut y = vec![0f32; n * width];
+    let mut y = zeros(n * width);
     for_rows(&mut y, width, |first, y| {
         for (i, y) in y.chunks_exact_mut(width).enumerate() {
             let row = first + i;
@@ -190,7 +190,7 @@ pub(super) fn swiglu(gate_up: Tensor<F, 2>) -> Tensor<F, 2> {
     let m = wide / 2;
     let x = Host::new(&gate_up);
     let x = x.values();
-    let mut y = vec![0f32; n * m];
+    let mut y = zeros(n * m);
     for_rows(&mut y, m, |first, y| swiglu_run(y, &x[first * wide..][..y.len() * 2], m));
     tensor(y, [n, m])
 }
@@ -215,7 +215,7 @@ pub(super) fn swiglu_backward(gate_up: Tensor<F, 2>, dy: Tensor<F, 2>) -> Tensor
     let m = dims[1] / 2;
     let (x, dy) = (Host::new(&gate_up), Host::new(&dy));
     let (x, dy) = (x.values(), dy.values());
-    let mut dx = vec![0f32; x.len()];
+    let mut dx = zeros(x.len());
     for_rows(&mut dx, dims[1], |first, dx| {
         swiglu_backward_run(dx, &x[first * dims[1]..][..dx.len()], &dy[first * m..][..dx.len() / 2], m);
     });

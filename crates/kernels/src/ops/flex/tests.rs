@@ -165,6 +165,28 @@ fn linear_is_the_default() {
     }
 }
 
+/// Matrices where they lie: turned, cut out, with rows backwards (which Burn copies), and with nothing to sum.
+#[test]
+fn products_of_views_are_the_defaults() {
+    for (m, n, k) in [(1, 5, 3), (17, 33, 9), (130, 70, 96), (300, 260, 40)] {
+        let (a, b) = (random([m, k]), random([k, n]));
+        let want = a.clone().matmul(b.clone());
+        close(F::matmul(a.clone(), b.clone()), want.clone(), "as they are");
+        let turned = |x: &Tensor<F, 2>| x.clone().transpose().add_scalar(0.0).transpose();
+        close(F::matmul(turned(&a), turned(&b)), want.clone(), "turned");
+        let cut = |x: &Tensor<F, 2>| {
+            let [rows, columns] = x.dims();
+            Tensor::cat(vec![random([rows, 2]), x.clone(), random([rows, 1])], 1).slice([0..rows, 2..2 + columns])
+        };
+        close(F::matmul(cut(&a), cut(&b)), want.clone(), "cut out");
+        close(F::matmul(a.clone().flip([0]), b.clone()), want.clone().flip([0]), "backwards");
+        close(F::weight_gradient(a.clone().transpose(), b), want, "a weight's gradient");
+    }
+    assert_eq!(F::weight_gradient(random([4, 3]).slice([0..0]), random([4, 2]).slice([0..0])).dims(), [3, 2]);
+    let batch = (random([3, 4, 5]), random([3, 5, 6]));
+    close(F::matmul(batch.0.clone(), batch.1.clone()), batch.0.matmul(batch.1), "a batch");
+}
+
 #[test]
 fn rotation_is_the_default() {
     for (n, h, hd) in [(1, 1, 4), (5, 3, 32), (400, 6, 64)] {
