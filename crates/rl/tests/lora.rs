@@ -11,6 +11,7 @@ use comm::Ranks;
 use launch::{ModelFolder, toy_config, write_toy_folder};
 use model_qwen2vl::QwenVl;
 use model_qwen2vl::lora::AdapterFolder;
+use policy::Scoring;
 use rl::TrainError;
 use rl::config::{Source, resolve};
 use rl::progress::Progress;
@@ -218,7 +219,7 @@ fn what_was_trained_is_opened_by_any_of_its_paths() {
         assert!(!folder.end_tokens(&processor).unwrap().is_empty());
         let model = folder.load::<B>(DType::F32, &Default::default()).unwrap();
         let prompt = model.prompt((5..25).collect(), vec![], vec![]).unwrap();
-        let batch = policy::Scoring::pack(&model, &[(&prompt, vec![])]);
+        let batch = Scoring::pack(&model, &[(&prompt, vec![])]);
         model.logits(model.hidden(&batch, None)).into_data().to_vec().unwrap()
     };
     let gap = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
