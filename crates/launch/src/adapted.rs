@@ -2,6 +2,7 @@
 //! whatever a checkpoint is read into; and what a checkpoint must be for such a run to go on from it.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::DType;
@@ -95,14 +96,17 @@ impl<B: Kernels> RunWeights<B> {
                 let (base, name) = self.base()?;
                 base.with_adapters(lora.clone(), name, seed)
             }
-            (Some(_), Some(adapter)) => self.adapted(adapter),
+            (Some(lora), Some(adapter)) => self.adapted(adapter, lora),
         }
     }
 
-    /// The weights with an adapter that this run goes on with.
-    fn adapted(&self, adapter: &AdapterFolder) -> Result<QwenVl<B>, ModelError> {
+    /// The weights with an adapter that this run goes on with. What is dropped is a matter of the run, not of its
+    /// matrices.
+    fn adapted(&self, adapter: &AdapterFolder, lora: &LoraConfig) -> Result<QwenVl<B>, ModelError> {
         let (base, name) = self.base()?;
-        base.with_adapter_of(adapter, name)
+        let mut adapter = adapter.clone();
+        adapter.config.dropout = lora.dropout;
+        base.with_adapter_of(&adapter, name)
     }
 
     /// What a checkpoint or a reference policy of this run has in `folder`.
@@ -112,7 +116,7 @@ impl<B: Kernels> RunWeights<B> {
     pub(crate) fn load(&self, folder: &Path) -> Result<QwenVl<B>, ModelError> {
         match &self.lora {
             None => self.read(folder),
-            Some(_) => self.adapted(&AdapterFolder::open(folder)?),
+            Some(lora) => self.adapted(&AdapterFolder::open(folder)?, lora),
         }
     }
     /// Whether this run can go on from what a checkpoint has in `folder`. What is not there or damaged is for the reader
@@ -164,9 +168,7 @@ pub(crate) fn same_form(lora: &LoraConfig, adapter: &AdapterFolder) -> Result<()
     // PEFT sorts names; order and repetition mean nothing.
     let names = |names: &ModuleNames| match names {
         ModuleNames::Pattern(pattern) => format!("{pattern:?}"),
-        ModuleNames::Ends(ends) => {
-            format!("{:?}", ends.iter().collect::<std::collections::BTreeSet<_>>()).replace(['{', '}'], "")
-        }
+        ModuleNames::Ends(ends) => format!("{:?}", BTreeSet::from_iter(ends).into_iter().collect::<Vec<_>>()),
     };
     compare("target_modules", names(&lora.target_modules), names(&own.target_modules));
     compare("exclude_modules", names(&lora.exclude_modules), names(&own.exclude_modules));

@@ -30,6 +30,8 @@ alpha = 8
 dropout = 0.1
 [data]
 train_files = ["toy:read?rows=1&cols=2&size=14"]
+val_files = ["toy:read?rows=1&cols=2&size=3&seed=5"]
+val_batch_size = 2
 format_prompt = "none"
 max_prompt_length = 64
 max_response_length = 12
@@ -43,6 +45,8 @@ name = "vgpo"
 disable_kl = false
 use_kl_loss = true
 kl_coef = 0.05
+online_filtering = false
+filter_zero_variance = false
 [actor]
 global_batch_size = 5
 micro_batch_tokens = 96
@@ -50,9 +54,11 @@ micro_batch_tokens = 96
 lr = 3e-3
 [reward]
 reward_type = "dapo"
+overlong_buffer_length = 8
 [trainer]
 save_freq = 1
 save_limit = 0
+val_freq = 2
 [[stages]]
 stage = "sft"
 name = "warm"
@@ -225,28 +231,28 @@ fn what_was_trained_is_opened_by_any_of_its_paths() {
     let gap = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
     let (merged, adapted) = (said(&run), said(&checkpoint(&run, 4).join("adapter")));
     assert!(gap(&merged, &adapted) < 1e-5 && gap(&adapted, &said(&base)) > 1e-3);
-    // Another run from the adapter, by either key, begins where this one ended.
+    // Another run from the adapter, by either key, adapting or not, begins where this one ended.
     let adapter = checkpoint(&run, 4).join("adapter");
-    for (path, own) in [(&base, format!("model.adapter={}", adapter.display())), (&adapter, String::new())] {
-        for enable in [true, false] {
-            let next = dir.path().join(format!("next_{}_{enable}", own.len()));
-            let settings = [
-                format!("model.lora.enable={enable}"),
-                own.clone(),
-                "algorithm.disable_kl=true".into(),
-                "algorithm.use_kl_loss=false".into(),
-            ];
-            let lora = ["model.lora.rank=16", "model.lora.alpha=32", "model.lora.dropout=0"];
-            let mut all: Vec<&str> = settings.iter().map(|s| &s[..]).filter(|s| !s.is_empty()).collect();
-            if !enable {
-                all.extend(lora);
-            }
-            let stopped = train_until(Ranks::solo(), [path, &next], &all, "warm 1/2").unwrap_err();
-            assert!(stopped.to_string().starts_with("interrupted"), "{stopped}");
-            let hf = checkpoint(&next, 1).join("hf");
-            assert_eq!(AdapterFolder::is_one(&hf), enable);
-            assert!(gap(&said(&hf), &adapted) < 1.0, "one step away");
-        }
+    let first_loss = |path: &Path, name: &str, overrides: &[&str]| {
+        let next = dir.path().join(name);
+        let plain = ["model.lora.dropout=0", "algorithm.disable_kl=true", "algorithm.use_kl_loss=false"];
+        let stopped = train_until(Ranks::solo(), [path, &next], &[&plain, overrides].concat(), "warm 1/2").unwrap_err();
+        assert!(stopped.to_string().starts_with("interrupted"), "{stopped}");
+        (metrics(&next)[0]["sft/loss"].as_f64().unwrap(), checkpoint(&next, 1).join("hf"))
+    };
+    let full = ["model.lora.enable=false", "model.lora.rank=16", "model.lora.alpha=32"];
+    let named = format!("model.adapter={}", adapter.display());
+    let (from_base, _) = first_loss(&base, "anew", &[]);
+    let (expected, hf) = first_loss(&base, "named", &[&named]);
+    assert!((from_base - expected).abs() > 1e-2 && AdapterFolder::is_one(&hf), "{from_base} {expected}");
+    for (path, name, overrides) in [
+        (&adapter, "path", vec![]),
+        (&adapter, "path_full", full.to_vec()),
+        (&base, "named_full", [&full[..], &[&named]].concat()),
+    ] {
+        let (loss, hf) = first_loss(path, name, &overrides);
+        assert!((loss - expected).abs() < 1e-4, "{name}: {loss} {expected}");
+        assert_eq!(AdapterFolder::is_one(&hf), overrides.is_empty());
     }
 }
 
