@@ -263,8 +263,7 @@ fn the_tour_quotes_what_its_example_prints() {
 }
 
 /// Where a product of Burn's own may stand: the defaults, which CPUs take.
-const DEFAULT_PRODUCTS: [&str; 3] =
-    ["crates/kernels/src/ops/mod.rs", "crates/kernels/src/ops/plain/mod.rs", "crates/vgpo/src/focus.rs"];
+const DEFAULT_PRODUCTS: [&str; 2] = ["crates/kernels/src/ops/plain/mod.rs", "crates/vgpo/src/focus.rs"];
 
 /// On a GPU Burn's own products are not to be relied on (docs/architecture.md): all go through `Kernels::matmul`.
 #[test]

@@ -11,7 +11,7 @@ from statistics import median
 
 NAMES = {"L": "launches", "U": "uploads", "D": "downloads", "Y": "waits of the host", "W": "waits of the device",
          "A": "allocations", "F": "frees", "C": "copies on the device", "K": "kernels loaded", "X": "refused calls",
-         "O": "out of memory"}
+         "O": "out of memory", "R": "races with collectives"}
 
 
 def events(path):

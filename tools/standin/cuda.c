@@ -22,7 +22,10 @@
  *   H bytes                                           pinned memory of the host
  *   K name@function                                   a kernel loaded
  *   W event    Y event    Y stream                    a wait on the device, by the host for an event, for a stream
+ *   Y event of a collective                           by the host for one that nothing has waited for yet
  *   E record context    E hold context                an event behind all work so far, all later work held for an event
+ *   R what                                            a race: a kernel or a copy takes memory of a collective (nccl.c)
+ *                                                     that nothing has waited for; the call is refused
  *   X call                                            a call refused, with its error
  *   T launches U-copies U-bytes D-copies D-bytes waits allocations peak-bytes     the totals, at the end
  */
@@ -121,6 +124,11 @@ static Result refuse(const char *call, Result error) {
     return error;
 }
 
+static Result race(const char *what) {
+    note("R %s", what);
+    return refuse(what, ILLEGAL_ADDRESS);
+}
+
 #define ALIVE(call) \
     do { \
         if (broken) return refuse(call, broken); \
@@ -177,11 +185,71 @@ Result cuMemGetInfo_v2(size_t *available, size_t *total) {
     return SUCCESS;
 }
 
-/* --- contexts, streams, events: handles without meaning --------------------------------------------------------- */
+/* --- collectives that nothing has waited for --------------------------------------------------------------------- */
+
+typedef struct {
+    Pointer from, from_end, to, to_end;
+    void *stream;
+    uint64_t number;
+} Collective;
+static Collective *collectives;
+static size_t collective_count, collective_room;
+static uint64_t collective_number; /* the last one's */
+
+/* For the stand-in for NCCL: a collective was given to `stream`, which reads and writes this memory. */
+void standin_pending(const void *from, size_t from_bytes, const void *to, size_t to_bytes, void *stream) {
+    pthread_mutex_lock(&lock);
+    if (collective_count == collective_room) {
+        collective_room = collective_room ? 2 * collective_room : 64;
+        collectives = realloc(collectives, collective_room * sizeof(Collective));
+    }
+    Pointer a = (Pointer)from, b = (Pointer)to;
+    collectives[collective_count++] =
+        (Collective){a, a + from_bytes, b, b + to_bytes, stream, ++collective_number};
+    pthread_mutex_unlock(&lock);
+}
+
+/* Something waits for all collectives of `stream` (NULL: of all) up to the `last`-th: how many nothing had waited for. */
+static size_t landed(void *stream, uint64_t last) {
+    pthread_mutex_lock(&lock);
+    size_t left = 0;
+    for (size_t i = 0; i < collective_count; i++)
+        if ((stream && collectives[i].stream != stream) || collectives[i].number > last)
+            collectives[left++] = collectives[i];
+    size_t gone = collective_count - left;
+    collective_count = left;
+    pthread_mutex_unlock(&lock);
+    return gone;
+}
+
+/* Whether `bytes` from `at` on are a collective's that nothing has waited for. */
+static int is_flying(Pointer at, uint64_t bytes) {
+    int found = 0;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < collective_count && !found; i++) {
+        Collective *c = &collectives[i];
+        found = (at < c->from_end && at + bytes > c->from) || (at < c->to_end && at + bytes > c->to);
+    }
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+/* --- contexts, streams, events: handles, and what an event stands for --------------------------------------------- */
+
+typedef struct {
+    void *stream; /* that it was recorded on; NULL for the context */
+    uint64_t last; /* collective before it */
+} Event;
 
 static void *handle(void) {
     static uint64_t last = 0x10000000;
     return (void *)add(&last, 16);
+}
+
+static void recorded(Event *event, void *stream) {
+    pthread_mutex_lock(&lock);
+    *event = (Event){stream, collective_number};
+    pthread_mutex_unlock(&lock);
 }
 
 Result cuDevicePrimaryCtxRetain(void **context, int device) {
@@ -200,6 +268,7 @@ Result cuCtxGetCurrent(void **context) {
 }
 Result cuCtxSynchronize(void) {
     ALIVE("cuCtxSynchronize");
+    landed(NULL, UINT64_MAX);
     return SUCCESS;
 }
 Result cuStreamCreate(void **stream, unsigned flags) {
@@ -219,14 +288,16 @@ Result cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
 }
 Result cuEventCreate(void **event, unsigned flags) {
     ALIVE("cuEventCreate");
-    *event = handle();
+    *event = calloc(1, sizeof(Event));
     return SUCCESS;
 }
 Result cuEventRecord(void *event, void *stream) {
     ALIVE("cuEventRecord");
+    recorded(event, stream);
     return SUCCESS;
 }
 Result cuEventDestroy_v2(void *event) {
+    free(event);
     return SUCCESS;
 }
 Result cuEventQuery(void *event) {
@@ -247,9 +318,11 @@ static Result wait_for(const char *what) {
     return SUCCESS;
 }
 Result cuEventSynchronize(void *event) {
-    return wait_for("event");
+    size_t gone = landed(((Event *)event)->stream, ((Event *)event)->last);
+    return wait_for(gone ? "event of a collective" : "event");
 }
 Result cuStreamSynchronize(void *stream) {
+    landed(stream, UINT64_MAX);
     return wait_for("stream");
 }
 
@@ -302,6 +375,7 @@ static Result release(Pointer at) {
     count.used -= bytes;
     pthread_mutex_unlock(&lock);
     note("F %lu used %lu", bytes, count.used);
+    if (bytes && is_flying(at, bytes)) return race("free");
     return bytes ? SUCCESS : refuse("free", INVALID_VALUE);
 }
 
@@ -342,6 +416,7 @@ Result cuMemFreeHost(void *at) {
 static Result upload(Pointer to, uint64_t reach, uint64_t bytes) {
     ALIVE("upload");
     if (!is_allocated(to, reach)) return refuse("upload", INVALID_VALUE);
+    if (is_flying(to, reach)) return race("upload");
     add(&count.uploads, 1);
     add(&count.upload_bytes, bytes);
     note("U %lu", bytes);
@@ -350,6 +425,7 @@ static Result upload(Pointer to, uint64_t reach, uint64_t bytes) {
 static Result download(Pointer from, uint64_t reach, uint64_t bytes) {
     ALIVE("download");
     if (!is_allocated(from, reach)) return refuse("download", INVALID_VALUE);
+    if (is_flying(from, reach)) return race("download");
     add(&count.downloads, 1);
     add(&count.download_bytes, bytes);
     note("D %lu", bytes);
@@ -372,6 +448,7 @@ Result cuMemcpyDtoH_v2(void *to, Pointer from, size_t bytes) {
 Result cuMemcpyDtoDAsync_v2(Pointer to, Pointer from, size_t bytes, void *stream) {
     ALIVE("copy");
     if (!is_allocated(to, bytes) || !is_allocated(from, bytes)) return refuse("copy", INVALID_VALUE);
+    if (is_flying(to, bytes) || is_flying(from, bytes)) return race("copy");
     note("C %zu", bytes);
     return SUCCESS;
 }
@@ -409,6 +486,7 @@ Result cuMemsetD8Async(Pointer at, unsigned char value, size_t bytes, void *stre
 
 typedef struct {
     char name[200];
+    char parameters[70]; /* as the stand-in for NVRTC says; empty of what the real one has compiled */
 } Function;
 
 /* A module is a copy of its text. */
@@ -424,6 +502,7 @@ Result cuModuleGetFunction(void **function, void *module, const char *name) {
     if (!strstr(module, entry)) return refuse("cuModuleGetFunction", NOT_FOUND);
     Function *found = calloc(1, sizeof(Function));
     snprintf(found->name, sizeof found->name, "%s", name);
+    sscanf(module, "// of the stand-in: parameters %69[pv]", found->parameters);
     *function = found;
     note("K %s@%p", found->name, (void *)found);
     return SUCCESS;
@@ -460,6 +539,9 @@ Result cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, uns
     cuDeviceGetAttribute(&limit, 97, 0);
     if (!gx || !gy || !gz || gx > 2147483647u || gy > 65535 || gz > 65535) return refuse(name, INVALID_VALUE);
     if (!threads || threads > 1024 || bz > 64 || shared > (unsigned)limit) return refuse(name, INVALID_VALUE);
+    const char *parameters = ((Function *)function)->parameters;
+    for (size_t i = 0; arguments && parameters[i]; i++)
+        if (parameters[i] == 'p' && is_flying(*(Pointer *)arguments[i], 1)) return race(name);
     if (options.launch_ns) spend(options.launch_ns);
     return SUCCESS;
 }
@@ -503,11 +585,13 @@ Result cuGetExportTable(const void **table, const void *id) {
 static Result record_context(void *context, void *event) {
     ALIVE("cuCtxRecordEvent");
     note("E record context");
+    recorded(event, NULL);
     return SUCCESS;
 }
 static Result hold_context(void *context, void *event) {
     ALIVE("cuCtxWaitEvent");
     note("E hold context");
+    landed(((Event *)event)->stream, ((Event *)event)->last);
     return SUCCESS;
 }
 Result cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, void *status) {

@@ -3,6 +3,9 @@
  *
  * STANDIN_NCCL_FAIL=N       from the N-th collective (from 1) on the communicator tells of an error that came later
  *
+ * The driver is told which memory a collective reads and writes and on which stream: until something has waited for
+ * that stream, no kernel and no copy may touch it.
+ *
  * The log: N call elements type. Types are NCCL's numbers: 7 is f32, 9 is bf16.
  */
 #include <stddef.h>
@@ -11,6 +14,16 @@
 #include <string.h>
 
 void standin_note(const char *text); /* of cuda.c */
+void standin_pending(const void *from, size_t from_bytes, const void *to, size_t to_bytes, void *stream); /* and this */
+
+/* What ncclCommInitRank gives out. */
+typedef struct {
+    int size;
+} Comm;
+
+static size_t width(int type) {
+    return type == 7 ? 4 : 2;
+}
 
 typedef struct {
     char internal[128];
@@ -35,19 +48,24 @@ int ncclGetUniqueId(Id *id) {
     return 0;
 }
 int ncclCommInitRank(void **comm, int size, Id id, int rank) {
-    *comm = (void *)0x2000;
+    Comm *made = malloc(sizeof(Comm));
+    made->size = size;
+    *comm = made;
     char text[100];
     snprintf(text, sizeof text, "N start %d %d", size, rank);
     standin_note(text);
     return 0;
 }
 int ncclAllReduce(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+    standin_pending(from, count * width(type), to, count * width(type), stream);
     return call("all-reduce", count, type);
 }
 int ncclReduceScatter(const void *from, void *to, size_t count, int type, int op, void *comm, void *stream) {
+    standin_pending(from, ((Comm *)comm)->size * count * width(type), to, count * width(type), stream);
     return call("reduce-scatter", count, type);
 }
 int ncclAllGather(const void *from, void *to, size_t count, int type, void *comm, void *stream) {
+    standin_pending(from, count * width(type), to, ((Comm *)comm)->size * count * width(type), stream);
     return call("all-gather", count, type);
 }
 int ncclCommGetAsyncError(void *comm, int *error) {

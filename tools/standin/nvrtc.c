@@ -12,10 +12,11 @@
 
 typedef struct {
     char name[200];
+    char parameters[70]; /* a letter for each: p for memory, v for a value */
     char log[300];
 } Program;
 
-enum { SUCCESS = 0, COMPILATION = 6 };
+enum { SUCCESS = 0, COMPILATION = 6, PTX = 400 };
 
 static int programs;
 
@@ -48,6 +49,21 @@ static void kernel_name(const char *source, char *name, size_t room) {
     }
 }
 
+/* What the kernel `name` of `source` takes. */
+static void kernel_parameters(const char *source, const char *name, char *letters, size_t room) {
+    size_t count = 0;
+    const char *at = strstr(source, "__global__");
+    at = at ? strstr(at, name) : NULL;
+    at = at ? strchr(at, '(') : NULL;
+    const char *end = at ? strchr(at, ')') : NULL;
+    for (at = at ? at + 1 : NULL; at && end && at < end && count + 1 < room;) {
+        size_t length = strcspn(at, ",)");
+        letters[count++] = memchr(at, '*', length) ? 'p' : 'v';
+        at += length + 1;
+    }
+    letters[count] = 0;
+}
+
 int nvrtcVersion(int *major, int *minor) {
     *major = 13;
     *minor = 0;
@@ -58,6 +74,7 @@ int nvrtcCreateProgram(Program **program, const char *source, const char *name, 
                        const char *const *names) {
     *program = calloc(1, sizeof(Program));
     kernel_name(source, (*program)->name, sizeof(*program)->name);
+    kernel_parameters(source, (*program)->name, (*program)->parameters, sizeof(*program)->parameters);
     const char *folder = getenv("STANDIN_NVRTC_SOURCES");
     if (folder && *folder) {
         char path[4096];
@@ -88,17 +105,17 @@ int nvrtcCompileProgram(Program *program, int count, const char *const *options)
 }
 
 static void ptx(const Program *program, char *text, size_t room) {
-    snprintf(text, room, "// of the stand-in\n.visible .entry %s(\n", program->name);
+    snprintf(text, room, "// of the stand-in: parameters %s\n.visible .entry %s(\n", program->parameters, program->name);
 }
 
 int nvrtcGetPTXSize(Program *program, size_t *size) {
-    char text[300];
+    char text[PTX];
     ptx(program, text, sizeof text);
     *size = strlen(text) + 1;
     return SUCCESS;
 }
 int nvrtcGetPTX(Program *program, char *text) {
-    ptx(program, text, 300);
+    ptx(program, text, PTX);
     return SUCCESS;
 }
 int nvrtcGetProgramLogSize(Program *program, size_t *size) {

@@ -3,13 +3,15 @@
 //! other, then seconds by size.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::tensor::{DType, Tensor, TensorData, TensorPrimitive};
 use burn_cuda::{Cuda, CudaDevice};
 use comm::Ranks;
-use model_qwen2vl::ops::nccl::{Communicator, StreamOrder, version};
+use model_qwen2vl::ops::nccl::{CallInFlight, Communicator, StreamOrder, version};
 use model_qwen2vl::params::cast_to;
+use model_qwen2vl::pending::PendingCall;
 use model_qwen2vl::{DeviceError, host};
 
 use crate::common::OnBackend;
@@ -103,6 +105,35 @@ fn wrong_in_chain(communicator: &Communicator, ranks: &Ranks, device: &CudaDevic
     Ok(host::floats(x)?.into_iter().filter(|&value| value != links as f32).count())
 }
 
+/// Elements that are wrong of reduce-scatters that are under way while kernels run which do not wait for them: of the
+/// sums, and of what the kernels make meanwhile.
+fn wrong_under_way(communicator: &Arc<Communicator>, ranks: &Ranks, device: &CudaDevice) -> Result<usize, DeviceError> {
+    let [links, len] = CHAIN;
+    let len = len.next_multiple_of(ranks.size()) + ranks.size();
+    let mut x = Tensor::<B, 1>::zeros([len], device);
+    let mut sum = Tensor::<B, 1>::zeros([len / ranks.size()], device);
+    let mut waited_for = |(part, call): (Tensor<B, 1>, Option<CallInFlight>)| {
+        if let Some(call) = call {
+            call.wait()?;
+        }
+        sum = sum.clone().add(part);
+        Ok::<(), DeviceError>(())
+    };
+    let mut before = None;
+    for link in 0..links {
+        // New memory, while the last call has that of its own.
+        let given = Tensor::<B, 1>::full([len], link as f32, device).into_primitive().tensor();
+        let (part, call) = communicator.begin_reduce_scatter(given)?;
+        x = x.mul_scalar(1.0).add_scalar(1.0);
+        let part = Tensor::from_primitive(TensorPrimitive::Float(part));
+        before.replace((part, call)).map_or(Ok(()), &mut waited_for)?;
+    }
+    before.map_or(Ok(()), &mut waited_for)?;
+    let expected = ranks.size() * links * (links - 1) / 2;
+    let wrong = |values: Vec<f32>, expected: usize| values.into_iter().filter(|v| *v != expected as f32).count();
+    Ok(wrong(host::floats(sum)?, expected) + wrong(host::floats(x)?, links))
+}
+
 /// Seconds of a call over `bytes`, the whole of it.
 fn seconds(
     which: Collective,
@@ -151,7 +182,7 @@ fn check_devices(ranks: &Ranks, device: &CudaDevice) -> Result<(String, bool), D
     let mut right = true;
     for order in [StreamOrder::Events, StreamOrder::Waiting] {
         let communicator = match Communicator::new(device, ranks, Some(order)) {
-            Ok(communicator) => communicator,
+            Ok(communicator) => Arc::new(communicator),
             Err(error) if order == StreamOrder::Events => {
                 out += &format!("order {order:?}: {error}\n");
                 continue;
@@ -167,10 +198,15 @@ fn check_devices(ranks: &Ranks, device: &CudaDevice) -> Result<(String, bool), D
             }
         }
         let in_chain = wrong_in_chain(&communicator, ranks, device)?;
-        let mut wrongs = [count as f64, in_chain as f64];
+        let under_way = wrong_under_way(&communicator, ranks, device)?;
+        let mut wrongs = [count as f64, in_chain as f64, under_way as f64];
         ranks.sum("wrong values", &mut wrongs)?;
-        right &= wrongs == [0.0; 2];
-        out += &format!("order {order:?}: {} wrong values, {} in a chain of {}\n", wrongs[0], wrongs[1], CHAIN[0]);
+        right &= wrongs == [0.0; 3];
+        let [values, chain, beside] = wrongs;
+        out += &format!(
+            "order {order:?}: {values} wrong values, {chain} in a chain of {}, {beside} beside kernels\n",
+            CHAIN[0]
+        );
         out += &timed(&communicator, ranks, device)?;
     }
     Ok((out, right))

@@ -32,6 +32,7 @@ pub mod host;
 pub mod layers;
 pub mod ops;
 pub mod params;
+pub mod pending;
 pub mod rope;
 pub mod sampling;
 pub mod zero;

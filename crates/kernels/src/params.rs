@@ -146,6 +146,15 @@ impl<B: Kernels> Gradients<B> {
         });
     }
 
+    /// The gradient `name` of this pass is complete, and comes first in a backward: the head's, unless it is one with
+    /// the embedding's, of which this says nothing.
+    pub fn done_first(&mut self, name: &str) {
+        self.summing(|summed, grads| match summed {
+            SummedOver::Parts(reduced) => reduced.next_is(name, grads),
+            SummedOver::Exact(_) => {}
+        });
+    }
+
     /// A backward pass is done.
     pub fn end_pass(&mut self) {
         self.summing(|summed, grads| match summed {

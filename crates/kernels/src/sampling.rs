@@ -4,6 +4,10 @@
 //! cumulative sum runs over the vocabulary). `top_p` cuts at a threshold found by bisection, since sorting a vocabulary
 //! goes through the host on GPU backends. Log-probs are those of the untruncated distribution.
 
+mod shared;
+
+pub use shared::SAMPLED;
+
 use burn::tensor::{Bool, DType, Int, Tensor, TensorData, backend::Backend};
 
 use crate::head::LmHead;
@@ -22,9 +26,11 @@ pub struct RowChoice {
     pub uniform: f32,
 }
 
-/// One token for each row of hidden states `[S, d]`: see [`Kernels::sample`]. Where ranks share the head out, the first
-/// of them chooses among the logits of all, and tells the others: a token decides what is computed next, so that ranks
-/// must not differ in it by the last bit of a sum.
+/// Ids that ranks can share out and sample without gathering logits: those that f32 counts.
+const COUNTED_IDS: usize = 1 << 24;
+
+/// One token for each row of hidden states `[S, d]`: see [`Kernels::sample`]. Ranks that share the head out all get the
+/// same, and tell each other a few numbers a row; of 2^24 ids or more, all logits.
 pub fn sample_tokens<B: Kernels>(
     hidden: Tensor<B, 2>,
     head: LmHead<B>,
@@ -32,13 +38,17 @@ pub fn sample_tokens<B: Kernels>(
     forbidden: Option<&Tensor<B, 2>>,
 ) -> (Tensor<B, 1, Int>, Tensor<B, 1>) {
     let device = hidden.device();
+    let Some(vocab) = head.shared else { return B::sample(head.logits(hidden), choices, forbidden) };
+    if head.vocab() < COUNTED_IDS {
+        return shared::sample(B::affine(hidden, head.weight, None), vocab, choices, forbidden);
+    }
     let logits = head.logits(hidden);
-    let Some(shared) = head.shared else { return B::sample(logits, choices, forbidden) };
+    // A token decides what is computed next: ranks must not differ in it by the last bit of a sum.
     let choose = || {
         let (ids, log_probs) = B::sample(logits, choices, forbidden);
         (collective::done(host::ints(ids)), collective::done(host::floats(log_probs)))
     };
-    let (ids, log_probs): (Vec<i32>, Vec<f32>) = collective::done(shared.ranks.from_first("sampled tokens", choose));
+    let (ids, log_probs): (Vec<i32>, Vec<f32>) = collective::done(vocab.ranks.from_first(SAMPLED, choose));
     let rows = [choices.len()];
     (
         Tensor::from_data(TensorData::new(ids, rows), &device),
@@ -55,6 +65,7 @@ pub fn sample<B: Backend>(
     let rows = choices.len();
     let logits = to_f32(logits);
     let uniforms: Vec<f32> = choices.iter().map(|row| row.uniform).collect();
+    let uniforms = Tensor::<B, 2>::from_data(TensorData::new(uniforms, [rows, 1]), &logits.device());
     let choice = Choices::new(choices, &logits.device());
     let z = choice.at_temperature(logits);
     let max = z.clone().max_dim(1);
@@ -63,7 +74,7 @@ pub fn sample<B: Backend>(
         Some(mask) => z.clone().add(mask.clone()),
         None => z.clone(),
     };
-    let ids = choice.draw(allowed, &uniforms); // [S, 1]
+    let ids = choice.draw(allowed, uniforms); // [S, 1]
     let log_probs = z.gather(1, ids.clone()).sub(lse);
     (ids.reshape([rows]), log_probs.reshape([rows]))
 }
@@ -124,7 +135,7 @@ impl<B: Backend> Choices<B> {
     }
 
     /// One id per row out of logits `[S, V]`: `[S, 1]`.
-    fn draw(&self, logits: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
+    fn draw(&self, logits: Tensor<B, 2>, uniforms: Tensor<B, 2>) -> Tensor<B, 2, Int> {
         match self {
             Self::Alike { temperature: 0.0, .. } => logits.argmax(1),
             Self::Alike { top_p, .. } => {
@@ -185,13 +196,12 @@ fn nucleus<B: Backend>(e: Tensor<B, 2>, share: impl FnOnce(Tensor<B, 2>) -> Tens
     cut(low)
 }
 
-/// The token of each row at which the cumulative probability passes the row's uniform number: `e [S, V]` to `[S, 1]`.
-fn invert<B: Backend>(e: Tensor<B, 2>, uniforms: &[f32]) -> Tensor<B, 2, Int> {
+/// The token of each row at which the cumulative probability passes the row's share `u [S, 1]`: `e [S, V]` to `[S, 1]`.
+fn invert<B: Backend>(e: Tensor<B, 2>, u: Tensor<B, 2>) -> Tensor<B, 2, Int> {
     let [rows, vocab] = e.dims();
     let device = e.device();
     let size = (vocab as f64).sqrt().ceil() as usize;
     let blocks = vocab.div_ceil(size);
-    let u = Tensor::<B, 2>::from_data(TensorData::new(uniforms.to_vec(), [rows, 1]), &device);
     let padded = if blocks * size == vocab {
         e
     } else {

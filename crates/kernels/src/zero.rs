@@ -8,8 +8,12 @@
 //! For that all ranks must call the same sums in the same order, whatever each of them computes. So a backward pass is
 //! one *round* over all tensors, in the order in which a backward completes them; what a pass does not touch (the tower
 //! where there are no pictures) is summed as zeros. A rank that has fewer passes than another one makes empty rounds.
+//!
+//! The sums of a layer are *begun* when its backward is done and waited for when that of the next one is, so that they
+//! are under way while it is computed, where a device can do both (see [`pending`](crate::pending)). Of what is under
+//! way no more is held than the gradients of one layer; of what is left at the end of a round, than the largest tensor.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
@@ -18,6 +22,7 @@ use comm::Ranks;
 use crate::host::DeviceError;
 use crate::ops::Kernels;
 use crate::params::{Gradients, ParamVisitor, Shard, StackPart, element_ranges};
+use crate::pending::PendingSum;
 
 /// The calls that move gradients.
 pub const GRADIENTS: &str = "gradients";
@@ -161,6 +166,10 @@ pub struct ReducedGradients<B: Backend> {
     rounds: usize,
     /// Sums over the ranks of this machine of its rank's part.
     own: BTreeMap<String, Tensor<B, 1>>,
+    /// Sums that will be added to those, in the order in which they were begun: the tensor, its elements and the sum.
+    under_way: VecDeque<(usize, usize, PendingSum<B>)>,
+    /// Elements of the largest tensor: as many may be under way at the end of a round.
+    most: usize,
     /// How often this rank had a gradient of each tensor.
     touched: Vec<f64>,
     failed: Option<DeviceError>,
@@ -251,10 +260,10 @@ impl<B: Kernels> ReducedGradients<B> {
     /// For the tensors of a model, which `list` has seen in its order.
     pub fn new(layout: &ZeroLayout, device: &B::Device, list: GradientList) -> Self {
         let all = list.into_order();
-        let touched = vec![0.0; all.len()];
+        let (touched, most) = (vec![0.0; all.len()], all.iter().map(|of| of.len).max().unwrap_or(0));
         let (layout, device) = (layout.clone(), device.clone());
-        let own = BTreeMap::new();
-        Self { layout, device, all, next: 0, left: 0, rounds: 0, own, touched, failed: None }
+        let (own, under_way) = (BTreeMap::new(), VecDeque::new());
+        Self { layout, device, all, next: 0, left: 0, rounds: 0, own, under_way, most, touched, failed: None }
     }
 
     /// Rounds so far, for tests of what they cost.
@@ -274,13 +283,20 @@ impl<B: Kernels> ReducedGradients<B> {
     pub(crate) fn through(&mut self, prefix: &str, grads: &mut Gradients<B>) {
         let last = self.all[self.next..].iter().rposition(|of| of.name.starts_with(prefix));
         if let Some(last) = last {
-            self.sum_until(self.next + last + 1, grads);
+            self.sum_until(self.next + last + 1, usize::MAX, grads);
+        }
+    }
+
+    /// Sums what this rank has in `grads` of the tensor `name`, if that is the next one of the round.
+    pub(crate) fn next_is(&mut self, name: &str, grads: &mut Gradients<B>) {
+        if self.all.get(self.next).is_some_and(|of| of.name == name) {
+            self.sum_until(self.next + 1, usize::MAX, grads);
         }
     }
 
     /// Ends a round.
     pub(crate) fn end_round(&mut self, grads: &mut Gradients<B>) {
-        self.sum_until(self.all.len(), grads);
+        self.sum_until(self.all.len(), self.most, grads);
         self.next = 0;
         self.rounds += 1;
         self.left = self.left.saturating_sub(1);
@@ -304,6 +320,7 @@ impl<B: Kernels> ReducedGradients<B> {
     /// # Errors
     /// What went wrong on the way.
     pub fn take(mut self) -> Result<OwnSums<B>, DeviceError> {
+        self.leave_under_way(0);
         if let Some(error) = self.failed {
             return Err(error);
         }
@@ -327,27 +344,54 @@ impl<B: Kernels> ReducedGradients<B> {
         self.failed.get_or_insert(error);
     }
 
-    fn sum_until(&mut self, end: usize, grads: &mut Gradients<B>) {
+    /// Begins the sums up to the tensor `end`, when those are done that were begun before, and of these no more at a
+    /// time than `most` elements.
+    fn sum_until(&mut self, end: usize, most: usize, grads: &mut Gradients<B>) {
+        if self.next < end {
+            self.leave_under_way(0);
+        }
         while self.next < end && self.failed.is_none() {
-            if let Err(error) = self.sum_next(grads) {
+            if let Err(error) = self.begin_next(most, grads) {
                 self.fail(error);
             }
             self.next += 1;
         }
     }
 
-    fn sum_next(&mut self, grads: &mut Gradients<B>) -> Result<(), DeviceError> {
+    /// Begins the sum of the next tensor.
+    fn begin_next(&mut self, most: usize, grads: &mut Gradients<B>) -> Result<(), DeviceError> {
         let of = &self.all[self.next];
-        let grad = of.taken(grads);
+        let (grad, part) = (of.taken(grads), OwnElements::of(of.len, &self.layout).part);
+        let (all, len) = (part * self.layout.ranks.size(), of.len);
         self.touched[self.next] += f64::from(u8::from(grad.is_some()));
-        let all = OwnElements::of(of.len, &self.layout).part * self.layout.ranks.size();
-        let part = B::reduce_scatter(padded(grad, all, &self.device, DType::F32), &self.layout.inner, GRADIENTS)?;
-        let sum = match self.own.remove(&of.name) {
+        self.leave_under_way(most.saturating_sub(len));
+        let grad = padded(grad, all, &self.device, DType::F32);
+        let sum = B::begin_reduce_scatter(grad, &self.layout.inner, GRADIENTS)?;
+        self.under_way.push_back((self.next, len, sum));
+        Ok(())
+    }
+
+    /// Waits for the oldest sums until at most `most` elements are under way.
+    fn leave_under_way(&mut self, most: usize) {
+        let mut elements: usize = self.under_way.iter().map(|(_, len, _)| len).sum();
+        while elements > most || (most == 0 && !self.under_way.is_empty()) {
+            let Some((index, len, sum)) = self.under_way.pop_front() else { return };
+            elements -= len;
+            match sum.wait() {
+                Ok(part) => self.keep(index, part),
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Adds a part to what is held of its tensor.
+    fn keep(&mut self, index: usize, part: Tensor<B, 1>) {
+        let name = &self.all[index].name;
+        let sum = match self.own.remove(name) {
             Some(sum) => B::accumulate(sum, part),
             None => part,
         };
-        self.own.insert(of.name.clone(), sum);
-        Ok(())
+        self.own.insert(name.clone(), sum);
     }
 }
 
@@ -378,6 +422,42 @@ mod tests {
 
     fn of(value: f32, len: usize) -> Tensor<B, 1> {
         Tensor::from_data(TensorData::new(vec![value; len], [len]), &Default::default())
+    }
+
+    /// Nothing of the layer before, and no more than the largest tensor has where a round ends.
+    #[test]
+    fn little_is_under_way() {
+        comm::threads::run(2, |ranks| {
+            let mut list = GradientList::default();
+            for (name, len) in [("embed", 10), ("a.0", 7), ("a.1", 2), ("a.2", 4), ("head", 9)] {
+                ParamVisitor::<B>::visit(&mut list, name, &Shard::whole(&[len]), &mut of(0.0, len));
+            }
+            let layout = ZeroLayout::of(&ranks, &Ranks::solo()).unwrap();
+            let mut reduced = ReducedGradients::<B>::new(&layout, &Default::default(), list);
+            let mut grads = Gradients::default();
+            reduced.begin(2);
+            let elements = |reduced: &ReducedGradients<B>| -> Vec<usize> {
+                reduced.under_way.iter().map(|(_, len, _)| *len).collect()
+            };
+            reduced.next_is("embed", &mut grads);
+            assert_eq!(elements(&reduced), [0; 0], "the last of a round is not its first");
+            reduced.next_is("head", &mut grads);
+            assert_eq!(elements(&reduced), [9]);
+            reduced.through("a.1", &mut grads);
+            assert_eq!(elements(&reduced), [4, 2]);
+            reduced.through("a.0", &mut grads);
+            assert_eq!(elements(&reduced), [7]);
+            reduced.end_round(&mut grads);
+            assert_eq!(elements(&reduced), [10]);
+            reduced.through("a.1", &mut grads);
+            assert_eq!(elements(&reduced), [9, 4, 2], "all of a layer and what comes before it");
+            reduced.end_round(&mut grads);
+            assert_eq!((elements(&reduced), reduced.rounds), (vec![10], 2), "17 are more than the largest has");
+            grads.add("a.1", of(1.0, 2));
+            reduced.finish(&mut grads);
+            let sums = reduced.take().unwrap();
+            assert_eq!(host::floats(sums.own["a.1"].clone()).unwrap(), [2.0]);
+        });
     }
 
     /// Ranks with different numbers of passes, of which some touch nothing, and gradients that come after their turn.

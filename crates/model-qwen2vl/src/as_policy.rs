@@ -1,13 +1,15 @@
 //! What makes of [`QwenVl`] a [`Policy`](policy::Policy).
 
 use std::ops::Range;
-use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
 use kernels::layers::AdaptersOnly;
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
-use policy::{Companions, Decoding, Learning, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring};
+use policy::{
+    Companions, Decoding, Hold, Learning, ModelCopy, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring,
+    Staged,
+};
 
 use crate::QwenVl;
 use crate::model::Tape;
@@ -138,14 +140,14 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
             adapters.seed = seed;
         }
     }
-    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
+    fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
         match &self.adapters {
-            None => self.save(dir, companions),
-            Some(_) => self.save_adapter(dir, companions),
+            None => self.stage(companions, copy, hold),
+            Some(adapters) => self.stage_adapter(adapters, companions, copy, hold),
         }
     }
-    fn save_merged(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
-        self.save(dir, companions)
+    fn stage_merged(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
+        self.stage(companions, copy, hold)
     }
     fn activation_bytes(&self) -> usize {
         let (t, shape) = (&self.config.text, self.decoder.tensor.shape());

@@ -174,6 +174,7 @@ impl<B: Kernels> Decoder<B> {
             }
         };
         grads.add_rows(EMBED, self.embed.shape().num_elements(), rows, dx);
+        grads.done_through(EMBED);
     }
 
     /// Which of this rank's rows the ids `[M]` are, and which ids `[M, 1]` are other ranks'.

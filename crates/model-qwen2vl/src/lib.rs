@@ -45,6 +45,6 @@ pub use vision::VisionPlan;
 // Where these stood before they became crates of their own.
 pub use kernels::{
     AttentionPlan, DeviceError, Gradients, Kernels, LmHead, ParamVisitor, Shard, attention, finite, head, host, layers,
-    ops, params,
+    ops, params, pending,
 };
 pub use policy::{ModelError, error};

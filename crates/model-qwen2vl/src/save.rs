@@ -2,15 +2,13 @@
 //! the tokenizer files of the folder the model came from.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use kernels::layers::adapted_module;
 use kernels::{Kernels, ParamVisitor, Shard};
-pub use policy::companions::{Companions, write_synced};
-pub use policy::weights::{Named, write_tensors};
-use policy::{ModelError, NamedPart, by_first, write_made};
+pub use policy::companions::Companions;
+use policy::{Hold, ModelCopy, ModelError, NamedPart, Staged, by_all, stage_made};
 use serde_json::{Value, json};
 
 use crate::config::Family;
@@ -33,41 +31,47 @@ impl<B: Backend> ParamVisitor<B> for Collect<B> {
 }
 
 impl<B: Kernels> QwenVl<B> {
-    /// Writes `config.json`, `model.safetensors`, with what adapters add to the weights, and the tokenizer and processor
-    /// files of `companions` into `dir` (created); every file is on the disk when this returns. Ranks that share the decoder out all call this; the
-    /// first of them puts each tensor together and writes.
+    /// Writes `config.json`, the weights, with what adapters add to them, and the tokenizer and processor files of
+    /// `companions` into `dir`, which is made or holds no weights yet; every file is on the disk when this returns. Ranks that share the decoder out all
+    /// call this, and each writes a file with its share of the tensors.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the
     /// file system refuses, with the path.
     pub fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
-        let mut collect = Collect(self.config.family, Vec::new());
-        self.clone().visit(&mut collect);
-        // One tensor at a time is merged.
-        let merging: BTreeMap<String, _> = self
-            .adapted()
-            .map(|(module, lora)| (self.config.family.file_name(&format!("{module}.weight")), (module, lora)))
-            .collect();
-        let value = |i: usize| {
-            let (name, weight, _) = &collect.1[i];
-            match merging.get(name) {
-                Some((module, lora)) => merged(weight, lora, module),
-                None => weight.clone(),
-            }
-        };
-        let weights = dir.join("model.safetensors");
-        let (path, ranks) = (dir.join("config.json"), self.decoder.tensor.ranks());
-        by_first(dir, ranks.is_first().then(|| self.write_config(dir, &path, companions)), ranks)?;
-        write_made(&weights, &collect.1, ranks, value)?;
-        by_first(&weights, ranks.is_first().then(|| readable_as(&path, &weights)), ranks)
+        let staged = self.stage(companions, ModelCopy::ALONE, Hold::Tensors)?;
+        by_all(dir, staged.write(dir), self.decoder.tensor.ranks())
     }
 
-    /// Writes everything but the weights, `config.json` to `path`.
-    fn write_config(&self, dir: &Path, path: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
-        fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
-        if let Some(companions) = companions {
-            companions.write(dir)?;
+    /// [`Learning::stage`](policy::Learning::stage).
+    pub(crate) fn stage(
+        &self,
+        companions: Option<&Companions>,
+        copy: ModelCopy,
+        hold: Hold,
+    ) -> Result<Staged, ModelError> {
+        let ranks = self.decoder.tensor.ranks();
+        let mut collect = Collect(self.config.family, Vec::new());
+        self.clone().visit(&mut collect);
+        let name_of = |module: &str| self.config.family.file_name(&format!("{module}.weight"));
+        let merging: BTreeMap<String, _> =
+            self.adapted().map(|(module, lora)| (name_of(&module), (module, lora))).collect();
+        // Merged weights are read at once, one at a time: the device holds no second copy.
+        let hold = if merging.is_empty() { hold } else { Hold::Bytes };
+        let value = |name: &str, weight: Tensor<B, 1>| match merging.get(name) {
+            Some((module, lora)) => merged(&weight, lora, module),
+            None => weight,
+        };
+        let mut staged = stage_made(collect.1, copy, ranks, hold, value)?;
+        if copy.index == 0 && ranks.is_first() {
+            companions.iter().flat_map(|all| all.files()).for_each(|(name, bytes)| staged.text(name, bytes.to_vec()));
+            staged.text("config.json", self.config_text().into_bytes());
         }
+        Ok(staged)
+    }
+
+    /// `config.json` as it was read, with the number format of the weights.
+    fn config_text(&self) -> String {
         let dtype = match self.decoder.embed.dtype() {
             DType::BF16 => "bfloat16",
             DType::F16 => "float16",
@@ -75,15 +79,8 @@ impl<B: Kernels> QwenVl<B> {
         };
         let mut raw = self.config.raw.clone();
         set_dtype(&mut raw, dtype);
-        write_synced(path, format!("{raw:#}\n").as_bytes())
+        format!("{raw:#}\n")
     }
-}
-
-/// The writer makes a file that only its owner may read; another user's server should load the folder, too: `file` may
-/// be read by whoever may read `other`.
-pub(crate) fn readable_as(other: &Path, file: &Path) -> Result<(), ModelError> {
-    let permissions = fs::metadata(other).map_err(ModelError::io(other))?.permissions();
-    fs::set_permissions(file, permissions).map_err(ModelError::io(file))
 }
 
 /// transformers casts to the type that the config names, so it must be the file's.

@@ -113,6 +113,8 @@ pub struct MemoryPlan {
     pub gradients: usize,
     /// Gradients that are on their way to the rank that keeps them.
     pub bucket: usize,
+    /// Those of the layer before, whose sums are still under way.
+    pub under_way: usize,
     /// Both moments, and f32 copies of 16-bit weights.
     pub optimizer: usize,
     /// Activations of one pass.
@@ -160,12 +162,14 @@ impl MemoryPlan {
         // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits
         // is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
-        let (gradients, bucket) = match zero {
-            ZeroStage::Two if shapes.has_adapters() => {
-                (4 * learned.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast)
-            }
-            ZeroStage::Two => (4 * parameters.div_ceil(grid.together()), gradient * shapes.largest_bucket(grid) + cast),
-            _ => (learned * gradient, 0),
+        let summed = if shapes.has_adapters() { learned } else { parameters };
+        let (gradients, bucket, under_way) = match zero {
+            ZeroStage::Two => (
+                4 * summed.div_ceil(grid.together()),
+                gradient * shapes.largest_bucket(grid) + cast,
+                4 * shapes.largest_layer(grid),
+            ),
+            _ => (learned * gradient, 0, 0),
         };
         let weights = parameters * size;
         // Of adapters the weights below are the same.
@@ -183,6 +187,7 @@ impl MemoryPlan {
             reference,
             gradients,
             bucket,
+            under_way,
             optimizer,
             pass: learning(shapes, grid, &pass, options.recompute, options.train_vision),
             recompute: options.recompute,
@@ -212,7 +217,8 @@ impl MemoryPlan {
     /// Bytes while the policy learns.
     pub fn update(&self) -> usize {
         let images = if self.images.1 { self.images.0 } else { 0 };
-        self.always() + self.gradients + self.bucket + self.pass.kept + self.pass.passing + images
+        let sums = self.gradients + self.bucket + self.under_way;
+        self.always() + sums + self.pass.kept + self.pass.passing + images
     }
 
     /// Bytes while responses are sampled.
@@ -242,7 +248,7 @@ impl MemoryPlan {
             "weights {}, optimizer {}, gradients {}, activations {}, keys and values {}: {} GiB in an update, {} in sampling",
             gib(self.weights + self.reference),
             gib(self.optimizer),
-            gib(self.gradients + self.bucket),
+            gib(self.gradients + self.bucket + self.under_way),
             gib(self.pass.kept + self.pass.passing),
             gib(self.keys_and_values),
             gib(self.update()),
@@ -313,6 +319,8 @@ mod tests {
             let (one, two) = (ZeroStage::One, ZeroStage::Two);
             let [a, b] = [one, two].map(|zero| plan(preset, grid, zero, &Config::default()));
             let c = plan(preset, grid, two, &bf16);
+            let layer = ModelShapes::new(&QwenVlConfig::preset(preset).unwrap(), DType::BF16).largest_layer(grid);
+            assert_eq!((a.under_way, b.under_way), (0, 4 * layer), "{preset} {grid:?}");
             let found = [a.weights, a.gradients, b.gradients, b.bucket, b.optimizer, c.optimizer].map(tenths);
             assert_eq!(found, [w, g1, g2, bucket, f32s, bf16s], "{preset} {grid:?}");
             assert_eq!((a.bucket, a.optimizer), (0, b.optimizer));

@@ -15,6 +15,9 @@ use crate::RankGrid;
 /// What the shapes are asked on.
 pub(crate) type CountedOn = burn_flex::Flex<f32, i32>;
 
+/// How the names of layers begin, before their number.
+const LAYERS: [&str; 2] = ["model.layers.", "visual.blocks."];
+
 /// A model of shapes alone: every tensor has one element.
 #[derive(Debug, Clone)]
 pub struct ModelShapes {
@@ -98,7 +101,7 @@ impl ParameterShape {
             let index = self.name.strip_prefix(prefix)?.find('.')?;
             Some(prefix.len() + index)
         };
-        let end = ["model.layers.", "visual.blocks."].into_iter().find_map(end);
+        let end = LAYERS.into_iter().find_map(end);
         &self.name[..end.unwrap_or(self.name.len())]
     }
 }
@@ -181,11 +184,22 @@ impl ModelShapes {
 
     /// Elements of the largest part of a rank's gradients that is reduced at one time: a layer, or the embedding.
     pub(crate) fn largest_bucket(&self, grid: RankGrid) -> usize {
+        self.buckets(grid).into_values().max().unwrap_or(0)
+    }
+
+    /// Elements of a rank's gradients of the largest layer.
+    pub(crate) fn largest_layer(&self, grid: RankGrid) -> usize {
+        let is_layer = |name: &str| LAYERS.iter().any(|prefix| name.starts_with(prefix));
+        self.buckets(grid).into_iter().filter(|(name, _)| is_layer(name)).map(|(_, len)| len).max().unwrap_or(0)
+    }
+
+    /// Elements of what is reduced together on a rank, by its name.
+    fn buckets(&self, grid: RankGrid) -> BTreeMap<&str, usize> {
         let mut buckets: BTreeMap<&str, usize> = BTreeMap::new();
         for parameter in self.learning() {
             *buckets.entry(parameter.bucket()).or_default() += self.elements(parameter, grid);
         }
-        buckets.into_values().max().unwrap_or(0)
+        buckets
     }
 
     /// Elements of a rank's largest parameter.
@@ -296,6 +310,9 @@ mod tests {
     fn the_largest_bucket_is_the_embedding_or_a_layer() {
         let grid = RankGrid { data: 8, tensor: 1 };
         assert_eq!(shapes("7b").largest_bucket(grid), 152_064 * 3584);
+        // Weights and biases of queries, keys and values, the output, the MLP, two norms.
+        let (d, kv, m) = (3584, 512, 18_944);
+        assert_eq!(shapes("7b").largest_layer(grid), 2 * d * d + 2 * d * kv + d + 2 * kv + 3 * d * m + 2 * d);
         // gate, up and down alone are more than the embedding of the toy model.
         let toy = shapes("toy").largest_bucket(grid);
         assert!(toy > 3 * 128 * 352 && toy < 2 * 3 * 128 * 352, "{toy}");

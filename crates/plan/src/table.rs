@@ -47,11 +47,22 @@ pub fn table(run: &Config, shapes: &ModelShapes, grid: RankGrid, memory: usize) 
     out += &line(&of, said(plan.update()), said(plan.rollout()));
     let half = gib(plan.rollout_of_half());
     out += &format!("#   Where prompts and responses are half as long, sampling takes {half} GiB.\n");
+    let on_host = gib(checkpoint_on_host(run, shapes, grid, &plan));
+    out += &format!("#   While a checkpoint is written, it takes {on_host} GiB of the host's memory.\n");
     if MemoryPlan::holds(plan.peak(), memory) {
         return Ok(out);
     }
     let settings = lowered(run, shapes, grid, stage(run, grid), memory)?;
     Ok(out + &advice(&settings, memory, more_ranks(run, shapes, grid, memory)?))
+}
+
+/// Bytes of the host's memory for what this rank writes of a checkpoint, its share of weights and optimizer state,
+/// until that is on the disk. Alone and without `trainer.save_async` one tensor at a time is there.
+fn checkpoint_on_host(run: &Config, shapes: &ModelShapes, grid: RankGrid, plan: &MemoryPlan) -> usize {
+    match run.trainer.save_async || grid.ranks() > 1 {
+        true => shapes.counts()[0] * shapes.dtype.size() / grid.ranks() + plan.optimizer,
+        false => 0,
+    }
 }
 
 fn heading(shapes: &ModelShapes, grid: RankGrid) -> String {
@@ -93,6 +104,7 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
         (reference.into(), plan.reference, plan.reference),
         (format!("gradients in {sums}{grads}"), plan.gradients, 0),
         ("gradients of a layer, on their way to their ranks".into(), plan.bucket, 0),
+        ("those of the layer before it, under way".into(), plan.under_way, 0),
         (format!("optimizer: {moments} moments{master}{own}"), plan.optimizer, plan.optimizer),
         (format!("kept of a pass of {} tokens: {again}", run.actor.micro_batch_tokens), plan.pass.kept, 0),
         ("the head, or a layer, at work".into(), plan.pass.passing, 0),

@@ -69,21 +69,13 @@ impl Companions {
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.files().find(|(own, _)| *own == name).map(|(_, bytes)| bytes)
     }
-
-    /// Writes them into `dir`; every file is on the disk when this returns.
-    ///
-    /// # Errors
-    /// Anything the file system refuses, with the path.
-    pub fn write(&self, dir: &Path) -> Result<(), ModelError> {
-        self.files().try_for_each(|(name, bytes)| write_synced(&dir.join(name), bytes))
-    }
 }
 
 /// Writes a file and waits until the disk has it.
 ///
 /// # Errors
 /// Anything the file system refuses, with the path.
-pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), ModelError> {
     let write = || {
         let mut file = File::create(path)?;
         file.write_all(bytes)?;

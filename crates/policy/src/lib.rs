@@ -27,12 +27,15 @@ mod gathered;
 pub mod lora;
 mod model;
 pub mod prompt;
-pub mod weights;
+mod staged;
+mod weights;
 
 pub use batch::{ImageRows, PackGroup, PackedBatch, Packing};
 pub use companions::Companions;
 pub use error::ModelError;
-pub use gathered::{NamedPart, by_first, write_gathered, write_made};
+pub use gathered::{NamedPart, by_all, whole_at};
 pub use lora::{LoraConfig, ModuleNames};
 pub use model::{Decoding, Learning, Pictures, Policy, Scoring};
 pub use prompt::Prompt;
+pub use staged::{ModelCopy, Staged, stage_made, stage_weights};
+pub use weights::{Hold, StagedTensor};

@@ -5,12 +5,11 @@
 //! process by a panic ([`kernels::collective`]).
 
 use std::ops::Range;
-use std::path::Path;
 
 use burn::tensor::{Int, Tensor};
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 
-use crate::{Companions, ModelError, PackGroup, PackedBatch, Prompt};
+use crate::{Companions, Hold, ModelCopy, ModelError, PackGroup, PackedBatch, Prompt, Staged};
 
 /// Where a training forward has its image features from.
 #[derive(Debug, Clone)]
@@ -141,20 +140,20 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     fn begin_update(&mut self, seed: u64) {
         let _ = seed;
     }
-    /// Writes what was learned, with the tokenizer and processor files of `companions`: the weights as a Hugging Face
-    /// folder, or adapters alone, as PEFT has them. Ranks that share the model out all call this, and the first of them
-    /// writes.
+    /// What this rank has to write of what was learned, a Hugging Face folder with the weights or adapters alone as PEFT
+    /// has them: files that nothing changes any more, whatever is learned afterwards. The tensors of weights are dealt
+    /// out by bytes over the ranks of all copies of the model; the first one has the tokenizer and processor files of
+    /// `companions`, too. The ranks that share this copy out all call this.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`] for a device that
-    /// cannot be read, [`ModelError::Io`] for anything the file system refuses.
-    fn save(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError>;
-    /// Writes all weights as a Hugging Face folder, with what adapters add to them.
+    /// [`ModelError::Device`] for a device that cannot be read; ranks that are gone.
+    fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError>;
+    /// The same of all weights, with what adapters add to them.
     ///
     /// # Errors
-    /// As [`save`](Self::save).
-    fn save_merged(&self, dir: &Path, companions: Option<&Companions>) -> Result<(), ModelError> {
-        self.save(dir, companions)
+    /// As [`stage`](Self::stage).
+    fn stage_merged(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
+        self.stage(companions, copy, hold)
     }
     /// Bytes that one packed token's activations take if no layer is computed again.
     fn activation_bytes(&self) -> usize;

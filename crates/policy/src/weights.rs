@@ -1,97 +1,122 @@
-//! Weight files: named tensors as safetensors, each read from the device when it is written.
+//! Weight files: named tensors as safetensors, whose values are in the host's memory already, or come from where a
+//! backend keeps them when they are written.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::path::Path;
-use std::rc::Rc;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use kernels::finite::first_not_finite;
-use kernels::host;
+use kernels::{DeviceError, Kernels, host};
 use safetensors::tensor::{Dtype, View};
 
 use crate::ModelError;
 
-/// The first thing that went wrong while a file was written: safetensors' writer takes bytes from a tensor and no
-/// errors.
-type Refusal = Rc<RefCell<Option<ModelError>>>;
-
-/// A tensor whose bytes are made when they are written, so that one at a time is in memory.
-pub(crate) struct Lazy<'a> {
-    name: String,
-    dtype: DType,
-    shape: Vec<usize>,
-    bytes: Box<dyn Fn() -> Result<Vec<u8>, ModelError> + 'a>,
-    refusal: Refusal,
+/// How the values of a tensor are kept until they are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// By the backend's own tensor, read one at a time when they are written. What changes the model afterwards makes
+    /// a copy of the tensor, as always where somebody else has it, too.
+    Tensors,
+    /// As bytes in the host's memory, read now: the device holds nothing for them.
+    Bytes,
 }
 
-impl<'a> Lazy<'a> {
-    pub(crate) fn new(
+impl Hold {
+    /// How to keep what `device` has while training goes on: a processor's own memory is where a copy would lie, too,
+    /// and one is made only of what changes before it is written; a device's memory is not to hold anything twice.
+    pub fn while_training<B: Kernels>(device: &B::Device) -> Self {
+        if B::device_memory(device).is_none() { Self::Tensors } else { Self::Bytes }
+    }
+}
+
+/// Reads a tensor that a backend keeps.
+type ReadTensor = Box<dyn Fn() -> Result<Vec<u8>, DeviceError> + Send + Sync>;
+
+enum Values {
+    Bytes(Vec<u8>),
+    Kept(ReadTensor),
+}
+
+/// A tensor to be written, which nothing changes any more.
+pub struct StagedTensor {
+    /// Its name in the file.
+    name: String,
+    dtype: DType,
+    /// Its shape in the file.
+    shape: Vec<usize>,
+    values: Values,
+}
+
+impl StagedTensor {
+    /// The values of `tensor`, under a name and with a shape of as many elements.
+    ///
+    /// # Errors
+    /// A device that cannot be read.
+    pub fn new<B: Backend>(
         name: String,
-        dtype: DType,
+        tensor: Tensor<B, 1>,
         shape: Vec<usize>,
-        bytes: impl Fn() -> Result<Vec<u8>, ModelError> + 'a,
-    ) -> Self {
-        Self { name, dtype, shape, bytes: Box::new(bytes), refusal: Refusal::default() }
+        hold: Hold,
+    ) -> Result<Self, DeviceError> {
+        let dtype = tensor.dtype();
+        let values = match hold {
+            Hold::Tensors => Values::Kept(Box::new(move || host::bytes(tensor.clone()))),
+            Hold::Bytes => Values::Bytes(host::bytes(tensor)?),
+        };
+        Ok(Self { name, dtype, shape, values })
+    }
+
+    /// Little-endian values in the host's memory.
+    pub fn of_bytes(name: String, bytes: Vec<u8>, dtype: DType, shape: Vec<usize>) -> Self {
+        Self { name, dtype, shape, values: Values::Bytes(bytes) }
+    }
+
+    /// Bytes of the values.
+    fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
     }
 
     /// The bytes as they go to the file, seen to be what the reader takes.
-    fn read(&self) -> Result<Vec<u8>, ModelError> {
-        let bytes = (self.bytes)()?;
-        match first_not_finite(&bytes, self.dtype()) {
+    pub(crate) fn read(&self) -> Result<Cow<'_, [u8]>, ModelError> {
+        let bytes = match &self.values {
+            Values::Bytes(bytes) => Cow::Borrowed(&bytes[..]),
+            Values::Kept(read) => Cow::Owned(read()?),
+        };
+        match first_not_finite(&bytes, file_type(self.dtype)) {
             Some(found) => Err(ModelError::NotFinite { name: self.name.clone(), found }),
             None => Ok(bytes),
         }
     }
 }
 
-impl View for Lazy<'_> {
+/// A tensor on its way to a file. safetensors' writer takes bytes and no errors: the first one waits in `refusal`.
+struct OnItsWay<'a> {
+    tensor: &'a StagedTensor,
+    refusal: &'a RefCell<Option<ModelError>>,
+}
+
+impl View for OnItsWay<'_> {
     fn dtype(&self) -> Dtype {
-        file_type(self.dtype)
+        file_type(self.tensor.dtype)
     }
     fn shape(&self) -> &[usize] {
-        &self.shape
+        &self.tensor.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
+        let nothing = || Cow::Owned(vec![0; self.data_len()]);
         // After a first refusal nothing more is read: the file is thrown away.
-        let refused = self.refusal.borrow().is_some();
-        let bytes = if refused { Ok(vec![0; self.data_len()]) } else { self.read() };
-        Cow::Owned(bytes.unwrap_or_else(|error| {
+        if self.refusal.borrow().is_some() {
+            return nothing();
+        }
+        self.tensor.read().unwrap_or_else(|error| {
             self.refusal.replace(Some(error));
-            vec![0; self.data_len()]
-        }))
+            nothing()
+        })
     }
     fn data_len(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-}
-
-/// A tensor in the host's memory, to be written.
-#[derive(Debug)]
-pub struct HostTensor {
-    /// Its name in the file.
-    pub name: String,
-    /// Its values, little-endian.
-    pub bytes: Vec<u8>,
-    /// Their type.
-    pub dtype: DType,
-    /// Its shape in the file.
-    pub shape: Vec<usize>,
-}
-
-impl View for &HostTensor {
-    fn dtype(&self) -> Dtype {
-        file_type(self.dtype)
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.tensor.len()
     }
 }
 
@@ -104,58 +129,33 @@ fn file_type(dtype: DType) -> Dtype {
     }
 }
 
-/// As [`write_tensors`], from the host's memory.
-///
-/// # Errors
-/// [`ModelError::NotFinite`] for a tensor that the reader would refuse; anything the file system refuses, with the
-/// path. No file is left then.
-pub fn write_host_tensors(path: &Path, tensors: Vec<HostTensor>) -> Result<(), ModelError> {
-    for tensor in &tensors {
-        if let Some(found) = first_not_finite(&tensor.bytes, file_type(tensor.dtype)) {
-            return Err(ModelError::NotFinite { name: tensor.name.clone(), found });
-        }
-    }
-    write_views(path, tensors.iter().map(|tensor| (tensor.name.clone(), tensor)).collect(), &Refusal::default())
-}
-
-/// A tensor to write: its name in the file, its values in one row, its shape there.
-pub type Named<B> = (String, Tensor<B, 1>, Vec<usize>);
-
-/// Writes named flat tensors to one safetensors file and syncs it.
+/// Writes tensors to one safetensors file, as readable as any new file, and syncs it.
 ///
 /// # Errors
 /// [`ModelError::NotFinite`] for a tensor that the reader would refuse, [`ModelError::Device`], and anything the file
 /// system refuses (a full disk above all), with the path. No file is left then.
-pub fn write_tensors<B: Backend>(path: &Path, tensors: Vec<Named<B>>) -> Result<(), ModelError> {
-    let lazy = tensors.into_iter().map(|(name, tensor, shape)| {
-        let dtype = tensor.dtype();
-        Lazy::new(name, dtype, shape, move || Ok(host::bytes(tensor.clone())?))
-    });
-    write_lazy(path, lazy.collect())
-}
-
-/// Writes tensors to one safetensors file and syncs it; no file is left where that fails.
-pub(crate) fn write_lazy(path: &Path, mut tensors: Vec<Lazy>) -> Result<(), ModelError> {
-    let refusal = Refusal::default();
-    tensors.iter_mut().for_each(|lazy| lazy.refusal = refusal.clone());
-    let named = tensors.into_iter().map(|lazy| (lazy.name.clone(), lazy));
-    write_views(path, named.collect(), &refusal)
-}
-
-/// Writes a file and syncs it, unless something was refused on the way.
-fn write_views<V: View>(path: &Path, views: Vec<(String, V)>, refusal: &Refusal) -> Result<(), ModelError> {
+pub(crate) fn write_tensors(path: &Path, tensors: &[StagedTensor]) -> Result<(), ModelError> {
+    let refusal = RefCell::new(None);
+    let views = tensors.iter().map(|tensor| (&tensor.name[..], OnItsWay { tensor, refusal: &refusal }));
     let meta = std::collections::HashMap::from([("format".to_string(), "pt".to_string())]);
-    let written = safetensors::serialize_to_file(views, Some(meta), path).map_err(|e| match e {
-        safetensors::SafeTensorError::IoError(source) => ModelError::Io { path: path.into(), source },
-        other => ModelError::Io { path: path.into(), source: std::io::Error::other(other) },
-    });
-    let refused = refusal.take();
-    let result = match refused {
-        Some(error) => Err(error),
-        None => written.and_then(|()| File::open(path).and_then(|f| f.sync_all()).map_err(ModelError::io(path))),
+    let write = || -> Result<(), ModelError> {
+        // The writer makes a file that only its owner may read, in the place of this one; another user's server should
+        // load it, too.
+        let permissions = File::create(path).and_then(|file| file.metadata()).map_err(ModelError::io(path))?;
+        let written = safetensors::serialize_to_file(views, Some(meta), path).map_err(|e| match e {
+            safetensors::SafeTensorError::IoError(source) => source,
+            other => std::io::Error::other(other),
+        });
+        if let Some(refused) = refusal.take() {
+            return Err(refused);
+        }
+        let synced = written.and_then(|()| {
+            fs::set_permissions(path, permissions.permissions())?;
+            File::open(path)?.sync_all()
+        });
+        synced.map_err(ModelError::io(path))
     };
-    if result.is_err() {
+    write().inspect_err(|_| {
         let _ = fs::remove_file(path); // its error says nothing that the first does not
-    }
-    result
+    })
 }

@@ -10,6 +10,7 @@
 use comm::{CommError, Ranks, deal};
 use data::BadRow;
 use kernels::Kernels;
+use kernels::sampling::SAMPLED;
 use kernels::zero::GRADIENTS;
 use policy::Prompt;
 use serde::{Deserialize, Serialize};
@@ -216,7 +217,7 @@ pub(crate) fn place<B: Kernels, P: Policy<B>>(
 /// What this rank has given to collective operations, and what of it was told before.
 #[derive(Debug, Default)]
 pub(crate) struct TrafficMeter {
-    told: [u64; 4],
+    told: [u64; 5],
 }
 
 impl TrafficMeter {
@@ -225,17 +226,19 @@ impl TrafficMeter {
         if ranks.is_solo() {
             return Metrics::new();
         }
-        let mut now = [0u64; 4];
+        let mut now = [0u64; 5];
         for (name, traffic) in ranks.traffic() {
             let kind = match name {
                 GRADIENTS => 0,
                 PARAMETERS => 1,
-                _ => 2,
+                SAMPLED => 2,
+                _ => 3,
             };
             now[kind] += traffic.bytes;
-            now[3] += traffic.calls;
+            now[4] += traffic.calls;
         }
-        let names = ["comm/gradient_bytes", "comm/parameter_bytes", "comm/record_bytes", "comm/calls"];
+        let names =
+            ["comm/gradient_bytes", "comm/parameter_bytes", "comm/sampled_bytes", "comm/record_bytes", "comm/calls"];
         let since = std::iter::zip(now, std::mem::replace(&mut self.told, now)).map(|(now, then)| (now - then) as f64);
         names.map(String::from).into_iter().zip(since).collect()
     }

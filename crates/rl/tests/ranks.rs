@@ -294,10 +294,106 @@ fn a_run_goes_on_with_another_number_of_ranks() {
     for (step, (a, b)) in whole.iter().zip(&moved).enumerate() {
         near(a, b, if step < 3 { 2e-6 } else { 3e-5 }, &format!("step {}", step + 1));
     }
-    // The last checkpoint has whole tensors in as many files as ranks wrote it.
-    let last = path.join("checkpoints/global_step_6");
-    let shares = (1..=3).map(|rank| last.join(format!("optimizer-{rank:05}-of-00003.safetensors")));
-    assert!(shares.into_iter().all(|share| share.is_file()) && !last.join("optimizer.safetensors").exists());
+    // The last checkpoint has whole tensors in as many files as ranks wrote it, and its numbers are those of the run
+    // that was never stopped; weights by what three more digits of a step of Adam make of the order of sums.
+    let of = |run: &str| dir.path().join(run).join("checkpoints/global_step_6");
+    let (last, whole) = (of("moved"), of("whole"));
+    for rank in 1..=3 {
+        assert!(last.join(format!("optimizer-{rank:05}-of-00003.safetensors")).is_file(), "{rank}");
+        assert!(last.join(format!("hf/model-{rank:05}-of-00003.safetensors")).is_file(), "{rank}");
+    }
+    assert!(!last.join("optimizer.safetensors").exists() && !last.join("hf/model.safetensors").exists());
+    let (weights, expected) = (tensors(&last.join("hf")), tensors(&whole.join("hf")));
+    assert_eq!(weights.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let floats = |bytes: &[u8]| -> Vec<f32> {
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+    };
+    let apart = |name: &String| -> f64 {
+        let (a, b) = (floats(&weights[name]), floats(&expected[name]));
+        assert_eq!(a.len(), b.len(), "{name}");
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        a.iter().zip(&b).map(|(a, b)| square(a - b)).sum::<f64>() / a.len() as f64
+    };
+    let most = weights.keys().map(|name| apart(name).sqrt()).fold(0.0, f64::max);
+    // Six steps of 1e-3 have moved them.
+    assert!(most < 2e-4, "weights are {most:e} apart");
+    let moments =
+        |folder: &Path| tensors(folder).into_iter().map(|(name, bytes)| (name, bytes.len())).collect::<Vec<_>>();
+    assert_eq!(moments(&last), moments(&whole));
+}
+
+/// Checkpoints that are written while training goes on have the bytes of those that training waits for, on any number
+/// of ranks, and as many of them are kept.
+#[test]
+fn what_a_thread_writes_has_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    for size in [1, 3] {
+        let [waited, meanwhile] = [false, true].map(|save_async| {
+            let path = dir.path().join(format!("{size}_{save_async}"));
+            let setting = format!("trainer.save_async={save_async}");
+            let lines = run(size, &path, &[&setting, "trainer.save_freq=1", "trainer.save_limit=4"]);
+            let checkpoints = path.join("checkpoints");
+            let state = std::fs::read_to_string(checkpoints.join("global_step_6/trainer.json")).unwrap();
+            let state: Value = serde_json::from_str(&state).unwrap();
+            // The clock of the last checkpoint stands before it was written: five have held the run.
+            let steps: f64 = lines.iter().filter_map(|line| line["time/step_s"].as_f64()).sum();
+            let held = (state["seconds"].as_f64().unwrap() - steps) / 5.0;
+            println!("{size} ranks, save_async = {save_async}: a checkpoint holds training for {:.1} ms", 1e3 * held);
+            checkpoints
+        });
+        let names = |folder: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(folder).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        let steps: Vec<String> = (3..=6).map(|step| format!("global_step_{step}")).collect();
+        assert_eq!((names(&waited), names(&meanwhile)), (steps.clone(), steps.clone()));
+        for folder in steps.iter().flat_map(|step| [step.clone(), format!("{step}/hf")]) {
+            let (waited, meanwhile) = (waited.join(&folder), meanwhile.join(&folder));
+            assert_eq!(names(&waited), names(&meanwhile), "{folder}");
+            // What trainer.json has besides is a clock and the setting itself.
+            for name in names(&waited).iter().filter(|name| *name != "hf" && *name != "trainer.json") {
+                let [a, b] = [&waited, &meanwhile].map(|folder| std::fs::read(folder.join(name)).unwrap());
+                assert!(a == b, "{size} ranks: {folder}/{name}");
+            }
+        }
+    }
+}
+
+/// The most memory that a run and then a resume of it take, which finds nothing to do after it has read its checkpoint:
+/// each in a process of its own, this test again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_resume_holds_no_more_than_a_step() {
+    const FOLDER: &str = "TRAIN_IN_THIS_FOLDER";
+    const SAYS: &str = "at most, in KiB: ";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        let overrides = ["model.init=small", "trainer.save_async=false", "trainer.save_freq=0", "trainer.val_freq=0"];
+        let short = ["trainer.val_before_train=false", "stages.0.steps=1", "stages.1.steps=1", "rollout.n=2"];
+        let all: Vec<&str> = overrides
+            .into_iter()
+            .chain(short)
+            .chain(["algorithm.online_filtering=false", "algorithm.filter_zero_variance=false"])
+            .collect();
+        train(Ranks::solo(), Path::new(&folder), &all).unwrap();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        println!("{SAYS}{}", line.trim().trim_end_matches(" kB"));
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let peak = || -> u64 {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "a_resume_holds_no_more_than_a_step", "--nocapture"]).env(FOLDER, dir.path());
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        said.lines().find_map(|line| line.rsplit_once(SAYS)?.1.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+    };
+    let [step, resume] = [peak(), peak()];
+    println!("a run holds {step} KiB at most, a resume {resume} KiB");
+    assert!(resume <= step, "{resume} KiB to resume, {step} KiB for a step");
 }
 
 /// An error of one rank ends the calls of the others, and is the one that is told.

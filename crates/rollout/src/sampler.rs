@@ -68,7 +68,7 @@ pub fn sample<'a, B: Kernels>(
         .zip(uniforms)
         .map(|(s, &uniform)| RowChoice { temperature: s.temperature, top_p: s.top_p, uniform })
         .collect();
-    let step = (B::logits_at_once() / vocab.max(1)).clamp(1, rows.max(1));
+    let step = (B::logits_at_once() / head.widest().max(1)).clamp(1, rows.max(1));
     if step == rows {
         return sample_tokens(hidden, head, &choices, forbidden);
     }

@@ -1,10 +1,11 @@
 //! The layout of checkpoints: `checkpoints/global_step_N/{hf/, optimizer.safetensors, trainer.json}`, written under a
 //! temporary name, synced, then renamed, so that a folder with its final name is always whole.
 //!
-//! What is in the weights, the optimizer's file and the trainer's state is the caller's: [`write`](fn@write) is given a
-//! closure that writes them. `trainer.json` then also keeps a checksum (CRC-32) of each `.safetensors` file, which
-//! [`verify`] compares: a flipped byte would otherwise be one wrong weight. Other files of `hf/` are text that a person
-//! may edit, and are parsed.
+//! What is in the weights, the optimizer's file and the trainer's state is the caller's, who fills the folder that
+//! [`begin`] makes, from as many threads and processes as there are, and says [`complete`] when all is on the disk.
+//! `trainer.json` then also keeps the [`checksums`] (CRC-32) of the `.safetensors` files, which [`verify`] compares: a
+//! flipped byte would otherwise be one wrong weight. Other files of `hf/` are text that a person may edit, and are
+//! parsed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::folder::{RunFolderError, at, fill_new};
+use crate::folder::{RunFolderError, at, make_new};
 use crate::layout::{ADAPTER, MODEL, STATE};
 
 const PREFIX: &str = "global_step_";
@@ -21,6 +22,8 @@ const PREFIX: &str = "global_step_";
 const OLD: &str = ".old_";
 /// A checkpoint that is being removed.
 const REMOVED: &str = ".removed_";
+/// Behind the name of one that is being written, which begins with a dot.
+const PARTIAL: &str = ".partial";
 
 /// Checkpoints of a folder by step, oldest first. Folders without a `trainer.json` are not checkpoints.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
@@ -86,7 +89,7 @@ fn named(dir: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Puts right what a process left that was killed while it replaced or removed a checkpoint.
+/// Puts right what a process left that was killed while it wrote, replaced or removed a checkpoint.
 pub fn recover(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -98,7 +101,8 @@ pub fn recover(dir: &Path) {
                 continue;
             }
         }
-        if name.starts_with(OLD) || name.starts_with(REMOVED) {
+        let half_written = name.strip_suffix(PARTIAL).is_some_and(|name| name.starts_with('.'));
+        if name.starts_with(OLD) || name.starts_with(REMOVED) || half_written {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -141,36 +145,54 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{step}"))
 }
 
-/// The folder that [`write`](fn@write) fills for `step`.
+/// The folder that is filled for `step` until it is [complete](fn@complete).
 pub fn partial_of(dir: &Path, step: u64) -> PathBuf {
-    dir.join(format!(".{PREFIX}{step}.partial"))
+    dir.join(format!(".{PREFIX}{step}{PARTIAL}"))
 }
 
-/// Writes the checkpoint of `step`: `fill` writes weights and optimizer into the folder that it is given, then `state`
-/// is added as `trainer.json` and the folder takes its name. Until then a checkpoint of the same step stays whole.
+/// Makes the folder for the checkpoint of `step`, empty. One of the same step stays whole until this is
+/// [complete](fn@complete).
 ///
 /// # Errors
-/// Those of `fill`, and anything the file system refuses; the half-written folder is removed then.
-pub fn write<S: Serialize, E: From<RunFolderError>>(
+/// Anything the file system refuses, with the path.
+pub fn begin(dir: &Path, step: u64) -> Result<PathBuf, RunFolderError> {
+    let partial = partial_of(dir, step);
+    make_new(&partial)?;
+    Ok(partial)
+}
+
+/// Removes what was written for `step`, which will not be complete.
+pub fn discard(dir: &Path, step: u64) {
+    let _ = fs::remove_dir_all(partial_of(dir, step)); // there is an error already, which is the one that matters
+}
+
+/// The checksums of these files of a checkpoint that is being written, by their paths in it.
+///
+/// # Errors
+/// A file that cannot be read, with its path.
+pub fn checksums<'a>(
+    partial: &Path,
+    files: impl IntoIterator<Item = &'a Path>,
+) -> Result<BTreeMap<String, String>, RunFolderError> {
+    let of = |file: &Path| {
+        let path = partial.join(file);
+        Ok((file.to_string_lossy().into_owned(), checksum(&path).map_err(at(&path))?))
+    };
+    files.into_iter().map(of).collect()
+}
+
+/// Adds `state` and the [`checksums`] of all files of tensors as `trainer.json` to the folder of `step`, in which
+/// everything else is on the disk, and gives it its name.
+///
+/// # Errors
+/// Anything the file system refuses, with the path; the folder has its name or has not.
+pub fn complete<S: Serialize>(
     dir: &Path,
     step: u64,
     state: &S,
-    fill: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<PathBuf, E> {
-    let temporary = partial_of(dir, step);
-    let result = fill_new(&temporary, fill).and_then(|()| Ok(put_in_place(dir, step, &temporary, state)?));
-    result.inspect_err(|_| {
-        let _ = fs::remove_dir_all(&temporary); // the error is the one that matters
-    })
-}
-
-/// Adds the state to a filled folder and gives it its name.
-fn put_in_place<S: Serialize>(dir: &Path, step: u64, temporary: &Path, state: &S) -> Result<PathBuf, RunFolderError> {
-    let mut checksums = BTreeMap::new();
-    for file in safetensors_of(temporary)? {
-        let sum = checksum(&temporary.join(&file)).map_err(at(&temporary.join(&file)))?;
-        checksums.insert(file, sum);
-    }
+    checksums: BTreeMap<String, String>,
+) -> Result<PathBuf, RunFolderError> {
+    let temporary = &partial_of(dir, step);
     let path = temporary.join(STATE);
     let json = serde_json::to_vec(&Sealed { state, checksums }).map_err(|error| at(&path)(error.into()))?;
     guard::file::replace(&path, &json).map_err(at(&path))?;
@@ -236,24 +258,6 @@ pub fn verify(path: &Path, nth: usize, of: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// The `.safetensors` files of a checkpoint, of its `hf/` and of its `adapter/`, relative to it.
-fn safetensors_of(path: &Path) -> Result<Vec<String>, RunFolderError> {
-    let mut found = Vec::new();
-    let below = [MODEL, ADAPTER].map(|name| (path.join(name), format!("{name}/")));
-    for (folder, prefix) in [(path.to_path_buf(), String::new())].into_iter().chain(below) {
-        if !folder.is_dir() {
-            continue;
-        }
-        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
-            let name = entry.map_err(at(&folder))?.file_name();
-            if let Some(name) = name.to_str().filter(|name| name.ends_with(".safetensors")) {
-                found.push(format!("{prefix}{name}"));
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// CRC-32 of a file, read in pieces: weights may be larger than memory.
 fn checksum(path: &Path) -> io::Result<String> {
     let mut file = guard::file::open(path)?;
@@ -271,24 +275,24 @@ fn checksum(path: &Path) -> io::Result<String> {
 mod tests {
     use super::*;
 
+    const FILES: [&str; 2] = ["hf/model.safetensors", "optimizer.safetensors"];
+
     /// Writes a checkpoint with two files of tensors.
     fn written(dir: &Path, step: u64) -> PathBuf {
-        let state = BTreeMap::from([("step", step)]);
-        write(dir, step, &state, |folder| {
-            fs::create_dir(folder.join("hf")).map_err(at(folder))?;
-            for name in ["hf/model.safetensors", "hf/config.json", "optimizer.safetensors"] {
-                fs::write(folder.join(name), name.repeat(1000)).map_err(at(folder))?;
-            }
-            Ok::<(), RunFolderError>(())
-        })
-        .unwrap()
+        let folder = begin(dir, step).unwrap();
+        fs::create_dir(folder.join("hf")).unwrap();
+        for name in FILES.into_iter().chain(["hf/config.json"]) {
+            fs::write(folder.join(name), name.repeat(1000)).unwrap();
+        }
+        let sums = checksums(&folder, FILES.map(Path::new)).unwrap();
+        complete(dir, step, &BTreeMap::from([("step", step)]), sums).unwrap()
     }
 
     /// Regression: a flipped byte in the weights or in the optimizer's state went unseen.
     #[test]
     fn a_flipped_byte_is_named_with_its_file() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["hf/model.safetensors", "optimizer.safetensors"] {
+        for name in FILES {
             let path = written(dir.path(), 4);
             verify(&path, 0, 1).unwrap();
             let mut bytes = fs::read(path.join(name)).unwrap();
@@ -311,14 +315,15 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_the_earlier_checkpoint_of_the_step() {
+    fn one_that_is_given_up_leaves_the_earlier_checkpoint_of_the_step() {
         let dir = tempfile::tempdir().unwrap();
         let path = written(dir.path(), 4);
-        let failed = write(dir.path(), 4, &BTreeMap::from([("step", 4)]), |folder| {
-            fs::write(folder.join("half"), "x").map_err(at(folder))?;
-            Err(RunFolderError::DiskFull(folder.to_path_buf()))
-        });
-        assert!(matches!(failed, Err(RunFolderError::DiskFull(_))));
+        // What was left of an earlier one is not in a new one.
+        let half = begin(dir.path(), 4).unwrap().join("half");
+        fs::write(&half, "x").unwrap();
+        assert!(begin(dir.path(), 4).is_ok() && !half.exists());
+        assert_eq!(list(dir.path()), [(4, path.clone())]);
+        discard(dir.path(), 4);
         assert_eq!(verify(&path, 0, 1), Ok(()));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -348,11 +353,12 @@ mod tests {
     fn what_a_killed_process_left_is_put_right() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
-        // Set aside, the new one not yet in place; the new one in place; half removed.
+        // Set aside, the new one not yet in place; the new one in place; half removed; half written.
         checkpoint(dir, ".old_3", "three");
         checkpoint(dir, ".old_5", "earlier");
         checkpoint(dir, "global_step_5", "newer");
         checkpoint(dir, ".removed_global_step_1", "one");
+        begin(dir, 7).unwrap();
         recover(dir);
         let names: Vec<_> = list(dir).into_iter().map(|(step, _)| step).collect();
         assert_eq!(names, [3, 5]);

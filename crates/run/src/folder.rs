@@ -277,7 +277,8 @@ pub fn replace_folder<E: From<RunFolderError>>(
     fill: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
     let partial = partial_of(path);
-    fill_new(&partial, fill)?;
+    make_new(&partial)?;
+    fill(&partial)?;
     if path.exists() {
         fs::remove_dir_all(path).map_err(at(path))?;
     }
@@ -296,16 +297,12 @@ pub fn copy_files(from: &Path, to: &Path) -> Result<(), RunFolderError> {
     Ok(())
 }
 
-/// Fills a folder that was not there, or was left behind half-filled.
-pub(crate) fn fill_new<E: From<RunFolderError>>(
-    folder: &Path,
-    fill: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
+/// Makes a folder that was not there, or was left behind half-filled.
+pub(crate) fn make_new(folder: &Path) -> Result<(), RunFolderError> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(at(folder))?;
     }
-    fs::create_dir_all(folder).map_err(at(folder))?;
-    fill(folder)
+    fs::create_dir_all(folder).map_err(at(folder))
 }
 
 fn replace(path: &Path, text: &str) -> Result<(), RunFolderError> {

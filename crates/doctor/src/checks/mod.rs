@@ -63,7 +63,7 @@ mod tests {
         let no_values =
             ["device_memory", "free_memory", "persistent", "release_uploads", "refused_launch", "logits_at_once"];
         // They take several ranks, and are looked at by `train --check-devices`.
-        let collectives = ["reduce_scatter", "all_reduce", "all_gather"];
+        let collectives = ["reduce_scatter", "begin_reduce_scatter", "all_reduce", "all_gather"];
         let declared = include_str!("../../../kernels/src/ops/mod.rs");
         let (_, body) = declared.split_once("pub trait Kernels").expect("the trait");
         let (body, _) = body.split_once("\n}\n").expect("its end");

@@ -48,6 +48,12 @@ impl<B: Kernels> LmHead<'_, B> {
         self.shared.map_or(self.weight.dims()[0], VocabShards::vocab)
     }
 
+    /// Most logits of a row that a rank holds, the same on all of them.
+    pub fn widest(&self) -> usize {
+        let of_ranks = self.shared.and_then(|shared| shared.ids.iter().map(Range::len).max());
+        of_ranks.unwrap_or(self.weight.dims()[0])
+    }
+
     /// The weight's number format.
     pub fn dtype(&self) -> DType {
         self.weight.dtype()

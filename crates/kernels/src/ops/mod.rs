@@ -29,6 +29,7 @@ use crate::head::{self, HeadOutput};
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
 use crate::params::to_f32;
+use crate::pending::PendingSum;
 use crate::rope::Rotary;
 use crate::sampling::{self, RowChoice};
 
@@ -68,7 +69,7 @@ pub trait Kernels: Backend {
     /// stands for as many as the other has. Operands may be transposed views. What is multiplied here never goes to
     /// Burn's own matmul on GPUs, where the kernel that is found fastest may be a wrong one (docs/architecture.md).
     fn matmul<const D: usize>(a: Tensor<Self, D>, b: Tensor<Self, D>) -> Tensor<Self, D> {
-        a.matmul(b)
+        plain::matmul(a, b)
     }
 
     /// The gradient `dy^T x` of a weight `[out, in]` in f32, of `dy [N, out]` and `x [N, in]`.
@@ -320,6 +321,19 @@ pub trait Kernels: Backend {
     /// A rank that is gone; a device that cannot be read.
     fn reduce_scatter(x: Tensor<Self, 1>, ranks: &Ranks, name: &'static str) -> Result<Tensor<Self, 1>, DeviceError> {
         collective::reduce_scatter(x, ranks, name)
+    }
+
+    /// [`reduce_scatter`](Self::reduce_scatter) that what is queued on the device after it need not wait for: see
+    /// [`pending`](crate::pending).
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    fn begin_reduce_scatter(
+        x: Tensor<Self, 1>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) -> Result<PendingSum<Self>, DeviceError> {
+        Self::reduce_scatter(x, ranks, name).map(PendingSum::done)
     }
 
     /// The sum over `ranks` of `x`, the same on all of them: taken in f32 and rounded to the type of `x` once; between

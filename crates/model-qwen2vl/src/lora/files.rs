@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, backend::Backend};
 use kernels::layers::{AdaptersOnly, adapted_module};
-use kernels::{Kernels, ParamVisitor, Shard};
-use policy::companions::{Companions, write_synced};
-use policy::{LoraConfig, ModelError, ModuleNames, NamedPart, by_first, write_gathered};
+use kernels::{Kernels, ParamVisitor, Shard, host};
+use policy::{
+    Companions, Hold, LoraConfig, ModelCopy, ModelError, ModuleNames, NamedPart, Staged, StagedTensor, by_all, whole_at,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Adapters, BaseModel, check_dropout, own_name, peft_name};
 use crate::load::{Checkpoint, FileSource};
 use crate::model::QwenVl;
-use crate::save::readable_as;
 
 /// The file with an adapter's settings.
 pub const ADAPTER_CONFIG: &str = "adapter_config.json";
@@ -248,8 +248,9 @@ impl<B: Kernels> QwenVl<B> {
         }
     }
 
-    /// Writes the adapters as PEFT has them, and the tokenizer and processor files of `companions`, into `dir` (created);
-    /// every file is on the disk when this returns. Ranks that share the decoder out all call this; the first writes.
+    /// Writes the adapters as PEFT has them, and the tokenizer and processor files of `companions`, into `dir` (made
+    /// where it is not there); every file is on the disk when this returns. Ranks that share the decoder out all call
+    /// this; the first writes.
     ///
     /// # Errors
     /// A model without adapters; as [`save`](Self::save).
@@ -257,22 +258,44 @@ impl<B: Kernels> QwenVl<B> {
         let Some(adapters) = &self.adapters else {
             return Err(ModelError::Input("the model has no adapters to save".into()));
         };
+        let staged = self.stage_adapter(adapters, companions, ModelCopy::ALONE, Hold::Tensors)?;
+        by_all(dir, staged.write(dir), self.decoder.tensor.ranks())
+    }
+
+    /// [`Learning::stage`](policy::Learning::stage) of adapters: they are small, and the first rank has all of them.
+    pub(crate) fn stage_adapter(
+        &self,
+        adapters: &Adapters,
+        companions: Option<&Companions>,
+        copy: ModelCopy,
+        hold: Hold,
+    ) -> Result<Staged, ModelError> {
         let ranks = self.decoder.tensor.ranks();
+        let mut staged = Staged::default();
+        if copy.index > 0 {
+            return Ok(staged);
+        }
         let mut collect = CollectAdapters(Vec::new());
         self.clone().visit(&mut AdaptersOnly(&mut collect));
-        let (config, weights) = (dir.join(ADAPTER_CONFIG), dir.join(ADAPTER_WEIGHTS));
-        let write = || {
-            std::fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
-            if let Some(companions) = companions {
-                companions.write(dir)?;
+        let mut own = Vec::new();
+        for (name, part, shard) in collect.0 {
+            let dtype = part.dtype();
+            if shard.is_whole() {
+                if ranks.is_first() {
+                    own.push(StagedTensor::new(name, part, shard.shape, hold)?);
+                }
+            } else if let Some(bytes) = whole_at(0, host::bytes(part), &shard, dtype.size(), ranks)? {
+                own.push(StagedTensor::of_bytes(name, bytes, dtype, shard.shape));
             }
+        }
+        if ranks.is_first() {
+            companions.iter().flat_map(|all| all.files()).for_each(|(name, bytes)| staged.text(name, bytes.to_vec()));
             let base = json!({ "fingerprint": adapters.base.fingerprint });
-            write_synced(&dir.join(BASE), format!("{base:#}\n").as_bytes())?;
-            write_synced(&config, format!("{:#}\n", adapters.peft_config()).as_bytes())
-        };
-        by_first(dir, ranks.is_first().then(write), ranks)?;
-        write_gathered(&weights, &collect.0, ranks)?;
-        by_first(&weights, ranks.is_first().then(|| readable_as(&config, &weights)), ranks)
+            staged.text(BASE, format!("{base:#}\n").into_bytes());
+            staged.text(ADAPTER_CONFIG, format!("{:#}\n", adapters.peft_config()).into_bytes());
+            staged.tensors(ADAPTER_WEIGHTS, own);
+        }
+        Ok(staged)
     }
 }
 

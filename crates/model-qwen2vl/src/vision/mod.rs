@@ -210,7 +210,13 @@ impl<B: Kernels> VisionTower<B> {
             }
             output = saved.x.clone();
             let none = &mut KvGradients::default();
-            dx = block.backward(saved, self.packed(i, plan), dx, none, &format!("visual.blocks.{i}"), grads);
+            let prefix = format!("visual.blocks.{i}");
+            dx = block.backward(saved, self.packed(i, plan), dx, none, &prefix, grads);
+            // Mergers come before all blocks in this order, and those of deeper features are complete with their
+            // blocks.
+            if self.config.deepstack.iter().all(|&deep| deep >= i) {
+                grads.done_through(&format!("{prefix}."));
+            }
         }
         if grads.adapters_only() {
             return;

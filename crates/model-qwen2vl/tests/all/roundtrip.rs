@@ -55,10 +55,10 @@ fn values(model: &QwenVl<B>) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     values.0
 }
 
-type Tensors = BTreeMap<String, (Vec<usize>, safetensors::Dtype, Vec<u8>)>;
+pub(crate) type Tensors = BTreeMap<String, (Vec<usize>, safetensors::Dtype, Vec<u8>)>;
 
 /// Tensors of all weight files of a folder by their name on the hub, and the files' metadata.
-fn tensors(dir: &Path) -> (Tensors, Vec<Option<std::collections::HashMap<String, String>>>) {
+pub(crate) fn tensors(dir: &Path) -> (Tensors, Vec<Option<std::collections::HashMap<String, String>>>) {
     let (mut all, mut metadata) = (Tensors::new(), Vec::new());
     for entry in std::fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

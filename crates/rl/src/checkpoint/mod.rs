@@ -1,6 +1,9 @@
 //! What a checkpoint holds (design decision 8): weights, the optimizer's state and where the run stands. Its layout is
 //! that of [`run::checkpoint`].
 //!
+//! All ranks write it: [`stage`] fixes what each of them has to write, and [`Writing`] writes that, in a thread of its
+//! own while training goes on, or at once.
+//!
 //! Nothing is written that cannot be read again: weights and optimizer state pass the reader's check of numbers on
 //! their way to the disk, and `trainer.json` is read back before it counts. What is refused replaces and removes no
 //! earlier checkpoint.
@@ -9,11 +12,11 @@ mod carried;
 mod companions;
 mod origin;
 mod state;
+mod writing;
 
 use std::path::{Path, PathBuf};
 
-use ::policy::Companions;
-use ::policy::ModelError;
+use ::policy::{Companions, Hold, Staged};
 use comm::Ranks;
 use kernels::Kernels;
 use run::layout::{ADAPTER, MODEL, OPTIMIZER, STATE};
@@ -24,6 +27,7 @@ pub(crate) use companions::compare_companions;
 pub use origin::{KnownRow, Origin};
 pub use run::checkpoint::{list, newest, recover, recovered, supersede};
 pub use state::TrainerState;
+pub(crate) use writing::{Writing, WritingPlan};
 
 use crate::config::SaveFormat;
 use crate::error::TrainError;
@@ -32,9 +36,7 @@ use crate::policy::Policy;
 use crate::trainer::RankGroups;
 
 /// What a checkpoint holds.
-pub struct Contents<'a, B: Kernels, P> {
-    /// Where the run stands.
-    pub state: &'a TrainerState,
+pub(crate) struct Contents<'a, B: Kernels, P> {
     /// The weights, or adapters.
     pub policy: &'a P,
     /// What is written of them.
@@ -47,66 +49,25 @@ pub struct Contents<'a, B: Kernels, P> {
     pub ranks: &'a RankGroups,
 }
 
-/// Writes a checkpoint and then removes all but the newest `limit` (0: none is removed). `proof` is asked when the
-/// weights are written and nothing is replaced yet: whether the policy still computes numbers.
+/// What this rank has to write of a checkpoint beside its `trainer.json`, which nothing changes any more. All ranks
+/// call this.
 ///
 /// # Errors
-/// [`TrainError::Diverged`] for what [`read_state`] or the loaders would refuse, the error of `proof`, and anything the
-/// file system refuses, a full disk above all: the half-written folder is removed, earlier checkpoints stay.
-pub fn save<B: Kernels, P: Policy<B>>(
-    dir: &Path,
-    Contents { state, policy, save, optimizer, companions, ranks }: Contents<B, P>,
-    limit: usize,
-    proof: impl FnOnce() -> Result<(), TrainError>,
-) -> Result<PathBuf, TrainError> {
-    let diverged = |what: String| TrainError::Diverged { what, way: String::new() };
-    let numbers = |error: ModelError| match error {
-        ModelError::NotFinite { .. } => diverged(error.to_string()),
-        other => other.into(),
-    };
-    let fill = |folder: &Path| -> Result<(), TrainError> {
-        ranks.world.barrier("a checkpoint is begun")?;
-        if ranks.writes_weights() {
-            let (model, adapter) = (folder.join(MODEL), folder.join(ADAPTER));
-            match save {
-                SaveFormat::Auto | SaveFormat::Adapter => policy.save(&model, Some(companions)).map_err(numbers)?,
-                SaveFormat::Merged | SaveFormat::Both => {
-                    policy.save_merged(&model, Some(companions)).map_err(numbers)?;
-                    let companions = (save == SaveFormat::Both).then_some(companions);
-                    policy.save(&adapter, companions).map_err(numbers)?;
-                }
-            }
-        }
-        optimizer.save(&folder.join(OPTIMIZER)).map_err(numbers)?;
-        proof()?;
-        let json = serde_json::to_vec(state).map_err(|error| diverged(error.to_string()))?;
-        parse_state(&json).map(|_| ()).map_err(diverged)?;
-        Ok(ranks.world.barrier("a checkpoint is filled")?)
-    };
-    let written: Result<PathBuf, TrainError> = match ranks.world.is_first() {
-        true => run::checkpoint::write(dir, state.step, state, fill),
-        // Rank 0 makes the folder and gives it its name.
-        false => {
-            fill(&run::checkpoint::partial_of(dir, state.step)).map(|()| run::checkpoint::path_of(dir, state.step))
+/// A device that cannot be read; ranks that are gone.
+pub(crate) fn stage<B: Kernels, P: Policy<B>>(contents: &Contents<B, P>, hold: Hold) -> Result<Staged, TrainError> {
+    let Contents { policy, save, optimizer, companions, ranks } = contents;
+    let (companions, copy) = (*companions, ranks.copy());
+    let mut staged = match save {
+        SaveFormat::Auto | SaveFormat::Adapter => policy.stage(Some(companions), copy, hold)?.below(MODEL),
+        SaveFormat::Merged | SaveFormat::Both => {
+            let mut staged = policy.stage_merged(Some(companions), copy, hold)?.below(MODEL);
+            let companions = (*save == SaveFormat::Both).then_some(companions);
+            staged.and(policy.stage(companions, copy, hold)?.below(ADAPTER));
+            staged
         }
     };
-    match written.and_then(|path| Ok(ranks.world.barrier("a checkpoint is there").map(|()| path)?)) {
-        Ok(path) if !ranks.world.is_first() => Ok(path),
-        Ok(path) => {
-            run::checkpoint::keep_newest(dir, limit);
-            Ok(path)
-        }
-        Err(error) if error.is_of_device() || matches!(error, TrainError::Diverged { .. }) => Err(error),
-        Err(error) => {
-            let kept = list(dir).last().map_or("no earlier checkpoint exists".to_string(), |(_, p)| {
-                format!("the newest checkpoint is {}", p.display())
-            });
-            Err(TrainError::Checkpoint {
-                path: run::checkpoint::path_of(dir, state.step),
-                reason: format!("cannot be written: {error}; {kept}; make room and give the same command again"),
-            })
-        }
-    }
+    staged.and(optimizer.stage(OPTIMIZER, hold)?);
+    Ok(staged)
 }
 
 /// The folder of a checkpoint that has what was learned, from which a run goes on: the adapter where it stands beside
@@ -141,6 +102,15 @@ pub fn read_state(path: &Path) -> Result<TrainerState, TrainError> {
     })?;
     parse_state(text.as_bytes())
         .map_err(|e| bad(format!("{STATE} cannot be read: {e}; resume from an earlier checkpoint")))
+}
+
+/// Whether [`read_state`] would take `state` as it will be written.
+///
+/// # Errors
+/// What it would refuse.
+pub(crate) fn check_state(state: &TrainerState) -> Result<(), String> {
+    let json = serde_json::to_vec(state).map_err(|error| error.to_string())?;
+    parse_state(&json).map(|_| ())
 }
 
 /// What the reader takes, asked by the writer, too.

@@ -79,6 +79,11 @@ section! {
         /// folder of PEFT, with tokenizer and processor. "auto": "adapter" with `model.lora.enable`; else there are the
         /// weights.
         save: SaveFormat = SaveFormat::Auto,
+        /// Write checkpoints in a thread while training goes on; the next one waits for it, and so does the end of the
+        /// run. Until it is written, a GPU's weights and optimizer state are in the host's memory (of several ranks
+        /// each has its share), on the CPU twice where training has changed them. `false`: training waits, and one
+        /// tensor at a time is in the host's memory; of several ranks the share of each is there either way.
+        save_async: bool = true,
         /// "auto": go on from the newest checkpoint in the run folder that can be read, where there is one. "none":
         /// start anew. Otherwise the folder of a checkpoint.
         resume: String = String::from("auto"),

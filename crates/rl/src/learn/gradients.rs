@@ -149,6 +149,7 @@ impl<P, F> Head<'_, P, F> {
         let d = (self.loss)(MicroScores { micro, lengths, log_probs: scores.log_probs, entropy: scores.entropy })?;
         let dh =
             head::log_probs_backward(states, weight, targets, temperature, d.log_probs, d.entropy, head_name, grads);
+        grads.done_first(head_name);
         // All responses of a group add to the last row of their prompt: in f32, and rounded once.
         let dtype = dh.dtype();
         let d_hidden = Tensor::zeros(dims, (&device, DType::F32));

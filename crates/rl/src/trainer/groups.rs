@@ -1,5 +1,6 @@
 //! The ranks of a run by what they share: copies of the model, which share the work out, and the parts of each copy.
 
+use ::policy::ModelCopy;
 use comm::Ranks;
 
 use crate::error::TrainError;
@@ -51,9 +52,9 @@ impl RankGroups {
         Ok(Self { world: world.clone(), data, tensor: copy })
     }
 
-    /// Whether this rank writes the weights of its copy: the ranks of the first copy do it together.
-    pub(crate) fn writes_weights(&self) -> bool {
-        self.data.is_first()
+    /// This rank's copy of the model among all, which write files of weights together.
+    pub(crate) fn copy(&self) -> ModelCopy {
+        ModelCopy { index: self.data.rank(), count: self.data.size() }
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `groups` | ranks by what they share |
 //! | `reference` | the policy that a KL term compares with |
 //! | `validate` | greedy and sampled validation |
-//! | `save` | checkpoints, and the proof that the policy still computes |
+//! | `save` | checkpoints, written while training goes on; the proof that the policy still computes |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing
 //! else.
@@ -43,7 +43,7 @@ use kernels::Kernels;
 use kernels::zero::ZeroLayout;
 use reward::Reward;
 
-use crate::checkpoint::TrainerState;
+use crate::checkpoint::{TrainerState, Writing};
 use crate::config::Config;
 use crate::dealt;
 use crate::error::TrainError;
@@ -132,7 +132,10 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     validation: Option<Prompts>,
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
+    /// The last checkpoint that is whole.
     saved: Option<PathBuf>,
+    /// The checkpoint that is being written; the same one on all ranks.
+    writing: Option<Writing>,
     traffic: dealt::TrafficMeter,
 }
 
@@ -145,11 +148,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     pub fn run(mut self) -> Result<Summary, TrainError> {
         let result = self.stages();
         let saved = match &result {
-            Ok(()) | Err(TrainError::Interrupted) => Some(self.save()),
-            Err(_) => None,
+            Ok(()) | Err(TrainError::Interrupted) => self.save().and_then(|()| self.settle(true)),
+            Err(error) => self.settle_after(error),
         };
         self.setup.progress.finish();
-        let checkpoint = saved.transpose()?;
+        saved?;
+        let checkpoint = self.saved.clone();
         if let (Err(TrainError::Interrupted), Some(path)) = (&result, &checkpoint) {
             let text = format!("interrupted: checkpoint of step {} in {}", self.state.step, path.display());
             self.setup.progress.note(&text);
@@ -173,11 +177,13 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.clock = Instant::now();
     }
 
-    /// Whether the run is to end with a checkpoint: all ranks hear the same, so all of them ask.
+    /// Whether the run is to end with a checkpoint: all ranks hear the same, so all of them ask. A checkpoint that they
+    /// have written meanwhile becomes whole here.
     ///
     /// # Errors
-    /// A rank that is gone.
-    fn interrupted(&self) -> Result<bool, TrainError> {
+    /// A checkpoint that could not be written; a rank that is gone.
+    fn interrupted(&mut self) -> Result<bool, TrainError> {
+        self.settle(false)?;
         Ok(self.setup.ranks.world.any("interrupt", self.setup.interrupt.load(Ordering::Relaxed))?)
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ::policy::ModelError;
+use ::policy::{Hold, ModelError, by_all};
 use kernels::Kernels;
 use run::folder::{copy_files, partial_of, reference_beside, replace_folder};
 
@@ -20,12 +20,15 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let path = self.folder.reference(&name);
         self.state.origin.reference = Some(name.clone());
         if self.state.stage_step == 0 {
-            let save = |folder: &Path| Ok(self.policy.save(folder, Some(&self.setup.companions))?);
+            let ranks = &self.setup.ranks;
+            let staged = self.policy.stage(Some(&self.setup.companions), ranks.copy(), Hold::Tensors)?;
+            let save = |folder: &Path| -> Result<(), TrainError> {
+                ranks.world.barrier("a reference is begun")?;
+                Ok(by_all(folder, staged.write(folder), &ranks.world)?)
+            };
             let saved = match self.folder.is_writer() {
                 true => replace_folder(&path, save),
-                // The rank that writes is the first of those that have this copy together.
-                false if self.setup.ranks.writes_weights() => save(&partial_of(&path)),
-                false => Ok(()),
+                false => save(&partial_of(&path)),
             };
             match saved {
                 Err(TrainError::Model(error @ ModelError::NotFinite { .. })) => {

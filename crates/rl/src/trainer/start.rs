@@ -86,6 +86,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             validation,
             clock: Instant::now(),
             saved: from,
+            writing: None,
             traffic: Default::default(),
             setup,
         };

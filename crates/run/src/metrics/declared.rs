@@ -350,6 +350,7 @@ pub(crate) const DECLARED: &[Section] = &[
         metrics: &[
             metric("comm/gradient_bytes", "bytes", Last, "gradients that were summed, f32"),
             metric("comm/parameter_bytes", "bytes", Last, "its part of the parameters, which went to all"),
+            metric("comm/sampled_bytes", "bytes", Last, "numbers by which ranks that share a head out sample a token"),
             metric("comm/record_bytes", "bytes", Last, "records of rows and responses, votes, sums"),
             metric("comm/calls", "-", Last, "collective operations"),
         ],

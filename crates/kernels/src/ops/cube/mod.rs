@@ -40,6 +40,8 @@ use crate::collective;
 use crate::head::HeadOutput;
 use crate::host::DeviceError;
 use crate::layers::BlockShape;
+#[cfg(feature = "cuda")]
+use crate::pending::PendingSum;
 use crate::rope::Rotary;
 use crate::sampling::RowChoice;
 
@@ -246,6 +248,18 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         match nccl::applies::<Self>(&x.device(), ranks) {
             true => nccl::reduce_scatter(x, ranks, name),
             false => collective::reduce_scatter(x, ranks, name),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn begin_reduce_scatter(
+        x: Tensor<Self, 1>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) -> Result<PendingSum<Self>, DeviceError> {
+        match nccl::applies::<Self>(&x.device(), ranks) {
+            true => nccl::begin_reduce_scatter(x, ranks, name),
+            false => collective::reduce_scatter(x, ranks, name).map(PendingSum::done),
         }
     }
 

@@ -21,6 +21,11 @@ pub fn affine<B: Backend>(x: Tensor<B, 2>, weight: &Tensor<B, 2>, bias: Option<&
     }
 }
 
+/// See [`Kernels::matmul`](super::Kernels::matmul).
+pub fn matmul<B: Backend, const D: usize>(a: Tensor<B, D>, b: Tensor<B, D>) -> Tensor<B, D> {
+    a.matmul(b)
+}
+
 /// See [`Kernels::weight_gradient`](super::Kernels::weight_gradient).
 pub fn weight_gradient<B: Backend>(dy: Tensor<B, 2>, x: Tensor<B, 2>) -> Tensor<B, 2> {
     to_f32(dy.transpose().matmul(x))

@@ -4,10 +4,9 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ::policy::ModelError;
-use ::policy::weights::{HostTensor, write_host_tensors, write_tensors};
+use ::policy::{Hold, ModelError, Staged, StagedTensor, whole_at};
 use burn::tensor::{DType, Tensor, TensorData, backend::Backend};
-use comm::{Ranks, deal};
+use comm::deal;
 use kernels::finite::first_not_finite;
 use kernels::zero::OwnElements;
 use kernels::{DeviceError, Kernels, ParamVisitor, Shard, StackPart, host};
@@ -18,49 +17,70 @@ use super::{AdamW, Moments, State, StatePart, elements};
 use crate::policy::Policy;
 
 impl<B: Kernels> AdamW<B> {
-    /// Writes moments, master weights and step counts: alone to `path`, as one of several ranks to a file beside it, in
-    /// which a share of the tensors is whole.
+    /// What this rank has to write of the optimizer's state, moments, master weights and step counts, which no later
+    /// step changes: alone the file `name`, of several ranks a file of a like name, in which a share of the tensors is
+    /// whole. All ranks call this.
     ///
     /// # Errors
-    /// [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, a device that cannot be read,
-    /// anything the file system refuses; a rank that is gone.
-    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+    /// A device that cannot be read; a rank that is gone.
+    pub fn stage(&self, name: &str, hold: Hold) -> Result<Staged, ModelError> {
+        let mut staged = Staged::default();
         if !self.layout.is_solo() {
-            return self.save_share(path);
+            let (rank, size) = self.writer();
+            staged.tensors(&share_of(Path::new(name), rank, size).to_string_lossy(), self.stage_share()?);
+            return Ok(staged);
         }
         let mut tensors = Vec::new();
         for state in self.state.values() {
             let Some(moments) = &state.moments else { continue };
-            let device = moments.m.device();
-            for StatePart { name, range, .. } in &state.parts {
-                let of = |t: &Tensor<B, 1>| t.clone().slice([range.clone()]);
+            for part in &state.parts {
                 for (kind, tensor) in moments.named() {
-                    tensors.push((format!("{name}.{kind}"), of(tensor), vec![range.len()]));
+                    let (name, range) = (format!("{}.{kind}", part.name), part.range.clone());
+                    let shape = vec![range.len()];
+                    tensors.push(StagedTensor::new(name, tensor.clone().slice([range]), shape, hold)?);
                 }
-                let steps = TensorData::new(vec![state.steps as f32], [1]);
-                tensors.push((format!("{name}.steps"), Tensor::from_data(steps, (&device, DType::F32)), vec![1]));
+                tensors.push(state.staged_steps(part));
             }
         }
-        write_tensors(path, tensors)
+        staged.tensors(name, tensors);
+        Ok(staged)
+    }
+
+    /// Writes to `path`, of several ranks to files beside it, what [`stage`](Self::stage) gives.
+    ///
+    /// # Errors
+    /// As there; [`ModelError::NotFinite`] for state that [`load`](Self::load) would refuse, anything the file system
+    /// refuses.
+    pub fn save(&self, path: &Path) -> Result<(), ModelError> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.stage(&name, Hold::Tensors)?.write(path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// This rank among all that write, and how many these are: the ranks of a copy of the model are neighbours.
+    fn writer(&self) -> (usize, usize) {
+        let (ranks, tensor) = (&self.layout.ranks, &self.layout.tensor);
+        (ranks.rank() * tensor.size() + tensor.rank(), ranks.size() * tensor.size())
     }
 
     /// Gathers each tensor at the rank that writes it: from the ranks with the same part of it first, and then, where
     /// it is shared out, from those that have its other parts.
-    fn save_share(&self, path: &Path) -> Result<(), ModelError> {
+    fn stage_share(&self) -> Result<Vec<StagedTensor>, ModelError> {
         let (ranks, tensor) = (&self.layout.ranks, &self.layout.tensor);
-        let sizes: Vec<usize> = self.state.values().map(State::elements).collect();
-        let writers = deal::by_cost(&sizes, ranks.size());
+        let (own, size) = self.writer();
+        let sizes: Vec<usize> = self.state.values().map(State::whole_elements).collect();
+        let writers = deal::by_cost(&sizes, size);
         let mut tensors = Vec::new();
         for (state, writer) in self.state.values().zip(writers) {
+            let (copy, place) = (writer / tensor.size(), writer % tensor.size());
             // Ranks without an element of it hold none, and do not know what there is: rank 0 always has the first.
             let kinds = state.moments.as_ref().map_or_else(Vec::new, Moments::named);
             let told: Vec<(String, bool)> =
                 kinds.iter().map(|(kind, tensor)| (kind.to_string(), tensor.dtype() == DType::BF16)).collect();
             let told = ranks.from_first("optimizer tensors", || told).map_err(DeviceError::from)?;
             for (kind, is_bf16) in told {
-                let own = kinds.iter().find(|(own, _)| *own == kind).map(|(_, tensor)| host::bytes((*tensor).clone()));
-                let own = own.transpose()?.unwrap_or_default();
-                let all = ranks.gather_to("optimizer state", writer, own).map_err(DeviceError::from)?;
+                let mine = kinds.iter().find(|(own, _)| *own == kind).map(|(_, tensor)| host::bytes((*tensor).clone()));
+                let mine = mine.transpose()?.unwrap_or_default();
+                let all = ranks.gather_to("optimizer state", copy, mine).map_err(DeviceError::from)?;
                 let Some(all) = all else { continue };
                 let (bytes, dtype) = (self.layout.joined(all), if is_bf16 { DType::BF16 } else { DType::F32 });
                 if bytes.len() != state.elements() * dtype.size() {
@@ -69,25 +89,17 @@ impl<B: Kernels> AdamW<B> {
                 }
                 for part in &state.parts {
                     let bytes = bytes[part.range.start * dtype.size()..part.range.end * dtype.size()].to_vec();
-                    if let Some(bytes) = whole(bytes, &part.shard, dtype.size(), tensor)? {
+                    if let Some(bytes) = whole_at(place, Ok(bytes), &part.shard, dtype.size(), tensor)? {
                         let shape = vec![bytes.len() / dtype.size()];
-                        tensors.push(HostTensor { name: format!("{}.{kind}", part.name), bytes, dtype, shape });
+                        tensors.push(StagedTensor::of_bytes(format!("{}.{kind}", part.name), bytes, dtype, shape));
                     }
                 }
             }
-            if writer == ranks.rank() {
-                tensors.extend(state.parts.iter().map(|part| HostTensor {
-                    name: format!("{}.steps", part.name),
-                    bytes: (state.steps as f32).to_le_bytes().to_vec(),
-                    dtype: DType::F32,
-                    shape: vec![1],
-                }));
+            if writer == own {
+                tensors.extend(state.parts.iter().map(|part| state.staged_steps(part)));
             }
         }
-        match tensor.is_first() {
-            true => write_host_tensors(&share_of(path, ranks.rank(), ranks.size()), tensors),
-            false => Ok(()),
-        }
+        Ok(tensors)
     }
 
     /// Reads what [`save`](Self::save) wrote, on however many ranks, replacing all state.
@@ -97,10 +109,10 @@ impl<B: Kernels> AdamW<B> {
     pub fn load<P: Policy<B>>(&mut self, path: &Path, policy: &mut P) -> Result<(), ModelError> {
         let damaged = |reason: String| ModelError::Damaged { path: path.into(), reason };
         let maps = map_files(path)?;
-        let files: Vec<SafeTensors> = maps
+        let files: Vec<StateFile> = maps
             .iter()
-            .map(|map| SafeTensors::deserialize(map).map_err(|e| damaged(e.to_string())))
-            .collect::<Result<_, _>>()?;
+            .map(|map| Ok((SafeTensors::deserialize(map).map_err(|e| damaged(e.to_string()))?, map)))
+            .collect::<Result<_, ModelError>>()?;
         let mut sizes = BufferSizes(Vec::new());
         policy.visit_params(&mut sizes);
         let device = policy.device();
@@ -133,7 +145,7 @@ impl<B: Kernels> AdamW<B> {
         }
         // Parts of stacks, which lie in one tensor now.
         B::memory_cleanup(&device);
-        let saved = files.iter().flat_map(|file| file.names()).filter(|n| n.ends_with(".m")).count();
+        let saved = files.iter().flat_map(|(file, _)| file.names()).filter(|n| n.ends_with(".m")).count();
         if saved != found {
             return Err(damaged(format!("it holds the state of {saved} parameters, of which the model has {found}")));
         }
@@ -143,9 +155,20 @@ impl<B: Kernels> AdamW<B> {
 }
 
 impl<B: Backend> State<B> {
-    /// Elements of the whole tensor.
+    /// Elements of the tensor, or of this rank's part of it where the ranks of a copy of the model share it out.
     fn elements(&self) -> usize {
         self.parts.last().map_or(0, |part| part.range.end)
+    }
+
+    /// Elements of all parts of the tensor: the same number on every rank.
+    fn whole_elements(&self) -> usize {
+        self.parts.iter().map(|part| part.shard.shape.iter().product::<usize>()).sum()
+    }
+
+    /// How many updates there were, as a file has it with each parameter.
+    fn staged_steps(&self, part: &StatePart) -> StagedTensor {
+        let bytes = (self.steps as f32).to_le_bytes().to_vec();
+        StagedTensor::of_bytes(format!("{}.steps", part.name), bytes, DType::F32, vec![1])
     }
 }
 
@@ -184,6 +207,22 @@ fn map_files(path: &Path) -> Result<Vec<Mmap>, ModelError> {
     }
 }
 
+/// A file of the optimizer's state, and where it lies in memory.
+type StateFile<'a> = (SafeTensors<'a>, &'a Mmap);
+
+/// What was read of a file counts as this process's memory until it is let go: a resume would hold all state twice.
+fn let_go(map: &Mmap, read: &[u8]) {
+    #[cfg(unix)]
+    {
+        let offset = read.as_ptr() as usize - map.as_ptr() as usize;
+        // SAFETY: the map is of a file and nothing writes to it, so that pages which are dropped come back from there
+        // as they were. An error would say that they were not dropped, which changes no value.
+        let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, read.len()) };
+    }
+    #[cfg(not(unix))]
+    let _ = (map, read);
+}
+
 /// The numbers of shares that the names beside `path` speak of.
 fn sizes_of_shares(path: &Path) -> Vec<usize> {
     let of_name = |name: &str| name.strip_suffix(".safetensors")?.rsplit_once("-of-")?.1.parse().ok();
@@ -213,25 +252,6 @@ fn together<B: Backend>(parts: Vec<StatePart>, read: Vec<StoredPart<B>>) -> Stat
     State { parts, moments, steps }
 }
 
-/// The bytes of a whole parameter's state at the first of `tensor`, to which each rank gives its part's, of `width`
-/// bytes each; elsewhere none.
-fn whole(part: Vec<u8>, shard: &Shard, width: usize, tensor: &Ranks) -> Result<Option<Vec<u8>>, ModelError> {
-    if tensor.is_solo() {
-        return Ok(Some(part));
-    }
-    let place = (shard.axis, [shard.range.start, shard.range.end], shard.first);
-    let places = tensor.gather("parts of a state", &place).map_err(DeviceError::from)?;
-    let given = tensor.gather_to("state of parts", 0, part).map_err(DeviceError::from)?;
-    let Some(given) = given else { return Ok(None) };
-    let mut bytes = vec![0; shard.shape.iter().product::<usize>() * width];
-    for ((axis, [start, end], first), part) in places.into_iter().zip(given).filter(|(place, _)| place.2) {
-        let shard = Shard { shape: shard.shape.clone(), axis, range: start..end, first };
-        let put = shard.put(&part, &mut bytes, width);
-        put.ok_or_else(|| DeviceError("the ranks hold parts that make no tensor".into()))?;
-    }
-    Ok(Some(bytes))
-}
-
 /// The elements `wanted` of this rank's part of a parameter, as places in the whole.
 fn places(shard: &Shard, wanted: Range<usize>) -> Vec<Range<usize>> {
     let mut at = 0;
@@ -248,7 +268,7 @@ fn places(shard: &Shard, wanted: Range<usize>) -> Vec<Range<usize>> {
 
 /// The elements `wanted` of the state of one parameter; none if the files have none of it.
 fn read_part<B: Kernels>(
-    files: &[SafeTensors],
+    files: &[StateFile],
     part: &StatePart,
     wanted: Range<usize>,
     device: &B::Device,
@@ -256,7 +276,8 @@ fn read_part<B: Kernels>(
 ) -> Result<Option<StoredPart<B>>, ModelError> {
     let name = &part.name;
     let read = |kind: &str, len: usize, wanted: &[Range<usize>]| -> Result<Option<Option<Tensor<B, 1>>>, ModelError> {
-        let Some(view) = files.iter().find_map(|file| file.tensor(&format!("{name}.{kind}")).ok()) else {
+        let key = format!("{name}.{kind}");
+        let Some((view, map)) = files.iter().find_map(|(file, map)| Some((file.tensor(&key).ok()?, *map))) else {
             return Ok(None);
         };
         let (dtype, size) = match view.dtype() {
@@ -269,6 +290,7 @@ fn read_part<B: Kernels>(
         }
         let mut data = Vec::with_capacity(wanted.iter().map(|range| range.len() * size).sum());
         wanted.iter().for_each(|range| data.extend_from_slice(&view.data()[range.start * size..range.end * size]));
+        let_go(map, view.data());
         if let Some(found) = first_not_finite(&data, view.dtype()) {
             return Err(damaged(format!("{name}.{kind} is not finite: {found}")));
         }

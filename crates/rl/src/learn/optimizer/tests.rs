@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ::policy::{Hold, Learning, ModelCopy, Staged};
 use burn::tensor::DType;
 use kernels::params::to_f32;
 use safetensors::SafeTensors;
@@ -107,6 +108,40 @@ fn state_survives_a_restart() {
         values(&mut model)
     };
     assert_eq!(run(false), run(true));
+}
+
+/// What is staged stays as it was, however it is held, while the model and the optimizer go on: its files are those
+/// that would have been written at once.
+#[test]
+fn later_steps_change_nothing_that_is_staged() {
+    for moments_dtype in [MomentsDtype::F32, MomentsDtype::Bf16] {
+        let mut model = model();
+        let mut adamw = AdamW::<B>::new(&Optim { moments_dtype, ..Optim::default() });
+        let step = |model: &mut QwenVl<B>, adamw: &mut AdamW<B>| {
+            let mut grads = Gradients::default();
+            model.visit(&mut Fill(&mut grads, 0.3));
+            adamw.step(model, grads, 0.01, 0.01, 1.0).unwrap();
+        };
+        let stage = |model: &QwenVl<B>, adamw: &AdamW<B>, hold: Hold| {
+            let mut staged = Learning::stage(model, None, ModelCopy::ALONE, hold).unwrap();
+            staged.and(adamw.stage(OPTIMIZER, hold).unwrap());
+            staged
+        };
+        let written = |staged: &Staged| {
+            let dir = tempfile::tempdir().unwrap();
+            staged.write(dir.path()).unwrap();
+            ["config.json", "model.safetensors", OPTIMIZER].map(|name| std::fs::read(dir.path().join(name)).unwrap())
+        };
+        step(&mut model, &mut adamw);
+        let staged = [Hold::Tensors, Hold::Bytes].map(|hold| stage(&model, &adamw, hold));
+        let now = written(&staged[0]);
+        for _ in 0..2 {
+            step(&mut model, &mut adamw);
+        }
+        assert!(staged.iter().all(|staged| written(staged) == now), "what was staged has changed");
+        let later = written(&stage(&model, &adamw, Hold::Tensors));
+        assert!(later[0] == now[0] && later[1] != now[1] && later[2] != now[2], "the steps have changed nothing");
+    }
 }
 
 /// Files know parameters, not the stacks that a model keeps them in.

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use burn::tensor::DType;
@@ -10,12 +10,14 @@ use burn_cubecl::tensor::CubeTensor;
 use comm::Ranks;
 use cubecl::Runtime;
 use cubecl::cuda::{CudaDevice, CudaRuntime};
+use cudarc::driver::DriverError;
 use cudarc::driver::sys::CUstream;
 use cudarc::nccl::{result as nccl, sys};
 
 use super::nccl_type;
-use super::order::{OrderedStream, StreamOrder};
+use super::order::{OrderedStream, StreamMark, StreamOrder};
 use crate::host::DeviceError;
+use crate::pending::PendingCall;
 
 /// What to do where it is missing. cudarc looks for names that NVIDIA's own package does not have.
 const MISSING: &str = "NCCL was not found, by which CUDA devices talk to each other; install libnccl-dev, or, where only \
@@ -108,7 +110,28 @@ impl Communicator {
         tensors: [&CubeTensor<CudaRuntime>; 2],
         call: impl FnOnce([u64; 2], CUstream) -> Result<(), DeviceError>,
     ) -> Result<(), DeviceError> {
-        let text = |e: cudarc::driver::DriverError| DeviceError(e.to_string());
+        self.enqueue(tensors, call)?;
+        // What takes the memory next is ordered behind this.
+        self.stream.end().map_err(of_driver)
+    }
+
+    /// The same, but what is queued after it need not wait for it: until it is waited for, the tensors are held.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        tensors: [&CubeTensor<CudaRuntime>; 2],
+        call: impl FnOnce([u64; 2], CUstream) -> Result<(), DeviceError>,
+    ) -> Result<CallInFlight, DeviceError> {
+        self.enqueue(tensors, call)?;
+        let mark = Mutex::new(Some(self.stream.mark().map_err(of_driver)?));
+        Ok(CallInFlight { communicator: self.clone(), held: tensors.map(Clone::clone), mark })
+    }
+
+    /// Gives `call` to NCCL's stream behind all that was queued on the device.
+    fn enqueue(
+        &self,
+        tensors: [&CubeTensor<CudaRuntime>; 2],
+        call: impl FnOnce([u64; 2], CUstream) -> Result<(), DeviceError>,
+    ) -> Result<(), DeviceError> {
         if self.order() == StreamOrder::Waiting {
             cubecl::future::block_on(CudaRuntime::client(&self.device).sync())
                 .map_err(|e| DeviceError(e.to_string()))?;
@@ -117,11 +140,9 @@ impl Communicator {
         let [from, to] = tensors.map(|t| t.client.get_resource(t.handle.clone()));
         let memory = [from, to].into_iter().collect::<Result<Vec<_>, _>>().map_err(|e| DeviceError(e.to_string()))?;
         let places = [memory[0].resource().ptr, memory[1].resource().ptr];
-        self.stream.enter().map_err(text)?;
-        self.stream.begin().map_err(text)?;
-        call(places, self.stream.stream)?;
-        // What takes the memory next is ordered behind this.
-        self.stream.end().map_err(text)
+        self.stream.enter().map_err(of_driver)?;
+        self.stream.begin().map_err(of_driver)?;
+        call(places, self.stream.stream)
     }
 
     pub(super) fn sum_all(
@@ -164,6 +185,43 @@ impl Communicator {
         let done = unsafe { nccl::all_gather(from, to, count, dtype, self.comm, stream.cast()) };
         done.map(drop).map_err(|e| failed("all-gather", &e))
     }
+}
+
+/// A call that goes on while kernels run that were queued after it.
+#[derive(Debug)]
+pub struct CallInFlight {
+    communicator: Arc<Communicator>,
+    /// What it reads and writes: nobody else gets this memory before later work waits for the call.
+    held: [CubeTensor<CudaRuntime>; 2],
+    /// None once it was waited for.
+    mark: Mutex<Option<StreamMark>>,
+}
+
+impl PendingCall for CallInFlight {
+    fn wait(&self) -> Result<(), DeviceError> {
+        let mut mark = self.mark.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mark) = mark.take() else { return Ok(()) };
+        // What was queued is launched first, so that it runs beside the call and does not wait for it.
+        let [_, to] = &self.held;
+        let launched = to.client.get_resource(to.handle.clone()).map_err(|e| DeviceError(e.to_string()));
+        let stream = &self.communicator.stream;
+        stream.enter().and_then(|()| stream.wait_for(mark)).map_err(of_driver)?;
+        launched.map(drop)
+    }
+}
+
+impl Drop for CallInFlight {
+    /// Waits for a call that was given up: another may have its memory only after it.
+    fn drop(&mut self) {
+        if self.wait().is_err() {
+            std::mem::forget(self.held.clone());
+        }
+    }
+}
+
+/// An error of the driver.
+fn of_driver(error: DriverError) -> DeviceError {
+    DeviceError(error.to_string())
 }
 
 /// A communicator whose later errors are looked for.

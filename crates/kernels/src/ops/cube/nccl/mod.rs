@@ -15,6 +15,7 @@ mod communicator;
 mod order;
 
 use std::any::Any;
+use std::sync::Arc;
 
 use burn::tensor::{DType, Shape, Tensor};
 use burn_cubecl::CubeRuntime;
@@ -25,7 +26,8 @@ use cubecl::cuda::{CudaDevice, CudaRuntime};
 use super::launch::{Launch, empty, held, owned, tensor};
 use crate::host::DeviceError;
 use crate::params::to_f32;
-pub use communicator::{Communicator, version};
+use crate::pending::PendingSum;
+pub use communicator::{CallInFlight, Communicator, version};
 pub use order::StreamOrder;
 
 /// A tensor of the runtime `T`, if that is what `R` is.
@@ -39,17 +41,27 @@ pub(super) fn applies<B: Launch>(device: &B::Device, ranks: &Ranks) -> bool {
     !ranks.is_solo() && (device as &dyn Any).is::<CudaDevice>()
 }
 
-/// Makes `call` on the communicator of `ranks`, which is made on the first call.
+/// The communicator of `ranks` for a call over `x`, which is made on the first call; and `x` as it lies there.
+fn communicator<B: Launch, const D: usize>(
+    x: Tensor<B, D>,
+    ranks: &Ranks,
+    name: &'static str,
+) -> Result<(Arc<Communicator>, CubeTensor<CudaRuntime>), DeviceError> {
+    let x: CubeTensor<CudaRuntime> = same(held(x))?;
+    ranks.agree(name)?;
+    let communicator = ranks.attached(|| Communicator::new(&x.device, ranks, None))?;
+    ranks.count(name, x.meta.num_elements() * x.elem_size());
+    Ok((communicator, x))
+}
+
+/// Makes `call` on the communicator of `ranks`.
 fn on<B: Launch, const D: usize>(
     x: Tensor<B, D>,
     ranks: &Ranks,
     name: &'static str,
     call: impl FnOnce(&Communicator, CubeTensor<CudaRuntime>) -> Result<CubeTensor<CudaRuntime>, DeviceError>,
 ) -> Result<Tensor<B, D>, DeviceError> {
-    let x: CubeTensor<CudaRuntime> = same(held(x))?;
-    ranks.agree(name)?;
-    let communicator = ranks.attached(|| Communicator::new(&x.device, ranks, None))?;
-    ranks.count(name, x.meta.num_elements() * x.elem_size());
+    let (communicator, x) = communicator(x, ranks, name)?;
     Ok(tensor(same(call(&communicator, x)?)?))
 }
 
@@ -70,6 +82,21 @@ pub(super) fn reduce_scatter<B: Launch>(
     name: &'static str,
 ) -> Result<Tensor<B, 1>, DeviceError> {
     on(to_f32(x), ranks, name, Communicator::reduce_scatter)
+}
+
+/// [`reduce_scatter`] that later kernels need not wait for.
+pub(super) fn begin_reduce_scatter<B: Launch>(
+    x: Tensor<B, 1>,
+    ranks: &Ranks,
+    name: &'static str,
+) -> Result<PendingSum<B>, DeviceError> {
+    let (communicator, x) = communicator(to_f32(x), ranks, name)?;
+    let (part, call) = communicator.begin_reduce_scatter(x)?;
+    let part = tensor(same(part)?);
+    Ok(match call {
+        Some(call) => PendingSum::under_way(part, Arc::new(call)),
+        None => PendingSum::done(part),
+    })
 }
 
 /// The parts `x [n]` of all ranks, one after the other: `[n ranks]`.
@@ -100,6 +127,35 @@ impl Communicator {
     /// # Errors
     /// As [`all_reduce`](Self::all_reduce), and a length that the ranks do not divide.
     pub fn reduce_scatter(&self, x: CubeTensor<CudaRuntime>) -> Result<CubeTensor<CudaRuntime>, DeviceError> {
+        let (x, part, count) = self.parts(x)?;
+        if count > 0 {
+            self.call([&x, &part], |[from, to], stream| self.sum_parts([from, to], count, x.dtype, stream))?;
+        }
+        Ok(part)
+    }
+
+    /// The same, which kernels that are queued after it need not wait for; the part may be read once the call was
+    /// waited for. No call where nothing is to be summed.
+    ///
+    /// # Errors
+    /// As [`reduce_scatter`](Self::reduce_scatter).
+    pub fn begin_reduce_scatter(
+        self: &Arc<Self>,
+        x: CubeTensor<CudaRuntime>,
+    ) -> Result<(CubeTensor<CudaRuntime>, Option<CallInFlight>), DeviceError> {
+        let (x, part, count) = self.parts(x)?;
+        if count == 0 {
+            return Ok((part, None));
+        }
+        let call = self.begin([&x, &part], |[from, to], stream| self.sum_parts([from, to], count, x.dtype, stream))?;
+        Ok((part, Some(call)))
+    }
+
+    /// `x` in order, memory for a rank's part of it, and the part's elements.
+    fn parts(
+        &self,
+        x: CubeTensor<CudaRuntime>,
+    ) -> Result<(CubeTensor<CudaRuntime>, CubeTensor<CudaRuntime>, usize), DeviceError> {
         let x = burn_cubecl::kernel::into_contiguous(x);
         let all = x.meta.num_elements();
         if !all.is_multiple_of(self.size()) {
@@ -107,10 +163,7 @@ impl Communicator {
         }
         let count = all / self.size();
         let part = empty(&x, Shape::new([count]), x.dtype);
-        if count > 0 {
-            self.call([&x, &part], |[from, to], stream| self.sum_parts([from, to], count, x.dtype, stream))?;
-        }
-        Ok(part)
+        Ok((x, part, count))
     }
 
     /// The parts `x [n]` of all ranks, one after the other: `[n ranks]`.

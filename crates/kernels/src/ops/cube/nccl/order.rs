@@ -5,8 +5,14 @@
 //!   for; and one on NCCL's stream that all later work of the context waits for. The host waits for nothing. The driver
 //!   has them from CUDA 12.5 on.
 //! - *Waiting*: the host waits for all kernels before the call and for the call after it.
+//!
+//! A call whose result is not needed at once has a mark of its own behind it on NCCL's stream, an event that is waited
+//! for later in the same two ways. An event of the context stands for the work of all streams, NCCL's too, and in the
+//! other order the host waits for all others of these: so a call of any communicator comes behind all earlier ones of
+//! all communicators, and no two run beside each other, whose kernels might wait for each other's places on the device.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::{DriverError, result as driver, sys};
 
@@ -66,6 +72,22 @@ impl ContextEvents {
     }
 }
 
+/// A stream of a communicator.
+struct NcclStream(sys::CUstream);
+
+// SAFETY: a handle, which the driver takes from any thread.
+unsafe impl Send for NcclStream {}
+
+/// Those of all communicators that were made; one lives as long as the program.
+static STREAMS: Mutex<Vec<NcclStream>> = Mutex::new(Vec::new());
+
+/// An event behind a call on NCCL's stream.
+#[derive(Debug)]
+pub(super) struct StreamMark(sys::CUevent);
+
+// SAFETY: a handle, which the driver takes from any thread.
+unsafe impl Send for StreamMark {}
+
 /// NCCL's stream and what it is ordered by.
 #[derive(Debug)]
 pub(super) struct OrderedStream {
@@ -73,6 +95,8 @@ pub(super) struct OrderedStream {
     pub(super) stream: sys::CUstream,
     before: sys::CUevent,
     after: sys::CUevent,
+    /// Marks that nobody waits for any more.
+    marks: Mutex<Vec<StreamMark>>,
     /// None: the host waits.
     events: Option<ContextEvents>,
 }
@@ -100,7 +124,8 @@ impl OrderedStream {
             }
         };
         let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(text)?;
-        Ok(Self { context, stream, before: event()?, after: event()?, events })
+        STREAMS.lock().unwrap_or_else(PoisonError::into_inner).push(NcclStream(stream));
+        Ok(Self { context, stream, before: event()?, after: event()?, marks: Mutex::default(), events })
     }
 
     pub(super) fn order(&self) -> StreamOrder {
@@ -113,9 +138,18 @@ impl OrderedStream {
         unsafe { driver::ctx::set_current(self.context) }
     }
 
-    /// Before the call: all that was launched so far comes first. Where the host waits, it has waited already.
+    /// The host waits for the calls of other communicators.
+    fn wait_for_others(&self) -> Result<(), DriverError> {
+        let streams = STREAMS.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = streams.iter().filter(|stream| stream.0 != self.stream);
+        // SAFETY: streams live as long as the program.
+        others.map(|stream| unsafe { driver::stream::synchronize(stream.0) }).collect()
+    }
+
+    /// Before the call: all that was launched so far comes first, and the calls of other communicators. Where the host
+    /// waits, it has waited for kernels already.
     pub(super) fn begin(&self) -> Result<(), DriverError> {
-        let Some(events) = self.events else { return Ok(()) };
+        let Some(events) = self.events else { return self.wait_for_others() };
         events.record(self.context, self.before)?;
         // SAFETY: both are this communicator's own.
         unsafe { driver::stream::wait_event(self.stream, self.before, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
@@ -132,5 +166,29 @@ impl OrderedStream {
             // SAFETY: it is this communicator's own.
             None => unsafe { driver::stream::synchronize(self.stream) },
         }
+    }
+
+    /// In place of [`end`](Self::end): a mark that [`wait_for`](Self::wait_for) waits for.
+    pub(super) fn mark(&self) -> Result<StreamMark, DriverError> {
+        let free = self.marks.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mark = match free {
+            Some(mark) => mark,
+            None => StreamMark(driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?),
+        };
+        // SAFETY: both are this communicator's own.
+        unsafe { driver::event::record(mark.0, self.stream) }?;
+        Ok(mark)
+    }
+
+    /// Lets all that is launched from now on come behind a mark.
+    pub(super) fn wait_for(&self, mark: StreamMark) -> Result<(), DriverError> {
+        match self.events {
+            Some(events) => events.wait(self.context, mark.0)?,
+            // SAFETY: it is this communicator's own.
+            None => unsafe { driver::event::synchronize(mark.0) }?,
+        }
+        // Whoever waits for an event waits for it as it was recorded then: it can stand for another call.
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
+        Ok(())
     }
 }
