@@ -119,8 +119,8 @@ impl<B: Kernels> RunWeights<B> {
             Some(lora) => self.adapted(&AdapterFolder::open(folder)?, lora),
         }
     }
-    /// Whether this run can go on from what a checkpoint has in `folder`. What is not there or damaged is for the reader
-    /// to say.
+    /// Whether this run can go on from what a checkpoint has in `folder`. What is not there or damaged is for the
+    /// reader to say.
     ///
     /// # Errors
     /// Adapters where weights are trained, weights where adapters are, adapters of another form, with each key that
@@ -129,12 +129,13 @@ impl<B: Kernels> RunWeights<B> {
         let (is_adapter, is_whole) = (AdapterFolder::is_one(folder), folder.join("config.json").is_file());
         let shown = folder.display();
         let way = format!(
-            "give the run what it had, or start a new one from it with model.path={shown} trainer.resume=none and another \
-             trainer.output_dir"
+            "give the run what it had, or start a new one from it with model.path={shown} trainer.resume=none and \
+             another trainer.output_dir"
         );
         match &self.lora {
             None if is_adapter && !is_whole => Err(TrainError::Input(format!(
-                "{shown}: the checkpoint has an adapter (LoRA), and this run trains the weights: set model.lora.enable = \
+                "{shown}: the checkpoint has an adapter (LoRA), and this run trains the weights: set \
+                model.lora.enable = \
                  true; {way}"
             ))),
             Some(_) if is_whole && !is_adapter => Err(TrainError::Input(format!(

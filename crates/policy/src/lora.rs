@@ -1,4 +1,5 @@
-//! Which linear layers have low-rank adapters, and of which size: the settings of PEFT's `LoraConfig`, with its meaning.
+//! Which linear layers have low-rank adapters, and of which size: the settings of PEFT's `LoraConfig`, with its
+//! meaning.
 
 use regex::Regex;
 
@@ -88,7 +89,8 @@ impl ModuleNames {
                 match !must || found.contains(&true) {
                     true => Ok(found),
                     false => Err(wrong(format!(
-                        "no linear layer has a whole name like \"{pattern}\"; names are like {}, and a list takes their ends",
+                        "no linear layer has a whole name like \"{pattern}\"; names are like {}, and a list takes \
+                        their ends",
                         modules.first().map_or("", String::as_str)
                     ))),
                 }

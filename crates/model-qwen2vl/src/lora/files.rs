@@ -102,7 +102,8 @@ impl AdapterFolder {
         found.ok_or_else(|| ModelError::Missing {
             path: self.path.join(ADAPTER_CONFIG),
             what: format!(
-                "base_model_name_or_path: {:?} is no model folder here; write the folder of the base model there (train \
+                "base_model_name_or_path: {:?} is no model folder here; write the folder of the base model there \
+                (train \
                  takes model.path=BASE model.adapter=FOLDER, too)",
                 guard::echo(&self.base)
             ),
@@ -152,7 +153,8 @@ fn read_config(map: &Map<String, Value>) -> Result<LoraConfig, String> {
     if let Some(init) = said("init_lora_weights").and_then(Value::as_str).filter(|init| !HARMLESS_INITS.contains(init))
     {
         return Err(format!(
-            "init_lora_weights: {:?} is not supported: it changes the base's weights; PEFT can save such an adapter as a \
+            "init_lora_weights: {:?} is not supported: it changes the base's weights; PEFT can save such an \
+            adapter as a \
              plain one",
             guard::echo(init)
         ));
@@ -212,8 +214,8 @@ impl<B: Backend> ParamVisitor<B> for CollectAdapters<B> {
 }
 
 impl<B: Kernels> QwenVl<B> {
-    /// Gives the model the adapter in a folder: PEFT's, or one that [`save_adapter`](Self::save_adapter) wrote. `base` is
-    /// what the model's own weights are.
+    /// Gives the model the adapter in a folder: PEFT's, or one that [`save_adapter`](Self::save_adapter) wrote. `base`
+    /// is what the model's own weights are.
     ///
     /// # Errors
     /// An adapter of other weights: the tensors that do not fit, with both shapes, or that belong to no layer; files

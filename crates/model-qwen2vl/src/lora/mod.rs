@@ -83,7 +83,8 @@ fn check_dropout<'a>(config: &LoraConfig, mut adapted: impl Iterator<Item = &'a 
     match adapted.find(|module| module.starts_with("visual.")).filter(|_| config.dropout > 0.0) {
         None => Ok(()),
         Some(module) => Err(ModelError::Input(format!(
-            "`model.lora.dropout` is {}, and {} is adapted: inputs of the vision tower are not dropped; set it to 0, or \
+            "`model.lora.dropout` is {}, and {} is adapted: inputs of the vision tower are not dropped; set it to \
+            0, or \
              leave the tower out (model.lora.exclude_modules = \".*visual.*\")",
             config.dropout,
             peft_name(module)
@@ -123,8 +124,8 @@ impl<B: Kernels> QwenVl<B> {
         self.adapters.as_ref().map(|adapters| &adapters.config)
     }
 
-    /// With new adapters as `config` says, which add nothing yet: `A` is drawn as PEFT draws it, by `seed` and name, and
-    /// `B` is 0. From now on they alone learn. `base` is what the weights are called in the adapters' files.
+    /// With new adapters as `config` says, which add nothing yet: `A` is drawn as PEFT draws it, by `seed` and name,
+    /// and `B` is 0. From now on they alone learn. `base` is what the weights are called in the adapters' files.
     ///
     /// # Errors
     /// As [`select`].
