@@ -60,7 +60,7 @@ use crate::trajectory::ScoredGroup;
 pub use groups::RankGroups;
 pub use rows::{check_batch_rows, rows_that_fit};
 
-/// How a policy's weights are read from a Hugging Face folder.
+/// How a policy's weights, or its adapters, are read from a folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
 
 /// What the trainer is made of.
@@ -69,6 +69,8 @@ pub struct Setup<P> {
     pub config: Config,
     /// Reads weights from a folder; asked for checkpoints and references.
     pub load: Loader<P>,
+    /// Whether what was learned in a checkpoint's folder is what this run learns: weights, or adapters of the same form.
+    pub fits: Box<dyn Fn(&Path) -> Result<(), TrainError>>,
     /// The weights to start from, where no checkpoint is.
     pub initial: Box<dyn Fn() -> Result<P, ModelError>>,
     /// Tokenizer and image processor.

@@ -57,7 +57,7 @@ impl<B: Kernels> Case<B> {
             let shared = VocabShards::new(VOCAB, ranks.clone());
             let own = shared.own();
             let rows = self.weight.clone().narrow(0, own.start, own.len());
-            let tokens = self.tokens(LmHead { weight: &rows, shared: Some(&shared) });
+            let tokens = self.tokens(LmHead { weight: &rows, shared: Some(&shared), frozen: false });
             let traffic = ranks.traffic();
             assert_eq!(traffic.keys().copied().collect::<Vec<_>>(), [SAMPLED], "nothing else is told");
             (tokens, traffic[SAMPLED])
