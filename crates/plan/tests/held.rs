@@ -203,5 +203,5 @@ fn adapters_of_7b_fit_one_card_of_40_gb() {
     let (with_kl, _) = plan(&["algorithm.disable_kl=false", "algorithm.use_kl_loss=true"]);
     assert_eq!(fits(&with_kl), [true; 2], "a reference is no second copy");
     let (weights, _) = plan(&["model.lora.enable=false", "model.lora.rank=16", "model.lora.alpha=32"]);
-    assert_eq!(fits(&weights)[0], false);
+    assert!(!fits(&weights)[0]);
 }
