@@ -47,12 +47,12 @@ pub struct ModelFolder {
 }
 
 impl ModelFolder {
-    /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of `train`
-    /// (its newest checkpoint), or a checkpoint of a run. No weights are read.
+    /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of
+    /// `train` (its newest checkpoint), or a checkpoint of a run. No weights are read.
     ///
     /// # Errors
-    /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that cannot be read, and `toy`, which has no
-    /// weights.
+    /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that
+    /// cannot be read, and `toy`, which has no weights.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         if path == Path::new("toy") && !path.exists() {
             return Err(TrainError::Input(

@@ -32,8 +32,8 @@ impl<B: Backend> ParamVisitor<B> for Collect<B> {
 
 impl<B: Kernels> QwenVl<B> {
     /// Writes `config.json`, the weights, with what adapters add to them, and the tokenizer and processor files of
-    /// `companions` into `dir`, which is made or holds no weights yet; every file is on the disk when this returns. Ranks that share the decoder out all
-    /// call this, and each writes a file with its share of the tensors.
+    /// `companions` into `dir`, which is made or holds no weights yet; every file is on the disk when this returns.
+    /// Ranks that share the decoder out all call this, and each writes a file with its share of the tensors.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the

@@ -12,8 +12,8 @@
 //! Hidden states, log-probs, sampled ids and the gradients of hidden states are the same on all of them, bit for bit.
 //! The tower is not shared out but its pictures are: each rank computes some, and all get the features of all.
 //!
-//! Adapters of a layer (LoRA) are cut as it is: `B` where its outputs are, `A` where its inputs are; the other matrix is
-//! on all ranks.
+//! Adapters of a layer (LoRA) are cut as it is: `B` where its outputs are, `A` where its inputs are; the other matrix
+//! is on all ranks.
 //!
 //! After a backward each rank has the whole gradient of what it holds, so that copies have equal ones. Of some
 //! parameters a rank computes a part, by its own pictures or heads: these are summed before they are added to the

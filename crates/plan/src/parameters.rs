@@ -171,8 +171,8 @@ impl ModelShapes {
         [sum(&mut self.parameters.iter()), sum(&mut self.parameters.iter().filter(|p| p.is_tower()))]
     }
 
-    /// Parameters that one rank of `grid` holds, adapters not among them; `without_tower`, those that get gradients where
-    /// the tower is frozen.
+    /// Parameters that one rank of `grid` holds, adapters not among them; `without_tower`, those that get gradients
+    /// where the tower is frozen.
     pub(crate) fn of_rank(&self, grid: RankGrid, without_tower: bool) -> usize {
         let kept = self.parameters.iter().filter(|p| !(without_tower && p.is_tower()));
         kept.map(|p| self.elements(p, grid)).sum()
@@ -278,7 +278,8 @@ mod tests {
         }
     }
 
-    /// What a rank counts is what a rank's model has, on one rank, on two, and on four, of which pairs have the same heads.
+    /// What a rank counts is what a rank's model has, on one rank, on two, and on four, of which pairs have the same
+    /// heads.
     #[test]
     fn adapters_are_counted_as_a_model_has_them() {
         let config = QwenVlConfig::preset("toy").unwrap();

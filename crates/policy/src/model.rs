@@ -140,10 +140,10 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     fn begin_update(&mut self, seed: u64) {
         let _ = seed;
     }
-    /// What this rank has to write of what was learned, a Hugging Face folder with the weights or adapters alone as PEFT
-    /// has them: files that nothing changes any more, whatever is learned afterwards. The tensors of weights are dealt
-    /// out by bytes over the ranks of all copies of the model; the first one has the tokenizer and processor files of
-    /// `companions`, too. The ranks that share this copy out all call this.
+    /// What this rank has to write of what was learned, a Hugging Face folder with the weights or adapters alone as
+    /// PEFT has them: files that nothing changes any more, whatever is learned afterwards. The tensors of weights are
+    /// dealt out by bytes over the ranks of all copies of the model; the first one has the tokenizer and processor
+    /// files of `companions`, too. The ranks that share this copy out all call this.
     ///
     /// # Errors
     /// [`ModelError::Device`] for a device that cannot be read; ranks that are gone.

@@ -53,8 +53,8 @@ impl<B: Backend> Recipe<B> {
         compares(&self.loss.streams()).then(|| "the loss".to_string())
     }
 
-    /// Whether anything after the first rollout asks for image embeddings of this policy, of whose tower something learns
-    /// if so.
+    /// Whether anything after the first rollout asks for image embeddings of this policy, of whose tower something
+    /// learns if so.
     pub fn reads_images(&self, config: &Config, trains_vision: bool) -> bool {
         !trains_vision
             || config.model.freeze_vision_tower

@@ -22,8 +22,8 @@ section! {
         init_seed: u64 = 1 => 0..=i64::MAX as u64,
         /// Keep the vision tower as it is and train only the decoder.
         freeze_vision_tower: bool = false,
-        /// A folder with an adapter, PEFT's or one that was trained here, for the weights of `path`: the run goes on with
-        /// it (`lora.enable`), or from weights that it is merged into. Empty: none, unless `path` is such a folder
+        /// A folder with an adapter, PEFT's or one that was trained here, for the weights of `path`: the run goes on
+        /// with it (`lora.enable`), or from weights that it is merged into. Empty: none, unless `path` is such a folder
         /// itself.
         adapter: String = String::new(),
     }
@@ -49,8 +49,8 @@ section! {
         /// The linear layers that have an adapter: a list of ends of their names in transformers, a regular expression
         /// for whole names, or "all-linear" for all but the head.
         target_modules: ModuleNames = decoder_modules(),
-        /// Layers that have none all the same, as in `target_modules`. As it stands it leaves out the vision tower, some
-        /// of whose layers have names that the decoder's have, too. Empty: none.
+        /// Layers that have none all the same, as in `target_modules`. As it stands it leaves out the vision tower,
+        /// some of whose layers have names that the decoder's have, too. Empty: none.
         exclude_modules: ModuleNames = ModuleNames::Pattern(String::from(".*visual.*")),
     }
 }

@@ -64,7 +64,7 @@ pub use rows::{check_batch_rows, rows_that_fit};
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
 
 /// What says whether a folder's weights, or adapters, are of the form that a run learns.
-pub(crate) type Form = Box<dyn Fn(&Path) -> Result<(), TrainError>>;
+pub(crate) type FitCheck = Box<dyn Fn(&Path) -> Result<(), TrainError>>;
 
 /// What the trainer is made of.
 pub struct Setup<P> {
@@ -72,8 +72,9 @@ pub struct Setup<P> {
     pub config: Config,
     /// Reads weights from a folder; asked for checkpoints and references.
     pub load: Loader<P>,
-    /// Whether what was learned in a checkpoint's folder is what this run learns: weights, or adapters of the same form.
-    pub fits: Form,
+    /// Whether what was learned in a checkpoint's folder is what this run learns: weights, or adapters of the same
+    /// form.
+    pub fits: FitCheck,
     /// The weights to start from, where no checkpoint is.
     pub initial: Box<dyn Fn() -> Result<P, ModelError>>,
     /// Tokenizer and image processor.
