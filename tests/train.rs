@@ -136,7 +136,8 @@ fn every_configuration_resolves() {
     let mut count = 0;
     for path in toml_files(&configs) {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if name == "study_rows.toml" {
+        // One has rows and tables, the other is put over toy.toml and wants what a run of that left.
+        if ["study_rows.toml", "lora_toy.toml"].contains(&name) {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
@@ -152,7 +153,7 @@ fn every_configuration_resolves() {
         }
         count += 1;
     }
-    assert_eq!(count, 7);
+    assert_eq!(count, 8);
 }
 
 /// A picture of the given size, as a PNG file.

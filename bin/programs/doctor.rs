@@ -129,7 +129,7 @@ impl OnBackend for DoctorJob {
 
 /// What the run will hold on this device, if it is alone.
 fn planned<B: Kernels>(run: &Config, examined: &Examined<B>) -> Result<MemoryPlan, Failure> {
-    let shapes = ModelShapes::new(&examined.config, examined.dtype);
+    let shapes = ModelShapes::of_run(run, &examined.config, examined.dtype)?;
     let free = B::free_memory(&examined.device).unwrap_or(0) as usize;
     Ok(MemoryPlan::new(run, &shapes, RankGrid::ALONE, ZeroStage::Off, free)?)
 }

@@ -19,6 +19,7 @@ use rl::image_cache::ImageCache;
 use rl::learn::optimizer::AdamW;
 use rl::learn::update::{Learner, UpdateSchedule, UpdateSettings, update};
 use rl::learn::{GradientOptions, recompute_for};
+use rl::policy::Learning;
 use rl::prompts::Item;
 use rl::recipe::Recipe;
 use rl::rollout::{Job, Response, RolloutConfig, RolloutStats, generate, never_sampled};
@@ -205,7 +206,7 @@ impl<B: Kernels> Bench<B> {
             temperature: 1.0,
             entropy: recipe.loss.needs_full_entropy(),
             token_budget,
-            train_vision: true,
+            train_vision: self.model.trains_vision(),
             recompute: self.recompute.unwrap_or_else(|| {
                 let tokens = token_budget.min(packed(&prompts, sizes));
                 recompute_for(&self.model, tokens, config.actor.activation_memory_gib)

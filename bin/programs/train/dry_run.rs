@@ -65,7 +65,7 @@ pub(super) fn dry_run(config: &Config, ranks: usize, memory_gib: Option<f64>) ->
     let free = || device_memory().map(|[free, _]| free as f64);
     let gib = (1u64 << 30) as f64;
     let memory = memory_gib.map(|given| given * gib).or_else(free).unwrap_or(MEMORY_GIB * gib);
-    let shapes = ModelShapes::new(&architecture, dtype);
+    let shapes = ModelShapes::of_run(config, &architecture, dtype)?;
     let zero = if config.parallel.zero == 1 { ZeroStage::One } else { ZeroStage::Two };
     let grid = match RankGrid::of_run(config, &architecture, &shapes, ranks, zero, memory as usize) {
         Ok(grid) => grid,

@@ -140,9 +140,9 @@ fn log_probs_backward(bencher: Bencher, ours: bool) {
     bencher.bench_local(|| {
         let (h, t, d) = (black_box(h.clone()), t.clone(), d.clone());
         if ours {
-            B::log_probs_backward(h, &w, t, 1.0, d, None)
+            B::log_probs_backward(h, &w, t, 1.0, d, None, true)
         } else {
-            plain_log_probs_backward(h, &w, t, 1.0, d, None)
+            plain_log_probs_backward(h, &w, t, 1.0, d, None, true)
         }
     });
 }

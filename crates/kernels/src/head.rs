@@ -78,7 +78,7 @@ pub fn kl_divergence<'a, B: Kernels>(
 }
 
 /// The gradient of [`log_probs`]: `d_log_probs [M]`, `d_entropy [M]` in f32 to `dhidden [M, d]`; the head's own
-/// gradient is added to `grads` under `name`.
+/// gradient is added to `grads` under `name`, unless it is frozen.
 #[allow(clippy::too_many_arguments)] // those of `log_probs`, their gradients, and where the head's own goes
 pub fn log_probs_backward<'a, B: Kernels>(
     hidden: Tensor<B, 2>,
@@ -91,11 +91,14 @@ pub fn log_probs_backward<'a, B: Kernels>(
     grads: &mut Gradients<B>,
 ) -> Tensor<B, 2> {
     let head = head.into();
+    let learns = !head.frozen;
     let (dh, dw) = match SharedHead::new(head, temperature) {
-        Some(shared) => shared.backward(hidden, &targets, &d_log_probs, d_entropy.as_ref()),
-        None => B::log_probs_backward(hidden, head.weight, targets, temperature, d_log_probs, d_entropy),
+        Some(shared) => shared.backward(hidden, &targets, &d_log_probs, d_entropy.as_ref(), learns),
+        None => B::log_probs_backward(hidden, head.weight, targets, temperature, d_log_probs, d_entropy, learns),
     };
-    grads.add(name, dw);
+    if let Some(dw) = dw {
+        grads.add(name, dw);
+    }
     dh
 }
 
@@ -126,6 +129,7 @@ pub(crate) fn log_probs_by<B: Kernels>(
 
 /// The head's gradients in chunks of at most `most` logits: `gradient` turns logits `[c, V]`, as the matmul leaves
 /// them, targets `[c]` and the gradients of log-probs and entropies `[c]` into that of the logits, in the logits' type.
+#[allow(clippy::too_many_arguments)] // those of `log_probs_backward`, and how
 pub(crate) fn log_probs_backward_by<B: Kernels>(
     hidden: Tensor<B, 2>,
     weight: &Tensor<B, 2>,
@@ -133,8 +137,9 @@ pub(crate) fn log_probs_backward_by<B: Kernels>(
     d_log_probs: Tensor<B, 1>,
     d_entropy: Option<Tensor<B, 1>>,
     most: usize,
+    learns: bool,
     gradient: impl Fn(Tensor<B, 2>, Tensor<B, 1, Int>, Tensor<B, 1>, Option<Tensor<B, 1>>) -> Tensor<B, 2>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
     let [m, d] = hidden.dims();
     let mut parts = Vec::new();
     let mut dw: Option<Tensor<B, 2>> = None;
@@ -144,17 +149,20 @@ pub(crate) fn log_probs_backward_by<B: Kernels>(
         let dl = d_log_probs.clone().slice(a..b);
         let de = d_entropy.as_ref().map(|de| de.clone().slice(a..b));
         let dz = gradient(logits, targets.clone().slice(a..b), dl, de);
-        let part = B::weight_gradient(dz.clone(), h);
-        dw = Some(match dw {
-            None => part,
-            Some(sum) => sum.add(part),
-        });
+        if learns {
+            let part = B::weight_gradient(dz.clone(), h);
+            dw = Some(match dw {
+                None => part,
+                Some(sum) => sum.add(part),
+            });
+        }
         parts.push(B::matmul(dz, weight.clone()));
     }
-    match dw {
-        Some(dw) => (Tensor::cat(parts, 0), dw),
-        None => (hidden, Tensor::zeros(weight.dims(), (&weight.device(), DType::F32))), // no rows, no gradient
+    if parts.is_empty() {
+        // No rows, no gradient.
+        return (hidden, learns.then(|| Tensor::zeros(weight.dims(), (&weight.device(), DType::F32))));
     }
+    (Tensor::cat(parts, 0), dw)
 }
 
 /// See [`Kernels::log_probs`](crate::Kernels::log_probs).
@@ -217,9 +225,11 @@ pub fn plain_log_probs_backward<B: Kernels>(
     temperature: f64,
     d_log_probs: Tensor<B, 1>,
     d_entropy: Option<Tensor<B, 1>>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    learns: bool,
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
     let dtype = hidden.dtype();
-    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, CPU_LOGITS, |logits, targets, dl, de| {
+    let most = CPU_LOGITS;
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, most, learns, |logits, targets, dl, de| {
         let c = logits.dims()[0];
         let (z, lse) = scaled(logits, temperature);
         let log_p = z.sub(lse);

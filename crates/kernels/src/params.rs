@@ -13,6 +13,7 @@ use burn::tensor::{DType, FloatDType, Int, Tensor, backend::Backend};
 
 use crate::exact::ExactSums;
 use crate::host::DeviceError;
+use crate::layers::adapted_module;
 use crate::ops::Kernels;
 use crate::zero::{OwnSums, ReducedGradients};
 
@@ -61,6 +62,8 @@ pub struct Gradients<B: Backend> {
     /// Parts of stacks: the key of the stack, and the elements that are the part's.
     parts: BTreeMap<String, (String, Range<usize>)>,
     dtype: DType,
+    /// Whether those of adapters alone are taken.
+    adapters_only: bool,
     /// Where they go as soon as they are complete, in a run on several ranks.
     summed: Option<Box<SummedOver<B>>>,
 }
@@ -96,7 +99,23 @@ impl<B: Kernels> Default for Gradients<B> {
 impl<B: Kernels> Gradients<B> {
     /// None yet; between additions they are kept in `dtype`.
     pub fn kept_in(dtype: DType) -> Self {
-        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, summed: None }
+        Self { map: BTreeMap::new(), parts: BTreeMap::new(), dtype, adapters_only: false, summed: None }
+    }
+
+    /// From now on takes the gradients of adapters alone ([`adapted_module`]), if so: those of other parameters are
+    /// dropped, and products that only they need are not computed. A model says so in each of its backward passes.
+    pub fn set_adapters_only(&mut self, only: bool) {
+        self.adapters_only = only;
+    }
+
+    /// Whether it takes the gradients of adapters alone.
+    pub fn adapters_only(&self) -> bool {
+        self.adapters_only
+    }
+
+    /// Whether it takes the gradient of this parameter.
+    pub fn takes(&self, name: &str) -> bool {
+        !self.adapters_only || adapted_module(name).is_some()
     }
 
     /// The same, summed over ranks on the way. Between [`begin`](Self::begin) and [`finish`](Self::finish) whoever
@@ -161,13 +180,16 @@ impl<B: Kernels> Gradients<B> {
 
     /// Adds `grad` to what is held under `name`.
     pub fn add<const D: usize>(&mut self, name: &str, grad: Tensor<B, D>) {
+        if !self.takes(name) {
+            return;
+        }
         self.take_apart(name);
         self.accumulate(name, grad);
     }
 
     /// Adds the gradient `grad` of a stack to those of its parts.
     pub fn add_stack<const D: usize>(&mut self, parts: &[StackPart], grad: Tensor<B, D>) {
-        let Some(first) = parts.first() else { return };
+        let Some(first) = parts.first().filter(|first| self.takes(&first.name)) else { return };
         if self.holds_as_one(parts, grad.shape().num_elements()) {
             return self.accumulate(&first.name, grad);
         }
@@ -209,13 +231,16 @@ impl<B: Kernels> Gradients<B> {
 
     /// Adds the column sums of `rows [N, d]` to what is held under `name`.
     pub fn add_columns(&mut self, name: &str, rows: Tensor<B, 2>) {
+        if !self.takes(name) {
+            return;
+        }
         self.take_apart(name);
         self.accumulate_columns(name, rows);
     }
 
     /// Adds the column sums of `rows [N, sum of rows]` to those of the parts of a stack of vectors.
     pub fn add_stack_columns(&mut self, parts: &[StackPart], rows: Tensor<B, 2>) {
-        let Some(first) = parts.first() else { return };
+        let Some(first) = parts.first().filter(|first| self.takes(&first.name)) else { return };
         if self.holds_as_one(parts, rows.dims()[1]) {
             return self.accumulate_columns(&first.name, rows);
         }
@@ -235,6 +260,9 @@ impl<B: Kernels> Gradients<B> {
 
     /// Adds `grad [M, d]` to the rows `rows [M]`, which may repeat, of the gradient of a table of `len` elements.
     pub fn add_rows(&mut self, name: &str, len: usize, rows: Tensor<B, 1, Int>, grad: Tensor<B, 2>) {
+        if !self.takes(name) {
+            return;
+        }
         self.take_apart(name);
         let zeros = || Tensor::zeros([len], (&grad.device(), self.dtype));
         let table = self.map.remove(name).unwrap_or_else(zeros);

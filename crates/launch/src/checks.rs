@@ -2,10 +2,14 @@
 
 use std::path::Path;
 
+use burn::tensor::DType;
 use data::Processor;
 use model_qwen2vl::QwenVlConfig;
 use model_qwen2vl::load::eos_token_ids;
+use model_qwen2vl::lora::select;
+use plan::ModelShapes;
 use rl::TrainError;
+use rl::config::Config;
 
 /// Whether the tokenizer and the image processor of a folder are those of its `config.json`.
 ///
@@ -37,6 +41,25 @@ pub(crate) fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlCon
         }
     }
     Ok(())
+}
+
+/// Whether what `[model.lora]` names is there, and learns.
+///
+/// # Errors
+/// As [`select`]; adapters of a frozen vision tower.
+pub(crate) fn check_tower(run: &Config, architecture: &QwenVlConfig) -> Result<(), TrainError> {
+    let Some(lora) = run.model.lora() else { return Ok(()) };
+    let modules = ModelShapes::new(architecture, DType::F32).linear_modules();
+    let chosen = select(&lora, &modules)?;
+    let tower = std::iter::zip(&modules, chosen).any(|(module, chosen)| chosen && module.starts_with("visual."));
+    match tower && run.model.freeze_vision_tower {
+        false => Ok(()),
+        true => Err(TrainError::Input(
+            "`model.freeze_vision_tower`, `model.lora.target_modules`: layers of the vision tower are adapted, and nothing in \
+             it may learn; set freeze_vision_tower = false, or exclude_modules = \".*visual.*\""
+                .into(),
+        )),
+    }
 }
 
 /// Ids that end a response, none twice: those of the folder's `generation_config.json` and `config.json`, the

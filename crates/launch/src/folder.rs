@@ -6,6 +6,7 @@ use burn::tensor::DType;
 use comm::Ranks;
 use data::processor::serving;
 use data::{Alpha, ExifOrientation, Processor};
+use model_qwen2vl::lora::{AdapterFolder, BaseModel, fingerprint};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
 use rl::TrainError;
@@ -29,24 +30,29 @@ pub struct PictureOptions {
     pub exif_orientation: Option<ExifOrientation>,
 }
 
-/// A model: a folder in the Hugging Face layout, and what the run says that it stands in.
+/// A model: a folder in the Hugging Face layout, or an adapter's in PEFT's, and what the run says that it stands in.
 ///
 /// A run folder of `train`, its checkpoint and the `hf/` of that are one model: opened by any of the three paths, it is
 /// asked the same ids.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
+    /// Where tokenizer, processor and end tokens are.
     path: PathBuf,
+    /// Where the weights are.
+    weights: PathBuf,
+    /// What is put on them.
+    adapter: Option<AdapterFolder>,
     config: Option<QwenVlConfig>,
     run: RunSettings,
 }
 
 impl ModelFolder {
-    /// Opens what `path` names: a model folder in the Hugging Face layout, the run folder of `train` (its newest
-    /// checkpoint), or a checkpoint of a run. No weights are read.
+    /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of
+    /// `train` (its newest checkpoint), or a checkpoint of a run. No weights are read.
     ///
     /// # Errors
-    /// A run without a checkpoint, a `config.toml` or `config.json` that cannot be read, and `toy`, which has no
-    /// weights.
+    /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that
+    /// cannot be read, and `toy`, which has no weights.
     pub fn open(path: &Path) -> Result<Self, TrainError> {
         if path == Path::new("toy") && !path.exists() {
             return Err(TrainError::Input(
@@ -54,7 +60,7 @@ impl ModelFolder {
                     .into(),
             ));
         }
-        let path = if path.join("config.json").is_file() {
+        let path = if path.join("config.json").is_file() || AdapterFolder::is_one(path) {
             path.to_path_buf()
         } else if path.join(layout::STATE).is_file() {
             path.join(layout::MODEL)
@@ -89,14 +95,32 @@ impl ModelFolder {
     }
 
     fn at(path: PathBuf, run: RunSettings) -> Result<Self, TrainError> {
+        let is_adapter = AdapterFolder::is_one(&path) && !path.join("config.json").is_file();
+        let adapter = is_adapter.then(|| AdapterFolder::open(&path)).transpose()?;
+        let weights = match &adapter {
+            Some(adapter) => adapter.base_folder()?,
+            None => path.clone(),
+        };
         // Whoever only counts tokens needs no architecture.
-        let config = path.join("config.json").exists().then(|| QwenVlConfig::from_folder(&path)).transpose()?;
-        Ok(Self { path, config, run })
+        let config = weights.join("config.json").exists().then(|| QwenVlConfig::from_folder(&weights)).transpose()?;
+        // PEFT writes no tokenizer unless it is told to.
+        let path = if path.join("tokenizer.json").is_file() { path } else { weights.clone() };
+        Ok(Self { path, weights, adapter, config, run })
     }
 
-    /// The folder in the Hugging Face layout.
+    /// The folder with tokenizer and processor.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The folder with the weights: of an adapter, its base model's.
+    pub(crate) fn weights(&self) -> &Path {
+        &self.weights
+    }
+
+    /// The adapter that is put on the weights.
+    pub(crate) fn adapter(&self) -> Option<&AdapterFolder> {
+        self.adapter.as_ref()
     }
 
     /// What the run of the model says; nothing where it stands in none.
@@ -113,7 +137,7 @@ impl ModelFolder {
             Some(config) => Ok(config),
             None => {
                 // Says what is missing: the folder or the file.
-                QwenVlConfig::from_folder(&self.path)?;
+                QwenVlConfig::from_folder(&self.weights)?;
                 Err(TrainError::Input(format!("model folder {}: changed while it was read", self.path.display())))
             }
         }
@@ -180,13 +204,27 @@ impl ModelFolder {
         Ok(companions)
     }
 
-    /// The model with its weights, in `dtype` on `device`.
+    /// The model with its weights, in `dtype` on `device`; an adapter is applied apart from them, as in training.
     ///
     /// # Errors
-    /// Weights that are damaged, missing, or of another `config.json`.
+    /// An adapter of other weights; weights that are damaged, missing, or of another `config.json`.
     pub fn load<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, ModelError> {
-        QwenVl::load(&self.path, dtype, device)
+        let model = QwenVl::load(&self.weights, dtype, device)?;
+        match &self.adapter {
+            Some(adapter) => model.with_adapter_of(adapter, base_model(&self.weights)?),
+            None => Ok(model),
+        }
     }
+}
+
+/// The weights in `folder`, as an adapter's files name them.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub(crate) fn base_model(folder: &Path) -> Result<BaseModel, ModelError> {
+    let path = folder.canonicalize().map_err(ModelError::io(folder))?;
+    let fingerprint = fingerprint(&path)?;
+    Ok(BaseModel { path, fingerprint })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | what does `--model PATH` name, and how is it opened | [`ModelFolder`] in `folder` |
 //! | how did the run of a model ask its questions | [`RunSettings`] in `run` |
+//! | what is below adapters, and do a checkpoint's fit | `adapted` |
 //! | do the files of a folder belong to one model, and what ends its responses | `checks` |
 //! | the embedded toy model | `toy` |
 //! | from a configuration to a run | [`train()`] |
@@ -23,6 +24,7 @@
 //! # Ok::<(), rl::TrainError>(())
 //! ```
 
+mod adapted;
 mod checks;
 mod folder;
 mod names;

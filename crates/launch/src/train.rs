@@ -1,6 +1,7 @@
 //! From a configuration to a run on one device.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -15,7 +16,8 @@ use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
 use rl::trainer::{RankGroups, Setup, Summary, Trainer, check_batch_rows};
 
-use crate::checks::{check_folder, end_tokens};
+use crate::adapted::{RunWeights, first_adapter, same_form};
+use crate::checks::{check_folder, check_tower, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
 use crate::names;
 
@@ -83,7 +85,7 @@ fn tensor_size<B: Kernels>(
     let (memory, zero) = (B::free_memory(device).unwrap_or(0) as usize, config.parallel.zero_stage::<B>(device));
     let zero = if zero == 2 { ZeroStage::Two } else { ZeroStage::One };
     let choose = || -> Result<usize, TrainError> {
-        let shapes = ModelShapes::new(architecture, dtype);
+        let shapes = ModelShapes::of_run(config, architecture, dtype)?;
         Ok(RankGrid::of_run(config, architecture, &shapes, ranks.size(), zero, memory)?.tensor)
     };
     let chosen = ranks.from_first("parallel.tensor", || choose().map_err(|error| error.to_string()))?;
@@ -156,6 +158,7 @@ pub fn train_on<B: Kernels>(
     };
     let processor = folder.unchecked_processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
     check_folder(folder.path(), &processor, &architecture)?;
+    check_tower(&config, &architecture)?;
     let eos = end_tokens(folder.path(), &architecture, &processor)?;
     let companions = folder.companions(&processor)?;
     let groups = RankGroups::new(&ranks, tensor_size::<B>(&ranks, &config, &architecture, dtype, device)?)?;
@@ -164,15 +167,21 @@ pub fn train_on<B: Kernels>(
     let random = is_toy || !config.model.init.is_empty();
     let (seed, own_device) = (config.model.init_seed, device.clone());
     let copy = groups.tensor.clone();
+    let adapter = first_adapter(&config, &folder)?;
+    if let (Some(lora), Some(adapter)) = (config.model.lora(), &adapter) {
+        same_form(&lora, adapter)?;
+    }
+    let weights = Rc::new(RunWeights::<B>::new(&config, &folder, dtype, device, &copy));
+    let (first, looking) = (weights.clone(), weights.clone());
     let initial = move || match random {
         true => QwenVl::<B>::random_parallel(architecture.clone(), seed, dtype, &own_device, &copy),
-        false => QwenVl::<B>::load_parallel(folder.path(), dtype, &own_device, &copy),
+        false => first.first(adapter.as_ref(), seed),
     };
-    let (own_device, copy) = (device.clone(), groups.tensor.clone());
     let reward = rl::recipe::reward(&config)?;
     let setup = Setup {
         config,
-        load: Box::new(move |path| QwenVl::<B>::load_parallel(path, dtype, &own_device, &copy)),
+        load: Box::new(move |path| weights.load(path)),
+        fits: Box::new(move |path| looking.fits(path)),
         initial: Box::new(initial),
         processor: Arc::new(processor),
         companions,

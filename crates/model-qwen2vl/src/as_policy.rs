@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Int, Tensor};
 use kernels::attention::decode::{DecodeCache, PromptKv};
+use kernels::layers::AdaptersOnly;
 use kernels::{Gradients, Kernels, LmHead, ParamVisitor};
 use policy::{
     Companions, Decoding, Hold, Learning, ModelCopy, ModelError, PackGroup, PackedBatch, Pictures, Prompt, Scoring,
@@ -126,9 +127,26 @@ impl<B: Kernels> Learning<B> for QwenVl<B> {
         self.backward_shared(prompt, grads);
     }
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>) {
-        self.visit(visitor);
+        match self.adapters {
+            None => self.visit(visitor),
+            Some(_) => self.visit(&mut AdaptersOnly(visitor)),
+        }
+    }
+    fn trains_vision(&self) -> bool {
+        self.adapters.as_ref().is_none_or(|adapters| adapters.tower)
+    }
+    fn begin_update(&mut self, seed: u64) {
+        if let Some(adapters) = &mut self.adapters {
+            adapters.seed = seed;
+        }
     }
     fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
+        match &self.adapters {
+            None => self.stage(companions, copy, hold),
+            Some(adapters) => self.stage_adapter(adapters, companions, copy, hold),
+        }
+    }
+    fn stage_merged(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
         self.stage(companions, copy, hold)
     }
     fn activation_bytes(&self) -> usize {

@@ -162,6 +162,9 @@ impl<B: Kernels> Decoder<B> {
 
     /// Adds the embedding's gradient: `dx [M, d]` at token ids `ids [M]`.
     pub(crate) fn embed_backward(&self, ids: Tensor<B, 1, Int>, dx: Tensor<B, 2>, grads: &mut Gradients<B>) {
+        if !grads.takes(EMBED) {
+            return;
+        }
         let (rows, dx) = match self.tensor.ranks().is_solo() {
             true => (ids, dx),
             false => {

@@ -39,6 +39,7 @@ fn linear<B: Backend>(source: &mut impl ParamSource<B>, name: &str, out: usize, 
     Linear {
         weight: source.param(&format!("{name}.weight"), [out, inp]),
         bias: bias.then(|| source.param(&format!("{name}.bias"), [out])),
+        lora: None,
     }
 }
 
@@ -54,7 +55,7 @@ fn linears<B: Backend>(
     let names = |tensor| LinearStack::<B>::names(prefix, &parts, tensor);
     let weight = source.stack(&names("weight"), [out, inp]);
     let bias = bias.then(|| source.stack(&names("bias"), [out]));
-    LinearStack { linear: Linear { weight, bias }, parts }
+    LinearStack { linear: Linear { weight, bias, lora: None }, parts }
 }
 
 fn norm<B: Backend>(source: &mut impl ParamSource<B>, name: &str, kind: NormKind, width: usize, eps: f64) -> Norm<B> {
@@ -214,7 +215,7 @@ impl<B: Kernels> QwenVl<B> {
             lm_head: (!t.tie_word_embeddings).then(|| source.param(LM_HEAD, [vocab, t.hidden_size])),
             tensor,
         };
-        Self { config, visual, decoder }
+        Self { config, visual, decoder, adapters: None }
     }
 
     /// As [`build_parallel`](Self::build_parallel), with weights that hold no pages of what comes and goes.
@@ -302,16 +303,19 @@ struct RandomSource<D> {
 }
 
 impl<D> RandomSource<D> {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
     fn uniform(&mut self) -> f32 {
-        ((self.next() >> 40) as f32 + 0.5) / (1u64 << 24) as f32
+        uniform(&mut self.state)
     }
+}
+
+/// The next number of SplitMix64, between 0 and 1.
+pub(crate) fn uniform(state: &mut u64) -> f32 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    ((z >> 40) as f32 + 0.5) / (1u64 << 24) as f32
 }
 
 impl<B: Backend> ParamSource<B> for RandomSource<B::Device> {

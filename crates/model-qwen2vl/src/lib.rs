@@ -25,6 +25,7 @@ pub mod config;
 mod decoder;
 mod init;
 pub mod load;
+pub mod lora;
 pub mod model;
 mod pictures;
 mod prompt;

@@ -33,10 +33,10 @@ struct WeightFile {
 }
 
 /// All tensors of a folder by their hub name.
-struct Checkpoint {
+pub(crate) struct Checkpoint {
     files: Vec<WeightFile>,
     /// hub name -> (file, name in it)
-    index: BTreeMap<String, (usize, String)>,
+    pub(crate) index: BTreeMap<String, (usize, String)>,
 }
 
 /// The hub's name of a tensor: transformers 5 writes `model.visual.` and `model.language_model.`.
@@ -113,12 +113,17 @@ impl Checkpoint {
                 what: "has neither model.safetensors nor model.safetensors.index.json; PyTorch .bin files are not read, convert them with transformers' save_pretrained".into(),
             });
         };
+        Self::of_files(paths, hub_name)
+    }
+
+    /// The tensors of these files by the name that `named` makes of theirs.
+    pub(crate) fn of_files(paths: Vec<PathBuf>, named: impl Fn(&str) -> String) -> Result<Self, ModelError> {
         let files = paths.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let mut index = BTreeMap::new();
         for (i, file) in files.iter().enumerate() {
             for name in file.meta.tensors().keys() {
                 let path = &file.path;
-                if let Some((other, twin)) = index.insert(hub_name(name), (i, name.clone())) {
+                if let Some((other, twin)) = index.insert(named(name), (i, name.clone())) {
                     let other: &WeightFile = &files[other];
                     return Err(ModelError::Config {
                         path: path.clone(),
@@ -137,8 +142,10 @@ impl Checkpoint {
 }
 
 /// Takes parameters from a checkpoint and remembers everything that did not fit.
-struct FileSource<D> {
+pub(crate) struct FileSource<D> {
     checkpoint: Checkpoint,
+    /// What says which shapes are needed.
+    needed_by: String,
     used: BTreeSet<String>,
     problems: Vec<String>,
     dtype: DType,
@@ -154,6 +161,47 @@ struct FileSource<D> {
 const UPLOADS: usize = 256 << 20;
 
 impl<D> FileSource<D> {
+    pub(crate) fn new(
+        checkpoint: Checkpoint,
+        needed_by: String,
+        dtype: DType,
+        device: D,
+        tensor: TensorParallel,
+    ) -> Self {
+        let (used, problems) = (BTreeSet::new(), Vec::new());
+        Self { checkpoint, needed_by, used, problems, dtype, device, tensor, uploaded: 0, failed: None }
+    }
+
+    /// The problems, none where all tensors were used but those that are `harmless`: one line each for the first, and
+    /// how many more.
+    pub(crate) fn list(mut self, harmless: impl Fn(&str) -> bool) -> Option<String> {
+        for name in self.checkpoint.index.keys() {
+            if !self.used.contains(name) && !harmless(name) {
+                let name = guard::echo(name);
+                self.problems.push(format!("extra      {name}: {} describes no such tensor", self.needed_by));
+            }
+        }
+        if self.problems.is_empty() {
+            return None;
+        }
+        let more = self.problems.len().saturating_sub(LISTED);
+        self.problems.truncate(LISTED);
+        let mut list = self.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
+        if more > 0 {
+            list.push_str(&format!("\n  and {more} more"));
+        }
+        Some(list)
+    }
+
+    /// Waits until all is on the device.
+    pub(crate) fn uploaded<B: Kernels<Device = D>>(&mut self) -> Result<(), ModelError> {
+        // Once for the last batch, and once for the one before.
+        for _ in 0..2 {
+            self.failed = self.failed.take().or(B::release_uploads(&self.device).err());
+        }
+        self.failed.take().map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// Values of one tensor, or of this rank's part of it, in the wanted type, or why not.
     fn read(&self, name: &str, part: &[usize]) -> Result<TensorData, String> {
         let shard = self.tensor.shard(name, part);
@@ -170,7 +218,10 @@ impl<D> FileSource<D> {
             && info.shape[0] == shape[0]
             && info.shape[1..].iter().product::<usize>() == shape[1];
         if info.shape != shape && !matrix_of_conv {
-            return Err(format!("mis-shaped {name}: the file has {:?}, config.json needs {shape:?}", info.shape));
+            return Err(format!(
+                "mis-shaped {name}: the file has {:?}, {} needs {shape:?}",
+                info.shape, self.needed_by
+            ));
         }
         let (start, end) = info.data_offsets;
         let truncated = || format!("truncated  {name}: {} ends early", file.path.display());
@@ -254,42 +305,15 @@ impl<B: Kernels> QwenVl<B> {
         config.check_dtype(dtype)?;
         let checkpoint = Checkpoint::open(dir)?;
         let tied = config.text.tie_word_embeddings;
-        let mut source = FileSource {
-            checkpoint,
-            used: BTreeSet::new(),
-            problems: Vec::new(),
-            dtype,
-            device: device.clone(),
-            tensor: tensor.clone(),
-            uploaded: 0,
-            failed: None,
-        };
+        let mut source = FileSource::new(checkpoint, "config.json".into(), dtype, device.clone(), tensor.clone());
         let model = Self::build_on(config, &mut source, tensor, device);
-        // Once for the last batch, and once for the one before.
-        for _ in 0..2 {
-            source.failed = source.failed.take().or(B::release_uploads(device).err());
+        source.uploaded::<B>()?;
+        // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
+        let harmless = |name: &str| (tied && name == LM_HEAD) || name.ends_with("rotary_emb.inv_freq");
+        match source.list(harmless) {
+            None => Ok(model),
+            Some(list) => Err(ModelError::Weights { path: dir.into(), list }),
         }
-        if let Some(error) = source.failed {
-            return Err(error.into());
-        }
-        for name in source.checkpoint.index.keys() {
-            // Old files carry the head next to the embedding it is tied to, and rotary tables that are computed here.
-            let harmless = (tied && name == LM_HEAD) || name.ends_with("rotary_emb.inv_freq");
-            if !source.used.contains(name) && !harmless {
-                let name = guard::echo(name);
-                source.problems.push(format!("extra      {name}: config.json describes no such tensor"));
-            }
-        }
-        if source.problems.is_empty() {
-            return Ok(model);
-        }
-        let more = source.problems.len().saturating_sub(LISTED);
-        source.problems.truncate(LISTED);
-        let mut list = source.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
-        if more > 0 {
-            list.push_str(&format!("\n  and {more} more"));
-        }
-        Err(ModelError::Weights { path: dir.into(), list })
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, Tensor, backend::Backend};
 use kernels::attention::decode::{DecodeCache, Prefill, PromptKv};
 use kernels::attention::mass::{self, AttentionMass, Looker, MassMeter};
-use kernels::attention::packed::KvGradients;
+use kernels::attention::packed::{KvGradients, Packed};
 pub use kernels::host::int_tensor;
 use kernels::layers::Attend;
 use kernels::{DeviceError, Gradients, Kernels, LmHead, ParamVisitor};
@@ -11,6 +11,7 @@ pub use policy::{PackedBatch, Pictures, Prompt};
 
 use crate::config::QwenVlConfig;
 use crate::decoder::{Decoder, DecoderSaved, Deep, DeepGradients};
+use crate::lora::Adapters;
 pub use crate::pictures::Images;
 use crate::pictures::{DealtImages, PicturesTape};
 use crate::tensor::{PlacedVisitor, TensorParallel};
@@ -23,6 +24,8 @@ pub struct QwenVl<B: Backend> {
     pub config: QwenVlConfig,
     pub(crate) visual: VisionTower<B>,
     pub(crate) decoder: Decoder<B>,
+    /// What is known of its adapters, where it has any: then they alone learn.
+    pub(crate) adapters: Option<Adapters>,
 }
 
 /// What a training forward keeps.
@@ -62,7 +65,7 @@ impl<B: Kernels> QwenVl<B> {
     /// The head's matrix `[V, d]`, or this rank's rows of it, and its parameter name.
     pub fn head(&self) -> (LmHead<'_, B>, &'static str) {
         let (weight, name) = self.decoder.head();
-        (LmHead { weight, shared: self.decoder.tensor.vocab() }, name)
+        (LmHead { weight, shared: self.decoder.tensor.vocab(), frozen: self.adapters.is_some() }, name)
     }
 
     /// The ranks that share the decoder out.
@@ -136,7 +139,7 @@ impl<B: Kernels> QwenVl<B> {
 
     /// As [`hidden`](Self::hidden) for prompts alone, with the keys and values of every layer.
     pub fn prefill(&self, batch: &PackedBatch<B>, image_embeds: Option<Tensor<B, 2>>) -> (Tensor<B, 2>, PromptKv<B>) {
-        let mut prefill = Prefill { plan: &batch.plan, rotary: &batch.rotary, kv: Vec::new() };
+        let mut prefill = Prefill { plan: &batch.plan, rotary: &batch.rotary, kv: Vec::new(), dropout: None };
         let hidden = self.decoded(batch, image_embeds, &mut prefill);
         (hidden, prefill.kv)
     }
@@ -181,7 +184,7 @@ impl<B: Kernels> QwenVl<B> {
             Pictures::Embedded(features) => (features, None),
         };
         let (x, deep) = self.embed(batch, features);
-        let (hidden, decoder) = self.decoder.forward_saving(x, deep.as_ref(), batch.packed(), recompute, kv);
+        let (hidden, decoder) = self.decoder.forward_saving(x, deep.as_ref(), self.packed(batch), recompute, kv);
         (hidden, Tape { decoder, vision })
     }
 
@@ -199,13 +202,14 @@ impl<B: Kernels> QwenVl<B> {
         kv: &mut KvGradients<B>,
         grads: &mut Gradients<B>,
     ) {
+        grads.set_adapters_only(self.adapters.is_some());
         // Behind the first layers, only a tower that gets gradients asks for any.
         let mut deep = tape.vision.as_ref().zip(batch.images.as_ref()).map(|(_, images)| DeepGradients {
             rows: images.image_rows.clone(),
             layers: self.config.vision.deepstack.len(),
             gradients: Vec::new(),
         });
-        let dx = self.decoder.backward(tape.decoder, batch.packed(), d_hidden, deep.as_mut(), kv, grads);
+        let dx = self.decoder.backward(tape.decoder, self.packed(batch), d_hidden, deep.as_mut(), kv, grads);
         match &batch.images {
             None => self.decoder.embed_backward(batch.ids.clone(), dx, grads),
             Some(images) => {
@@ -221,6 +225,12 @@ impl<B: Kernels> QwenVl<B> {
         }
         // Pages of a GPU's memory that this pass filled: one of another length would not fit into them.
         B::memory_cleanup(&self.device());
+    }
+
+    /// The tokens of a batch in training, with what adapters drop.
+    pub(crate) fn packed<'a>(&self, batch: &'a PackedBatch<B>) -> Packed<'a, B> {
+        let dropout = self.adapters.as_ref().and_then(|adapters| adapters.dropout(&batch.keys));
+        Packed { dropout, ..batch.packed() }
     }
 
     /// Shows every parameter to `visitor`, in a fixed order: this rank's parts of those that ranks share out.

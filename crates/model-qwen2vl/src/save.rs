@@ -1,15 +1,18 @@
 //! Writing a folder that transformers and vLLM load as it is: the hub's tensor names, the config as it was read, and
 //! the tokenizer files of the folder the model came from.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::{DType, Tensor, backend::Backend};
+use kernels::layers::adapted_module;
 use kernels::{Kernels, ParamVisitor, Shard};
 pub use policy::companions::Companions;
-use policy::{Hold, ModelCopy, ModelError, NamedPart, Staged, by_all, stage_weights};
+use policy::{Hold, ModelCopy, ModelError, NamedPart, Staged, by_all, stage_made};
 use serde_json::{Value, json};
 
 use crate::config::Family;
+use crate::lora::merged;
 use crate::model::QwenVl;
 
 /// All tensors, or this rank's parts of them, under their names in files of the family.
@@ -19,15 +22,18 @@ impl<B: Backend> ParamVisitor<B> for Collect<B> {
     const REPLACES: bool = false;
 
     fn visit<const D: usize>(&mut self, name: &str, shard: &Shard, tensor: &mut Tensor<B, D>) {
+        if adapted_module(name).is_some() {
+            return;
+        }
         let len = tensor.shape().num_elements();
         self.1.push((self.0.file_name(name), tensor.clone().reshape([len]), shard.clone()));
     }
 }
 
 impl<B: Kernels> QwenVl<B> {
-    /// Writes `config.json`, the weights and the tokenizer and processor files of `companions` into `dir`, which is
-    /// made or holds no weights yet; every file is on the disk when this returns. Ranks that share the decoder out all
-    /// call this, and each writes a file with its share of the tensors.
+    /// Writes `config.json`, the weights, with what adapters add to them, and the tokenizer and processor files of
+    /// `companions` into `dir`, which is made or holds no weights yet; every file is on the disk when this returns.
+    /// Ranks that share the decoder out all call this, and each writes a file with its share of the tensors.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for weights that could not be loaded again, [`ModelError::Device`], and anything the
@@ -47,7 +53,16 @@ impl<B: Kernels> QwenVl<B> {
         let ranks = self.decoder.tensor.ranks();
         let mut collect = Collect(self.config.family, Vec::new());
         self.clone().visit(&mut collect);
-        let mut staged = stage_weights(collect.1, copy, ranks, hold)?;
+        let name_of = |module: &str| self.config.family.file_name(&format!("{module}.weight"));
+        let merging: BTreeMap<String, _> =
+            self.adapted().map(|(module, lora)| (name_of(&module), (module, lora))).collect();
+        // Merged weights are read at once, one at a time: the device holds no second copy.
+        let hold = if merging.is_empty() { hold } else { Hold::Bytes };
+        let value = |name: &str, weight: Tensor<B, 1>| match merging.get(name) {
+            Some((module, lora)) => merged(&weight, lora, module),
+            None => weight,
+        };
+        let mut staged = stage_made(collect.1, copy, ranks, hold, value)?;
         if copy.index == 0 && ranks.is_first() {
             companions.iter().flat_map(|all| all.files()).for_each(|(name, bytes)| staged.text(name, bytes.to_vec()));
             staged.text("config.json", self.config_text().into_bytes());

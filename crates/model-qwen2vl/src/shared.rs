@@ -68,7 +68,7 @@ impl<B: Kernels> QwenVl<B> {
         part: &PackedBatch<B>,
         recompute: bool,
     ) -> (Tensor<B, 2>, PartTape<B>) {
-        let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
+        let packed = Packed { before: Some(&prompt.shared.kv), ..self.packed(part) };
         let (own, saved) = self.decoder.forward_saving(self.embed(part, None).0, None, packed, recompute, None);
         (Tensor::cat(vec![prompt.shared.hidden.clone(), own], 0), PartTape(saved))
     }
@@ -84,7 +84,8 @@ impl<B: Kernels> QwenVl<B> {
     ) {
         let ([n, _], [p, _]) = (d_hidden.dims(), prompt.d_hidden.dims());
         prompt.d_hidden = prompt.d_hidden.clone().add(to_f32(d_hidden.clone().narrow(0, 0, p)));
-        let packed = Packed { before: Some(&prompt.shared.kv), ..part.packed() };
+        grads.set_adapters_only(self.adapters.is_some());
+        let packed = Packed { before: Some(&prompt.shared.kv), ..self.packed(part) };
         let dx = self.decoder.backward(tape.0, packed, d_hidden.narrow(0, p, n - p), None, &mut prompt.d_kv, grads);
         self.decoder.embed_backward(part.ids.clone(), dx, grads);
     }

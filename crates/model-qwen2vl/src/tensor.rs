@@ -12,15 +12,18 @@
 //! Hidden states, log-probs, sampled ids and the gradients of hidden states are the same on all of them, bit for bit.
 //! The tower is not shared out but its pictures are: each rank computes some, and all get the features of all.
 //!
+//! Adapters of a layer (LoRA) are cut as it is: `B` where its outputs are, `A` where its inputs are; the other matrix
+//! is on all ranks.
+//!
 //! After a backward each rank has the whole gradient of what it holds, so that copies have equal ones. Of some
 //! parameters a rank computes a part, by its own pictures or heads: these are summed before they are added to the
-//! others, those of the tower and of the norms of queries and keys over the group, those of key/value heads over the
-//! ranks with copies.
+//! others, those of the tower, of the norms of queries and keys and of adapters' matrices that all have over the group,
+//! those of key/value heads over the ranks with copies.
 
 use burn::tensor::{DType, Tensor, backend::Backend};
 use comm::Ranks;
 use kernels::head::VocabShards;
-use kernels::layers::{BlockShape, QK_NAMES, TransformerBlock};
+use kernels::layers::{BlockShape, QK_NAMES, TransformerBlock, adapted_module};
 use kernels::{Gradients, Kernels, ParamVisitor, Shard, StackPart, collective};
 use policy::ModelError;
 
@@ -60,8 +63,19 @@ impl TensorCut {
         if name == EMBED || name == LM_HEAD {
             return Self::Vocabulary;
         }
-        let module = name.rsplit('.').nth(1);
-        match module.filter(|_| name.starts_with("model.layers.")) {
+        if let Some((module, is_b)) = adapted_module(name) {
+            return match Self::of_module(module) {
+                Self::Columns if is_b => Self::Nothing,
+                Self::Rows | Self::KvRows if !is_b => Self::Nothing,
+                cut => cut,
+            };
+        }
+        name.rsplit_once('.').map_or(Self::Nothing, |(module, _)| Self::of_module(module))
+    }
+
+    /// How the weight and bias of a layer are shared out.
+    fn of_module(module: &str) -> Self {
+        match module.rsplit('.').next().filter(|_| module.starts_with("model.layers.")) {
             Some("q_proj" | "gate_proj" | "up_proj") => Self::Rows,
             Some("k_proj" | "v_proj") => Self::KvRows,
             Some("o_proj" | "down_proj") => Self::Columns,
@@ -189,7 +203,9 @@ impl TensorParallel {
         let norm = name.rsplit('.').nth(1).is_some_and(|module| QK_NAMES.contains(&module));
         match TensorCut::of(name) {
             TensorCut::KvRows => Some(&self.copies),
-            TensorCut::Nothing if norm || name.starts_with("visual.") => Some(&self.ranks),
+            TensorCut::Nothing if norm || name.starts_with("visual.") || adapted_module(name).is_some() => {
+                Some(&self.ranks)
+            }
             _ => None,
         }
         .filter(|ranks| !ranks.is_solo())
@@ -236,15 +252,21 @@ struct PartialGradient<B: Backend> {
 }
 
 /// Lists them.
-struct PartialGradients<'a, B: Backend>(&'a TensorParallel, Vec<PartialGradient<B>>);
+struct PartialGradients<'a, B: Backend> {
+    tensor: &'a TensorParallel,
+    /// Where adapters alone learn.
+    adapters_only: bool,
+    found: Vec<PartialGradient<B>>,
+}
 
 impl<B: Backend> ParamVisitor<B> for PartialGradients<'_, B> {
     const REPLACES: bool = false;
 
     fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
-        if let Some(ranks) = self.0.partial(name) {
+        let learns = !self.adapters_only || adapted_module(name).is_some();
+        if let Some(ranks) = self.tensor.partial(name).filter(|_| learns) {
             let (len, device) = (tensor.shape().num_elements(), tensor.device());
-            self.1.push(PartialGradient { name: name.to_string(), len, device, ranks: ranks.clone() });
+            self.found.push(PartialGradient { name: name.to_string(), len, device, ranks: ranks.clone() });
         }
     }
 }
@@ -271,16 +293,18 @@ impl TensorParallel {
         grads: &mut Gradients<B>,
         backward: impl FnOnce(&mut Gradients<B>) -> T,
     ) -> T {
-        let mut partial = PartialGradients(self, Vec::new());
+        let adapters_only = grads.adapters_only();
+        let mut partial = PartialGradients { tensor: self, adapters_only, found: Vec::new() };
         if !self.ranks.is_solo() {
             of.clone().show(prefix, &mut partial);
         }
-        if partial.1.is_empty() {
+        if partial.found.is_empty() {
             return backward(grads);
         }
         let mut own = Gradients::default();
+        own.set_adapters_only(adapters_only);
         let done = backward(&mut own);
-        for PartialGradient { name, len, device, ranks } in partial.1 {
+        for PartialGradient { name, len, device, ranks } in partial.found {
             let part = own.remove(&name).unwrap_or_else(|| Tensor::zeros([len], (&device, DType::F32)));
             own.add(&name, collective::sum(part, &ranks, "partial gradients"));
         }

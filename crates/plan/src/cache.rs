@@ -68,7 +68,7 @@ fn doubled(length: usize) -> usize {
 /// # Errors
 /// A name that no algorithm has.
 pub(crate) fn images(run: &Config, shapes: &ModelShapes, grid: RankGrid) -> Result<usize, TrainError> {
-    if !Recipe::<CountedOn>::new(run)?.reads_images(run) {
+    if !Recipe::<CountedOn>::new(run)?.reads_images(run, shapes.trains_vision()) {
         return Ok(0);
     }
     let limit = (run.rollout.image_cache_gib * (1u64 << 30) as f64) as usize;

@@ -149,9 +149,11 @@ impl MemoryPlan {
         memory: usize,
     ) -> Result<Self, TrainError> {
         let (optim, size) = (&run.actor.optim, shapes.dtype.size());
-        let options = GradientOptions::of::<CountedOn, _>(run, &shapes.model, 1.0, false);
-        let parameters = shapes.of_rank(grid, false);
-        let learned = shapes.of_rank(grid, !options.train_vision);
+        let mut options = GradientOptions::of::<CountedOn, _>(run, &shapes.model, 1.0, false);
+        options.train_vision &= shapes.trains_vision();
+        let adapters = shapes.adapters_of_rank(grid);
+        let parameters = shapes.of_rank(grid, false) + adapters;
+        let learned = if shapes.has_adapters() { adapters } else { shapes.of_rank(grid, !options.train_vision) };
         let share = |stage: bool| if stage { learned.div_ceil(grid.data) } else { learned };
         let state_share = share(zero != ZeroStage::Off);
         let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
@@ -160,16 +162,19 @@ impl MemoryPlan {
         // Parts are summed over ranks in f32, layer by layer, a tower that is frozen as zeros; what is kept in 16 bits
         // is cast on the way.
         let cast = if gradient < 4 { 4 * shapes.largest_tensor(grid) } else { 0 };
+        let summed = if shapes.has_adapters() { learned } else { parameters };
         let (gradients, bucket, under_way) = match zero {
             ZeroStage::Two => (
-                4 * parameters.div_ceil(grid.together()),
+                4 * summed.div_ceil(grid.together()),
                 gradient * shapes.largest_bucket(grid) + cast,
                 4 * shapes.largest_layer(grid),
             ),
             _ => (learned * gradient, 0, 0),
         };
         let weights = parameters * size;
-        let reference = if Recipe::<CountedOn>::new(run)?.wants_reference() { weights } else { 0 };
+        // Of adapters the weights below are the same.
+        let referred = if shapes.has_adapters() { adapters * size } else { weights };
+        let reference = if Recipe::<CountedOn>::new(run)?.wants_reference() { referred } else { 0 };
         let optimizer = state_share * (moments + master);
         let images = cache::images(run, shapes, grid)?;
         let runtime = CONTEXT + if grid.ranks() > 1 { NCCL } else { 0 };

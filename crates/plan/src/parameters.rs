@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor};
+use kernels::layers::{adapted_module, adapter_names};
+use model_qwen2vl::lora::{linear_module, select};
 use model_qwen2vl::{ParamSource, QwenVl, QwenVlConfig};
 use policy::{Decoding, Learning};
+use rl::TrainError;
+use rl::config::Config;
 
 use crate::RankGrid;
 
@@ -22,6 +26,8 @@ pub struct ModelShapes {
     /// Type of weights and activations.
     pub(crate) dtype: DType,
     parameters: Vec<ParameterShape>,
+    /// The matrices of adapters, where they alone learn.
+    adapters: Vec<ParameterShape>,
 }
 
 /// One parameter.
@@ -29,6 +35,8 @@ pub struct ModelShapes {
 struct ParameterShape {
     name: String,
     elements: usize,
+    /// The linear layer whose weight it is, with its outputs and inputs, if it is one.
+    linear: Option<(String, [usize; 2])>,
 }
 
 /// Notes what is asked for.
@@ -39,7 +47,9 @@ struct ShapeSource {
 
 impl ParamSource<CountedOn> for ShapeSource {
     fn param<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<CountedOn, D> {
-        self.parameters.push(ParameterShape { name: name.into(), elements: shape.iter().product() });
+        let module = linear_module(name, D).map(str::to_string);
+        let linear = module.map(|module| (module, [shape[0], shape[D - 1]]));
+        self.parameters.push(ParameterShape { name: name.into(), elements: shape.iter().product(), linear });
         Tensor::zeros([1; D], (&Default::default(), self.dtype))
     }
 }
@@ -62,6 +72,13 @@ impl ParameterShape {
 
     fn cut(&self) -> RankShare {
         let of = |part: &str| self.name.contains(part);
+        if let Some((module, is_b)) = adapted_module(&self.name) {
+            // The matrix beside the axis that is cut is on all ranks.
+            let by_inputs = module.ends_with("o_proj") || module.ends_with("down_proj");
+            if self.is_tower() || is_b == by_inputs {
+                return RankShare::Whole;
+            }
+        }
         match () {
             () if self.is_tower() || of("norm") => RankShare::Whole,
             () if of("k_proj") || of("v_proj") => RankShare::KvHeads,
@@ -94,7 +111,54 @@ impl ModelShapes {
     pub fn new(architecture: &QwenVlConfig, dtype: DType) -> Self {
         let mut source = ShapeSource { dtype, parameters: vec![] };
         let model = QwenVl::build(architecture.clone(), &mut source);
-        Self { model, dtype, parameters: source.parameters }
+        Self { model, dtype, parameters: source.parameters, adapters: vec![] }
+    }
+
+    /// The same of a run with this configuration: with adapters where it trains some.
+    ///
+    /// # Errors
+    /// Linear layers that are not there.
+    pub fn of_run(run: &Config, architecture: &QwenVlConfig, dtype: DType) -> Result<Self, TrainError> {
+        let mut shapes = Self::new(architecture, dtype);
+        let Some(lora) = run.model.lora() else { return Ok(shapes) };
+        let chosen = select(&lora, &shapes.linear_modules())?;
+        let linears = shapes.parameters.iter().filter_map(|parameter| parameter.linear.as_ref());
+        for ((module, [out, width]), _) in std::iter::zip(linears, chosen).filter(|(_, chosen)| *chosen) {
+            for (name, elements) in std::iter::zip(adapter_names(module), [lora.rank * width, out * lora.rank]) {
+                shapes.adapters.push(ParameterShape { name, elements, linear: None });
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// The linear layers, the head excepted.
+    pub fn linear_modules(&self) -> Vec<String> {
+        self.parameters.iter().filter_map(|parameter| Some(parameter.linear.as_ref()?.0.clone())).collect()
+    }
+
+    /// Whether adapters alone learn.
+    pub(crate) fn has_adapters(&self) -> bool {
+        !self.adapters.is_empty()
+    }
+
+    /// Whether anything in the vision tower learns, unless it is frozen by the run.
+    pub(crate) fn trains_vision(&self) -> bool {
+        !self.has_adapters() || self.adapters.iter().any(ParameterShape::is_tower)
+    }
+
+    /// Parameters of the adapters.
+    pub fn adapter_count(&self) -> usize {
+        self.adapters.iter().map(|adapter| adapter.elements).sum()
+    }
+
+    /// What learns.
+    fn learning(&self) -> &[ParameterShape] {
+        if self.has_adapters() { &self.adapters } else { &self.parameters }
+    }
+
+    /// Parameters of the adapters that one rank of `grid` holds.
+    pub(crate) fn adapters_of_rank(&self, grid: RankGrid) -> usize {
+        self.adapters.iter().map(|p| self.elements(p, grid)).sum()
     }
 
     pub(crate) fn architecture(&self) -> &QwenVlConfig {
@@ -107,7 +171,8 @@ impl ModelShapes {
         [sum(&mut self.parameters.iter()), sum(&mut self.parameters.iter().filter(|p| p.is_tower()))]
     }
 
-    /// Parameters that one rank of `grid` holds; with `trained`, those that get gradients where the tower is frozen.
+    /// Parameters that one rank of `grid` holds, adapters not among them; `without_tower`, those that get gradients
+    /// where the tower is frozen.
     pub(crate) fn of_rank(&self, grid: RankGrid, without_tower: bool) -> usize {
         let kept = self.parameters.iter().filter(|p| !(without_tower && p.is_tower()));
         kept.map(|p| self.elements(p, grid)).sum()
@@ -131,7 +196,7 @@ impl ModelShapes {
     /// Elements of what is reduced together on a rank, by its name.
     fn buckets(&self, grid: RankGrid) -> BTreeMap<&str, usize> {
         let mut buckets: BTreeMap<&str, usize> = BTreeMap::new();
-        for parameter in &self.parameters {
+        for parameter in self.learning() {
             *buckets.entry(parameter.bucket()).or_default() += self.elements(parameter, grid);
         }
         buckets
@@ -139,7 +204,7 @@ impl ModelShapes {
 
     /// Elements of a rank's largest parameter.
     pub(crate) fn largest_tensor(&self, grid: RankGrid) -> usize {
-        self.parameters.iter().map(|parameter| self.elements(parameter, grid)).max().unwrap_or(0)
+        self.learning().iter().map(|parameter| self.elements(parameter, grid)).max().unwrap_or(0)
     }
 
     /// Bytes of the keys and values of one token on one rank.
@@ -157,6 +222,10 @@ impl ModelShapes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kernels::{ParamVisitor, Shard};
+    use model_qwen2vl::TensorParallel;
+    use model_qwen2vl::lora::BaseModel;
+    use policy::ModuleNames;
 
     fn shapes(preset: &str) -> ModelShapes {
         ModelShapes::new(&QwenVlConfig::preset(preset).unwrap(), DType::BF16)
@@ -191,6 +260,51 @@ mod tests {
         let norms = (2 * 36 + 1) * 2048;
         let expected = tower + norms + (all - tower - norms - 2 * kv) / 4 + kv;
         assert_eq!(self::shapes("3b").of_rank(RankGrid { data: 1, tensor: 4 }, false), expected);
+    }
+
+    /// Zeros of the shapes that are asked for.
+    struct Zeros;
+    impl ParamSource<CountedOn> for Zeros {
+        fn param<const D: usize>(&mut self, _: &str, shape: [usize; D]) -> Tensor<CountedOn, D> {
+            Tensor::zeros(shape, &Default::default())
+        }
+    }
+
+    struct Counted(usize);
+    impl ParamVisitor<CountedOn> for Counted {
+        const REPLACES: bool = false;
+        fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<CountedOn, D>) {
+            self.0 += tensor.shape().num_elements();
+        }
+    }
+
+    /// What a rank counts is what a rank's model has, on one rank, on two, and on four, of which pairs have the same
+    /// heads.
+    #[test]
+    fn adapters_are_counted_as_a_model_has_them() {
+        let config = QwenVlConfig::preset("toy").unwrap();
+        let mut run = Config::default();
+        run.model.lora.enable = true;
+        for excluded in [".*visual.*", ""] {
+            run.model.lora.target_modules = ModuleNames::Pattern("all-linear".into());
+            run.model.lora.exclude_modules = ModuleNames::Pattern(excluded.into());
+            let shapes = ModelShapes::of_run(&run, &config, DType::F32).unwrap();
+            assert_eq!(shapes.trains_vision(), excluded.is_empty());
+            for tensor in [1, 2, 4] {
+                let part = TensorParallel::shapes(&config.text, 0, tensor).unwrap();
+                let model = QwenVl::build_parallel(config.clone(), &mut Zeros, part);
+                let base = BaseModel { path: "base".into(), fingerprint: String::new() };
+                let mut model = model.with_adapters(run.model.lora().unwrap(), base, 1).unwrap();
+                let mut counted = Counted(0);
+                model.visit_params(&mut counted);
+                assert_eq!(shapes.adapters_of_rank(RankGrid { data: 1, tensor }), counted.0, "{tensor}, {excluded}");
+            }
+        }
+        // 2 r (d + kv) + r (d + q) ... a layer, by hand for 7b: r (3 (d + m) + 2 (d + d) + 2 (d + kv)).
+        run.model.lora = Default::default();
+        run.model.lora.enable = true;
+        let seven = ModelShapes::of_run(&run, &QwenVlConfig::preset("7b").unwrap(), DType::BF16).unwrap();
+        assert_eq!(seven.adapter_count(), 28 * 16 * (3 * (3584 + 18_944) + 2 * (3584 + 3584) + 2 * (3584 + 512)));
     }
 
     #[test]

@@ -69,12 +69,24 @@ impl Widths {
             heads,
             blocks: t.num_hidden_layers,
         }
+        .adapted(shapes)
+    }
+
+    /// The same where adapters learn: no weight has a gradient, and what an adapter adds to a layer's outputs stands
+    /// beside them, in parts and put together, before it is added.
+    fn adapted(self, shapes: &ModelShapes) -> Self {
+        let [before, after, learning] = self.mlp;
+        match shapes.has_adapters() {
+            false => self,
+            true => Self { largest: 0, mlp: [before, after + 2 * before, learning + 2 * before], ..self },
+        }
     }
 
     fn tower(shapes: &ModelShapes) -> Self {
         let v = &shapes.architecture().vision;
         let (w, mlp) = (v.hidden_size, Self::mlp(v.mlp, v.intermediate_size));
-        Self { d: w, q: w, kv: w, mlp, largest: mlp[0] * w, heads: v.num_heads, blocks: v.depth }
+        let tower = Self { d: w, q: w, kv: w, mlp, largest: mlp[0] * w, heads: v.num_heads, blocks: v.depth };
+        if shapes.trains_vision() { tower.adapted(shapes) } else { tower }
     }
 
     /// What the backward of one block takes beside its input where all of it is computed again: of the MLP, or of
@@ -130,7 +142,7 @@ fn head(shapes: &ModelShapes, grid: RankGrid, rows: usize, backward: bool) -> us
     let vocab = t.vocab_size.div_ceil(grid.tensor);
     let chunk = (HEAD_LOGITS / vocab).clamp(1, rows.max(1));
     let sums = if rows > chunk { 2 } else { 1 };
-    let gradient = if backward { 4 * sums * vocab * t.hidden_size } else { 0 };
+    let gradient = if backward && !shapes.has_adapters() { 4 * sums * vocab * t.hidden_size } else { 0 };
     // The states of the rows, their gradient in chunks and then as a whole.
     let states = if backward { 3 } else { 1 };
     chunk * vocab * size + gradient + states * rows * t.hidden_size * size

@@ -72,9 +72,13 @@ fn heading(shapes: &ModelShapes, grid: RankGrid) -> String {
         (ranks, 1) => format!("each of {ranks} ranks, a copy of the model on each"),
         (ranks, tensor) => format!("each of {ranks} ranks, {} copies of the model on {tensor} each", grid.data),
     };
+    let adapters = match shapes.adapter_count() {
+        0 => String::new(),
+        count => format!("# {:.3e} parameters more, in adapters, which alone learn.\n", count as f64),
+    };
     format!(
         "# Memory of {whose}: GiB by count, not measured (docs/memory.md).\n# {:.3e} parameters, {:.2e} of them in the \
-         vision tower, in {}.\n",
+         vision tower, in {}.\n{adapters}",
         all as f64,
         tower as f64,
         if shapes.dtype == DType::BF16 { "bf16" } else { "f32" },
@@ -88,6 +92,7 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
     let moments = bf16(optim.moments_dtype == MomentsDtype::Bf16);
     let master = if optim.master_weights && dtype != DType::F32 { " and f32 weights" } else { "" };
     let own = if plan.zero == ZeroStage::Off { "" } else { ", this rank's" };
+    let reference = if run.model.lora.enable { "adapters of the reference policy" } else { "reference policy" };
     let [sums, grads] = match plan.zero {
         ZeroStage::Two => ["f32", own],
         _ => [bf16(optim.grads_dtype == GradsDtype::Bf16), ""],
@@ -96,7 +101,7 @@ fn rows(run: &Config, dtype: DType, plan: &MemoryPlan) -> Vec<(String, usize, us
     let (images, stay) = plan.images;
     vec![
         ("weights".into(), plan.weights, plan.weights),
-        ("reference policy".into(), plan.reference, plan.reference),
+        (reference.into(), plan.reference, plan.reference),
         (format!("gradients in {sums}{grads}"), plan.gradients, 0),
         ("gradients of a layer, on their way to their ranks".into(), plan.bucket, 0),
         ("those of the layer before it, under way".into(), plan.under_way, 0),

@@ -3,8 +3,10 @@
 use burn::tensor::{DType, Tensor};
 use kernels::params::cast_to;
 use kernels::{Gradients, ParamVisitor, Shard};
+use model_qwen2vl::lora::BaseModel;
 use model_qwen2vl::{QwenVl, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
+use policy::Learning;
 use rl::config::{Config, GradsDtype, MomentsDtype, Source, resolve};
 use rl::image_cache::ImageCache;
 use rl::learn::optimizer::{AdamW, gradients};
@@ -151,4 +153,55 @@ fn the_file_for_32b_fits_its_devices() {
     };
     assert_eq!(fits(&[Source::read(&path).unwrap()]), [true; 2]);
     assert_eq!(fits(&[]), [true, false]);
+}
+
+/// Where adapters learn, they alone have gradients and state; the reference is theirs, too.
+#[test]
+fn adapters_hold_what_the_plan_says() {
+    let mut run = Config::default();
+    run.model.lora.enable = true;
+    run.algorithm.disable_kl = false;
+    run.algorithm.use_kl_loss = true;
+    for dtype in [DType::F32, DType::BF16] {
+        let architecture = QwenVlConfig::preset("toy").unwrap();
+        let shapes = ModelShapes::of_run(&run, &architecture, dtype).unwrap();
+        let plan = MemoryPlan::new(&run, &shapes, RankGrid::ALONE, ZeroStage::Off, 0).unwrap();
+        let base = BaseModel { path: "base".into(), fingerprint: String::new() };
+        let model = QwenVl::<Cpu>::random(architecture, 3, dtype, &Default::default());
+        let mut policy = model.with_adapters(run.model.lora().unwrap(), base, 1).unwrap();
+        let mut sums = gradients(&run.actor.optim);
+        policy.visit_params(&mut Fill(&mut sums));
+        assert_eq!(gradient_bytes(&sums), plan.gradients, "{dtype:?}");
+        let mut optimizer = AdamW::new(&run.actor.optim).check_device(false);
+        assert!(optimizer.step(&mut policy, sums, 1e-3, 0.0, 1.0).unwrap().applied);
+        assert_eq!(optimizer_bytes(&optimizer), plan.optimizer, "{dtype:?}");
+        let (mut all, mut adapters) = (WeightBytes(0), WeightBytes(0));
+        policy.visit(&mut all);
+        policy.visit_params(&mut adapters);
+        assert_eq!((all.0, adapters.0), (plan.weights, plan.reference), "{dtype:?}");
+    }
+}
+
+/// The shipped file for adapters of 7b is for one card of 40 GB, which holds no run that trains the weights.
+#[test]
+fn adapters_of_7b_fit_one_card_of_40_gb() {
+    let architecture = QwenVlConfig::preset("7b").unwrap();
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/lora_7b.toml");
+    let plan = |overrides: &[&str]| {
+        let mut all = vec!["algorithm.name=vgpo".to_string()];
+        all.extend(overrides.iter().map(|s| s.to_string()));
+        let run = resolve(&[Source::read(&path).unwrap()], &all).unwrap();
+        let shapes = ModelShapes::of_run(&run, &architecture, DType::BF16).unwrap();
+        let said = table(&run, &shapes, RankGrid::ALONE, 40 << 30).unwrap();
+        (MemoryPlan::new(&run, &shapes, RankGrid::ALONE, ZeroStage::Off, 40 << 30).unwrap(), said)
+    };
+    let fits = |plan: &MemoryPlan| [plan.update(), plan.rollout()].map(|bytes| MemoryPlan::holds(bytes, 40 << 30));
+    let (adapters, said) = plan(&[]);
+    println!("{said}");
+    assert_eq!(fits(&adapters), [true; 2]);
+    assert!(said.contains("in adapters, which alone learn"), "{said}");
+    let (with_kl, _) = plan(&["algorithm.disable_kl=false", "algorithm.use_kl_loss=true"]);
+    assert_eq!(fits(&with_kl), [true; 2], "a reference is no second copy");
+    let (weights, _) = plan(&["model.lora.enable=false", "model.lora.rank=16", "model.lora.alpha=32"]);
+    assert!(!fits(&weights)[0]);
 }

@@ -51,7 +51,26 @@ pub struct PackedBatch<B: Backend> {
     pub plan: AttentionPlan<B>,
     /// Where image embeddings go; none without images, and in a part.
     pub images: Option<ImageRows<B>>,
+    /// For each of these tokens a hash of all tokens before it in its sequence and of itself: the same however
+    /// sequences are packed.
+    pub keys: Vec<u64>,
 }
+
+/// The hash of a sequence `before` with the token `id` behind it (FNV-1a over words).
+fn key(before: u64, id: u32) -> u64 {
+    (before ^ (u64::from(id) + 1)).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(29)
+}
+
+/// The hashes of the tokens `ids` that continue a sequence with the hash `before`.
+fn keys(before: u64, ids: &[u32]) -> impl Iterator<Item = u64> {
+    ids.iter().scan(before, |hash, id| {
+        *hash = key(*hash, *id);
+        Some(*hash)
+    })
+}
+
+/// The hash of no token.
+const EMPTY: u64 = 0xCBF2_9CE4_8422_2325;
 
 /// Which rows of a packed batch are image tokens, as indices on the device.
 #[derive(Debug, Clone)]
@@ -102,10 +121,13 @@ impl<B: Kernels> PackedBatch<B> {
         let Packing { image_token_id, rope } = packing.into();
         let (mut prompts, mut responses) = (Vec::new(), Vec::new());
         let mut ids: Vec<usize> = Vec::new();
+        let mut hashes: Vec<u64> = Vec::new();
         let mut positions: [Vec<i64>; 3] = Default::default();
         for (g, (prompt, group)) in groups.iter().enumerate() {
             prompts.push(ids.len()..ids.len() + prompt.len());
             ids.extend(prompt.input_ids.iter().map(|&i| i as usize));
+            hashes.extend(keys(EMPTY, &prompt.input_ids));
+            let before = hashes.last().copied().unwrap_or(EMPTY);
             for (all, own) in positions.iter_mut().zip(&prompt.position_ids) {
                 all.extend(own);
             }
@@ -113,12 +135,14 @@ impl<B: Kernels> PackedBatch<B> {
             for response in group {
                 responses.push(ResponseRows { rows: ids.len()..ids.len() + response.len(), prompt: g });
                 ids.extend(response.iter().map(|&i| i as usize));
+                hashes.extend(keys(before, response));
                 for all in &mut positions {
                     all.extend((0..response.len() as i64).map(|t| first + t));
                 }
             }
         }
         let idle = add_idle(&mut ids, &mut positions, multiple);
+        hashes.resize(ids.len(), EMPTY);
         let image_rows: Vec<usize> =
             prompts.iter().flat_map(|r| r.clone()).filter(|&i| ids[i] == image_token_id as usize).collect();
         Self {
@@ -130,6 +154,7 @@ impl<B: Kernels> PackedBatch<B> {
             prompts,
             responses,
             image_rows,
+            keys: hashes,
         }
     }
 
@@ -138,6 +163,7 @@ impl<B: Kernels> PackedBatch<B> {
     pub fn part(packing: impl Into<Packing>, prompt: &Prompt, responses: &[&[u32]], device: &B::Device) -> Self {
         let packing = packing.into();
         let p = prompt.len();
+        let (of_responses, mut hashes) = (responses, Vec::new());
         let mut ids: Vec<usize> = responses.iter().flat_map(|r| r.iter().map(|&id| id as usize)).collect();
         let mut end = p;
         let responses: Vec<ResponseRows> = responses
@@ -151,6 +177,9 @@ impl<B: Kernels> PackedBatch<B> {
         let positions: Vec<i64> = responses.iter().flat_map(|r| (0..r.rows.len() as i64).map(|t| first + t)).collect();
         let mut positions = [positions.clone(), positions.clone(), positions];
         let idle = add_idle(&mut ids, &mut positions, B::TOKENS);
+        let before = keys(EMPTY, &prompt.input_ids).last().unwrap_or(EMPTY);
+        hashes.extend(of_responses.iter().flat_map(|response| keys(before, response)));
+        hashes.resize(ids.len(), EMPTY);
         Self {
             plan: AttentionPlan::continuing(p, &responses, device).with_idle(idle),
             rotary: packing.rope.table(&positions, device),
@@ -160,6 +189,7 @@ impl<B: Kernels> PackedBatch<B> {
             image_rows: prompt.image_rows(packing),
             responses,
             images: None,
+            keys: hashes,
         }
     }
 

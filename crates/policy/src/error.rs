@@ -45,6 +45,16 @@ pub enum ModelError {
         /// One line per problem.
         list: String,
     },
+    /// An adapter that does not fit the weights it is to be put on: one list of what does not.
+    #[error("{path}: the adapter does not fit the model in {base}\n{list}")]
+    Adapter {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// The folder of the weights.
+        base: PathBuf,
+        /// One line per problem.
+        list: String,
+    },
     /// A tensor with NaN or infinities in it, which no reader takes; nothing was written.
     #[error("{name} is not finite ({found})")]
     NotFinite {

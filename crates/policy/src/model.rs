@@ -129,16 +129,32 @@ pub trait Learning<B: Kernels>: Scoring<B> {
     /// Adds the gradients of the prompt after all of its parts.
     fn backward_shared(&self, prompt: Self::Trained, grads: &mut Gradients<B>);
 
-    /// Shows every parameter to `visitor`, in a fixed order; of those that ranks share out, this rank's part.
+    /// Shows every parameter that learns to `visitor`, in a fixed order; of those that ranks share out, this rank's
+    /// part.
     fn visit_params(&mut self, visitor: &mut impl ParamVisitor<B>);
-    /// What this rank has to write of a Hugging Face folder with these weights: files that nothing changes any more,
-    /// whatever is learned afterwards. The tensors are dealt out by bytes over the ranks of all copies of the model;
-    /// the first one has the tokenizer and processor files of `companions`, too. The ranks that share this copy out all
-    /// call this.
+    /// Whether anything in the vision tower learns, unless it is frozen by the run.
+    fn trains_vision(&self) -> bool {
+        true
+    }
+    /// Says that the passes of one optimizer step follow, and names their random numbers: what they drop.
+    fn begin_update(&mut self, seed: u64) {
+        let _ = seed;
+    }
+    /// What this rank has to write of what was learned, a Hugging Face folder with the weights or adapters alone as
+    /// PEFT has them: files that nothing changes any more, whatever is learned afterwards. The tensors of weights are
+    /// dealt out by bytes over the ranks of all copies of the model; the first one has the tokenizer and processor
+    /// files of `companions`, too. The ranks that share this copy out all call this.
     ///
     /// # Errors
     /// [`ModelError::Device`] for a device that cannot be read; ranks that are gone.
     fn stage(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError>;
+    /// The same of all weights, with what adapters add to them.
+    ///
+    /// # Errors
+    /// As [`stage`](Self::stage).
+    fn stage_merged(&self, companions: Option<&Companions>, copy: ModelCopy, hold: Hold) -> Result<Staged, ModelError> {
+        self.stage(companions, copy, hold)
+    }
     /// Bytes that one packed token's activations take if no layer is computed again.
     fn activation_bytes(&self) -> usize;
 }

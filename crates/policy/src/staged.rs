@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, backend::Backend};
 use comm::{Ranks, deal};
 use serde_json::json;
 
@@ -120,6 +120,20 @@ pub fn stage_weights<B: Backend>(
     ranks: &Ranks,
     hold: Hold,
 ) -> Result<Staged, ModelError> {
+    stage_made(parts, copy, ranks, hold, |_, part| part)
+}
+
+/// The same with other values: `value` makes them of the part of each tensor, by its name, in its shape and type.
+///
+/// # Errors
+/// As [`stage_weights`].
+pub fn stage_made<B: Backend>(
+    parts: Vec<NamedPart<B>>,
+    copy: ModelCopy,
+    ranks: &Ranks,
+    hold: Hold,
+    value: impl Fn(&str, Tensor<B, 1>) -> Tensor<B, 1>,
+) -> Result<Staged, ModelError> {
     let bytes: Vec<usize> =
         parts.iter().map(|(_, part, shard)| shard.shape.iter().product::<usize>() * part.dtype().size()).collect();
     let processes = copy.count * ranks.size();
@@ -145,12 +159,13 @@ pub fn stage_weights<B: Backend>(
         let writer = writer % ranks.size();
         if shard.is_whole() {
             if writer == ranks.rank() {
-                own.push(StagedTensor::new(name, part, shard.shape, hold)?);
+                let made = value(&name, part);
+                own.push(StagedTensor::new(name, made, shard.shape, hold)?);
             }
             continue;
         }
         let dtype = part.dtype();
-        if let Some(bytes) = whole_at(writer, kernels::host::bytes(part), &shard, dtype.size(), ranks)? {
+        if let Some(bytes) = whole_at(writer, kernels::host::bytes(value(&name, part)), &shard, dtype.size(), ranks)? {
             own.push(StagedTensor::of_bytes(name, bytes, dtype, shard.shape));
         }
     }

@@ -8,6 +8,9 @@ const VALIDATION: u64 = 0x7661_6c69_6461_7465;
 /// Keeps those of perturbed pictures apart: "perturb".
 const PERTURBATION: u64 = 0x0070_6572_7475_7262;
 
+/// Keeps what adapters drop apart: "dropout".
+const DROPOUT: u64 = 0x0064_726f_706f_7574;
+
 /// Which prompt of which draw per group of responses answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RolloutDraw {
@@ -25,6 +28,11 @@ pub(crate) struct RolloutDraw {
 pub(crate) fn rollout(draw: RolloutDraw) -> u64 {
     let RolloutDraw { step, round, twin, row } = draw;
     (step << 24) ^ (round << 16) ^ (twin << 56) ^ (row << 32).rotate_left(7) ^ row
+}
+
+/// Seed of what adapters drop in the passes of an optimizer step of a stage.
+pub(crate) fn dropout_seed(trainer_seed: u64, optimizer_step: u64) -> u64 {
+    trainer_seed ^ DROPOUT ^ optimizer_step.rotate_left(20)
 }
 
 /// Seed of the sampled responses of validation; the key of a group is its row.

@@ -53,9 +53,11 @@ impl<B: Backend> Recipe<B> {
         compares(&self.loss.streams()).then(|| "the loss".to_string())
     }
 
-    /// Whether anything after the first rollout asks for image embeddings of this policy.
-    pub fn reads_images(&self, config: &Config) -> bool {
-        config.model.freeze_vision_tower
+    /// Whether anything after the first rollout asks for image embeddings of this policy, of whose tower something
+    /// learns if so.
+    pub fn reads_images(&self, config: &Config, trains_vision: bool) -> bool {
+        !trains_vision
+            || config.model.freeze_vision_tower
             || config.actor.old_log_probs == OldLogProbs::Recompute
             || config.algorithm.needs_greedy()
             || self.shaping.streams().iter().any(|stream| !matches!(stream, Stream::VisualFocus { .. }))

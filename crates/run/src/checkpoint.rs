@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::folder::{RunFolderError, at, make_new};
-use crate::layout::{MODEL, STATE};
+use crate::layout::{ADAPTER, MODEL, STATE};
 
 const PREFIX: &str = "global_step_";
 /// A checkpoint that is being replaced by one of the same step.
@@ -196,9 +196,10 @@ pub fn complete<S: Serialize>(
     let path = temporary.join(STATE);
     let json = serde_json::to_vec(&Sealed { state, checksums }).map_err(|error| at(&path)(error.into()))?;
     guard::file::replace(&path, &json).map_err(at(&path))?;
-    let weights = temporary.join(MODEL);
-    if weights.is_dir() {
-        guard::file::sync_folder(&weights).map_err(at(&weights))?;
+    for weights in [MODEL, ADAPTER].map(|name| temporary.join(name)) {
+        if weights.is_dir() {
+            guard::file::sync_folder(&weights).map_err(at(&weights))?;
+        }
     }
     // The same step again, with a newer validation: the old folder stays whole until the new one stands in its place.
     let (target, old) = (path_of(dir, step), dir.join(format!("{OLD}{step}")));

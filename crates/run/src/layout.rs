@@ -15,8 +15,10 @@ pub const REFERENCE: &str = "reference";
 pub const RANKS: &str = ".ranks";
 /// A file that asks for a checkpoint and the end of the run.
 pub const STOP: &str = "STOP";
-/// In a checkpoint: the model, a folder that transformers loads.
+/// In a checkpoint: the model, a folder that transformers loads, or PEFT where it is an adapter.
 pub const MODEL: &str = "hf";
+/// In a checkpoint: the adapter, where the model has it merged into its weights.
+pub const ADAPTER: &str = "adapter";
 /// In a checkpoint: moments and master weights.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
 /// In a checkpoint: where the run stands; without it a folder is no checkpoint.

@@ -36,13 +36,13 @@ pub(crate) fn log_probs<B: Kernels>(sides: &Sides<B>) -> Result<Comparisons, Tra
         let device = || {
             let out = B::log_probs(h.clone(), &w, targets.clone(), temperature, true);
             let (t, dl, de) = (targets.clone(), dl.clone(), Some(de.clone()));
-            let (dh, dw) = B::log_probs_backward(h.clone(), &w, t, temperature, dl, de);
+            let (dh, dw) = B::log_probs_backward(h.clone(), &w, t, temperature, dl, de, true);
             let entropy = out.entropy.into_iter();
-            [out.log_probs].into_iter().chain(entropy).chain([flat(dh), flat(dw)]).collect()
+            [out.log_probs].into_iter().chain(entropy).chain([flat(dh)]).chain(dw.map(flat)).collect()
         };
         let out = plain_log_probs(ph.clone(), &pw, plain_targets.clone(), temperature, true);
-        let (dh, dw) = plain_log_probs_backward(ph, &pw, plain_targets, temperature, pdl, Some(pde));
-        let cpu = [out.log_probs].into_iter().chain(out.entropy).chain([flat(dh), flat(dw)]).collect();
+        let (dh, dw) = plain_log_probs_backward(ph, &pw, plain_targets, temperature, pdl, Some(pde), true);
+        let cpu = [out.log_probs].into_iter().chain(out.entropy).chain([flat(dh)]).chain(dw.map(flat)).collect();
         let what = format!("head of {d} and {v} words in {dtype:?}");
         sides.compare(&mut tally, sides.product_bound(dtype).max(2e-4), &what, device, cpu)?;
     }

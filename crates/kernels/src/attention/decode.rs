@@ -11,7 +11,7 @@ use burn::tensor::{Int, Tensor, TensorData, backend::Backend};
 
 use super::packed::flat;
 use crate::bounds::{CACHE_COLUMNS as COLUMNS, WHOLE_CACHE as WHOLE};
-use crate::layers::{Attend, BlockShape, Norm, TransformerBlock};
+use crate::layers::{Attend, BlockShape, Dropout, Norm, TransformerBlock};
 use crate::ops::Kernels;
 use crate::rope::{Rope, Rotary};
 
@@ -306,7 +306,7 @@ impl<B: Kernels> Attend<B> for DecodeStep<'_, B> {
             let Some((k, v)) = lane.layers.get_mut(block.index).and_then(|layer| layer.own.take()) else { continue };
             own.push(OwnKv { k, v, len: lane.len });
         }
-        let (q, own) = B::decode_heads(B::partial_affine(h, &linear.weight), tokens, own);
+        let (q, own) = B::decode_heads(linear.partial(h, None), tokens, own);
         let past: Vec<DecodeKv<B>> = self
             .lanes
             .iter()
@@ -334,12 +334,18 @@ pub struct Prefill<'a, B: Backend> {
     pub rotary: &'a Rotary<B>,
     /// One pair a layer so far.
     pub kv: PromptKv<B>,
+    /// Which inputs adapters drop; none but in training.
+    pub dropout: Option<Dropout<'a>>,
 }
 
 impl<B: Kernels> Attend<B> for Prefill<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        let [q, k, v] = block.heads(h, self.rotary);
+        let [q, k, v] = block.heads(h, self.rotary, self.dropout);
         self.kv.push((k.clone(), v.clone()));
         flat(B::packed_attention(q, k, v, self.plan).0)
+    }
+
+    fn dropout(&self) -> Option<Dropout<'_>> {
+        self.dropout
     }
 }

@@ -59,7 +59,7 @@ pub struct MassMeter<'a, B: Backend> {
 
 impl<B: Kernels> Attend<B> for MassMeter<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        let [q, k, v] = block.heads(h, self.rotary);
+        let [q, k, v] = block.heads(h, self.rotary, None);
         if block.index == self.last {
             // All ranks have the same number of heads.
             let mean = |own: Tensor<B, 2>| match block.ranks.size() {

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, backend::Backend};
 use super::decode::PromptKv;
 use super::forward::behind;
 use super::{AttentionPlan, AttentionSaved};
-use crate::layers::{Attend, TransformerBlock};
+use crate::layers::{Attend, Dropout, TransformerBlock};
 use crate::ops::Kernels;
 use crate::params::{cast_to, to_f32};
 use crate::rope::Rotary;
@@ -22,6 +22,8 @@ pub struct Packed<'a, B: Backend> {
     pub plan: &'a AttentionPlan<B>,
     /// Keys and values of the prompt that these tokens continue, if it was computed before them.
     pub before: Option<&'a PromptKv<B>>,
+    /// Which inputs adapters drop; none but in training.
+    pub dropout: Option<Dropout<'a>>,
 }
 
 impl<B: Backend> Clone for Packed<'_, B> {
@@ -35,7 +37,7 @@ impl<B: Backend> Copy for Packed<'_, B> {}
 impl<'a, B: Backend> Packed<'a, B> {
     /// Tokens that attend to nothing but each other.
     pub fn new(rotary: &'a Rotary<B>, plan: &'a AttentionPlan<B>) -> Self {
-        Self { rotary, plan, before: None }
+        Self { rotary, plan, before: None, dropout: None }
     }
 
     /// The prompt's keys and values in block `index`.
@@ -112,7 +114,11 @@ impl<B: Kernels> Packed<'_, B> {
 
 impl<B: Kernels> Attend<B> for Packed<'_, B> {
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        flat(self.forward(block.index, block.heads(h, self.rotary)).0)
+        flat(self.forward(block.index, block.heads(h, self.rotary, self.dropout)).0)
+    }
+
+    fn dropout(&self) -> Option<Dropout<'_>> {
+        self.dropout
     }
 }
 

@@ -15,6 +15,8 @@ pub struct LmHead<'a, B: Backend> {
     pub weight: &'a Tensor<B, 2>,
     /// Who has which rows, where they are shared out.
     pub shared: Option<&'a VocabShards>,
+    /// Whether it does not learn: no gradient of it is computed.
+    pub frozen: bool,
 }
 
 /// A vocabulary that ranks share out.
@@ -36,7 +38,7 @@ impl<B: Backend> Copy for LmHead<'_, B> {}
 
 impl<'a, B: Backend> From<&'a Tensor<B, 2>> for LmHead<'a, B> {
     fn from(weight: &'a Tensor<B, 2>) -> Self {
-        Self { weight, shared: None }
+        Self { weight, shared: None, frozen: false }
     }
 }
 

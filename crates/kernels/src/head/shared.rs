@@ -127,16 +127,17 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
     }
 
     /// The gradients of [`log_probs`](Self::log_probs): `dhidden [M, d]`, the same on all ranks, and `dweight [V', d]`
-    /// of this rank's rows.
+    /// of this rank's rows where the head `learns`.
     pub(super) fn backward(
         &self,
         hidden: Tensor<B, 2>,
         targets: &Tensor<B, 1, Int>,
         d_log_probs: &Tensor<B, 1>,
         d_entropy: Option<&Tensor<B, 1>>,
-    ) -> (Tensor<B, 2>, Tensor<B, 2>) {
+        learns: bool,
+    ) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
         let ([m, d], dtype) = (hidden.dims(), hidden.dtype());
-        let mut dw = zeros(self.weight.dims(), &self.weight.device(), DType::F32);
+        let mut dw = learns.then(|| zeros(self.weight.dims(), &self.weight.device(), DType::F32));
         if m == 0 {
             return (hidden, dw);
         }
@@ -161,7 +162,7 @@ impl<'a, B: Kernels> SharedHead<'a, B> {
                 dz = dz.mul_scalar(1.0 / self.temperature);
             }
             let dz = cast_to(dz, dtype);
-            dw = dw.add(B::weight_gradient(dz.clone(), h));
+            dw = dw.map(|dw| dw.add(B::weight_gradient(dz.clone(), h)));
             parts.push(B::matmul(dz, self.weight.clone()));
         }
         (collective::sum(Tensor::cat(parts, 0), &self.vocab.ranks, "gradient of the head"), dw)

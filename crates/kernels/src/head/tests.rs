@@ -159,7 +159,7 @@ fn many_ranks_are_one<B: Kernels>() {
                     let shared = VocabShards::new(vocab, ranks);
                     let own = shared.own();
                     let rows = tensor::<B>(&case.weight[own.start * 16..own.end * 16], [own.len(), 16]);
-                    case.numbers(LmHead { weight: &rows, shared: Some(&shared) })
+                    case.numbers(LmHead { weight: &rows, shared: Some(&shared), frozen: false })
                 });
                 let [.., dw] = &alone;
                 let whole: Vec<f32> = all.iter().flat_map(|of_rank| of_rank[5].clone()).collect();

@@ -3,8 +3,9 @@
 use burn::tensor::{Tensor, backend::Backend};
 use comm::Ranks;
 
+use super::lora::Dropout;
 use super::residual::FEW;
-use super::{Linear, LinearStack};
+use super::{Linear, LinearShow, LinearStack};
 use crate::ops::{Activation, Kernels};
 use crate::params::{Gradients, ParamVisitor};
 
@@ -46,37 +47,37 @@ pub(crate) enum MlpSaved<B: Backend> {
 impl<B: Kernels> Mlp<B> {
     /// `h [N, d]` to `[N, d]`.
     pub fn forward(&self, h: Tensor<B, 2>) -> Tensor<B, 2> {
-        self.close(self.open(h), &Ranks::solo())
+        self.close(self.open(h, None), None, &Ranks::solo())
     }
 
     /// The last layer, and what it takes.
-    pub(crate) fn until_last(&self, h: Tensor<B, 2>) -> (&Linear<B>, Tensor<B, 2>) {
+    pub(crate) fn until_last(&self, h: Tensor<B, 2>, dropout: Option<Dropout>) -> (&Linear<B>, Tensor<B, 2>) {
         match self {
             Self::Gated { gate_up, down } if gate_up.linear.bias.is_none() && h.dims()[0] <= FEW => {
                 let dtype = h.dtype();
-                (down, B::swiglu_parts(B::partial_affine(h, &gate_up.linear.weight), dtype))
+                (down, B::swiglu_parts(gate_up.linear.partial(h, dropout), dtype))
             }
-            Self::Gated { gate_up, down } => (down, B::swiglu(gate_up.forward(h))),
-            Self::Plain { fc1, fc2, act, .. } => (fc2, B::activate(fc1.forward(h), *act)),
+            Self::Gated { gate_up, down } => (down, B::swiglu(gate_up.linear.forward_dropping(h, dropout))),
+            Self::Plain { fc1, fc2, act, .. } => (fc2, B::activate(fc1.forward_dropping(h, dropout), *act)),
         }
     }
 
     /// The first layers.
-    pub(crate) fn open(&self, h: Tensor<B, 2>) -> MlpSaved<B> {
+    pub(crate) fn open(&self, h: Tensor<B, 2>, dropout: Option<Dropout>) -> MlpSaved<B> {
         match self {
-            Self::Gated { gate_up, .. } => MlpSaved::Gated(gate_up.forward(h)),
-            Self::Plain { fc1, .. } => MlpSaved::Plain(fc1.forward(h)),
+            Self::Gated { gate_up, .. } => MlpSaved::Gated(gate_up.linear.forward_dropping(h, dropout)),
+            Self::Plain { fc1, .. } => MlpSaved::Plain(fc1.forward_dropping(h, dropout)),
         }
     }
 
     /// The rest, where `ranks` share the inside out.
-    pub(crate) fn close(&self, saved: MlpSaved<B>, ranks: &Ranks) -> Tensor<B, 2> {
+    pub(crate) fn close(&self, saved: MlpSaved<B>, dropout: Option<Dropout>, ranks: &Ranks) -> Tensor<B, 2> {
         let (last, between) = match (self, saved) {
             (Self::Gated { down, .. }, MlpSaved::Gated(gate_up)) => (down, B::swiglu(gate_up)),
             (Self::Plain { fc2, act, .. }, MlpSaved::Plain(pre)) => (fc2, B::activate(pre, *act)),
             _ => unreachable!("saved by another kind of MLP"),
         };
-        last.forward_shared(between, ranks, MLP)
+        last.forward_shared(between, dropout, ranks, MLP)
     }
 
     /// Adds the gradients of its parameters under `name` and returns `dh [N, d]`.
@@ -85,18 +86,20 @@ impl<B: Kernels> Mlp<B> {
         h: Tensor<B, 2>,
         saved: MlpSaved<B>,
         dy: Tensor<B, 2>,
+        [first, last]: [Option<Dropout>; 2],
         name: &str,
         grads: &mut Gradients<B>,
     ) -> Tensor<B, 2> {
         match (self, saved) {
             (Self::Gated { gate_up, down }, MlpSaved::Gated(pre)) => {
                 let act = B::swiglu(pre.clone());
-                let d_act = down.backward(act, dy, &format!("{name}.down_proj"), grads);
-                gate_up.backward(h, B::swiglu_backward(pre, d_act), name, grads)
+                let d_act = down.backward_dropping(act, dy, last, &format!("{name}.down_proj"), grads);
+                gate_up.backward_dropping(h, B::swiglu_backward(pre, d_act), first, name, grads)
             }
             (Self::Plain { fc1, fc2, act, names }, MlpSaved::Plain(pre)) => {
-                let d = fc2.backward(B::activate(pre.clone(), *act), dy, &format!("{name}.{}", names[1]), grads);
-                fc1.backward(h, B::activate_backward(pre, *act, d), &format!("{name}.{}", names[0]), grads)
+                let [fc1_name, fc2_name] = names.map(|part| format!("{name}.{part}"));
+                let d = fc2.backward_dropping(B::activate(pre.clone(), *act), dy, last, &fc2_name, grads);
+                fc1.backward_dropping(h, B::activate_backward(pre, *act, d), first, &fc1_name, grads)
             }
             _ => unreachable!("saved by another kind of MLP"),
         }
@@ -112,6 +115,19 @@ impl<B: Kernels> Mlp<B> {
             Self::Plain { fc1, fc2, names, .. } => {
                 fc1.visit(&format!("{name}.{}", names[0]), visitor);
                 fc2.visit(&format!("{name}.{}", names[1]), visitor);
+            }
+        }
+    }
+    /// Shows its linear layers to `show`, named as in `backward`.
+    pub(crate) fn linears(&mut self, name: &str, show: &mut LinearShow<B>) {
+        match self {
+            Self::Gated { gate_up, down } => {
+                gate_up.show(name, show);
+                down.show(&format!("{name}.down_proj"), show);
+            }
+            Self::Plain { fc1, fc2, names, .. } => {
+                fc1.show(&format!("{name}.{}", names[0]), show);
+                fc2.show(&format!("{name}.{}", names[1]), show);
             }
         }
     }

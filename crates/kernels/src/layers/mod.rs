@@ -11,11 +11,13 @@
 //! ranks.
 
 mod linear;
+mod lora;
 mod mlp;
 mod norm;
 mod residual;
 
-pub use linear::{Linear, LinearStack};
+pub use linear::{Linear, LinearShow, LinearStack};
+pub use lora::{AdaptersOnly, Dropout, Lora, LoraPart, adapted_module, adapter_names};
 pub use mlp::Mlp;
 pub use norm::Norm;
 pub use residual::Residual;
@@ -93,6 +95,11 @@ pub struct TransformerBlock<B: Backend> {
 pub trait Attend<B: Backend> {
     /// What the heads of `block` say of its normed input `h [N, d]`: `[N, H hd]`.
     fn attend(&mut self, block: &TransformerBlock<B>, h: Tensor<B, 2>) -> Tensor<B, 2>;
+
+    /// Which inputs adapters drop; none but in training.
+    fn dropout(&self) -> Option<Dropout<'_>> {
+        None
+    }
 }
 
 /// Activations of one block that its backward needs. `None` fields were dropped and are computed again.
@@ -119,14 +126,22 @@ struct Inner<B: Backend> {
 /// Rotated queries and keys, and values; and queries and keys before their norms, where they have any.
 type Projected<B> = ([Tensor<B, 3>; 3], Option<[Tensor<B, 3>; 2]>);
 
+/// Which inputs the adapters of a block drop: of queries, keys and values, of attention's output projection, and of the
+/// MLP's first and last layers. Layers of one input drop the same.
+type BlockDropout<'a> = [Option<Dropout<'a>>; 4];
+
 impl<B: Kernels> TransformerBlock<B> {
-    /// Queries, keys and values of normed input `h [N, d]`, turned.
-    pub(crate) fn heads(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> [Tensor<B, 3>; 3] {
-        self.project(h, rotary).0
+    fn dropouts<'a>(&self, dropout: Option<Dropout<'a>>) -> BlockDropout<'a> {
+        [0, 1, 2, 3].map(|place| dropout.map(|dropout| dropout.at(self.index, place)))
     }
 
-    fn project(&self, h: Tensor<B, 2>, rotary: &Rotary<B>) -> Projected<B> {
-        let qkv = self.qkv.forward(h);
+    /// Queries, keys and values of normed input `h [N, d]`, turned.
+    pub(crate) fn heads(&self, h: Tensor<B, 2>, rotary: &Rotary<B>, dropout: Option<Dropout>) -> [Tensor<B, 3>; 3] {
+        self.project(h, rotary, self.dropouts(dropout)[0]).0
+    }
+
+    fn project(&self, h: Tensor<B, 2>, rotary: &Rotary<B>, dropout: Option<Dropout>) -> Projected<B> {
+        let qkv = self.qkv.linear.forward_dropping(h, dropout);
         let Some([q_norm, k_norm]) = &self.qk_norm else {
             return (B::rotate_qkv(qkv, self.shape, rotary), None);
         };
@@ -139,10 +154,12 @@ impl<B: Kernels> TransformerBlock<B> {
     /// Adds to `x`, with attention left to `attend`.
     pub fn forward(&self, x: &mut Residual<B>, attend: &mut impl Attend<B>) {
         let h = x.normed(&self.norm1);
-        x.add(&self.proj, attend.attend(self, h), &self.ranks, ATTENTION);
+        let heads = attend.attend(self, h);
+        let [_, proj, first, last] = self.dropouts(attend.dropout());
+        x.add(&self.proj, heads, proj, &self.ranks, ATTENTION);
         let h = x.normed(&self.norm2);
-        let (last, between) = self.mlp.until_last(h);
-        x.add(last, between, &self.ranks, MLP);
+        let (down, between) = self.mlp.until_last(h, first);
+        x.add(down, between, last, &self.ranks, MLP);
     }
 
     /// As [`forward`](Self::forward) over packed tokens, keeping what the backward needs: only the input if
@@ -159,7 +176,8 @@ impl<B: Kernels> TransformerBlock<B> {
             match kv {
                 Some(kv) => {
                     debug_assert!(packed.before.is_none(), "a prompt continues nothing");
-                    let mut prefill = Prefill { plan: packed.plan, rotary: packed.rotary, kv: std::mem::take(kv) };
+                    let Packed { plan, rotary, dropout, .. } = packed;
+                    let mut prefill = Prefill { plan, rotary, kv: std::mem::take(kv), dropout };
                     self.forward(&mut y, &mut prefill);
                     *kv = prefill.kv;
                 }
@@ -172,18 +190,20 @@ impl<B: Kernels> TransformerBlock<B> {
             let [_, k, v] = inner.qkv.clone();
             kv.push((k, v));
         }
-        let y = inner.x_mid.clone().add(self.mlp.close(inner.mlp.clone(), &self.ranks));
+        let [.., last] = self.dropouts(packed.dropout);
+        let y = inner.x_mid.clone().add(self.mlp.close(inner.mlp.clone(), last, &self.ranks));
         (y, BlockSaved { x, inner: Some(inner) })
     }
 
     fn inner(&self, x: Tensor<B, 2>, packed: Packed<B>) -> Inner<B> {
         let n = x.dims()[0];
+        let [qkv, proj, first, _] = self.dropouts(packed.dropout);
         let h1 = self.norm1.forward(x.clone());
-        let (qkv, raw) = self.project(h1.clone(), packed.rotary);
+        let (qkv, raw) = self.project(h1.clone(), packed.rotary, qkv);
         let (o, attention) = packed.forward(self.index, qkv.clone());
         let o_flat = o.clone().reshape([n, self.shape.heads * self.shape.head_dim]);
-        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward_shared(o_flat, &self.ranks, ATTENTION));
-        let mlp = self.mlp.open(h2.clone());
+        let (x_mid, h2) = self.norm2.forward_sum(x, self.proj.forward_shared(o_flat, proj, &self.ranks, ATTENTION));
+        let mlp = self.mlp.open(h2.clone(), first);
         Inner { h1, raw, qkv, o, attention, x_mid, h2, mlp }
     }
 
@@ -208,15 +228,17 @@ impl<B: Kernels> TransformerBlock<B> {
         let n = x.dims()[0];
         let BlockShape { heads, head_dim: hd, .. } = self.shape;
         let names = self.names;
-        let dh2 = self.mlp.backward(h2, mlp, dy.clone(), &format!("{prefix}.mlp"), grads);
+        let [qkv_dropout, proj_dropout, first, last] = self.dropouts(packed.dropout);
+        let dh2 = self.mlp.backward(h2, mlp, dy.clone(), [first, last], &format!("{prefix}.mlp"), grads);
         let dh2 = collective::sum(dh2, &self.ranks, "gradient of the mlp");
         let dx_mid = self.norm2.backward(x_mid, dh2, Some(dy), &format!("{prefix}.{}", names.norm2), grads);
         let attn = format!("{prefix}.{}", names.attn);
         let o_flat = o.clone().reshape([n, heads * hd]);
-        let d_o = self.proj.backward(o_flat, dx_mid.clone(), &format!("{attn}.{}", names.proj), grads);
+        let proj = format!("{attn}.{}", names.proj);
+        let d_o = self.proj.backward_dropping(o_flat, dx_mid.clone(), proj_dropout, &proj, grads);
         let [dq, dk, dv] = packed.backward(self.index, qkv, o, &attention, d_o.reshape([n, heads, hd]), kv);
         let d_qkv = self.unproject([dq, dk, dv], raw, packed.rotary, &attn, grads);
-        let dh1 = self.qkv.backward(h1, d_qkv, &attn, grads);
+        let dh1 = self.qkv.backward_dropping(h1, d_qkv, qkv_dropout, &attn, grads);
         let dh1 = collective::sum(dh1, &self.ranks, "gradient of attention");
         self.norm1.backward(x, dh1, Some(dx_mid), &format!("{prefix}.{}", names.norm1), grads)
     }
@@ -252,6 +274,14 @@ impl<B: Kernels> TransformerBlock<B> {
         }
         self.proj.visit(&format!("{attn}.{}", names.proj), visitor);
         self.mlp.visit(&format!("{prefix}.mlp"), visitor);
+    }
+
+    /// Shows its linear layers to `show`, named as in [`backward`](Self::backward).
+    pub fn linears(&mut self, prefix: &str, show: &mut LinearShow<B>) {
+        let attn = format!("{prefix}.{}", self.names.attn);
+        self.qkv.show(&attn, show);
+        self.proj.show(&format!("{attn}.{}", self.names.proj), show);
+        self.mlp.linears(&format!("{prefix}.mlp"), show);
     }
 }
 

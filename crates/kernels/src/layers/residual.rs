@@ -3,6 +3,7 @@
 use burn::tensor::{Tensor, backend::Backend};
 use comm::Ranks;
 
+use super::lora::Dropout;
 use super::{Linear, Norm};
 use crate::ops::{Kernels, plain};
 
@@ -33,11 +34,18 @@ impl<B: Kernels> Residual<B> {
     }
 
     /// Adds what `linear` makes of `y [N, in]`, whose columns `ranks` share out.
-    pub fn add(&mut self, linear: &Linear<B>, y: Tensor<B, 2>, ranks: &Ranks, name: &'static str) {
+    pub(crate) fn add(
+        &mut self,
+        linear: &Linear<B>,
+        y: Tensor<B, 2>,
+        dropout: Option<Dropout>,
+        ranks: &Ranks,
+        name: &'static str,
+    ) {
         self.sum();
         self.pending = Some(match ranks.is_solo() && linear.bias.is_none() && y.dims()[0] <= FEW {
-            true => Pending::Parts(B::partial_affine(y, &linear.weight)),
-            false => Pending::Whole(linear.forward_shared(y, ranks, name)),
+            true => Pending::Parts(linear.partial(y, dropout)),
+            false => Pending::Whole(linear.forward_shared(y, dropout, ranks, name)),
         });
     }
 

@@ -274,7 +274,8 @@ pub trait Kernels: Backend {
         head::plain_log_probs(hidden, weight, targets, temperature, with_entropy)
     }
 
-    /// Gradients of [`log_probs`](Self::log_probs): `(dhidden [M, d], dweight [V, d] in f32)`.
+    /// Gradients of [`log_probs`](Self::log_probs): `dhidden [M, d]` and, where the head `learns`, `dweight [V, d]` in
+    /// f32.
     fn log_probs_backward(
         hidden: Tensor<Self, 2>,
         weight: &Tensor<Self, 2>,
@@ -282,8 +283,9 @@ pub trait Kernels: Backend {
         temperature: f64,
         d_log_probs: Tensor<Self, 1>,
         d_entropy: Option<Tensor<Self, 1>>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        head::plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+        learns: bool,
+    ) -> (Tensor<Self, 2>, Option<Tensor<Self, 2>>) {
+        head::plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy, learns)
     }
 
     /// Full-vocabulary divergences `[M]` of two predictions `p, q [M, d]`: see [`crate::head::kl_divergence`].

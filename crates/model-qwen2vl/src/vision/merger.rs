@@ -1,7 +1,7 @@
 //! The merger: patches of a square become one token of the decoder's width.
 
 use burn::tensor::{Tensor, backend::Backend};
-use kernels::layers::{Linear, Norm};
+use kernels::layers::{Linear, LinearShow, Norm};
 use kernels::params::{Gradients, ParamVisitor};
 use kernels::{Activation, Kernels};
 
@@ -62,6 +62,11 @@ impl<B: Kernels> Merger<B> {
         self.norm
             .backward(input, d.reshape(normed), None, &format!("{name}.{}", self.names.merger_norm), grads)
             .reshape(dims)
+    }
+
+    pub(crate) fn linears(&mut self, name: &str, show: &mut LinearShow<B>) {
+        self.fc1.show(&format!("{name}.{}", self.names.merger[0]), show);
+        self.fc2.show(&format!("{name}.{}", self.names.merger[1]), show);
     }
 
     pub(crate) fn visit(&mut self, name: &str, visitor: &mut impl ParamVisitor<B>) {

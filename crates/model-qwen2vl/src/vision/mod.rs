@@ -13,7 +13,7 @@ use kernels::Kernels;
 use kernels::attention::AttentionPlan;
 use kernels::attention::packed::{KvGradients, Packed};
 use kernels::host::int_tensor;
-use kernels::layers::{BlockSaved, Linear, Residual, TransformerBlock};
+use kernels::layers::{BlockSaved, Linear, LinearShow, Residual, TransformerBlock};
 use kernels::params::{Gradients, ParamVisitor, Shard, cast_to, to_f32};
 use kernels::rope::Rotary;
 
@@ -218,6 +218,9 @@ impl<B: Kernels> VisionTower<B> {
                 grads.done_through(&format!("{prefix}."));
             }
         }
+        if grads.adapters_only() {
+            return;
+        }
         if let (Some(taps), Some(table)) = (&plan.taps, &self.positions) {
             taps.backward(&dx, table, grads);
         }
@@ -225,6 +228,17 @@ impl<B: Kernels> VisionTower<B> {
             grads.add("visual.patch_embed.proj.bias", to_f32(dx.clone()).sum_dim(0));
         }
         grads.add("visual.patch_embed.proj.weight", B::weight_gradient(dx, patches));
+    }
+
+    /// Shows its linear layers to `show`, named as in [`backward`](Self::backward).
+    pub(crate) fn linears(&mut self, show: &mut LinearShow<B>) {
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            block.linears(&format!("visual.blocks.{i}"), show);
+        }
+        self.merger.linears(MERGER, show);
+        for (k, merger) in self.deep_mergers.iter_mut().enumerate() {
+            merger.linears(&deep_merger(k), show);
+        }
     }
 
     pub(crate) fn visit(&mut self, visitor: &mut impl ParamVisitor<B>) {

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use kernels::params::element_ranges;
 use kernels::{Gradients, Kernels, ParamVisitor, Shard, StackPart, head, host::int_tensor};
 use model_qwen2vl::{QwenVl, load::hub_name, model::Images};
-use policy::{PackedBatch, Pictures, Prompt, Scoring};
+use policy::{Learning, PackedBatch, Pictures, Prompt, Scoring};
 
 pub(crate) type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);
 
@@ -54,7 +54,7 @@ pub(crate) fn engine<B: Kernels>(
     grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect()
 }
 
-struct Track;
+pub(crate) struct Track;
 impl<B: AutodiffBackend> ParamVisitor<B> for Track {
     fn visit<const D: usize>(&mut self, _: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         *tensor = tensor.clone().require_grad();
@@ -63,7 +63,7 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Track {
         *tensor = tensor.clone().require_grad();
     }
 }
-struct Read<'a, B: AutodiffBackend>(&'a B::Gradients, BTreeMap<String, Vec<f32>>);
+pub(crate) struct Read<'a, B: AutodiffBackend>(pub(crate) &'a B::Gradients, pub(crate) BTreeMap<String, Vec<f32>>);
 impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
     fn visit<const D: usize>(&mut self, name: &str, _: &Shard, tensor: &mut Tensor<B, D>) {
         if let Some(g) = tensor.grad(self.0) {
@@ -80,9 +80,13 @@ impl<B: AutodiffBackend> ParamVisitor<B> for Read<'_, B> {
 }
 
 /// The same by full autodiff over the same forward.
-fn autodiff<B: Kernels>(case: &str, groups: &[Group], coef: &[f32], entropy_coef: f32) -> BTreeMap<String, Vec<f32>> {
-    let mut model = load::<Autodiff<B>>(case);
-    model.visit(&mut Track);
+pub(crate) fn autodiff<B: Kernels>(
+    mut model: QwenVl<Autodiff<B>>,
+    groups: &[Group],
+    coef: &[f32],
+    entropy_coef: f32,
+) -> BTreeMap<String, Vec<f32>> {
+    Learning::visit_params(&mut model, &mut Track);
     let device = model.device();
     let batch = PackedBatch::new(&model.config, groups, &device);
     let images = Images::new(&model.config, groups.iter().map(|g| g.0), &device);
@@ -95,11 +99,11 @@ fn autodiff<B: Kernels>(case: &str, groups: &[Group], coef: &[f32], entropy_coef
     let loss = out.log_probs.mul(coef).sum().add(out.entropy.unwrap().sum().mul_scalar(entropy_coef));
     let grads = loss.backward();
     let mut read = Read(&grads, BTreeMap::new());
-    model.visit(&mut read);
+    Learning::visit_params(&mut model, &mut read);
     read.1
 }
 
-fn compare(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, bound: f64, what: &str) {
+pub(crate) fn compare(a: &BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>, bound: f64, what: &str) {
     assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>(), "{what}");
     let mut worst = ("", 0.0);
     // An attention key bias has a gradient that is zero in exact arithmetic (softmax ignores a shift): judge it against
@@ -122,7 +126,7 @@ pub(crate) fn coefficients(n: usize) -> Vec<f32> {
 
 /// The largest error of a tensor, beside its largest element, of all tensors. What is zero in exact arithmetic counts
 /// beside the hundredth of the largest of all.
-fn worst_element<'a>(a: &'a BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) -> (f32, &'a str) {
+pub(crate) fn worst_element<'a>(a: &'a BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) -> (f32, &'a str) {
     let largest = |g: &[f32]| g.iter().fold(0f32, |m, v| m.max(v.abs()));
     let floor = 1e-2 * b.values().map(|g| largest(g)).fold(0.0, f32::max);
     let error = |(name, g): (&'a String, &Vec<f32>)| {
@@ -207,7 +211,7 @@ fn as_autodiff_and_naive<B: Kernels>(oracle: f64) {
         let coef = coefficients(responses.iter().map(Vec::len).sum());
         let ours = engine(&model, &groups, &coef, 0.3, true, false);
         compare(&engine(&model, &groups, &coef, 0.3, true, true), &ours, 1e-6, "recomputed");
-        compare(&ours, &autodiff::<B>(case, &groups, &coef, 0.3), oracle, "full autodiff");
+        compare(&ours, &autodiff::<B>(load(case), &groups, &coef, 0.3), oracle, "full autodiff");
         // One sequence per response, gradients added up.
         let mut naive: BTreeMap<String, Vec<f32>> = BTreeMap::new();
         let mut at = 0;

@@ -17,6 +17,7 @@ macro_rules! on {
 #[path = "../common/mod.rs"]
 mod common;
 mod gradients;
+mod lora;
 mod parity;
 mod roundtrip;
 mod tensor;

@@ -14,12 +14,12 @@ mod origin;
 mod state;
 mod writing;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::policy::{Companions, Hold, Staged};
 use comm::Ranks;
 use kernels::Kernels;
-use run::layout::{MODEL, OPTIMIZER, STATE};
+use run::layout::{ADAPTER, MODEL, OPTIMIZER, STATE};
 
 pub(crate) use carried::restore;
 pub use carried::{Carried, CarriedScore};
@@ -29,6 +29,7 @@ pub use run::checkpoint::{list, newest, recover, recovered, supersede};
 pub use state::TrainerState;
 pub(crate) use writing::{Writing, WritingPlan};
 
+use crate::config::SaveFormat;
 use crate::error::TrainError;
 use crate::learn::optimizer::AdamW;
 use crate::policy::Policy;
@@ -36,8 +37,10 @@ use crate::trainer::RankGroups;
 
 /// What a checkpoint holds.
 pub(crate) struct Contents<'a, B: Kernels, P> {
-    /// The weights.
+    /// The weights, or adapters.
     pub policy: &'a P,
+    /// What is written of them.
+    pub save: SaveFormat,
     /// Moments and master weights.
     pub optimizer: &'a AdamW<B>,
     /// Tokenizer and processor files.
@@ -52,10 +55,26 @@ pub(crate) struct Contents<'a, B: Kernels, P> {
 /// # Errors
 /// A device that cannot be read; ranks that are gone.
 pub(crate) fn stage<B: Kernels, P: Policy<B>>(contents: &Contents<B, P>, hold: Hold) -> Result<Staged, TrainError> {
-    let Contents { policy, optimizer, companions, ranks } = contents;
-    let mut staged = policy.stage(Some(companions), ranks.copy(), hold)?.below(MODEL);
+    let Contents { policy, save, optimizer, companions, ranks } = contents;
+    let (companions, copy) = (*companions, ranks.copy());
+    let mut staged = match save {
+        SaveFormat::Auto | SaveFormat::Adapter => policy.stage(Some(companions), copy, hold)?.below(MODEL),
+        SaveFormat::Merged | SaveFormat::Both => {
+            let mut staged = policy.stage_merged(Some(companions), copy, hold)?.below(MODEL);
+            let companions = (*save == SaveFormat::Both).then_some(companions);
+            staged.and(policy.stage(companions, copy, hold)?.below(ADAPTER));
+            staged
+        }
+    };
     staged.and(optimizer.stage(OPTIMIZER, hold)?);
     Ok(staged)
+}
+
+/// The folder of a checkpoint that has what was learned, from which a run goes on: the adapter where it stands beside
+/// merged weights, else the model's own folder.
+pub fn learned(path: &Path) -> PathBuf {
+    let adapter = path.join(ADAPTER);
+    if adapter.is_dir() { adapter } else { path.join(MODEL) }
 }
 
 /// Compares the files of a checkpoint with the checksums in its `trainer.json`, where it has some: each of `ranks` a

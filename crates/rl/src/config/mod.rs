@@ -33,7 +33,7 @@ pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use error::ConfigError;
 pub use flat::StageName;
-pub use model::Model;
+pub use model::{LoraSection, Model};
 pub use moved::present_key;
 pub use parallel::Parallel;
 pub use reference::reference;
@@ -42,7 +42,7 @@ pub use resolve::{Source, resolve};
 pub use rollout::Rollout;
 pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
-pub use trainer::{Backend, Dtype, Resume, TrainerSection};
+pub use trainer::{Backend, Dtype, Resume, SaveFormat, TrainerSection};
 
 use crate::registry::MethodKind;
 use ::data::DataSpec;

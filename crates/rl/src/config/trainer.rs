@@ -35,6 +35,20 @@ choice! {
     }
 }
 
+choice! {
+    /// What a checkpoint has of the model.
+    pub enum SaveFormat {
+        /// The adapter where adapters learn, else the weights.
+        Auto = "auto",
+        /// The adapter, as PEFT has it.
+        Adapter = "adapter",
+        /// The weights, with the adapter merged into them.
+        Merged = "merged",
+        /// Both.
+        Both = "both",
+    }
+}
+
 section! {
     /// Length of the run, validation, checkpoints, device.
     pub struct TrainerSection {
@@ -60,6 +74,11 @@ section! {
         save_freq: usize = 0 => 0..=1_000_000_000_000,
         /// Checkpoints kept, the newest. 0: all.
         save_limit: usize = 3 => 0..=1_000_000,
+        /// What is in a checkpoint's `hf/`: the "adapter" alone, as PEFT has it, or the weights with the adapter
+        /// "merged" into them; then a folder `adapter/` beside it has what a run goes on from, and with "both" it is a
+        /// whole folder of PEFT, with tokenizer and processor. "auto": "adapter" with `model.lora.enable`; else there
+        /// are the weights.
+        save: SaveFormat = SaveFormat::Auto,
         /// Write checkpoints in a thread while training goes on; the next one waits for it, and so does the end of the
         /// run. Until it is written, a GPU's weights and optimizer state are in the host's memory (of several ranks
         /// each has its share), on the CPU twice where training has changed them. `false`: training waits, and one

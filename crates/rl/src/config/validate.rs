@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::checks::{Checks, Problem};
 use super::section::Node as _;
-use super::{Config, ConfigError, LrScheduler, OldLogProbs, Stage};
+use super::{Config, ConfigError, LoraSection, LrScheduler, OldLogProbs, SaveFormat, Stage};
 use crate::loss::{CorrectionMode, KlType};
 use ::reward::RewardType;
 
@@ -19,6 +19,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let mut checks = Checks::default();
         self.check_model_and_data(&mut checks);
+        self.check_lora(&mut checks);
         self.check_rollout(&mut checks);
         self.check_estimator(&mut checks);
         self.algorithm.methods.validate(self, &mut checks);
@@ -105,6 +106,35 @@ impl Config {
             data.max_pixels == 0 || data.min_pixels <= data.max_pixels,
             &["data.min_pixels", "data.max_pixels"],
             format!("min_pixels ({}) is above max_pixels ({})", data.min_pixels, data.max_pixels),
+        );
+    }
+
+    fn check_lora(&self, checks: &mut Checks) {
+        let (model, lora) = (&self.model, &self.model.lora);
+        checks.positive(lora.alpha, "model.lora.alpha");
+        checks.proper_share(lora.dropout, "model.lora.dropout");
+        let as_it_stands = LoraSection { enable: lora.enable, ..LoraSection::default() };
+        checks.need(
+            lora.enable || *lora == as_it_stands,
+            &["model.lora", "model.lora.enable"],
+            "its keys do nothing while adapters are not trained; set model.lora.enable = true",
+        );
+        let on_weights = model.path != "toy" && model.init.is_empty();
+        checks.need(
+            !lora.enable || on_weights,
+            &["model.lora.enable", "model.path", "model.init"],
+            "the weights below an adapter stay as they are, and random ones teach nothing; start from a folder with \
+             weights, such as a checkpoint's hf/",
+        );
+        checks.need(
+            model.adapter.is_empty() || on_weights,
+            &["model.adapter", "model.path", "model.init"],
+            "an adapter belongs to the weights that it was trained on; name their folder as model.path",
+        );
+        checks.need(
+            lora.enable || self.trainer.save == SaveFormat::Auto,
+            &["trainer.save", "model.lora.enable"],
+            "there is no adapter to save; set model.lora.enable = true or save = \"auto\"",
         );
     }
 

@@ -34,7 +34,7 @@ impl GradientOptions {
             temperature,
             entropy,
             token_budget: config.pass_tokens(),
-            train_vision: !config.model.freeze_vision_tower,
+            train_vision: !config.model.freeze_vision_tower && policy.trains_vision(),
             recompute: match actor.recompute {
                 Recompute::Always => true,
                 Recompute::Never => false,

@@ -18,6 +18,7 @@ use crate::image_cache::ImageCache;
 use crate::loss::{Denominators, LossConfig, LossInputs, MetricSums, padding, policy_loss};
 use crate::mismatch;
 use crate::policy::Policy;
+use crate::random_keys::dropout_seed;
 use crate::rollout::FinishReason;
 use crate::trajectory::{ScoredGroup, Trajectory};
 
@@ -265,6 +266,7 @@ pub fn update<B: Kernels, P: Policy<B>>(
             && !experience.groups.iter().any(|group| group.carried);
         let closure = LossOf { loss: settings.loss, mini, some_blind, compare_sampler, denominators };
         let lr = learning_rate(&actor.optim, schedule.done, schedule.total);
+        learner.policy.begin_update(dropout_seed(settings.config.trainer.seed, schedule.done as u64));
         let (outcome, sums) = learner.step(&closure, settings, lr, &mut times)?;
         computed += 1;
         if outcome.applied {

@@ -60,8 +60,11 @@ use crate::trajectory::ScoredGroup;
 pub use groups::RankGroups;
 pub use rows::{check_batch_rows, rows_that_fit};
 
-/// How a policy's weights are read from a Hugging Face folder.
+/// How a policy's weights, or its adapters, are read from a folder.
 pub(crate) type Loader<P> = Box<dyn Fn(&Path) -> Result<P, ModelError>>;
+
+/// What says whether a folder's weights, or adapters, are of the form that a run learns.
+pub(crate) type FitCheck = Box<dyn Fn(&Path) -> Result<(), TrainError>>;
 
 /// What the trainer is made of.
 pub struct Setup<P> {
@@ -69,6 +72,9 @@ pub struct Setup<P> {
     pub config: Config,
     /// Reads weights from a folder; asked for checkpoints and references.
     pub load: Loader<P>,
+    /// Whether what was learned in a checkpoint's folder is what this run learns: weights, or adapters of the same
+    /// form.
+    pub fits: FitCheck,
     /// The weights to start from, where no checkpoint is.
     pub initial: Box<dyn Fn() -> Result<P, ModelError>>,
     /// Tokenizer and image processor.

@@ -42,7 +42,7 @@ pub(super) fn load<B: Kernels, P: Policy<B>>(
     };
     let state = agreed(path, checked(), world)?;
     let weights = || -> Result<(P, AdamW<B>), TrainError> {
-        let mut policy = (setup.load)(&path.join(MODEL))?;
+        let mut policy = (setup.load)(&checkpoint::learned(path))?;
         let optimizer = AdamW::new(&setup.config.actor.optim).check_device(setup.config.trainer.check_device);
         let mut optimizer = optimizer.over(layout);
         optimizer.load(&path.join(OPTIMIZER), &mut policy)?;

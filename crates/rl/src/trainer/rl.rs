@@ -28,7 +28,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         prompts: &Prompts,
     ) -> Result<(Metrics, u64), TrainError> {
         recipe.loss.kl.kl_coef = self.state.kl_coef;
-        let mut images = match recipe.reads_images(&self.setup.config) {
+        let mut images = match recipe.reads_images(&self.setup.config, self.policy.trains_vision()) {
             true => ImageCache::new(self.setup.config.rollout.image_cache_gib),
             false => ImageCache::default(),
         };

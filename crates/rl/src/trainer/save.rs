@@ -46,6 +46,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let (in_thread, limit) = (config.save_async, config.save_limit);
         let contents = Contents {
             policy: &self.policy,
+            save: self.setup.config.trainer.save,
             optimizer: &self.optimizer,
             companions: &self.setup.companions,
             ranks: &self.setup.ranks,

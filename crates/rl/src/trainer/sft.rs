@@ -13,6 +13,7 @@ use crate::learn::{GradientOptions, GroupRef, MicroGradients, accumulate};
 use crate::policy::Policy;
 use crate::progress::Phase;
 use crate::prompts::Prompts;
+use crate::random_keys::dropout_seed;
 use crate::warnings;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
@@ -34,6 +35,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let packed = count + items.iter().map(|i| i.prompt.len()).sum::<usize>();
         self.setup.progress.phase(Phase::Update, count as u64);
         let options = GradientOptions::of(&self.setup.config, &self.policy, 1.0, false);
+        self.policy.begin_update(dropout_seed(self.setup.config.trainer.seed, self.state.optimizer_steps as u64 + 1));
         let mut grads = self.optimizer.gradients(&mut self.policy, &self.setup.config);
         let (mut total, mut finite) = (0f64, false);
         let none = &mut ImageCache::default();

@@ -116,6 +116,14 @@ impl<B: Kernels, P: Policy<B>> Start<B, P> {
         notes: &mut Vec<String>,
     ) -> Result<Self, TrainError> {
         let config = &setup.config;
+        let wanted = match config.trainer.resume() {
+            Resume::None => None,
+            Resume::From(path) => Some(path),
+            Resume::Auto => checkpoint::list(&folder.checkpoints()).pop().map(|(_, path)| path),
+        };
+        if let Some(path) = wanted {
+            (setup.fits)(&checkpoint::learned(&path))?;
+        }
         let loaded = match config.trainer.resume() {
             Resume::None => None,
             Resume::From(path) => Some(resume::load(&path, setup, layout)?),

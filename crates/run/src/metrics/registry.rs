@@ -152,7 +152,8 @@ RUN/
   metrics.jsonl                  one line a step
   rollouts/step_N.jsonl          every sampled response of step N (trainer.log_rollouts)
   rollouts/validation_step_N.jsonl  the first trainer.val_generations_to_log validation responses
-  checkpoints/global_step_N/     hf/ (a folder that transformers and vLLM load), optimizer.safetensors, trainer.json
+  checkpoints/global_step_N/     hf/ (a folder that transformers and vLLM load, or PEFT where it is an adapter; then perhaps
+                                 adapter/, see lora.md), optimizer.safetensors, trainer.json
   reference/stage_K/             the reference policy of a KL term, if there is one
   model/                         tokenizer and image processor of the embedded toy model (model.path = \"toy\")
 ```

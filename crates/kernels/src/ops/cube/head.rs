@@ -247,14 +247,15 @@ pub(super) fn log_probs_backward<B: Launch>(
     temperature: f64,
     d_log_probs: Tensor<B, 1>,
     d_entropy: Option<Tensor<B, 1>>,
-) -> (Tensor<B, 2>, Tensor<B, 2>) {
+    learns: bool,
+) -> (Tensor<B, 2>, Option<Tensor<B, 2>>) {
     let f32s = d_log_probs.dtype() == DType::F32 && d_entropy.as_ref().is_none_or(|d| d.dtype() == DType::F32);
     if !f32s || !covered(&hidden, weight, &targets) {
-        return plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy);
+        return plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy, learns);
     }
     let inverse = (1.0 / temperature) as f32;
     let most = logits(&hidden);
-    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, most, |z, targets, dl, de| {
+    log_probs_backward_by(hidden, weight, targets, d_log_probs, d_entropy, most, learns, |z, targets, dl, de| {
         let with_entropy = de.is_some();
         // A kernel has a fixed number of operands: without gradients of entropies those of log-probs stand in, unread.
         let de = de.unwrap_or_else(|| dl.clone());

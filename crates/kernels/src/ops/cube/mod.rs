@@ -217,8 +217,9 @@ impl<R: CubeRuntime, BT: BoolElement> Kernels for CubeBackend<R, f32, i32, BT> {
         temperature: f64,
         d_log_probs: Tensor<Self, 1>,
         d_entropy: Option<Tensor<Self, 1>>,
-    ) -> (Tensor<Self, 2>, Tensor<Self, 2>) {
-        head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+        learns: bool,
+    ) -> (Tensor<Self, 2>, Option<Tensor<Self, 2>>) {
+        head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy, learns)
     }
 
     fn kl_divergence(

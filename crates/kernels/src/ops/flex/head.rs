@@ -103,14 +103,15 @@ pub(super) fn log_probs_backward(
     temperature: f64,
     d_log_probs: Tensor<F, 1>,
     d_entropy: Option<Tensor<F, 1>>,
-) -> (Tensor<F, 2>, Tensor<F, 2>) {
+    learns: bool,
+) -> (Tensor<F, 2>, Option<Tensor<F, 2>>) {
     let ([m, d], vocab) = (hidden.dims(), weight.dims()[0]);
     let targets = targets_of(targets);
     let (h, w, dl) = (Host::new(&hidden), Host::new(weight), Host::new(&d_log_probs));
     let de = d_entropy.as_ref().map(Host::new);
     let (h, w, dl, de) = (h.values(), w.values(), dl.values(), de.as_ref().map(Host::values));
     let inverse = (1.0 / temperature) as f32;
-    let (mut dh, mut dw) = (zeros(m * d), zeros(vocab * d));
+    let (mut dh, mut dw) = (zeros(m * d), learns.then(|| zeros(vocab * d)));
     let mut logits = Vec::new();
     for (a, b) in chunks(m, vocab, CPU_LOGITS) {
         let rows = b - a;
@@ -124,8 +125,10 @@ pub(super) fn log_probs_backward(
             row_backward(z, lse, dl, de, entropy, inverse);
             z[targets[a + r]] += dl * inverse;
         });
-        matmul(&mut dw, d, true, Matrix::rows(z, vocab).transposed(), states, vocab, d, rows, true);
+        if let Some(dw) = &mut dw {
+            matmul(dw, d, true, Matrix::rows(z, vocab).transposed(), states, vocab, d, rows, true);
+        }
         matmul(&mut dh[a * d..b * d], d, false, Matrix::rows(z, vocab), Matrix::rows(w, d), rows, d, vocab, true);
     }
-    (tensor(dh, [m, d]), tensor(dw, [vocab, d]))
+    (tensor(dh, [m, d]), dw.map(|dw| tensor(dw, [vocab, d])))
 }

@@ -217,11 +217,12 @@ impl Kernels for F {
         temperature: f64,
         d_log_probs: Tensor<F, 1>,
         d_entropy: Option<Tensor<F, 1>>,
-    ) -> (Tensor<F, 2>, Tensor<F, 2>) {
+        learns: bool,
+    ) -> (Tensor<F, 2>, Option<Tensor<F, 2>>) {
         if f32s(&hidden) {
-            head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+            head::log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy, learns)
         } else {
-            plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy)
+            plain_log_probs_backward(hidden, weight, targets, temperature, d_log_probs, d_entropy, learns)
         }
     }
 

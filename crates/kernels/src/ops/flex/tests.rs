@@ -182,7 +182,8 @@ fn products_of_views_are_the_defaults() {
         close(F::matmul(a.clone().flip([0]), b.clone()), want.clone().flip([0]), "backwards");
         close(F::weight_gradient(a.clone().transpose(), b), want, "a weight's gradient");
     }
-    assert_eq!(F::weight_gradient(random([4, 3]).slice([0..0]), random([4, 2]).slice([0..0])).dims(), [3, 2]);
+    let none = |columns: usize| random([4, columns]).slice([0..0, 0..columns]);
+    assert_eq!(F::weight_gradient(none(3), none(2)).dims(), [3, 2]);
     let batch = (random([3, 4, 5]), random([3, 5, 6]));
     close(F::matmul(batch.0.clone(), batch.1.clone()), batch.0.matmul(batch.1), "a batch");
 }
@@ -446,10 +447,15 @@ fn head_is_exact() {
             check(a.log_probs, b.log_probs, &exact.log_probs, "log_probs");
             check(a.entropy.unwrap(), b.entropy.unwrap(), &exact.entropy, "entropy");
             let (t, de) = (targets.clone(), d_entropy.clone());
-            let a = head::log_probs_backward(h.clone(), &w, t.clone(), temperature, dl.clone(), de.clone());
-            let b = plain_log_probs_backward(h.clone(), &w, t, temperature, dl, de);
+            let a = head::log_probs_backward(h.clone(), &w, t.clone(), temperature, dl.clone(), de.clone(), true);
+            let b = plain_log_probs_backward(h.clone(), &w, t.clone(), temperature, dl.clone(), de.clone(), true);
             check(a.0, b.0, &exact.dh, "head dh");
-            check(a.1, b.1, &exact.dw, "head dw");
+            check(a.1.unwrap(), b.1.unwrap(), &exact.dw, "head dw");
+            // A frozen head has no gradient, and that of the states is the same.
+            let frozen = head::log_probs_backward(h.clone(), &w, t.clone(), temperature, dl.clone(), de.clone(), false);
+            let plain = plain_log_probs_backward(h.clone(), &w, t, temperature, dl, de, false);
+            assert!(frozen.1.is_none() && plain.1.is_none());
+            check(frozen.0, plain.0, &exact.dh, "dh of a frozen head");
         }
     }
 }

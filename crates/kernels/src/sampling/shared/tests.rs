@@ -11,6 +11,9 @@ const VOCAB: usize = 1003;
 const ROWS: usize = 40;
 const WIDTH: usize = 8;
 
+/// Tokens and their log-probs.
+type Drawn = (Vec<i32>, Vec<f32>);
+
 /// Rows that choose in every way there is, each with the forbidden ids of its own, of which one row has all of a rank.
 struct Case<B: Kernels> {
     hidden: Tensor<B, 2>,
@@ -46,18 +49,18 @@ impl<B: Kernels> Case<B> {
         }
     }
 
-    fn tokens(&self, head: LmHead<B>) -> (Vec<i32>, Vec<f32>) {
+    fn tokens(&self, head: LmHead<B>) -> Drawn {
         let (ids, log_probs) = sample_tokens(self.hidden.clone(), head, &self.choices, self.mask.as_ref());
         (host::ints(ids).unwrap(), host::floats(log_probs).unwrap())
     }
 
     /// The same on each of `size` ranks, with what each gave to calls.
-    fn on_ranks(&self, size: usize) -> Vec<((Vec<i32>, Vec<f32>), Traffic)> {
+    fn on_ranks(&self, size: usize) -> Vec<(Drawn, Traffic)> {
         threads::run(size, |ranks: Ranks| {
             let shared = VocabShards::new(VOCAB, ranks.clone());
             let own = shared.own();
             let rows = self.weight.clone().narrow(0, own.start, own.len());
-            let tokens = self.tokens(LmHead { weight: &rows, shared: Some(&shared) });
+            let tokens = self.tokens(LmHead { weight: &rows, shared: Some(&shared), frozen: false });
             let traffic = ranks.traffic();
             assert_eq!(traffic.keys().copied().collect::<Vec<_>>(), [SAMPLED], "nothing else is told");
             (tokens, traffic[SAMPLED])

@@ -5,6 +5,8 @@ mod decoded;
 mod files;
 mod shards;
 
+pub(crate) use computed::in_parts;
+
 use std::collections::BTreeMap;
 
 use burn::tensor::Tensor;

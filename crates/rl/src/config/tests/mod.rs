@@ -2,6 +2,7 @@
 
 mod bad;
 mod contradictions;
+mod lora;
 mod overrides;
 mod presets;
 mod published;

@@ -140,7 +140,7 @@ fn an_override_that_is_none_is_explained() {
         ),
         (
             "model=toy",
-            "override `model=toy`: `model`: is a section; set one of its keys: path, family, init, init_seed, freeze_vision_tower",
+            "override `model=toy`: `model`: is a section; set one of its keys: path, family, init, init_seed, freeze_vision_tower, adapter, lora",
         ),
         (
             "rollout.n=1\nevil = 2",
