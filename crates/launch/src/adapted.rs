@@ -119,6 +119,7 @@ impl<B: Kernels> RunWeights<B> {
             Some(lora) => self.adapted(&AdapterFolder::open(folder)?, lora),
         }
     }
+
     /// Whether this run can go on from what a checkpoint has in `folder`. What is not there or damaged is for the
     /// reader to say.
     ///
@@ -135,14 +136,13 @@ impl<B: Kernels> RunWeights<B> {
         match &self.lora {
             None if is_adapter && !is_whole => Err(TrainError::Input(format!(
                 "{shown}: the checkpoint has an adapter (LoRA), and this run trains the weights: set \
-                model.lora.enable = \
-                 true; {way}"
+                 model.lora.enable = true; {way}"
             ))),
             Some(_) if is_whole && !is_adapter => Err(TrainError::Input(format!(
                 "{shown}: the checkpoint has whole weights, and this run trains an adapter (model.lora.enable); {way}"
             ))),
             Some(lora) if is_adapter => {
-                let adapter = AdapterFolder::open(folder)?;
+                let Ok(adapter) = AdapterFolder::open(folder) else { return Ok(()) };
                 same_form(lora, &adapter)?;
                 Ok(adapter.check_base(&base_model(&self.folder)?)?)
             }

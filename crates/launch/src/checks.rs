@@ -47,7 +47,7 @@ pub(crate) fn check_folder(dir: &Path, processor: &Processor, config: &QwenVlCon
 ///
 /// # Errors
 /// As [`select`]; adapters of a frozen vision tower.
-pub(crate) fn check_tower(run: &Config, architecture: &QwenVlConfig) -> Result<(), TrainError> {
+pub(crate) fn check_adapters(run: &Config, architecture: &QwenVlConfig) -> Result<(), TrainError> {
     let Some(lora) = run.model.lora() else { return Ok(()) };
     let modules = ModelShapes::new(architecture, DType::F32).linear_modules();
     let chosen = select(&lora, &modules)?;

@@ -17,7 +17,7 @@ use rl::progress::Progress;
 use rl::trainer::{RankGroups, Setup, Summary, Trainer, check_batch_rows};
 
 use crate::adapted::{RunWeights, first_adapter, same_form};
-use crate::checks::{check_folder, check_tower, end_tokens};
+use crate::checks::{check_adapters, check_folder, end_tokens};
 use crate::folder::{ModelFolder, PictureOptions};
 use crate::names;
 
@@ -158,7 +158,7 @@ pub fn train_on<B: Kernels>(
     };
     let processor = folder.unchecked_processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
     check_folder(folder.path(), &processor, &architecture)?;
-    check_tower(&config, &architecture)?;
+    check_adapters(&config, &architecture)?;
     let eos = end_tokens(folder.path(), &architecture, &processor)?;
     let companions = folder.companions(&processor)?;
     let groups = RankGroups::new(&ranks, tensor_size::<B>(&ranks, &config, &architecture, dtype, device)?)?;

@@ -1,10 +1,9 @@
 //! Runs that train adapters: the same on any number of ranks, exact after a resume, and what they leave behind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
 use comm::Ranks;
@@ -18,6 +17,10 @@ use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use rl::trainer::Summary;
 use serde_json::{Map, Value};
+
+mod support;
+
+use support::{StopAt, near};
 
 type B = burn_flex::Flex<f32, i32>;
 
@@ -97,38 +100,8 @@ fn train(folders: [&Path; 2], overrides: &[&str]) -> Result<Summary, TrainError>
     train_until(Ranks::solo(), folders, overrides, "no line says this")
 }
 
-/// Stops a run when its progress shows a text.
-struct StopAt(&'static str, Arc<AtomicBool>);
-
-impl Write for StopAt {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        if String::from_utf8_lossy(line).contains(self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 fn metrics(dir: &Path) -> Vec<Map<String, Value>> {
     read_metrics(&dir.join("metrics.jsonl")).unwrap()
-}
-
-/// All metrics within `tolerance` of one another, relative to their size; not those of a clock or of what is sent.
-fn near(a: &Map<String, Value>, b: &Map<String, Value>, tolerance: f64, what: &str) {
-    let noise = ["time/", "perf/", "mismatch/", "comm/"];
-    for (key, value) in a.iter().filter(|(key, _)| !noise.iter().any(|n| key.starts_with(n)) && *key != "actor/ppo_kl")
-    {
-        match (value.as_f64(), b[key].as_f64()) {
-            (Some(x), Some(y)) => {
-                assert!((x - y).abs() <= tolerance * (1.0 + x.abs()), "{what}: {key}: {x} and {y}");
-            }
-            _ => assert_eq!(value, &b[key], "{what}: {key}"),
-        }
-    }
 }
 
 /// All tensors of a file, by name.
@@ -293,6 +266,13 @@ fn checkpoints_of_another_kind_are_refused() {
         let said = error.to_string();
         assert!(parts.iter().all(|part| said.contains(part)) && error.exit_code() == 2, "{overrides:?}: {said}");
     }
+    // A damaged adapter is no reason to stop where there is an earlier one.
+    let damaged = dir.path().join("damaged");
+    train([&base, &damaged], &[]).unwrap();
+    std::fs::write(checkpoint(&damaged, 4).join("hf/adapter_config.json"), "{").unwrap();
+    let before = tensors(&checkpoint(&damaged, 3).join("optimizer.safetensors"));
+    train([&base, &damaged], &[]).unwrap();
+    assert_ne!(tensors(&checkpoint(&damaged, 4).join("optimizer.safetensors")), before);
     // The weights below have changed since.
     let moved = dir.path().join("moved");
     std::fs::create_dir_all(&moved).unwrap();

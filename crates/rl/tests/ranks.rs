@@ -2,10 +2,9 @@
 //! same sums but for their order; checkpoints that any number of ranks reads.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
 use comm::Ranks;
@@ -15,6 +14,10 @@ use rl::progress::Progress;
 use rl::run_folder::read_metrics;
 use rl::trainer::Summary;
 use serde_json::{Map, Value};
+
+mod support;
+
+use support::{StopAt, near};
 
 type B = burn_flex::Flex<f32, i32>;
 
@@ -96,27 +99,6 @@ fn run_on(of_node: usize, size: usize, dir: &Path, overrides: &[&str]) -> Vec<Ma
 
 fn text(dir: &Path, log: &str) -> String {
     std::fs::read_to_string(dir.join("rollouts").join(log)).unwrap_or_default()
-}
-
-/// Keys that a clock decides, or that are made of differences of nearly equal numbers: PGPO compares predictions with
-/// and without a picture, which an untrained tower hardly changes.
-fn is_noise(key: &str) -> bool {
-    ["time/", "perf/", "mismatch/", "comm/", "pgpo/"].iter().any(|prefix| key.starts_with(prefix))
-        || key == "actor/ppo_kl"
-}
-
-/// All metrics within `tolerance` of one another, relative to their size.
-fn near(a: &Map<String, Value>, b: &Map<String, Value>, tolerance: f64, what: &str) {
-    let keys = |line: &Map<String, Value>| line.keys().filter(|k| !k.starts_with("comm/")).cloned().collect::<Vec<_>>();
-    assert_eq!(keys(a), keys(b), "{what}");
-    for (key, value) in a.iter().filter(|(key, _)| !is_noise(key)) {
-        match (value.as_f64(), b[key].as_f64()) {
-            (Some(x), Some(y)) => {
-                assert!((x - y).abs() <= tolerance * (1.0 + x.abs()), "{what}: {key}: {x} and {y}");
-            }
-            _ => assert_eq!(value, &b[key], "{what}: {key}"),
-        }
-    }
 }
 
 #[test]
@@ -251,23 +233,6 @@ fn every_kind_of_algorithm() {
         for (step, (a, b)) in solo.iter().zip(&ranks).enumerate() {
             near(a, b, if step < 3 { 2e-6 } else { 3e-5 }, &format!("{name}, step {}", step + 1));
         }
-    }
-}
-
-/// Stops a run when its progress shows a text.
-#[derive(Clone)]
-struct StopAt(&'static str, Arc<AtomicBool>);
-
-impl Write for StopAt {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        if String::from_utf8_lossy(line).contains(self.0) {
-            self.1.store(true, Ordering::Relaxed);
-        }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -118,6 +118,7 @@ impl<B: Kernels> Mlp<B> {
             }
         }
     }
+
     /// Shows its linear layers to `show`, named as in `backward`.
     pub(crate) fn linears(&mut self, name: &str, show: &mut LinearShow<B>) {
         match self {

@@ -103,8 +103,7 @@ impl AdapterFolder {
             path: self.path.join(ADAPTER_CONFIG),
             what: format!(
                 "base_model_name_or_path: {:?} is no model folder here; write the folder of the base model there \
-                (train \
-                 takes model.path=BASE model.adapter=FOLDER, too)",
+                 (train takes model.path=BASE model.adapter=FOLDER, too)",
                 guard::echo(&self.base)
             ),
         })
@@ -120,7 +119,8 @@ impl AdapterFolder {
                 path: self.path.clone(),
                 base: base.path.clone(),
                 list: format!(
-                    "  it was trained on other weights ({own}, of {:?}; these are {})",
+                    "  it was trained on other weights ({own}, of {:?}; these are {}); where these are the same values in \
+                     other files, remove {BASE}",
                     guard::echo(&self.base),
                     base.fingerprint
                 ),
@@ -154,8 +154,7 @@ fn read_config(map: &Map<String, Value>) -> Result<LoraConfig, String> {
     {
         return Err(format!(
             "init_lora_weights: {:?} is not supported: it changes the base's weights; PEFT can save such an \
-            adapter as a \
-             plain one",
+             adapter as a plain one",
             guard::echo(init)
         ));
     }

@@ -83,8 +83,7 @@ fn check_dropout<'a>(config: &LoraConfig, mut adapted: impl Iterator<Item = &'a 
     match adapted.find(|module| module.starts_with("visual.")).filter(|_| config.dropout > 0.0) {
         None => Ok(()),
         Some(module) => Err(ModelError::Input(format!(
-            "`model.lora.dropout` is {}, and {} is adapted: inputs of the vision tower are not dropped; set it to \
-            0, or \
+            "`model.lora.dropout` is {}, and {} is adapted: inputs of the vision tower are not dropped; set it to 0, or \
              leave the tower out (model.lora.exclude_modules = \".*visual.*\")",
             config.dropout,
             peft_name(module)
