@@ -109,7 +109,7 @@ fn as_peft<B: Kernels>() {
         compare(&ours, &theirs, 1e-4, case);
         let (worst, name) = worst_element(&ours, &theirs);
         println!("{case}: {} matrices, worst element {worst:.1e} of the matrix's largest ({name})", ours.len());
-        assert!(worst < 1e-3, "{case}: {name} {worst:.1e}");
+        assert!(worst < 1e-4, "{case}: {name} {worst:.1e}");
         compare(&engine_at(&model, &groups, &extra.floats("coef"), true, 1.0), &ours, 1e-5, "recomputed");
     }
 }
@@ -230,7 +230,7 @@ fn as_finite_differences<B: Kernels>() {
             checked += 1;
         }
         println!("dropout {dropout}: {checked} slopes within {worst:.1e}");
-        assert!(checked == 14 && worst < 2e-2, "{worst}");
+        assert!(checked == 14 && worst < 5e-3, "{worst}");
     }
 }
 

@@ -113,13 +113,13 @@ fn many_ranks_say_what_one_says<B: Kernels>() {
     many_ranks_say_the_same::<B>(|model| model, 1e-5);
 }
 
-/// With adapters on all linear layers, which ranks cut as they cut the layers. They are large: logits and gradients are
-/// ten times what they are without.
+/// With adapters on all linear layers, which ranks cut as they cut the layers. They are large: gradients differ by
+/// up to 3.3e-5 by the order of sums.
 fn many_ranks_adapt_as_one_does<B: Kernels>() {
     many_ranks_say_the_same::<B>(|model| all_adapted(model, 0.0), 1e-4);
 }
 
-fn many_ranks_say_the_same<B: Kernels>(adapt: fn(QwenVl<B>) -> QwenVl<B>, bound: f32) {
+fn many_ranks_say_the_same<B: Kernels>(adapt: fn(QwenVl<B>) -> QwenVl<B>, of_gradients: f32) {
     let mut worst: BTreeMap<&str, f32> = BTreeMap::new();
     for (case, sizes) in CASES {
         let alone = said(case, &adapt(load::<B>(case)));
@@ -133,7 +133,7 @@ fn many_ranks_say_the_same<B: Kernels>(adapt: fn(QwenVl<B>) -> QwenVl<B>, bound:
             assert!(all.iter().all(|said| *said == all[0]), "{case} over {size}: the ranks came apart");
             for (what, expected) in &alone.numbers {
                 let gap = gap(&all[0].numbers[what], expected);
-                assert!(gap < bound, "{case} over {size}: {what} {gap:.1e}");
+                assert!(gap < 1e-5, "{case} over {size}: {what} {gap:.1e}");
                 *worst.entry(what).or_default() = worst.get(what).map_or(gap, |worst| worst.max(gap));
             }
             for (what, expected) in &alone.gradients {
@@ -141,7 +141,7 @@ fn many_ranks_say_the_same<B: Kernels>(adapt: fn(QwenVl<B>) -> QwenVl<B>, bound:
                 assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{case}: {what}");
                 for (name, expected) in expected {
                     let gap = gap(&found[name], expected);
-                    assert!(gap < bound, "{case} over {size}, {what}: {name} {gap:.1e}");
+                    assert!(gap < of_gradients, "{case} over {size}, {what}: {name} {gap:.1e}");
                     *worst.entry("gradients").or_default() = worst.get("gradients").map_or(gap, |worst| worst.max(gap));
                 }
             }
