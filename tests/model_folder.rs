@@ -145,6 +145,41 @@ fn a_run_its_checkpoint_and_its_model_folder_are_one_model() {
     assert_eq!((&settings["format_prompt_text"], &settings["system_prompt"]), (&json!("{problem}"), &json!("sum")));
 }
 
+/// What a run has learned in adapters is a model to every program, by each of its paths, and not its base.
+#[test]
+fn an_adapter_is_one_model() {
+    let bench = trained();
+    let output = bench.train(&["model.path=run", "model.lora.enable=true", "trainer.output_dir=adapted"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let logits = |path: &str| {
+        generated(&bench, path, 0, &[]);
+        let bytes = std::fs::read(bench.path("dump.safetensors")).unwrap();
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor("logits").unwrap().data().to_vec()
+    };
+    let paths = ["adapted", "adapted/checkpoints/global_step_61", "adapted/checkpoints/global_step_61/hf"];
+    let asked = paths.map(|path| {
+        let out = |program: &str| format!("{program}_{}", path.replace('/', "_"));
+        let (texts, _) = evaluated(&bench, path, &out("eval"), &[]);
+        let of_analyze: Vec<Value> =
+            analyzed(&bench, path, &out("analyze"), &[]).iter().map(|record| record["response"].clone()).collect();
+        assert_eq!(of_analyze, texts, "analyze and eval, {path}");
+        let (text, ids) = generated(&bench, path, 0, &[]);
+        assert_eq!(text.strip_suffix('\n'), texts[0].as_str(), "generate and eval, {path}");
+        (texts, ids, logits(path))
+    });
+    assert!(asked[0] == asked[1] && asked[0] == asked[2], "the three paths are asked differently");
+    assert_ne!(asked[0].2, logits("run"), "the adapter is left out");
+    // Without its base it is none, and says which folder it wants.
+    std::fs::rename(bench.path("run"), bench.path("elsewhere")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_generate"))
+        .current_dir(bench.path(""))
+        .args(["--model", "adapted", "--prompt", "sum?", "--backend", "flex"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("base_model_name_or_path"), "{}", stderr(&output));
+}
+
 /// A run can start where another one ended, whichever path names it.
 #[test]
 fn train_starts_from_a_run() {
