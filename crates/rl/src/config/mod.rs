@@ -9,6 +9,7 @@ mod algorithm;
 pub(crate) mod bundles;
 pub mod checks;
 mod data;
+mod easyr1_files;
 mod error;
 pub mod field;
 pub(crate) mod flat;
@@ -31,6 +32,7 @@ pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim
 pub use algorithm::Algorithm;
 pub use checks::{Checks, Problem};
 pub use data::Data;
+pub use easyr1_files::{convert_easyr1, easyr1_message};
 pub use error::ConfigError;
 pub use flat::StageName;
 pub use model::{LoraSection, Model};
