@@ -27,7 +27,7 @@ mod tests;
 mod trainer;
 mod validate;
 
-pub use self::reward::RewardSection;
+pub use self::reward::{FunctionArguments, JudgeSection, RewardSection};
 pub use actor::{Actor, GradsDtype, LrScheduler, MomentsDtype, OldLogProbs, Optim, Recompute};
 pub use algorithm::Algorithm;
 pub use checks::{Checks, Problem};
