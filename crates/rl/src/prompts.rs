@@ -270,7 +270,7 @@ impl Prompts {
         let image_dir = (!config.data.image_dir.is_empty()).then(|| std::path::PathBuf::from(&config.data.image_dir));
         let dataset = match config.reward.is_own() {
             // A reward of the user's sees every column that is text; what cannot be is left out of its rows.
-            true => data::open_all(specs, config.to_keys(), image_dir.as_deref(), |_| {})?,
+            true => data::convert::open_all(specs, config.to_keys(), image_dir.as_deref(), |_| {})?,
             false => Dataset::open(specs, &config.to_keys(), image_dir.as_deref())?,
         };
         if dataset.is_empty() {

@@ -1,7 +1,6 @@
 //! What a reward sees of the rows: their prompts, columns and pictures.
 
 use std::fs;
-use std::path::PathBuf;
 
 use data::ImageSource;
 use reward::{Reward, RewardRow};
@@ -70,6 +69,8 @@ fn extension(bytes: &[u8]) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
     use reward::{RewardConfig, Score};
 
