@@ -4,7 +4,13 @@
 //! Nothing here knows this program's configuration but by the names of its keys, which a test of `rl` compares.
 //!
 //! ```
-//! let file = easyr1::YamlFile { name: "x.yaml", text: "worker:\n  actor:\n    model:\n      model_path: DIR\n  reward:\n    reward_function: math.py:compute_score\n" };
+//! let text = "worker:
+//!   actor:
+//!     model:
+//!       model_path: DIR
+//!   reward: {reward_function: math.py:compute_score}
+//! ";
+//! let file = easyr1::YamlFile { name: "x.yaml", text };
 //! let conversion = easyr1::convert(&[file], &["worker.rollout.n=8".into(), "model.freeze_vision_tower=true".into()])?;
 //! let path = conversion.settings.iter().find(|setting| setting.key == "model.path").unwrap();
 //! assert_eq!((path.value.as_str(), path.at.as_str()), (Some("DIR"), "x.yaml:4"));

@@ -6,7 +6,7 @@ use toml::{Table, Value};
 
 use crate::table::{self, EasyR1Key};
 use crate::value::ValueKind;
-use crate::yaml::{self, Content, YamlNode};
+use crate::yaml::{self, YamlContent, YamlNode};
 use crate::{EasyR1Error, YamlFile};
 
 /// The value of a key and where it stands.
@@ -41,15 +41,15 @@ impl Stated {
     pub(crate) fn read(files: &[YamlFile], overrides: &[String]) -> Result<Self, EasyR1Error> {
         let keys = table::all();
         let default = |key: &EasyR1Key| {
-            let node =
-                yaml::read("the default", key.default).unwrap_or(YamlNode { line: 0, content: Content::Map(vec![]) });
+            let node = yaml::read("the default", key.default)
+                .unwrap_or(YamlNode { line: 0, content: YamlContent::Map(vec![]) });
             StatedValue { value: key.kind.read(&node).ok().flatten(), at: String::new() }
         };
         let values = keys.iter().map(|key| (key.name.clone(), default(key))).collect();
         let mut stated = Self { keys, values, own: Vec::new() };
         for file in files {
             let root = yaml::read(file.name, file.text)?;
-            let Content::Map(entries) = &root.content else {
+            let YamlContent::Map(entries) = &root.content else {
                 let reason = "holds a list or a text, not sections such as `data:`".to_string();
                 return Err(EasyR1Error::Syntax { at: file.name.to_string(), reason });
             };
@@ -67,8 +67,8 @@ impl Stated {
             let at = format!("{file}:{}", node.line);
             match &node.content {
                 _ if self.values.contains_key(&place) => self.set(&place, node, at)?,
-                Content::Map(below) if self.is_section(&place) => self.section(file, &place, below)?,
-                Content::Scalar(..) if self.is_section(&place) && crate::value::is_null(node) => {}
+                YamlContent::Map(below) if self.is_section(&place) => self.section(file, &place, below)?,
+                YamlContent::Scalar(..) if self.is_section(&place) && crate::value::is_null(node) => {}
                 _ => return Err(self.unknown(at, place)),
             }
         }
@@ -109,7 +109,7 @@ impl Stated {
             && kind_of(parent) == Some(ValueKind::Dict)
         {
             let entry = (name.to_string(), Self::written(ValueKind::Words, value.trim()));
-            return self.set(parent, &YamlNode { line: 0, content: Content::Map(vec![entry]) }, at);
+            return self.set(parent, &YamlNode { line: 0, content: YamlContent::Map(vec![entry]) }, at);
         }
         if key.split('.').next() == Some("worker") {
             return Err(self.unknown(at, key.to_string()));
@@ -121,10 +121,10 @@ impl Stated {
     /// The right-hand side of an override: YAML, or for a text that has no lists in it the text itself.
     fn written(kind: ValueKind, text: &str) -> YamlNode {
         let is_text = matches!(kind, ValueKind::Text | ValueKind::TextOrNull);
-        let plain = YamlNode { line: 0, content: Content::Scalar(text.to_string(), false) };
+        let plain = YamlNode { line: 0, content: YamlContent::Scalar(text.to_string(), false) };
         match yaml::read("override", text) {
-            Ok(YamlNode { content: Content::Scalar(text, quoted), .. }) => {
-                YamlNode { line: 0, content: Content::Scalar(text, quoted) }
+            Ok(YamlNode { content: YamlContent::Scalar(text, quoted), .. }) => {
+                YamlNode { line: 0, content: YamlContent::Scalar(text, quoted) }
             }
             Ok(node) if !is_text && !text.is_empty() => node,
             _ => plain,

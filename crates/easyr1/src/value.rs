@@ -2,7 +2,7 @@
 
 use toml::{Table, Value};
 
-use crate::yaml::{Content, YamlNode};
+use crate::yaml::{YamlContent, YamlNode};
 
 /// The type of a key, as EasyR1 declares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,22 +65,22 @@ impl ValueKind {
             };
         }
         let value = match (self, &node.content) {
-            (Self::Text | Self::TextOrNull | Self::Files, Content::Scalar(text, _)) => Value::String(text.clone()),
-            (Self::Files | Self::Words, Content::List(list)) => Value::Array(texts(list).ok_or_else(wrong)?),
-            (Self::Words, Content::Scalar(text, _)) => Value::Array(vec![Value::String(text.clone())]),
-            (Self::Int | Self::IntOrNull, Content::Scalar(text, _)) => Value::Integer(int(text).ok_or_else(wrong)?),
-            (Self::Number | Self::NumberOrNull, Content::Scalar(text, _)) => {
+            (Self::Text | Self::TextOrNull | Self::Files, YamlContent::Scalar(text, _)) => Value::String(text.clone()),
+            (Self::Files | Self::Words, YamlContent::List(list)) => Value::Array(texts(list).ok_or_else(wrong)?),
+            (Self::Words, YamlContent::Scalar(text, _)) => Value::Array(vec![Value::String(text.clone())]),
+            (Self::Int | Self::IntOrNull, YamlContent::Scalar(text, _)) => Value::Integer(int(text).ok_or_else(wrong)?),
+            (Self::Number | Self::NumberOrNull, YamlContent::Scalar(text, _)) => {
                 Value::Float(number(text).ok_or_else(wrong)?)
             }
-            (Self::Bool, Content::Scalar(text, _)) => Value::Boolean(boolean(text).ok_or_else(wrong)?),
-            (Self::Pair, Content::List(list)) if list.len() == 2 => {
+            (Self::Bool, YamlContent::Scalar(text, _)) => Value::Boolean(boolean(text).ok_or_else(wrong)?),
+            (Self::Pair, YamlContent::List(list)) if list.len() == 2 => {
                 let two = list.iter().map(|one| match &one.content {
-                    Content::Scalar(text, _) => number(text).map(Value::Float),
+                    YamlContent::Scalar(text, _) => number(text).map(Value::Float),
                     _ => None,
                 });
                 Value::Array(two.collect::<Option<_>>().ok_or_else(wrong)?)
             }
-            (Self::Dict, Content::Map(_)) => any(node)?,
+            (Self::Dict, YamlContent::Map(_)) => any(node)?,
             _ => return Err(wrong()),
         };
         Ok(Some(value))
@@ -94,14 +94,14 @@ impl ValueKind {
 fn any(node: &YamlNode) -> Result<Value, String> {
     Ok(match &node.content {
         _ if is_null(node) => return Err("holds a null, which has no counterpart here; leave that entry out".into()),
-        Content::Scalar(text, true) => Value::String(text.clone()),
-        Content::Scalar(text, false) => int(text)
+        YamlContent::Scalar(text, true) => Value::String(text.clone()),
+        YamlContent::Scalar(text, false) => int(text)
             .map(Value::Integer)
             .or_else(|| number(text).map(Value::Float))
             .or_else(|| boolean(text).map(Value::Boolean))
             .unwrap_or_else(|| Value::String(text.clone())),
-        Content::List(list) => Value::Array(list.iter().map(any).collect::<Result<_, _>>()?),
-        Content::Map(entries) => {
+        YamlContent::List(list) => Value::Array(list.iter().map(any).collect::<Result<_, _>>()?),
+        YamlContent::Map(entries) => {
             let entry = |(key, node): &(String, YamlNode)| any(node).map(|value| (key.clone(), value));
             Value::Table(entries.iter().map(entry).collect::<Result<_, _>>()?)
         }
@@ -110,7 +110,7 @@ fn any(node: &YamlNode) -> Result<Value, String> {
 
 fn texts(list: &[YamlNode]) -> Option<Vec<Value>> {
     let text = |node: &YamlNode| match &node.content {
-        Content::Scalar(text, _) => Some(Value::String(text.clone())),
+        YamlContent::Scalar(text, _) => Some(Value::String(text.clone())),
         _ => None,
     };
     list.iter().map(text).collect()
@@ -118,7 +118,7 @@ fn texts(list: &[YamlNode]) -> Option<Vec<Value>> {
 
 /// Whether nothing stands there, in one of YAML's words for it.
 pub(crate) fn is_null(node: &YamlNode) -> bool {
-    matches!(&node.content, Content::Scalar(text, false)
+    matches!(&node.content, YamlContent::Scalar(text, false)
         if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL" | "None"))
 }
 
@@ -144,8 +144,8 @@ fn boolean(text: &str) -> Option<bool> {
 fn shown(node: &YamlNode) -> String {
     match &node.content {
         _ if is_null(node) => "null".into(),
-        Content::Scalar(text, _) => format!("`{}`", guard::echo(text)),
-        Content::List(_) => "a list".into(),
-        Content::Map(_) => "a mapping".into(),
+        YamlContent::Scalar(text, _) => format!("`{}`", guard::echo(text)),
+        YamlContent::List(_) => "a list".into(),
+        YamlContent::Map(_) => "a mapping".into(),
     }
 }

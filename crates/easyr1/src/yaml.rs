@@ -13,12 +13,12 @@ pub(crate) struct YamlNode {
     /// From 1.
     pub line: usize,
     /// What stands there.
-    pub content: Content,
+    pub content: YamlContent,
 }
 
 /// What a value is.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Content {
+pub(crate) enum YamlContent {
     /// A text, and whether it stood in quotes: without them it may be a number.
     Scalar(String, bool),
     /// `[a, b]`, or lines that begin with a dash.
@@ -77,7 +77,7 @@ impl<'a> YamlReader<'a> {
     }
 
     fn document(&mut self) -> Result<YamlNode, EasyR1Error> {
-        let empty = YamlNode { line: 1, content: Content::Map(Vec::new()) };
+        let empty = YamlNode { line: 1, content: YamlContent::Map(Vec::new()) };
         let mut found = None;
         loop {
             match self.next()? {
@@ -115,18 +115,18 @@ impl<'a> YamlReader<'a> {
                         format!("`{}` is OmegaConf's and is not filled in here; write the value", guard::echo(&text)),
                     );
                 }
-                Content::Scalar(text.into_owned(), style != ScalarStyle::Plain)
+                YamlContent::Scalar(text.into_owned(), style != ScalarStyle::Plain)
             }
             Event::SequenceStart(_, None) => {
                 let mut list = Vec::new();
                 loop {
                     match self.next()? {
-                        (Event::SequenceEnd, _) => break Content::List(list),
+                        (Event::SequenceEnd, _) => break YamlContent::List(list),
                         (event, line) => list.push(self.value(event, line, depth + 1)?),
                     }
                 }
             }
-            Event::MappingStart(_, None) => Content::Map(self.entries(depth)?),
+            Event::MappingStart(_, None) => YamlContent::Map(self.entries(depth)?),
             Event::Alias(_) => {
                 return self.fail(line, "an alias (`*name`) repeats a value from elsewhere; write the value itself");
             }
@@ -176,13 +176,13 @@ mod tests {
     #[test]
     fn lines_and_values() {
         let node = read("x.yaml", "# a file\na:\n  b: [1, '2']\n  c:\n").unwrap();
-        let Content::Map(entries) = node.content else { panic!() };
+        let YamlContent::Map(entries) = node.content else { panic!() };
         assert_eq!((entries[0].0.as_str(), entries[0].1.line), ("a", 2));
-        let Content::Map(inner) = &entries[0].1.content else { panic!() };
-        let scalar = |text: &str, quoted, line| YamlNode { line, content: Content::Scalar(text.into(), quoted) };
-        assert_eq!(inner[0].1.content, Content::List(vec![scalar("1", false, 3), scalar("2", true, 3)]));
+        let YamlContent::Map(inner) = &entries[0].1.content else { panic!() };
+        let scalar = |text: &str, quoted, line| YamlNode { line, content: YamlContent::Scalar(text.into(), quoted) };
+        assert_eq!(inner[0].1.content, YamlContent::List(vec![scalar("1", false, 3), scalar("2", true, 3)]));
         assert_eq!(inner[1].1.line, 4);
-        assert_eq!(read("x.yaml", "").unwrap().content, Content::Map(vec![]));
+        assert_eq!(read("x.yaml", "").unwrap().content, YamlContent::Map(vec![]));
     }
 
     #[test]

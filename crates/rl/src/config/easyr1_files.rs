@@ -1,5 +1,5 @@
-//! Configuration files of EasyR1 and its forks, read as they are: the crate `easyr1` says what their keys mean, and what
-//! they say stands where a TOML file of the same settings would.
+//! Configuration files of EasyR1 and its forks, read as they are: the crate `easyr1` says what their keys mean, and
+//! what they say stands where a TOML file of the same settings would.
 
 use easyr1::{Conversion, Setting, YamlFile};
 use toml::{Table, Value};

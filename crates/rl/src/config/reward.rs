@@ -74,9 +74,9 @@ section! {
         command_batch_size: usize = 256 => 1..=1_048_576,
         /// Programs, of the command or of each function, that run at once; batches are given out over them.
         num_processes: usize = 1 => 1..=256,
-        /// A function of yours in Python, "FILE.py:NAME", in EasyR1's, verl's or TRL's signature (docs/grading.md); or a
-        /// list of rewards that are added up, among them "rule" (`reward_type`) and "judge". A name left out is "main",
-        /// as in EasyR1. Empty: none.
+        /// A function of yours in Python, "FILE.py:NAME", in EasyR1's, verl's or TRL's signature (docs/grading.md); or
+        /// a list of rewards that are added up, among them "rule" (`reward_type`) and "judge". A name left out is
+        /// "main", as in EasyR1. Empty: none.
         function: Vec<String> = Vec::new(),
         /// Weights of those rewards, one for each. Empty: 1 for all.
         function_weights: Vec<f64> = Vec::new(),

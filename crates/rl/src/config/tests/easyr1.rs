@@ -1,12 +1,10 @@
-//! EasyR1's files and those of its forks, resolved: values that were read from their sources by hand, and their way into
-//! TOML and back.
+//! EasyR1's files and those of its forks, resolved: values that were read from their sources by hand, and their way
+//! into TOML and back.
 
 use std::path::Path;
 
 use super::*;
-use crate::config::{
-    Dtype, FunctionArguments, GradsDtype, LrScheduler, MomentsDtype, Recompute, convert_easyr1, easyr1_message,
-};
+use crate::config::{Dtype, FunctionArguments, GradsDtype, MomentsDtype, Recompute, convert_easyr1, easyr1_message};
 use crate::loss::{EntropyType, KlPenalty, LossAvgMode, SapoConfig};
 use crate::shaping::{VgpoSettings, VppoConfig};
 use ::reward::RewardType;
@@ -246,16 +244,16 @@ fn every_key_that_is_named_exists() {
         let header = section.header.trim_matches(['[', ']']);
         keys.extend(section.keys.iter().map(|key| format!("{header}.{}", key.name)));
     }
-    for target in easyr1::targets() {
+    for target in ::easyr1::targets() {
         assert!(keys.iter().any(|key| key == target), "{target} is no key");
     }
     // In code quotes, and in the reasons, which name keys without.
-    let page = easyr1::page();
+    let page = ::easyr1::page();
     let names = page.split(|c: char| !(c.is_ascii_alphanumeric() || "._".contains(c)));
     let roots = ["model.", "data.", "rollout.", "algorithm.", "actor.", "reward.", "parallel."];
     for name in names.filter(|name| roots.iter().any(|root| name.starts_with(root))) {
         let name = name.trim_end_matches('.');
-        let is_easyr1s = easyr1::meaning(name).is_some();
+        let is_easyr1s = ::easyr1::meaning(name).is_some();
         assert!(is_easyr1s || keys.iter().any(|key| key == name), "{name} is named in docs/easyr1.md and is no key");
     }
 }
