@@ -138,6 +138,11 @@ impl<'a> File<'a> {
         {
             error.path = before.to_string();
         }
+        if matches!(error.problem, KeyProblem::Unknown { .. })
+            && let Some(leaf) = easyr1_key(&file.text, &error.path)
+        {
+            error.path = leaf;
+        }
         let at = match line_of(&file.text, &error.path) {
             Some(line) => format!("{}:{line}", file.name),
             None => file.name.clone(),
@@ -173,12 +178,27 @@ impl<'a> Override<'a> {
 
     fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
         config.apply_text("", &self.parts, self.value).and_then(|()| config.check_names()).map_err(|mut error| {
-            if earlier_key(&error.path) == Some(self.key) {
+            // One of EasyR1's may go wrong at the section that is not there.
+            let is_unknown = matches!(error.problem, KeyProblem::Unknown { .. });
+            if earlier_key(&error.path) == Some(self.key) || is_unknown && easyr1::meaning(self.key).is_some() {
                 error.path = self.key.to_string();
             }
             place(error, format!("override `{}`", self.text), config)
         })
     }
+}
+
+/// The first key of EasyR1's at or below a dotted path of a file.
+fn easyr1_key(text: &str, path: &str) -> Option<String> {
+    fn first(path: String, value: &Value) -> Option<String> {
+        if easyr1::meaning(&path).is_some() {
+            return Some(path);
+        }
+        value.as_table()?.iter().find_map(|(name, value)| first(super::section::join(&path, name), value))
+    }
+    let table = toml::from_str::<toml::Table>(text).map(Value::Table).ok()?;
+    let value = path.split('.').try_fold(&table, |value, part| value.get(part))?;
+    first(path.to_string(), value)
 }
 
 /// Whether a file holds the key at a dotted path.

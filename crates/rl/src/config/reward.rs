@@ -108,8 +108,9 @@ section! {
         model: String = String::new(),
         /// Environment variable that has the key. Empty: none is sent.
         api_key_env: String = String::new(),
-        /// What it is asked: {prompt}, {response}, {ground_truth} and columns of the row in braces are filled in.
-        prompt: String = String::from(::reward::JUDGE_PROMPT),
+        /// What it is asked: {prompt}, {response}, {ground_truth} and columns of the row in braces are filled in. Empty:
+        /// for a mark from 0 to 10, beside the reference answer.
+        prompt: String = String::new(),
         /// The best mark.
         scale: f64 = 10.0 => ..=1e6,
         /// Longest reply in tokens.
@@ -172,7 +173,10 @@ impl Config {
                 url: reward.judge.url.clone(),
                 model: reward.judge.model.clone(),
                 api_key_env: reward.judge.api_key_env.clone(),
-                prompt: reward.judge.prompt.clone(),
+                prompt: match reward.judge.prompt.as_str() {
+                    "" => ::reward::JUDGE_PROMPT.to_string(),
+                    own => own.to_string(),
+                },
                 scale: reward.judge.scale,
                 max_tokens: reward.judge.max_tokens,
                 timeout_s: reward.judge.timeout_s,
