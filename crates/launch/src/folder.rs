@@ -6,6 +6,8 @@ use burn::tensor::DType;
 use comm::Ranks;
 use data::processor::serving;
 use data::{Alpha, ExifOrientation, Processor};
+use hub::name::RepoName;
+use hub::{Hub, RepoKind};
 use model_qwen2vl::lora::{AdapterFolder, BaseModel, fingerprint};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
@@ -48,7 +50,8 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of
-    /// `train` (its newest checkpoint), or a checkpoint of a run. No weights are read.
+    /// `train` (its newest checkpoint), a checkpoint of a run, or a model on the Hugging Face hub by its id, which is
+    /// fetched into the shared cache. No weights are read.
     ///
     /// # Errors
     /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that
@@ -60,6 +63,20 @@ impl ModelFolder {
                     .into(),
             ));
         }
+        Self::open_with(path, hub::download::is_of_model)
+    }
+
+    /// The same where no weights will be read: of a model on the hub, none are fetched.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn describe(path: &Path) -> Result<Self, TrainError> {
+        Self::open_with(path, |file| hub::download::is_of_model(file) && !file.ends_with(".safetensors"))
+    }
+
+    /// `wanted` chooses among the files of a model on the hub.
+    fn open_with(path: &Path, wanted: fn(&str) -> bool) -> Result<Self, TrainError> {
+        let path = &here(path, wanted)?;
         let path = if path.join("config.json").is_file() || AdapterFolder::is_one(path) {
             path.to_path_buf()
         } else if path.join(layout::STATE).is_file() {
@@ -215,6 +232,20 @@ impl ModelFolder {
             None => Ok(model),
         }
     }
+}
+
+/// The folder that `path` names: itself, or that of a model on the Hugging Face hub (`owner/name`, `owner/name@revision`)
+/// in the shared cache, into which the files that are `wanted` are fetched.
+///
+/// # Errors
+/// A model that is neither here nor there.
+fn here(path: &Path, wanted: fn(&str) -> bool) -> Result<PathBuf, TrainError> {
+    let name = path.to_str().filter(|_| !path.exists()).and_then(RepoName::parse);
+    let Some(name) = name else { return Ok(path.to_path_buf()) };
+    let fetched = Hub::from_env().and_then(|hub| hub.snapshot(RepoKind::Model, &name, wanted));
+    fetched.map_err(|error| {
+        TrainError::Input(format!("model folder {name}: is not here, and of a model on the hub: {error}"))
+    })
 }
 
 /// The weights in `folder`, as an adapter's files name them.

@@ -1,7 +1,6 @@
 //! `metrics.csv`: the metrics as a table, for programs that read no JSON. `metrics.jsonl` is what counts; the table is
 //! made from it whenever a step brings a column that the table has not.
 
-use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
@@ -71,7 +70,7 @@ impl Table {
             match record.get(column) {
                 None | Some(Value::Null) => {}
                 Some(Value::String(text)) => line.push_str(&quoted(text)),
-                Some(value) => drop(write!(line, "{value}")),
+                Some(value) => line.push_str(&value.to_string()),
             }
         }
         line.push('\n');

@@ -35,6 +35,7 @@ max_pixels = 0
 n = 3
 [algorithm]
 name = "vgpo"
+online_filtering = false
 [actor.optim]
 lr = 2e-3
 [reward]
