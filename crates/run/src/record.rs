@@ -17,7 +17,7 @@ use crate::layout::{LOCK, RUN};
 /// How a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RunState {
+pub enum RunStatus {
     /// A process is at work, or was killed.
     #[default]
     Running,
@@ -42,7 +42,7 @@ pub struct RunRecord {
     /// When it ended; none while it is running.
     pub ended: Option<String>,
     /// How it stands.
-    pub state: RunState,
+    pub state: RunStatus,
     /// Why it failed.
     pub reason: Option<String>,
     /// Seconds of training in all starts, up to the last checkpoint or the end.
@@ -123,7 +123,7 @@ pub fn is_running(root: &Path) -> bool {
         let file = File::open(root.join(LOCK));
         file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
     };
-    read(root).is_some_and(|record| record.state == RunState::Running) && held()
+    read(root).is_some_and(|record| record.state == RunStatus::Running) && held()
 }
 
 /// Keeps the record of a run true until the run ends.
@@ -145,7 +145,7 @@ impl Keeper {
         record.host = host();
         record.pid = std::process::id();
         record.command = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        (record.state, record.ended, record.reason) = (RunState::Running, None, None);
+        (record.state, record.ended, record.reason) = (RunStatus::Running, None, None);
         let keeper = Self { root: root.to_path_buf(), record, ended: false };
         keeper.write()?;
         Ok(keeper)
@@ -164,7 +164,7 @@ impl Keeper {
     ///
     /// # Errors
     /// A record that cannot be written.
-    pub fn end(&mut self, state: RunState, reason: Option<String>) -> Result<(), RunFolderError> {
+    pub fn end(&mut self, state: RunStatus, reason: Option<String>) -> Result<(), RunFolderError> {
         self.ended = true;
         (self.record.state, self.record.reason, self.record.ended) = (state, reason, Some(now()));
         self.write()
@@ -182,7 +182,7 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         if !self.ended {
             // There is nobody to tell where this cannot be written.
-            let _ = self.end(RunState::Failed, Some("the program ended by a fault of its own".into()));
+            let _ = self.end(RunStatus::Failed, Some("the program ended by a fault of its own".into()));
         }
     }
 }
@@ -220,19 +220,19 @@ mod tests {
         let folder = RunFolder::create(root.path(), "").unwrap();
         let mut keeper = start(&folder, false);
         let first = read(root.path()).unwrap();
-        assert_eq!((first.state, first.starts, first.seed, first.ended.clone()), (RunState::Running, 1, 7, None));
+        assert_eq!((first.state, first.starts, first.seed, first.ended.clone()), (RunStatus::Running, 1, 7, None));
         assert!(is_running(root.path()));
         keeper.reached(3, 1.5).unwrap();
-        keeper.end(RunState::Interrupted, None).unwrap();
+        keeper.end(RunStatus::Interrupted, None).unwrap();
         drop((keeper, folder));
         let ended = read(root.path()).unwrap();
-        assert_eq!((ended.state, ended.steps, ended.wall_clock_s), (RunState::Interrupted, 3, 1.5));
+        assert_eq!((ended.state, ended.steps, ended.wall_clock_s), (RunStatus::Interrupted, 3, 1.5));
         assert!(ended.ended.is_some() && !is_running(root.path()));
         // It goes on, and is left without a word.
         let folder = RunFolder::open(root.path()).unwrap();
         drop(start(&folder, true));
         let left = read(root.path()).unwrap();
-        assert_eq!((left.state, left.starts, left.started), (RunState::Failed, 2, first.started));
+        assert_eq!((left.state, left.starts, left.started), (RunStatus::Failed, 2, first.started));
         assert!(left.reason.unwrap().contains("fault"));
     }
 
@@ -243,7 +243,7 @@ mod tests {
         std::mem::forget(start(&folder, false));
         assert!(is_running(root.path()));
         drop(folder);
-        assert_eq!(read(root.path()).unwrap().state, RunState::Running);
+        assert_eq!(read(root.path()).unwrap().state, RunStatus::Running);
         assert!(!is_running(root.path()), "its lock is free");
     }
 

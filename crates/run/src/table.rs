@@ -13,12 +13,12 @@ use crate::metrics::read_metrics;
 
 /// The table of a run.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct MetricsTable {
     root: PathBuf,
     columns: Vec<String>,
 }
 
-impl Table {
+impl MetricsTable {
     /// Of the run folder `root`, made from the metrics that are there.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ struct Named {
 
 /// A step that is kept.
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptStep {
     bytes: u64,
     pictures: BTreeSet<String>,
 }
@@ -38,7 +38,7 @@ pub struct TokenStore {
     root: PathBuf,
     /// Of both folders together.
     limit: u64,
-    steps: BTreeMap<u64, Kept>,
+    steps: BTreeMap<u64, KeptStep>,
     /// Bytes of each picture, by its path in the run folder.
     pictures: BTreeMap<String, u64>,
     /// No for a process that [follows](crate::folder::RunFolder::follow).
@@ -88,7 +88,7 @@ impl TokenStore {
             let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
             let named = lines.filter_map(|line| serde_json::from_slice::<Named>(line).ok());
             let pictures = named.flat_map(|named| named.pictures).collect();
-            store.steps.insert(step, Kept { bytes: bytes.len() as u64, pictures });
+            store.steps.insert(step, KeptStep { bytes: bytes.len() as u64, pictures });
         }
         let named: BTreeSet<&String> = store.steps.values().flat_map(|kept| &kept.pictures).collect();
         for path in files(&root.join(PICTURES)) {
@@ -144,7 +144,7 @@ impl TokenStore {
             serde_json::to_writer(&mut bytes, line).map_err(|error| at(&path)(error.into()))?;
             bytes.push(b'\n');
         }
-        self.steps.insert(step, Kept { bytes: bytes.len() as u64, pictures });
+        self.steps.insert(step, KeptStep { bytes: bytes.len() as u64, pictures });
         // Before it is written: the limit holds at every moment.
         self.thin()?;
         match self.steps.contains_key(&step) {

@@ -44,7 +44,7 @@ use data::Processor;
 use kernels::Kernels;
 use kernels::zero::ZeroLayout;
 use reward::Reward;
-use run::record::{Keeper, RunState};
+use run::record::{Keeper, RunStatus};
 
 use crate::checkpoint::{TrainerState, Writing};
 use crate::config::Config;
@@ -164,9 +164,9 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         self.setup.progress.finish();
         self.tick();
         let (state, reason) = match (&result, &saved) {
-            (Ok(()), Ok(())) => (RunState::Finished, None),
-            (Err(TrainError::Interrupted), Ok(())) => (RunState::Interrupted, None),
-            (_, Err(error)) | (Err(error), _) => (RunState::Failed, Some(error.to_string())),
+            (Ok(()), Ok(())) => (RunStatus::Finished, None),
+            (Err(TrainError::Interrupted), Ok(())) => (RunStatus::Interrupted, None),
+            (_, Err(error)) | (Err(error), _) => (RunStatus::Failed, Some(error.to_string())),
         };
         let told = self.record.as_mut().map_or(Ok(()), |record| {
             record.reached(self.state.step, self.state.seconds)?;

@@ -134,7 +134,7 @@ fn tokens_are_those_that_were_trained_on() {
     assert!(picture.width() > picture.height(), "two digits side by side: {:?}", picture.dimensions());
 
     let record = run::record::read(with).unwrap();
-    assert_eq!((record.state, record.steps, record.starts), (run::record::RunState::Finished, 5, 1));
+    assert_eq!((record.state, record.steps, record.starts), (run::record::RunStatus::Finished, 5, 1));
     assert_eq!((record.algorithm.as_str(), record.dtype.as_str(), record.ranks), ("vgpo", "f32", 1));
     let table = std::fs::read_to_string(with.join("metrics.csv")).unwrap();
     assert_eq!(table.lines().count(), 6, "a header and a line a step");

@@ -11,7 +11,7 @@ use crate::events::EventLog;
 use crate::folder::{RunFolderError, at};
 use crate::layout::METRICS;
 use crate::lines::{JsonLines, parse_line};
-use crate::table::Table;
+use crate::table::MetricsTable;
 
 /// Keys that are neither declared nor under a prefix of their own.
 pub(crate) fn undeclared<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
@@ -85,7 +85,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderErr
 pub struct MetricsLog {
     lines: JsonLines,
     /// None in a process that writes nothing.
-    table: Option<Table>,
+    table: Option<MetricsTable>,
     events: EventLog,
 }
 
@@ -93,7 +93,7 @@ impl MetricsLog {
     /// Opens the logs of the run folder `root` to append to them.
     pub(crate) fn open(root: &Path) -> Result<Self, RunFolderError> {
         let lines = JsonLines::open(&root.join(METRICS), false)?;
-        Ok(Self { lines, table: Some(Table::open(root)?), events: EventLog::new(root, true) })
+        Ok(Self { lines, table: Some(MetricsTable::open(root)?), events: EventLog::new(root, true) })
     }
 
     /// Takes what is appended and writes none of it.
