@@ -3,9 +3,9 @@
 
     python3 tools/to_tracker.py wandb RUN --project NAME     # pip install wandb; WANDB_MODE=offline writes ./wandb
     python3 tools/to_tracker.py mlflow RUN --project NAME    # pip install mlflow; MLFLOW_TRACKING_URI says where
+    python3 tools/to_tracker.py swanlab RUN --project NAME   # pip install swanlab; SWANLAB_MODE=offline writes ./swanlog
 
-It reads config.toml, metrics.jsonl and run.json and needs nothing else of this project. SwanLab reads the event files
-itself (docs/run-folder.md).
+It reads config.toml, metrics.jsonl and run.json and needs nothing else of this project.
 """
 
 import argparse
@@ -52,15 +52,25 @@ def to_mlflow(name, project, config, record, steps):
         mlflow.log_params({key: str(value)[:6000] for key, value in config.items()})
         mlflow.set_tags({f"run.{key}": str(value) for key, value in record.items()})
         for step, numbers in steps:
-            # MLflow's names have no characters but these.
-            mlflow.log_metrics({key.replace("@", "_at_"): value for key, value in numbers.items()}, step=step)
+            # Not every store takes `reward` beside `reward/overlong`, nor an @.
+            names = {key: key.replace("/", ".").replace("@", "_at_") for key in numbers}
+            mlflow.log_metrics({names[key]: value for key, value in numbers.items()}, step=step)
+
+
+def to_swanlab(name, project, config, record, steps):
+    import swanlab
+
+    swanlab.init(project=project, experiment_name=name, config={**config, "run": record})
+    for step, numbers in steps:
+        swanlab.log(numbers, step=step)
+    swanlab.finish()
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tracker", choices=["wandb", "mlflow"])
+    parser.add_argument("tracker", choices=["wandb", "mlflow", "swanlab"])
     parser.add_argument("run", type=Path)
     parser.add_argument("--project", required=True)
     args = parser.parse_args()
-    target = {"wandb": to_wandb, "mlflow": to_mlflow}[args.tracker]
+    target = {"wandb": to_wandb, "mlflow": to_mlflow, "swanlab": to_swanlab}[args.tracker]
     target(args.run.resolve().name, args.project, *read(args.run))

@@ -69,7 +69,7 @@ pub enum HubError {
         what: String,
     },
     /// `HF_HUB_OFFLINE` is set.
-    #[error("{id} is not in the Hugging Face cache ({cache}), and HF_HUB_OFFLINE forbids to fetch it")]
+    #[error("{id} is not in the Hugging Face cache ({cache}), and may not be fetched (HF_HUB_OFFLINE, or a dry run)")]
     Offline {
         /// Id of the repository.
         id: String,

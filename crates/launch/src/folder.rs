@@ -6,8 +6,9 @@ use burn::tensor::DType;
 use comm::Ranks;
 use data::processor::serving;
 use data::{Alpha, ExifOrientation, Processor};
+use hub::download::is_of_model;
 use hub::name::RepoName;
-use hub::{Hub, RepoKind};
+use hub::{Hub, HubError, RepoKind};
 use model_qwen2vl::lora::{AdapterFolder, BaseModel, fingerprint};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
@@ -63,20 +64,19 @@ impl ModelFolder {
                     .into(),
             ));
         }
-        Self::open_with(path, hub::download::is_of_model)
+        Self::open_here(&here(path, true)?)
     }
 
-    /// The same where no weights will be read: of a model on the hub, none are fetched.
+    /// The same where no weights will be read: of a model on the hub what is in the cache has to do, and nothing is
+    /// asked.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open`](Self::open), and a model on the hub that was never fetched.
     pub fn describe(path: &Path) -> Result<Self, TrainError> {
-        Self::open_with(path, |file| hub::download::is_of_model(file) && !file.ends_with(".safetensors"))
+        Self::open_here(&here(path, false)?)
     }
 
-    /// `wanted` chooses among the files of a model on the hub.
-    fn open_with(path: &Path, wanted: fn(&str) -> bool) -> Result<Self, TrainError> {
-        let path = &here(path, wanted)?;
+    fn open_here(path: &Path) -> Result<Self, TrainError> {
         let path = if path.join("config.json").is_file() || AdapterFolder::is_one(path) {
             path.to_path_buf()
         } else if path.join(layout::STATE).is_file() {
@@ -235,17 +235,19 @@ impl ModelFolder {
 }
 
 /// The folder that `path` names: itself, or that of a model on the Hugging Face hub (`owner/name`, `owner/name@revision`)
-/// in the shared cache, into which the files that are `wanted` are fetched.
+/// in the shared cache; what is missing there is fetched where `fetch` says so.
 ///
 /// # Errors
 /// A model that is neither here nor there.
-fn here(path: &Path, wanted: fn(&str) -> bool) -> Result<PathBuf, TrainError> {
+fn here(path: &Path, fetch: bool) -> Result<PathBuf, TrainError> {
     let name = path.to_str().filter(|_| !path.exists()).and_then(RepoName::parse);
     let Some(name) = name else { return Ok(path.to_path_buf()) };
-    let fetched = Hub::from_env().and_then(|hub| hub.snapshot(RepoKind::Model, &name, wanted));
-    fetched.map_err(|error| {
-        TrainError::Input(format!("model folder {name}: is not here, and of a model on the hub: {error}"))
-    })
+    let fail = |error: HubError| {
+        TrainError::Input(format!("{}: no such model folder, and of a model on the hub: {error}", path.display()))
+    };
+    let hub = Hub::from_env().map_err(fail)?;
+    let hub = if fetch { hub } else { Hub { offline: true, ..hub } };
+    hub.snapshot(RepoKind::Model, &name, is_of_model).map_err(fail)
 }
 
 /// The weights in `folder`, as an adapter's files name them.

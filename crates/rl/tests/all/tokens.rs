@@ -94,7 +94,11 @@ fn tokens_are_those_that_were_trained_on() {
             let pieces: Vec<&str> = line["pieces"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
             assert_eq!((pieces.concat().as_str(), pieces.len()), (rollout["response"].as_str().unwrap(), count));
             assert_eq!(rollout["tokens"].as_u64(), Some(count as u64));
-            assert!(line["prompt"].as_str().unwrap().contains("<image>read"), "{}", line["prompt"]);
+            assert!(
+                line["prompt"].as_str().unwrap().contains("<|vision_start|><image><|vision_end|>read?"),
+                "{}",
+                line["prompt"]
+            );
             let values = line["values"].as_object().unwrap();
             for (name, values) in values {
                 assert_eq!(values.as_array().unwrap().len(), count, "{name}");
