@@ -129,15 +129,18 @@ pub struct ExperienceTimes {
     pub streams_s: f64,
     /// Estimating and shaping advantages.
     pub advantages_s: f64,
+    /// Keeping the tokens of some groups.
+    pub token_log_s: f64,
 }
 
 impl ExperienceTimes {
     /// As they are logged.
-    pub fn metrics(&self) -> [(&'static str, f64); 3] {
+    pub fn metrics(&self) -> [(&'static str, f64); 4] {
         [
             ("time/old_log_probs_s", self.old_log_probs_s),
             ("time/streams_s", self.streams_s),
             ("time/advantages_s", self.advantages_s),
+            ("time/token_log_s", self.token_log_s),
         ]
     }
 }
@@ -208,8 +211,12 @@ fn shape<B: Backend>(
         token_rewards: penalties.as_deref(),
     };
     let advantages = estimate(recipe.advantage.as_ref(), &inputs)?;
-    let shaped = recipe.shaping.shape(&columns.batch(&advantages, context.training), device)?;
+    let batch = columns.batch(&advantages, context.training);
+    let shaped = recipe.shaping.shape(&batch, device)?;
     metrics.extend(shaped.metrics.iter().map(|(k, v)| (k.to_string(), *v)));
+    for (trajectory, plain) in std::iter::zip(groups.iter_mut().flat_map(|g| &mut g.trajectories), batch.plain()) {
+        trajectory.unshaped = plain;
+    }
     Ok(store(groups, shaped, &columns.lengths)?)
 }
 

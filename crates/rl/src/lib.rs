@@ -34,6 +34,7 @@ mod reward_rows;
 pub mod shaping;
 pub mod streams;
 mod tally;
+mod token_log;
 pub mod trainer;
 pub mod trajectory;
 mod warnings;
@@ -67,4 +68,5 @@ pub mod run_folder {
     pub use run::layout;
     pub use run::lines::JsonLines;
     pub use run::metrics::{MetricsLog, read_metrics};
+    pub use run::tokens::TokenStore;
 }

@@ -199,12 +199,30 @@ type ReadRow = Result<Result<Box<EncodedRow>, BadRow>, TrainError>;
 #[serde(transparent)]
 pub struct SetAside {
     rows: BTreeSet<(String, usize)>,
+    /// Those of them that no log has yet.
+    #[serde(skip)]
+    fresh: Vec<AsideRow>,
+}
+
+/// A row that was set aside, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AsideRow {
+    pub file: String,
+    /// In its file, from 0.
+    pub row: usize,
+    pub id: String,
+    pub reason: String,
 }
 
 impl SetAside {
     /// Distinct rows.
     pub fn count(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Those that were set aside since this was asked last.
+    pub(crate) fn take_fresh(&mut self) -> Vec<AsideRow> {
+        std::mem::take(&mut self.fresh)
     }
 }
 
@@ -408,7 +426,9 @@ impl Prompts {
     fn set_aside(&self, bad: &BadRow, aside: &mut SetAside, note: &mut dyn FnMut(String)) {
         let name = self.encoder.name;
         let place = self.dataset.place(bad.index).unwrap_or_else(|| (name.to_owned(), bad.index));
-        if aside.rows.insert(place) {
+        if aside.rows.insert(place.clone()) {
+            let (file, row) = place;
+            aside.fresh.push(AsideRow { file, row, id: bad.id.clone(), reason: bad.reason.clone() });
             match aside.count() {
                 n if n <= NAMED => note(format!("set aside: {name}: {bad}")),
                 n if n == NAMED + 1 => {
