@@ -7,6 +7,20 @@ pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
 /// The folder of responses, a file a step.
 pub const ROLLOUTS: &str = "rollouts";
+/// The folder of the tokens of some responses of a step, a file a step.
+pub const TOKENS: &str = "tokens";
+/// The folder of the pictures that [`TOKENS`] name, each once.
+pub const PICTURES: &str = "pictures";
+/// What the run is, and how it stands.
+pub const RUN: &str = "run.json";
+/// The run as one page, written at its end.
+pub const REPORT: &str = "report.html";
+/// [`METRICS`] as a table.
+pub const CSV: &str = "metrics.csv";
+/// The folder of event files, which TensorBoard reads.
+pub const TENSORBOARD: &str = "tensorboard";
+/// Rows that were set aside, each with its reason.
+pub const SET_ASIDE: &str = "set_aside.jsonl";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of the policies that a KL term compares with.
@@ -41,7 +55,7 @@ mod tests {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap_or_default();
                 // `rollouts` and `reference` are also words of other files and tables.
-                for name in [CONFIG, METRICS, CHECKPOINTS, MODEL, OPTIMIZER, STATE] {
+                for name in [CONFIG, METRICS, RUN, REPORT, CSV, SET_ASIDE, CHECKPOINTS, MODEL, OPTIMIZER, STATE] {
                     if code.contains(&format!("\"{name}\"")) {
                         found.push(format!("{}: {name}", path.display()));
                     }
