@@ -69,12 +69,17 @@
       const lines = [];
       let unplaced = 0;
       View.logs.forEach((run, index) => {
-        const values = run.columns.get(this.key);
-        if (!values || hidden.has(index)) return;
+        const whole = run.columns.get(this.key);
+        if (!whole || hidden.has(index)) return;
+        // A metric of one stage is drawn over the steps of that stage.
+        const from = whole.findIndex((value) => value !== null);
+        const to = whole.findLastIndex((value) => value !== null) + 1;
+        if (from < 0) return;
+        const values = whole.slice(from, to);
         const placed = !log ? values : values.map((value) => (value === null || value > 0 ? value : (unplaced++, null)));
         const sparse = placed.filter((value) => value !== null).length < 40;
         const color = View.runColor(index);
-        const table = [run.steps, placed];
+        const table = [run.steps.slice(from, to), placed];
         lines.push({ run: index, raw: true, color, faint: smooth > 0 && !sparse, sparse });
         if (smooth > 0 && !sparse) {
           table.push(View.smooth(placed, smooth));
@@ -114,7 +119,7 @@
       const axis = { stroke: css("--muted"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false },
         font: "11px system-ui, sans-serif" };
       const series = this.lines.map((line) => ({
-        stroke: line.faint ? `${line.color}40` : line.color,
+        stroke: line.faint ? `${line.color}55` : line.color,
         width: line.faint ? 1 : 1.75,
         spanGaps: true,
         points: { show: line.sparse, size: 5, fill: line.color },
@@ -122,6 +127,7 @@
       return {
         width,
         height: this.node.classList.contains("wide") ? 340 : HEIGHT,
+        padding: [10, 10, 0, 0],
         legend: { show: false },
         cursor: { sync: { key: "step" }, points: { size: 6 }, y: false },
         scales: { x: { time: false }, y: { distr: this.settings.log ? 3 : 1 } },

@@ -45,7 +45,7 @@
   };
 
   // Red, green, blue, alpha at equal distances from low to high.
-  const HEAT = [[60, 20, 120, 0.05], [150, 30, 120, 0.3], [235, 80, 50, 0.55], [255, 160, 30, 0.72], [255, 240, 100, 0.85]];
+  const HEAT = [[70, 20, 140, 0], [130, 30, 140, 0.16], [225, 60, 70, 0.5], [255, 150, 30, 0.7], [255, 235, 90, 0.85]];
 
   /** The heat of a share from 0 to 1, written to four bytes of an image at `at`. */
   View.heatColor = function (share, bytes, at) {

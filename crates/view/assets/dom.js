@@ -14,7 +14,7 @@ window.View = {};
       else if (key === "value" || key === "checked") node[key] = value;
       else node.setAttribute(key, value === true ? "" : String(value));
     }
-    for (const child of children.flat()) {
+    for (const child of children.flat(Infinity)) {
       if (child !== undefined && child !== null && child !== false) node.append(child);
     }
     return node;
@@ -22,7 +22,7 @@ window.View = {};
 
   /** Empties an element and fills it anew. */
   View.fill = function (node, ...children) {
-    node.replaceChildren(...children.flat().filter((child) => child !== undefined && child !== null && child !== false));
+    node.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
     return node;
   };
 

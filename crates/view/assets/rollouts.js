@@ -97,16 +97,17 @@
   function entry(group, number) {
     const marks = group.responses.map((response) => {
       const kind = wrong(response) ? "bad" : response.accuracy === null ? "" : "good";
-      return View.h(`i.mark${kind ? `.${kind}` : ""}`, { title: `reward ${View.number(response.reward)}` });
+      return View.h(`i.mark${kind ? `.${kind}` : ""}`, { title: `reward ${View.number(response.reward)}` },
+        kind === "bad" ? "×" : kind === "good" ? "✓" : "");
     });
     const mean = group.responses.reduce((sum, response) => sum + (response.reward ?? 0), 0) / group.responses.length;
     return View.h("button.entry", { type: "button", "data-group": number, "aria-current": String(number === at.group), onclick: () => {
       at.group = number;
       loadGroup();
     } },
-    View.h("span.line", {}, View.h("b", {}, View.text(group.id) || `group ${number + 1}`), View.h("span.small", {}, `mean reward ${View.number(mean)}`)),
+    View.h("b", {}, View.text(group.id) || `group ${number + 1}`),
     View.h("span.problem", {}, View.text(group.problem)),
-    View.h("span.line", {}, View.h("span.marks", {}, marks), group.flat && View.badge("flat", "warn"),
+    View.h("span.line", {}, View.h("span.marks", {}, marks), View.h("span.small", { title: "mean reward" }, View.number(mean)), group.flat && View.badge("flat", "warn"),
       fits.cut(group) && View.badge("cut off", "warn"), fits.disagree(group) && View.badge("disagree", "warn"), group.tokens && View.badge("tokens", "unit")));
   }
 
@@ -128,7 +129,7 @@
 
   function drawBar() {
     const runs = View.runs.map((run, index) => [index, run.name]);
-    const named = steps.training.map((step) => [step, `step ${step}${steps.tokens.includes(step) ? " ·" : ""}`]);
+    const named = steps.training.map((step) => [step, `${step}${steps.tokens.includes(step) ? " with tokens" : ""}`]);
     const text = View.h("input", { type: "search", placeholder: "Find a question", "aria-label": "Find a question", value: at.text, oninput: () => {
       at.text = text.value.toLowerCase();
       if (listed) drawList();

@@ -25,8 +25,10 @@ pub(crate) fn read(viewed: &ViewedRun) -> Result<Value, ViewError> {
             let meanings = meanings(&text);
             let mut keys = Vec::new();
             flatten("", &toml::Value::Table(table), &mut keys);
+            // As the file has them; what no line of it names (a table in a list) comes last.
+            keys.sort_by_cached_key(|(key, _)| meanings.get(key).map_or(usize::MAX, |(place, _)| *place));
             let keys = keys.into_iter().map(|(key, value)| {
-                let meaning = meanings.get(&key).cloned().unwrap_or_default();
+                let meaning = meanings.get(&key).map_or("", |(_, comment)| comment);
                 json!({"key": key, "value": value, "meaning": meaning})
             });
             json!({"keys": keys.collect::<Vec<_>>(), "problem": null})
@@ -48,10 +50,10 @@ fn flatten(prefix: &str, value: &toml::Value, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// The comment above each key, as the program writes one.
-fn meanings(text: &str) -> HashMap<String, String> {
+/// The line of each key and the comment above it, as the program writes one.
+fn meanings(text: &str) -> HashMap<String, (usize, String)> {
     let (mut out, mut section, mut comment) = (HashMap::new(), String::new(), String::new());
-    for line in text.lines().map(str::trim) {
+    for (place, line) in text.lines().map(str::trim).enumerate() {
         if let Some(words) = line.strip_prefix('#') {
             comment.push_str(words);
             continue;
@@ -60,7 +62,7 @@ fn meanings(text: &str) -> HashMap<String, String> {
             section = name.to_owned();
         } else if let Some((name, _)) = line.split_once('=') {
             let key = if section.is_empty() { name.trim().to_owned() } else { format!("{section}.{}", name.trim()) };
-            out.insert(key, comment.trim().to_owned());
+            out.insert(key, (place, comment.trim().to_owned()));
         }
         comment.clear();
     }
