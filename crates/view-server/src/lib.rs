@@ -1,8 +1,8 @@
 //! Serves the page of [`view`] to a browser: read only, from memory and the folders of the runs alone.
 //!
 //! Who may ask: a page of a stranger that is open in the same browser could ask, too, under a name of its own that it
-//! lets point at this machine (DNS rebinding). So a request must name this server by an address or by `localhost`, or by
-//! a name that was allowed; and a strict policy keeps whatever text is in a run from being run by the page.
+//! lets point at this machine (DNS rebinding). So a request must name this server by an address or by `localhost`, or
+//! by a name that was allowed; and a strict policy keeps whatever text is in a run from being run by the page.
 //!
 //! ```
 //! use std::net::{IpAddr, Ipv4Addr};
@@ -31,6 +31,9 @@ use view::{Ask, ViewError, ViewedRun};
 /// What the page may do: show what comes from here. No text of a run can become a script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// Stack of the threads that read foreign files and compare foreign answers.
+const STACK: usize = 16 << 20;
 
 /// Why runs cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +98,8 @@ impl Server {
     /// [`ServeError::Failed`].
     pub fn serve(self) -> Result<(), ServeError> {
         // Browsers ask for little at a time; files are read on threads of their own.
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_io().build()?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).thread_stack_size(STACK).enable_io().build()?;
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(self.listener)?;
             let router = Router::new().fallback(handle).with_state(self.shown);

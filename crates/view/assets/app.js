@@ -1,19 +1,23 @@
 "use strict";
 // The whole page: which part is shown, as the address says (`#rollouts/0/12/3`), and what is new while a run goes on.
 (function (View) {
-  const PARTS = { curves: View.curves, rollouts: View.rollouts, validation: View.validation, config: View.settings, aside: View.setAside, about: View.about };
+  const PARTS = {
+    curves: View.curves,
+    rollouts: View.rollouts,
+    validation: View.validation,
+    config: View.settings,
+    aside: View.setAside,
+    about: View.about,
+  };
   const EVERY_MS = 2000;
   let shown = null;
-  let silent = false;
 
-  /** Goes to a part; `silent` writes the address alone. */
+  /** Goes to a part; `quiet` writes the address alone. */
   View.go = function (words, quiet) {
     const hash = `#${words.join("/")}`;
     if (location.hash === hash) return;
-    silent = quiet === true;
-    if (silent) history.replaceState(null, "", hash);
+    if (quiet) history.replaceState(null, "", hash);
     else location.hash = hash;
-    silent = false;
   };
 
   function route() {
@@ -33,8 +37,18 @@
   function notices(answer) {
     const notes = [];
     if (answer.left_out?.length) {
-      notes.push(View.h("details.notice", {}, View.h("summary", {}, "This file does not hold everything; the program view shows the run whole."),
-        View.h("ul", {}, answer.left_out.map((line) => View.h("li", {}, line)))));
+      notes.push(
+        View.h(
+          "details.notice",
+          {},
+          View.h("summary", {}, "This file does not hold everything; the program view shows the run whole."),
+          View.h(
+            "ul",
+            {},
+            answer.left_out.map((line) => View.h("li", {}, line)),
+          ),
+        ),
+      );
     }
     for (const run of answer.runs) {
       if (run.problem) notes.push(View.h("p.notice.warning", {}, `${run.name}: ${run.problem}`));
@@ -52,8 +66,12 @@
   function tellState() {
     if (View.source.isFile) return state("a file", "");
     const steps = View.logs.map((log) => View.number(log.steps.at(-1) ?? 0)).join(", ");
-    const running = View.runs.some((run) => run.about?.state === "running");
-    state(`${running ? "running" : View.text(View.runs[0].about?.state) || "live"} · step ${steps}`, running ? "on" : "");
+    const running = View.runs.filter((run) => run.about?.state === "running");
+    // A run that was killed could not say so.
+    const silent = running.filter((run) => run.age_s > 600);
+    let word = View.text(View.runs[0].about?.state) || "live";
+    if (running.length) word = silent.length ? `running, silent for ${View.duration(silent[0].age_s)}` : "running";
+    state(`${word} · step ${steps}`, running.length > silent.length ? "on" : "");
   }
 
   async function look() {
@@ -83,7 +101,10 @@
     View.logs = View.runs.map((_, run) => new View.Log(run));
     document.title = `${View.runs.map((run) => run.name).join(", ")} – view`;
     notices(answer);
-    View.fill(document.getElementById("tabs"), Object.entries(PARTS).map(([name, part]) => View.h("a", { href: `#${name}`, "data-part": name }, part.title)));
+    View.fill(
+      document.getElementById("tabs"),
+      Object.entries(PARTS).map(([name, part]) => View.h("a", { href: `#${name}`, "data-part": name }, part.title)),
+    );
     await Promise.all(View.logs.map((log) => log.update()));
     route();
     tellState();

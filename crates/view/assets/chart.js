@@ -26,11 +26,24 @@
       const meaning = metric
         ? `${metric.meaning} (${metric.reduction})`
         : "not declared by this program: what a reward, a shaping or a loss of yours writes";
-      const wide = View.h("button.icon", { type: "button", title: "Wider or narrower", "aria-label": `${key}: wider or narrower`,
-        onclick: () => this.widen() }, "⤢");
-      this.node = View.h("article.card", { "aria-label": key, "data-key": key },
+      const wide = View.h(
+        "button.icon",
+        {
+          type: "button",
+          title: "Wider or narrower",
+          "aria-label": `${key}: wider or narrower`,
+          onclick: () => this.widen(),
+        },
+        "⤢",
+      );
+      this.node = View.h(
+        "article.card",
+        { "aria-label": key, "data-key": key },
         View.h("header", {}, View.h("h3", {}, key), this.unit && View.badge(this.unit, "unit"), this.note, wide),
-        View.h("p.meaning", { title: meaning }, meaning), this.place, this.readout);
+        View.h("p.meaning", { title: meaning }, meaning),
+        this.place,
+        this.readout,
+      );
       this.node.chart = this;
       sight.observe(this.node);
     }
@@ -53,7 +66,10 @@
 
     resize() {
       if (this.plot && this.place.clientWidth) {
-        this.plot.setSize({ width: this.place.clientWidth, height: this.node.classList.contains("wide") ? 340 : HEIGHT });
+        this.plot.setSize({
+          width: this.place.clientWidth,
+          height: this.node.classList.contains("wide") ? 340 : HEIGHT,
+        });
       }
     }
 
@@ -62,7 +78,7 @@
       this.plot?.destroy();
     }
 
-    /** What is drawn: uPlot's data and series, `lines` saying which run each is, and how many values no log scale has. */
+    /** What is drawn: uPlot's data, of which run each line is, and how many values a log scale has no place for. */
     gather() {
       const { smooth, log, hidden } = this.settings;
       const tables = [];
@@ -76,7 +92,9 @@
         const to = whole.findLastIndex((value) => value !== null) + 1;
         if (from < 0) return;
         const values = whole.slice(from, to);
-        const placed = !log ? values : values.map((value) => (value === null || value > 0 ? value : (unplaced++, null)));
+        const placed = !log
+          ? values
+          : values.map((value) => (value === null || value > 0 ? value : (unplaced++, null)));
         const sparse = placed.filter((value) => value !== null).length < 40;
         const color = View.runColor(index);
         const table = [run.steps.slice(from, to), placed];
@@ -116,8 +134,12 @@
     }
 
     options(width) {
-      const axis = { stroke: css("--muted"), grid: { stroke: css("--grid"), width: 1 }, ticks: { show: false },
-        font: "11px system-ui, sans-serif" };
+      const axis = {
+        stroke: css("--muted"),
+        grid: { stroke: css("--grid"), width: 1 },
+        ticks: { show: false },
+        font: "11px system-ui, sans-serif",
+      };
       const series = this.lines.map((line) => ({
         stroke: line.faint ? `${line.color}55` : line.color,
         width: line.faint ? 1 : 1.75,
@@ -132,7 +154,12 @@
         cursor: { sync: { key: "step" }, points: { size: 6 }, y: false },
         scales: { x: { time: false }, y: { distr: this.settings.log ? 3 : 1 } },
         axes: [
-          { ...axis, size: 26, space: 60, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : View.number(tick))) },
+          {
+            ...axis,
+            size: 26,
+            space: 60,
+            values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : View.number(tick))),
+          },
           { ...axis, size: 54, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : View.number(tick))) },
         ],
         series: [{}, ...series],
@@ -153,7 +180,13 @@
         const dot = View.h("i.dot");
         dot.style.backgroundColor = line.color;
         const name = shown.size > 1 ? View.runs[line.run].name : "";
-        return View.h("span", { title: View.runs[line.run].name }, dot, View.h("b", {}, View.number(value)), name && ` ${name}`);
+        return View.h(
+          "span",
+          { title: View.runs[line.run].name },
+          dot,
+          View.h("b", {}, View.number(value)),
+          name && ` ${name}`,
+        );
       });
       const step = index === null || index === undefined ? "last" : `step ${View.number(this.plot?.data[0][index])}`;
       View.fill(this.readout, View.h("span.step", {}, step), parts);

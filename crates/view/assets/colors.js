@@ -45,7 +45,13 @@
   };
 
   // Red, green, blue, alpha at equal distances from low to high.
-  const HEAT = [[70, 20, 140, 0], [130, 30, 140, 0.16], [225, 60, 70, 0.5], [255, 150, 30, 0.7], [255, 235, 90, 0.85]];
+  const HEAT = [
+    [70, 20, 140, 0],
+    [130, 30, 140, 0.16],
+    [225, 60, 70, 0.5],
+    [255, 150, 30, 0.7],
+    [255, 235, 90, 0.85],
+  ];
 
   /** The heat of a share from 0 to 1, written to four bytes of an image at `at`. */
   View.heatColor = function (share, bytes, at) {

@@ -22,7 +22,9 @@ window.View = {};
 
   /** Empties an element and fills it anew. */
   View.fill = function (node, ...children) {
-    node.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
+    node.replaceChildren(
+      ...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false),
+    );
     return node;
   };
 
@@ -71,7 +73,11 @@ window.View = {};
         for (const other of group.children) other.setAttribute("aria-pressed", String(other === button));
         change(key);
       };
-      const button = View.h("button.chip", { type: "button", "aria-pressed": String(key === value), title, onclick: press }, text);
+      const button = View.h(
+        "button.chip",
+        { type: "button", "aria-pressed": String(key === value), title, onclick: press },
+        text,
+      );
       group.append(button);
     }
     return group;
@@ -81,11 +87,20 @@ window.View = {};
   View.badge = (text, kind, title) => View.h(`span.badge${kind ? `.${kind}` : ""}`, { title }, text);
 
   /** What stands where there is nothing to show. */
-  View.empty = (...lines) => View.h("div.empty", {}, lines.map((line) => View.h("p", {}, line)));
+  View.empty = (...lines) =>
+    View.h(
+      "div.empty",
+      {},
+      lines.map((line) => View.h("p", {}, line)),
+    );
 
   /** What is wrong with a file of the run, where lines of it were bad. */
   View.badLines = function (file, bad) {
     if (!bad?.count) return null;
-    return View.h("p.warning", {}, `${file}: ${View.count(bad.count, "line")} cannot be read; the first is ${bad.first}`);
+    return View.h(
+      "p.warning",
+      {},
+      `${file}: ${View.count(bad.count, "line")} cannot be read; the first is ${bad.first}`,
+    );
   };
 })(window.View);

@@ -9,7 +9,13 @@
     const url = View.source.picture(run, name);
     const frame = View.h("figure.picture");
     if (!url) {
-      frame.append(View.h("p.lost", {}, View.source.isFile ? "This picture was left out of the file." : `${name} is no picture of this run.`));
+      frame.append(
+        View.h(
+          "p.lost",
+          {},
+          View.source.isFile ? "This picture was left out of the file." : `${name} is no picture of this run.`,
+        ),
+      );
       return { frame, canvas: null, cells: grid ? grid[0] * grid[1] : 0 };
     }
     const image = View.h("img", { src: url, alt: `Picture ${place + 1} of the question`, decoding: "async" });
@@ -24,7 +30,11 @@
   class Pictures {
     constructor(run, stream) {
       this.parts = stream.pictures.map((name, place) => picture(run, name, stream.grids[place], place));
-      this.node = View.h("div.pictures", {}, this.parts.map((part) => part.frame));
+      this.node = View.h(
+        "div.pictures",
+        {},
+        this.parts.map((part) => part.frame),
+      );
     }
 
     /** Draws the heat of a response's token; of all its tokens' mean where `index` is null. */
@@ -71,15 +81,27 @@
   function head(row, number, disagree) {
     const right = typeof row.accuracy === "number" ? row.accuracy >= 0.5 : null;
     const numbers = Object.entries(row).filter(([key]) => key.startsWith("reward/") || key === "format");
-    return View.h("header", {},
-      View.h("div.line", {}, View.h("b", {}, `#${number + 1}`), View.h("span.reward", { title: "reward" }, View.number(row.reward)),
+    return View.h(
+      "header",
+      {},
+      View.h(
+        "div.line",
+        {},
+        View.h("b", {}, `#${number + 1}`),
+        View.h("span.reward", { title: "reward" }, View.number(row.reward)),
         right !== null && View.badge(right ? "right" : "wrong", right ? "good" : "bad"),
         row.finish === "length" && View.badge("cut off", "warn", "it reached data.max_response_length"),
-        disagree && View.badge("graders disagree", "warn", disagreement(disagree))),
-      View.h("div.line.small", {}, View.h("span", {}, View.count(row.tokens ?? 0, "token")),
+        disagree && View.badge("graders disagree", "warn", disagreement(disagree)),
+      ),
+      View.h(
+        "div.line.small",
+        {},
+        View.h("span", {}, View.count(row.tokens ?? 0, "token")),
         typeof row.advantage_mean === "number" && View.h("span", {}, `advantage ${View.number(row.advantage_mean)}`),
         numbers.map(([key, value]) => View.h("span", {}, `${key.replace("reward/", "")} ${View.number(value)}`)),
-        View.h("span", {}, "answer ", View.h("code", {}, row.extracted === null ? "none" : View.text(row.extracted)))));
+        View.h("span", {}, "answer ", View.h("code", {}, row.extracted === null ? "none" : View.text(row.extracted))),
+      ),
+    );
   }
 
   /** The whole group as an element. `answer` is the server's. */
@@ -106,20 +128,45 @@
         body = text.node;
       }
       const problems = entry.stream?.problems.map((problem) => View.h("p.warning", {}, problem));
-      return View.h("article.member", { "aria-label": `Response ${number + 1}` }, head(entry.row, number, entry.disagree), problems, body);
+      return View.h(
+        "article.member",
+        { "aria-label": `Response ${number + 1}` },
+        head(entry.row, number, entry.disagree),
+        problems,
+        body,
+      );
     });
 
     const names = View.valueOrder(new Set(rows.flatMap((entry) => Object.keys(entry.stream?.values ?? {}))));
-    const tools = withTokens && names.length ? colorTools(rows, names, texts, () => pictures?.draw(...pointed, chosen.own), pictures) : null;
+    const tools =
+      withTokens && names.length
+        ? colorTools(rows, names, texts, () => pictures?.draw(...pointed, chosen.own), pictures)
+        : null;
     if (withTokens) {
       pictures?.draw(...pointed, chosen.own);
       tell(info, null, null, 0);
     } else View.fill(info, "This run kept no tokens of this group (trainer.log_tokens), so the text stands alone.");
-    const question = View.h("div.question", {}, View.h("p.problem", {}, View.text(first.problem)),
+    const question = View.h(
+      "div.question",
+      {},
+      View.h("p.problem", {}, View.text(first.problem)),
       View.h("p", {}, "Right answer ", View.h("code.truth", {}, View.text(first.answer))),
-      withTokens?.stream.prompt && View.h("details.prompt", {}, View.h("summary", {}, "The whole prompt"), View.h("pre", {}, View.text(withTokens.stream.prompt))),
-      tools, info);
-    return View.h("div.group", {}, View.h("div.head", {}, pictures?.node, question), View.h("div.members", {}, members));
+      withTokens?.stream.prompt &&
+        View.h(
+          "details.prompt",
+          {},
+          View.h("summary", {}, "The whole prompt"),
+          View.h("pre", {}, View.text(withTokens.stream.prompt)),
+        ),
+      tools,
+      info,
+    );
+    return View.h(
+      "div.group",
+      {},
+      View.h("div.head", {}, pictures?.node, question),
+      View.h("div.members", {}, members),
+    );
   };
 
   /** What colours the tokens. */
@@ -127,7 +174,10 @@
     const legend = View.h("span");
     const apply = () => {
       const name = names.includes(chosen.value) ? chosen.value : names[0];
-      const scale = View.scale(name, rows.flatMap((entry) => entry.stream?.values[name] ?? []));
+      const scale = View.scale(
+        name,
+        rows.flatMap((entry) => entry.stream?.values[name] ?? []),
+      );
       texts.forEach((text) => text.color(name, scale));
       View.fill(legend, View.legend(name, scale));
     };
@@ -137,29 +187,55 @@
       chosen.value = name;
       apply();
     });
-    const own = View.h("input", { type: "checkbox", checked: chosen.own, onchange: () => {
-      chosen.own = own.checked;
-      redraw();
-    } });
+    const own = View.h("input", {
+      type: "checkbox",
+      checked: chosen.own,
+      onchange: () => {
+        chosen.own = own.checked;
+        redraw();
+      },
+    });
     apply();
-    const stretch = pictures && View.h("label.field", { title: "The weakest and the strongest place of each token have the end colours" },
-      own, View.h("span", {}, "Stretch heat per token"));
+    const stretch =
+      pictures &&
+      View.h(
+        "label.field",
+        { title: "The weakest and the strongest place of each token have the end colours" },
+        own,
+        View.h("span", {}, "Stretch heat per token"),
+      );
     return View.h("div.tools", {}, select, legend, stretch);
   }
 
   /** The numbers of a token in words. */
   function tell(info, entry, index, number) {
     if (!entry || index === null) {
-      const hint = "Point at a token, or focus a response and use the arrow keys: its numbers stand here, and where it looked is drawn " +
-        "over the picture. Until then the picture shows the mean of the response.";
+      const hint =
+        "Point at a token, or focus a response and use the arrow keys: its numbers stand here, and where it looked " +
+        "is drawn over the picture. Until then the picture shows the mean of the response.";
       View.fill(info, View.h("span.hint", {}, hint));
       return;
     }
     const { pieces, ids, values, heat } = entry.stream;
-    const numbers = View.valueOrder(Object.keys(values)).map((name) => View.h("span.value", { title: View.valueMeaning(name) },
-      View.h("span", {}, View.valueName(name)), View.h("b", {}, View.number(values[name][index]))));
-    View.fill(info, View.h("span.value", {}, View.h("span", {}, `response ${number + 1}, token ${index + 1} of ${pieces.length}`),
-      View.h("code", {}, JSON.stringify(pieces[index]).slice(1, -1) || "(part of a character)"), View.h("span", {}, `id ${ids[index] ?? "–"}`)),
-    numbers, !heat && View.h("span.hint", {}, "no heat was kept"));
+    const numbers = View.valueOrder(Object.keys(values)).map((name) =>
+      View.h(
+        "span.value",
+        { title: View.valueMeaning(name) },
+        View.h("span", {}, View.valueName(name)),
+        View.h("b", {}, View.number(values[name][index])),
+      ),
+    );
+    View.fill(
+      info,
+      View.h(
+        "span.value",
+        {},
+        View.h("span", {}, `response ${number + 1}, token ${index + 1} of ${pieces.length}`),
+        View.h("code", {}, JSON.stringify(pieces[index]).slice(1, -1) || "(part of a character)"),
+        View.h("span", {}, `id ${ids[index] ?? "–"}`),
+      ),
+      numbers,
+      !heat && View.h("span.hint", {}, "no heat was kept"),
+    );
   }
 })(window.View);

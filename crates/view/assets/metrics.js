@@ -1,5 +1,6 @@
 "use strict";
-// The curves of the runs in memory, and what each metric means. New lines of a log are asked for from where the last ended.
+// The curves of the runs in memory, and what each metric means. New lines of a log are asked for from where the last
+// ended.
 (function (View) {
   /** The log of one run as columns; a value that a step lacks is null. */
   View.Log = class {
@@ -72,7 +73,8 @@
       for (const metric of section.metrics) {
         if (metric.name === key) return metric;
         const brace = metric.name.indexOf("{");
-        if (brace >= 0 && !pattern && key.length > brace && key.startsWith(metric.name.slice(0, brace))) pattern = metric;
+        if (brace >= 0 && !pattern && key.length > brace && key.startsWith(metric.name.slice(0, brace)))
+          pattern = metric;
       }
     }
     return pattern;

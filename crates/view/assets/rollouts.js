@@ -6,7 +6,11 @@
     ["wrong", "Wrong", "groups with a wrong answer"],
     ["cut", "Cut off", "groups with a response that reached the longest length"],
     ["flat", "Flat group", "groups whose rewards are all equal: they teach nothing"],
-    ["disagree", "Graders disagree", "groups with an answer that mathruler, math and multiple choice judge differently"],
+    [
+      "disagree",
+      "Graders disagree",
+      "groups with an answer that mathruler, math and multiple choice judge differently",
+    ],
     ["tokens", "With tokens", "groups whose tokens and pictures were kept"],
   ];
   const wrong = (response) => typeof response.accuracy === "number" && response.accuracy < 0.5;
@@ -50,7 +54,13 @@
   async function loadList() {
     const mine = ++ticket;
     if (at.step === null) {
-      View.fill(parts.list, View.empty("No responses were logged so far.", "A run with trainer.log_rollouts = true logs them; supervised stages have none."));
+      View.fill(
+        parts.list,
+        View.empty(
+          "No responses were logged so far.",
+          "A run with trainer.log_rollouts = true logs them; supervised stages have none.",
+        ),
+      );
       View.fill(parts.detail);
       return;
     }
@@ -79,17 +89,35 @@
     }
   }
 
-  const matching = () => listed.groups.map((group, number) => ({ group, number })).filter(({ group }) => fits[at.filter](group) &&
-    `${View.text(group.problem)} ${View.text(group.answer)} ${View.text(group.id)} ${View.text(group.task)}`.toLowerCase().includes(at.text));
+  const matching = () =>
+    listed.groups
+      .map((group, number) => ({ group, number }))
+      .filter(
+        ({ group }) =>
+          fits[at.filter](group) &&
+          `${View.text(group.problem)} ${View.text(group.answer)} ${View.text(group.id)} ${View.text(group.task)}`
+            .toLowerCase()
+            .includes(at.text),
+      );
 
   function drawList() {
     const found = matching();
     if (!found.some(({ number }) => number === at.group)) at.group = found[0]?.number ?? null;
     const all = listed.groups.length + listed.left_out;
-    View.fill(parts.list,
-      View.badLines(`rollouts/step_${at.step}.jsonl`, listed.bad), View.badLines(`tokens/step_${at.step}.jsonl`, listed.bad_tokens),
-      View.h("p.small", {}, `${found.length} of ${View.count(all, "group")}`, listed.left_out > 0 && `, ${listed.left_out} left out of this file`),
-      found.length ? found.map(({ group, number }) => entry(group, number)) : View.empty("No group of this step is like that."));
+    View.fill(
+      parts.list,
+      View.badLines(`rollouts/step_${at.step}.jsonl`, listed.bad),
+      View.badLines(`tokens/step_${at.step}.jsonl`, listed.bad_tokens),
+      View.h(
+        "p.small",
+        {},
+        `${found.length} of ${View.count(all, "group")}`,
+        listed.left_out > 0 && `, ${listed.left_out} left out of this file`,
+      ),
+      found.length
+        ? found.map(({ group, number }) => entry(group, number))
+        : View.empty("No group of this step is like that."),
+    );
     if (at.group === null) View.fill(parts.detail);
     else loadGroup();
   }
@@ -97,18 +125,37 @@
   function entry(group, number) {
     const marks = group.responses.map((response) => {
       const kind = wrong(response) ? "bad" : response.accuracy === null ? "" : "good";
-      return View.h(`i.mark${kind ? `.${kind}` : ""}`, { title: `reward ${View.number(response.reward)}` },
-        kind === "bad" ? "×" : kind === "good" ? "✓" : "");
+      return View.h(
+        `i.mark${kind ? `.${kind}` : ""}`,
+        { title: `reward ${View.number(response.reward)}` },
+        kind === "bad" ? "×" : kind === "good" ? "✓" : "",
+      );
     });
     const mean = group.responses.reduce((sum, response) => sum + (response.reward ?? 0), 0) / group.responses.length;
-    return View.h("button.entry", { type: "button", "data-group": number, "aria-current": String(number === at.group), onclick: () => {
-      at.group = number;
-      loadGroup();
-    } },
-    View.h("b", {}, View.text(group.id) || `group ${number + 1}`),
-    View.h("span.problem", {}, View.text(group.problem)),
-    View.h("span.line", {}, View.h("span.marks", {}, marks), View.h("span.small", { title: "mean reward" }, View.number(mean)), group.flat && View.badge("flat", "warn"),
-      fits.cut(group) && View.badge("cut off", "warn"), fits.disagree(group) && View.badge("disagree", "warn"), group.tokens && View.badge("tokens", "unit")));
+    return View.h(
+      "button.entry",
+      {
+        type: "button",
+        "data-group": number,
+        "aria-current": String(number === at.group),
+        onclick: () => {
+          at.group = number;
+          loadGroup();
+        },
+      },
+      View.h("b", {}, View.text(group.id) || `group ${number + 1}`),
+      View.h("span.problem", {}, View.text(group.problem)),
+      View.h(
+        "span.line",
+        {},
+        View.h("span.marks", {}, marks),
+        View.h("span.small", { title: "mean reward" }, View.number(mean)),
+        group.flat && View.badge("flat", "warn"),
+        fits.cut(group) && View.badge("cut off", "warn"),
+        fits.disagree(group) && View.badge("disagree", "warn"),
+        group.tokens && View.badge("tokens", "unit"),
+      ),
+    );
   }
 
   /** Goes `by` steps or groups on. */
@@ -130,25 +177,43 @@
   function drawBar() {
     const runs = View.runs.map((run, index) => [index, run.name]);
     const named = steps.training.map((step) => [step, `${step}${steps.tokens.includes(step) ? " with tokens" : ""}`]);
-    const text = View.h("input", { type: "search", placeholder: "Find a question", "aria-label": "Find a question", value: at.text, oninput: () => {
-      at.text = text.value.toLowerCase();
-      if (listed) drawList();
-    } });
-    View.fill(parts.bar,
-      runs.length > 1 && View.select("Run", runs, at.run, (run) => {
-        Object.assign(at, { run: Number(run), group: null });
-        loadSteps();
-      }),
-      View.h("button.icon", { type: "button", title: "Step before ([)", "aria-label": "Step before", onclick: () => move("step", -1) }, "‹"),
+    const text = View.h("input", {
+      type: "search",
+      placeholder: "Find a question",
+      "aria-label": "Find a question",
+      value: at.text,
+      oninput: () => {
+        at.text = text.value.toLowerCase();
+        if (listed) drawList();
+      },
+    });
+    View.fill(
+      parts.bar,
+      runs.length > 1 &&
+        View.select("Run", runs, at.run, (run) => {
+          Object.assign(at, { run: Number(run), group: null });
+          loadSteps();
+        }),
+      View.h(
+        "button.icon",
+        { type: "button", title: "Step before ([)", "aria-label": "Step before", onclick: () => move("step", -1) },
+        "‹",
+      ),
       View.select("Step", named, at.step, (step) => {
         at.step = Number(step);
         loadList();
       }),
-      View.h("button.icon", { type: "button", title: "Step after (])", "aria-label": "Step after", onclick: () => move("step", 1) }, "›"),
+      View.h(
+        "button.icon",
+        { type: "button", title: "Step after (])", "aria-label": "Step after", onclick: () => move("step", 1) },
+        "›",
+      ),
       View.chips("Which groups", FILTERS, at.filter, (filter) => {
         at.filter = filter;
         if (listed) drawList();
-      }), text);
+      }),
+      text,
+    );
   }
 
   const KEYS = { "[": ["step", -1], "]": ["step", 1], k: ["group", -1], j: ["group", 1] };
@@ -164,7 +229,11 @@
       if (View.runs[Number(run)]) at.run = Number(run);
       if (step !== undefined) at.step = Number(step);
       if (group !== undefined) at.group = Number(group);
-      parts = { bar: View.h("div.toolbar"), list: View.h("div.list", { "aria-label": "Groups" }), detail: View.h("div.detail") };
+      parts = {
+        bar: View.h("div.toolbar"),
+        list: View.h("div.list", { "aria-label": "Groups" }),
+        detail: View.h("div.detail"),
+      };
       View.fill(main, parts.bar, View.h("div.split", {}, parts.list, parts.detail));
       document.addEventListener("keydown", key);
       loadSteps();

@@ -27,11 +27,12 @@
     } catch {
       return "the heat of this response is no base64";
     }
-    if (bytes.length !== cells * count) return `the heat of this response has ${bytes.length} numbers in the place of ${cells * count}`;
+    if (bytes.length !== cells * count)
+      return `the heat of this response has ${bytes.length} numbers in the place of ${cells * count}`;
     return { bytes, cells, low: stream.heat.low, high: stream.heat.high };
   }
 
-  /** What a run kept of a response's tokens, checked: `{pieces, ids, values, pictures, grids, heat, problems}`, or null. */
+  /** A response's tokens, checked: `{pieces, ids, values, prompt, pictures, grids, heat, problems}`, or null. */
   View.stream = function (stream) {
     if (!stream || !Array.isArray(stream.pieces)) return null;
     const count = stream.pieces.length;
@@ -44,15 +45,20 @@
     const hot = heat(stream, count);
     if (typeof hot === "string") problems.push(hot);
     return {
-      pieces: stream.pieces.map(String), ids: stream.ids ?? [], values, prompt: stream.prompt ?? null,
-      pictures: Array.isArray(stream.pictures) ? stream.pictures.map(String) : [], grids: stream.grids ?? [],
-      heat: hot && typeof hot !== "string" ? hot : null, problems,
+      pieces: stream.pieces.map(String),
+      ids: stream.ids ?? [],
+      values,
+      prompt: stream.prompt ?? null,
+      pictures: Array.isArray(stream.pictures) ? stream.pictures.map(String) : [],
+      grids: stream.grids ?? [],
+      heat: hot && typeof hot !== "string" ? hot : null,
+      problems,
     };
   };
 
   /**
-   * A response as coloured tokens. `point(index)` is called with the token under the pointer or the keyboard's, null for
-   * none. The box takes the arrow keys, Home and End; a click or Enter keeps a token, Escape lets it go.
+   * A response as coloured tokens. `point(index)` is called with the token under the pointer or the keyboard's, null
+   * for none. The box takes the arrow keys, Home and End; a click or Enter keeps a token, Escape lets it go.
    */
   View.TokenText = class {
     constructor(stream, label, point) {
@@ -65,8 +71,15 @@
         const text = piece === "" ? "·" : piece.replaceAll("\n", "↵\n");
         return View.h(`span.token${piece === "" ? ".part" : ""}`, { "data-index": index }, text);
       });
-      this.node = View.h("div.response.tokens", { tabindex: 0, role: "group",
-        "aria-label": `${label}: ${View.count(this.spans.length, "token")}, arrow keys move over them` }, this.spans);
+      this.node = View.h(
+        "div.response.tokens",
+        {
+          tabindex: 0,
+          role: "group",
+          "aria-label": `${label}: ${View.count(this.spans.length, "token")}, arrow keys move over them`,
+        },
+        this.spans,
+      );
       const at = (event) => event.target.closest(".token")?.dataset.index;
       this.node.addEventListener("pointerover", (event) => this.hover(at(event)));
       this.node.addEventListener("pointerleave", () => this.show(this.kept));
@@ -119,9 +132,16 @@
   View.legend = function (name, scale) {
     if (!scale) return View.h("span.legend", {}, View.h("span", {}, "no values"));
     const strip = View.h("span.strip");
-    const stops = Array.from({ length: 9 }, (_, i) => View.valueColor(scale, scale.low + ((scale.high - scale.low) * i) / 8));
+    const stops = Array.from({ length: 9 }, (_, i) =>
+      View.valueColor(scale, scale.low + ((scale.high - scale.low) * i) / 8),
+    );
     strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
-    return View.h("span.legend", { title: View.valueMeaning(name) }, View.h("span", {}, View.number(scale.low)), strip,
-      View.h("span", {}, View.number(scale.high)));
+    return View.h(
+      "span.legend",
+      { title: View.valueMeaning(name) },
+      View.h("span", {}, View.number(scale.low)),
+      strip,
+      View.h("span", {}, View.number(scale.high)),
+    );
   };
 })(window.View);

@@ -6,7 +6,13 @@
   let ticket = 0;
 
   const right = (row) => (typeof row?.accuracy === "number" ? row.accuracy >= 0.5 : null);
-  const KINDS = { gained: ["gained", "good"], lost: ["lost", "bad"], both: ["right twice", "good"], neither: ["wrong twice", ""], alone: ["only once", "warn"] };
+  const KINDS = {
+    gained: ["gained", "good"],
+    lost: ["lost", "bad"],
+    both: ["right twice", "good"],
+    neither: ["wrong twice", ""],
+    alone: ["only once", "warn"],
+  };
 
   function kind(before, after) {
     if (right(before) === null || right(after) === null) return "alone";
@@ -27,30 +33,72 @@
     return found.map((pair) => ({ ...pair, kind: kind(pair.before, pair.after) }));
   }
 
-  const answerOf = (row) => View.h("div.answer", {}, row
-    ? [View.badge(right(row) === null ? "not graded" : right(row) ? "right" : "wrong", right(row) ? "good" : "bad"), View.h("div.response", {}, View.text(row.response))]
-    : View.h("p.small", {}, "not logged after this step"));
+  const answerOf = (row) =>
+    View.h(
+      "div.answer",
+      {},
+      row
+        ? [
+            View.badge(
+              right(row) === null ? "not graded" : right(row) ? "right" : "wrong",
+              right(row) ? "good" : "bad",
+            ),
+            View.h("div.response", {}, View.text(row.response)),
+          ]
+        : View.h("p.small", {}, "not logged after this step"),
+    );
 
   function draw(before, after) {
     const all = pairs(before, after);
-    const counts = Object.fromEntries(Object.keys(KINDS).map((key) => [key, all.filter((pair) => pair.kind === key).length]));
+    const counts = Object.fromEntries(
+      Object.keys(KINDS).map((key) => [key, all.filter((pair) => pair.kind === key).length]),
+    );
     const body = View.h("div.pairs");
-    const show = () => View.fill(body, all.filter((pair) => at.filter === "all" || pair.kind === at.filter).map((pair) => {
-      const row = pair.before ?? pair.after;
-      const [text, color] = KINDS[pair.kind];
-      return View.h("details.pair", {}, View.h("summary", {}, View.badge(text, color), View.h("b", {}, View.text(row.id)), " ",
-        View.h("span.problem", {}, View.text(row.problem))),
-      View.h("p", {}, "Right answer ", View.h("code.truth", {}, View.text(row.answer))),
-      View.h("div.two", {}, View.h("div", {}, View.h("h3", {}, `After step ${at.before}`), answerOf(pair.before)),
-        View.h("div", {}, View.h("h3", {}, `After step ${at.after}`), answerOf(pair.after))));
-    }));
-    const chips = [["all", `All ${all.length}`], ...Object.entries(KINDS).map(([key, [text]]) => [key, `${text} ${counts[key]}`])];
-    View.fill(parts.body, View.badLines("before", before.bad), View.badLines("after", after.bad),
-      (before.left_out > 0 || after.left_out > 0) && View.h("p.small", {}, `${before.left_out + after.left_out} rows are left out of this file.`),
+    const show = () =>
+      View.fill(
+        body,
+        all
+          .filter((pair) => at.filter === "all" || pair.kind === at.filter)
+          .map((pair) => {
+            const row = pair.before ?? pair.after;
+            const [text, color] = KINDS[pair.kind];
+            return View.h(
+              "details.pair",
+              {},
+              View.h(
+                "summary",
+                {},
+                View.badge(text, color),
+                View.h("b", {}, View.text(row.id)),
+                " ",
+                View.h("span.problem", {}, View.text(row.problem)),
+              ),
+              View.h("p", {}, "Right answer ", View.h("code.truth", {}, View.text(row.answer))),
+              View.h(
+                "div.two",
+                {},
+                View.h("div", {}, View.h("h3", {}, `After step ${at.before}`), answerOf(pair.before)),
+                View.h("div", {}, View.h("h3", {}, `After step ${at.after}`), answerOf(pair.after)),
+              ),
+            );
+          }),
+      );
+    const chips = [
+      ["all", `All ${all.length}`],
+      ...Object.entries(KINDS).map(([key, [text]]) => [key, `${text} ${counts[key]}`]),
+    ];
+    View.fill(
+      parts.body,
+      View.badLines("before", before.bad),
+      View.badLines("after", after.bad),
+      (before.left_out > 0 || after.left_out > 0) &&
+        View.h("p.small", {}, `${before.left_out + after.left_out} rows are left out of this file.`),
       View.chips("Which rows", chips, at.filter, (filter) => {
         at.filter = filter;
         show();
-      }), body);
+      }),
+      body,
+    );
     show();
   }
 
@@ -62,13 +110,21 @@
       if (!isNow()) return;
       if (!validation.length) {
         View.fill(parts.bar, runChoice());
-        View.fill(parts.body, View.empty("No validation answers were logged.", "trainer.val_generations_to_log says how many are; data.val_files names the rows."));
+        View.fill(
+          parts.body,
+          View.empty(
+            "No validation answers were logged.",
+            "trainer.val_generations_to_log says how many are; data.val_files names the rows.",
+          ),
+        );
         return;
       }
       if (!validation.includes(at.before)) at.before = validation[0];
       if (!validation.includes(at.after)) at.after = validation.at(-1);
       const options = validation.map((step) => [step, `after step ${step}`]);
-      View.fill(parts.bar, runChoice(),
+      View.fill(
+        parts.bar,
+        runChoice(),
         View.select("Before", options, at.before, (step) => {
           at.before = Number(step);
           load();
@@ -76,18 +132,28 @@
         View.select("After", options, at.after, (step) => {
           at.after = Number(step);
           load();
-        }));
-      const [before, after] = await Promise.all([at.before, at.after].map((step) => View.source.get(`api/runs/${at.run}/validation/${step}`)));
+        }),
+      );
+      const [before, after] = await Promise.all(
+        [at.before, at.after].map((step) => View.source.get(`api/runs/${at.run}/validation/${step}`)),
+      );
       if (isNow()) draw(before, after);
     } catch (problem) {
       if (isNow()) View.fill(parts.body, View.empty(problem.message));
     }
   }
 
-  const runChoice = () => View.runs.length > 1 && View.select("Run", View.runs.map((run, index) => [index, run.name]), at.run, (run) => {
-    Object.assign(at, { run: Number(run), before: null, after: null });
-    load();
-  });
+  const runChoice = () =>
+    View.runs.length > 1 &&
+    View.select(
+      "Run",
+      View.runs.map((run, index) => [index, run.name]),
+      at.run,
+      (run) => {
+        Object.assign(at, { run: Number(run), before: null, after: null });
+        load();
+      },
+    );
 
   View.validation = {
     title: "Validation",
@@ -123,11 +189,42 @@
 
   function setAside(found, count) {
     if (!found?.rows.length) {
-      const some = count > 0 ? `${View.count(count, "row")} were set aside; the run kept no list of them.` : "No row was set aside.";
+      const some =
+        count > 0
+          ? `${View.count(count, "row")} were set aside; the run kept no list of them.`
+          : "No row was set aside.";
       return View.empty(some);
     }
-    const rows = found.rows.map((row) => View.h("tr", {}, View.h("td", {}, View.text(row.row)), View.h("td", {}, View.text(row.id)), View.h("td", {}, View.text(row.reason))));
-    return [View.badLines("set_aside.jsonl", found.bad), found.left_out > 0 && View.h("p.small", {}, `${found.left_out} more are left out of this file.`),
-      View.h("div.scroll", {}, View.h("table", {}, View.h("thead", {}, View.h("tr", {}, ["Row", "Id", "Why"].map((text) => View.h("th", { scope: "col" }, text)))), View.h("tbody", {}, rows)))];
+    const rows = found.rows.map((row) =>
+      View.h(
+        "tr",
+        {},
+        View.h("td", {}, View.text(row.row)),
+        View.h("td", {}, View.text(row.id)),
+        View.h("td", {}, View.text(row.reason)),
+      ),
+    );
+    return [
+      View.badLines("set_aside.jsonl", found.bad),
+      found.left_out > 0 && View.h("p.small", {}, `${found.left_out} more are left out of this file.`),
+      View.h(
+        "div.scroll",
+        {},
+        View.h(
+          "table",
+          {},
+          View.h(
+            "thead",
+            {},
+            View.h(
+              "tr",
+              {},
+              ["Row", "Id", "Why"].map((text) => View.h("th", { scope: "col" }, text)),
+            ),
+          ),
+          View.h("tbody", {}, rows),
+        ),
+      ),
+    ];
   }
 })(window.View);

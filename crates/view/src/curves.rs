@@ -23,7 +23,7 @@ struct Curve {
 
 /// What was read.
 #[derive(Default)]
-struct Part {
+struct LogPart {
     steps: Vec<Value>,
     names: Vec<String>,
     curves: Vec<Curve>,
@@ -33,7 +33,7 @@ struct Part {
     bad: BadLines,
 }
 
-impl Part {
+impl LogPart {
     /// Takes a line of the log.
     fn add(&mut self, line: usize, row: Map<String, Value>) {
         let Some(step) = row.get("step").filter(|step| step.is_u64()).cloned() else {
@@ -142,18 +142,18 @@ pub(crate) fn thinned(viewed: &ViewedRun, most: usize) -> Result<(Vec<u8>, usize
     Ok((written(&part, head)?, n))
 }
 
-fn written(part: &Part, head: Map<String, Value>) -> Result<Vec<u8>, ViewError> {
+fn written(part: &LogPart, head: Map<String, Value>) -> Result<Vec<u8>, ViewError> {
     part.json(head).map_err(|reason| ViewError::Absent(format!("{METRICS} cannot be shown: {reason}")))
 }
 
-fn read(viewed: &ViewedRun, from: u64, most: u64) -> Result<(Part, Map<String, Value>), ViewError> {
+fn read(viewed: &ViewedRun, from: u64, most: u64) -> Result<(LogPart, Map<String, Value>), ViewError> {
     let (bytes, start) = match viewed.inside(METRICS) {
         Ok(path) => bytes(&path, from, most).map_err(ViewError::at(&path))?,
         Err(ViewError::Absent(_)) => (vec![], 0),
         Err(other) => return Err(other),
     };
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let mut part = Part::default();
+    let mut part = LogPart::default();
     for (index, line) in bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice(line) {
             Ok(row) => part.add(index, row),

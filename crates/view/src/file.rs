@@ -34,14 +34,14 @@ pub struct WrittenReport {
     pub left_out: Vec<String>,
 }
 
-/// Writes the page of `runs` as one HTML file, with pictures and all: it opens from a disk, without a server or network.
-/// The file is bounded (some 40 MB); what is left out then is named in it.
+/// Writes the page of `runs` as one HTML file, with pictures and all: it opens from a disk, without a server or
+/// network. The file is bounded (some 40 MB); what is left out then is named in it.
 ///
 /// # Errors
 /// As [`ViewedRun::open`]; runs that cannot be read; a file that cannot be written.
 pub fn write_report(runs: &[PathBuf], out: &Path) -> Result<WrittenReport, ViewError> {
     let runs = ViewedRun::open(runs)?;
-    let mut parts = Parts::default();
+    let mut parts = FileParts::default();
     for (index, viewed) in runs.iter().enumerate() {
         parts.run(index, viewed, runs.len())?;
     }
@@ -62,13 +62,13 @@ fn nonce() -> String {
 
 /// The data of a file.
 #[derive(Default)]
-struct Parts {
+struct FileParts {
     html: String,
     pictures: BTreeSet<String>,
     left_out: Vec<String>,
 }
 
-impl Parts {
+impl FileParts {
     /// Adds JSON under the path that the page asks for it.
     fn answer(&mut self, ask: Ask, json: &str) {
         self.add(&ask.path(), json);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn hostile_text_closes_no_script() {
-        let mut parts = Parts::default();
+        let mut parts = FileParts::default();
         parts.add("api/x", &json!("</script><script>alert(1)</script><!--\u{2028}").to_string());
         assert_eq!(parts.html.matches('<').count(), 2, "{}", parts.html);
         assert!(!parts.html.contains('\u{2028}'));

@@ -30,6 +30,7 @@ macro_rules! assets {
 pub(crate) const ASSETS: &[PageAsset] = assets! {
     "vendor/uPlot.min.css" STYLE;
     "style.css" STYLE;
+    "charts.css" STYLE;
     "rollouts.css" STYLE;
     "vendor/uPlot.iife.min.js" SCRIPT;
     "dom.js" SCRIPT;

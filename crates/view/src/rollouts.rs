@@ -13,7 +13,7 @@ use crate::viewed::ViewedRun;
 const PREVIEW: usize = 240;
 
 /// A response in the log, with its place there.
-type Row = (usize, Map<String, Value>);
+type LoggedRow = (usize, Map<String, Value>);
 
 /// The step of a file name, `step_12.jsonl` after `prefix`.
 fn step_of(name: &str, prefix: &str) -> Option<u64> {
@@ -61,8 +61,8 @@ fn key(row: &Map<String, Value>) -> [Option<&Value>; 3] {
 }
 
 /// Groups are whole and in order: one ends where the prompt changes.
-fn groups(rows: Vec<Row>) -> Vec<Vec<Row>> {
-    let mut out: Vec<Vec<Row>> = Vec::new();
+fn groups(rows: Vec<LoggedRow>) -> Vec<Vec<LoggedRow>> {
+    let mut out: Vec<Vec<LoggedRow>> = Vec::new();
     for row in rows {
         match out.last_mut() {
             Some(group) if group.last().is_some_and(|(_, last)| key(last) == key(&row.1)) => group.push(row),
@@ -91,7 +91,7 @@ fn preview(row: &Map<String, Value>, name: &str) -> Value {
 }
 
 /// A group in a list.
-fn summary(group: &[Row], logged: &[usize]) -> Value {
+fn summary(group: &[LoggedRow], logged: &[usize]) -> Value {
     let responses = group.iter().map(|(_, row)| {
         let copy = |name: &str| row.get(name).cloned().unwrap_or_default();
         json!({
@@ -110,16 +110,25 @@ fn summary(group: &[Row], logged: &[usize]) -> Value {
     })
 }
 
-/// The tokens of a step by the line of their response; empty where the run kept none.
-fn tokens(viewed: &ViewedRun, step: u64) -> Result<(HashMap<usize, Map<String, Value>>, Value), ViewError> {
+/// The tokens of a step.
+#[derive(Default)]
+struct KeptTokens {
+    /// By the line of their response.
+    lines: HashMap<usize, Map<String, Value>>,
+    /// Lines that cannot be read; null where the run kept no tokens of the step.
+    bad: Value,
+}
+
+/// The tokens of a step; empty where the run kept none.
+fn tokens(viewed: &ViewedRun, step: u64) -> Result<KeptTokens, ViewError> {
     match read(viewed, TOKENS, "", step) {
         Ok(found) => {
             let bad = found.bad.json();
             let line = |row: &Map<String, Value>| usize::try_from(row.get("line")?.as_u64()?).ok();
             let rows = found.rows.into_iter().filter_map(|(_, row)| Some((line(&row)?, row)));
-            Ok((rows.collect(), bad))
+            Ok(KeptTokens { lines: rows.collect(), bad })
         }
-        Err(ViewError::Absent(_)) => Ok((HashMap::new(), Value::Null)),
+        Err(ViewError::Absent(_)) => Ok(KeptTokens::default()),
         Err(other) => Err(other),
     }
 }
@@ -130,13 +139,13 @@ fn tokens(viewed: &ViewedRun, step: u64) -> Result<(HashMap<usize, Map<String, V
 /// A step without a log, or a log that cannot be read.
 pub(crate) fn list(viewed: &ViewedRun, step: u64, most: usize) -> Result<Value, ViewError> {
     let found = read(viewed, ROLLOUTS, "", step)?;
-    let (kept, bad_tokens) = tokens(viewed, step)?;
-    let logged: Vec<usize> = kept.into_keys().collect();
+    let kept = tokens(viewed, step)?;
+    let logged: Vec<usize> = kept.lines.into_keys().collect();
     let groups = groups(found.rows);
     let listed: Vec<Value> = groups.iter().take(most).map(|group| summary(group, &logged)).collect();
     Ok(json!({
         "step": step, "groups": listed, "left_out": groups.len().saturating_sub(most), "bad": found.bad.json(),
-        "bad_tokens": bad_tokens,
+        "bad_tokens": kept.bad,
     }))
 }
 
@@ -148,7 +157,7 @@ pub(crate) fn group(viewed: &ViewedRun, step: u64, number: usize) -> Result<Valu
     let found = read(viewed, ROLLOUTS, "", step)?;
     let group = groups(found.rows).into_iter().nth(number);
     let group = group.ok_or_else(|| ViewError::Absent(format!("step {step} has no group {number}")))?;
-    let (mut kept, _) = tokens(viewed, step)?;
+    let mut kept = tokens(viewed, step)?.lines;
     let responses = group.into_iter().map(|(line, row)| {
         let (disagree, stream) = (disagreement(&row), kept.remove(&line));
         json!({"line": line, "row": row, "disagree": disagree, "stream": stream})

@@ -11,8 +11,8 @@ use view_server::Server;
 
 /// Look at runs: curves, rollouts with their pictures, validation answers, configurations.
 ///
-/// Serves a page to the browser on this machine, live while a run goes on; several runs are drawn over each other. Ctrl-C
-/// ends it. Nothing is written into a run, and nothing is fetched from a network.
+/// Serves a page to the browser on this machine, live while a run goes on; several runs are drawn over each other.
+/// Ctrl-C ends it. Nothing is written into a run, and nothing is fetched from a network.
 #[derive(Parser)]
 #[command(
     name = "view",
@@ -34,8 +34,8 @@ struct ViewArgs {
     /// A name by which browsers may name this machine; addresses and localhost are always allowed. May be repeated.
     #[arg(long, value_name = "NAME")]
     allow_name: Vec<String>,
-    /// Write the page with its data as one file instead, which opens without a server. Pictures are in it; it has at most
-    /// some 40 MB and says what was left out.
+    /// Write the page with its data as one file instead, which opens without a server. Pictures are in it; it has at
+    /// most some 40 MB and says what was left out.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["port", "host", "allow_name"])]
     html: Option<PathBuf>,
 }

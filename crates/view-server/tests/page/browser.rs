@@ -184,8 +184,8 @@ fn a_large_run_opens_quickly() {
     quiet(&browser);
 }
 
-/// `VIEW_SCREENSHOTS=docs/view cargo test -p view-server -- --ignored` writes the pictures of the documentation; of runs of
-/// yours with `VIEW_RUNS=RUN:RUN`.
+/// `VIEW_SCREENSHOTS=docs/view cargo test -p view-server -- --ignored` writes the pictures of the documentation; of
+/// runs of yours with `VIEW_RUNS=RUN:RUN`.
 #[test]
 #[ignore = "writes the pictures of the documentation"]
 fn the_pictures_of_the_documentation() {

@@ -99,10 +99,13 @@ impl Invented {
                 let wobble = 0.08 * (noise(self.seed, step * 1009 + at) - 0.5);
                 let speed = 3.0 + 4.0 * noise(self.seed, at);
                 let rise = 1.0 - (-speed * share).exp();
+                let falls =
+                    ["loss", "norm", "entropy", "kl", "/min", "clip", "zero"].iter().any(|part| name.contains(part));
+                let level = 0.65 + 0.25 * self.beta;
                 let value = match name.starts_with("val/") && !step.is_multiple_of(10) {
                     true => continue,
-                    false if at % 3 == 2 => (1.0 - rise) * 2.0 + wobble + 0.05,
-                    false => 0.1 + 0.75 * rise + wobble,
+                    false if falls => (1.0 - rise) * 2.0 + wobble + 0.05,
+                    false => 0.1 + level * rise + wobble,
                 };
                 let _ = write!(out, ",\"{name}\":{value}");
             }
