@@ -235,7 +235,7 @@
         View.h("span", {}, `id ${ids[index] ?? "–"}`),
       ),
       numbers,
-      !heat && View.h("span.hint", {}, "no heat was kept"),
+      heat ? View.heatLegend(heat) : View.h("span.hint", {}, "no heat was kept"),
     );
   }
 })(window.View);

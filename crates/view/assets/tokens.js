@@ -9,6 +9,12 @@
     entropy: ["entropy", "of the next-token distribution, nats"],
     log_prob: ["log-prob", "of the token under the policy that sampled it, nats; strong is unlikely"],
     dependency: ["dependency", "how much the prediction changes without the picture"],
+    old_log_prob: ["old log-prob", "of the token under the policy before the step, as the loss takes it, nats"],
+    ref_log_prob: ["reference log-prob", "of the token under the reference policy, nats"],
+    perturbed_log_prob: ["log-prob, perturbed picture", "of the token where the picture is perturbed, nats"],
+    masked_log_prob: ["log-prob, masked picture", "of the token where parts of the picture are masked, nats"],
+    unperceived_log_prob: ["log-prob, no picture", "of the token where the picture is not perceived, nats"],
+    policy_mask: ["learned from", "1 where the token is in the policy's loss, 0 where it is left out"],
   };
 
   View.valueName = (name) => NAMES[name]?.[0] ?? name;
@@ -126,6 +132,20 @@
         span.style.backgroundColor = values ? View.valueColor(scale, values[index]) : "";
       });
     }
+  };
+
+  /** The heat's colours with the cosines that they stand for. */
+  View.heatLegend = function (heat) {
+    const strip = View.h("span.strip");
+    const bytes = new Array(4);
+    const stops = Array.from({ length: 9 }, (_, i) => {
+      View.heatColor(i / 8, bytes, 0);
+      return `rgba(${bytes[0]}, ${bytes[1]}, ${bytes[2]}, ${bytes[3] / 255})`;
+    });
+    strip.style.backgroundImage = `linear-gradient(to right, ${stops.join(", ")})`;
+    const ends = [heat.low, heat.high].map((end) => View.h("span", {}, View.number(end)));
+    const title = "cosine of the token's last hidden state to each image token's";
+    return View.h("span.legend", { title }, "cosine", ends[0], strip, ends[1]);
   };
 
   /** A scale as a strip of colours with its numbers. */

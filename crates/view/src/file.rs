@@ -84,7 +84,7 @@ impl FileParts {
     fn run(&mut self, run: usize, viewed: &ViewedRun, of: usize) -> Result<(), ViewError> {
         let (curves, n) = curves::thinned(viewed, NUMBERS / of)?;
         if n > 1 {
-            self.left_out.push(format!("{}: of the curves every {n}th step is in this file", viewed.name()));
+            self.left_out.push(format!("{}: curves, of which one step in {n} is in this file", viewed.name()));
         }
         self.answer(Ask::Metrics { run, from: 0 }, &String::from_utf8_lossy(&curves));
         self.answer(Ask::Config { run }, &settings::read(viewed)?.to_string());
@@ -148,7 +148,7 @@ impl FileParts {
         }
         self.say_left_out(viewed, "steps with responses", logged.training.len(), kept.len());
         if fewer {
-            self.left_out.push(format!("{}: of a step's groups the first {GROUPS} are in this file", viewed.name()));
+            self.left_out.push(format!("{}: groups after the first {GROUPS} of a step", viewed.name()));
         }
         Ok(json!(kept))
     }

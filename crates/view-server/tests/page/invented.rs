@@ -216,7 +216,7 @@ fn over(cell: usize, bar: usize) -> f64 {
     let (row, column) = (cell / GRID, cell % GRID);
     match (column / 2 == bar, GRID - row <= BARS[bar].2 as usize) {
         (true, true) => 1.0,
-        (true, false) => 0.35,
+        (true, false) => 0.15,
         _ => 0.05,
     }
 }
