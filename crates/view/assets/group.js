@@ -164,7 +164,7 @@
     return View.h(
       "div.group",
       {},
-      View.h("div.head", {}, pictures?.node, question),
+      View.h(`div.head${withTokens ? ".steady" : ""}`, {}, pictures?.node, question),
       View.h("div.members", {}, members),
     );
   };
