@@ -195,18 +195,22 @@
           loadSteps();
         }),
       View.h(
-        "button.icon",
-        { type: "button", title: "Step before ([)", "aria-label": "Step before", onclick: () => move("step", -1) },
-        "‹",
-      ),
-      View.select("Step", named, at.step, (step) => {
-        at.step = Number(step);
-        loadList();
-      }),
-      View.h(
-        "button.icon",
-        { type: "button", title: "Step after (])", "aria-label": "Step after", onclick: () => move("step", 1) },
-        "›",
+        "span.field",
+        {},
+        View.h(
+          "button.icon",
+          { type: "button", title: "Step before ([)", "aria-label": "Step before", onclick: () => move("step", -1) },
+          "‹",
+        ),
+        View.select("Step", named, at.step, (step) => {
+          at.step = Number(step);
+          loadList();
+        }),
+        View.h(
+          "button.icon",
+          { type: "button", title: "Step after (])", "aria-label": "Step after", onclick: () => move("step", 1) },
+          "›",
+        ),
       ),
       View.chips("Which groups", FILTERS, at.filter, (filter) => {
         at.filter = filter;

@@ -178,7 +178,7 @@ fn a_large_run_opens_quickly() {
         metrics.len() >> 20
     );
     assert!(count >= 300, "{count}");
-    assert!(curves < Duration::from_secs(15) && rollouts < Duration::from_secs(15), "{curves:?} {rollouts:?}");
+    assert!(curves < Duration::from_secs(40) && rollouts < Duration::from_secs(40), "{curves:?} {rollouts:?}");
     quiet(&browser);
 }
 
