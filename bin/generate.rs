@@ -1,4 +1,4 @@
-//! `generate`: one response of a Qwen2.5-VL folder to pictures and a question, streamed; its numbers and its visual
+//! `generate`: one response of a Qwen-VL folder to pictures and a question, streamed; its numbers and its visual
 //! focus on request.
 
 fn main() -> std::process::ExitCode {

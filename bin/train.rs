@@ -1,4 +1,4 @@
-//! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
+//! `train`: supervised warm start and reinforcement learning of a Qwen-VL policy, as a configuration says.
 
 fn main() -> std::process::ExitCode {
     programs::train::main()

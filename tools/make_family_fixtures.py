@@ -23,7 +23,8 @@ from transformers import (GenerationConfig, Qwen2VLConfig, Qwen2VLForConditional
 
 from qwen_files import write_json
 
-MARGIN = 0.02
+MARGIN = 0.02  # least gap between the best and the second logit of every greedy step
+DISTINCT = 5   # least number of different ids in what is generated
 VOCAB = 304
 IDS = dict(vision_start_token_id=291, vision_end_token_id=292, image_token_id=294, video_token_id=295)
 BOS, EOS, SUPPRESS = 282, 284, [291, 292, 293, 294, 295]
@@ -174,7 +175,7 @@ def golden(model, inputs, max_new):
         features = model.get_image_features(inputs["pixel_values"], inputs["image_grid_thw"], return_dict=True)
         out["image_embeds"] = torch.cat(list(features.pooler_output))
         deep = getattr(features, "deepstack_features", None)
-        if deep is not None:
+        if deep:
             out["deepstack"] = torch.cat([torch.cat(list(d)) for d in deep], 1)  # [M, K d]
     model.model.rope_deltas = None
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=EOS, pad_token_id=BOS, suppress_tokens=SUPPRESS)
@@ -217,7 +218,7 @@ def main():
             for c in cases:
                 results[c] = golden(model, inputs[c], CASES[c][2])
                 ids, margin = results[c][0]["generated_ids"], results[c][1]
-                if margin < MARGIN or len(ids) != CASES[c][2] or len(set(ids.tolist())) < 5:
+                if margin < MARGIN or len(ids) != CASES[c][2] or len(set(ids.tolist())) < DISTINCT:
                     break
             else:
                 break

@@ -23,7 +23,7 @@ use answer::audit::{AuditLog, Compared};
 use options::Options;
 use plan::EvalPlan;
 
-/// Evaluate a Qwen2.5-VL model on benchmarks, or grade answers that were made elsewhere.
+/// Evaluate a Qwen-VL model on benchmarks, or grade answers that were made elsewhere.
 ///
 /// Greedy with one answer per question by default, as VGPO reports; --samples 8 --temperature 1 as VPPO does. Answers
 /// do not depend on the batch size. A killed or interrupted run goes on where it was when the same command is given

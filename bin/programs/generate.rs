@@ -1,4 +1,4 @@
-//! `generate`: one response of a Qwen2.5-VL folder to pictures and a question, streamed; its numbers and its visual
+//! `generate`: one response of a Qwen-VL folder to pictures and a question, streamed; its numbers and its visual
 //! focus on request.
 
 mod answer;
@@ -13,7 +13,7 @@ use launch::PictureOptions;
 use crate::common::{Failure, check_temperature, check_top_p, on_backend, parse_backend, parse_dtype, ranges, within};
 use answer::Generate;
 
-/// Answer a question about pictures with a Qwen2.5-VL model; the text is written as it is generated.
+/// Answer a question about pictures with a Qwen-VL model; the text is written as it is generated.
 ///
 /// Pictures come before the prompt, unless the prompt says with <image>, or with <image 1> and <image 2>, where each
 /// one stands.

@@ -1,4 +1,4 @@
-//! `train`: supervised warm start and reinforcement learning of a Qwen2.5-VL policy, as a configuration says.
+//! `train`: supervised warm start and reinforcement learning of a Qwen-VL policy, as a configuration says.
 
 #[cfg(feature = "cuda")]
 mod check_devices;
@@ -21,7 +21,8 @@ use rl::config::{Backend, Config, Source, resolve};
 use rl::progress::Progress;
 use rl::trainer::Summary;
 
-/// Train Qwen2.5-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO, PAPO and relatives.
+/// Train Qwen2-VL, Qwen2.5-VL and Qwen3-VL with reinforcement learning from verifiable rewards: GRPO, DAPO, VGPO, VPPO,
+/// PAPO and relatives.
 ///
 /// Without arguments it runs the embedded toy world: a supervised warm start, then VGPO, in minutes on a laptop's CPU.
 #[derive(Parser)]

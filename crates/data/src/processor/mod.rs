@@ -38,7 +38,7 @@ pub struct Encoded {
     pub sources: Vec<usize>,
 }
 
-/// Tokenizer, chat template and image settings of a Qwen2.5-VL folder. `Send + Sync`.
+/// Tokenizer, chat template and image settings of a Qwen-VL folder. `Send + Sync`.
 pub struct Processor {
     tokenizer: Tokenizer,
     template: ChatTemplate,

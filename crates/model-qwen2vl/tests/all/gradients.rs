@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::common::{Golden, largest_difference, load, relative_error, values};
+use crate::common::{Golden, cases, largest_difference, load, relative_error, torch_gradients, values, worst_element};
 use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use kernels::params::element_ranges;
@@ -124,18 +124,6 @@ pub(crate) fn coefficients(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 37 % 19) as f32 - 9.0) / 10.0).collect()
 }
 
-/// The largest error of a tensor, beside its largest element, of all tensors. What is zero in exact arithmetic counts
-/// beside the hundredth of the largest of all.
-pub(crate) fn worst_element<'a>(a: &'a BTreeMap<String, Vec<f32>>, b: &BTreeMap<String, Vec<f32>>) -> (f32, &'a str) {
-    let largest = |g: &[f32]| g.iter().fold(0f32, |m, v| m.max(v.abs()));
-    let floor = 1e-2 * b.values().map(|g| largest(g)).fold(0.0, f32::max);
-    let error = |(name, g): (&'a String, &Vec<f32>)| {
-        let gap = g.iter().zip(&b[name]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        (gap / largest(&b[name]).max(floor), name.as_str())
-    };
-    a.iter().map(error).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap()
-}
-
 const TORCH: [&str; 9] = [
     "one_image_tied",
     "two_images",
@@ -149,41 +137,8 @@ const TORCH: [&str; 9] = [
 ];
 
 fn as_torch<B: Kernels>() {
-    for case in TORCH {
-        let model = load::<B>(case);
-        let golden = Golden::open(&format!("{case}_grads"));
-        let prompt = Golden::open(case).prompt(&model);
-        let response = golden.ids("response_ids");
-        let groups = vec![(&prompt, vec![&response[..]])];
-        let device = model.device();
-        let batch = PackedBatch::new(&model.config, &groups, &device);
-        let (hidden, tape) = model.forward_saving(&batch, Pictures::Trained(&[&prompt]), true);
-        let dims = hidden.dims();
-        let rows = int_tensor(batch.predicting_rows(), &device);
-        let targets = int_tensor(response.iter().map(|&i| i as usize), &device);
-        let coef = Tensor::<B, 1>::from_data(TensorData::new(golden.floats("coef"), [response.len()]), &device);
-        let mut grads = Gradients::default();
-        let (weight, name) = model.head();
-        let dh = head::log_probs_backward(
-            hidden.select(0, rows.clone()),
-            weight,
-            targets,
-            1.0,
-            coef,
-            None,
-            name,
-            &mut grads,
-        );
-        let d_hidden = Tensor::zeros(dims, &device).select_assign(0, rows, dh, burn::tensor::IndexingUpdateOp::Add);
-        model.backward(tape, &batch, d_hidden, &mut grads);
-        let ours: BTreeMap<String, Vec<f32>> = grads.iter().map(|(k, g)| (k.clone(), values(g.clone()))).collect();
-        let theirs: BTreeMap<String, Vec<f32>> = golden
-            .names()
-            .into_iter()
-            .filter(|n| n.ends_with(".weight") || n.ends_with(".bias"))
-            .map(|n| (hub_name(&n), golden.floats(&n)))
-            .filter(|(n, g)| ours.contains_key(n) || g.iter().any(|v| *v != 0.0)) // the tower of a text-only prompt has none
-            .collect();
+    for case in &cases(&TORCH) {
+        let (ours, theirs) = torch_gradients::<B>(case);
         compare(&ours, &theirs, 1e-4, case);
         let (worst, name) = worst_element(&ours, &theirs);
         println!("{case}: {} tensors, worst element {worst:.1e} of the tensor's largest ({name})", ours.len());

@@ -14,8 +14,9 @@ use model_qwen2vl::lora::{AdapterFolder, BaseModel, fingerprint};
 use policy::{Learning, LoraConfig, ModuleNames, PackedBatch, Pictures, Prompt, Scoring};
 use safetensors::SafeTensors;
 
+use crate::common::worst_element;
 use crate::common::{Golden, fixtures, largest_difference, values};
-use crate::gradients::{Group, autodiff, coefficients, compare, engine, worst_element};
+use crate::gradients::{Group, autodiff, coefficients, compare, engine};
 
 const CASES: [&str; 4] = ["qwen2_5_decoder", "qwen2_some", "qwen3_all_rslora", "qwen3_pattern"];
 

@@ -1,6 +1,6 @@
 //! The same numbers as transformers 5.23.0, f32 on the CPU backends.
 
-use crate::common::{Golden, largest_difference, load, values};
+use crate::common::{Golden, cases, largest_difference, load, values};
 use kernels::attention::decode::DecodeCache;
 use kernels::{Kernels, head, host::int_tensor};
 use model_qwen2vl::{QwenVl, model::Images};
@@ -40,7 +40,7 @@ fn hidden<B: Kernels>(model: &QwenVl<B>, groups: &[(&Prompt, Vec<&[u32]>)]) -> (
 fn forward_matches<B: Kernels>() {
     let mut table =
         String::from("case                       positions image_embeds deepstack hidden_last logits   logprobs\n");
-    for case in CASES {
+    for case in &cases(CASES) {
         let model = load::<B>(case);
         let golden = golden(case);
         let prompt = golden.prompt(&model);
@@ -136,7 +136,7 @@ fn greedy<B: Kernels>(model: &QwenVl<B>, prompts: &[&Prompt], suppress: &[u32], 
 }
 
 fn greedy_tokens_match<B: Kernels>() {
-    for case in CASES {
+    for case in &cases(CASES) {
         let model = load::<B>(case);
         let golden = golden(case);
         let expected = golden.ids("generated_ids");

@@ -2,7 +2,7 @@
 //! shapes on purpose: a software device takes longer to compile kernels than to run them. `all/parity.rs` has all
 //! cases, on the CPU.
 
-use crate::common::{Golden, largest_difference, load, values};
+use crate::common::{Golden, largest_difference, load, torch_gradients, values, worst_element};
 use kernels::{head, host::int_tensor};
 use model_qwen2vl::model::Images;
 use policy::PackedBatch;
@@ -47,6 +47,18 @@ fn the_model_matches_on_wgpu() {
         assert_eq!(best as u32, expected, "token {t}");
         let position = prompt.next_position() + t as i64;
         last = model.decode(int_tensor([best], &device), &[position], &mut cache);
+    }
+}
+
+/// Every gradient of each family, tower included, is torch's.
+#[test]
+fn gradients_match_on_wgpu() {
+    for case in ["qwen2_vl_tied_gqa", "qwen3_vl_tied_gqa", "one_image_tied"] {
+        let (ours, theirs) = torch_gradients::<B>(case);
+        assert_eq!(ours.keys().collect::<Vec<_>>(), theirs.keys().collect::<Vec<_>>(), "{case}");
+        let (worst, name) = worst_element(&ours, &theirs);
+        println!("{case}: {} tensors, worst element {worst:.1e} of the tensor's largest ({name})", ours.len());
+        assert!(worst < 1e-3, "{case}: {name} {worst:.1e}");
     }
 }
 
