@@ -56,6 +56,9 @@ fn curves_of_two_runs_are_drawn_live() {
     std::fs::write(&log, more).unwrap();
     browser.wait("document.getElementById('live').textContent.includes('121')");
     browser.wait("document.querySelector('.card[data-key=\"mine/late\"]')");
+    // What is there is not read again.
+    let length = std::fs::metadata(&log).unwrap().len();
+    assert_eq!(browser.eval("View.logs[0].next"), json!(length));
     quiet(&browser);
 }
 
