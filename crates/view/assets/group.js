@@ -19,6 +19,11 @@
       return { frame, canvas: null, cells: grid ? grid[0] * grid[1] : 0 };
     }
     const image = View.h("img", { src: url, alt: `Picture ${place + 1} of the question`, decoding: "async" });
+    image.addEventListener("load", () => {
+      // What is small is shown large, dot by dot; what is wide keeps its shape.
+      image.classList.toggle("small", image.naturalHeight < 120);
+      image.classList.toggle("broad", image.naturalWidth > 1.75 * image.naturalHeight);
+    });
     image.addEventListener("error", () => frame.replaceChildren(View.h("p.lost", {}, `${name} cannot be read.`)));
     const canvas = View.h("canvas.heat", { "aria-hidden": "true" });
     if (grid) [canvas.height, canvas.width] = grid;

@@ -187,6 +187,8 @@
     hide() {},
   };
 
+  const COLUMNS = { step: "Step", file: "File", row: "Row", id: "Id", reason: "Why" };
+
   function setAside(found, count) {
     if (!found?.rows.length) {
       const some =
@@ -195,13 +197,13 @@
           : "No row was set aside.";
       return View.empty(some);
     }
+    const columns = Object.keys(COLUMNS).filter((name) => found.rows.some((row) => row[name] !== undefined));
+    const heads = columns.map((name) => View.h("th", { scope: "col" }, COLUMNS[name]));
     const rows = found.rows.map((row) =>
       View.h(
         "tr",
         {},
-        View.h("td", {}, View.text(row.row)),
-        View.h("td", {}, View.text(row.id)),
-        View.h("td", {}, View.text(row.reason)),
+        columns.map((name) => View.h("td", {}, View.text(row[name]))),
       ),
     );
     return [
@@ -210,20 +212,7 @@
       View.h(
         "div.scroll",
         {},
-        View.h(
-          "table",
-          {},
-          View.h(
-            "thead",
-            {},
-            View.h(
-              "tr",
-              {},
-              ["Row", "Id", "Why"].map((text) => View.h("th", { scope: "col" }, text)),
-            ),
-          ),
-          View.h("tbody", {}, rows),
-        ),
+        View.h("table", {}, View.h("thead", {}, View.h("tr", {}, heads)), View.h("tbody", {}, rows)),
       ),
     ];
   }
