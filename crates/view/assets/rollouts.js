@@ -31,6 +31,16 @@
   const isNow = (mine) => mine === ticket && parts !== null;
   const say = (place, problem) => View.fill(place, View.empty(problem.message));
 
+  /** The run keeps the heat of each so many steps; 1 where it does not say. */
+  async function heatEvery(run) {
+    try {
+      const { keys } = await View.source.get(`api/runs/${run}/config`);
+      return Number(keys.find(({ key }) => key === "trainer.log_heat_freq")?.value) || 1;
+    } catch {
+      return 1;
+    }
+  }
+
   async function loadSteps() {
     const mine = ++ticket;
     try {
@@ -42,9 +52,11 @@
       return;
     }
     if (!steps.training.includes(at.step)) {
-      // The newest step whose tokens were kept shows most.
+      // The newest step whose tokens and heat were kept shows most.
+      const every = await heatEvery(at.run);
+      if (!isNow(mine)) return;
       const kept = steps.training.filter((step) => steps.tokens.includes(step));
-      at.step = kept.at(-1) ?? steps.training.at(-1) ?? null;
+      at.step = kept.findLast((step) => (step - 1) % every === 0) ?? kept.at(-1) ?? steps.training.at(-1) ?? null;
       at.group = null;
     }
     drawBar();
