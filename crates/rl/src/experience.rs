@@ -19,6 +19,7 @@ use crate::loss::{KlConfig, kl};
 use crate::policy::Policy;
 use crate::prompts::Item;
 use crate::recipe::Recipe;
+use crate::reward_rows::RewardRows;
 use crate::rollout::{FinishReason, Response};
 use crate::shaping::{Shaped, ShapingError, Training, stream::check};
 use crate::streams::{self, Columns};
@@ -39,14 +40,16 @@ pub fn grade(
 ) -> Result<Vec<ScoredGroup>, TrainError> {
     let of_each = responses.iter().flatten().map(|r| processor.decode(&r.ids, true));
     let texts: Vec<String> = of_each.collect::<Result<_, _>>()?;
-    let rows =
-        std::iter::zip(&items, &responses).flat_map(|(item, responses)| responses.iter().map(move |r| (item, r)));
+    let seen = RewardRows::of(&items, reward)?;
+    let rows = std::iter::zip(&items, &responses).enumerate();
+    let rows = rows.flat_map(|(index, (item, responses))| responses.iter().map(move |r| (index, item, r)));
     let requests: Vec<Request> = std::iter::zip(rows, &texts)
-        .map(|((item, response), text)| Request {
+        .map(|((index, item, response), text)| Request {
             response: text,
             ground_truth: &item.answer,
             response_length: response.ids.len(),
             id: &item.id,
+            row: seen.get(index),
         })
         .collect();
     let scores = reward.score(&requests)?;
@@ -288,6 +291,7 @@ mod tests {
             answer: text(),
             solution: None,
             task: None,
+            columns: Default::default(),
             prompt,
             images: vec![],
             holder: 0,

@@ -30,6 +30,7 @@ pub(crate) mod random_keys;
 pub mod recipe;
 pub mod registry;
 mod response_log;
+mod reward_rows;
 pub mod shaping;
 pub mod streams;
 mod tally;
