@@ -108,8 +108,8 @@ section! {
         model: String = String::new(),
         /// Environment variable that has the key. Empty: none is sent.
         api_key_env: String = String::new(),
-        /// What it is asked: {prompt}, {response}, {ground_truth} and columns of the row in braces are filled in. Empty:
-        /// for a mark from 0 to 10, beside the reference answer.
+        /// What it is asked: {prompt}, {response}, {ground_truth} and columns of the row in braces are filled in.
+        /// Empty: for a mark from 0 to 10, beside the reference answer.
         prompt: String = String::new(),
         /// The best mark.
         scale: f64 = 10.0 => ..=1e6,
