@@ -39,6 +39,7 @@ fn the_default_run_needs_nothing_and_ends_with_a_table() {
         "12 steps in",
         "run folder: runs/toy",
         "model:      runs/toy/checkpoints/global_step_12/hf",
+        "report:     runs/toy/report.html",
     ] {
         assert!(said.contains(part), "{part:?} is missing:\n{said}");
     }
@@ -55,6 +56,10 @@ fn the_default_run_needs_nothing_and_ends_with_a_table() {
         assert!(last[key].is_f64(), "{key}: {}", last[key]);
     }
     assert!(run.join("rollouts/step_12.jsonl").is_file() && run.join("config.toml").is_file());
+    let report = std::fs::read_to_string(run.join("report.html")).unwrap();
+    for part in ["api/runs/0/metrics", "api/runs/0/rollouts/12", "api/runs/0/config"] {
+        assert!(report.contains(&format!("data-path=\"{part}\"")), "{part} is not in the report");
+    }
 
     // The same command finds a finished run and says so again without training; another run does not overwrite it.
     let again = train(dir.path(), &SHORT);

@@ -4,7 +4,7 @@
 mod check_devices;
 mod dry_run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,9 +148,18 @@ fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         if !ranks.is_solo() {
             clear(&root);
         }
-        print(&table(&summary))?;
+        print(&(table(&summary) + &report(&summary.folder)))?;
     }
     Ok(())
+}
+
+/// Writes the run as one page. A run that is done stays done where that fails, which is said.
+fn report(folder: &Path) -> String {
+    let file = folder.join(rl::run_folder::layout::REPORT);
+    match view::write_report(&[folder.to_path_buf()], &file) {
+        Ok(_) => format!("report:     {}\n", file.display()),
+        Err(reason) => format!("report:     none, as it could not be written: {reason}\n"),
+    }
 }
 
 /// `--check-devices`: rank 0 says what was found.

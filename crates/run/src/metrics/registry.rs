@@ -96,6 +96,11 @@ pub struct Section {
     pub metrics: &'static [Metric],
 }
 
+/// All declared metrics by subject, in the order of the documentation.
+pub fn sections() -> &'static [Section] {
+    DECLARED
+}
+
 /// All declared metrics.
 pub fn metrics() -> impl Iterator<Item = &'static Metric> {
     DECLARED.iter().flat_map(|section| section.metrics)
