@@ -234,7 +234,7 @@ impl ModelFolder {
     }
 }
 
-/// The folder that `path` names: itself, or that of a model on the Hugging Face hub (`owner/name`, `owner/name@revision`)
+/// The folder that `path` names: itself, or that of a model on the Hugging Face hub (`owner/name@revision`)
 /// in the shared cache; what is missing there is fetched where `fetch` says so.
 ///
 /// # Errors

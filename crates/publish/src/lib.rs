@@ -1,4 +1,4 @@
-//! What a checkpoint says to those who find it: a model card (`README.md`) with the base model, the data, the algorithm,
+//! What a checkpoint says to those who find it: a model card (`README.md`) with base model, data, algorithm,
 //! the settings and what was measured. All of it is read from the run folder, and what is not there is not claimed.
 //!
 //! ```no_run
