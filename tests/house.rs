@@ -103,6 +103,7 @@ fn what_must_not_know_of_each_other_does_not() {
         ("answer", "reward", "whether two answers are equal does not depend on what that earns"),
         ("reward", "kernels", "grading needs no tensor library"),
         ("run", "kernels", "reading a run folder needs no tensor library"),
+        ("visual-rl", "serve", "training compiles no web server"),
         ("data", "rl", "data does not know who learns from it"),
         ("eval", "analysis", "the two do not know each other"),
         ("analysis", "eval", "the two do not know each other"),
