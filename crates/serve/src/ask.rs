@@ -25,7 +25,7 @@ pub(crate) enum AskedPart {
 
 /// What the answer continues.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Asked {
+pub(crate) enum AskedPrompt {
     /// `/v1/chat/completions`.
     Chat(Vec<(Role, Vec<AskedPart>)>),
     /// `/v1/completions`.
@@ -36,7 +36,7 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AskedRequest {
     pub model: String,
-    pub asked: Asked,
+    pub asked: AskedPrompt,
     pub settings: AskedSettings,
 }
 
@@ -66,7 +66,7 @@ impl AskedRequest {
         let fields = JsonFields(&body);
         let model = model(fields)?;
         refuse(fields)?;
-        let asked = Asked::Chat(messages(fields)?);
+        let asked = AskedPrompt::Chat(messages(fields)?);
         let mut settings = settings(fields)?;
         settings.log_probs = fields.flag("logprobs")?;
         Ok(Self { model, asked, settings })
@@ -78,7 +78,7 @@ impl AskedRequest {
         let fields = JsonFields(&body);
         let model = model(fields)?;
         refuse(fields)?;
-        let asked = Asked::Text(prompt(fields)?);
+        let asked = AskedPrompt::Text(prompt(fields)?);
         let mut settings = settings(fields)?;
         settings.log_probs = match fields.count("logprobs", 0..=1 << 20)? {
             None => false,
@@ -364,7 +364,7 @@ mod tests {
             { "type": "image_url", "image_url": { "url": "data:x", "detail": "low" } },
             { "type": "image_url", "image_url": "data:y" },
         ] }]);
-        let Asked::Chat(messages) = chat(json!({ "messages": parts })).unwrap().asked else { panic!() };
+        let AskedPrompt::Chat(messages) = chat(json!({ "messages": parts })).unwrap().asked else { panic!() };
         let picture = |url: &str| AskedPart::Picture(url.into());
         assert_eq!(messages[0].1, [AskedPart::Text("a".into()), picture("data:x"), picture("data:y")]);
     }

@@ -205,3 +205,103 @@ impl<'p, B: Kernels, P: Decoding<B>> Drive<'p, B, P> {
         decode_steps.store(stats.decode_steps as u64, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use burn::tensor::DType;
+    use data::Content;
+    use launch::{ModelFolder, PictureOptions};
+    use model_qwen2vl::QwenVl;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::ask::AskedRequest;
+    use crate::open::Told;
+    use crate::options::ServedModel;
+    use crate::prepare::prepare;
+
+    type Cpu = burn_flex::Flex<f32, i32>;
+
+    fn fixture() -> (ModelFolder, ServedModel) {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/models/tied_gqa");
+        let folder = ModelFolder::open(path.as_ref()).unwrap();
+        let processor = Arc::new(folder.processor(PictureOptions::default()).unwrap());
+        let config = folder.config().unwrap().clone();
+        let model = ServedModel {
+            max_positions: config.text.max_position_embeddings,
+            eos: folder.end_tokens(&processor).unwrap().into(),
+            suppress: folder.never_sampled(&processor).unwrap().into(),
+            prompt: Arc::new(move |ids, pixels, grids| config.prompt(ids, pixels, grids)),
+            processor,
+        };
+        assert!(model.processor.encode(None, &[Content::Text("?".into())], &[]).is_ok());
+        (folder, model)
+    }
+
+    /// A request of `tokens` tokens, and what comes of it through a channel of `room` pieces.
+    fn submit(state: &ServerState, tokens: usize, room: usize) -> mpsc::Receiver<Told> {
+        let body = serde_json::json!({
+            "model": "model", "seed": 1, "max_tokens": tokens, "min_tokens": tokens,
+            "messages": [{ "role": "user", "content": "What is this?" }],
+        });
+        let asked = AskedRequest::chat(body.to_string().as_bytes()).unwrap();
+        let prepared = prepare(asked, &state.model, &state.options).unwrap();
+        let (out, inbox) = mpsc::channel(room);
+        let submission = Submission {
+            request: prepared.request,
+            settings: prepared.settings,
+            arrived: Instant::now(),
+            deadline: Instant::now() + Duration::from_secs(60),
+            out,
+            place: Arc::clone(&state.places).try_acquire_owned().unwrap(),
+        };
+        state.inbox.send(submission).unwrap();
+        inbox
+    }
+
+    /// The text of an answer, and its pieces, read with a pause after each.
+    fn read(mut inbox: mpsc::Receiver<Told>, pause: Duration) -> (String, usize) {
+        let (mut text, mut pieces) = (String::new(), 0);
+        while let Some(said) = inbox.blocking_recv() {
+            let Told::Piece(piece) = said else { panic!("{said:?}") };
+            text += &piece.text;
+            pieces += 1;
+            std::thread::sleep(pause);
+        }
+        (text, pieces)
+    }
+
+    /// Who never reads is cut off after a time, and holds nobody meanwhile; who reads slowly gets all, in fewer pieces.
+    #[test]
+    fn a_client_that_does_not_read_holds_nobody() {
+        let (folder, model) = fixture();
+        let (sender, inbox) = channel();
+        let options = ServerOptions { slow_reader: Duration::from_millis(1500), ..ServerOptions::default() };
+        let state = Arc::new(ServerState::new(options, model, sender));
+        let driver = Arc::clone(&state);
+        let thread = std::thread::spawn(move || {
+            let policy: QwenVl<Cpu> = folder.load(DType::F32, &Default::default()).unwrap();
+            Drive::<Cpu, _>::new(&driver).run(&policy, &inbox)
+        });
+        let never = submit(&state, 200, 2);
+        let (whole, all) = read(submit(&state, 120, 64), Duration::ZERO);
+        assert!(!whole.is_empty());
+        let (slow, fewer) = read(submit(&state, 120, 1), Duration::from_millis(60));
+        assert_eq!(slow, whole);
+        assert!(fewer < all, "{fewer} of {all}: what waits is joined");
+        let text = || state.metrics.text();
+        let start = Instant::now();
+        while !text().contains("serve_cut_off_total{reason=\"slow_reader\"} 1\n") {
+            assert!(start.elapsed() < Duration::from_secs(60), "{}", text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(text().contains("\nserve_requests_running 0\n") || text().contains("\nserve_rows 0\n"), "{}", text());
+        drop(never);
+        assert_eq!(state.places.available_permits(), state.options.max_queue, "every place was given back");
+        state.set_ending();
+        thread.join().unwrap().unwrap();
+    }
+}

@@ -17,7 +17,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::ask::AskedRequest;
 use crate::error::ApiError;
-use crate::open::{CHANNEL, Said, Submission, TextPiece};
+use crate::open::{CHANNEL, Submission, TextPiece, Told};
 use crate::prepare::{PreparedRequest, prepare};
 use crate::reply::{ReplyHead, ReplyStream};
 use crate::shared::ServerState;
@@ -251,12 +251,12 @@ async fn read_body(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
 }
 
 /// All pieces of an answer, joined: one a choice.
-async fn collect(mut inbox: Receiver<Said>, n: usize) -> Result<Vec<TextPiece>, ApiError> {
+async fn collect(mut inbox: Receiver<Told>, n: usize) -> Result<Vec<TextPiece>, ApiError> {
     let mut whole: Vec<TextPiece> = (0..n).map(|choice| TextPiece { choice, ..TextPiece::default() }).collect();
     while let Some(said) = inbox.recv().await {
         match said {
-            Said::Failed(error) => return Err(error),
-            Said::Piece(piece) => {
+            Told::Failed(error) => return Err(error),
+            Told::Piece(piece) => {
                 if let Some(joined) = whole.get_mut(piece.choice) {
                     joined.text += &piece.text;
                     joined.ids.extend(piece.ids);

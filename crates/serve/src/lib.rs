@@ -31,7 +31,7 @@
 //! println!("http://{}/v1", handle.address());
 //! let policy = folder.load::<burn_flex::Flex>(burn::tensor::DType::F32, &Default::default())?;
 //! # handle.end();
-//! server.run(&policy)?; // until somebody calls handle.end()
+//! server.run(&policy, || println!("ready"))?; // until somebody calls handle.end()
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -147,14 +147,16 @@ impl ChatServer {
         ChatServerHandle { state: Arc::clone(&self.state), address: self.address }
     }
 
-    /// Answers with `policy`, on the thread that uses its device, until [`ChatServerHandle::end`].
+    /// Answers with `policy`, on the thread that uses its device, until [`ChatServerHandle::end`]. `on_ready` is called
+    /// once questions are answered.
     ///
     /// # Errors
     /// [`ChatServerError::Model`] for a model that cannot answer, [`ChatServerError::Device`] for a device that fails.
-    pub fn run<B: Kernels, P: Decoding<B>>(self, policy: &P) -> Result<(), ChatServerError> {
+    pub fn run<B: Kernels, P: Decoding<B>>(self, policy: &P, on_ready: impl FnOnce()) -> Result<(), ChatServerError> {
         let Self { state, inbox, runtime, serving, .. } = self;
         let result = first_token::<B, P>(policy, &state.model).and_then(|()| {
             state.set_ready();
+            on_ready();
             Ok(Drive::<B, P>::new(&state).run(policy, &inbox)?)
         });
         state.set_ending();

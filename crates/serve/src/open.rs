@@ -24,14 +24,14 @@ pub(crate) struct Submission {
     pub arrived: Instant,
     /// When it must be done.
     pub deadline: Instant,
-    pub out: Sender<Said>,
+    pub out: Sender<Told>,
     /// Its place among those that wait, which its first token gives back.
     pub place: OwnedSemaphorePermit,
 }
 
 /// What the engine tells whoever asked. The channel ends behind the last piece of the last choice.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Said {
+pub(crate) enum Told {
     Piece(TextPiece),
     Failed(ApiError),
 }
@@ -84,7 +84,7 @@ pub(crate) struct OpenRequest<'p> {
     wants_numbers: bool,
     pub arrived: Instant,
     pub deadline: Instant,
-    out: Sender<Said>,
+    out: Sender<Told>,
     /// Given back with the first token.
     pub place: Option<OwnedSemaphorePermit>,
     /// Since when the channel has been full.
@@ -157,17 +157,17 @@ impl<'p> OpenRequest<'p> {
             let next = TextPiece { choice: index, ..TextPiece::default() };
             let piece = std::mem::replace(&mut choice.pending, next);
             let ids = piece.ids.len();
-            match self.out.try_send(Said::Piece(piece)) {
+            match self.out.try_send(Told::Piece(piece)) {
                 Ok(()) => {
                     choice.told += ids;
                     choice.closed = choice.finish.is_some();
                     handed = Handed::Some;
                 }
-                Err(TrySendError::Full(Said::Piece(piece))) => {
+                Err(TrySendError::Full(Told::Piece(piece))) => {
                     choice.pending = piece;
                     return if handed == Handed::Some { handed } else { Handed::Blocked };
                 }
-                Err(TrySendError::Full(Said::Failed(_)) | TrySendError::Closed(_)) => return Handed::Gone,
+                Err(TrySendError::Full(Told::Failed(_)) | TrySendError::Closed(_)) => return Handed::Gone,
             }
         }
         handed
@@ -181,7 +181,7 @@ impl<'p> OpenRequest<'p> {
     /// Ends it with an error, if anybody listens.
     pub(crate) fn fail(self, error: ApiError) {
         // A client that does not read learns it from the end of the stream.
-        let _ = self.out.try_send(Said::Failed(error));
+        let _ = self.out.try_send(Told::Failed(error));
     }
 }
 

@@ -6,7 +6,7 @@ use rollout::sampler::Sampling;
 use rollout::{ResponseLimits, RolloutRequest};
 use vgpo::PrototypeMode;
 
-use crate::ask::{Asked, AskedPart, AskedRequest, AskedSettings};
+use crate::ask::{AskedPart, AskedPrompt, AskedRequest, AskedSettings};
 use crate::error::ApiError;
 use crate::media;
 use crate::options::{ServedModel, ServerOptions};
@@ -43,10 +43,10 @@ pub(crate) fn prepare(
         let reason = format!("{} responses; this server samples {} at a time", settings.n, options.max_batch_rows);
         return Err(ApiError::field("n", reason));
     }
-    let is_chat = matches!(asked.asked, Asked::Chat(_));
+    let is_chat = matches!(asked.asked, AskedPrompt::Chat(_));
     let (ids, pixels, grids) = match asked.asked {
-        Asked::Chat(messages) => chat(messages, model, options)?,
-        Asked::Text(text) => {
+        AskedPrompt::Chat(messages) => chat(messages, model, options)?,
+        AskedPrompt::Text(text) => {
             check_bytes(text.len(), model, options)?;
             let ids = model.processor.encode_text(&text).map_err(|e| ApiError::field("prompt", e))?;
             (ids, vec![], vec![])
@@ -193,9 +193,13 @@ fn check_pictures(pictures: &[ImageSource]) -> Result<(), ApiError> {
     let most = limit.value.saturating_mul(PICTURES_OF_PIXELS);
     let mut pixels = 0u64;
     for (k, picture) in pictures.iter().enumerate() {
-        let size = picture.header_size();
-        let (width, height) = size.map_err(|e| ApiError::field("messages", format!("picture {}: {e}", k + 1)))?;
-        pixels = pixels.saturating_add(u64::from(width) * u64::from(height));
+        let wrong = |e: data::ImageError| ApiError::field("messages", format!("picture {}: {e}", k + 1));
+        let (width, height) = picture.header_size().map_err(wrong)?;
+        let own = u64::from(width) * u64::from(height);
+        if own > limit.value {
+            return Err(wrong(data::ImageError::TooLarge { width, height, limit: limit.value }));
+        }
+        pixels = pixels.saturating_add(own);
     }
     match pixels > most {
         true => {

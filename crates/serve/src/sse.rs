@@ -10,13 +10,13 @@ use futures_core::Stream;
 use tokio::sync::mpsc::Receiver;
 
 use crate::error::ApiError;
-use crate::open::Said;
+use crate::open::Told;
 use crate::reply::{ReplyStream, event};
 use crate::shared::ServerState;
 
 /// Events of one request; dropped when its client has gone, which the engine sees.
 pub(crate) struct EventBody {
-    inbox: Receiver<Said>,
+    inbox: Receiver<Told>,
     reply: ReplyStream,
     /// Choices that have not ended.
     left: usize,
@@ -26,18 +26,18 @@ pub(crate) struct EventBody {
 }
 
 impl EventBody {
-    pub(crate) fn new(inbox: Receiver<Said>, reply: ReplyStream, n: usize, state: Arc<ServerState>) -> Self {
+    pub(crate) fn new(inbox: Receiver<Told>, reply: ReplyStream, n: usize, state: Arc<ServerState>) -> Self {
         Self { inbox, reply, left: n, begun: false, ended: false, state }
     }
 
     /// The event of what was said.
-    fn event(&mut self, said: Option<Said>) -> String {
+    fn event(&mut self, said: Option<Told>) -> String {
         match said {
-            Some(Said::Piece(piece)) => {
+            Some(Told::Piece(piece)) => {
                 self.left -= usize::from(piece.finish.is_some());
                 self.reply.piece(&piece, &self.state.model.processor)
             }
-            Some(Said::Failed(error)) => {
+            Some(Told::Failed(error)) => {
                 self.ended = true;
                 event(&error.json())
             }

@@ -169,8 +169,9 @@ impl OnBackend for Serve {
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
         let Self { server, folder } = self;
         let model = folder.load::<B>(dtype, &device)?;
-        println!("ready: http://{}/v1 (Ctrl-C ends it)", server.handle().address());
-        server.run(&model).map_err(|error| match error {
+        let address = server.handle().address();
+        let ready = || println!("ready: http://{address}/v1 (Ctrl-C ends it)");
+        server.run(&model, ready).map_err(|error| match error {
             ChatServerError::Device(error) => rl::TrainError::from(error).into(),
             other => Failure::other(other),
         })

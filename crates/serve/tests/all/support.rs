@@ -64,7 +64,7 @@ impl TestServer {
         let handle = server.handle();
         let thread = std::thread::spawn(move || {
             let policy: QwenVl<B> = folder.load(DType::F32, &Default::default()).unwrap();
-            server.run(&policy)
+            server.run(&policy, || {})
         });
         wait_until("the server is ready", || handle.is_ready());
         Self { handle, thread: Some(thread) }
