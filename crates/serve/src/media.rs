@@ -110,7 +110,7 @@ fn file(path: &Path, options: &ServerOptions) -> Result<ImageSource, String> {
     let limit = Limit { name: "--max-body", value: options.max_body_bytes as u64 };
     match guard::file::read(&real, limit) {
         Ok(bytes) => Ok(ImageSource::from(bytes)),
-        Err(_) if real.metadata().is_ok_and(|found| found.len() > limit.value) => {
+        Err(_) if real.metadata().is_ok_and(|found| found.is_file() && found.len() > limit.value) => {
             Err(format!("the picture's file has more than {} bytes (--max-body)", limit.value))
         }
         Err(_) => Err(refused()),
