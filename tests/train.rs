@@ -39,6 +39,7 @@ fn the_default_run_needs_nothing_and_ends_with_a_table() {
         "12 steps in",
         "run folder: runs/toy",
         "model:      runs/toy/checkpoints/global_step_12/hf",
+        "report:     runs/toy/report.html",
     ] {
         assert!(said.contains(part), "{part:?} is missing:\n{said}");
     }
@@ -55,6 +56,10 @@ fn the_default_run_needs_nothing_and_ends_with_a_table() {
         assert!(last[key].is_f64(), "{key}: {}", last[key]);
     }
     assert!(run.join("rollouts/step_12.jsonl").is_file() && run.join("config.toml").is_file());
+    let report = std::fs::read_to_string(run.join("report.html")).unwrap();
+    for part in ["api/runs/0/metrics", "api/runs/0/rollouts/12", "api/runs/0/config"] {
+        assert!(report.contains(&format!("data-path=\"{part}\"")), "{part} is not in the report");
+    }
 
     // The same command finds a finished run and says so again without training; another run does not overwrite it.
     let again = train(dir.path(), &SHORT);
@@ -63,6 +68,27 @@ fn the_default_run_needs_nothing_and_ends_with_a_table() {
     let other = train(dir.path(), &[&SHORT[..], &["trainer.resume=none"]].concat());
     assert_eq!(other.status.code(), Some(2), "{}", stderr(&other));
     assert!(stderr(&other).contains("runs/toy"), "{}", stderr(&other));
+}
+
+/// The same run with a toy of another family; what it leaves is of that family, and another run starts from it.
+#[test]
+fn each_family_has_a_toy() {
+    for (family, prefix) in [("qwen2_vl", "model.layers."), ("qwen3_vl", "model.language_model.layers.")] {
+        let dir = tempfile::tempdir().unwrap();
+        let named = format!("model.family={family}");
+        succeeded(&train(dir.path(), &[&SHORT[..], &[&named]].concat()));
+        let model = dir.path().join("runs/toy/checkpoints/global_step_12/hf");
+        let config = std::fs::read_to_string(model.join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["model_type"], family);
+        let bytes = std::fs::read(model.join("model.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert!(file.names().iter().any(|name| name.starts_with(prefix)), "{family}: {:?}", file.names());
+        let path = "model.path=runs/toy";
+        let again = train(dir.path(), &[&SHORT[..], &[path, "trainer.output_dir=runs/again"]].concat());
+        succeeded(&again);
+        assert_eq!(metrics(&dir.path().join("runs/again")).len(), 12);
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@
 mod check_devices;
 mod dry_run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use comm::{MpiJob, Ranks};
 use rl::TrainError;
 #[cfg(feature = "cuda")]
 use rl::config::Dtype;
-use rl::config::{Backend, Config, Source, resolve};
+use rl::config::{Backend, Source, convert_easyr1, easyr1_message, resolve};
 use rl::progress::Progress;
 use rl::trainer::Summary;
 
@@ -34,14 +34,20 @@ use rl::trainer::Summary;
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo model.path=DIR data.train_files=FILE.parquet data.val_files=FILE.parquet
   train --config configs/qwen2_5_vl_3b.toml algorithm.name=vgpo --dry-run  print every key with its meaning and value
   train --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --dry-run --ranks 8  what each of 8 devices has to hold
+  train config=examples/config.yaml worker.actor.model.model_path=DIR  a file of EasyR1's, as its own command has it
+  train --convert config.yaml > config.toml               the same as TOML
 
 Exit codes: 0 done, 1 failed, 2 bad usage or input, 130 interrupted after a checkpoint; on
 several ranks (docs/many-gpus.md) 75 where they wait in vain, 101 a fault of the program."
 )]
 struct TrainArgs {
-    /// Configuration files (TOML), composed left to right. Default: the embedded configs/toy.toml.
+    /// Configuration files, composed left to right: TOML, or EasyR1's YAML, which comes first and takes overrides in
+    /// EasyR1's spelling (docs/easyr1.md). Default: the embedded configs/toy.toml.
     #[arg(long, value_name = "FILE")]
     config: Vec<PathBuf>,
+    /// Print EasyR1's file, with the overrides that are given, as TOML and stop: the same configuration.
+    #[arg(long, value_name = "FILE.yaml", conflicts_with_all = ["config", "dry_run", "check_devices"])]
+    convert: Option<PathBuf>,
     /// Settings that come last, for example algorithm.vgpo.beta=0.3 or data.train_files=[a.parquet,b.parquet].
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
@@ -75,24 +81,35 @@ pub(crate) const LOWERS: &str = "actor.micro_batch_tokens, rollout.max_batch_row
     rollout.image_cache_gib, data.max_pixels or data.max_response_length, or set actor.recompute=always, \
     actor.optim.moments_dtype=bf16, actor.optim.grads_dtype=bf16 and actor.optim.master_weights=false";
 
-fn configuration(args: &TrainArgs) -> Result<Config, Failure> {
-    let sources = if args.config.is_empty() {
+/// The files and overrides of the command line. `config=FILE` names a file, as EasyR1's commands do.
+fn given(args: &TrainArgs) -> Result<(Vec<Source>, Vec<String>), Failure> {
+    let (named, mut overrides): (Vec<String>, Vec<String>) =
+        args.overrides.iter().cloned().partition(|text| text.starts_with("config="));
+    let named = named.iter().filter_map(|text| text.strip_prefix("config=")).map(PathBuf::from);
+    let files: Vec<PathBuf> = args.config.iter().cloned().chain(args.convert.clone()).chain(named).collect();
+    let sources = if files.is_empty() {
         vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
     } else {
-        args.config.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?
+        files.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?
     };
-    let mut overrides = args.overrides.clone();
     for (key, value) in [("resume", &args.resume), ("backend", &args.backend), ("dtype", &args.dtype)] {
         overrides.extend(value.as_ref().map(|v| format!("trainer.{key}={v}")));
     }
-    let config = resolve(&sources, &overrides)?;
-    launch::check_model_names(&config)?;
-    Ok(config)
+    Ok((sources, overrides))
 }
 
 fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
-    let config = configuration(&args)?;
+    let (sources, overrides) = given(&args)?;
     let is_first = job.as_ref().is_none_or(|job| job.rank() == 0);
+    if args.convert.is_some() {
+        let text = convert_easyr1(&sources, &overrides)?;
+        return if is_first { print(&text) } else { Ok(()) };
+    }
+    let config = resolve(&sources, &overrides)?;
+    launch::check_model_names(&config)?;
+    if let Some(message) = easyr1_message(&sources, &overrides)?.filter(|_| is_first) {
+        eprintln!("{}", guard::printable(&message));
+    }
     if args.dry_run {
         let ranks = args.ranks.unwrap_or(job.as_ref().map_or(1, |job| job.ranks(false).size()));
         let text = dry_run::dry_run(&config, ranks, args.memory_gib)?;
@@ -131,9 +148,18 @@ fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         if !ranks.is_solo() {
             clear(&root);
         }
-        print(&table(&summary))?;
+        print(&(table(&summary) + &report(&summary.folder)))?;
     }
     Ok(())
+}
+
+/// Writes the run as one page. A run that is done stays done where that fails, which is said.
+fn report(folder: &Path) -> String {
+    let file = folder.join(rl::run_folder::layout::REPORT);
+    match view::write_report(&[folder.to_path_buf()], &file) {
+        Ok(_) => format!("report:     {}\n", file.display()),
+        Err(reason) => format!("report:     none, as it could not be written: {reason}\n"),
+    }
 }
 
 /// `--check-devices`: rank 0 says what was found.

@@ -55,6 +55,8 @@ impl Bench {
     pub(crate) fn command<S: AsRef<str>>(&self, overrides: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_train"));
         command.current_dir(self.dir.path()).args(["--config", "config.toml", "--backend", "flex"]);
+        // No test asks the real hub.
+        command.env("HF_HUB_OFFLINE", "1");
         command.args(overrides.iter().map(AsRef::as_ref));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

@@ -277,6 +277,7 @@ impl<B: Kernels> Bench<B> {
                 answer: String::new(),
                 solution: None,
                 task: None,
+                columns: Default::default(),
                 prompt: prompt.clone(),
                 images: vec![],
                 holder: 0,

@@ -3,8 +3,7 @@
 use burn::tensor::Tensor;
 use data::{DataError, Patches, Processor};
 use image::ImageFormat;
-use model_qwen2vl::model::{Prompt, int_tensor};
-use model_qwen2vl::params::to_f32;
+use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{DeviceError, Kernels, host};
 use report::focus_map::{FocusMap, Panel, Picture, highest};
 
@@ -20,14 +19,8 @@ pub fn panels<B: Kernels>(
     focus: &[f32],
 ) -> Result<Vec<Panel>, DeviceError> {
     let chosen = highest(focus);
-    let device = hidden.device();
-    let unit = |rows: Vec<usize>| {
-        let x = to_f32(hidden.clone().select(0, int_tensor(rows, &device)));
-        let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().add_scalar(rl::focus::EPS);
-        x.div(norm)
-    };
-    let tokens = unit(chosen.iter().map(|token| first + token).collect());
-    let all = host::floats(B::matmul(tokens, unit(images.to_vec()).transpose()))?; // [chosen, M]
+    let rows: Vec<usize> = chosen.iter().map(|token| first + token).collect();
+    let all = host::floats(rl::focus::cosines(hidden, rows, images))?; // [chosen, M]
     let cosines = all.chunks(images.len().max(1));
     Ok(chosen.into_iter().zip(cosines).map(|(token, cosines)| Panel { token, cosines: cosines.to_vec() }).collect())
 }

@@ -131,7 +131,7 @@ fn grade_otherwise(given: &str, truth: &str) {
     for reward_type in [RewardType::Math, RewardType::R1v, RewardType::Dapo] {
         let config = RewardConfig { reward_type, grader: Grader::Math, ..RewardConfig::default() };
         let reward = Scorer::new(&config).expect("the default configuration is valid");
-        reward.score_one(&Request { response: given, ground_truth: truth, response_length: 0, id: "" });
+        reward.score_one(&Request { response: given, ground_truth: truth, response_length: 0, id: "", row: None });
     }
 }
 

@@ -76,6 +76,67 @@ named!(RewardType, "reward type",
 );
 named!(Grader, "grader", "mathruler" => Grader::Mathruler, "math" => Grader::Math);
 
+/// How a reward function of Python's is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FunctionStyle {
+    /// As the file's `REWARD_TYPE` or the names of its parameters say; else as `batch`.
+    #[default]
+    Auto,
+    /// EasyR1's: a list of mappings, for a list of scores.
+    Batch,
+    /// EasyR1's: a mapping, for a score.
+    Sequential,
+    /// verl's: `data_source`, `solution_str`, `ground_truth`, `extra_info`.
+    Verl,
+    /// TRL's: `prompts`, `completions` and the columns, each a list, for a list of numbers.
+    Trl,
+}
+
+/// A judge behind an OpenAI-compatible address.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JudgeConfig {
+    /// Where `/chat/completions` is, without that part.
+    pub url: String,
+    /// The model's name there.
+    pub model: String,
+    /// Environment variable that has the key; empty: none is sent.
+    pub api_key_env: String,
+    /// What it is asked; `{prompt}`, `{response}`, `{ground_truth}` and columns in braces are filled in.
+    pub prompt: String,
+    /// The last number of its reply is divided by this, and cut to 0 to 1.
+    pub scale: f64,
+    /// Tokens of a reply.
+    pub max_tokens: usize,
+    /// Seconds for one reply.
+    pub timeout_s: f64,
+    /// Further tries where an address does not answer or is busy.
+    pub retries: usize,
+    /// Questions asked at once.
+    pub concurrency: usize,
+}
+
+impl Default for JudgeConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            model: String::new(),
+            api_key_env: String::new(),
+            prompt: JUDGE_PROMPT.to_string(),
+            scale: 10.0,
+            max_tokens: 512,
+            timeout_s: 60.0,
+            retries: 3,
+            concurrency: 16,
+        }
+    }
+}
+
+/// What a judge is asked where nothing else is said.
+pub const JUDGE_PROMPT: &str = "Question:\n{prompt}\n\nReference answer:\n{ground_truth}\n\nResponse to be judged:\n\
+     {response}\n\nHow good is the response, from 0 (wrong) to 10 (right and well reasoned)? End with that number alone.";
+
 /// DAPO's soft overlong punishment; lengths in tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -117,6 +178,22 @@ pub struct RewardConfig {
     pub command_timeout_s: f64,
     /// Most responses that are sent to the command before its replies are awaited; 256 by default.
     pub command_batch_size: usize,
+    /// Rewards that are added up: `FILE.py:FUNCTION`, `rule` (the built-in one) or `judge`; none by default.
+    pub functions: Vec<String>,
+    /// Their weights; all 1 where there are none.
+    pub function_weights: Vec<f64>,
+    /// How functions are called.
+    pub function_style: FunctionStyle,
+    /// Further arguments of functions by their names.
+    pub function_kwargs: serde_json::Map<String, serde_json::Value>,
+    /// The Python that runs them.
+    pub python: String,
+    /// Programs, of a command or of each function, that run at once.
+    pub num_processes: usize,
+    /// Whether pictures that are no files are written to some for it.
+    pub write_images: bool,
+    /// The judge.
+    pub judge: JudgeConfig,
 }
 
 impl Default for RewardConfig {
@@ -131,6 +208,14 @@ impl Default for RewardConfig {
             command: Vec::new(),
             command_timeout_s: 60.0,
             command_batch_size: 256,
+            functions: Vec::new(),
+            function_weights: Vec::new(),
+            function_style: FunctionStyle::default(),
+            function_kwargs: serde_json::Map::new(),
+            python: "python3".to_string(),
+            num_processes: 1,
+            write_images: false,
+            judge: JudgeConfig::default(),
         }
     }
 }
@@ -167,6 +252,7 @@ impl RewardConfig {
                 fix: "use a buffer no longer than the response",
             });
         }
+        self.validate_functions()?;
         if !self.command.is_empty() {
             if self.command[0].is_empty() {
                 return Err(RewardError::Config {
@@ -190,6 +276,61 @@ impl RewardConfig {
                     fix: "use 1 or more, for example 256",
                 });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a program of the user's says the reward.
+    pub fn is_own(&self) -> bool {
+        !self.command.is_empty() || !self.functions.is_empty()
+    }
+
+    fn validate_functions(&self) -> Result<(), RewardError> {
+        let need = |good: bool, key, problem: &str, fix| match good {
+            true => Ok(()),
+            false => Err(RewardError::Config { key, problem: problem.to_string(), fix }),
+        };
+        if self.functions.is_empty() {
+            let unused = self.function_weights.is_empty();
+            return need(unused, "function_weights", "there are no functions to weigh", "name them in reward.function");
+        }
+        need(self.command.is_empty(), "function", "there is a reward.command as well", "leave one of them out")?;
+        need(!self.python.trim().is_empty(), "python", "names no program", "write \"python3\"")?;
+        let (count, weights) = (self.functions.len(), self.function_weights.len());
+        need(
+            weights == 0 || weights == count,
+            "function_weights",
+            &format!("there are {weights} weights for {count} rewards"),
+            "give one for each, or none",
+        )?;
+        need(
+            self.function_weights.iter().all(|weight| weight.is_finite()),
+            "function_weights",
+            "a weight is not finite",
+            "use finite numbers",
+        )?;
+        for name in self.functions.iter().filter(|name| !["rule", "judge"].contains(&name.as_str())) {
+            let file = name.rsplit_once(':').map_or(name.as_str(), |(file, _)| file);
+            need(
+                file.ends_with(".py"),
+                "function",
+                &format!("{name:?} is no reward"),
+                "write FILE.py:FUNCTION, \"rule\" or \"judge\"",
+            )?;
+        }
+        if self.functions.iter().any(|name| name == "judge") {
+            let judge = &self.judge;
+            let is_address = judge.url.starts_with("http://") || judge.url.starts_with("https://");
+            need(is_address, "judge.url", "is no address", "write http://HOST:PORT/v1, without /chat/completions")?;
+            need(
+                !judge.model.is_empty(),
+                "judge.model",
+                "names no model",
+                "write the name that the server has for it",
+            )?;
+            need(judge.scale > 0.0, "judge.scale", "has to be above 0", "write the best mark, for example 10")?;
+            need(judge.timeout_s > 0.0, "judge.timeout_s", "has to be above 0", "write seconds, for example 60")?;
+            need(judge.concurrency > 0, "judge.concurrency", "has to be 1 or more", "write for example 16")?;
         }
         Ok(())
     }

@@ -15,24 +15,44 @@ pub enum RewardError {
         /// What to write instead.
         fix: &'static str,
     },
-    /// A reward that is a function failed.
+    /// A reward that is a function of Rust's failed.
     #[error("reward function: {0}")]
     Function(String),
-    /// The reward command could not be started.
-    #[error("reward.command: cannot start `{command}`: {source}; check that the program exists and may be executed")]
+    /// A function of Python's, or its file, is not there or cannot be loaded.
+    #[error("reward.function: `{function}`: {problem}")]
+    FunctionLoad {
+        /// `FILE.py:NAME`.
+        function: String,
+        /// What is missing, with what there is instead; a traceback where there is one.
+        problem: String,
+    },
+    /// A function of Python's raised, or gave what is no score; not tried again, since it would be the same.
+    #[error("reward.function: `{function}`: {problem}")]
+    FunctionFailed {
+        /// `FILE.py:NAME`.
+        function: String,
+        /// What is wrong, with the row and the traceback where there are any.
+        problem: String,
+    },
+    /// The reward program could not be started.
+    #[error("{key}: cannot start `{command}`: {source}; check that the program exists and may be executed")]
     CommandStart {
+        /// The key that names the program.
+        key: &'static str,
         /// The command line.
         command: String,
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The reward command ended, or closed its output, before it had answered a batch; it had failed on it before, and
+    /// The reward program ended, or closed its output, before it had answered a batch; it had failed on it before, and
     /// been started again.
     #[error(
-        "reward.command: `{command}` {how} after {answered} of {expected} replies, as it had failed before a restart{stderr}"
+        "{key}: `{command}` {how} after {answered} of {expected} replies, as it had failed before a restart{stderr}"
     )]
     CommandDied {
-        /// The command line.
+        /// `reward.command` or `reward.function`.
+        key: &'static str,
+        /// The command line, or the function.
         command: String,
         /// How it ended, for example `exited with status 1`.
         how: String,
@@ -40,16 +60,18 @@ pub enum RewardError {
         answered: usize,
         /// Replies that the batch needs.
         expected: usize,
-        /// The last lines of the command's stderr, ready to be appended.
+        /// The last lines of the program's stderr, ready to be appended.
         stderr: String,
     },
-    /// The reward command did not answer a batch in time and was killed; it had failed on it before, and been started
+    /// The reward program did not answer a batch in time and was killed; it had failed on it before, and been started
     /// again.
     #[error(
-        "reward.command: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed, as it had failed before a restart; raise reward.command_timeout_s, lower reward.command_batch_size, or make it faster (does it flush what it prints?){stderr}"
+        "{key}: `{command}` gave {answered} of {expected} replies within {seconds} s and was killed, as it had failed before a restart; raise reward.command_timeout_s, lower reward.command_batch_size, or make it faster (does it flush what it prints?){stderr}"
     )]
     CommandTimeout {
-        /// The command line.
+        /// `reward.command` or `reward.function`.
+        key: &'static str,
+        /// The command line, or the function.
         command: String,
         /// The time that it had, in seconds.
         seconds: f64,
@@ -57,29 +79,31 @@ pub enum RewardError {
         answered: usize,
         /// Replies that the batch needs.
         expected: usize,
-        /// The last lines of the command's stderr, ready to be appended.
+        /// The last lines of the program's stderr, ready to be appended.
         stderr: String,
     },
-    /// The reward command wrote a line that nothing had asked for.
+    /// The reward program wrote a line that nothing had asked for.
     #[error(
-        "reward.command: `{command}` wrote a line too many {when}; write one line per response, and notes to stderr; the line was: {line}{stderr}"
+        "{key}: `{command}` wrote a line too many {when}; write one line per response, and notes to stderr; the line was: {line}{stderr}"
     )]
     CommandSurplus {
-        /// The command line.
+        /// `reward.command` or `reward.function`.
+        key: &'static str,
+        /// The command line, or the function.
         command: String,
         /// When the line came, in words.
         when: String,
         /// The line, cut to a readable length.
         line: String,
-        /// The last lines of the command's stderr, ready to be appended.
+        /// The last lines of the program's stderr, ready to be appended.
         stderr: String,
     },
-    /// The reward command wrote something that is not a reply.
-    #[error(
-        "reward.command: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}"
-    )]
+    /// The reward program wrote something that is not a reply.
+    #[error("{key}: `{command}` wrote a bad reply for response {index}: {problem}; the line was: {line}{stderr}")]
     CommandReply {
-        /// The command line.
+        /// `reward.command` or `reward.function`.
+        key: &'static str,
+        /// The command line, or the function.
         command: String,
         /// Position in the batch, from 0.
         index: usize,
@@ -87,7 +111,7 @@ pub enum RewardError {
         problem: String,
         /// The line, cut to a readable length.
         line: String,
-        /// The last lines of the command's stderr, ready to be appended.
+        /// The last lines of the program's stderr, ready to be appended.
         stderr: String,
     },
 }

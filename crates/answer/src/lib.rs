@@ -12,6 +12,7 @@
 //! | multiple choice, exact strings, numbers | [`simple`] |
 //! | where the graders disagree, and about what | [`audit`] |
 //! | a reward program of the user's own | `command` |
+//! | reward functions of Python's, a judge, weighted sums | `function` |
 //! | the program `grade` | `bin/grade/` |
 //!
 //! ```
@@ -27,7 +28,7 @@
 //!
 //! let mut scorer = Scorer::new(&RewardConfig::default())?;
 //! let response = r"<think>half of 3</think> \boxed{\frac{3}{2}}";
-//! let scores = scorer.score(&[Request { response, ground_truth: "3/2", response_length: 12, id: "a" }])?;
+//! let scores = scorer.score(&[Request { response, ground_truth: "3/2", response_length: 12, id: "a", row: None }])?;
 //! assert_eq!((scores[0].accuracy, scores[0].format, scores[0].overall), (1.0, 1.0, 1.0));
 //! # Ok::<(), answer::RewardError>(())
 //! ```
@@ -38,13 +39,14 @@ pub mod config;
 mod error;
 mod expr;
 pub mod extract;
+mod function;
 mod letters;
 pub mod math;
 pub mod mathruler;
 pub mod score;
 pub mod simple;
 
-pub use config::{Grader, OverlongConfig, RewardConfig, RewardType};
+pub use config::{FunctionStyle, Grader, JudgeConfig, OverlongConfig, RewardConfig, RewardType};
 pub use error::RewardError;
 pub use extract::extract_boxed;
-pub use score::{Request, Score, Scorer};
+pub use score::{Request, RewardRow, Score, Scorer};

@@ -1,11 +1,13 @@
 //! From a response to a [`Score`]: extraction, format, grading, weights.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::CommandReward;
+use crate::command::{CommandReward, RewardProgram};
 use crate::config::{Grader, OverlongConfig, RewardConfig, RewardType};
+use crate::function::WeightedRewards;
 use crate::{RewardError, extract, math, mathruler, simple};
 
 /// What one graded response got.
@@ -34,6 +36,19 @@ pub struct Request<'a> {
     pub response_length: usize,
     /// The sample's id.
     pub id: &'a str,
+    /// The row that was answered, for rewards that look at more; `None` where it is not known.
+    pub row: Option<&'a RewardRow>,
+}
+
+/// What a reward may see of a row besides its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RewardRow {
+    /// The problem, as it stands in the data.
+    pub prompt: String,
+    /// Its further columns, as text; lists and objects as JSON.
+    pub columns: BTreeMap<String, String>,
+    /// Files of its pictures: those that are files, and all where `reward.write_images` asks for it.
+    pub images: Vec<PathBuf>,
 }
 
 /// A reward, ready to score responses.
@@ -41,17 +56,23 @@ pub struct Request<'a> {
 pub struct Scorer {
     config: RewardConfig,
     command: Option<CommandReward>,
+    functions: Option<WeightedRewards>,
 }
 
 impl Scorer {
-    /// Builds the reward. A reward command is started by the first [`Self::score`], not here.
+    /// Builds the reward. A reward command is started by the first [`Self::score`], not here; a function of Python's is
+    /// loaded here, since its file may be missing or broken.
     ///
     /// # Errors
-    /// [`RewardError::Config`] when a value of `config` is out of range.
+    /// [`RewardError::Config`] when a value of `config` is out of range; a function that cannot be loaded.
     pub fn new(config: &RewardConfig) -> Result<Self, RewardError> {
         config.validate()?;
-        let command = (!config.command.is_empty()).then(|| CommandReward::new(config));
-        Ok(Self { config: config.clone(), command })
+        let command = (!config.command.is_empty()).then(|| {
+            let program = RewardProgram { command: config.command.clone(), function: None };
+            CommandReward::new(&program, config)
+        });
+        let functions = (!config.functions.is_empty()).then(|| WeightedRewards::new(config)).transpose()?;
+        Ok(Self { config: config.clone(), command, functions })
     }
 
     /// Scores a batch; the scores come in the order of `requests`.
@@ -60,6 +81,12 @@ impl Scorer {
     /// Those of the reward command: it cannot be started, ends, hangs or writes what is no reply. The built-in rules
     /// always answer.
     pub fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
+        // Taken out and put back: the built-in rule may be one of them.
+        if let Some(mut functions) = self.functions.take() {
+            let scores = functions.score(requests, &|request| self.score_one(request));
+            self.functions = Some(functions);
+            return scores;
+        }
         match &mut self.command {
             Some(command) => command.score(requests),
             None => Ok(requests.iter().map(|request| self.score_one(request)).collect()),
@@ -71,7 +98,13 @@ impl Scorer {
     /// # Errors
     /// Lines of the command that nobody asked for: its replies were off.
     pub fn finish(&mut self) -> Result<(), RewardError> {
+        self.functions.as_mut().map_or(Ok(()), WeightedRewards::finish)?;
         self.command.as_mut().map_or(Ok(()), CommandReward::finish)
+    }
+
+    /// What it was built with.
+    pub fn config(&self) -> &RewardConfig {
+        &self.config
     }
 
     /// Scores one response by the configured built-in rule, whether or not there is a reward command.
@@ -125,12 +158,13 @@ impl Scorer {
         }
     }
 
-    /// The answer that the configured rule finds in a response; `None` where there is none, and for a reward command.
+    /// The answer that the configured rule finds in a response; `None` where there is none, and for a reward command or
+    /// function.
     pub fn answer(&self, response: &str) -> Option<String> {
-        if !self.config.command.is_empty() {
+        if self.config.is_own() {
             return None;
         }
-        self.score_answer(&Request { response, ground_truth: "", response_length: 0, id: "" }).extracted
+        self.score_answer(&Request { response, ground_truth: "", response_length: 0, id: "", row: None }).extracted
     }
 
     /// Whether `given`, an answer that has been extracted already, is right; by the configured rule and grader.
@@ -181,7 +215,7 @@ mod tests {
     fn score(config: &str, response: &str, ground_truth: &str, response_length: usize) -> Score {
         let config: RewardConfig = serde_json::from_str(config).unwrap();
         let mut reward = Scorer::new(&config).unwrap();
-        let request = Request { response, ground_truth, response_length, id: "" };
+        let request = Request { response, ground_truth, response_length, id: "", row: None };
         reward.score(&[request]).unwrap().remove(0)
     }
 

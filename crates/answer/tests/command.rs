@@ -32,7 +32,13 @@ fn score(reward: &mut Scorer, count: usize) -> Result<Vec<Score>, RewardError> {
     let requests: Vec<Request> = texts
         .iter()
         .enumerate()
-        .map(|(k, [id, response, truth])| Request { response, ground_truth: truth, response_length: 10 * k, id })
+        .map(|(k, [id, response, truth])| Request {
+            response,
+            ground_truth: truth,
+            response_length: 10 * k,
+            id,
+            row: None,
+        })
         .collect();
     reward.score(&requests)
 }
@@ -120,7 +126,7 @@ for line in sys.stdin:
     print(json.dumps({"overall": len(row["response"]), "extracted": row["response"]}), flush=True)
 "#;
     let response = "é\"\\\n".repeat(100_000);
-    let requests = vec![Request { response: &response, ground_truth: "1", response_length: 1, id: "x" }; 12];
+    let requests = vec![Request { response: &response, ground_truth: "1", response_length: 1, id: "x", row: None }; 12];
     let scores = reward_of("python3", script, 60.0, 12).score(&requests).unwrap();
     assert_eq!(scores.len(), 12);
     assert!(scores.iter().all(|s| s.overall == 400_000.0 && s.extracted.as_deref() == Some(&*response)));

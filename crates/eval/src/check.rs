@@ -22,7 +22,7 @@ pub fn check(sample: &Sample, scorer: &Scorer, headers_only: bool) -> Result<(),
         return Ok(());
     }
     let grade = |response: &str| {
-        let request = Request { response, ground_truth: &sample.answer, response_length: 0, id: &sample.id };
+        let request = Request { response, ground_truth: &sample.answer, response_length: 0, id: &sample.id, row: None };
         scorer.score_one(&request).accuracy == 1.0
     };
     // The way a right response takes: through the box and the grader.

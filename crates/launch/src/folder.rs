@@ -6,6 +6,9 @@ use burn::tensor::DType;
 use comm::Ranks;
 use data::processor::serving;
 use data::{Alpha, ExifOrientation, Processor};
+use hub::download::is_of_model;
+use hub::name::RepoName;
+use hub::{Hub, HubError, RepoKind};
 use model_qwen2vl::lora::{AdapterFolder, BaseModel, fingerprint};
 use model_qwen2vl::save::Companions;
 use model_qwen2vl::{Kernels, ModelError, QwenVl, QwenVlConfig};
@@ -48,7 +51,8 @@ pub struct ModelFolder {
 
 impl ModelFolder {
     /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of
-    /// `train` (its newest checkpoint), or a checkpoint of a run. No weights are read.
+    /// `train` (its newest checkpoint), a checkpoint of a run, or a model on the Hugging Face hub by its id, which is
+    /// fetched into the shared cache. No weights are read.
     ///
     /// # Errors
     /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that
@@ -60,6 +64,19 @@ impl ModelFolder {
                     .into(),
             ));
         }
+        Self::open_here(&here(path, true)?)
+    }
+
+    /// The same where no weights will be read: of a model on the hub what is in the cache has to do, and nothing is
+    /// asked.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and a model on the hub that was never fetched.
+    pub fn describe(path: &Path) -> Result<Self, TrainError> {
+        Self::open_here(&here(path, false)?)
+    }
+
+    fn open_here(path: &Path) -> Result<Self, TrainError> {
         let path = if path.join("config.json").is_file() || AdapterFolder::is_one(path) {
             path.to_path_buf()
         } else if path.join(layout::STATE).is_file() {
@@ -215,6 +232,22 @@ impl ModelFolder {
             None => Ok(model),
         }
     }
+}
+
+/// The folder that `path` names: itself, or that of a model on the Hugging Face hub (`owner/name@revision`)
+/// in the shared cache; what is missing there is fetched where `fetch` says so.
+///
+/// # Errors
+/// A model that is neither here nor there.
+fn here(path: &Path, fetch: bool) -> Result<PathBuf, TrainError> {
+    let name = path.to_str().filter(|_| !path.exists()).and_then(RepoName::parse);
+    let Some(name) = name else { return Ok(path.to_path_buf()) };
+    let fail = |error: HubError| {
+        TrainError::Input(format!("{}: no such model folder, and of a model on the hub: {error}", path.display()))
+    };
+    let hub = Hub::from_env().map_err(fail)?;
+    let hub = if fetch { hub } else { Hub { offline: true, ..hub } };
+    hub.snapshot(RepoKind::Model, &name, is_of_model).map_err(fail)
 }
 
 /// The weights in `folder`, as an adapter's files name them.

@@ -56,7 +56,7 @@ fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, T
 pub fn configured(config: &Config) -> Result<QwenVlConfig, TrainError> {
     match config.model.path.as_str() {
         "toy" => toy_architecture(config),
-        path => architecture(config, &ModelFolder::open(Path::new(path))?),
+        path => architecture(config, &ModelFolder::describe(Path::new(path))?),
     }
 }
 

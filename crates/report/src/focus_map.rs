@@ -22,23 +22,9 @@ pub struct Picture {
 impl Picture {
     /// Undoes the image processor's normalisation and cutting: the resized image, to the last bit of each byte.
     pub fn from_patches(patches: &Patches, limits: &ImageLimits) -> Self {
-        let (p, m) = (limits.patch_size, limits.merge_size);
         let [_, rows, columns] = patches.grid_thw;
-        let mut pixels = RgbImage::new((columns * p) as u32, (rows * p) as u32);
-        for (n, patch) in patches.values.chunks_exact(limits.patch_dim()).enumerate() {
-            // Patches of one merged token follow each other.
-            let (token, cell) = (n / (m * m), n % (m * m));
-            let (token_y, token_x) = (token / (columns / m), token % (columns / m));
-            let (top, left) = ((token_y * m + cell / m) * p, (token_x * m + cell % m) * p);
-            for (c, channel) in patch.chunks_exact(limits.temporal_patch_size * p * p).enumerate() {
-                for (i, value) in channel[..p * p].iter().enumerate() {
-                    let byte = (value * limits.std[c] + limits.mean[c]) * 255.0;
-                    let (x, y) = (left + i % p, top + i / p);
-                    pixels.get_pixel_mut(x as u32, y as u32).0[c] = byte.round() as u8;
-                }
-            }
-        }
-        Self { pixels, tokens: [rows / m, columns / m] }
+        let pixels = data::image::from_patches(&patches.values, patches.grid_thw, limits);
+        Self { pixels, tokens: [rows / limits.merge_size, columns / limits.merge_size] }
     }
 }
 

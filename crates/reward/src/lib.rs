@@ -5,13 +5,13 @@
 //!
 //! let mut reward = Reward::new(&RewardConfig::default())?;
 //! let response = r"<think>half of 3</think> \boxed{\frac{3}{2}}";
-//! let scores = reward.score(&[Request { response, ground_truth: "3/2", response_length: 12, id: "a" }])?;
+//! let scores = reward.score(&[Request { response, ground_truth: "3/2", response_length: 12, id: "a", row: None }])?;
 //! assert_eq!((scores[0].accuracy, scores[0].format, scores[0].overall), (1.0, 1.0, 1.0));
 //!
 //! // A function: the shorter the better.
 //! let mut brief =
 //!     Reward::from_fn(|r| Score { overall: 1.0 / (1.0 + r.response.len() as f64), ..Score::default() });
-//! let scores = brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b" }])?;
+//! let scores = brief.score(&[Request { response: "3", ground_truth: "3", response_length: 1, id: "b", row: None }])?;
 //! assert_eq!(scores[0].overall, 0.5);
 //! # Ok::<(), reward::RewardError>(())
 //! ```
@@ -19,7 +19,11 @@
 use std::fmt;
 
 use answer::Scorer;
-pub use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score};
+pub use answer::config::JUDGE_PROMPT;
+pub use answer::{
+    FunctionStyle, Grader, JudgeConfig, OverlongConfig, Request, RewardConfig, RewardError, RewardRow, RewardType,
+    Score,
+};
 
 /// A function that scores a batch: one score per request, in their order, or why it cannot.
 pub type RewardFn = dyn FnMut(&[Request]) -> Result<Vec<Score>, String> + Send;
@@ -59,6 +63,19 @@ impl Reward {
     /// A function that scores many responses at once: one score per request, in their order, or why it cannot.
     pub fn from_batch_fn(score: impl FnMut(&[Request]) -> Result<Vec<Score>, String> + Send + 'static) -> Self {
         Self(RewardSource::Function(Box::new(score)))
+    }
+
+    /// Whether it may look at [`Request::row`]: the built-in rules look at the answer alone.
+    pub fn sees_rows(&self) -> bool {
+        match &self.0 {
+            RewardSource::Configured(scorer) => scorer.config().is_own(),
+            RewardSource::Function(_) => true,
+        }
+    }
+
+    /// Whether it wants every picture as a file.
+    pub fn writes_images(&self) -> bool {
+        matches!(&self.0, RewardSource::Configured(scorer) if scorer.config().write_images)
     }
 
     /// Scores a batch; the scores come in the order of `requests`.
@@ -101,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_function_gives_one_score_per_response() {
-        let request = Request { response: "3", ground_truth: "3", response_length: 1, id: "" };
+        let request = Request { response: "3", ground_truth: "3", response_length: 1, id: "", row: None };
         let mut calls = 0;
         let mut reward = Reward::from_batch_fn(move |requests| {
             calls += 1;

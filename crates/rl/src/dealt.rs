@@ -64,6 +64,7 @@ impl RowRecord {
             answer: self.answer,
             solution: self.solution,
             task: self.task,
+            columns: Default::default(),
             prompt: Prompt {
                 input_ids: self.input_ids,
                 position_ids: self.position_ids,

@@ -98,7 +98,9 @@ impl TrainError {
                 1
             }
             Self::Config(_) | Self::Data(_) | Self::Model(_) | Self::Input(_) | Self::Advantage(_) => 2,
-            Self::Reward(RewardError::Config { .. } | RewardError::CommandStart { .. }) => 2,
+            Self::Reward(
+                RewardError::Config { .. } | RewardError::CommandStart { .. } | RewardError::FunctionLoad { .. },
+            ) => 2,
             // A folder that holds another run is a matter of the command line; a full disk is not.
             Self::RunFolder(RunFolderError::Occupied(_)) => 2,
             Self::Damaged { .. } => 2,

@@ -19,6 +19,7 @@ use crate::loss::{KlConfig, kl};
 use crate::policy::Policy;
 use crate::prompts::Item;
 use crate::recipe::Recipe;
+use crate::reward_rows::RewardRows;
 use crate::rollout::{FinishReason, Response};
 use crate::shaping::{Shaped, ShapingError, Training, stream::check};
 use crate::streams::{self, Columns};
@@ -39,14 +40,16 @@ pub fn grade(
 ) -> Result<Vec<ScoredGroup>, TrainError> {
     let of_each = responses.iter().flatten().map(|r| processor.decode(&r.ids, true));
     let texts: Vec<String> = of_each.collect::<Result<_, _>>()?;
-    let rows =
-        std::iter::zip(&items, &responses).flat_map(|(item, responses)| responses.iter().map(move |r| (item, r)));
+    let seen = RewardRows::of(&items, reward)?;
+    let rows = std::iter::zip(&items, &responses).enumerate();
+    let rows = rows.flat_map(|(index, (item, responses))| responses.iter().map(move |r| (index, item, r)));
     let requests: Vec<Request> = std::iter::zip(rows, &texts)
-        .map(|((item, response), text)| Request {
+        .map(|((index, item, response), text)| Request {
             response: text,
             ground_truth: &item.answer,
             response_length: response.ids.len(),
             id: &item.id,
+            row: seen.get(index),
         })
         .collect();
     let scores = reward.score(&requests)?;
@@ -126,15 +129,18 @@ pub struct ExperienceTimes {
     pub streams_s: f64,
     /// Estimating and shaping advantages.
     pub advantages_s: f64,
+    /// Keeping the tokens of some groups.
+    pub token_log_s: f64,
 }
 
 impl ExperienceTimes {
     /// As they are logged.
-    pub fn metrics(&self) -> [(&'static str, f64); 3] {
+    pub fn metrics(&self) -> [(&'static str, f64); 4] {
         [
             ("time/old_log_probs_s", self.old_log_probs_s),
             ("time/streams_s", self.streams_s),
             ("time/advantages_s", self.advantages_s),
+            ("time/token_log_s", self.token_log_s),
         ]
     }
 }
@@ -205,8 +211,12 @@ fn shape<B: Backend>(
         token_rewards: penalties.as_deref(),
     };
     let advantages = estimate(recipe.advantage.as_ref(), &inputs)?;
-    let shaped = recipe.shaping.shape(&columns.batch(&advantages, context.training), device)?;
+    let batch = columns.batch(&advantages, context.training);
+    let shaped = recipe.shaping.shape(&batch, device)?;
     metrics.extend(shaped.metrics.iter().map(|(k, v)| (k.to_string(), *v)));
+    for (trajectory, plain) in std::iter::zip(groups.iter_mut().flat_map(|g| &mut g.trajectories), batch.plain()) {
+        trajectory.unshaped = plain;
+    }
     Ok(store(groups, shaped, &columns.lengths)?)
 }
 
@@ -288,6 +298,7 @@ mod tests {
             answer: text(),
             solution: None,
             task: None,
+            columns: Default::default(),
             prompt,
             images: vec![],
             holder: 0,

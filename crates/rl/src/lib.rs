@@ -30,9 +30,11 @@ pub(crate) mod random_keys;
 pub mod recipe;
 pub mod registry;
 mod response_log;
+mod reward_rows;
 pub mod shaping;
 pub mod streams;
 mod tally;
+mod token_log;
 pub mod trainer;
 pub mod trajectory;
 mod warnings;
@@ -66,4 +68,5 @@ pub mod run_folder {
     pub use run::layout;
     pub use run::lines::JsonLines;
     pub use run::metrics::{MetricsLog, read_metrics};
+    pub use run::tokens::TokenStore;
 }

@@ -1,7 +1,7 @@
 //! From rows of a data set to prompts of the policy. A row that cannot be used is set aside: named once, counted
 //! always.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::policy::Prompt;
@@ -34,6 +34,8 @@ pub struct Item {
     pub solution: Option<Vec<u32>>,
     /// Name of the task.
     pub task: Option<String>,
+    /// Its further columns, where a reward of the user's may look at them; empty on ranks that do not grade it.
+    pub columns: BTreeMap<String, String>,
     /// The prompt.
     pub prompt: Prompt,
     /// Its pictures as they are stored, for perturbations that follow their pixels.
@@ -197,12 +199,30 @@ type ReadRow = Result<Result<Box<EncodedRow>, BadRow>, TrainError>;
 #[serde(transparent)]
 pub struct SetAside {
     rows: BTreeSet<(String, usize)>,
+    /// Those of them that no log has yet.
+    #[serde(skip)]
+    fresh: Vec<AsideRow>,
+}
+
+/// A row that was set aside, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AsideRow {
+    pub file: String,
+    /// In its file, from 0.
+    pub row: usize,
+    pub id: String,
+    pub reason: String,
 }
 
 impl SetAside {
     /// Distinct rows.
     pub fn count(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Those that were set aside since this was asked last.
+    pub(crate) fn take_fresh(&mut self) -> Vec<AsideRow> {
+        std::mem::take(&mut self.fresh)
     }
 }
 
@@ -266,7 +286,11 @@ impl Prompts {
         supervised: Option<Supervised>,
     ) -> Result<Self, TrainError> {
         let image_dir = (!config.data.image_dir.is_empty()).then(|| std::path::PathBuf::from(&config.data.image_dir));
-        let dataset = Dataset::open(specs, &config.to_keys(), image_dir.as_deref())?;
+        let dataset = match config.reward.is_own() {
+            // A reward of the user's sees every column that is text; what cannot be is left out of its rows.
+            true => data::convert::open_all(specs, config.to_keys(), image_dir.as_deref(), |_| {})?,
+            false => Dataset::open(specs, &config.to_keys(), image_dir.as_deref())?,
+        };
         if dataset.is_empty() {
             return Err(TrainError::Input(format!("{name}: the data has no rows")));
         }
@@ -402,7 +426,9 @@ impl Prompts {
     fn set_aside(&self, bad: &BadRow, aside: &mut SetAside, note: &mut dyn FnMut(String)) {
         let name = self.encoder.name;
         let place = self.dataset.place(bad.index).unwrap_or_else(|| (name.to_owned(), bad.index));
-        if aside.rows.insert(place) {
+        if aside.rows.insert(place.clone()) {
+            let (file, row) = place;
+            aside.fresh.push(AsideRow { file, row, id: bad.id.clone(), reason: bad.reason.clone() });
             match aside.count() {
                 n if n <= NAMED => note(format!("set aside: {name}: {bad}")),
                 n if n == NAMED + 1 => {
@@ -555,6 +581,7 @@ impl EncodedRow {
                 answer: sample.answer,
                 solution: self.solution,
                 task: sample.task,
+                columns: sample.extra,
                 prompt,
                 images: self.images,
                 holder: 0,

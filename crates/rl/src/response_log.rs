@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::prompts::AsideRow;
 use crate::rollout::FinishReason;
 use crate::trajectory::{ScoredGroup, Trajectory};
 
@@ -40,6 +41,17 @@ pub(crate) fn of_validation(group: &ScoredGroup) -> Map<String, Value> {
         ("answer", json!(group.item.answer)),
         ("response", json!(group.trajectories.first().map(|t| &t.text))),
         ("accuracy", json!(group.accuracy())),
+    ])
+}
+
+/// A line of `set_aside.jsonl`: a row that could not be used.
+pub(crate) fn of_aside(step: u64, aside: &AsideRow) -> Map<String, Value> {
+    object([
+        ("step", json!(step)),
+        ("file", json!(aside.file)),
+        ("row", json!(aside.row)),
+        ("id", json!(aside.id)),
+        ("reason", json!(aside.reason)),
     ])
 }
 

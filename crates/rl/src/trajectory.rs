@@ -49,6 +49,8 @@ pub struct Trajectory {
     pub old_log_probs: Vec<f32>,
     /// What was measured of its tokens.
     pub streams: TokenStreams,
+    /// Advantage of each token before shaping, `[T]`; empty until experience is made.
+    pub unshaped: Vec<f32>,
     /// Advantage of each token after shaping, `[T]`; empty until experience is made.
     pub advantages: Vec<f32>,
     /// Whether each token contributes to the policy loss, `[T]`; none if all do.
@@ -67,6 +69,7 @@ impl Trajectory {
             rollout_log_probs: response.log_probs,
             old_log_probs: vec![],
             streams,
+            unshaped: vec![],
             advantages: vec![],
             policy_mask: None,
         }

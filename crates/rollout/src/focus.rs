@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 use kernels::Kernels;
+use kernels::host::int_tensor;
+use kernels::params::to_f32;
 use vgpo::{Prototype, PrototypeMode, VgpoError, prototype as prototype_of};
 
 /// The epsilon of equation 3.
@@ -47,6 +49,18 @@ pub fn prototype<B: Kernels>(
 pub fn of_range<B: Kernels>(hidden: &Tensor<B, 2>, rows: Range<usize>, prototype: &Prototype<B>) -> Tensor<B, 1> {
     let d = hidden.dims()[1];
     B::visual_focus(hidden.clone().slice([rows, 0..d]), prototype, EPS)
+}
+
+/// Cosine (equation 3) of each of the packed rows `rows` of `hidden [N, d]` to each of the rows `images`, `[R, M]` f32
+/// on the device.
+pub fn cosines<B: Kernels>(hidden: &Tensor<B, 2>, rows: impl Into<Vec<usize>>, images: &[usize]) -> Tensor<B, 2> {
+    let device = hidden.device();
+    let unit = |rows: Vec<usize>| {
+        let x = to_f32(hidden.clone().select(0, int_tensor(rows, &device)));
+        let norm = x.clone().powi_scalar(2).sum_dim(1).sqrt().add_scalar(EPS);
+        x.div(norm)
+    };
+    B::matmul(unit(rows.into()), unit(images.to_vec()).transpose())
 }
 
 #[cfg(test)]

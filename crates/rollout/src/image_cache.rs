@@ -83,6 +83,14 @@ impl<B: Kernels> ImageCache<B> {
         (!parts.is_empty()).then(|| Tensor::cat(parts, 0))
     }
 
+    /// The same of one prompt, which keeps nothing: what others find here afterwards is what they found before.
+    pub fn peek<P: Scoring<B>>(&self, policy: &P, prompt: &Prompt) -> Option<Tensor<B, 2>> {
+        if prompt.image_grid_thw.is_empty() {
+            return None;
+        }
+        self.kept.get(&key(prompt)).map(|kept| kept.embeds.clone()).or_else(|| policy.encode_images(&[prompt]))
+    }
+
     /// Keeps the embeddings `fresh` of `prompts` as far as they fit.
     fn keep(&mut self, prompts: &[&Prompt], fresh: &Tensor<B, 2>) {
         let [_, width] = fresh.dims();

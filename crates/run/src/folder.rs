@@ -3,6 +3,12 @@
 //! ```text
 //! config.toml                        the resolved configuration
 //! metrics.jsonl                      one JSON object per line, "step" first
+//! metrics.csv                        the same as a table
+//! tensorboard/                       the same as event files, with histograms and pictures
+//! run.json                           what the run is, and how it stands
+//! set_aside.jsonl                    rows that could not be used, each with its reason
+//! tokens/step_N.jsonl                every token of some responses of step N
+//! pictures/HASH.png                  their pictures
 //! rollouts/step_N.jsonl              every response sampled in step N
 //! rollouts/validation_step_N.jsonl   validation responses after step N
 //! checkpoints/                       written by the checkpoint module
@@ -17,9 +23,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::layout::{CHECKPOINTS, CONFIG, METRICS, REFERENCE, ROLLOUTS};
+use crate::events;
+use crate::layout::{CHECKPOINTS, CONFIG, LOCK, METRICS, REFERENCE, ROLLOUTS, SET_ASIDE};
 use crate::lines::{JsonLines, truncate_after};
 use crate::metrics::MetricsLog;
+use crate::record::{Keeper, RunRecord};
+use crate::tokens::{self, TokenStore};
 
 /// What can go wrong with a run folder.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +139,9 @@ impl RunFolder {
                 fs::remove_file(&path).map_err(at(&path))?;
             }
         }
+        truncate_after(&self.root.join(SET_ASIDE), step)?;
+        tokens::truncate_after(&self.root, step)?;
+        events::truncate_after(&self.root, step)?;
         let path = self.root.join(CONFIG);
         match guard::file::read_text(&path, guard::limits().record_bytes) {
             Ok(earlier) if earlier == config => return Ok(()),
@@ -148,7 +160,7 @@ impl RunFolder {
         for folder in [root, &root.join(ROLLOUTS), &root.join(CHECKPOINTS)] {
             fs::create_dir_all(folder).map_err(at(folder))?;
         }
-        let path = root.join(".lock");
+        let path = root.join(LOCK);
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -199,9 +211,9 @@ impl RunFolder {
     /// When it cannot be opened.
     pub fn metrics(&self) -> Result<MetricsLog, RunFolderError> {
         if !self.is_writer() {
-            return Ok(MetricsLog::sink(&self.metrics_file()));
+            return Ok(MetricsLog::sink(&self.root));
         }
-        MetricsLog::open(&self.metrics_file())
+        MetricsLog::open(&self.root)
     }
 
     /// Opens `rollouts/step_N.jsonl`, empty.
@@ -218,6 +230,31 @@ impl RunFolder {
     /// When it cannot be opened.
     pub fn validation_log(&self, step: u64) -> Result<JsonLines, RunFolderError> {
         self.lines(&format!("validation_step_{step}.jsonl"))
+    }
+
+    /// Opens `set_aside.jsonl` to append to it.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn set_aside(&self) -> Result<JsonLines, RunFolderError> {
+        let path = self.root.join(SET_ASIDE);
+        if self.is_writer() { JsonLines::open(&path, false) } else { Ok(JsonLines::sink(&path)) }
+    }
+
+    /// Writes the record of a run that starts here, or goes on; none in a process that follows.
+    ///
+    /// # Errors
+    /// A record that cannot be written.
+    pub fn record(&self, record: RunRecord, goes_on: bool) -> Result<Option<Keeper>, RunFolderError> {
+        self.is_writer().then(|| Keeper::start(&self.root, record, goes_on)).transpose()
+    }
+
+    /// Opens `tokens/` and `pictures/`, which together stay within `limit` bytes.
+    ///
+    /// # Errors
+    /// A file of theirs that cannot be read or, where it is left over, removed.
+    pub fn tokens(&self, limit: u64) -> Result<TokenStore, RunFolderError> {
+        TokenStore::open(&self.root, limit, self.is_writer())
     }
 
     fn lines(&self, name: &str) -> Result<JsonLines, RunFolderError> {

@@ -7,12 +7,28 @@ pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
 /// The folder of responses, a file a step.
 pub const ROLLOUTS: &str = "rollouts";
+/// The folder of the tokens of some responses of a step, a file a step.
+pub const TOKENS: &str = "tokens";
+/// The folder of the pictures that [`TOKENS`] name, each once.
+pub const PICTURES: &str = "pictures";
+/// What the run is, and how it stands.
+pub const RUN: &str = "run.json";
+/// The run as one page, written at its end.
+pub const REPORT: &str = "report.html";
+/// [`METRICS`] as a table.
+pub const CSV: &str = "metrics.csv";
+/// The folder of event files, which TensorBoard reads.
+pub const TENSORBOARD: &str = "tensorboard";
+/// Rows that were set aside, each with its reason.
+pub const SET_ASIDE: &str = "set_aside.jsonl";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of the policies that a KL term compares with.
 pub const REFERENCE: &str = "reference";
 /// The folder of what ranks say of themselves while they run, a file a rank.
 pub const RANKS: &str = ".ranks";
+/// Held while a process trains in the folder.
+pub const LOCK: &str = ".lock";
 /// A file that asks for a checkpoint and the end of the run.
 pub const STOP: &str = "STOP";
 /// In a checkpoint: the model, a folder that transformers loads, or PEFT where it is an adapter.
@@ -41,7 +57,7 @@ mod tests {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let code = text.split("#[cfg(test)]").next().unwrap_or_default();
                 // `rollouts` and `reference` are also words of other files and tables.
-                for name in [CONFIG, METRICS, CHECKPOINTS, MODEL, OPTIMIZER, STATE] {
+                for name in [CONFIG, METRICS, RUN, REPORT, CSV, SET_ASIDE, CHECKPOINTS, MODEL, OPTIMIZER, STATE] {
                     if code.contains(&format!("\"{name}\"")) {
                         found.push(format!("{}: {name}", path.display()));
                     }

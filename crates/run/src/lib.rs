@@ -17,8 +17,12 @@
 #![warn(missing_docs)]
 
 pub mod checkpoint;
+pub mod events;
 pub mod folder;
 pub mod heartbeat;
 pub mod layout;
 pub mod lines;
 pub mod metrics;
+pub mod record;
+mod table;
+pub mod tokens;

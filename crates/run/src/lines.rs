@@ -38,12 +38,7 @@ impl JsonLines {
         let Some(file) = &mut self.file else { return Ok(()) };
         let mut line = serde_json::to_vec(record).map_err(|error| at(&self.path)(error.into()))?;
         line.push(b'\n');
-        let before = file.metadata().map_err(at(&self.path))?.len();
-        file.write_all(&line).map_err(|error| {
-            // A failed attempt to undo leaves a half line, which resuming drops.
-            let _ = file.set_len(before);
-            at(&self.path)(error)
-        })
+        append_whole(file, &self.path, &line)
     }
 
     /// Makes the lines survive a loss of power; done before a checkpoint is written.
@@ -53,6 +48,19 @@ impl JsonLines {
     pub fn sync(&self) -> Result<(), RunFolderError> {
         self.file.as_ref().map_or(Ok(()), |file| file.sync_data().map_err(at(&self.path)))
     }
+}
+
+/// Appends `bytes` to the open file at `path`.
+///
+/// # Errors
+/// [`RunFolderError::DiskFull`] and other failures; no part of the bytes is left behind then.
+pub(crate) fn append_whole(file: &mut File, path: &Path, bytes: &[u8]) -> Result<(), RunFolderError> {
+    let before = file.metadata().map_err(at(path))?.len();
+    file.write_all(bytes).map_err(|error| {
+        // A failed attempt to undo leaves a half line, which resuming drops.
+        let _ = file.set_len(before);
+        at(path)(error)
+    })
 }
 
 /// Drops the lines after `step`, and a last line that was only half written.

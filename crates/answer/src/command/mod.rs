@@ -30,6 +30,10 @@
 mod process;
 mod reply;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -41,13 +45,29 @@ use process::{Process, Received};
 /// Longest piece of a bad line that an error shows, in characters.
 const SHOWN: usize = 200;
 
-/// The program, running or not.
+/// A program, as many times as it runs at once.
 #[derive(Debug)]
 pub(crate) struct CommandReward {
-    command: Vec<String>,
-    timeout: Duration,
+    workers: Vec<CommandWorker>,
     batch_size: usize,
+}
+
+/// One program, running or not.
+#[derive(Debug)]
+struct CommandWorker {
+    program: RewardProgram,
+    timeout: Duration,
     process: Option<Process>,
+}
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub(crate) struct RewardProgram {
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// The function of Python's that it runs for us: it says when it is ready, is told how long a batch is, and says
+    /// what went wrong in a reply. None for a program of the user's.
+    pub(crate) function: Option<String>,
 }
 
 /// What is sent for one response.
@@ -57,6 +77,12 @@ struct Line<'a> {
     response: &'a str,
     ground_truth: &'a str,
     response_length: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    images: Option<&'a [PathBuf]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    columns: Option<&'a BTreeMap<String, String>>,
 }
 
 /// How long a program may take to end when its input does.
@@ -64,45 +90,134 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 
 impl CommandReward {
     /// `config` has been validated. Nothing is started yet.
-    pub(crate) fn new(config: &RewardConfig) -> Self {
+    pub(crate) fn new(program: &RewardProgram, config: &RewardConfig) -> Self {
+        let timeout = Duration::from_secs_f64(config.command_timeout_s);
+        let worker = || CommandWorker { program: program.clone(), timeout, process: None };
         Self {
-            command: config.command.clone(),
-            timeout: Duration::from_secs_f64(config.command_timeout_s),
+            workers: (0..config.num_processes.max(1)).map(|_| worker()).collect(),
             batch_size: config.command_batch_size,
-            process: None,
         }
     }
 
-    /// Scores all requests, batch after batch, in order.
+    /// Starts the first program, so that one that cannot run is known before anything is scored.
+    pub(crate) fn start(&mut self) -> Result<(), RewardError> {
+        let worker = &mut self.workers[0];
+        worker.process = Some(worker.started()?);
+        Ok(())
+    }
+
+    /// Scores all requests; batches are given out over the programs, and the scores come in the order of the requests.
     pub(crate) fn score(&mut self, requests: &[Request]) -> Result<Vec<Score>, RewardError> {
+        let each = requests.len().div_ceil(self.workers.len()).clamp(1, self.batch_size);
+        let batches: Vec<&[Request]> = requests.chunks(each).collect();
         let mut scores = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(self.batch_size) {
-            let mut lines = Vec::new();
-            for &Request { id, response, ground_truth, response_length } in batch {
-                // Writing strings and a number to memory cannot fail.
-                let _ = serde_json::to_writer(&mut lines, &Line { id, response, ground_truth, response_length });
-                lines.push(b'\n');
+        if self.workers.len() == 1 || batches.len() < 2 {
+            for batch in batches {
+                scores.extend(self.workers[0].score(batch)?);
             }
-            let replies = match self.attempt(batch, &lines) {
-                Err(RewardError::CommandDied { .. } | RewardError::CommandTimeout { .. }) => {
-                    self.attempt(batch, &lines)?
-                }
-                other => other?,
-            };
-            scores.extend(replies);
+            return Ok(scores);
+        }
+        let next = AtomicUsize::new(0);
+        let results: Vec<_> = batches.iter().map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            for worker in &mut self.workers {
+                scope.spawn(|| {
+                    while let index = next.fetch_add(1, Ordering::Relaxed)
+                        && let (Some(batch), Some(place)) = (batches.get(index), results.get(index))
+                    {
+                        let result = worker.score(batch);
+                        if result.is_err() {
+                            // The others end with what they have.
+                            next.store(batches.len(), Ordering::Relaxed);
+                        }
+                        *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(result);
+                    }
+                });
+            }
+        });
+        let mut results: Vec<_> =
+            results.into_iter().map(|r| r.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)).collect();
+        if let Some(failed) = results.iter().position(|result| matches!(result, Some(Err(_))))
+            && let Some(Err(error)) = results.swap_remove(failed)
+        {
+            return Err(error);
+        }
+        for result in results.into_iter().flatten() {
+            scores.extend(result?);
         }
         Ok(scores)
     }
 
-    /// Ends the program when nothing more is to be scored, and refuses lines that nobody asked for: with them the
+    /// Ends the programs when nothing more is to be scored, and refuses lines that nobody asked for: with them the
     /// replies were off.
     pub(crate) fn finish(&mut self) -> Result<(), RewardError> {
+        self.workers.iter_mut().try_for_each(CommandWorker::finish)
+    }
+}
+
+impl CommandWorker {
+    fn score(&mut self, batch: &[Request]) -> Result<Vec<Score>, RewardError> {
+        let mut lines = Vec::new();
+        if self.program.function.is_some() {
+            lines.extend(format!("{{\"count\": {}}}\n", batch.len()).bytes());
+        }
+        for &Request { id, response, ground_truth, response_length, row } in batch {
+            let line = Line {
+                id,
+                response,
+                ground_truth,
+                response_length,
+                prompt: row.map(|row| row.prompt.as_str()),
+                images: row.map(|row| row.images.as_slice()),
+                columns: row.map(|row| &row.columns),
+            };
+            // Writing strings and a number to memory cannot fail.
+            let _ = serde_json::to_writer(&mut lines, &line);
+            lines.push(b'\n');
+        }
+        match self.attempt(batch, &lines) {
+            Err(RewardError::CommandDied { .. } | RewardError::CommandTimeout { .. }) => self.attempt(batch, &lines),
+            other => other,
+        }
+    }
+
+    /// A program that has just been started; of a function, one that is ready.
+    fn started(&self) -> Result<Process, RewardError> {
+        let start = Process::start(&self.program.command);
+        let mut process = start.map_err(|source| match &self.program.function {
+            None => RewardError::CommandStart { key: self.key(), command: self.shown(), source },
+            Some(_) => {
+                let command = self.program.command.first().cloned().unwrap_or_default();
+                RewardError::CommandStart { key: "reward.python", command, source }
+            }
+        })?;
+        if self.program.function.is_some() {
+            match process.line(Instant::now() + self.timeout) {
+                Received::Line(line) => {
+                    if let Some(problem) = reply::failure(&line) {
+                        process.kill();
+                        let problem = guard::harmless(&problem);
+                        return Err(RewardError::FunctionLoad { function: self.shown(), problem });
+                    }
+                }
+                Received::TooLong(_) | Received::End => {
+                    let how = process.end();
+                    return Err(self.died(&mut process, how, [0, 0]));
+                }
+                Received::Nothing => return Err(self.late(&mut process, [0, 0])),
+            }
+        }
+        Ok(process)
+    }
+
+    fn finish(&mut self) -> Result<(), RewardError> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
         process.close();
         match process.line(Instant::now() + LAST_LINES) {
             Received::Line(line) | Received::TooLong(line) => {
                 process.kill();
                 Err(RewardError::CommandSurplus {
+                    key: self.key(),
                     command: self.shown(),
                     when: "after the last reply that was asked for".to_owned(),
                     line: cut(&line),
@@ -117,8 +232,7 @@ impl CommandReward {
     fn attempt(&mut self, batch: &[Request], lines: &[u8]) -> Result<Vec<Score>, RewardError> {
         let mut process = match self.process.take() {
             Some(process) => process,
-            None => Process::start(&self.command)
-                .map_err(|source| RewardError::CommandStart { command: self.shown(), source })?,
+            None => self.started()?,
         };
         let scores = self.exchange(&mut process, batch, lines)?;
         self.process = Some(process);
@@ -135,7 +249,13 @@ impl CommandReward {
             match process.line(deadline) {
                 Received::Line(line) => match reply::parse(&line, request.id) {
                     Ok(score) => scores.push(score),
-                    Err(problem) => return Err(self.bad_reply(process, index, problem, &line)),
+                    Err(problem) => {
+                        let failure = self.program.function.as_ref().and_then(|_| reply::failure(&line));
+                        return Err(match failure {
+                            Some(failure) => self.failed(process, failure),
+                            None => self.bad_reply(process, index, problem, &line),
+                        });
+                    }
                 },
                 Received::TooLong(start) => {
                     let problem = format!("it is longer than {} MiB", process::MAX_LINE >> 20);
@@ -143,24 +263,9 @@ impl CommandReward {
                 }
                 Received::End => {
                     let how = process.end();
-                    return Err(RewardError::CommandDied {
-                        command: self.shown(),
-                        how,
-                        answered: index,
-                        expected: batch.len(),
-                        stderr: process.stderr(),
-                    });
+                    return Err(self.died(process, how, [index, batch.len()]));
                 }
-                Received::Nothing => {
-                    process.kill();
-                    return Err(RewardError::CommandTimeout {
-                        command: self.shown(),
-                        seconds: self.timeout.as_secs_f64(),
-                        answered: index,
-                        expected: batch.len(),
-                        stderr: process.stderr(),
-                    });
-                }
+                Received::Nothing => return Err(self.late(process, [index, batch.len()])),
             }
         }
         self.refuse_surplus(process, &format!("after the {} replies that were asked for", batch.len()))?;
@@ -172,6 +277,7 @@ impl CommandReward {
             Received::Line(line) | Received::TooLong(line) => {
                 process.kill();
                 Err(RewardError::CommandSurplus {
+                    key: self.key(),
                     command: self.shown(),
                     when: when.to_owned(),
                     line: cut(&line),
@@ -185,16 +291,41 @@ impl CommandReward {
 
     fn bad_reply(&self, process: &mut Process, index: usize, problem: String, line: &[u8]) -> RewardError {
         process.kill();
-        RewardError::CommandReply { command: self.shown(), index, problem, line: cut(line), stderr: process.stderr() }
+        let (key, command) = (self.key(), self.shown());
+        RewardError::CommandReply { key, command, index, problem, line: cut(line), stderr: process.stderr() }
     }
 
-    /// The command line, for errors.
+    fn died(&self, process: &mut Process, how: String, [answered, expected]: [usize; 2]) -> RewardError {
+        let (key, command) = (self.key(), self.shown());
+        RewardError::CommandDied { key, command, how, answered, expected, stderr: process.stderr() }
+    }
+
+    fn late(&self, process: &mut Process, [answered, expected]: [usize; 2]) -> RewardError {
+        process.kill();
+        let (key, command, seconds) = (self.key(), self.shown(), self.timeout.as_secs_f64());
+        RewardError::CommandTimeout { key, command, seconds, answered, expected, stderr: process.stderr() }
+    }
+
+    fn failed(&self, process: &mut Process, problem: String) -> RewardError {
+        process.kill();
+        RewardError::FunctionFailed { function: self.shown(), problem: guard::harmless(&problem) }
+    }
+
+    /// The key that names what is run.
+    fn key(&self) -> &'static str {
+        if self.program.function.is_some() { "reward.function" } else { "reward.command" }
+    }
+
+    /// The function, or the command line, for errors.
     fn shown(&self) -> String {
+        if let Some(function) = &self.program.function {
+            return guard::echo(function);
+        }
         let quoted = |word: &String| match word.is_empty() || word.contains(|c: char| c.is_whitespace() || c == '\'') {
             true => format!("{word:?}"),
             false => word.clone(),
         };
-        cut(self.command.iter().map(quoted).collect::<Vec<_>>().join(" ").as_bytes())
+        cut(self.program.command.iter().map(quoted).collect::<Vec<_>>().join(" ").as_bytes())
     }
 }
 

@@ -48,6 +48,15 @@ pub(super) fn parse(line: &[u8], id: &str) -> Result<Score, String> {
     Ok(Score { overall, accuracy, format, extracted, extra })
 }
 
+/// What went wrong with a function of Python's, where the line says so.
+pub(super) fn failure(line: &[u8]) -> Option<String> {
+    let mut value: Value = serde_json::from_slice(line).ok()?;
+    match value.get_mut("failed")?.take() {
+        Value::String(text) => Some(text),
+        _ => None,
+    }
+}
+
 fn part(reply: &mut Map<String, Value>, name: &str) -> Result<Option<f64>, String> {
     match reply.remove(name) {
         None | Some(Value::Null) => Ok(None),

@@ -22,7 +22,7 @@ fn reported_cases_are_graded_right() {
             Some(given) => reward.grade(given.as_str().unwrap(), truth),
             None => {
                 let response = row["response"].as_str().unwrap();
-                let request = Request { response, ground_truth: truth, response_length: 0, id: "" };
+                let request = Request { response, ground_truth: truth, response_length: 0, id: "", row: None };
                 reward.score_one(&request).accuracy == 1.0
             }
         };

@@ -279,6 +279,40 @@ fn patchify(image: &RgbImage, limits: &ImageLimits) -> Patches {
     Patches { values, grid_thw }
 }
 
+/// Undoes normalisation and cutting: the resized picture, to the last bit of each byte. `values` are its patches as in
+/// [`Patches::values`]; what is missing of them stays black.
+pub fn from_patches(values: &[f32], grid_thw: [usize; 3], limits: &ImageLimits) -> RgbImage {
+    let (p, m) = (limits.patch_size, limits.merge_size);
+    let [_, rows, columns] = grid_thw;
+    let mut pixels = RgbImage::new((columns * p) as u32, (rows * p) as u32);
+    for (n, patch) in values.chunks_exact(limits.patch_dim()).enumerate() {
+        // Patches of one merged token follow each other.
+        let (token, cell) = (n / (m * m), n % (m * m));
+        let (token_y, token_x) = (token / (columns / m), token % (columns / m));
+        let (top, left) = ((token_y * m + cell / m) * p, (token_x * m + cell % m) * p);
+        for (c, channel) in patch.chunks_exact(limits.temporal_patch_size * p * p).enumerate() {
+            for (i, value) in channel[..p * p].iter().enumerate() {
+                let byte = (value * limits.std[c] + limits.mean[c]) * 255.0;
+                let (x, y) = (left + i % p, top + i / p);
+                pixels.get_pixel_mut(x as u32, y as u32).0[c] = byte.round() as u8;
+            }
+        }
+    }
+    pixels
+}
+
+/// The bytes of a PNG file of `picture`, without loss.
+///
+/// # Errors
+/// A picture without pixels.
+pub fn png(picture: &RgbImage) -> Result<Vec<u8>, ImageError> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture
+        .write_to(&mut bytes, ::image::ImageFormat::Png)
+        .map_err(|error| ImageError::Limits(format!("the picture cannot be written as PNG: {error}")))?;
+    Ok(bytes.into_inner())
+}
+
 /// `(v / 255 - mean) / std` for every byte: in f64 up to the scaling, then in f32, as the reference rounds it.
 fn normalisation(limits: &ImageLimits) -> [[f32; 256]; 3] {
     let mut table = [[0f32; 256]; 3];

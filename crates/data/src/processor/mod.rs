@@ -3,6 +3,7 @@
 
 mod chat;
 mod files;
+mod pieces;
 pub mod serving;
 mod stream;
 mod template;
@@ -375,6 +376,16 @@ impl Processor {
     /// Decodes a response token by token, special tokens left out.
     pub fn stream(&self) -> StreamDecoder<'_> {
         StreamDecoder::new(self)
+    }
+
+    /// The text that each token of a response adds to `text`, which all of them decode to without special tokens; the
+    /// concatenation is `text`. A token that ends inside a character has an empty one, and the one that completes the
+    /// character has all of it.
+    ///
+    /// # Errors
+    /// A failing tokenizer.
+    pub fn pieces(&self, ids: &[u32], text: &str) -> Result<Vec<String>, DataError> {
+        pieces::of(ids, text, self)
     }
 }
 

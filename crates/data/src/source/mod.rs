@@ -2,7 +2,6 @@
 
 mod annotations;
 mod cell;
-#[cfg(feature = "hub")]
 mod hub;
 mod json;
 mod numbered;

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use hub::name::RepoName;
+
 use crate::error::DataError;
 
 /// File types that hold rows.
@@ -48,9 +50,8 @@ pub(super) fn resolve(spec: &str) -> Result<Resolved, DataError> {
     {
         return Ok(found);
     }
-    let (path, split) = spec.rsplit_once('@').map_or((spec, None), |(path, split)| (path, Some(split)));
-    if looks_like_hub_id(path) {
-        let folder = hub_folder(path, split).map_err(|reason| DataError::spec(spec, reason))?;
+    if let Some((name, split)) = hub_name(spec) {
+        let folder = super::hub::folder(&name, split).map_err(|reason| DataError::spec(spec, reason))?;
         if let Some(found) = existing(&folder.to_string_lossy(), split)? {
             return Ok(found);
         }
@@ -170,63 +171,17 @@ pub(super) fn split_of(file: &Path, wanted: Option<&str>) -> Option<String> {
         .or_else(|| SPLITS.iter().copied().chain(wanted).find(|s| *s == last_word).map(str::to_owned))
 }
 
-fn looks_like_hub_id(path: &str) -> bool {
-    let mut words = path.split('/');
-    let word = |w: Option<&str>| {
-        w.is_some_and(|w| {
-            !w.is_empty() && !w.starts_with('.') && w.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        })
+/// Reads `owner/name`, `owner/name@split`, or with a revision `owner/name@revision@split`; none where the words can be
+/// no data set's.
+fn hub_name(spec: &str) -> Option<(RepoName, Option<&str>)> {
+    let mut words = spec.splitn(3, '@');
+    let id = words.next()?;
+    let (revision, split) = match (words.next(), words.next()) {
+        (Some(revision), Some(split)) => (Some(revision), Some(split).filter(|split| !split.is_empty())),
+        (split, _) => (None, split),
     };
-    word(words.next()) && word(words.next()) && words.next().is_none() && kind(Path::new(path)).is_none()
-}
-
-/// The folder of the local Hugging Face cache: `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
-fn hub_cache() -> Option<PathBuf> {
-    let env = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    env("HF_HUB_CACHE")
-        .or_else(|| Some(env("HF_HOME")?.join("hub")))
-        .or_else(|| Some(env("HOME")?.join(".cache/huggingface/hub")))
-}
-
-/// The newest snapshot of a data set in the local Hugging Face cache.
-fn hub_cache_folder(id: &str) -> Option<PathBuf> {
-    let repo = hub_cache()?.join(format!("datasets--{}", id.replace('/', "--")));
-    let revision = guard::file::read_text(&repo.join("refs/main"), guard::limits().id_bytes).ok()?;
-    let folder = repo.join("snapshots").join(revision.trim());
-    folder.is_dir().then_some(folder)
-}
-
-/// The folder of a hub data set, downloaded if it has to be.
-#[cfg(feature = "hub")]
-fn hub_folder(id: &str, split: Option<&str>) -> Result<PathBuf, String> {
-    let cache = hub_cache().ok_or("no folder for the Hugging Face cache; set HF_HOME")?;
-    if offline(std::env::var("HF_HUB_OFFLINE").ok().as_deref()) {
-        return hub_cache_folder(id).ok_or_else(|| {
-            format!(
-                "is no file or folder, {id} is not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it"
-            )
-        });
-    }
-    // Without a network what is in the cache has to do.
-    super::hub::download(id, split, None, &cache)
-        .or_else(|reason| hub_cache_folder(id).ok_or_else(|| format!("is no file or folder, and {id} {reason}")))
-}
-
-/// What huggingface_hub takes for yes in `HF_HUB_OFFLINE`.
-#[cfg(feature = "hub")]
-fn offline(value: Option<&str>) -> bool {
-    value.is_some_and(|v| ["1", "on", "yes", "true"].contains(&v.to_ascii_lowercase().as_str()))
-}
-
-/// The folder of a hub data set that has been downloaded before.
-#[cfg(not(feature = "hub"))]
-fn hub_folder(id: &str, _split: Option<&str>) -> Result<PathBuf, String> {
-    hub_cache_folder(id).ok_or_else(|| {
-        format!(
-            "is no file or folder, and {id} is not in the Hugging Face cache; run \
-             `hf download --repo-type dataset {id}`, or build with the feature `hub`, or name a local file"
-        )
-    })
+    let name = revision.map_or_else(|| id.to_string(), |revision| format!("{id}@{revision}"));
+    RepoName::parse(&name).filter(|_| kind(Path::new(id)).is_none()).map(|name| (name, split))
 }
 
 /// Of `train-00003-of-00009.parquet` all nine parts have to be there: a half-done download must not train on half the
@@ -313,21 +268,19 @@ mod tests {
         assert!(error.contains("only the split"), "{error}");
     }
 
-    #[cfg(feature = "hub")]
     #[test]
-    fn offline_as_huggingface_hub_reads_it() {
-        assert!(["1", "ON", "yes", "True"].into_iter().all(|v| offline(Some(v))));
-        assert!(["", "0", "no", "false"].into_iter().all(|v| !offline(Some(v))) && !offline(None));
+    fn a_hub_id_may_have_a_revision_and_a_split() {
+        let read = |spec: &'static str| hub_name(spec).map(|(name, split)| (name.id, name.revision, split));
+        let name = |revision: &str, split| Some(("me/tiny".to_string(), revision.to_string(), split));
+        assert_eq!(read("me/tiny"), name("main", None));
+        assert_eq!(read("me/tiny@test"), name("main", Some("test")));
+        assert_eq!(read("me/tiny@v1@test"), name("v1", Some("test")));
+        assert_eq!(read("me/tiny@v1@"), name("v1", None));
+        assert!(["data/train.jsonl", "./me/tiny", "tiny", "me/tiny/more"].into_iter().all(|s| read(s).is_none()));
     }
 
     #[test]
-    fn a_missing_hub_id_says_how_to_get_it() {
-        // With the feature it would ask the hub, which a test must not.
-        #[cfg(not(feature = "hub"))]
-        {
-            let error = resolve("nobody/no-such-data-set@test").unwrap_err().to_string();
-            assert!(error.contains("hf download --repo-type dataset nobody/no-such-data-set"), "{error}");
-        }
+    fn what_is_nowhere_is_named() {
         let error = resolve("./no/such.parquet").unwrap_err().to_string();
         assert!(error.contains("no such file"), "{error}");
     }

@@ -61,6 +61,25 @@ fn a_stream_never_shows_half_a_character() {
 }
 
 #[test]
+fn pieces_make_up_the_response() {
+    let text = "né 漢字 😀!";
+    let ids = BYTES.encode_text(text).unwrap();
+    let pieces = BYTES.pieces(&ids, text).unwrap();
+    // é has two bytes, 漢 and 字 three each, 😀 four: the last byte's token has the character.
+    let expected =
+        ["n", "", "é", " ", "", "", "漢", "", "", "字", " ", "", "", "", "😀", "!"].map(String::from).to_vec();
+    assert_eq!(pieces, expected);
+    // Cut inside a character, and a special token, which has no text.
+    let mut cut = BYTES.encode_text("a😀").unwrap();
+    cut.truncate(3);
+    cut.push(BYTES.special_ids()[0]);
+    let text = BYTES.decode(&cut, true).unwrap();
+    let pieces = BYTES.pieces(&cut, &text).unwrap();
+    assert_eq!((pieces.len(), pieces.concat()), (4, text));
+    assert_eq!(BYTES.pieces(&[], "").unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn special_tokens_are_left_out_of_a_stream() {
     let mut stream = TOY.1.stream();
     let ids = toy::special_ids();
@@ -101,6 +120,15 @@ proptest! {
         if !whole.contains('\u{FFFD}') {
             prop_assert_eq!(shown, whole);
         }
+    }
+
+    /// Whatever bytes a model writes.
+    #[test]
+    fn pieces_of_random_bytes_make_up_what_they_decode_to(ids in prop::collection::vec(0u32..256, 0..40)) {
+        let text = BYTES.decode(&ids, true).unwrap();
+        let pieces = BYTES.pieces(&ids, &text).unwrap();
+        prop_assert_eq!(pieces.len(), ids.len());
+        prop_assert_eq!(pieces.concat(), text);
     }
 
     #[test]

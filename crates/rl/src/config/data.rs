@@ -12,7 +12,8 @@ choices!(ExifOrientation { Apply = "apply", Ignore = "ignore", });
 section! {
     /// Data sets and prompts.
     pub struct Data {
-        /// Training data: parquet or JSONL files, folders, globs, `path@split` or `toy:NAME?key=value`. An
+        /// Training data: parquet or JSONL files, folders, globs, `path@split`, a data set on the Hugging Face hub
+        /// (`owner/name`, `owner/name@split`, `owner/name@revision@split`) or `toy:NAME?key=value`. An
         /// entry may be a table {path, weight}; `weight` is how often its rows are seen in an epoch.
         train_files: Vec<DataSpec> = Vec::new(),
         /// Validation data, in the same forms. Empty: no validation.

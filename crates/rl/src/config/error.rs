@@ -49,6 +49,9 @@ pub enum ConfigError {
         /// What was expected and what was found.
         reason: String,
     },
+    /// A file or an override of EasyR1's.
+    #[error(transparent)]
+    EasyR1(#[from] easyr1::EasyR1Error),
     /// Values that are out of range or contradict one another; all of them, one per line.
     #[error("the configuration cannot be used:{}", Problem::list(.0))]
     Invalid(Vec<Problem>),

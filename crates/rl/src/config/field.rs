@@ -143,6 +143,22 @@ impl Field for [f64; 2] {
     }
 }
 
+impl Field for Vec<f64> {
+    fn kind() -> String {
+        "list of numbers".into()
+    }
+    fn from_value(value: &Value) -> Result<Self, String> {
+        let wrong = |_| mismatch("a list of numbers", value);
+        match value {
+            Value::Array(numbers) => numbers.iter().map(|one| f64::from_value(one).map_err(wrong)).collect(),
+            single => Ok(vec![f64::from_value(single).map_err(wrong)?]),
+        }
+    }
+    fn to_text(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
 impl Field for String {
     fn kind() -> String {
         "string".into()

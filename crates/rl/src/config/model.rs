@@ -10,7 +10,9 @@ section! {
     /// The model that is trained.
     pub struct Model {
         /// A Hugging Face model folder (config.json, tokenizer.json, preprocessor_config.json,
-        /// *.safetensors), or "toy" for the model that is built into the program.
+        /// *.safetensors); or a model on the Hugging Face hub, `owner/name` or `owner/name@revision`, which is fetched
+        /// into the shared cache (HF_ENDPOINT, HF_TOKEN, HF_HUB_CACHE, HF_HUB_OFFLINE); or "toy" for the model that is
+        /// built into the program.
         path: String = String::from("toy"),
         /// Family of the model that is built in, by its `model_type`; a folder's is in its config.json. Empty: the
         /// first that the program knows. A name that is none gets the list.

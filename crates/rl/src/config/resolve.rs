@@ -6,6 +6,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::bundles::bundle;
+use super::easyr1_files::{Translated, translate};
 use super::field::{Field, nearest};
 use super::moved::{bring_up_to_date, earlier_key, gone_file, meant, present_key};
 use super::section::{KeyError, KeyProblem, Node};
@@ -15,9 +16,9 @@ use crate::registry::Methods;
 /// The text of one configuration file and the name by which messages call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// File name in messages.
+    /// File name in messages. One that ends in `.yaml` or `.yml` is a file of EasyR1's.
     pub name: String,
-    /// TOML.
+    /// TOML, or YAML.
     pub text: String,
 }
 
@@ -62,12 +63,29 @@ pub fn resolve(files: &[Source], overrides: &[String]) -> Result<Config, ConfigE
 /// # Errors
 /// As [`resolve`].
 pub(crate) fn resolve_with(methods: &Methods, files: &[Source], overrides: &[String]) -> Result<Config, ConfigError> {
+    match translate(files, overrides)? {
+        None => compose(methods, files, overrides, None),
+        Some(found) => compose(methods, &found.files, &found.overrides, Some(&found)).map_err(|e| found.located(e)),
+    }
+}
+
+/// Files and overrides in this program's own spelling; `translated` are those of EasyR1's among them.
+fn compose(
+    methods: &Methods,
+    files: &[Source],
+    overrides: &[String],
+    translated: Option<&Translated>,
+) -> Result<Config, ConfigError> {
     let files = files.iter().map(File::read).collect::<Result<Vec<_>, _>>()?;
     let overrides = overrides.iter().map(|text| Override::read(text)).collect::<Result<Vec<_>, _>>()?;
     let mut config = Config::default();
     config.algorithm.methods = methods.clone();
     // The name may stand anywhere, and what it brings stands below everything: a name is looked for first.
-    if let Some(bundle) = bundle_name(&files, &overrides).and_then(|name| bundle(&name)) {
+    let name = bundle_name(&files, &overrides);
+    if let Some(translated) = translated {
+        translated.refuse_bundle(name.clone())?;
+    }
+    if let Some(bundle) = name.and_then(|name| bundle(&name)) {
         for source in bundle.sources() {
             File::read(&source)?.apply(&mut config)?;
         }
@@ -120,6 +138,11 @@ impl<'a> File<'a> {
         {
             error.path = before.to_string();
         }
+        if matches!(error.problem, KeyProblem::Unknown { .. })
+            && let Some(leaf) = easyr1_key(&file.text, &error.path)
+        {
+            error.path = leaf;
+        }
         let at = match line_of(&file.text, &error.path) {
             Some(line) => format!("{}:{line}", file.name),
             None => file.name.clone(),
@@ -155,12 +178,27 @@ impl<'a> Override<'a> {
 
     fn apply(&self, config: &mut Config) -> Result<(), ConfigError> {
         config.apply_text("", &self.parts, self.value).and_then(|()| config.check_names()).map_err(|mut error| {
-            if earlier_key(&error.path) == Some(self.key) {
+            // One of EasyR1's may go wrong at the section that is not there.
+            let is_unknown = matches!(error.problem, KeyProblem::Unknown { .. });
+            if earlier_key(&error.path) == Some(self.key) || is_unknown && easyr1::meaning(self.key).is_some() {
                 error.path = self.key.to_string();
             }
             place(error, format!("override `{}`", self.text), config)
         })
     }
+}
+
+/// The first key of EasyR1's at or below a dotted path of a file.
+fn easyr1_key(text: &str, path: &str) -> Option<String> {
+    fn first(path: String, value: &Value) -> Option<String> {
+        if easyr1::meaning(&path).is_some() {
+            return Some(path);
+        }
+        value.as_table()?.iter().find_map(|(name, value)| first(super::section::join(&path, name), value))
+    }
+    let table = toml::from_str::<toml::Table>(text).map(Value::Table).ok()?;
+    let value = path.split('.').try_fold(&table, |value, part| value.get(part))?;
+    first(path.to_string(), value)
 }
 
 /// Whether a file holds the key at a dotted path.
@@ -266,11 +304,14 @@ fn hint(path: &str, siblings: &[String], config: &Config) -> String {
         Some((parent, name)) => (format!("{parent}."), name),
         None => (String::new(), path),
     };
-    if let Some(rest) = path.strip_prefix("worker.") {
-        return format!("EasyR1's prefix `worker.` is dropped here: write `{rest}`");
+    // A key of EasyR1's, with its prefix or without.
+    if let Some(meaning) = easyr1::meaning(path) {
+        return meaning;
     }
-    if path == "worker" {
-        return "EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`".to_string();
+    if path == "worker" || path.starts_with("worker.") {
+        return "the prefix `worker.` is EasyR1's; its files are read as they are where their names end in .yaml, and \
+                docs/easyr1.md says what each of its keys is here"
+            .to_string();
     }
     let keys: Vec<String> = config
         .sections()

@@ -98,6 +98,16 @@ section! {
         check_device: bool = true,
         /// Write every sampled response to rollouts/step_N.jsonl.
         log_rollouts: bool = true,
+        /// Groups of a step of which every token is kept, with its log-prob, advantage, factor and streams, in
+        /// tokens/step_N.jsonl, and their pictures in pictures/: the first ones whose pictures the first rank has. 0:
+        /// nothing is.
+        log_tokens: usize = 2 => 0..=1_048_576,
+        /// For those groups, each so many steps and in the first: the cosine of each response token to each image
+        /// token, which takes one more forward pass over the groups. 0: never.
+        log_heat_freq: usize = 10 => 0..=1_000_000_000_000,
+        /// The most MiB of tokens/ and pictures/ together: where there is more, every second step of the older half is
+        /// removed, as often as it takes.
+        log_tokens_mib: usize = 256 => 1..=1_048_576,
     }
 }
 

@@ -236,7 +236,7 @@ impl Config {
                 _ => false,
             };
             checks.need(
-                known || key.is_empty() || !self.reward.command.is_empty(),
+                known || key.is_empty() || self.reward.is_own(),
                 &["algorithm.filter_key"],
                 format!("is \"{key}\"; this reward has \"overall\", \"accuracy\" and \"format\" (and \"overlong\" with a penalty for length)"),
             );
@@ -335,14 +335,33 @@ impl Config {
             ),
         );
         checks.need(
-            reward.overlong_buffer_length == 0 || reward.command.is_empty(),
-            &["reward.overlong_buffer_length", "reward.command"],
+            reward.overlong_buffer_length == 0 || reward.uses_rule(),
+            &[
+                "reward.overlong_buffer_length",
+                if reward.command.is_empty() { "reward.function" } else { "reward.command" },
+            ],
             "a reward command says the whole reward and gets each response's length; set the buffer to 0",
         );
         checks.positive(reward.command_timeout_s, "reward.command_timeout_s");
-        if reward.command.is_empty() {
+        let judges = reward.function.iter().any(|name| name == "judge");
+        let alone = "means nothing without reward.function";
+        let own = "means nothing without reward.function or reward.command";
+        for (good, key, reason) in [
+            (reward.function_kwargs.0.is_empty() || !reward.function.is_empty(), "reward.function_kwargs", alone),
+            (reward.num_processes <= 1 || reward.is_own(), "reward.num_processes", own),
+            (!reward.write_images || reward.is_own(), "reward.write_images", own),
+            (
+                judges || reward.judge.url.is_empty(),
+                "reward.judge.url",
+                "is asked where reward.function names \"judge\"",
+            ),
+        ] {
+            checks.need(good, &[key], reason);
+        }
+        if reward.uses_rule() {
             self.check_prompt_against_reward(checks);
-        } else {
+        }
+        if !reward.command.is_empty() {
             checks.need(
                 !reward.command[0].trim().is_empty(),
                 &["reward.command"],

@@ -105,7 +105,7 @@ impl Declared for Srpo {
     fn check(config: &Config, checks: &mut Checks) {
         let prompt = config.data.format_prompt.as_str();
         checks.need(
-            !config.reward.command.is_empty() || prompt == "srpo" || config.data.asked_form().is_none(),
+            config.reward.is_own() || prompt == "srpo" || config.data.asked_form().is_none(),
             &["data.format_prompt", "algorithm.shaping"],
             format!(
                 "\"{prompt}\" does not ask for the <perception> span that SRPO weighs; write format_prompt = \"srpo\""

@@ -11,6 +11,7 @@
 //! | `sft` | a step of supervised warm start |
 //! | `groups` | ranks by what they share |
 //! | `reference` | the policy that a KL term compares with |
+//! | `tokens` | what is kept of the tokens of some groups |
 //! | `validate` | greedy and sampled validation |
 //! | `save` | checkpoints, written while training goes on; the proof that the policy still computes |
 //!
@@ -27,6 +28,7 @@ mod save;
 mod sft;
 mod stages;
 mod start;
+mod tokens;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -42,6 +44,7 @@ use data::Processor;
 use kernels::Kernels;
 use kernels::zero::ZeroLayout;
 use reward::Reward;
+use run::record::{Keeper, RunStatus};
 
 use crate::checkpoint::{TrainerState, Writing};
 use crate::config::Config;
@@ -54,7 +57,7 @@ use crate::policy::Policy;
 use crate::progress::Progress;
 use crate::prompts::{Item, Prompts};
 use crate::rollout::{Response, RolloutConfig};
-use crate::run_folder::{MetricsLog, RunFolder};
+use crate::run_folder::{MetricsLog, RunFolder, TokenStore};
 use crate::sampler::Sampling;
 use crate::trajectory::ScoredGroup;
 pub use groups::RankGroups;
@@ -133,6 +136,9 @@ pub struct Trainer<B: Kernels, P: Policy<B>> {
     never: Vec<u32>,
     folder: RunFolder,
     log: MetricsLog,
+    tokens: TokenStore,
+    /// None on ranks that write nothing.
+    record: Option<Keeper>,
     validation: Option<Prompts>,
     /// Since when `state.seconds` has not been counted on.
     clock: Instant,
@@ -156,6 +162,16 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             Err(error) => self.settle_after(error),
         };
         self.setup.progress.finish();
+        self.tick();
+        let (state, reason) = match (&result, &saved) {
+            (Ok(()), Ok(())) => (RunStatus::Finished, None),
+            (Err(TrainError::Interrupted), Ok(())) => (RunStatus::Interrupted, None),
+            (_, Err(error)) | (Err(error), _) => (RunStatus::Failed, Some(error.to_string())),
+        };
+        let told = self.record.as_mut().map_or(Ok(()), |record| {
+            record.reached(self.state.step, self.state.seconds)?;
+            record.end(state, reason)
+        });
         saved?;
         let checkpoint = self.saved.clone();
         if let (Err(TrainError::Interrupted), Some(path)) = (&result, &checkpoint) {
@@ -163,7 +179,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             self.setup.progress.note(&text);
         }
         result?;
-        self.tick();
+        told?;
         Ok(Summary {
             folder: self.folder.root().to_path_buf(),
             steps: self.state.step,

@@ -1,5 +1,7 @@
 //! A step of reinforcement learning: collect a batch, make experience, update.
 
+use std::time::Instant;
+
 use kernels::Kernels;
 
 use super::collect::Batch;
@@ -95,7 +97,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             training: Training { step: self.state.stage_step, max_steps: steps },
             ranks: &self.setup.ranks.data,
         };
-        let made = make(&self.policy, self.reference.as_ref(), groups, &context, images)?;
+        let mut made = make(&self.policy, self.reference.as_ref(), groups, &context, images)?;
         if self.interrupted()? {
             return Err(TrainError::Interrupted);
         }
@@ -107,6 +109,10 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
                 }
             }
         }
+        let clock = Instant::now();
+        self.log_histograms(&made.0.groups)?;
+        self.log_tokens(&made.0.groups, images)?;
+        made.1.token_log_s = clock.elapsed().as_secs_f64();
         Ok(made)
     }
 

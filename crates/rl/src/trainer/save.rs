@@ -75,7 +75,12 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             return Ok(());
         }
         match self.writing.take().map(|writing| writing.finish(world)) {
-            Some(Ok(path)) => self.saved = Some(path),
+            Some(Ok(path)) => {
+                self.saved = Some(path);
+                if let Some(record) = &mut self.record {
+                    record.reached(self.state.step, self.state.seconds)?;
+                }
+            }
             Some(Err(TrainError::Diverged { what, .. })) => return Err(self.diverged(what)),
             Some(Err(error)) => return Err(error),
             None => {}

@@ -14,6 +14,7 @@ use crate::policy::Policy;
 use crate::progress::StepReport;
 use crate::prompts::Prompts;
 use crate::recipe::Recipe;
+use crate::response_log;
 
 /// What the steps of a stage do.
 enum StageKind<B: Kernels> {
@@ -161,6 +162,11 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// The end of a step: its line in the log, and a checkpoint where one is due.
     fn finish_step(&mut self, metrics: Metrics, stage: &str) -> Result<(), TrainError> {
         self.state.count_step();
+        let aside = self.state.set_aside.take_fresh();
+        if !aside.is_empty() {
+            let mut log = self.folder.set_aside()?;
+            aside.iter().try_for_each(|row| log.append(&response_log::of_aside(self.state.step, row)))?;
+        }
         let mut line = Map::new();
         line.insert("stage".into(), stage.into());
         line.insert("data/set_aside".into(), self.state.set_aside.count().into());

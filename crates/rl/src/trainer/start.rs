@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use kernels::Kernels;
 use kernels::zero::ZeroLayout;
+use run::record::RunRecord;
 
 use super::{Setup, Trainer, resume};
 use crate::checkpoint::{self, TrainerState};
@@ -71,6 +72,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         }
         setup.ranks.world.barrier("the run folder is ready")?;
         let vocab = policy.head().0.vocab();
+        let record = folder.record(description::<B, P>(&setup, &policy), from.is_some() || again)?;
         let mut trainer = Self {
             never: never_sampled(policy.vision_token_ids(), &setup.processor, vocab),
             policy,
@@ -82,6 +84,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             data,
             probe: None,
             log: folder.metrics()?,
+            tokens: folder.tokens((setup.config.trainer.log_tokens_mib as u64) << 20)?,
+            record,
             folder,
             validation,
             clock: Instant::now(),
@@ -92,6 +96,28 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         };
         notes.iter().for_each(|note| trainer.setup.progress.note(note));
         Ok(trainer)
+    }
+}
+
+/// What a run is, for its record; when and where it runs is added there.
+fn description<B: Kernels, P: Policy<B>>(setup: &Setup<P>, policy: &P) -> RunRecord {
+    let (config, device) = (&setup.config, policy.device());
+    let algorithm = &config.algorithm;
+    let name = match algorithm.name.is_empty() {
+        true => format!("{} + {}", algorithm.adv_estimator, algorithm.shaping),
+        false => algorithm.name.clone(),
+    };
+    RunRecord {
+        backend: B::name(&device),
+        device: format!("{device:?}"),
+        dtype: format!("{:?}", policy.head().0.weight.dtype()).to_lowercase(),
+        seed: config.trainer.seed,
+        init_seed: config.model.init_seed,
+        data_seed: config.data.seed,
+        ranks: setup.ranks.world.size(),
+        algorithm: name,
+        model: config.model.path.clone(),
+        ..RunRecord::default()
     }
 }
 

@@ -183,6 +183,7 @@ pub(crate) fn items(prompts: &[Prompt]) -> Vec<Item> {
         answer: "3".into(),
         solution: None,
         task: None,
+        columns: Default::default(),
         prompt: prompt.clone(),
         images: vec![],
         holder: 0,

@@ -27,4 +27,5 @@ mod learn;
 mod masking;
 mod oracle;
 mod rollout;
+mod tokens;
 mod values;

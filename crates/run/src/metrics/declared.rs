@@ -329,6 +329,12 @@ pub(crate) const DECLARED: &[Section] = &[
                 "what shapings and terms of the loss need besides: reference, perturbed pictures, focus",
             ),
             metric("time/advantages_s", "s", Clock, "advantages and their shaping"),
+            metric(
+                "time/token_log_s",
+                "s",
+                Clock,
+                "keeping the tokens of some groups (`trainer.log_tokens`), their heat included",
+            ),
             metric("time/gradients_s", "s", Clock, "forward and backward passes"),
             metric("time/optimizer_s", "s", Clock, "optimizer steps"),
             metric("time/validation_s", "s", Clock, "validation"),

@@ -7,8 +7,11 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::events::EventLog;
 use crate::folder::{RunFolderError, at};
+use crate::layout::METRICS;
 use crate::lines::{JsonLines, parse_line};
+use crate::table::MetricsTable;
 
 /// Keys that are neither declared nor under a prefix of their own.
 pub(crate) fn undeclared<'a>(keys: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
@@ -77,19 +80,30 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Map<String, Value>>, RunFolderErr
     Ok(MetricsReader::read(path)?.steps.into_iter().map(|step| step.0).collect())
 }
 
-/// `metrics.jsonl`: what was measured in each step.
+/// What was measured in each step: `metrics.jsonl`, and the same as a table and as event files.
 #[derive(Debug)]
-pub struct MetricsLog(JsonLines);
+pub struct MetricsLog {
+    lines: JsonLines,
+    /// None in a process that writes nothing.
+    table: Option<MetricsTable>,
+    events: EventLog,
+}
 
 impl MetricsLog {
-    /// Opens a log to append to it.
-    pub(crate) fn open(path: &Path) -> Result<Self, RunFolderError> {
-        Ok(Self(JsonLines::open(path, false)?))
+    /// Opens the logs of the run folder `root` to append to them.
+    pub(crate) fn open(root: &Path) -> Result<Self, RunFolderError> {
+        let lines = JsonLines::open(&root.join(METRICS), false)?;
+        Ok(Self { lines, table: Some(MetricsTable::open(root)?), events: EventLog::new(root, true) })
     }
 
     /// Takes what is appended and writes none of it.
-    pub(crate) fn sink(path: &Path) -> Self {
-        Self(JsonLines::sink(path))
+    pub(crate) fn sink(root: &Path) -> Self {
+        Self { lines: JsonLines::sink(&root.join(METRICS)), table: None, events: EventLog::new(root, false) }
+    }
+
+    /// The event files, for what is no number of a whole step.
+    pub fn events(&mut self) -> &mut EventLog {
+        &mut self.events
     }
 
     /// Appends the metrics of a step as one line with `"step"` in front. A number that is not finite
@@ -109,7 +123,11 @@ impl MetricsLog {
         let mut record = Map::with_capacity(metrics.len() + 1);
         record.insert("step".to_string(), step.into());
         record.extend(metrics.iter().filter(|(key, _)| *key != "step").map(|(k, v)| (k.clone(), v.clone())));
-        self.0.append(&record)
+        self.lines.append(&record)?;
+        if let Some(table) = &mut self.table {
+            table.append(&record)?;
+        }
+        self.events.scalars(step, &record)
     }
 
     /// Makes the lines survive a loss of power; done before a checkpoint is written.
@@ -117,7 +135,7 @@ impl MetricsLog {
     /// # Errors
     /// When the system cannot write them.
     pub fn sync(&self) -> Result<(), RunFolderError> {
-        self.0.sync()
+        self.lines.sync()
     }
 }
 
@@ -127,7 +145,7 @@ mod tests {
 
     fn append(key: &str) -> Result<(), RunFolderError> {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = MetricsLog::open(&folder.path().join("metrics.jsonl")).unwrap();
+        let mut log = MetricsLog::open(folder.path()).unwrap();
         log.append(1, &Map::from_iter([(key.to_string(), Value::from(1.0))]))
     }
 

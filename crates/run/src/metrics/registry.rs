@@ -96,6 +96,11 @@ pub struct Section {
     pub metrics: &'static [Metric],
 }
 
+/// All declared metrics by subject, in the order of the documentation.
+pub fn sections() -> &'static [Section] {
+    DECLARED
+}
+
 /// All declared metrics.
 pub fn metrics() -> impl Iterator<Item = &'static Metric> {
     DECLARED.iter().flat_map(|section| section.metrics)
@@ -142,21 +147,10 @@ pub fn reference() -> String {
     out
 }
 
-const INTRODUCTION: &str = "# The run folder and its metrics
+const INTRODUCTION: &str = "# Metrics
 
-(This page is written by the registry in `crates/run`: `UPDATE_DOCS=1 cargo test -p run`.)
-
-```
-RUN/
-  config.toml                    the resolved configuration, every key with its meaning
-  metrics.jsonl                  one line a step
-  rollouts/step_N.jsonl          every sampled response of step N (trainer.log_rollouts)
-  rollouts/validation_step_N.jsonl  the first trainer.val_generations_to_log validation responses
-  checkpoints/global_step_N/     hf/ (a folder that transformers and vLLM load, or PEFT where it is an adapter; then perhaps
-                                 adapter/, see lora.md), optimizer.safetensors, trainer.json
-  reference/stage_K/             the reference policy of a KL term, if there is one
-  model/                         tokenizer and image processor of the embedded toy model (model.path = \"toy\")
-```
+(This page is written by the registry in `crates/run`: `UPDATE_DOCS=1 cargo test -p run`. The other files of a run are described in
+[run-folder.md](run-folder.md).)
 
 `trainer.json` holds a checksum of each `.safetensors` file of its checkpoint. A file that is not what was written is refused when
 training goes on from it; `trainer.resume = \"auto\"` then takes the newest checkpoint that is whole, and says so.

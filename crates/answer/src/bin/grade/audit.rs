@@ -16,10 +16,20 @@ pub(super) fn run(cli: &GradeArgs, path: &std::path::Path) -> Result<ExitCode, G
     let rollouts = rollouts(&cli.file)?;
     // A run's lines hold the answer that its rule found, and the truth as `answer`.
     let keys = match &rollouts {
-        Some(_) => LineKeys { given: "extracted", response: "response", truth: "answer", length_needed: false },
-        None => {
-            LineKeys { given: &cli.given_key, response: &cli.response_key, truth: &cli.truth_key, length_needed: false }
-        }
+        Some(_) => LineKeys {
+            given: "extracted",
+            response: "response",
+            truth: "answer",
+            length_needed: false,
+            row_wanted: false,
+        },
+        None => LineKeys {
+            given: &cli.given_key,
+            response: &cli.response_key,
+            truth: &cli.truth_key,
+            length_needed: false,
+            row_wanted: false,
+        },
     };
     let failed = |e: std::io::Error| GradeFailure(2, format!("--audit {}: cannot be written: {e}", path.display()));
     let mut log = AuditLog::create(path).map_err(failed)?;

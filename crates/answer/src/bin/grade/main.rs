@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use cli::{Exit, ranges, within};
 use rayon::prelude::*;
 
@@ -40,6 +40,7 @@ const NAMED: u64 = 20;
 #[derive(Parser)]
 #[command(
     version,
+    group(ArgGroup::new("program").args(["command", "function"])),
     after_help = "Exit codes: 0 all lines graded; 1 some lines could not be graded, or the work failed; 2 bad usage, an \
                   unreadable file, or not one line that could be graded."
 )]
@@ -54,7 +55,7 @@ struct GradeArgs {
     /// kind, and a JSON line for each in this file (docs/grading.md). FILE may be a run folder, whose rollouts are
     /// read.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "grader", "accuracy_weight", "format_weight",
-          "numeric_tolerance", "max_response_length", "command"])]
+          "numeric_tolerance", "max_response_length", "command", "function"])]
     audit: Option<PathBuf>,
     /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v,
     /// dapo, multiple_choice, exact, numeric) is short for --reward-type.
@@ -86,11 +87,19 @@ struct GradeArgs {
     #[arg(long, value_name = "PROGRAM", num_args = 1.., allow_hyphen_values = true, value_terminator = "--",
           conflicts_with_all = ["grader", "reward_type", "accuracy_weight", "format_weight", "numeric_tolerance", "max_response_length"])]
     command: Vec<String>,
-    /// Seconds that the command has for a batch; 60 by default.
-    #[arg(long, value_name = "SECONDS", requires = "command")]
+    /// A reward function of Python's, FILE.py:NAME, as `reward.function` takes it (docs/grading.md). It sees the other
+    /// keys of a line as the row's columns, `prompt` or `problem` as its prompt.
+    #[arg(long, value_name = "FILE.py:NAME",
+          conflicts_with_all = ["grader", "reward_type", "accuracy_weight", "format_weight", "numeric_tolerance", "max_response_length"])]
+    function: Option<String>,
+    /// The Python that runs the function; python3 by default.
+    #[arg(long, value_name = "PROGRAM", requires = "function")]
+    python: Option<String>,
+    /// Seconds that the command or function has for a batch; 60 by default.
+    #[arg(long, value_name = "SECONDS", requires = "program")]
     command_timeout_s: Option<f64>,
     /// Most lines that are sent to the command at once; 256 by default.
-    #[arg(long, value_name = "LINES", requires = "command", value_parser = within::<usize>(0..=1 << 20))]
+    #[arg(long, value_name = "LINES", requires = "program", value_parser = within::<usize>(0..=1 << 20))]
     command_batch_size: Option<usize>,
     /// Key of the extracted answer.
     #[arg(long, value_name = "KEY", default_value = "given")]
@@ -108,7 +117,10 @@ struct GradeFailure(u8, String);
 
 impl From<RewardError> for GradeFailure {
     fn from(error: RewardError) -> Self {
-        let input = matches!(error, RewardError::Config { .. } | RewardError::CommandStart { .. });
+        let input = matches!(
+            error,
+            RewardError::Config { .. } | RewardError::FunctionLoad { .. } | RewardError::CommandStart { .. }
+        );
         Self(if input { 2 } else { 1 }, error.to_string())
     }
 }
@@ -168,6 +180,9 @@ impl GradeArgs {
             command: self.command.clone(),
             command_timeout_s: self.command_timeout_s.unwrap_or(default.command_timeout_s),
             command_batch_size: self.command_batch_size.unwrap_or(default.command_batch_size),
+            functions: self.function.iter().cloned().collect(),
+            python: self.python.clone().unwrap_or(default.python.clone()),
+            ..default
         })
     }
 }
@@ -189,6 +204,7 @@ fn run(cli: &GradeArgs) -> Result<ExitCode, GradeFailure> {
         response: &cli.response_key,
         truth: &cli.truth_key,
         length_needed: config.overlong.max_response_length > 0,
+        row_wanted: !config.functions.is_empty(),
     };
     let begun = Instant::now();
     let mut totals = Totals::default();
@@ -227,7 +243,7 @@ fn run(cli: &GradeArgs) -> Result<ExitCode, GradeFailure> {
     }
     reward.finish().map_err(|e| GradeFailure(1, e.to_string()))?;
     output.finish()?;
-    let how = match config.command.first() {
+    let how = match config.command.first().or(config.functions.first()) {
         Some(program) => program.clone(),
         None if matches!(config.reward_type, RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric) => {
             config.reward_type.to_string()
@@ -248,7 +264,7 @@ fn score(
     config: &RewardConfig,
     rows: &[Result<GradedLine, String>],
 ) -> Result<Vec<Result<Score, String>>, GradeFailure> {
-    if config.command.is_empty() {
+    if !config.is_own() {
         let reward = &*reward;
         let one = |row: &GradedLine| match row.fields.as_ref().map_err(String::clone)? {
             fields if fields.extracted => Ok(given_score(reward, config, &fields.request())),

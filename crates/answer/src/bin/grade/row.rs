@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use answer::{Request, Score};
+use answer::{Request, RewardRow, Score};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -17,6 +17,8 @@ pub(crate) struct LineKeys<'a> {
     pub truth: &'a str,
     /// Whether the rule counts tokens.
     pub length_needed: bool,
+    /// Whether the reward looks at the other keys.
+    pub row_wanted: bool,
 }
 
 /// One object.
@@ -32,6 +34,7 @@ pub(crate) struct Fields<'a> {
     truth: Cow<'a, str>,
     id: Cow<'a, str>,
     length: usize,
+    row: Option<RewardRow>,
     /// Whether the answer has been extracted from a response already.
     pub extracted: bool,
 }
@@ -39,7 +42,13 @@ pub(crate) struct Fields<'a> {
 impl Fields<'_> {
     /// As the reward takes it.
     pub(crate) fn request(&self) -> Request<'_> {
-        Request { response: &self.answer, ground_truth: &self.truth, response_length: self.length, id: &self.id }
+        Request {
+            response: &self.answer,
+            ground_truth: &self.truth,
+            response_length: self.length,
+            id: &self.id,
+            row: self.row.as_ref(),
+        }
     }
 }
 
@@ -144,7 +153,23 @@ fn fields<'a>(entries: &[(String, &'a RawValue)], keys: &LineKeys) -> Result<Fie
             .map_err(|_| format!("`response_length` is {}, not a whole number of tokens", cut(value.get())))?,
     };
     let id = find("id").map_or(Cow::Borrowed(""), |id| text_of("id", id).unwrap_or(Cow::Borrowed(id.get())));
-    Ok(Fields { answer, truth, id, length, extracted: key == keys.given })
+    let row = keys.row_wanted.then(|| row_of(entries, keys));
+    Ok(Fields { answer, truth, id, length, row, extracted: key == keys.given })
+}
+
+/// The keys that are not read otherwise, as a row of a data set: `prompt` or `problem`, `images`, columns.
+fn row_of(entries: &[(String, &RawValue)], keys: &LineKeys) -> RewardRow {
+    let read = [keys.given, keys.response, keys.truth, "id", "response_length"];
+    let mut row = RewardRow::default();
+    for (key, value) in entries.iter().filter(|(key, _)| !read.contains(&key.as_str())) {
+        let text = text_of(key, value).map_or_else(|_| value.get().to_string(), Cow::into_owned);
+        match key.as_str() {
+            "prompt" | "problem" => row.prompt = text,
+            "images" => row.images = serde_json::from_str(value.get()).unwrap_or_default(),
+            _ => drop(row.columns.insert(key.clone(), text)),
+        }
+    }
+    row
 }
 
 /// A string; numbers and truth values as they are written.

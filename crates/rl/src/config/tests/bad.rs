@@ -63,8 +63,8 @@ fn what_is_gone_names_what_to_write_instead() {
 #[test]
 fn a_key_like_no_other_gets_the_list() {
     refused(
-        "[rollout]\ngpu_memory_utilization = 0.6\n",
-        "run.toml:2: unknown key `rollout.gpu_memory_utilization`; the keys of [rollout] are n, temperature, top_p, \
+        "[rollout]\nnucleus_of_beams = 0.6\n",
+        "run.toml:2: unknown key `rollout.nucleus_of_beams`; the keys of [rollout] are n, temperature, top_p, \
          max_batch_rows, prefill_token_budget, image_cache_gib, val_temperature, val_top_p, val_n",
     );
     refused(
@@ -79,19 +79,6 @@ fn an_unknown_section_names_the_nearest() {
     refused("[algoritm]\nbeta = 0.1\n", "run.toml:1: unknown key `algoritm`; did you mean `algorithm`?");
     refused("[actor.optimizer]\nlr = 1.0\n", "run.toml:1: unknown key `actor.optimizer`; did you mean `actor.optim`?");
     refused("[stage]\nsteps = 1\n", "run.toml:1: unknown key `stage`; did you mean `stages`?");
-}
-
-#[test]
-fn easyr1s_prefix_is_explained() {
-    refused(
-        "[worker.actor]\nppo_epochs = 1\n",
-        "run.toml:1: unknown key `worker`; EasyR1's prefix `worker.` is dropped here: write `[actor]` for `[worker.actor]`",
-    );
-    assert_eq!(
-        overridden(&["worker.actor.ppo_epochs=2"]).unwrap_err().to_string(),
-        "override `worker.actor.ppo_epochs=2`: unknown key `worker.actor.ppo_epochs`; EasyR1's prefix `worker.` is dropped \
-         here: write `actor.ppo_epochs`"
-    );
 }
 
 #[test]

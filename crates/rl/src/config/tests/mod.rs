@@ -2,6 +2,7 @@
 
 mod bad;
 mod contradictions;
+mod easyr1;
 mod lora;
 mod overrides;
 mod presets;

@@ -1,0 +1,227 @@
+//! The Hugging Face hub: repositories of models and data sets by their id, into the cache that `huggingface_hub` and
+//! `hf download` share, and checkpoints back to it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`name`] | `owner/name@revision` |
+//! | [`cache`] | what is here already: `blobs/`, `refs/`, `snapshots/` |
+//! | [`download`] | what is missing: resumed, checked, under a lock |
+//! | [`upload`] | a folder as one commit |
+//! | `http` | requests: tokens, redirects, retries, and what a refusal means |
+//!
+//! ```no_run
+//! let hub = hub::Hub::from_env()?;
+//! let name = hub::name::RepoName::parse("Qwen/Qwen2.5-VL-3B-Instruct@main").expect("an id");
+//! let folder = hub.snapshot(hub::RepoKind::Model, &name, |file| file.ends_with(".json"))?;
+//! # Ok::<(), hub::HubError>(())
+//! ```
+
+#![warn(missing_docs)]
+
+pub mod cache;
+pub mod download;
+mod http;
+pub mod name;
+pub mod upload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// There is no such repository, or none for this user.
+    #[error(
+        "{id} is not on {endpoint}, or is private; check the id, and for a private one set HF_TOKEN (or run `hf auth login`)"
+    )]
+    NoRepository {
+        /// Its id.
+        id: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// There is no such branch, tag or commit.
+    #[error("{id} has no revision {revision:?} on {endpoint}")]
+    NoRevision {
+        /// Id of the repository.
+        id: String,
+        /// The revision.
+        revision: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// Its owner lets in only who has agreed to something.
+    #[error("{id} is gated: ask for access at {endpoint}/{id} with your account, then set HF_TOKEN to a token of it")]
+    Gated {
+        /// Its id.
+        id: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// The token is none, or may not do that.
+    #[error("{endpoint} refuses the token ({status}) for {what}; set HF_TOKEN to one that may")]
+    Refused {
+        /// The hub.
+        endpoint: String,
+        /// The answer's status.
+        status: u16,
+        /// What was asked for.
+        what: String,
+    },
+    /// `HF_HUB_OFFLINE` is set.
+    #[error("{id} is not in the Hugging Face cache ({cache}), and may not be fetched (HF_HUB_OFFLINE, or a dry run)")]
+    Offline {
+        /// Id of the repository.
+        id: String,
+        /// The cache.
+        cache: PathBuf,
+    },
+    /// No answer.
+    #[error(
+        "{endpoint} cannot be reached ({reason}), and {id} is not in the Hugging Face cache; check the network, or HF_ENDPOINT"
+    )]
+    Unreachable {
+        /// The hub.
+        endpoint: String,
+        /// Id of the repository.
+        id: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// An answer that this program does not understand.
+    #[error("{what}: the hub answers {status}{detail}")]
+    Answer {
+        /// What was asked for.
+        what: String,
+        /// The answer's status.
+        status: u16,
+        /// What it says; begins with a blank.
+        detail: String,
+    },
+    /// Bytes that are not what the hub said they would be.
+    #[error("{file}: {reason}; what was downloaded is removed, try again")]
+    Damaged {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A repository without what is needed of it.
+    #[error("{id} has no file of the kind that is needed on {endpoint}")]
+    NoSuchFiles {
+        /// Id of the repository.
+        id: String,
+        /// The hub.
+        endpoint: String,
+    },
+    /// A name in the hub's answer that no file may have.
+    #[error("the hub names a file {0:?}, which would lie outside of the cache")]
+    BadName(String),
+    /// The file system.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// There is no home.
+    #[error("there is no folder for the Hugging Face cache; set HF_HOME")]
+    NoCache,
+    /// Whatever else is wrong with a request.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Adds the path to an error of the file system.
+pub(crate) fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> HubError + '_ {
+    |source| HubError::Io { path: path.to_path_buf(), source }
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RepoKind {
+    /// A model.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+impl RepoKind {
+    /// In the cache's folder names and in the API.
+    pub(crate) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::Dataset => "datasets",
+        }
+    }
+
+    /// Before an id in an address.
+    pub(crate) fn prefix(self) -> &'static str {
+        match self {
+            Self::Model => "",
+            Self::Dataset => "datasets/",
+        }
+    }
+}
+
+/// A hub, and how it is asked.
+#[derive(Debug, Clone)]
+pub struct Hub {
+    /// Its address, without a slash at the end: `https://huggingface.co` or a mirror.
+    pub endpoint: String,
+    /// Who asks.
+    pub token: Option<String>,
+    /// The shared cache.
+    pub cache: PathBuf,
+    /// Whether nothing may be fetched.
+    pub offline: bool,
+    /// The first pause before a request is made again; each further one is twice as long.
+    pub pause: Duration,
+    /// Where a person is told what takes long.
+    pub note: fn(&str),
+}
+
+impl Hub {
+    /// As `huggingface_hub` reads the environment: `HF_ENDPOINT`, `HF_TOKEN` (or the file `HF_TOKEN_PATH`, or `token` in
+    /// `HF_HOME`), `HF_HUB_CACHE` (or `hub` in `HF_HOME`), `HF_HUB_OFFLINE`. Nothing is asked.
+    ///
+    /// # Errors
+    /// [`HubError::NoCache`].
+    pub fn from_env() -> Result<Self, HubError> {
+        let text = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = path("HF_HOME")
+            .or_else(|| Some(path("XDG_CACHE_HOME")?.join("huggingface")))
+            .or_else(|| Some(path("HOME").or_else(|| path("USERPROFILE"))?.join(".cache/huggingface")));
+        let cache = path("HF_HUB_CACHE").or_else(|| Some(home.as_ref()?.join("hub"))).ok_or(HubError::NoCache)?;
+        let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")));
+        let from_file = || guard::file::read_text(&token_file?, guard::limits().id_bytes).ok();
+        let token = text("HF_TOKEN").or_else(from_file).map(|token| token.trim().to_string());
+        Ok(Self {
+            endpoint: text("HF_ENDPOINT")
+                .unwrap_or_else(|| "https://huggingface.co".into())
+                .trim_end_matches('/')
+                .into(),
+            token: token.filter(|token| !token.is_empty()),
+            cache,
+            offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)),
+            pause: Duration::from_millis(500),
+            note: |text| eprintln!("{text}"),
+        })
+    }
+}
+
+/// What huggingface_hub takes for yes.
+fn is_yes(value: &str) -> bool {
+    ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn offline_as_huggingface_hub_reads_it() {
+        assert!(["1", "ON", "yes", "True"].into_iter().all(super::is_yes));
+        assert!(["", "0", "no", "false"].into_iter().all(|value| !super::is_yes(value)));
+    }
+}
