@@ -18,8 +18,8 @@ use serve::{ChatServer, ChatServerError, ServedModel, ServerOptions};
 /// Serve a model to clients of OpenAI's API: /v1/chat/completions (text and pictures, streams, n, logprobs),
 /// /v1/completions, /v1/models, /health, /metrics.
 ///
-/// The same seed and settings give what `generate` gives, whatever else is asked at the time. Ctrl-C ends it once what is
-/// being answered is answered.
+/// The same seed and settings give what `generate` gives, whatever else is asked at the time. Ctrl-C ends it once what
+/// is being answered is answered.
 #[derive(Parser)]
 #[command(
     name = "serve",

@@ -1,4 +1,4 @@
-//! How requests end that are not answered: clients that go, queues that are full, time that is over, a server that ends.
+//! How requests end that are not answered: clients that go, full queues, time that is over, a server that ends.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
