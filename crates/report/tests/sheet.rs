@@ -36,10 +36,10 @@ fn number(node: &Node, name: &str) -> f64 {
     node.attribute(name).unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
 
-/// The boxes of the tokens: left, top, width.
+/// The boxes of the tokens: left, top, width. Sides of frames are narrower.
 fn boxes(file: &Document) -> Vec<[f64; 3]> {
     let rects = file.descendants().filter(|n| n.has_tag_name("rect"));
-    let boxes = rects.filter(|n| n.attribute("height") == Some("24.00"));
+    let boxes = rects.filter(|n| n.attribute("height") == Some("24.00") && number(n, "width") > 3.0);
     boxes.map(|n| [number(&n, "x"), number(&n, "y"), number(&n, "width")]).collect()
 }
 
