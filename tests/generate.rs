@@ -302,8 +302,11 @@ fn focus_maps_are_pictures() {
         (&two[..1], "--max-new-tokens 1"),
         (&two[..], "--max-new-tokens 200 --min-new-tokens 200"),
     ] {
-        let command = call(&model("tied_gqa"), images, "Wie viele Kreise? \u{1f600}");
-        command.with(options).path("--focus-map", &map).text();
+        let command = call(&model("tied_gqa"), images, "Wie viele Kreise? 30° √2 π");
+        // The tokens of this model may be of any script, and fonts are the machine's.
+        let out = command.with(options).path("--focus-map", &map).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success() && (said.is_empty() || said.starts_with("note: ")), "{said}");
         let picture = image::load_from_memory(&std::fs::read(&map).unwrap()).unwrap().into_rgb8();
         let colours: BTreeSet<[u8; 3]> = picture.pixels().map(|p| p.0).collect();
         assert!(colours.len() > 100, "{options}: {}", colours.len());
@@ -311,6 +314,35 @@ fn focus_maps_are_pictures() {
     }
     // Only the picture is left, and no temporary file.
     assert_eq!(files(&folder), 1);
+}
+
+/// A drawing leaves its text to whatever shows it; for pixels, what no font has is said once.
+#[test]
+fn focus_maps_have_any_text() {
+    let folder = tempdir().unwrap();
+    let prompt = "漢字 30° <b>&\u{1b}\u{202e} \u{10fffd}";
+    let run = |name: &str| {
+        let path = folder.path().join(name);
+        let out = call(&model("tied_gqa"), &[image("small.png")], prompt)
+            .with("--max-new-tokens 8")
+            .path("--focus-map", &path)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success(), "{said}");
+        (std::fs::read(&path).unwrap(), said)
+    };
+    for (name, start) in [("map.svg", "<svg "), ("map.html", "<!DOCTYPE html>")] {
+        let (bytes, said) = run(name);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(said.is_empty() && text.starts_with(start), "{said}");
+        assert!(text.contains("漢字") && text.contains("30°"), "the prompt is missing");
+        assert!(text.contains("&lt;b&gt;&amp;\\u{1b}\\u{202e}") && !text.contains("<b>"));
+    }
+    let (bytes, said) = run("map.png");
+    assert!(bytes.starts_with(b"\x89PNG"));
+    assert!(said.starts_with("note: ") && said.contains("U+10FFFD") && said.contains("apt install"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 /// Whoever reads the text may stop early; a file that was asked for is written all the same.
@@ -379,6 +411,7 @@ fn bad_arguments_are_refused() {
         ("--backend tpu", &["--backend", "tpu", "ndarray"]),
         ("--dtype f8", &["--dtype", "f8", "bf16"]),
         ("--no-such x", &["--no-such"]),
+        ("--focus-map map.jpg", &["--focus-map", ".svg", ".jpg"]),
         ("--focus-map map.png --max-new-tokens 0", &["--focus-map", "--max-new-tokens"]),
     ] {
         usual().with(options).refused(needles);

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use data::{Alpha, ExifOrientation};
 use launch::PictureOptions;
+use report::focus_map::MapFormat;
 
 use crate::common::{Failure, check_temperature, check_top_p, on_backend, parse_backend, parse_dtype, ranges, within};
 use answer::Generate;
@@ -86,8 +87,10 @@ struct GenerateArgs {
     /// Write inputs, hidden states, logits, tokens, log-probs and visual focus to this file.
     #[arg(long, value_name = "FILE.safetensors")]
     dump: Option<PathBuf>,
-    /// Draw where the response looked: heat over the pictures, and the tokens coloured by visual focus.
-    #[arg(long, value_name = "FILE.png")]
+    /// Draw where the response looked: heat over the pictures, and the tokens coloured by visual focus. The name says
+    /// how: .svg and .html leave the text to the browser, whatever its script; .png (or no ending) draws it with the
+    /// fonts of this machine, and a note names the characters that none of them has.
+    #[arg(long, value_name = "FILE")]
     focus_map: Option<PathBuf>,
 }
 
@@ -105,6 +108,9 @@ impl GenerateArgs {
                 "--min-new-tokens {} is more than --max-new-tokens {}",
                 self.min_new_tokens, self.max_new_tokens
             ));
+        }
+        if let Some(Err(reason)) = self.focus_map.as_deref().map(MapFormat::of) {
+            return fail(format!("--focus-map: {reason}"));
         }
         if self.focus_map.is_some() && self.image.is_empty() {
             return fail("--focus-map draws where a response looks at a picture; give one with --image".into());

@@ -12,6 +12,8 @@ use data::{Content, FormatPrompt, ImageSource, Processor};
 use launch::ModelFolder;
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl};
+use report::focus_map::MapFormat;
+use report::missing_note;
 use rl::TrainError;
 use rl::image_cache::ImageCache;
 use rl::rollout::{Job, Response, RolloutConfig, RolloutError, generate};
@@ -174,7 +176,14 @@ impl OnBackend for Generate {
                 focus_map::panels(&states.hidden, self.prompt.len(), &images, focus).map_err(TrainError::from)?;
             let drawn =
                 Drawn { title: &self.args.prompt, prompt: &self.prompt, ids: &response.ids, focus, panels: &panels };
-            file.finish(&drawn.png(&self.processor)?)?;
+            let map = drawn.draw(&self.processor)?;
+            let format = self.args.focus_map.as_deref().map_or(Ok(MapFormat::Png), MapFormat::of);
+            let format = format.map_err(Failure::input)?;
+            // What shows a drawing has fonts of its own.
+            if let (MapFormat::Png, Some(note)) = (format, missing_note(map.missing())) {
+                eprintln!("note: {}: {note}", file.path.display());
+            }
+            file.finish(&map.file(format).map_err(focus_map::cannot_be_drawn)?)?;
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
 //! Which tokens of a response look most at its pictures, and the picture of it.
 
 use burn::tensor::Tensor;
-use data::{DataError, Patches, Processor};
-use image::ImageFormat;
+use data::{DataError, ImageError, Patches, Processor};
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{DeviceError, Kernels, host};
-use report::focus_map::{FocusMap, Panel, Picture, highest};
+use report::Fonts;
+use report::focus_map::{DrawnMap, FocusMap, Panel, Picture, highest};
 
 /// Cosines of the tokens of highest focus to all image tokens. `hidden` is final-normed, `[R, d]`; the response begins
 /// at row `first`, the image tokens are the rows `images`, and `focus` has one number per generated token.
@@ -40,11 +40,11 @@ pub struct Drawn<'a> {
 }
 
 impl Drawn<'_> {
-    /// The focus map as a PNG file.
+    /// The focus map, with the fonts of this machine.
     ///
     /// # Errors
-    /// A tokenizer that cannot decode the response, a picture too large to be written.
-    pub fn png(&self, processor: &Processor) -> Result<Vec<u8>, DataError> {
+    /// A tokenizer that cannot decode the response, a picture without pixels.
+    pub fn draw(&self, processor: &Processor) -> Result<DrawnMap<'static>, DataError> {
         let limits = processor.limits();
         let mut values = &self.prompt.pixel_values[..];
         let picture = |&grid_thw: &[usize; 3]| {
@@ -53,13 +53,28 @@ impl Drawn<'_> {
             Picture::from_patches(&Patches { values: own.to_vec(), grid_thw }, limits)
         };
         let pictures: Vec<Picture> = self.prompt.image_grid_thw.iter().map(picture).collect();
-        let texts = self.ids.iter().map(|&id| processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
+        let texts = texts(self.ids, processor)?;
         let map =
             FocusMap { prompt: self.title, pictures: &pictures, texts: &texts, focus: self.focus, panels: self.panels };
-        let mut png = std::io::Cursor::new(Vec::new());
-        map.draw()
-            .write_to(&mut png, ImageFormat::Png)
-            .map_err(|e| DataError::Write { path: "the focus map".into(), source: std::io::Error::other(e) })?;
-        Ok(png.into_inner())
+        map.draw(Fonts::system()).map_err(cannot_be_drawn)
     }
+}
+
+/// What is said of a focus map that has no pixels.
+pub fn cannot_be_drawn(error: ImageError) -> DataError {
+    DataError::Write { path: "the focus map".into(), source: std::io::Error::other(error) }
+}
+
+/// The text of each token, special ones by their names. Of the tokens that share a character the last has it.
+fn texts(ids: &[u32], processor: &Processor) -> Result<Vec<String>, DataError> {
+    let mut texts = ids.iter().map(|&id| processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
+    if texts.iter().any(|text| text.contains('\u{fffd}')) {
+        let pieces = processor.pieces(ids, &processor.decode(ids, true)?)?;
+        for (text, piece) in std::iter::zip(&mut texts, pieces) {
+            if text.contains('\u{fffd}') {
+                *text = piece;
+            }
+        }
+    }
+    Ok(texts)
 }

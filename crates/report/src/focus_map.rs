@@ -1,8 +1,13 @@
 //! A picture of where a response looked: the images as the model sees them, heat over them for the tokens of highest
 //! visual focus, and all generated tokens coloured by their focus.
 
-use crate::sheet::{FAINT, GLYPH, HeatScale, INK, PAPER, Sheet, heat, printable, wrap};
-use data::{ImageLimits, Patches};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::fonts::Fonts;
+use crate::sheet::{FAINT, HeatScale, INK, SMALL, Sheet, heat};
+use crate::text::printable;
+use data::{ImageError, ImageLimits, Patches};
 use image::imageops::{FilterType, resize};
 use image::{Rgb, RgbImage};
 use vgpo::metrics::top_tokens;
@@ -52,6 +57,71 @@ pub struct FocusMap<'a> {
     pub panels: &'a [Panel],
 }
 
+/// How a focus map is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MapFormat {
+    /// Pixels, with the fonts that this machine has.
+    Png,
+    /// A drawing; whatever shows it draws the text with its own fonts.
+    Svg,
+    /// The drawing in a page.
+    Html,
+}
+
+impl MapFormat {
+    /// The format that the name of a file says: `.svg`, `.html`, and `.png` or none for pixels.
+    ///
+    /// # Errors
+    /// Another ending, with what there is.
+    pub fn of(path: &Path) -> Result<Self, String> {
+        let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            None | Some("png") => Ok(Self::Png),
+            Some("svg") => Ok(Self::Svg),
+            Some("html" | "htm") => Ok(Self::Html),
+            Some(other) => Err(format!("a focus map is a .png, .svg or .html file, not .{other}")),
+        }
+    }
+}
+
+/// A focus map as it is drawn.
+#[derive(Debug)]
+pub struct DrawnMap<'a> {
+    svg: String,
+    missing: BTreeSet<char>,
+    fonts: &'a Fonts,
+}
+
+impl DrawnMap<'_> {
+    /// Its characters that no font of this machine has: boxes among the pixels.
+    pub fn missing(&self) -> &BTreeSet<char> {
+        &self.missing
+    }
+
+    /// The pixels, with fonts of this machine.
+    ///
+    /// # Errors
+    /// A drawing that takes more memory than there is.
+    pub fn pixels(&self) -> Result<RgbImage, ImageError> {
+        crate::raster::pixels(&self.svg, self.fonts)
+    }
+
+    /// The bytes of its file.
+    ///
+    /// # Errors
+    /// As of [`DrawnMap::pixels`].
+    pub fn file(&self, format: MapFormat) -> Result<Vec<u8>, ImageError> {
+        match format {
+            MapFormat::Png => data::image::png(&self.pixels()?),
+            MapFormat::Svg => Ok(self.svg.clone().into_bytes()),
+            MapFormat::Html => {
+                let head = "<!DOCTYPE html>\n<meta charset=\"utf-8\">\n<title>Visual focus</title>\n";
+                Ok(format!("{head}{}", self.svg).into_bytes())
+            }
+        }
+    }
+}
+
 /// The tokens of highest focus, the highest first and the earlier of two equals first.
 pub fn highest(focus: &[f32]) -> Vec<usize> {
     top_tokens(focus, PANELS)
@@ -64,6 +134,9 @@ const WIDTH: u32 = 3 * COLUMN + 4 * MARGIN;
 /// Enlargement of small pictures stops here.
 const MAX_ZOOM: u32 = 16;
 const LINE: u32 = 22;
+/// Font sizes of the title and of most text, in pixels.
+const TITLE: u32 = 24;
+const TEXT: u32 = 16;
 /// Height of a token's box and distance between rows of them.
 const BOX: u32 = 24;
 const ROW: u32 = 34;
@@ -71,8 +144,14 @@ const ROW: u32 = 34;
 const NOTES: u32 = 214;
 /// Longer responses are cut in the picture, which would be too tall to open.
 const MAX_TOKENS: usize = 2000;
-/// Characters of a token that are shown.
+/// Rows of tokens, for the same reason: a token may end its row.
+const MAX_ROWS: u32 = 300;
+/// Characters of a token that are shown, and the width in pixels that they may take.
 const MAX_CHARS: usize = 28;
+const MAX_WIDTH: f64 = 448.0;
+/// Lines of the prompt, and characters of it that are looked at.
+const PROMPT_LINES: usize = 3;
+const PROMPT_CHARS: usize = 1000;
 
 /// How the pictures of a prompt are laid into one panel.
 struct Arrangement {
@@ -119,7 +198,13 @@ impl Arrangement {
     }
 
     /// Draws the pictures, under heat if there are shares (one per image token, all pictures in order).
-    fn draw(&self, sheet: &mut Sheet, x: u32, y: u32, pictures: &[Picture], shares: Option<&[f32]>) {
+    fn draw(
+        &self,
+        sheet: &mut Sheet,
+        [x, y]: [u32; 2],
+        pictures: &[Picture],
+        shares: Option<&[f32]>,
+    ) -> Result<(), ImageError> {
         let mut first = 0;
         for (k, (picture, [w, h])) in pictures.iter().zip(&self.sizes).enumerate() {
             let enlarged = *w >= picture.pixels.width();
@@ -132,9 +217,10 @@ impl Arrangement {
             first += rows * columns;
             let left = x + (k % self.columns) as u32 * (self.cell[0] + GAP);
             let top = y + (k / self.columns) as u32 * (self.cell[1] + GAP);
-            sheet.picture(left, top, &pixels);
+            sheet.picture(left, top, &pixels, enlarged)?;
             sheet.frame(left, top, *w, *h, 1, FAINT);
         }
+        Ok(())
     }
 }
 
@@ -153,133 +239,149 @@ fn lay_heat(pixels: &mut RgbImage, shares: &[f32], rows: usize, columns: usize) 
 
 impl FocusMap<'_> {
     /// Draws everything on one sheet of fixed width.
-    pub fn draw(&self) -> RgbImage {
+    ///
+    /// # Errors
+    /// A picture without pixels.
+    pub fn draw<'f>(&self, fonts: &'f Fonts) -> Result<DrawnMap<'f>, ImageError> {
         let arrangement = Arrangement::new(self.pictures);
-        let focus = HeatScale::of(self.focus);
-        let prompt = self.prompt_lines();
+        let prompt = self.prompt_lines(fonts);
         let top = MARGIN + 40 + prompt.len() as u32 * LINE + 22;
         // Title, pictures, legend, and the space below; flat pictures leave room for the notes.
         let panel_height = (LINE + arrangement.height() + 12 + 18).max(NOTES) + 26;
         let rows = (2 + self.panels.len()).div_ceil(3) as u32;
         let tokens_top = top + rows * panel_height;
-        let (boxes, below) = self.boxes(tokens_top + 62);
-        let mut sheet = Sheet(RgbImage::from_pixel(WIDTH, below + MARGIN, PAPER));
+        let (boxes, below) = self.boxes(tokens_top + 62, fonts);
+        let mut sheet = Sheet::new(WIDTH, below + MARGIN, fonts);
 
-        sheet.text(MARGIN, MARGIN, 3, INK, "Visual focus");
+        sheet.text(MARGIN, MARGIN, TITLE, INK, "Visual focus");
         for (k, line) in prompt.iter().enumerate() {
-            sheet.text(MARGIN, MARGIN + 40 + k as u32 * LINE, 2, FAINT, line);
+            sheet.text(MARGIN, MARGIN + 40 + k as u32 * LINE, TEXT, FAINT, line);
         }
-        let place = |k: usize| (MARGIN + (k % 3) as u32 * (COLUMN + MARGIN), top + (k / 3) as u32 * panel_height);
-        let (x, y) = place(0);
-        sheet.text(x, y, 2, INK, "as the model sees it");
-        arrangement.draw(&mut sheet, x, y + LINE, self.pictures, None);
+        let place = |k: usize| [MARGIN + (k % 3) as u32 * (COLUMN + MARGIN), top + (k / 3) as u32 * panel_height];
+        let [x, y] = place(0);
+        sheet.text(x, y, TEXT, INK, "as the model sees it");
+        arrangement.draw(&mut sheet, [x, y + LINE], self.pictures, None)?;
         for (k, panel) in self.panels.iter().enumerate() {
-            let (x, y) = place(k + 1);
-            self.panel(&mut sheet, &arrangement, x, y, panel);
+            self.panel(&mut sheet, fonts, &arrangement, place(k + 1), panel)?;
         }
-        let (x, y) = place(self.panels.len() + 1);
-        self.notes(&mut sheet, x, y);
-
-        sheet.text(MARGIN, tokens_top, 2, INK, "Generated tokens, coloured by visual focus");
-        sheet.legend(MARGIN, tokens_top + 28, 420, focus);
-        for token in &boxes {
-            let index = token.index;
-            let colour = heat(focus.share(self.focus.get(index).copied().unwrap_or(focus.low)));
-            sheet.rect(token.x, token.y, token.width, BOX, colour);
-            let [r, g, b] = colour.0.map(f32::from);
-            let dark = 0.299 * r + 0.587 * g + 0.114 * b < 130.0;
-            let ink = if dark { Rgb([255, 255, 255]) } else { INK };
-            sheet.text(token.x + 4, token.y + 4, 2, ink, &token.text);
-            if self.panels.iter().any(|p| p.token == index) {
-                sheet.frame(token.x, token.y, token.width, BOX, 3, INK);
-            }
-        }
+        self.notes(&mut sheet, fonts, place(self.panels.len() + 1));
+        self.tokens(&mut sheet, &boxes, tokens_top);
         if self.texts.len() > boxes.len() {
             let text = format!("{} more tokens are not drawn", self.texts.len() - boxes.len());
-            sheet.text(MARGIN, below - LINE, 2, FAINT, &text);
+            sheet.text(MARGIN, below - LINE, TEXT, FAINT, &text);
         }
-        sheet.0
+        let (svg, missing) = sheet.finish();
+        Ok(DrawnMap { svg, missing, fonts })
     }
 
     /// The prompt in at most three lines.
-    fn prompt_lines(&self) -> Vec<String> {
-        let limit = ((WIDTH - 2 * MARGIN) / (2 * GLYPH)) as usize;
-        let mut lines = wrap(&printable(self.prompt, 4 * limit), limit);
-        if lines.len() > 3 {
-            lines.truncate(3);
+    fn prompt_lines(&self, fonts: &Fonts) -> Vec<String> {
+        let (size, most) = (f64::from(TEXT), f64::from(WIDTH - 2 * MARGIN));
+        let mut lines = fonts.wrap(&printable(self.prompt, PROMPT_CHARS), size, most);
+        if lines.len() > PROMPT_LINES {
+            lines.truncate(PROMPT_LINES);
             if let Some(last) = lines.last_mut() {
-                last.truncate(limit - 3);
-                last.push_str("...");
+                *last = format!("{}…", fonts.cut(last, size, most - fonts.width("…", size)).trim_end_matches('…'));
             }
         }
         lines
     }
 
-    fn panel(&self, sheet: &mut Sheet, arrangement: &Arrangement, x: u32, y: u32, panel: &Panel) {
+    fn panel(
+        &self,
+        sheet: &mut Sheet,
+        fonts: &Fonts,
+        arrangement: &Arrangement,
+        [x, y]: [u32; 2],
+        panel: &Panel,
+    ) -> Result<(), ImageError> {
         let (text, focus) = (&self.texts[panel.token], self.focus[panel.token]);
-        let number = format!("#{} ", panel.token + 1);
-        let value = format!("focus {focus:.3}");
-        let room = (COLUMN - (value.len() as u32 + 1) * GLYPH) / (2 * GLYPH);
-        let text = printable(text, (room as usize).saturating_sub(number.len() + 2));
-        let title = format!("{number}\"{text}\"");
-        sheet.text(x, y, 2, INK, &title);
-        let after = x + (2 * title.len() as u32 + 1) * GLYPH;
-        sheet.text(after, y + GLYPH - 2, 1, FAINT, &value);
+        let (before, value) = (format!("#{} \"", panel.token + 1), format!("focus {focus:.3}"));
+        let size = f64::from(TEXT);
+        let taken = fonts.width(&before, size) + fonts.width("\"", size) + fonts.width(&value, f64::from(SMALL)) + 8.0;
+        let text = fonts.cut(&printable(text, MAX_CHARS), size, f64::from(COLUMN) - taken);
+        let width = sheet.text(x, y, TEXT, INK, &format!("{before}{text}\""));
+        sheet.text(x + width + 8, y + 4, SMALL, FAINT, &value);
         let scale = HeatScale::of(&panel.cosines);
         let shares: Vec<f32> = panel.cosines.iter().map(|&c| scale.share(c)).collect();
-        arrangement.draw(sheet, x, y + LINE, self.pictures, Some(&shares));
+        arrangement.draw(sheet, [x, y + LINE], self.pictures, Some(&shares))?;
         // As wide as the pictures, but never so narrow that the colours vanish.
         let width = arrangement.width().clamp(200, COLUMN);
         sheet.legend(x, y + LINE + arrangement.height() + 10, width, scale);
+        Ok(())
     }
 
     /// How to read the sheet, and the response in numbers.
-    fn notes(&self, sheet: &mut Sheet, x: u32, y: u32) {
+    fn notes(&self, sheet: &mut Sheet, fonts: &Fonts, [x, y]: [u32; 2]) {
         let scale = HeatScale::of(self.focus);
         let mean = self.focus.iter().sum::<f32>() / self.focus.len().max(1) as f32;
         let late_early = vgpo::metrics::late_early_ratio(self.focus, 2).map_or("-".into(), |r| format!("{r:.3}"));
         let images: usize = self.pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();
         let figures = [
-            format!("image tokens     {images}"),
-            format!("generated tokens {}", self.texts.len()),
-            format!("visual focus     {mean:.3} mean"),
-            format!("                 {:.3} to {:.3}", scale.low, scale.high),
-            format!("late/early ratio {late_early}"),
+            ("image tokens", images.to_string()),
+            ("generated tokens", self.texts.len().to_string()),
+            ("visual focus", format!("{mean:.3} mean")),
+            ("", format!("{:.3} to {:.3}", scale.low, scale.high)),
+            ("late/early ratio", late_early),
         ];
-        sheet.text(x, y, 2, INK, "in numbers");
+        sheet.text(x, y, TEXT, INK, "in numbers");
         let mut at = y + LINE + 6;
-        for line in figures {
-            sheet.text(x, at, 1, INK, &line);
+        for (name, value) in figures {
+            sheet.text(x, at, SMALL, INK, name);
+            sheet.text(x + 120, at, SMALL, INK, &value);
             at += 16;
         }
         let text = "Panels: the tokens of highest focus, with number, text and focus. Colour: cosine between the token's \
                     hidden state and that of each image token; each panel has its own range. Focus: (cosine to the mean image \
                     token + 1) / 2.";
         at += 8;
-        for line in wrap(text, (COLUMN / GLYPH) as usize) {
-            sheet.text(x, at, 1, FAINT, &line);
+        for line in fonts.wrap(text, f64::from(SMALL), f64::from(COLUMN)) {
+            sheet.text(x, at, SMALL, FAINT, &line);
             at += 14;
         }
     }
 
     /// Where each token's box lies when the first row begins at `top`, and where the last row ends.
-    fn boxes(&self, top: u32) -> (Vec<TokenBox>, u32) {
-        let (mut x, mut y) = (MARGIN, top);
+    fn boxes(&self, top: u32, fonts: &Fonts) -> (Vec<TokenBox>, u32) {
+        let (mut x, mut row) = (MARGIN, 0);
         let mut boxes = Vec::new();
+        let size = f64::from(TEXT);
         for (index, text) in self.texts.iter().take(MAX_TOKENS).enumerate() {
-            let shown = printable(text, MAX_CHARS);
-            let width = shown.len().max(1) as u32 * 2 * GLYPH + 8;
+            let shown = fonts.cut(&printable(text, MAX_CHARS), size, MAX_WIDTH);
+            let width = (fonts.width(&shown, size).ceil() as u32).max(TEXT / 2) + 8;
             if x + width > WIDTH - MARGIN {
-                (x, y) = (MARGIN, y + ROW);
+                (x, row) = (MARGIN, row + 1);
             }
-            boxes.push(TokenBox { index, text: shown, x, y, width });
+            if row == MAX_ROWS {
+                break;
+            }
+            boxes.push(TokenBox { index, text: shown, x, y: top + row * ROW, width });
             x += width + 8;
             if text.contains('\n') {
-                (x, y) = (MARGIN, y + ROW);
+                (x, row) = (MARGIN, row + 1);
             }
         }
-        let more = if self.texts.len() > MAX_TOKENS { LINE + 8 } else { 0 };
-        (boxes, y + ROW + more)
+        let more = if self.texts.len() > boxes.len() { LINE + 8 } else { 0 };
+        (boxes, top + (row + 1).min(MAX_ROWS) * ROW + more)
+    }
+
+    /// The generated tokens, each in its colour.
+    fn tokens(&self, sheet: &mut Sheet, boxes: &[TokenBox], top: u32) {
+        let focus = HeatScale::of(self.focus);
+        sheet.text(MARGIN, top, TEXT, INK, "Generated tokens, coloured by visual focus");
+        sheet.legend(MARGIN, top + 28, 420, focus);
+        for token in boxes {
+            let index = token.index;
+            let colour = heat(focus.share(self.focus.get(index).copied().unwrap_or(focus.low)));
+            sheet.rect(token.x, token.y, token.width, BOX, colour);
+            let [r, g, b] = colour.0.map(f32::from);
+            let dark = 0.299 * r + 0.587 * g + 0.114 * b < 130.0;
+            let ink = if dark { Rgb([255, 255, 255]) } else { INK };
+            sheet.text(token.x + 4, token.y + 4, TEXT, ink, &token.text);
+            if self.panels.iter().any(|p| p.token == index) {
+                sheet.frame(token.x, token.y, token.width, BOX, 3, INK);
+            }
+        }
     }
 }
 
@@ -318,32 +420,5 @@ mod tests {
         assert_eq!(highest(&[0.1, 0.9, 0.5, 0.9, 0.2, 0.6]), [1, 3, 5, 2]);
         assert_eq!(highest(&[0.5]), [0]);
         assert!(highest(&[]).is_empty());
-    }
-
-    /// Many pictures, one pixel high, thousands of tokens: everything stays on the sheet.
-    #[test]
-    fn extreme_shapes_are_drawn() {
-        let picture = |w: u32, h: u32| Picture {
-            pixels: RgbImage::from_pixel(w * 28, h * 28, Rgb([200, 30, 90])),
-            tokens: [h as usize, w as usize],
-        };
-        for pictures in [vec![picture(190, 1)], vec![picture(1, 190)], (1..9).map(|k| picture(k, 9 - k)).collect()] {
-            let tokens: usize = pictures.iter().map(|p| p.tokens[0] * p.tokens[1]).sum();
-            let texts = vec!["token\n".to_owned(); MAX_TOKENS + 5];
-            let focus: Vec<f32> = (0..texts.len()).map(|k| k as f32 / 3000.0).collect();
-            let cosines: Vec<f32> = (0..tokens).map(|k| (k as f32).sin()).collect();
-            let panels: Vec<Panel> =
-                highest(&focus).into_iter().map(|token| Panel { token, cosines: cosines.clone() }).collect();
-            let map = FocusMap {
-                prompt: &"word ".repeat(300),
-                pictures: &pictures,
-                texts: &texts,
-                focus: &focus,
-                panels: &panels,
-            };
-            let sheet = map.draw();
-            assert_eq!(sheet.width(), WIDTH);
-            assert!(sheet.height() > 2000 * ROW);
-        }
     }
 }

@@ -1,9 +1,11 @@
-//! Pictures of results: plots as SVG, and where a response looked as PNG. Whoever has figures draws them here.
+//! Pictures of results: plots, and where a response looked. Whoever has figures draws them here. Everything is composed
+//! as SVG, whose text a browser draws with fonts of its own; pixels are made of the same SVG.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`svg`] | plots: lines with bands, points, histograms, rows with intervals |
 //! | [`focus_map`] | a response's visual focus over the pictures of its prompt |
+//! | [`Fonts`] | what text becomes pixels with: a font of this crate, then those of the system |
 //!
 //! ```
 //! use report::svg::axis::Axis;
@@ -21,5 +23,11 @@
 //! ```
 
 pub mod focus_map;
+mod fonts;
+mod raster;
 mod sheet;
 pub mod svg;
+mod text;
+
+pub use fonts::Fonts;
+pub use text::missing_note;

@@ -1,6 +1,14 @@
-//! What a focus map is drawn with: rectangles, text, pictures, and the colours of values.
+//! What a focus map is drawn with: rectangles, text, pictures, and the colours of values. A sheet is an SVG file.
 
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use data::ImageError;
 use image::{Rgb, RgbImage};
+
+use crate::fonts::Fonts;
+use crate::svg::{Svg, escape};
 
 /// Background.
 pub(crate) const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
@@ -8,8 +16,10 @@ pub(crate) const PAPER: Rgb<u8> = Rgb([250, 250, 248]);
 pub(crate) const INK: Rgb<u8> = Rgb([28, 28, 34]);
 /// Text that stands back.
 pub(crate) const FAINT: Rgb<u8> = Rgb([112, 112, 120]);
-/// Side of a glyph at scale 1.
-pub(crate) const GLYPH: u32 = 8;
+/// Font size of small text, in pixels.
+pub(crate) const SMALL: u32 = 11;
+/// Wherever the font of this crate is not at hand, its relatives.
+const FAMILY: &str = "'DejaVu Sans', Verdana, sans-serif";
 
 /// Colours from low to high: dark blue, violet, red, orange, yellow. Brightness rises with the value, so that it reads
 /// in grey too.
@@ -29,6 +39,10 @@ pub(crate) fn heat(share: f32) -> Rgb<u8> {
     let low = (at as usize).min(HEAT.len() - 2);
     let (a, b) = (HEAT[low], HEAT[low + 1]);
     Rgb([0, 1, 2].map(|c| (a[c] + (b[c] - a[c]) * (at - low as f32)).round() as u8))
+}
+
+fn hex(Rgb([r, g, b]): Rgb<u8>) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
 }
 
 /// Smallest and largest value, and where others lie between them. Equal values all lie in the middle.
@@ -53,63 +67,29 @@ impl HeatScale {
     }
 }
 
-/// Text as the font has it: one line, ASCII, at most `limit` characters.
-pub(crate) fn printable(text: &str, limit: usize) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            ' '..='~' => out.push(c),
-            _ => out.push('?'),
-        }
-        if out.len() > limit {
-            out.truncate(limit.saturating_sub(2));
-            out.push_str("..");
-            break;
-        }
-    }
-    out
+/// The sheet that everything is drawn on. Coordinates are pixels from the left upper corner.
+pub(crate) struct Sheet<'a> {
+    svg: Svg,
+    fonts: &'a Fonts,
+    missing: BTreeSet<char>,
 }
 
-/// Words laid into lines of at most `limit` characters; longer words are cut into pieces.
-pub(crate) fn wrap(text: &str, limit: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let chars: Vec<char> = word.chars().collect();
-        for piece in chars.chunks(limit) {
-            let room = lines.last().map_or(0, |l| if l.is_empty() { limit } else { limit.saturating_sub(l.len() + 1) });
-            if piece.len() > room {
-                lines.push(String::new());
-            }
-            if let Some(line) = lines.last_mut() {
-                if !line.is_empty() {
-                    line.push(' ');
-                }
-                line.extend(piece);
-            }
-        }
-    }
-    lines
-}
-
-/// The sheet that everything is drawn on; what lies outside is not drawn.
-pub(crate) struct Sheet(pub RgbImage);
-
-impl Sheet {
-    fn dot(&mut self, x: u32, y: u32, colour: Rgb<u8>) {
-        if let Some(pixel) = self.0.get_pixel_mut_checked(x, y) {
-            *pixel = colour;
-        }
+impl<'a> Sheet<'a> {
+    /// An empty sheet.
+    pub(crate) fn new(width: u32, height: u32, fonts: &'a Fonts) -> Self {
+        let mut svg = Svg::on(f64::from(width), f64::from(height), &hex(PAPER), FAMILY);
+        let stop = |k: usize| {
+            let share = k as f32 / (HEAT.len() - 1) as f32;
+            format!(r#"<stop offset="{share}" stop-color="{}"/>"#, hex(heat(share)))
+        };
+        let stops: String = (0..HEAT.len()).map(stop).collect();
+        svg.element(&format!(r#"<defs><linearGradient id="heat">{stops}</linearGradient></defs>"#));
+        Self { svg, fonts, missing: BTreeSet::new() }
     }
     /// A filled rectangle.
     pub(crate) fn rect(&mut self, x: u32, y: u32, width: u32, height: u32, colour: Rgb<u8>) {
-        for row in y..y + height {
-            for column in x..x + width {
-                self.dot(column, row, colour);
-            }
-        }
+        let [x, y, width, height] = [x, y, width, height].map(f64::from);
+        self.svg.rect(x, y, width, height, &hex(colour), 1.0);
     }
     /// A frame of thickness `t` around a rectangle.
     pub(crate) fn frame(&mut self, x: u32, y: u32, width: u32, height: u32, t: u32, colour: Rgb<u8>) {
@@ -118,50 +98,60 @@ impl Sheet {
         self.rect(x - t, y, t, height, colour);
         self.rect(x + width, y, t, height, colour);
     }
-    /// One line of text whose glyphs are `scale` times [`GLYPH`] wide.
-    pub(crate) fn text(&mut self, x: u32, y: u32, scale: u32, colour: Rgb<u8>, text: &str) {
-        for (k, c) in text.chars().enumerate() {
-            let glyph = font8x8::legacy::BASIC_LEGACY.get(c as usize).copied().unwrap_or_default();
-            for (row, bits) in glyph.iter().enumerate() {
-                for column in (0..GLYPH).filter(|b| bits >> b & 1 == 1) {
-                    let left = x + (k as u32 * GLYPH + column) * scale;
-                    self.rect(left, y + row as u32 * scale, scale, scale, colour);
-                }
+    /// One line of text in a row of height `size`, its font size; returns how wide it is.
+    pub(crate) fn text(&mut self, x: u32, y: u32, size: u32, colour: Rgb<u8>, text: &str) -> u32 {
+        let (fill, baseline) = (hex(colour), f64::from(y) + (0.86 * f64::from(size)).round());
+        let mut at = f64::from(x);
+        for run in self.fonts.runs(text) {
+            let width = f64::from(run.width) * f64::from(size);
+            if run.font.is_none() {
+                self.missing.extend(run.text.chars());
             }
+            // The font of this crate has neither kerning nor ligatures: its runs are as wide as was measured, and
+            // another font is made to.
+            let length = match run.font == Some(self.fonts.own()) && width > 0.0 {
+                true => format!(r#" textLength="{width:.2}" lengthAdjust="spacingAndGlyphs""#),
+                false => String::new(),
+            };
+            self.svg.element(&format!(
+                r#"<text x="{at:.2}" y="{baseline}" font-size="{size}" fill="{fill}" xml:space="preserve"{length}>{}</text>"#,
+                escape(&run.text)
+            ));
+            at += width;
         }
+        (at - f64::from(x)).ceil() as u32
     }
-    /// Another picture, its left upper corner at `x`, `y`.
-    pub(crate) fn picture(&mut self, x: u32, y: u32, picture: &RgbImage) {
-        for (column, row, pixel) in picture.enumerate_pixels() {
-            self.dot(x + column, y + row, *pixel);
-        }
+    /// Another picture, its left upper corner at `x`, `y`; `hard`: pixels stay squares where it is enlarged.
+    ///
+    /// # Errors
+    /// A picture without pixels.
+    pub(crate) fn picture(&mut self, x: u32, y: u32, picture: &RgbImage, hard: bool) -> Result<(), ImageError> {
+        let [width, height] = [picture.width(), picture.height()];
+        let rendering = if hard { r#" image-rendering="optimizeSpeed" style="image-rendering:pixelated""# } else { "" };
+        let png = STANDARD.encode(data::image::png(picture)?);
+        self.svg.element(&format!(
+            r#"<image x="{x}" y="{y}" width="{width}" height="{height}"{rendering} href="data:image/png;base64,{png}"/>"#
+        ));
+        Ok(())
     }
     /// The colours with the numbers at both ends: `low [bar] high`, all in `width`.
     pub(crate) fn legend(&mut self, x: u32, y: u32, width: u32, scale: HeatScale) {
         let (low, high) = (format!("{:.3}", scale.low), format!("{:.3}", scale.high));
-        let text = |s: &str| s.len() as u32 * GLYPH;
-        let left = x + text(&low) + 8;
-        let bar = width.saturating_sub(text(&low) + text(&high) + 16).max(2);
-        self.text(x, y + 2, 1, INK, &low);
-        for k in 0..bar {
-            self.rect(left + k, y, 1, 12, heat(k as f32 / (bar - 1) as f32));
-        }
-        self.text(left + bar + 8, y + 2, 1, INK, &high);
+        let left = x + self.text(x, y + 1, SMALL, INK, &low) + 8;
+        let after = self.fonts.width(&high, f64::from(SMALL)).ceil() as u32;
+        let bar = (x + width).saturating_sub(left + after + 8).max(2);
+        self.svg.rect(f64::from(left), f64::from(y), f64::from(bar), 12.0, "url(#heat)", 1.0);
+        self.text(left + bar + 8, y + 1, SMALL, INK, &high);
+    }
+    /// The file, and the characters that no font has.
+    pub(crate) fn finish(self) -> (String, BTreeSet<char>) {
+        (self.svg.finish(), self.missing)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn text_is_ascii_and_short() {
-        assert_eq!(printable("a\n\u{e9}\u{7f}~ ", 20), "a\\n??~ ");
-        assert_eq!(printable("abcdefgh", 6), "abcd..");
-        assert_eq!(printable("abcdef", 6), "abcdef");
-        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
-        assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
-    }
 
     #[test]
     fn equal_values_have_a_colour() {

@@ -1,5 +1,6 @@
 //! One model or two, asked and measured, and everything that is written about them.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use comm::Ranks;
 use data::{DataError, Processor};
 use launch::{ModelFolder, PictureOptions};
 use model_qwen2vl::{Kernels, QwenVl};
+use report::focus_map::{DrawnMap, MapFormat};
+use report::missing_note;
 use rl::TrainError;
 use rl::config::{Config, Source, resolve};
 use rl::prompts::Prompts;
@@ -19,7 +22,7 @@ use serde_json::json;
 use super::measure::{MapSource, Pilot, PilotRecord};
 use super::plots;
 use super::summary::PilotSummary;
-use crate::focus_map::Drawn;
+use crate::focus_map::{Drawn, cannot_be_drawn};
 
 /// What differs from train's defaults: pictures as the model was trained, accuracy alone.
 const DEFAULTS: &str =
@@ -216,6 +219,7 @@ impl PilotSession {
         let mut records: Vec<PilotRecord> = Vec::new();
         let rows = subject.prompts.len();
         let total = if self.pilot.limit == 0 { rows } else { self.pilot.limit.min(rows) } * self.pilot.samples;
+        let mut missing = BTreeSet::new();
         let aside = self.pilot.run(&self.ranks, model, subject, interrupt, note, &mut |measured, note| {
             serde_json::to_writer(&mut lines, &measured.record).map_err(|e| fail(e.into()))?;
             lines.write_all(b"\n").map_err(fail)?;
@@ -223,7 +227,9 @@ impl PilotSession {
                 let folder = self.out.join(format!("maps{suffix}"));
                 create(&folder)?;
                 let name = format!("row_{}_sample_{}.png", measured.record.row, measured.record.sample);
-                write(&folder.join(name), &map(subject, &measured.record, source)?)?;
+                let drawn = map(subject, &measured.record, source)?;
+                missing.extend(drawn.missing());
+                write(&folder.join(name), &drawn.file(MapFormat::Png).map_err(cannot_be_drawn)?)?;
             }
             records.push(measured.record);
             if is_first && records.len().is_multiple_of(100) {
@@ -232,6 +238,9 @@ impl PilotSession {
             Ok(())
         })?;
         lines.flush().map_err(fail)?;
+        if let Some(said) = missing_note(&missing) {
+            note(format!("focus maps: {said}"));
+        }
         match records.is_empty() {
             false => Ok((records, aside)),
             true => Err(TrainError::Input(format!(
@@ -243,11 +252,11 @@ impl PilotSession {
 }
 
 /// The heat map of a response.
-fn map(subject: &Subject, record: &PilotRecord, drawn_from: &MapSource) -> Result<Vec<u8>, DataError> {
+fn map(subject: &Subject, record: &PilotRecord, drawn_from: &MapSource) -> Result<DrawnMap<'static>, DataError> {
     let verdict = if record.accuracy >= 0.5 { "correct" } else { "incorrect" };
     let title = format!("{} [answer {}, {verdict}]", record.problem, record.answer);
     let MapSource { source, ids, panels } = drawn_from;
-    Drawn { title: &title, prompt: source, ids, focus: &record.focus, panels }.png(&subject.processor)
+    Drawn { title: &title, prompt: source, ids, focus: &record.focus, panels }.draw(&subject.processor)
 }
 
 fn create(folder: &Path) -> Result<(), TrainError> {

@@ -13,6 +13,8 @@ pub mod forest;
 
 use std::fmt::Write;
 
+use crate::fonts::is_wide;
+
 /// Colours that people with any colour vision tell apart (Okabe and Ito), darkest first.
 pub(crate) const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31"];
@@ -44,15 +46,28 @@ pub(crate) enum Anchor {
 pub(crate) struct Svg {
     width: f64,
     height: f64,
+    /// Fonts of its text, the best first.
+    family: &'static str,
     body: String,
 }
 
 impl Svg {
     /// An empty white picture.
     pub(crate) fn new(width: f64, height: f64) -> Self {
-        let mut svg = Self { width, height, body: String::new() };
-        svg.rect(0.0, 0.0, width, height, "#ffffff", 1.0);
+        Self::on(width, height, "#ffffff", "Helvetica, Arial, 'DejaVu Sans', sans-serif")
+    }
+
+    /// An empty picture of one colour, with the fonts of its text.
+    pub(crate) fn on(width: f64, height: f64, paper: &str, family: &'static str) -> Self {
+        let mut svg = Self { width, height, family, body: String::new() };
+        svg.rect(0.0, 0.0, width, height, paper, 1.0);
         svg
+    }
+
+    /// An element as it stands; its text is escaped already.
+    pub(crate) fn element(&mut self, element: &str) {
+        self.body.push_str(element);
+        self.body.push('\n');
     }
 
     /// A filled rectangle.
@@ -126,7 +141,8 @@ impl Svg {
     pub(crate) fn finish(self) -> String {
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w:.0} {h:.0}\" width=\"{w:.0}\" height=\"{h:.0}\" \
-             font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n{}</svg>\n",
+             font-family=\"{}\">\n{}</svg>\n",
+            self.family,
             self.body,
             w = self.width,
             h = self.height,
@@ -138,13 +154,25 @@ fn coordinates(points: &[(f64, f64)]) -> String {
     points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect::<Vec<_>>().join(" ")
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+/// Text inside an element. What no XML file may hold becomes the sign for it, U+FFFD.
+pub(crate) fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '\t' | '\n' | '\r' => out.push(c),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// About how wide a text is, in pixels: exact widths need a font.
 pub(crate) fn width_of(text: &str, size: f64) -> f64 {
-    text.chars().count() as f64 * size * 0.56
+    text.chars().map(|c| if is_wide(c) { size } else { 0.56 * size }).sum()
 }
 
 /// The text in lines no wider than `most`, as far as its words allow.
@@ -177,9 +205,9 @@ mod tests {
     #[test]
     fn text_is_escaped() {
         let mut svg = Svg::new(10.0, 10.0);
-        svg.text(1.0, 2.0, 12.0, INK, Anchor::Start, "a<b & c");
+        svg.text(1.0, 2.0, 12.0, INK, Anchor::Start, "a<b & c\u{1b}°");
         let text = svg.finish();
-        assert!(text.contains("a&lt;b &amp; c"), "{text}");
+        assert!(text.contains("a&lt;b &amp; c\u{fffd}°"), "{text}");
         assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
     }
 }

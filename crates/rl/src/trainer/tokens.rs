@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use data::Processor;
+use data::{ImageError, Processor};
 use kernels::Kernels;
 use report::focus_map::{FocusMap, Panel, Picture, highest};
+use report::{Fonts, missing_note};
 
 use super::Trainer;
 use crate::error::TrainError;
@@ -97,9 +98,14 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let panels: Vec<Panel> =
             highest(&heat.focus).into_iter().map(|token| Panel { token, cosines: row(token) }).collect();
         let (pictures, focus) = (&pictures[..], &heat.focus[..]);
-        let map = FocusMap { prompt: title, pictures, texts: &line.pieces, focus, panels: &panels }.draw();
-        let png = data::image::png(&map).map_err(|error| TrainError::Input(error.to_string()))?;
-        let size = [map.width(), map.height()];
+        let fail = |error: ImageError| TrainError::Input(error.to_string());
+        let map = FocusMap { prompt: title, pictures, texts: &line.pieces, focus, panels: &panels };
+        let map = map.draw(Fonts::system()).map_err(fail)?;
+        if let Some(note) = missing_note(map.missing()) {
+            self.setup.progress.warn_once("fonts", &format!("focus maps: {note}"));
+        }
+        let pixels = map.pixels().map_err(fail)?;
+        let (png, size) = (data::image::png(&pixels).map_err(fail)?, [pixels.width(), pixels.height()]);
         Ok(self.log.events().picture(step, "focus_map", &png, size)?)
     }
 
