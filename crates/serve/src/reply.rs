@@ -84,7 +84,7 @@ impl ReplyHead {
         if self.is_chat {
             let entry = |(text, log_prob): (&String, &f32)| {
                 // Half a character has no bytes that are its text.
-                let bytes = (!text.contains('\u{FFFD}')).then(|| text.as_bytes());
+                let bytes = (!text.contains('\u{FFFD}')).then_some(text.as_bytes());
                 json!({ "token": text, "logprob": log_prob, "bytes": bytes, "top_logprobs": [] })
             };
             let content: Vec<Value> = texts.iter().zip(&piece.log_probs).map(entry).collect();

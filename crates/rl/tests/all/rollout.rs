@@ -441,7 +441,8 @@ fn responses_end_where_they_are_told<B: Kernels>() {
             match event {
                 Event::Token { request, response, id, .. } => {
                     drawn += 1;
-                    let so_far = engine.so_far(request, response).unwrap();
+                    // None where this token was the last and the response is finished by the same step.
+                    let Some(so_far) = engine.so_far(request, response) else { continue };
                     assert_eq!(so_far.ids.last(), Some(&id));
                     assert!(so_far.ids.len() <= length(at, response), "a token behind the last");
                     if response == 1 && so_far.ids.len() == at + 1 {
