@@ -105,6 +105,7 @@ fn what_must_not_know_of_each_other_does_not() {
         ("run", "kernels", "reading a run folder needs no tensor library"),
         ("view", "kernels", "looking at a run needs no tensor library"),
         ("visual-rl", "view-server", "training compiles no web server"),
+        ("visual-rl", "serve", "training compiles no web server"),
         ("data", "rl", "data does not know who learns from it"),
         ("eval", "analysis", "the two do not know each other"),
         ("analysis", "eval", "the two do not know each other"),

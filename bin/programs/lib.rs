@@ -3,6 +3,9 @@
 
 mod common;
 
+/// How a program in a crate of its own begins, finds its device and ends, as those here do.
+pub use common::{Failure, OnBackend, device_program, on_backend, parse_backend, parse_dtype};
+
 pub mod analyze;
 pub mod bench;
 pub mod data;

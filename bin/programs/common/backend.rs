@@ -17,7 +17,7 @@ use super::cuda::{CudaPresence, presence};
 use super::kernel_cache;
 
 /// A job that runs on whichever backend was chosen.
-pub(crate) trait OnBackend {
+pub trait OnBackend {
     /// What it gives back.
     type Output;
     /// Runs on `B`.
@@ -65,7 +65,7 @@ pub(crate) fn compiled() -> Vec<Backend> {
 }
 
 /// The backend named on a command line.
-pub(crate) fn parse_backend(name: &str) -> Result<Backend, String> {
+pub fn parse_backend(name: &str) -> Result<Backend, String> {
     let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
     all.into_iter()
         .find(|b| b.as_str() == name)
@@ -73,7 +73,7 @@ pub(crate) fn parse_backend(name: &str) -> Result<Backend, String> {
 }
 
 /// The number format named on a command line.
-pub(crate) fn parse_dtype(name: &str) -> Result<Dtype, String> {
+pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
     [Dtype::Auto, Dtype::F32, Dtype::Bf16]
         .into_iter()
         .find(|d| d.as_str() == name)
@@ -97,7 +97,7 @@ fn software_adapter(device: &burn_wgpu::WgpuDevice) -> Option<bool> {
 }
 
 /// Runs `job` on the chosen backend; `auto` takes the first compiled-in one that has a device.
-pub(crate) fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
+pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Result<J::Output, Failure> {
     let candidates = if backend == Backend::Auto { compiled() } else { vec![backend] };
     let mut job = Some(job);
     #[cfg(any(feature = "cuda", feature = "wgpu"))]

@@ -22,7 +22,8 @@ use rl::TrainError;
 pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
 pub(crate) use cli::{ranges, within};
 
-pub(crate) use backend::{OnBackend, Train, compiled, on_backend, parse_backend, parse_dtype};
+pub use backend::{OnBackend, on_backend, parse_backend, parse_dtype};
+pub(crate) use backend::{Train, compiled};
 
 /// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait. What
 /// batch systems send some minutes before the end, SIGUSR1, sets it, too, any number of times.
@@ -48,22 +49,22 @@ pub(crate) fn interrupt_flag(note: Option<&'static str>) -> Result<Arc<AtomicBoo
 
 /// A program that ends with an error: its exit code (design decision 11) and one clear line.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
     /// Bad usage or input.
-    pub(crate) fn input(message: impl std::fmt::Display) -> Self {
+    pub fn input(message: impl std::fmt::Display) -> Self {
         Self { code: 2, message: message.to_string() }
     }
     /// With an exit code of its own.
-    pub(crate) fn with_code(code: u8, message: impl std::fmt::Display) -> Self {
+    pub fn with_code(code: u8, message: impl std::fmt::Display) -> Self {
         Self { code, message: message.to_string() }
     }
     /// Anything else.
-    pub(crate) fn other(message: impl std::fmt::Display) -> Self {
+    pub fn other(message: impl std::fmt::Display) -> Self {
         Self { code: 1, message: message.to_string() }
     }
 }
@@ -122,7 +123,7 @@ pub(crate) fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, F
 
 /// The same for a program that uses a device; see [`cli::device`]. `lowers` names the settings that need less of its
 /// memory.
-pub(crate) fn device_program<A: clap::Parser>(
+pub fn device_program<A: clap::Parser>(
     lowers: &'static str,
     run: impl FnOnce(A) -> Result<ExitCode, Failure> + Send,
 ) -> ExitCode {

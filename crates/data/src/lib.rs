@@ -40,7 +40,7 @@ pub use dataset::{DataSpec, Dataset};
 pub use error::{BadRow, DataError, ImageError};
 pub use image::{Alpha, ExifOrientation, ImageLimits, Patches, RunPixels};
 pub use prefetch::Prefetcher;
-pub use processor::{Content, Encoded, Processor, StreamDecoder};
+pub use processor::{ChatMessage, Content, Encoded, Processor, Role, StreamDecoder};
 pub use prompt::{FormatPrompt, build_prompt, count_prompt_tokens};
 pub use sample::{ImageSource, KeyOptions, Keys, Sample};
 pub use source::Column;

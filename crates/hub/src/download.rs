@@ -9,7 +9,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::cache::{RepoCache, make_folder_of};
-use crate::http::{Ask, TRIES, json};
+use crate::http::{HubCall, TRIES, json};
 use crate::name::RepoName;
 use crate::{Hub, HubError, RepoKind, at};
 
@@ -41,8 +41,8 @@ impl Hub {
     /// hub cannot be reached, or may not be asked, the snapshot that is here has to do.
     ///
     /// # Errors
-    /// A repository or revision that is not there, gated or private; no network and nothing in the cache; files that are
-    /// not what the hub said; a disk that refuses.
+    /// A repository or revision that is not there, gated or private; no network and nothing in the cache; files that
+    /// are not what the hub said; a disk that refuses.
     pub fn snapshot(
         &self,
         kind: RepoKind,
@@ -83,7 +83,7 @@ impl Hub {
         let address = format!("{}/api/{}/{id}/revision/{}", self.endpoint, kind.plural(), name.revision_in_address());
         let unreachable =
             |reason| HubError::Unreachable { endpoint: self.endpoint.clone(), id: name.to_string(), reason };
-        let answer = self.answer(&Ask::new("GET", address)).map_err(unreachable)?;
+        let answer = self.answer(&HubCall::new("GET", address)).map_err(unreachable)?;
         if answer.status() != 200 {
             return Err(self.refusal(answer, id, revision, &format!("the files of {name}")));
         }
@@ -130,8 +130,8 @@ impl Hub {
         let unreachable =
             |reason| HubError::Unreachable { endpoint: self.endpoint.clone(), id: name.to_string(), reason };
         // Where the file lies says nothing of its hash: the hub's own answer does.
-        let ask =
-            Ask { elsewhere: false, ..Ask::new("HEAD", address.to_string()) }.header("Accept-Encoding", "identity");
+        let ask = HubCall { elsewhere: false, ..HubCall::new("HEAD", address.to_string()) }
+            .header("Accept-Encoding", "identity");
         let answer = self.answer(&ask).map_err(unreachable)?;
         if answer.status() >= 400 {
             return Err(self.refusal(answer, &name.id, &name.revision, &format!("{file} of {name}")));
@@ -204,7 +204,7 @@ impl Hub {
         promise: &Promise,
         (target, path): (&mut File, &Path),
     ) -> Result<Option<String>, HubError> {
-        let mut ask = Ask::new("GET", address.to_string()).header("Accept-Encoding", "identity");
+        let mut ask = HubCall::new("GET", address.to_string()).header("Accept-Encoding", "identity");
         if start > 0 {
             ask = ask.header("Range", format!("bytes={start}-"));
         }

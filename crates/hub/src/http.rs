@@ -16,7 +16,7 @@ const ANSWER: u64 = 64 << 20;
 
 /// A request.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct HubCall<'a> {
     pub method: &'a str,
     pub address: String,
     pub headers: Vec<(&'a str, String)>,
@@ -25,7 +25,7 @@ pub(crate) struct Ask<'a> {
     pub elsewhere: bool,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> HubCall<'a> {
     pub(crate) fn new(method: &'a str, address: String) -> Self {
         Self { method, address, elsewhere: true, ..Self::default() }
     }
@@ -68,7 +68,7 @@ impl Hub {
     ///
     /// # Errors
     /// The system's reason where no answer came.
-    pub(crate) fn answer(&self, ask: &Ask) -> Result<ureq::Response, String> {
+    pub(crate) fn answer(&self, ask: &HubCall) -> Result<ureq::Response, String> {
         let agent = Self::agent();
         let mut pause = self.pause;
         let mut left = TRIES;
@@ -87,7 +87,7 @@ impl Hub {
     }
 
     /// One attempt, with its redirects.
-    fn once(&self, agent: &ureq::Agent, ask: &Ask) -> Result<ureq::Response, NoAnswer> {
+    fn once(&self, agent: &ureq::Agent, ask: &HubCall) -> Result<ureq::Response, NoAnswer> {
         let mut address = ask.address.clone();
         for _ in 0..=REDIRECTS {
             let mut request = agent.request(ask.method, &address);

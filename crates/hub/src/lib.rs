@@ -183,8 +183,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// As `huggingface_hub` reads the environment: `HF_ENDPOINT`, `HF_TOKEN` (or the file `HF_TOKEN_PATH`, or `token` in
-    /// `HF_HOME`), `HF_HUB_CACHE` (or `hub` in `HF_HOME`), `HF_HUB_OFFLINE`. Nothing is asked.
+    /// As `huggingface_hub` reads the environment: `HF_ENDPOINT`, `HF_TOKEN` (or the file `HF_TOKEN_PATH`, or `token`
+    /// in `HF_HOME`), `HF_HUB_CACHE` (or `hub` in `HF_HOME`), `HF_HUB_OFFLINE`. Nothing is asked.
     ///
     /// # Errors
     /// [`HubError::NoCache`].

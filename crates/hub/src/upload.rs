@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::download::hash;
-use crate::http::{Ask, json as json_of};
+use crate::http::{HubCall, json as json_of};
 use crate::name::RepoName;
 use crate::{Hub, HubError, at};
 
@@ -72,7 +72,8 @@ impl Hub {
     fn make(&self, name: &RepoName, commit: &Commit) -> Result<(), HubError> {
         let (owner, own) = name.id.split_once('/').unwrap_or(("", &name.id));
         let body = json!({"type": "model", "name": own, "organization": owner, "private": commit.private});
-        let answer = self.told(name, Ask::new("POST", format!("{}/api/repos/create", self.endpoint)).json(&body))?;
+        let answer =
+            self.told(name, HubCall::new("POST", format!("{}/api/repos/create", self.endpoint)).json(&body))?;
         match answer.status() {
             // It is there.
             200..300 | 409 => Ok(()),
@@ -82,7 +83,7 @@ impl Hub {
         }
     }
 
-    fn told(&self, name: &RepoName, ask: Ask) -> Result<ureq::Response, HubError> {
+    fn told(&self, name: &RepoName, ask: HubCall) -> Result<ureq::Response, HubError> {
         self.answer(&ask).map_err(|reason| HubError::Unreachable {
             endpoint: self.endpoint.clone(),
             id: name.id.clone(),
@@ -100,7 +101,7 @@ impl Hub {
             told.push(json!({"path": file.name, "size": file.bytes, "sample": BASE64_STANDARD.encode(sample)}));
         }
         let address = format!("{}/api/models/{}/preupload/{}", self.endpoint, name.id, name.revision_in_address());
-        let answer = self.told(name, Ask::new("POST", address).json(&json!({"files": told})))?;
+        let answer = self.told(name, HubCall::new("POST", address).json(&json!({"files": told})))?;
         let what = "to say what is uploaded";
         if answer.status() != 200 {
             return Err(self.refusal(answer, &name.id, &name.revision, what));
@@ -127,7 +128,7 @@ impl Hub {
             "ref": {"name": format!("refs/heads/{}", name.revision)},
         });
         let address = format!("{}/{}.git/info/lfs/objects/batch", self.endpoint, name.id);
-        let ask = Ask { body: body.to_string().into_bytes(), ..Ask::new("POST", address) };
+        let ask = HubCall { body: body.to_string().into_bytes(), ..HubCall::new("POST", address) };
         let answer = self.told(name, ask.header("Accept", LFS).header("Content-Type", LFS))?;
         let what = "to store large files";
         if answer.status() != 200 {
@@ -149,7 +150,7 @@ impl Hub {
                 self.send(file, address, &actions["upload"]["header"])?;
             }
             if let Some(address) = actions["verify"]["href"].as_str() {
-                let ask = Ask::new("POST", address.to_string()).json(&json!({"oid": file.oid, "size": file.bytes}));
+                let ask = HubCall::new("POST", address.to_string()).json(&json!({"oid": file.oid, "size": file.bytes}));
                 done(&file.name, self.told(name, ask)?)?;
             }
         }
@@ -168,22 +169,23 @@ impl Hub {
             .collect();
         parts.sort_unstable();
         let Some(size) = size.filter(|size| *size > 0 && !parts.is_empty()) else {
-            let ask = Ask { body: piece(file, 0, file.bytes)?, ..Ask::new("PUT", address.to_string()) };
+            let ask = HubCall { body: piece(file, 0, file.bytes)?, ..HubCall::new("PUT", address.to_string()) };
             return done(&file.name, self.stored(file, &ask)?).map(drop);
         };
         let mut etags = vec![];
         for (number, part) in parts {
-            let ask = Ask { body: piece(file, (number - 1) * size, size)?, ..Ask::new("PUT", part.to_string()) };
+            let ask =
+                HubCall { body: piece(file, (number - 1) * size, size)?, ..HubCall::new("PUT", part.to_string()) };
             let answer = done(&file.name, self.stored(file, &ask)?)?;
             let etag = answer.header("etag").unwrap_or_default().to_string();
             etags.push(json!({"partNumber": number, "etag": etag}));
         }
         let body = json!({"oid": file.oid, "parts": etags});
-        let ask = Ask { body: body.to_string().into_bytes(), ..Ask::new("POST", address.to_string()) };
+        let ask = HubCall { body: body.to_string().into_bytes(), ..HubCall::new("POST", address.to_string()) };
         done(&file.name, self.stored(file, &ask.header("Accept", LFS).header("Content-Type", LFS))?).map(drop)
     }
 
-    fn stored(&self, file: &Upload, ask: &Ask) -> Result<ureq::Response, HubError> {
+    fn stored(&self, file: &Upload, ask: &HubCall) -> Result<ureq::Response, HubError> {
         let fail = |reason: String| HubError::Usage(format!("{}: {reason}; start again to go on", file.name));
         self.answer(ask).map_err(fail)
     }
@@ -201,7 +203,7 @@ impl Hub {
         }
         let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
         let address = format!("{}/api/models/{}/commit/{}", self.endpoint, name.id, name.revision_in_address());
-        let ask = Ask { body: body.into_bytes(), ..Ask::new("POST", address) };
+        let ask = HubCall { body: body.into_bytes(), ..HubCall::new("POST", address) };
         let answer = self.told(name, ask.header("Content-Type", "application/x-ndjson"))?;
         let what = "to make a commit";
         match answer.status() {

@@ -36,7 +36,7 @@ fn run(root: &Path) {
 fn push(root: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_push"));
     command.arg(root).args(arguments).env("HF_HOME", root.join("home")).env("HF_ENDPOINT", "http://127.0.0.1:1");
-    command.env_remove("HF_TOKEN").env_remove("HF_TOKEN_PATH").output().unwrap()
+    command.env_remove("HF_TOKEN").env_remove("HF_TOKEN_PATH").env_remove("HF_HUB_OFFLINE").output().unwrap()
 }
 
 fn said(bytes: &[u8]) -> String {

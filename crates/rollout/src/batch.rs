@@ -119,6 +119,11 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         self.rows.len()
     }
 
+    /// Rows that have not ended.
+    pub(crate) fn open_rows(&self) -> usize {
+        self.rows.iter().filter(|row| !row.done).count()
+    }
+
     /// Drops all rows.
     pub(crate) fn clear_rows(&mut self) {
         (self.rows, self.cache, self.hidden, self.prototypes) = (vec![], None, None, None);
@@ -126,7 +131,16 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
 
     /// Ends the rows of a request.
     pub(crate) fn cancel(&mut self, id: RequestId) {
-        self.rows.iter_mut().filter(|row| row.place.0 == id).for_each(|row| row.done = true);
+        self.end_where(|place| place.0 == id);
+    }
+
+    /// Ends one row.
+    pub(crate) fn end(&mut self, place: ResponsePlace) {
+        self.end_where(|other| other == place);
+    }
+
+    fn end_where(&mut self, which: impl Fn(ResponsePlace) -> bool) {
+        self.rows.iter_mut().filter(|row| which(row.place)).for_each(|row| row.done = true);
         if self.rows.iter().all(|row| row.done) {
             self.clear_rows();
         }

@@ -11,7 +11,7 @@ use policy::Decoding;
 use crate::batch::{AdmittedRequest, DecodeBatch};
 use crate::image_cache::ImageCache;
 use crate::queue::{QueuedRequest, RequestQueue, prefill_parts};
-use crate::request::{Event, RequestError, RequestId, Response, RolloutError, RolloutRequest};
+use crate::request::{Event, FinishReason, RequestError, RequestId, Response, RolloutError, RolloutRequest};
 use crate::waiting::ResponsePlace;
 
 /// What an engine has room for.
@@ -62,9 +62,10 @@ impl std::ops::AddAssign for RolloutStats {
 
 /// A request whose responses are being decoded.
 struct RunningRequest {
-    request: Arc<RolloutRequest>,
     /// None once it was given out.
     responses: Vec<Option<Response>>,
+    /// Whether each has its last token.
+    ended: Vec<bool>,
     /// Version of the weights that answer it.
     version: u64,
 }
@@ -149,6 +150,37 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
             self.batch.cancel(id);
         }
         queued || running || self.events.len() < before
+    }
+
+    /// Ends one response where it is, because its text says enough (a stop string): no token is drawn for it any more,
+    /// and it is [`Finished`](Event::Finished) with what it has, for [`FinishReason::Stop`]. Whether it was running.
+    pub fn end(&mut self, id: RequestId, response: usize) -> bool {
+        let place = (id, response);
+        let is_open = self.running.get(&id).and_then(|running| running.ended.get(response)) == Some(&false);
+        if is_open {
+            self.mark_ended(place);
+            self.batch.end(place);
+            if let Some(open) = response_of(&mut self.running, place) {
+                open.finish = FinishReason::Stop;
+            }
+        }
+        is_open
+    }
+
+    /// A running response as far as it goes: all of its ids, and the log-probs and visual focus that were
+    /// [read](EngineConfig::read_every). None before it runs and once it is [`Finished`](Event::Finished).
+    pub fn so_far(&self, id: RequestId, response: usize) -> Option<&Response> {
+        self.running.get(&id)?.responses.get(response)?.as_ref()
+    }
+
+    /// Responses that tokens are drawn for.
+    pub fn open_rows(&self) -> usize {
+        self.batch.open_rows()
+    }
+
+    /// Rows of the key/value cache, those included that have ended and were not removed yet. 0: there is no cache.
+    pub fn cached_rows(&self) -> usize {
+        self.batch.rows()
     }
 
     /// From now on [`step`](Self::step) is given weights of version `version`. Image embeddings are forgotten. A
@@ -236,6 +268,9 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
                 open.ids.push(token.id);
                 open.finish = token.finish.unwrap_or(open.finish);
             }
+            if token.finish.is_some() {
+                self.mark_ended(token.place);
+            }
         }
         if self.batch.rows() == 0 || self.batch.log_probs.steps() >= self.config.read_every {
             self.read()?;
@@ -257,12 +292,19 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
             }
             for AdmittedRequest { id, request, .. } in &admitted {
                 let responses = vec![Some(Response::empty()); request.n];
-                let running = RunningRequest { request: request.clone(), responses, version: self.version };
+                let ended = vec![false; request.n];
+                let running = RunningRequest { responses, ended, version: self.version };
                 self.running.insert(*id, running);
             }
             self.batch.admit(policy, admitted, self.config.max_new_tokens, &mut self.images, &mut self.stats)?;
         }
         Ok(())
+    }
+
+    fn mark_ended(&mut self, (id, response): ResponsePlace) {
+        if let Some(ended) = self.running.get_mut(&id).and_then(|running| running.ended.get_mut(response)) {
+            *ended = true;
+        }
     }
 
     /// What only the policy can say of a request.
@@ -294,11 +336,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         let events = &mut self.events;
         self.running.retain(|&id, running| {
             for (response, open) in running.responses.iter_mut().enumerate() {
-                let limits = &running.request.limits;
-                let ended = |r: &mut Response| {
-                    r.ids.len() >= limits.max_new_tokens || r.ids.last().is_some_and(|id| limits.eos.contains(id))
-                };
-                if let Some(content) = open.take_if(ended) {
+                let ended = running.ended.get(response).copied().unwrap_or(false);
+                if let Some(content) = open.take_if(|_| ended) {
                     let policy_version = running.version;
                     events.push(Event::Finished { request: id, response, content, policy_version });
                 }

@@ -3,7 +3,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `request` | what is asked for, and the events and errors that come back |
-//! | `engine` | [`RolloutEngine`]: submit, step, cancel, new weights |
+//! | `engine` | [`RolloutEngine`]: submit, step, end, cancel, new weights |
 //! | `queue` | which requests enter the decode batch, and when |
 //! | `batch` | the rows that are decoded together, one token each per step |
 //! | `waiting` | numbers that stay on the device for some steps, so that a token costs one read |

@@ -101,7 +101,7 @@ impl Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// An end-of-sequence token, which is the last of the ids.
+    /// An end-of-sequence token, which is the last of the ids; or [`RolloutEngine::end`](crate::RolloutEngine::end).
     Stop,
     /// The length limit.
     Length,

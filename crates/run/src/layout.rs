@@ -55,7 +55,10 @@ mod tests {
             } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("layout.rs") {
                 *read += 1;
                 let text = std::fs::read_to_string(&path).unwrap();
-                let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+                // Examples in comments may show a name.
+                let code = text.split("#[cfg(test)]").next().unwrap_or_default().lines();
+                let code: Vec<&str> = code.filter(|line| !line.trim_start().starts_with("//")).collect();
+                let code = code.join("\n");
                 // `rollouts` and `reference` are also words of other files and tables.
                 for name in [CONFIG, METRICS, RUN, REPORT, CSV, SET_ASIDE, CHECKPOINTS, MODEL, OPTIMIZER, STATE] {
                     if code.contains(&format!("\"{name}\"")) {

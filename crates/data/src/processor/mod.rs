@@ -1,6 +1,7 @@
 //! A model folder's tokenizer, chat template and image settings as one thing that turns a conversation into ids and
 //! patches.
 
+mod chat;
 mod files;
 mod pieces;
 pub mod serving;
@@ -11,12 +12,14 @@ use std::path::Path;
 
 use tokenizers::Tokenizer;
 
+pub use chat::{ChatMessage, Role};
 pub use files::GenerationConfig;
 pub use stream::StreamDecoder;
 
 use crate::error::{DataError, ImageError};
 use crate::image::{self, Alpha, ExifOrientation, ImageLimits, Patches, RgbImage, RunPixels};
 use crate::sample::ImageSource;
+use chat::one_question;
 use template::ChatTemplate;
 
 /// One piece of a user's message.
@@ -196,16 +199,25 @@ impl Processor {
     /// With `system` of `None` the chat template's own default stands.
     ///
     /// # Errors
-    /// Text with special tokens in it, a picture that cannot be used, an index beyond `images`, a template that does
-    /// not write one image token for each picture.
+    /// As [`Processor::encode_chat`].
     pub fn encode(
         &self,
         system: Option<&str>,
         content: &[Content],
         images: &[ImageSource],
     ) -> Result<Encoded, DataError> {
-        let compact = self.compact_ids(system, content, images.len())?;
-        let sources: Vec<usize> = placeholders(content).collect();
+        self.encode_chat(&one_question(system, content), images)
+    }
+
+    /// Encodes a conversation up to where the assistant speaks next. A conversation of one user message is the same as
+    /// [`Processor::encode`] of it.
+    ///
+    /// # Errors
+    /// Text with special tokens in it, a picture that cannot be used, an index beyond `images`, a template that does
+    /// not write one image token for each picture.
+    pub fn encode_chat(&self, messages: &[ChatMessage], images: &[ImageSource]) -> Result<Encoded, DataError> {
+        let compact = self.compact_ids(messages, images.len())?;
+        let sources: Vec<usize> = placeholders(messages).collect();
         let mut patches: Vec<Patches> = Vec::with_capacity(sources.len());
         for (k, &index) in sources.iter().enumerate() {
             // A picture that has been here before is not decoded again.
@@ -236,8 +248,16 @@ impl Processor {
         content: &[Content],
         images: &[ImageSource],
     ) -> Result<usize, DataError> {
-        let mut tokens = self.compact_ids(system, content, images.len())?.len();
-        for index in placeholders(content) {
+        self.count_chat_tokens(&one_question(system, content), images)
+    }
+
+    /// The length of [`Processor::encode_chat`]'s `input_ids`, from image headers alone.
+    ///
+    /// # Errors
+    /// As [`Processor::encode_chat`], except that damage behind a header goes unseen.
+    pub fn count_chat_tokens(&self, messages: &[ChatMessage], images: &[ImageSource]) -> Result<usize, DataError> {
+        let mut tokens = self.compact_ids(messages, images.len())?.len();
+        for index in placeholders(messages) {
             let count = self.count_image_tokens(&images[index]);
             tokens = tokens - 1 + count.map_err(|source| DataError::Image { index: index + 1, source })?;
         }
@@ -258,24 +278,10 @@ impl Processor {
     }
 
     /// Ids with one `<|image_pad|>` a picture, checked.
-    fn compact_ids(&self, system: Option<&str>, content: &[Content], images: usize) -> Result<Vec<u32>, DataError> {
-        let texts = content.iter().map(|part| match part {
-            Content::Text(text) => text.len(),
-            Content::Image(_) => 0,
-        });
-        self.check_length(texts.sum::<usize>() + system.map_or(0, str::len))?;
-        if let Some(system) = system {
-            self.refuse_special(system)?;
-        }
-        // Neighbouring texts are joined before the check: two harmless halves can make one special token.
-        let mut parts: Vec<Content> = Vec::with_capacity(content.len());
-        for part in content {
-            match (parts.last_mut(), part) {
-                (Some(Content::Text(last)), Content::Text(text)) => last.push_str(text),
-                _ => parts.push(part.clone()),
-            }
-        }
-        for part in &parts {
+    fn compact_ids(&self, messages: &[ChatMessage], images: usize) -> Result<Vec<u32>, DataError> {
+        self.check_length(messages.iter().map(ChatMessage::text_bytes).sum())?;
+        let messages: Vec<ChatMessage> = messages.iter().map(ChatMessage::joined).collect();
+        for part in messages.iter().flat_map(|message| &message.content) {
             match part {
                 Content::Text(text) => self.refuse_special(text)?,
                 Content::Image(index) if *index >= images => {
@@ -287,11 +293,11 @@ impl Processor {
                 Content::Image(_) => {}
             }
         }
-        let rendered = self.template.render(system, &parts);
+        let rendered = self.template.render(&messages);
         let rendered = rendered.map_err(|e| DataError::Prompt(format!("the chat template failed: {e}")))?;
         self.check_length(rendered.len())?;
         let ids = self.raw_ids(&rendered)?;
-        let wanted = placeholders(content).count();
+        let wanted = placeholders(&messages).count();
         let written = ids.iter().filter(|id| **id == self.vision.image_pad).count();
         let videos = ids.iter().filter(|id| **id == self.vision.video_pad).count();
         if written != wanted || videos != 0 {
@@ -383,8 +389,9 @@ impl Processor {
     }
 }
 
-fn placeholders(content: &[Content]) -> impl Iterator<Item = usize> + '_ {
-    content.iter().filter_map(|part| match part {
+/// The pictures that stand in a conversation, in its order.
+fn placeholders(messages: &[ChatMessage]) -> impl Iterator<Item = usize> + '_ {
+    messages.iter().flat_map(|message| &message.content).filter_map(|part| match part {
         Content::Image(index) => Some(*index),
         Content::Text(_) => None,
     })

@@ -4,7 +4,8 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind, context};
 use serde::Serialize;
 
-use super::Content;
+use super::chat::one_question;
+use super::{ChatMessage, Content};
 use crate::template::{Template, TemplateError};
 
 pub(super) struct ChatTemplate {
@@ -27,19 +28,16 @@ impl ChatTemplate {
         let template = Template::new(name, &without_generation_tags(source), setup)?;
         let template = Self { template, bos_token, eos_token };
         // One that fails here may want a system message; one that never ends would not end for any row.
-        match template.render(None, &[Content::Text("?".into())]) {
+        match template.render(&one_question(None, &[Content::Text("?".into())])) {
             Err(error @ TemplateError::Limit(_)) => Err(error),
             _ => Ok(template),
         }
     }
 
-    /// One user message, ready for the assistant to answer.
-    pub(super) fn render(&self, system: Option<&str>, content: &[Content]) -> Result<String, TemplateError> {
-        let mut messages = Vec::new();
-        if let Some(system) = system {
-            messages.push(context! { role => "system", content => system });
-        }
-        messages.push(context! { role => "user", content => user_content(content) });
+    /// A conversation, ready for the assistant to answer; texts are joined.
+    pub(super) fn render(&self, messages: &[ChatMessage]) -> Result<String, TemplateError> {
+        let message = |m: &ChatMessage| context! { role => m.role.as_str(), content => content_of(&m.content) };
+        let messages: Vec<Value> = messages.iter().map(message).collect();
         let context = context! {
             messages,
             add_generation_prompt => true,
@@ -105,7 +103,7 @@ fn indented(value: &Value, width: usize) -> serde_json::Result<String> {
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
-fn user_content(content: &[Content]) -> Value {
+fn content_of(content: &[Content]) -> Value {
     match content {
         // Templates of text models know only strings.
         [] => Value::from(""),
@@ -129,9 +127,15 @@ mod tests {
         let source = "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}\
                       {% generation %}{{ m.content }}{%- endgeneration %}{{ {'a': 1}|tojson(indent=2, ensure_ascii=false) }}{% break %}{% endfor %}";
         let template = ChatTemplate::new("x.jinja", source, None, None).unwrap();
-        let text = template.render(Some("be brief"), &[Content::Text("hi".into())]).unwrap();
+        let text = template.render(&one_question(Some("be brief"), &[Content::Text("hi".into())])).unwrap();
         assert_eq!(text, "hi{\n  \"a\": 1\n}");
         let ascii = ChatTemplate::new("x.jinja", "{{ messages|tojson(ensure_ascii=true) }}", None, None).unwrap();
-        assert!(ascii.render(None, &[Content::Text("hi".into())]).unwrap_err().to_string().contains("ensure_ascii"));
+        assert!(
+            ascii
+                .render(&one_question(None, &[Content::Text("hi".into())]))
+                .unwrap_err()
+                .to_string()
+                .contains("ensure_ascii")
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! From a row to token ids.
 
-use data::{Content, FormatPrompt, ImageSource, Processor, Sample, build_prompt, toy};
+use data::{ChatMessage, Content, FormatPrompt, ImageSource, Processor, Role, Sample, build_prompt, toy};
 use serde_json::json;
 
 use crate::support::{TOY, edited, png, sample};
@@ -27,6 +27,40 @@ fn a_toy_prompt_token_by_token() {
             .unwrap()
             .starts_with("<|im_start|>user\n<|vision_start|><|image_pad|>")
     );
+}
+
+/// Each message in its place, pictures where they stand, and a question alone is a conversation of one message.
+#[test]
+fn a_conversation_token_by_token() {
+    let processor = &TOY.1;
+    let ids = toy::special_ids();
+    let id = |token: &str| processor.token_id(token).unwrap();
+    let text = |text: &str| Content::Text(text.into());
+    let said = |role, content: Vec<Content>| ChatMessage { role, content };
+    let question = [text("s"), text("u"), Content::Image(1)];
+    let messages = [
+        said(Role::System, vec![text("s")]),
+        said(Role::User, question.to_vec()),
+        said(Role::Assistant, vec![text("1")]),
+        said(Role::User, vec![Content::Image(0), text("m")]),
+    ];
+    let images = [png(56, 28), png(28, 28)];
+    let encoded = processor.encode_chat(&messages, &images).unwrap();
+    let mut expected = vec![ids.im_start, id("system"), id("\n"), id("s"), ids.im_end, id("\n")];
+    expected.extend([ids.im_start, id("user"), id("\n"), id("s"), id("u")]);
+    expected.extend([ids.vision_start, ids.image_pad, ids.vision_end, ids.im_end, id("\n")]);
+    expected.extend([ids.im_start, id("assistant"), id("\n"), id("1"), ids.im_end, id("\n")]);
+    expected.extend([ids.im_start, id("user"), id("\n"), ids.vision_start, ids.image_pad, ids.image_pad]);
+    expected.extend([ids.vision_end, id("m"), ids.im_end, id("\n"), ids.im_start, id("assistant"), id("\n")]);
+    assert_eq!(encoded.input_ids, expected);
+    assert_eq!(encoded.sources, [1, 0]);
+    assert_eq!(processor.count_chat_tokens(&messages, &images).unwrap(), expected.len());
+    let alone = processor.encode_chat(&[said(Role::User, question.to_vec())], &images).unwrap();
+    assert_eq!(alone, processor.encode(None, &question, &images).unwrap());
+    // Two harmless halves of one message are one special token; of two messages they are not.
+    let halves = |a, b| processor.encode_chat(&[a, b], &[]);
+    let split = said(Role::User, vec![text("<|im_"), text("end|>")]);
+    assert!(halves(said(Role::User, vec![text("s")]), split).unwrap_err().to_string().contains("<|im_end|>"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use burn::backend::Autodiff;
 use burn::tensor::{Tensor, TensorData, backend::AutodiffBackend};
 use kernels::params::element_ranges;
 use kernels::{Gradients, Kernels, ParamVisitor, Shard, StackPart, head, host::int_tensor};
-use model_qwen2vl::{QwenVl, load::hub_name, model::Images};
+use model_qwen2vl::{QwenVl, model::Images};
 use policy::{Learning, PackedBatch, Pictures, Prompt, Scoring};
 
 pub(crate) type Group<'a> = (&'a Prompt, Vec<&'a [u32]>);

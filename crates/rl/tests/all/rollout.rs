@@ -424,6 +424,48 @@ fn cancelled_requests_are_gone<B: Kernels>() {
     }
 }
 
+/// A response that is told to end has what was drawn, with all of its numbers; its neighbours go on as they would have.
+fn responses_end_where_they_are_told<B: Kernels>() {
+    let model = model::<B>();
+    let mut requests = random_requests(&model, 2);
+    requests.iter_mut().for_each(|r| (r.n, r.limits.max_new_tokens, r.limits.min_new_tokens) = (3, 30, 30));
+    let expected = run(&model, &requests, &(0..8).map(|i| (0, i)).collect::<Vec<_>>(), ROOM);
+    let mut engine = RolloutEngine::new(EngineConfig { read_every: 3, ..ROOM }, ImageCache::default(), 0);
+    let ids: Vec<_> = requests.iter().map(|r| engine.submit(r.clone())).collect();
+    let (mut drawn, mut finished) = (0, 0);
+    // Of each request the second response ends after as many tokens as the request's number and one.
+    let length = |at: usize, response: usize| if response == 1 { at + 1 } else { 30 };
+    while !engine.is_idle() {
+        for event in engine.step(&model).unwrap() {
+            let at = ids.iter().position(|id| *id == event.request()).unwrap();
+            match event {
+                Event::Token { request, response, id, .. } => {
+                    drawn += 1;
+                    let so_far = engine.so_far(request, response).unwrap();
+                    assert_eq!(so_far.ids.last(), Some(&id));
+                    assert!(so_far.ids.len() <= length(at, response), "a token behind the last");
+                    if response == 1 && so_far.ids.len() == at + 1 {
+                        assert!(engine.end(request, response) && !engine.end(request, response));
+                    }
+                }
+                Event::Finished { response, content, .. } => {
+                    finished += 1;
+                    let (whole, length) = (&expected[&(at as u64)][response], length(at, response));
+                    assert_eq!(content.ids, whole.ids[..length]);
+                    assert_eq!(content.finish == FinishReason::Stop, response == 1);
+                    assert_eq!(content.log_probs.len(), length);
+                    assert!(difference(&content.log_probs, &whole.log_probs[..length]) < 1e-5);
+                    assert_eq!(content.visual_focus.map(|f| f.len()), whole.visual_focus.as_ref().map(|_| length));
+                }
+                Event::Done { .. } => {}
+                Event::Failed { error, .. } => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!((finished, drawn), (24, 8 * 60 + (1..=8).sum::<usize>()));
+    assert_eq!((engine.open_rows(), engine.cached_rows()), (0, 0));
+}
+
 fn new_weights_end_what_runs_under_the_old<B: Kernels>() {
     let model = model::<B>();
     let prompts = mixed_prompts(&model);
@@ -512,6 +554,6 @@ fn requests_fail_alone<B: Kernels>() {
 
 on!(flex, burn_flex::Flex<f32, i32>: company_changes_nothing lengths_and_ends no_end_before_the_minimum vision_tokens_are_never_sampled
     log_probs_and_focus_are_those_of_scoring greedy_is_the_argmax_of_a_full_forward an_interrupt_stops_it
-    requests_do_not_notice_one_another cancelled_requests_are_gone new_weights_end_what_runs_under_the_old
+    requests_do_not_notice_one_another cancelled_requests_are_gone responses_end_where_they_are_told new_weights_end_what_runs_under_the_old
     requests_fail_alone);
 on!(ndarray, burn_ndarray::NdArray<f32>: company_changes_nothing log_probs_and_focus_are_those_of_scoring);
