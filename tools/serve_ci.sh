@@ -11,7 +11,7 @@ end() { [ -z "$server" ] || kill -KILL "$server" 2>/dev/null || true; rm -rf "$w
 trap end EXIT
 
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check openai requests pillow
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check -r tools/requirements-serve.txt
 
 "$programs/serve" --model "$model" --backend flex --port 0 --max-batch-rows "${ROWS:-32}" >"$work/out" 2>"$work/err" &
 server=$!
