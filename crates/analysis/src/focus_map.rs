@@ -67,14 +67,40 @@ pub fn cannot_be_drawn(error: ImageError) -> DataError {
 
 /// The text of each token, special ones by their names. Of the tokens that share a character the last has it.
 fn texts(ids: &[u32], processor: &Processor) -> Result<Vec<String>, DataError> {
-    let mut texts = ids.iter().map(|&id| processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
-    if texts.iter().any(|text| text.contains('\u{fffd}')) {
-        let pieces = processor.pieces(ids, &processor.decode(ids, true)?)?;
-        for (text, piece) in std::iter::zip(&mut texts, pieces) {
-            if text.contains('\u{fffd}') {
-                *text = piece;
-            }
-        }
+    let texts = ids.iter().map(|&id| processor.decode(&[id], false)).collect::<Result<Vec<_>, _>>()?;
+    if !texts.iter().any(|text| is_part(text)) {
+        return Ok(texts);
     }
-    Ok(texts)
+    let pieces = processor.pieces(ids, &processor.decode(ids, true)?)?;
+    Ok(whole(&texts, &pieces))
+}
+
+/// Whether a token holds bytes that are no character by themselves.
+fn is_part(text: &str) -> bool {
+    text.contains(char::REPLACEMENT_CHARACTER)
+}
+
+/// The texts of single tokens, with what each adds to the response in place of those that make a character together.
+/// Bytes that become none stay as they are.
+fn whole(texts: &[String], pieces: &[String]) -> Vec<String> {
+    let shown = |k: usize| {
+        let end = (k..pieces.len()).find(|&j| !pieces[j].is_empty());
+        let made = end.is_some_and(|j| is_part(&texts[j]) && !is_part(&pieces[j]));
+        if is_part(&texts[k]) && made { pieces[k].clone() } else { texts[k].clone() }
+    };
+    (0..texts.len()).map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    #[test]
+    fn a_character_stands_where_it_is_complete() {
+        let owned = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<Vec<_>>();
+        // Three tokens of an emoji, a special one, and a byte that becomes no character.
+        let texts = owned(&["a", "\u{fffd}", "\u{fffd}", "\u{fffd}", "<end>", "\u{fffd}", "b"]);
+        let pieces = owned(&["a", "", "", "\u{1f600}", "", "", "\u{fffd}b"]);
+        assert_eq!(whole(&texts, &pieces), ["a", "", "", "\u{1f600}", "<end>", "\u{fffd}", "b"]);
+    }
 }
