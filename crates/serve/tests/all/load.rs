@@ -12,7 +12,7 @@ const REQUESTS: u64 = 200;
 /// Requests of all kinds.
 fn ask(i: u64) -> Ask {
     let mut ask = Ask::new(&format!("Question {}: what is this?", i * 7919 % 101), i);
-    ask.picture = (i % 3 == 0).then(|| fixture(["images/wide.png", "images/small.png"][(i / 3 % 2) as usize]));
+    ask.picture = i.is_multiple_of(3).then(|| fixture(["images/wide.png", "images/small.png"][(i / 3 % 2) as usize]));
     ask.n = [1, 1, 2, 3][(i % 4) as usize];
     ask.max_tokens = 5 + (i * 37 % 60) as usize;
     ask.sampling.temperature = [1.0, 0.0, 0.7, 1.3][(i / 4 % 4) as usize];
