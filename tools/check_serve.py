@@ -151,7 +151,8 @@ def against_generate(base, model, program, folder):
         for seed in (1, 2, 3):
             command = [program, "--model", folder, "--image", file.name, "--prompt", "What is this?", "--temperature", "1",
                        "--seed", str(seed), "--max-new-tokens", "40", "--backend", "flex"]
-            written = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            # Bytes: text mode would change a carriage return.
+            written = subprocess.run(command, check=True, capture_output=True).stdout.decode()
             parts = [{"type": "image_url", "image_url": {"url": data_url(picture("PNG"), "png")}},
                      {"type": "text", "text": "What is this?"}]
             client = openai.OpenAI(base_url=base, api_key="sk-none")
