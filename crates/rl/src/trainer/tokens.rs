@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use data::{ImageError, Processor};
+use data::Processor;
 use kernels::Kernels;
 use report::focus_map::{FocusMap, Panel, Picture, highest};
 use report::{Fonts, missing_note};
@@ -98,14 +98,22 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
         let panels: Vec<Panel> =
             highest(&heat.focus).into_iter().map(|token| Panel { token, cosines: row(token) }).collect();
         let (pictures, focus) = (&pictures[..], &heat.focus[..]);
-        let fail = |error: ImageError| TrainError::Input(error.to_string());
         let map = FocusMap { prompt: title, pictures, texts: &line.pieces, focus, panels: &panels };
-        let map = map.draw(Fonts::system()).map_err(fail)?;
-        if let Some(note) = missing_note(map.missing()) {
+        let drawn = map.draw(Fonts::system()).and_then(|map| {
+            let pixels = map.pixels()?;
+            Ok((data::image::png(&pixels)?, [pixels.width(), pixels.height()], missing_note(map.missing())))
+        });
+        // A run does not end for want of a picture of it.
+        let (png, size, note) = match drawn {
+            Ok(drawn) => drawn,
+            Err(error) => {
+                self.setup.progress.warn_once("focus_map", &format!("a focus map is left out: {error}"));
+                return Ok(());
+            }
+        };
+        if let Some(note) = note {
             self.setup.progress.warn_once("fonts", &format!("focus maps: {note}"));
         }
-        let pixels = map.pixels().map_err(fail)?;
-        let (png, size) = (data::image::png(&pixels).map_err(fail)?, [pixels.width(), pixels.height()]);
         Ok(self.log.events().picture(step, "focus_map", &png, size)?)
     }
 
