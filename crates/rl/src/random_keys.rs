@@ -30,6 +30,16 @@ pub(crate) fn rollout(draw: RolloutDraw) -> u64 {
     (step << 24) ^ (round << 16) ^ (twin << 56) ^ (row << 32).rotate_left(7) ^ row
 }
 
+/// Names response `number` (from 0) of the group that answers `row`, for what shapings draw.
+pub(crate) fn response(row: u64, number: u64) -> u64 {
+    row.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number.rotate_left(48)
+}
+
+/// Seed of what a shaping draws in step `step` of a stage, besides the response's name: "shuffle".
+pub(crate) fn shaping_seed(step: u64) -> u64 {
+    0x0073_6875_6666_6c65 ^ step.wrapping_mul(0xC2B2_AE3D_27D4_EB4F)
+}
+
 /// Seed of what adapters drop in the passes of an optimizer step of a stage.
 pub(crate) fn dropout_seed(trainer_seed: u64, optimizer_step: u64) -> u64 {
     trainer_seed ^ DROPOUT ^ optimizer_step.rotate_left(20)
@@ -70,6 +80,8 @@ mod tests {
         assert_eq!(validation_seed(1), 0x7661_6c69_6461_7464);
         assert_eq!(perturbation_seed(1, 6), 0x0070_6572_7475_7265);
         assert_eq!(stage_seed(u64::MAX, 1), 0x9E37_79B8);
+        assert_eq!(response(1, 2), 0x9E35_79B9_7F4A_7C15);
+        assert_eq!(shaping_seed(0), 0x0073_6875_6666_6c65);
         assert_eq!(
             rounding_seed("a", 0),
             b"a\0\0\0\0\0\0\0\0"

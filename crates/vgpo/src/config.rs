@@ -53,6 +53,26 @@ pub enum InterScore {
     Mean,
 }
 
+/// A control: VGPO with one ingredient replaced by something that knows nothing of the picture, to tell what visual
+/// weights do from what any weights do. Ours, for experiments; `intra` and `inter` switch the two factors off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Control {
+    /// VGPO itself.
+    #[default]
+    None,
+    /// The focus of a response is dealt out to its tokens at random: the same values, at other places. Which, is a
+    /// hash of [`VgpoConfig::control_seed`], the response's name and its length, and of nothing else.
+    Permuted,
+    /// Equation 9: the score of a response is its length in tokens.
+    Length,
+    /// Equations 5 and 6 run backwards in time: early tokens are raised as late ones are, first tokens most.
+    Reversed,
+    /// The focus is 1 at every token. All of the tail passes the gate (ties do), so that what is left of equation 5 is
+    /// its ramp; scores still grow with length.
+    Constant,
+}
+
 /// Settings of VGPO (arXiv 2604.09349). Defaults are the paper's.
 ///
 /// ```
@@ -89,6 +109,10 @@ pub struct VgpoConfig {
     pub prototype: PrototypeMode,
     /// `sum` (paper) or `mean` of the token weights as the trajectory score.
     pub inter_score: InterScore,
+    /// What an experiment replaces.
+    pub control: Control,
+    /// Another number, other permutations.
+    pub control_seed: u64,
 }
 
 impl Default for VgpoConfig {
@@ -106,6 +130,8 @@ impl Default for VgpoConfig {
             gate: true,
             prototype: PrototypeMode::Mean,
             inter_score: InterScore::Sum,
+            control: Control::None,
+            control_seed: 0,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The factors of equation 12, `A_{i,t} = A_i (1 + psi_{i,t}) (1 + phi_i)`, and the switches between them.
 
 use crate::{
-    Responses, Variant, VgpoConfig, VgpoError, compensation,
+    Control, Responses, Variant, VgpoConfig, VgpoError, compensation, control,
     focus::cosine_of,
     inter, intra,
     layout::{Groups, Layout, extremes, to_host},
@@ -67,7 +67,7 @@ impl<B: Backend> Factors<B> {
     /// fails.
     pub fn to_host(&self, lengths: &[usize]) -> Result<HostFactors, VgpoError> {
         let [rows, width] = self.token.dims();
-        Responses { lengths, groups: lengths, has_image: &vec![true; lengths.len()] }.check(rows, width)?;
+        Responses { lengths, groups: lengths, has_image: &vec![true; lengths.len()], names: &[] }.check(rows, width)?;
         if rows * width == 0 {
             let none = vec![vec![]; rows];
             return Ok(HostFactors {
@@ -108,14 +108,14 @@ pub fn factors<B: Backend>(
     config: &VgpoConfig,
 ) -> Result<Factors<B>, VgpoError> {
     let has_image = vec![true; lengths.len()];
-    let rows = Responses { lengths, groups, has_image: &has_image };
+    let rows = Responses { lengths, groups, has_image: &has_image, names: &[] };
     factors_of(rho, &rows, config)
 }
 
 /// Equations 5 to 12 for a batch of responses.
 ///
 /// - `rho`: `[R, T]` visual focus of equation 4; what the padding holds does not matter.
-/// - `rows`: length, group and image of each response.
+/// - `rows`: length, group and image of each response, and its name for [`Control::Permuted`].
 ///
 /// # Errors
 /// [`VgpoError::Config`] for settings out of range, [`VgpoError::Rows`] or [`VgpoError::Length`] when `rows` does not
@@ -141,23 +141,31 @@ pub fn factors_of<B: Backend>(
         Variant::Paper => rho,
         Variant::Released => over_batch(rho, &layout, config),
     };
+    let rho = control::focus(rho, &layout, rows, config)?;
     // The released code compensates as a part of the weights within a trajectory: without them nothing is raised.
     let compensated = match config.variant {
         Variant::Paper => config.compensation,
         Variant::Released => config.compensation && config.intra,
     };
+    let backwards = config.control == Control::Reversed;
+    let in_time = |x| if backwards { control::reversed(x, &layout) } else { Ok(x) };
+    let seen = in_time(rho.clone())?;
     let gate = match compensated {
-        true => compensation::gate(&rho, &layout, config)?,
-        false => rho.zeros_like(),
+        true => compensation::gate(&seen, &layout, config)?,
+        false => seen.zeros_like(),
     };
-    let w = compensation::compensate(rho.clone(), gate.clone(), &layout, config);
+    let w = in_time(compensation::compensate(seen, gate.clone(), &layout, config))?;
+    let gate = in_time(gate)?;
     let normalised = intra::normalised(w.clone(), &layout, config);
     let psi = intra::psi(normalised.clone(), &layout);
     let weights = match config.variant {
         Variant::Paper => w.clone(),
         Variant::Released => normalised,
     };
-    let score = inter::score(weights, &layout, config);
+    let score = match config.control {
+        Control::Length => inter::lengths(&layout),
+        _ => inter::score(weights, &layout, config),
+    };
     let phi = inter::phi(score.clone(), &groups, config);
 
     let token = match config.intra {

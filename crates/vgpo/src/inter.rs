@@ -2,7 +2,7 @@
 
 use crate::{
     InterScore, VgpoConfig,
-    layout::{Groups, Layout, min_max},
+    layout::{Groups, Layout, column, min_max},
 };
 use burn::tensor::{Tensor, backend::Backend};
 
@@ -13,6 +13,11 @@ pub(crate) fn score<B: Backend>(weights: Tensor<B, 2>, layout: &Layout<B>, confi
         InterScore::Mean => layout.row_mean(weights),
     }
     .squeeze_dim(1)
+}
+
+/// The lengths of the responses in place of equation 9, `[R]` ([`Control::Length`](crate::Control::Length)).
+pub(crate) fn lengths<B: Backend>(layout: &Layout<B>) -> Tensor<B, 1> {
+    column(layout.lengths.iter().map(|&t| t as f32), &layout.device).squeeze_dim(1)
 }
 
 /// Equations 10 and 11: `s^_i = (s_i - min s) / (max s - min s + eps)` over the group, `phi_i = s^_i - mean s^`. `[R]

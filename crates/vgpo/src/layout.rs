@@ -13,6 +13,9 @@ pub struct Responses<'a> {
     pub groups: &'a [usize],
     /// Whether the prompt has an image. Without one there is nothing to look at and the factors are 1.
     pub has_image: &'a [bool],
+    /// What each response is known by, whatever batch it is in and whichever rank asks. Read by
+    /// [`Control::Permuted`](crate::Control::Permuted) alone, and may be empty without it.
+    pub names: &'a [u64],
 }
 
 impl Responses<'_> {
@@ -28,6 +31,14 @@ impl Responses<'_> {
         match self.lengths.iter().position(|&length| length > width) {
             Some(row) => Err(VgpoError::Length { row, length: self.lengths[row], width }),
             None => Ok(()),
+        }
+    }
+
+    /// Checks that each of `rows` responses has a name.
+    pub(crate) fn check_names(&self, rows: usize) -> Result<(), VgpoError> {
+        match self.names.len() {
+            found if found == rows => Ok(()),
+            found => Err(VgpoError::Rows { what: "names", found, rows }),
         }
     }
 

@@ -16,7 +16,8 @@
 //! | 10, 11 | `phi_i`: responses that look more than the others of their group | `inter::phi` |
 //! | 12 | shaped advantages | [`Factors::shape`] |
 //!
-//! [`factors_of`] runs 5 to 11 with the switches between them; [`metrics`] has what the paper's figures read.
+//! [`factors_of`] runs 5 to 11 with the switches between them, and with the controls of experiments ([`Control`]);
+//! [`metrics`] has what the paper's figures read.
 //!
 //! ```
 //! use burn::tensor::Tensor;
@@ -36,6 +37,7 @@
 
 pub mod compensation;
 pub mod config;
+mod control;
 mod factors;
 pub mod focus;
 mod inter;
@@ -43,7 +45,7 @@ mod intra;
 mod layout;
 pub mod metrics;
 
-pub use config::{InterScore, PrototypeMode, Schedule, Variant, VgpoConfig, VgpoError};
+pub use config::{Control, InterScore, PrototypeMode, Schedule, Variant, VgpoConfig, VgpoError};
 pub use factors::{Factors, HostFactors, factors, factors_of};
 pub use focus::{FOCUS_EPS, Prototype, RowPrototypes, prototype, visual_focus};
 pub use layout::Responses;

@@ -16,9 +16,11 @@
 pub mod digits;
 pub mod draw;
 mod files;
+mod multistep;
 mod spec;
 mod tasks;
 
 pub use files::{ToyIds, special_ids, write_processor_files};
+pub use multistep::{Exchanged, ReadDigit, Reading};
 pub use spec::{ToySource, ToySpec};
 pub use tasks::{TASKS, ToyProblem, ToyTask};

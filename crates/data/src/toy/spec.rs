@@ -6,6 +6,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::digits::Split;
+use super::multistep::{self, Exchanged};
 use super::tasks::{self, TASKS, ToyTask};
 use crate::sample::ImageSource;
 use crate::source::{Column, RawRow, RowSource};
@@ -21,6 +22,9 @@ pub struct ToySpec {
     pub cols: RangeInclusive<usize>,
     /// Terms of a `multistep` question.
     pub terms: RangeInclusive<usize>,
+    /// Where it is said, no line of a `multistep` question comes twice, and of a hundred digits that the late half of
+    /// the response reads, at least so many were not written before.
+    pub fresh: Option<usize>,
     /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
     /// Of a hundred solutions, how many give the answer at once, without thinking.
@@ -58,6 +62,7 @@ impl ToySpec {
             rows,
             cols,
             terms: 2..=3,
+            fresh: None,
             distractors: if task == ToyTask::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
             questions: 1..=1,
@@ -74,16 +79,12 @@ impl ToySpec {
                 "cols" if task != ToyTask::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
                 "bars" if task == ToyTask::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=8)?,
+                "fresh" if task == ToyTask::Multistep => spec.fresh = Some(percentage(key, value)?),
                 "distractors" if matches!(task, ToyTask::Sum | ToyTask::Multistep) => {
                     spec.distractors = range(key, value, 0..=4)?;
                 }
                 "questions" if task == ToyTask::Sum => spec.questions = range(key, value, 1..=2)?,
-                "direct" => {
-                    spec.direct = number(key, value)?;
-                    if spec.direct > 100 {
-                        return Err(format!("direct={value:?} is a percentage: 0 to 100"));
-                    }
-                }
+                "direct" => spec.direct = percentage(key, value)?,
                 "split" => {
                     spec.split = match value {
                         "train" => Split::Train,
@@ -96,7 +97,7 @@ impl ToySpec {
                 _ => {
                     let own = match task {
                         ToyTask::Chart => "bars",
-                        ToyTask::Multistep => "rows, cols, terms, distractors",
+                        ToyTask::Multistep => "rows, cols, terms, fresh, distractors",
                         ToyTask::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
@@ -110,18 +111,32 @@ impl ToySpec {
         if task == ToyTask::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
             return Err("compare needs at least two rows or two columns".to_owned());
         }
+        if let Some(fresh) = spec.fresh {
+            multistep::check(&spec.rows, &spec.cols, &spec.terms, fresh)?;
+        }
         Ok(spec)
     }
 
     /// Problem `i`: problem text, answer, response, picture (PNG).
     pub fn problem(&self, i: usize) -> tasks::ToyProblem {
+        tasks::make(self, &mut self.generator(i, 0))
+    }
+
+    /// Problem `i` with its picture exchanged half-way; none of tasks without terms.
+    pub fn exchanged(&self, i: usize) -> Option<Exchanged> {
+        multistep::exchanged(self, &self.problem(i), &mut self.generator(i, 1))
+    }
+
+    /// The random numbers of problem `i`, for the problem itself (0) or for its other picture (1).
+    fn generator(&self, i: usize, purpose: u8) -> ChaCha8Rng {
         // The split is part of the seed: test problems differ from training problems in more than their digits.
         let mut seed = [0u8; 32];
         seed[..8].copy_from_slice(&self.seed.to_le_bytes());
         seed[8..16].copy_from_slice(&(i as u64).to_le_bytes());
         seed[16] = self.split as u8;
         seed[17] = self.task as u8;
-        tasks::make(self, &mut ChaCha8Rng::from_seed(seed))
+        seed[18] = purpose;
+        ChaCha8Rng::from_seed(seed)
     }
 
     /// The id of problem `i`: task, grid, what else shapes a problem, split, seed, `i`.
@@ -134,6 +149,9 @@ impl ToySpec {
         let mut grid = format!("r{}c{}", range(&self.rows), range(&self.cols));
         if self.task == ToyTask::Multistep {
             grid += &format!("t{}d{}", range(&self.terms), range(&self.distractors));
+        }
+        if let Some(fresh) = self.fresh {
+            grid += &format!("f{fresh}");
         }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
@@ -152,6 +170,14 @@ fn draw_bars() -> usize {
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{key}={:?} is not a whole number", guard::echo(value)))
+}
+
+fn percentage(key: &str, value: &str) -> Result<usize, String> {
+    let percent = number(key, value)?;
+    if percent > 100 {
+        return Err(format!("{key}={value:?} is a percentage: 0 to 100"));
+    }
+    Ok(percent)
 }
 
 fn range(key: &str, value: &str, allowed: RangeInclusive<usize>) -> Result<RangeInclusive<usize>, String> {

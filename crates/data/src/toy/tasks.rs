@@ -8,6 +8,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::digits;
 use super::draw::{self, COLOURS, MAX_BAR, Placed, SHAPES};
+use super::multistep::{Reading, multistep};
 use super::spec::ToySpec;
 
 /// A toy task.
@@ -66,16 +67,19 @@ pub struct ToyProblem {
     pub solution: String,
     /// The picture.
     pub png: Vec<u8>,
+    /// What is read off the picture, and in which order; `multistep` problems have it.
+    pub reading: Option<Reading>,
 }
 
 impl ToyProblem {
-    fn new(question: &str, thoughts: &str, answer: impl ToString, png: Vec<u8>) -> Self {
+    pub(super) fn new(question: &str, thoughts: &str, answer: impl ToString, png: Vec<u8>) -> Self {
         let answer = answer.to_string();
         Self {
             problem: format!("<image>{question}"),
             solution: format!("<think>{thoughts}</think>\\boxed{{{answer}}}"),
             answer,
             png,
+            reading: None,
         }
     }
 }
@@ -97,48 +101,55 @@ pub(super) fn make(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
 }
 
 /// A grid of digits: which ones, and their values.
-struct Grid {
-    cells: Vec<usize>,
-    cols: usize,
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Grid {
+    pub cells: Vec<usize>,
+    pub cols: usize,
 }
 
 impl Grid {
-    fn new(spec: &ToySpec, rng: &mut impl Rng) -> Self {
+    pub(super) fn new(spec: &ToySpec, rng: &mut impl Rng) -> Self {
         let rows = rng.random_range(spec.rows.clone());
         let cols = rng.random_range(spec.cols.clone());
         Self { cells: (0..rows * cols).map(|_| spec.split.pick(rng)).collect(), cols }
     }
 
-    fn rows(&self) -> usize {
+    pub(super) fn rows(&self) -> usize {
         self.cells.len() / self.cols
     }
 
-    fn values(&self) -> Vec<i64> {
+    pub(super) fn values(&self) -> Vec<i64> {
         self.cells.iter().map(|&i| digits::label(i).into()).collect()
     }
 
     /// Values of a row or a column, counted from zero.
     fn line(&self, line: Direction, k: usize) -> Vec<i64> {
         let values = self.values();
+        self.cells_of(line, k).into_iter().map(|cell| values[cell]).collect()
+    }
+
+    /// Cells of a row or a column, counted from zero, in the order in which they are read.
+    pub(super) fn cells_of(&self, line: Direction, k: usize) -> Vec<usize> {
         match line {
-            Direction::Row => values[k * self.cols..(k + 1) * self.cols].to_vec(),
-            Direction::Col => values[k..].iter().step_by(self.cols).copied().collect(),
+            Direction::Row => (k * self.cols..(k + 1) * self.cols).collect(),
+            Direction::Col => (k..self.cells.len()).step_by(self.cols).collect(),
         }
     }
 
-    fn png(&self) -> Vec<u8> {
+    pub(super) fn png(&self) -> Vec<u8> {
         draw::digit_grid(&self.cells, self.cols)
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Direction {
+/// Rows are read from left to right, columns from top to bottom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
     Row,
     Col,
 }
 
 impl Direction {
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Row => "row",
             Self::Col => "col",
@@ -147,7 +158,7 @@ impl Direction {
 }
 
 /// `5+9=14, 14+8=22`, or the number itself where there is only one; and the total.
-fn running_sum(values: &[i64]) -> (String, i64) {
+pub(super) fn running_sum(values: &[i64]) -> (String, i64) {
     let mut total = values.first().copied().unwrap_or(0);
     if values.len() < 2 {
         return (total.to_string(), total);
@@ -280,41 +291,8 @@ fn chart(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     }
 }
 
-fn distractor(rng: &mut impl Rng) -> String {
+pub(super) fn distractor(rng: &mut impl Rng) -> String {
     const WHO: [&str; 4] = ["tom", "ann", "sam", "eva"];
     const WHAT: [&str; 4] = ["cats", "books", "pens", "cups"];
     format!("{} has {} {}. ", WHO[rng.random_range(0..4)], rng.random_range(2..10), WHAT[rng.random_range(0..4)])
-}
-
-fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
-    let grid = Grid::new(spec, rng);
-    let terms = rng.random_range(spec.terms.clone());
-    let mut question = String::new();
-    for _ in 0..rng.random_range(spec.distractors.clone()) {
-        question += &distractor(rng);
-    }
-    let mut thoughts = Vec::new();
-    let mut total = 0;
-    for t in 0..terms {
-        let (line, n) = match rng.random_bool(0.5) {
-            true => (Direction::Row, grid.rows()),
-            false => (Direction::Col, grid.cols),
-        };
-        let k = rng.random_range(0..n);
-        let plus = t == 0 || rng.random_bool(0.7);
-        let (steps, sum) = running_sum(&grid.line(line, k));
-        let name = format!("{} {}", line.name(), k + 1);
-        thoughts.push(format!("{name}: {steps}"));
-        if t == 0 {
-            question += &name;
-            total = sum;
-            continue;
-        }
-        let sign = if plus { '+' } else { '-' };
-        let next = if plus { total + sum } else { total - sum };
-        let _ = write!(question, " {sign} {name}");
-        thoughts.push(format!("{total}{sign}{sum}={next}"));
-        total = next;
-    }
-    ToyProblem::new(&format!("{question}?"), &thoughts.join(", "), total, grid.png())
 }

@@ -18,6 +18,7 @@ fn shape_at(config: &Algorithm, streams: &Streams, tokens: usize, a: f32, traini
         lengths: &[tokens],
         groups: &[0],
         has_image: &[true],
+        names: &[6],
         streams,
         training,
     };
@@ -130,6 +131,7 @@ fn the_entropy_term_is_capped_and_keeps_signs() {
         lengths: &[4],
         groups: &[0],
         has_image: &[false],
+        names: &[6],
         streams: &streams,
         training: Training { step: 0, max_steps: 1 },
     };

@@ -69,6 +69,7 @@ use burn::tensor::backend::Backend;
 ///     lengths: &[3, 2],
 ///     groups: &[0, 0],
 ///     has_image: &[true, true],
+///     names: &[7, 8],
 ///     streams: &Streams::default(),
 ///     training: Training { step: 0, max_steps: 1 },
 /// };
@@ -100,6 +101,9 @@ pub struct ShapingBatch<'a> {
     pub groups: &'a [usize],
     /// Whether the prompt of each response has an image. Without one a response keeps its plain advantage.
     pub has_image: &'a [bool],
+    /// What each response is known by, whatever batch it is in and whichever rank asks: for what a shaping draws at
+    /// random.
+    pub names: &'a [u64],
     /// The streams that were declared.
     pub streams: &'a Streams,
     /// Where the stage stands, for what changes in the course of training.
@@ -126,9 +130,12 @@ impl ShapingBatch<'_> {
     /// Checks that every list has one entry per response, and token advantages one per token.
     pub(crate) fn check(&self) -> Result<(), ShapingError> {
         let expected = self.lengths.len();
-        for (what, found) in
-            [("advantages", self.advantages.len()), ("groups", self.groups.len()), ("has_image", self.has_image.len())]
-        {
+        for (what, found) in [
+            ("advantages", self.advantages.len()),
+            ("groups", self.groups.len()),
+            ("has_image", self.has_image.len()),
+            ("names", self.names.len()),
+        ] {
             if found != expected {
                 return Err(ShapingError::Responses { what, found, expected });
             }

@@ -46,7 +46,8 @@ fn streams() -> Streams {
 
 fn batch<'a>(advantages: &'a Advantages, streams: &'a Streams) -> ShapingBatch<'a> {
     let training = Training { step: 1, max_steps: 1 };
-    ShapingBatch { advantages, lengths: &[2, 3], groups: &[9, 9], has_image: &[true, true], streams, training }
+    let has_image = &[true, true];
+    ShapingBatch { advantages, lengths: &[2, 3], groups: &[9, 9], has_image, names: &[4, 5], streams, training }
 }
 
 fn one_each() -> Advantages {
@@ -287,6 +288,7 @@ fn an_empty_batch_is_no_error() {
             lengths: &[],
             groups: &[],
             has_image: &[],
+            names: &[],
             streams: &streams,
             training,
         };
@@ -378,8 +380,10 @@ proptest! {
         let advantages = Advantages::PerResponse(signs.clone());
         let groups: Vec<usize> = (0..rows.len()).map(|i| i % 2).collect();
         let has_image = vec![true; rows.len()];
+        let names: Vec<u64> = (0..rows.len() as u64).collect();
         let batch = ShapingBatch {
-            advantages: &advantages, lengths: &lengths, groups: &groups, has_image: &has_image, streams: &streams,
+            advantages: &advantages, lengths: &lengths, groups: &groups, has_image: &has_image, names: &names,
+            streams: &streams,
             training: Training { step: seed as u64, max_steps: 50 },
         };
         for kind in kinds() {

@@ -6,9 +6,11 @@ use crate::config::field::choices;
 use crate::config::section::{AnySettings, Settings, section};
 use crate::config::{Algorithm, Config};
 use crate::loss::padding;
+use crate::random_keys;
 use crate::registry::{self, Declared};
 use ::vgpo::{
-    FocusMetrics, HostFactors, InterScore, PrototypeMode, Responses, Schedule, Variant, VgpoConfig, factors_of,
+    Control, FocusMetrics, HostFactors, InterScore, PrototypeMode, Responses, Schedule, Variant, VgpoConfig,
+    factors_of,
     metrics::{Spread, length_correlation},
 };
 use burn::tensor::backend::Backend;
@@ -17,6 +19,13 @@ choices!(Variant { Paper = "paper", Released = "released", });
 choices!(Schedule { Linear = "linear", Exponential = "exponential", Step = "step", });
 choices!(PrototypeMode { Mean = "mean", PerImage = "per_image", });
 choices!(InterScore { Sum = "sum", Mean = "mean", });
+choices!(Control {
+    None = "none",
+    Permuted = "permuted",
+    Length = "length",
+    Reversed = "reversed",
+    Constant = "constant",
+});
 
 section! {
     /// VGPO (arXiv 2604.09349), read when `algorithm.shaping = "vgpo"`. Its visual focus is a by-product of the
@@ -44,6 +53,12 @@ section! {
         prototype: PrototypeMode = PrototypeMode::Mean,
         /// Equation (9): the visual score of a response.
         inter_score: InterScore = InterScore::Sum,
+        /// What an experiment replaces: "permuted" deals the focus of a response out to its tokens at random, "length"
+        /// scores a response by its length in place of equation (9), "reversed" compensates early tokens as (5) does
+        /// late ones, "constant" gives all tokens the same focus. `intra` and `inter` switch the factors off.
+        control: Control = Control::None,
+        /// Another number, other permutations with "permuted".
+        control_seed: u64 = 0 => ..=i64::MAX as u64,
     }
 }
 
@@ -70,6 +85,8 @@ impl VgpoSettings {
             gate: self.gate,
             prototype: self.prototype,
             inter_score: self.inter_score,
+            control: self.control,
+            control_seed: self.control_seed,
             ..VgpoConfig::default()
         }
     }
@@ -102,6 +119,16 @@ impl Declared for Vgpo {
             &["algorithm.vgpo.intra", "algorithm.vgpo.inter", "algorithm.shaping"],
             "with both off VGPO changes nothing; write shaping = \"none\"",
         );
+        checks.need(
+            vgpo.control != Control::Length || vgpo.inter,
+            &["algorithm.vgpo.control", "algorithm.vgpo.inter"],
+            "\"length\" replaces the score between responses, which inter = false switches off",
+        );
+        checks.need(
+            vgpo.control != Control::Reversed || vgpo.compensation,
+            &["algorithm.vgpo.control", "algorithm.vgpo.compensation"],
+            "\"reversed\" turns the compensation round, which compensation = false switches off",
+        );
     }
 }
 
@@ -118,7 +145,9 @@ impl<B: Backend> AdvantageShaping<B> for Vgpo {
         let broken = std::iter::zip(&looks, batch.has_image).filter(|(looks, image)| **image && !**looks).count();
 
         let width = padding::width(batch.lengths);
-        let rows = Responses { lengths: batch.lengths, groups: batch.groups, has_image: &looks };
+        let seed = random_keys::shaping_seed(batch.training.step);
+        let names: Vec<u64> = batch.names.iter().map(|name| name ^ seed).collect();
+        let rows = Responses { lengths: batch.lengths, groups: batch.groups, has_image: &looks, names: &names };
         let factors = factors_of::<B>(padding::pad(&rho, width, device), &rows, &self.0)?;
         let factors = factors.to_host(batch.lengths)?;
         let mut advantages = batch.plain();

@@ -1,6 +1,7 @@
 //! The view of all records that estimators and shapings read: one list per quantity, one entry per response.
 
 use crate::advantage::Advantages;
+use crate::random_keys;
 use crate::shaping::{ShapingBatch, Stream, Streams, Training};
 use crate::trajectory::{ScoredGroup, TokenStreams, Trajectory};
 
@@ -13,6 +14,8 @@ pub struct Columns {
     pub groups: Vec<usize>,
     /// Whether the prompt of each response has an image.
     pub has_image: Vec<bool>,
+    /// What each response is known by, whatever batch it is in: its row and its number in the group.
+    pub names: Vec<u64>,
     /// Reward of each response.
     pub rewards: Vec<f32>,
     /// Reward of the greedy response to the same prompt, where every group has one.
@@ -41,6 +44,7 @@ impl Columns {
             lengths: all(groups).map(|t| t.ids.len()).collect(),
             groups: ids.collect(),
             has_image: per_response(groups, ScoredGroup::has_image),
+            names: groups.iter().flat_map(names).collect(),
             rewards: all(groups).map(|t| t.score.overall as f32).collect(),
             greedy_rewards: per_response(groups, |g| g.greedy.map(|v| v as f32)).into_iter().collect(),
             streams: streams(groups, declared),
@@ -54,10 +58,15 @@ impl Columns {
             lengths: &self.lengths,
             groups: &self.groups,
             has_image: &self.has_image,
+            names: &self.names,
             streams: &self.streams,
             training,
         }
     }
+}
+
+fn names(group: &ScoredGroup) -> impl Iterator<Item = u64> {
+    (0..group.trajectories.len() as u64).map(|k| random_keys::response(group.item.row as u64, k))
 }
 
 fn streams(groups: &[ScoredGroup], declared: &[Stream]) -> Streams {

@@ -158,11 +158,13 @@ fn shape(batch: &Batch, config: &Shaping, told: Told) -> Shaped {
     let rows = batch.words.len();
     let streams = streams(batch, told, config.streams().contains(&Stream::PerceptionSpans));
     let (lengths, has_image) = (vec![TOKENS; rows], vec![true; rows]);
+    let names: Vec<u64> = (0..rows as u64).collect();
     let inputs = ShapingBatch {
         advantages: &batch.advantages,
         lengths: &lengths,
         groups: &batch.groups,
         has_image: &has_image,
+        names: &names,
         streams: &streams,
         // Where PEPO's weights count in full.
         training: Training { step: 1, max_steps: 1 },

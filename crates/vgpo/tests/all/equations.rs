@@ -190,7 +190,7 @@ fn the_released_focus_has_the_padding_as_cosine_0() {
         let width = cosines[0].len().max(cosines[1].len()) + 2; // two columns that no response fills
         let padded = cosines.map(|s| [rho(s), vec![f32::NAN; width - s.len()]].concat());
         let lengths = cosines.map(<[f32]>::len);
-        let rows = Responses { lengths: &lengths, groups: &[0, 1], has_image: &has_image };
+        let rows = Responses { lengths: &lengths, groups: &[0, 1], has_image: &has_image, names: &[] };
         let found = values(factors_of(tensor(&[&padded[0], &padded[1]]), &rows, &config).unwrap().rho);
         [found[..lengths[0]].to_vec(), found[width..width + lengths[1]].to_vec()]
     };
@@ -335,7 +335,8 @@ fn degenerate_batches_are_defined() {
 #[test]
 fn responses_without_an_image_have_factors_of_one_and_touch_nobody() {
     let rho = tensor(&[&[0.2, 0.6], &[f32::NAN, 0.9], &[0.4, 0.5]]);
-    let rows = |has_image: &'static [bool]| Responses { lengths: &[2, 2, 2], groups: &[0, 0, 0], has_image };
+    let rows =
+        |has_image: &'static [bool]| Responses { lengths: &[2, 2, 2], groups: &[0, 0, 0], has_image, names: &[] };
     for variant in [Variant::Paper, Variant::Released] {
         let config = VgpoConfig { variant, ..VgpoConfig::default() };
         let mixed = factors_of(rho.clone(), &rows(&[true, false, true]), &config).unwrap();

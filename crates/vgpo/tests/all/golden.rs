@@ -100,7 +100,7 @@ fn computed<B: Backend>(case: &Case, more_columns: usize, config: &VgpoConfig) -
         }
     }
     let rho = Tensor::<B, 2>::from_data(TensorData::new(rho, [lengths.len(), width]), &device);
-    let rows = Responses { lengths: &lengths, groups: &case.groups, has_image: &case.has_image };
+    let rows = Responses { lengths: &lengths, groups: &case.groups, has_image: &case.has_image, names: &[] };
     factors_of(rho, &rows, config).unwrap()
 }
 

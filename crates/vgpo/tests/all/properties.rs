@@ -121,7 +121,7 @@ fn run_padded(case: &Case, more_columns: usize, config: &VgpoConfig) -> Found {
         }
     }
     let rho = Tensor::<B, 2>::from_data(TensorData::new(values, [lengths.len(), width]), &Default::default());
-    let rows = Responses { lengths: &lengths, groups: &case.groups, has_image: &case.has_image };
+    let rows = Responses { lengths: &lengths, groups: &case.groups, has_image: &case.has_image, names: &[] };
     let result = factors_of(rho, &rows, config).unwrap();
     let ragged = |tensor: &Tensor<B, 2>| {
         let values: Vec<f32> = tensor.clone().into_data().into_vec().unwrap();
