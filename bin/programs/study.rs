@@ -11,13 +11,15 @@ use std::time::Instant;
 
 use analysis::study::child::ChildPlace;
 use analysis::study::report::{self, Session};
-use analysis::study::{Outcome, RunToTrain, Study, StudyError, child, runner};
+use analysis::study::{Ended, GateEnd, Outcome, OutcomesJob, RunToTrain, Study, StudyError, child, gate, runner};
+use burn::tensor::DType;
 use comm::{MpiJob, Ranks};
+use model_qwen2vl::Kernels;
 use rl::TrainError;
 use rl::config::{Backend, Source, resolve};
 
 use crate::common::ranks::{choose_card, share_folder};
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print, program_on_ranks};
+use crate::common::{Failure, OnBackend, Train, interrupt_flag, on_backend, print, program_on_ranks};
 use options::{StudyArgs, default_jobs};
 
 impl From<StudyError> for Failure {
@@ -38,12 +40,27 @@ fn train(file: &Path) -> Result<(), Failure> {
     ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).map_err(Failure::other)?;
     child::stop_with_parent(interrupt.clone()).map_err(|e| Failure::other(guard::stack::no_thread(e)))?;
     let (backend, dtype) = (config.trainer.backend, config.trainer.dtype);
-    on_backend(
-        backend,
-        dtype,
-        Train { config, interrupt, ranks: comm::Ranks::solo(), progress: rl::progress::Progress::new() },
-    )??;
-    Ok(())
+    let outcomes = OutcomesJob::ordered(&config.trainer.run_dir())?;
+    let train = Train { config, interrupt, ranks: comm::Ranks::solo(), progress: rl::progress::Progress::new() };
+    Ok(on_backend(backend, dtype, TrainAndMeasure { train, outcomes })??)
+}
+
+/// A run of the study, and what is to be known of the weights that it ends with.
+struct TrainAndMeasure {
+    train: Train,
+    outcomes: Option<OutcomesJob>,
+}
+
+impl OnBackend for TrainAndMeasure {
+    type Output = Result<(), TrainError>;
+    fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
+        let interrupt = self.train.interrupt.clone();
+        self.train.run::<B>(device.clone(), dtype)?;
+        match self.outcomes {
+            Some(outcomes) => outcomes.run::<B>(&device, dtype, &interrupt, &mut |line| eprintln!("{line}")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The card of this rank, as its children see it.
@@ -87,6 +104,7 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     }
     let clock = Instant::now();
     let train = |job: &RunToTrain| child::train(job, &place, &stop);
+    let Some(study) = gated(&ranks, study, &args, &out, jobs, &stop, &train)? else { return Ok(()) };
     let outcome = runner::run(&ranks, &study, &out, jobs, &stop, train, |text| eprintln!("{text}"))?;
     if ranks.is_first() {
         let all = jobs * ranks.size();
@@ -99,6 +117,44 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     match outcome.failed.len() {
         0 => Ok(()),
         failed => Err(Failure::other(format!("{failed} runs failed"))),
+    }
+}
+
+/// The study with the setting of the warm start that its gate lets through; none where the study ends here.
+fn gated(
+    ranks: &Ranks,
+    study: Study,
+    args: &StudyArgs,
+    out: &Path,
+    jobs: usize,
+    stop: &AtomicBool,
+    train: &(impl Fn(&RunToTrain) -> Ended + Sync),
+) -> Result<Option<Study>, Failure> {
+    let Some(spec) = study.rows.gate.clone() else {
+        return if args.gate { Err(Failure::input("--gate: the rows file has no [gate]")) } else { Ok(Some(study)) };
+    };
+    let verdict = match gate::measure(ranks, (&study, &spec), out, jobs, stop, train, |text| eprintln!("{text}"))? {
+        GateEnd::Measured(verdict) => verdict,
+        GateEnd::Stopped(outcome) => {
+            return match outcome.failed.first() {
+                Some((run, reason)) => Err(Failure::other(format!("gate: {run}: {reason}"))),
+                None => Err(TrainError::Interrupted.into()),
+            };
+        }
+    };
+    let chosen = spec.settings.iter().find(|setting| verdict.chosen.as_ref() == Some(&setting.name));
+    if ranks.is_first() {
+        report::write(&study, out)?;
+        print(&report::verdict(&verdict))?;
+    }
+    match (chosen, spec.settings.first()) {
+        _ if args.gate => Ok(None),
+        (Some(setting), _) => Ok(Some(study.with(setting)?)),
+        (None, Some(first)) if study.quick => {
+            eprintln!("the quick form goes on with the gate's first setting: it shows that everything runs");
+            Ok(Some(study.with(first)?))
+        }
+        _ => Ok(None),
     }
 }
 

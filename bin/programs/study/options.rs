@@ -42,6 +42,9 @@ pub(super) struct StudyArgs {
     /// The quick form: fewer rows, seeds and steps.
     #[arg(long)]
     pub quick: bool,
+    /// Measure the gate, write its verdict and stop.
+    #[arg(long)]
+    pub gate: bool,
     /// Print the grid and stop.
     #[arg(long)]
     pub plan: bool,

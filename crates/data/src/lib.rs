@@ -26,6 +26,7 @@ pub mod error;
 pub mod image;
 pub mod inspect;
 mod lfs;
+pub mod parts;
 pub(crate) mod prefetch;
 pub mod processor;
 pub mod prompt;

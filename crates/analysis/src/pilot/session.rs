@@ -84,6 +84,16 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// The model with its weights.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::load`].
+    pub(crate) fn load<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<QwenVl<B>, TrainError> {
+        Ok(self.folder.load::<B>(dtype, device)?)
+    }
+}
+
 fn name_of(text: &str) -> &str {
     text.split('=').next().unwrap_or_default().trim()
 }
@@ -165,7 +175,7 @@ impl PilotSession {
         let mut figures = Vec::new();
         for (k, subject) in self.subjects.iter().enumerate() {
             let suffix = if self.subjects.len() == 1 { "" } else { ["_before", "_after"][k.min(1)] };
-            let model = subject.folder.load::<B>(dtype, device)?;
+            let model = subject.load::<B>(dtype, device)?;
             let (found, aside) = self.measure(&model, subject, suffix, interrupt, note)?;
             let summary = PilotSummary::of(&found);
             if summary.with_image == 0 && self.ranks.is_first() {

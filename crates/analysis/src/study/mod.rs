@@ -6,6 +6,9 @@
 //! | `rows` | the file that names rows and tables |
 //! | [`plan`] | the configuration of every run |
 //! | [`result`] | what a finished run leaves: one JSON file |
+//! | [`gate`] | what the warm start has to show before any row runs |
+//! | [`outcomes`] | what is measured of a run's final weights |
+//! | `comparisons` | rows against each other over seeds and items, and where each looks |
 //! | [`child`] | a run as a child process |
 //! | [`runner`] | runs what is missing, several at a time |
 //! | [`report`] | tables, tests and plots as Markdown |
@@ -15,12 +18,16 @@
 //! ```text
 //! OUT/
 //!   study.md, study/*.svg       the report, written anew whenever a run ends
+//!   gate.json, gate/SETTING/    the verdict of the gate, and a folder like this one for each setting that was tried
 //!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again
 //!   runs/ROW/seed_K/            run folders (docs/metrics.md) with the final weights, and log.txt
 //!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
 
 pub mod child;
+mod comparisons;
+pub mod gate;
+pub mod outcomes;
 pub mod plan;
 pub mod report;
 pub(crate) mod result;
@@ -29,9 +36,11 @@ pub mod runner;
 
 use std::path::PathBuf;
 
+pub use gate::{GateEnd, GateSpec, GateVerdict};
+pub use outcomes::{Outcomes, OutcomesJob, OutcomesSpec};
 pub use plan::{Study, WARM};
 pub use result::{Point, RunResult};
-pub use rows::{Quick, RowsFile, StudyRow, Table};
+pub use rows::{Comparisons, Quick, RowsFile, StudyRow, Table};
 pub use runner::{Ended, Outcome, RunToTrain};
 
 /// What can go wrong around the runs of a study.

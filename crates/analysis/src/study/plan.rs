@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use rl::config::{Config, Source, Stage, resolve};
 
 use super::StudyError;
+use super::gate::{self, GateSetting, GateSpec};
 use super::rows::{RowsFile, StudyRow};
 
 /// Name of the warm start among the results.
@@ -19,6 +20,7 @@ pub struct Study {
     pub quick: bool,
     base: Vec<Source>,
     overrides: Vec<String>,
+    first_seed: u64,
 }
 
 impl Study {
@@ -41,16 +43,47 @@ impl Study {
             rows.keep(&form.rows).map_err(fail)?;
             rows.seeds = form.seeds;
             all.extend(form.set);
+            rows.outcomes = form.outcomes.or(rows.outcomes);
         }
         all.extend_from_slice(overrides);
         if let Some(seeds) = seeds {
             rows.seeds = seeds;
         }
-        let study = Self { rows, quick, base, overrides: all };
+        let study = Self { rows, quick, base, overrides: all, first_seed: 1 };
         study.base_config()?;
         for row in &study.rows.rows {
             study.resolved(row, 1)?;
         }
+        for setting in study.rows.gate.iter().flat_map(|gate| &gate.settings) {
+            study.with(setting)?;
+        }
+        Ok(study)
+    }
+
+    /// The study with a setting of its gate.
+    ///
+    /// # Errors
+    /// Settings that cannot be used.
+    pub fn with(&self, setting: &GateSetting) -> Result<Self, StudyError> {
+        let mut study = self.clone();
+        study.overrides.extend_from_slice(&setting.set);
+        study.base_config()?;
+        for row in &study.rows.rows {
+            study.resolved(row, 1)?;
+        }
+        Ok(study)
+    }
+
+    /// The warm starts of a setting of the gate, and no rows.
+    ///
+    /// # Errors
+    /// As [`with`](Self::with).
+    pub(super) fn gate(&self, gate: &GateSpec, setting: &GateSetting) -> Result<Self, StudyError> {
+        let mut study = self.with(setting)?;
+        study.first_seed = gate::FIRST_SEED;
+        study.rows.seeds = gate.seeds;
+        study.rows.rows.clear();
+        study.rows.tables.clear();
         Ok(study)
     }
 
@@ -69,9 +102,9 @@ impl Study {
         Ok(seeded(config, seed))
     }
 
-    /// Seeds of the warm starts, from 1.
+    /// Seeds of the warm starts: from 1, those of a gate from 1001.
     pub fn seeds(&self) -> impl Iterator<Item = u64> {
-        1..=self.rows.seeds as u64
+        self.first_seed..self.first_seed + self.rows.seeds as u64
     }
 
     /// Whether the base has supervised stages, which are run once per seed.
@@ -119,6 +152,9 @@ impl Study {
         let mut text = self.warm(seed, nowhere)?.to_toml();
         if let Some(row) = row {
             text += &self.run(row, seed, nowhere, Some(nowhere))?.to_toml();
+        }
+        if let Some(outcomes) = &self.rows.outcomes {
+            text += &serde_json::to_string(outcomes).unwrap_or_default();
         }
         Ok(format!("{:016x}", fnv(settings(&text).as_bytes())))
     }

@@ -9,6 +9,7 @@ use ::report::svg::chart::{Chart, Mark, Series};
 use ::report::svg::forest::{Forest, ForestRow};
 use serde::{Deserialize, Serialize};
 
+use super::gate::{self, GateVerdict};
 use super::plan::{Study, WARM};
 use super::result::{self, Point, RunResult};
 use super::rows::Table;
@@ -65,20 +66,22 @@ pub fn write(study: &Study, out: &Path) -> Result<(), StudyError> {
             results.entry(row.clone()).or_default().insert(*seed, found);
         }
     }
-    let report = Report { study, results: &results };
+    let report = Report { study, results: &results, gate: GateVerdict::read(out) };
     for (name, svg) in report.plots() {
         result::write(&out.join("study").join(format!("{name}.svg")), &svg)?;
     }
     result::write(&out.join("study.md"), &report.markdown(grid.len(), &Session::read(out))?)
 }
 
-struct Report<'a> {
-    study: &'a Study,
-    results: &'a ResultsByRow,
+/// What the tables and plots of a study are made of.
+pub(super) struct Report<'a> {
+    pub study: &'a Study,
+    pub results: &'a ResultsByRow,
+    pub gate: Option<GateVerdict>,
 }
 
 /// `62.9% ± 3.1`, or without the interval where there is none.
-fn percent(i: Interval) -> String {
+pub(super) fn percent(i: Interval) -> String {
     match (i.mean.is_finite(), i.half.is_finite()) {
         (false, _) => "-".into(),
         (true, false) => format!("{:.1}%", 100.0 * i.mean),
@@ -87,7 +90,7 @@ fn percent(i: Interval) -> String {
 }
 
 /// `+2.3 ± 1.1` points.
-fn points(i: Interval) -> String {
+pub(super) fn points(i: Interval) -> String {
     match (i.mean.is_finite(), i.half.is_finite()) {
         (false, _) => "-".into(),
         (true, false) => format!("{:+.1}", 100.0 * i.mean),
@@ -102,16 +105,16 @@ fn drawn(i: Interval) -> Interval {
     Interval { half: if i.n < DRAWN { f64::NAN } else { i.half }, ..i }
 }
 
-fn number(v: f64, digits: usize) -> String {
+pub(super) fn number(v: f64, digits: usize) -> String {
     if v.is_finite() { format!("{v:.digits$}") } else { "-".into() }
 }
 
 impl Report<'_> {
-    fn runs(&self, row: &str) -> Vec<&RunResult> {
+    pub(super) fn runs(&self, row: &str) -> Vec<&RunResult> {
         self.results.get(row).map(|seeds| seeds.values().collect()).unwrap_or_default()
     }
 
-    fn values(&self, row: &str, of: impl Fn(&RunResult) -> Option<f64>) -> Vec<f64> {
+    pub(super) fn values(&self, row: &str, of: impl Fn(&RunResult) -> Option<f64>) -> Vec<f64> {
         self.runs(row).into_iter().filter_map(of).collect()
     }
 
@@ -132,7 +135,7 @@ impl Report<'_> {
         base
     }
 
-    fn label(&self, row: &str) -> String {
+    pub(super) fn label(&self, row: &str) -> String {
         self.study.row(row).map_or_else(|| row.to_string(), |r| r.label.clone())
     }
 
@@ -225,6 +228,8 @@ impl Report<'_> {
             }
         }
         plots.push(("differences".into(), self.differences()));
+        plots.extend(self.comparison_plot());
+        plots.extend(self.looking_plots());
         plots
     }
 
@@ -286,6 +291,7 @@ impl Report<'_> {
         let finished: usize = self.results.values().map(BTreeMap::len).sum();
         let base = self.study.base_config()?;
         let mut out = String::from("# Study\n\n");
+        out += &self.study.rows.preface;
         if self.study.quick {
             out += "**This is the quick form**: few rows, seeds and steps on an easier task. It shows that everything runs; with so few \
                     seeds its differences say nothing about the algorithms.\n\n";
@@ -333,6 +339,10 @@ impl Report<'_> {
                 s.command, s.finished, s.seconds, s.jobs, s.cores
             );
         }
+        if let Some(verdict) = &self.gate {
+            out += &gate_section(verdict);
+        }
+        out += &self.comparisons();
         out += "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
                 the differences on the same seed, in percentage points, with the paired t test and the exact sign-flip test, both two-sided and \
                 not corrected for the number of rows.";
@@ -354,6 +364,7 @@ impl Report<'_> {
         }
         out += "## All rows\n\n![differences](study/differences.svg)\n\n";
         out += &self.limits();
+        out += &self.study.rows.closing;
         Ok(out)
     }
 
@@ -397,6 +408,36 @@ impl Report<'_> {
     }
 }
 
+/// The gate of a study as a section of its report.
+fn gate_section(verdict: &GateVerdict) -> String {
+    let spec = &verdict.gate;
+    let mut out = format!(
+        "\n## The gate\n\nBefore any row runs, a warm start has to show that it forgets: an error on fresh digits of the late half \
+         at least {} times that of the early half, attention on the picture that falls (late/early below {}), and a greedy \
+         accuracy between {:.0}% and {:.0}%, without which no row could learn. {} settings were written down beforehand and are \
+         tried in this order, {} warm starts each; the first that passes is the study's.\n\n",
+        spec.error_ratio,
+        spec.attention_ratio,
+        100.0 * spec.accuracy[0],
+        100.0 * spec.accuracy[1],
+        spec.settings.len(),
+        spec.seeds
+    );
+    out += "| setting | seeds | fresh error, early | late | ratio | attention late/early | accuracy | gate |\n|---|---|---|---|---|---|---|---|\n";
+    out += &verdict.table();
+    let _ = match &verdict.chosen {
+        Some(name) => writeln!(out, "\nThe study runs on `{name}`.\n"),
+        None => writeln!(out, "\n**No setting passes, so no row runs**: that is the result.\n"),
+    };
+    out
+}
+
+/// The verdict of a gate for a person.
+pub fn verdict(verdict: &GateVerdict) -> String {
+    let chosen = verdict.chosen.as_deref().map_or("no setting passes".to_owned(), |name| format!("{name} passes"));
+    format!("gate: {chosen}\n{}", verdict.table())
+}
+
 /// Copies `study.md` and its plots from a study's folder into `folder`, for example `docs`.
 ///
 /// # Errors
@@ -412,7 +453,11 @@ pub fn publish(out: &Path, folder: &Path) -> Result<(), StudyError> {
             copy(entry.path(), plots.join(entry.file_name()))?;
         }
     }
-    Ok(())
+    let verdict = out.join(gate::FILE);
+    match verdict.is_file() {
+        true => copy(verdict, plots.join(gate::FILE)),
+        false => Ok(()),
+    }
 }
 
 /// The grid as text: rows, settings, runs.

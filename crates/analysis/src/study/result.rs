@@ -9,6 +9,8 @@ use run::metrics::MetricsReader;
 use serde::{Deserialize, Serialize};
 
 use super::StudyError;
+use super::outcomes::{self, Outcomes};
+use crate::stats::mean;
 
 /// Accuracy and visual focus at one validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -44,6 +46,15 @@ pub struct RunResult {
     pub curve: Vec<Point>,
     /// Mean reward of each training step; empty for a warm start.
     pub reward: Vec<f64>,
+    /// Mean over training steps of the correlation of VGPO's `phi` with length; none of rows without it.
+    #[serde(default)]
+    pub phi_length: Option<f64>,
+    /// Mean over training steps of the share of tokens whose ratio was clipped; none for a warm start.
+    #[serde(default)]
+    pub clipped: Option<f64>,
+    /// What was measured of the final weights, where the study asks for it.
+    #[serde(default)]
+    pub outcomes: Option<Outcomes>,
 }
 
 /// The file of a row and seed in the study's folder.
@@ -80,9 +91,9 @@ impl RunResult {
         write(&path, &serde_json::to_string_pretty(self).unwrap_or_default())
     }
 
-    /// Accuracy after training.
+    /// Accuracy after training: on the fixed items where there are any, else of the last validation.
     pub fn accuracy(&self) -> Option<f64> {
-        self.curve.last().map(|p| p.accuracy)
+        self.outcomes.as_ref().map(Outcomes::accuracy).or_else(|| self.curve.last().map(|p| p.accuracy))
     }
 
     /// The validation before the first step of training.
@@ -94,7 +105,7 @@ impl RunResult {
     /// that learns sooner.
     pub(crate) fn mean_accuracy(&self) -> Option<f64> {
         let later: Vec<f64> = self.curve.iter().filter(|p| p.step > 0).map(|p| p.accuracy).collect();
-        (!later.is_empty()).then(|| crate::stats::mean(&later))
+        (!later.is_empty()).then(|| mean(&later))
     }
 
     /// Reads a finished run's folder.
@@ -128,7 +139,11 @@ impl RunResult {
             weights: String::new(),
             curve: vec![],
             reward: vec![],
+            phi_length: None,
+            clipped: None,
+            outcomes: outcomes(folder)?,
         };
+        let (mut by_length, mut clipped) = (vec![], vec![]);
         for line in log.steps {
             let number = |key: &str| line.number(key);
             let step = line.step().ok_or_else(|| damaged("a line has no step".into()))?;
@@ -136,6 +151,8 @@ impl RunResult {
             result.seconds += number("time/step_s").unwrap_or(0.0);
             let Some(reward) = number("reward") else { continue }; // a supervised step
             result.reward.push(reward);
+            by_length.extend(number("vgpo/phi_length_correlation"));
+            clipped.extend(CLIPPED.iter().map(|key| number(key)).sum::<Option<f64>>());
             result.rollouts += number("filter/rounds").unwrap_or(1.0) as u64 * rollouts_a_round;
             let point = |prefix: &str, step: u64| {
                 let of = |key: &str| number(&format!("{prefix}/{key}"));
@@ -148,12 +165,29 @@ impl RunResult {
             }
             result.curve.extend(point("val", step));
         }
+        result.phi_length = (!by_length.is_empty()).then(|| mean(&by_length));
+        result.clipped = (!clipped.is_empty()).then(|| mean(&clipped));
         let (_, checkpoint) = run::checkpoint::list(&folder.join(layout::CHECKPOINTS))
             .pop()
             .ok_or_else(|| damaged("the run left no checkpoint".into()))?;
         let weights = checkpoint.join(layout::MODEL);
         result.weights = weights.strip_prefix(out).unwrap_or(&weights).display().to_string();
         Ok(result)
+    }
+}
+
+/// The shares of tokens that were clipped, which exclude each other.
+const CLIPPED: [&str; 2] = ["actor/clip_fraction_low", "actor/clip_fraction_high"];
+
+/// What was measured of the run in `folder`; nothing where nothing was to be.
+fn outcomes(folder: &Path) -> Result<Option<Outcomes>, StudyError> {
+    let path = folder.join(outcomes::FOUND);
+    match guard::file::read_text(&path, guard::limits().record_bytes) {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| StudyError::Damaged { path: path.clone(), reason: e.to_string() }),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(StudyError::io(path)(e)),
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
+use super::gate::GateSpec;
+use super::outcomes::OutcomesSpec;
 use super::{StudyError, WARM};
 
 /// Each seed is a run of every row.
@@ -23,6 +25,30 @@ pub struct RowsFile {
     pub rows: Vec<StudyRow>,
     /// What is compared.
     pub tables: Vec<Table>,
+    /// What is measured of each run's final weights; nothing but its own validation without it.
+    pub outcomes: Option<OutcomesSpec>,
+    /// What the warm start has to show before any row runs; nothing without it.
+    pub gate: Option<GateSpec>,
+    /// The comparisons that the study was made for; they need outcomes.
+    pub comparisons: Option<Comparisons>,
+    /// Markdown before the figures of the report: the question, the design.
+    #[serde(default)]
+    pub preface: String,
+    /// Markdown behind them: what they do not show.
+    #[serde(default)]
+    pub closing: String,
+}
+
+/// One row against some others, all read together.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Comparisons {
+    /// The row in question.
+    pub row: String,
+    /// What it is compared with; Holm's correction is over these.
+    pub against: Vec<String>,
+    /// Rows whose accuracies differ by less are equivalent, as a share (0.02: 2 points).
+    pub margin: f64,
 }
 
 /// The quick form of a study.
@@ -36,6 +62,8 @@ pub struct Quick {
     /// Settings of all its runs, warm starts included.
     #[serde(default)]
     pub set: Vec<String>,
+    /// Outcomes in its stead; without it those of the whole study.
+    pub outcomes: Option<OutcomesSpec>,
 }
 
 /// A row: settings in which it differs from the base.
@@ -100,6 +128,19 @@ impl RowsFile {
         for table in &self.tables {
             table.rows.iter().try_for_each(|row| known(row, &format!("table {:?}", table.name)))?;
         }
+        if let Some(comparisons) = &self.comparisons {
+            known(&comparisons.row, "comparisons")?;
+            comparisons.against.iter().try_for_each(|row| known(row, "comparisons"))?;
+            if self.outcomes.is_none() {
+                return Err("comparisons need [outcomes]: answers to the same items".into());
+            }
+        }
+        if let Some(gate) = &self.gate {
+            gate.check()?;
+            if self.outcomes.is_none() {
+                return Err("a gate needs [outcomes]: it is decided by them".into());
+            }
+        }
         let quick = self.quick.as_ref();
         quick.iter().flat_map(|q| &q.rows).try_for_each(|row| known(row, "quick"))?;
         if quick.is_some_and(|q| !q.rows.contains(&self.reference)) {
@@ -129,6 +170,12 @@ impl RowsFile {
         self.rows.retain(|r| names.contains(&r.name));
         for table in &mut self.tables {
             table.rows.retain(|r| names.contains(r));
+        }
+        if let Some(comparisons) = &mut self.comparisons {
+            comparisons.against.retain(|r| names.contains(r));
+        }
+        if self.comparisons.as_ref().is_some_and(|c| !names.contains(&c.row) || c.against.is_empty()) {
+            self.comparisons = None;
         }
         // A table of one row compares nothing.
         self.tables.retain(|t| t.rows.len() > 1);

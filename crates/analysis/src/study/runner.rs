@@ -152,7 +152,7 @@ pub fn run(
             all.into_iter().reduce(Outcome::and).unwrap_or_default()
         }
     };
-    if ranks.is_first() {
+    if runs.reports() {
         report::write(study, out)?;
     }
     Ok(outcome)
@@ -179,6 +179,11 @@ struct Runs<'a> {
 }
 
 impl Runs<'_> {
+    /// Warm starts of a gate are no study of their own.
+    fn reports(&self) -> bool {
+        self.is_first && !self.study.rows.rows.is_empty()
+    }
+
     /// What is known of the runs of `grid`, of which this process trains those for which `own` (of place and row) is
     /// true. Warm starts of others that are not there have failed or were interrupted.
     fn tasks(&self, grid: Vec<(String, u64)>, own: impl Fn(usize, &str) -> bool) -> Result<Tasks, StudyError> {
@@ -210,8 +215,8 @@ impl Runs<'_> {
         note: &(impl Fn(&str) + Sync),
     ) -> Result<Outcome, StudyError> {
         let tasks = self.tasks(grid, own)?;
-        let Self { study, out, jobs, stop, is_first } = *self;
-        if is_first {
+        let Self { study, out, jobs, stop, .. } = *self;
+        if self.reports() {
             report::write(study, out)?;
         }
         let tasks = Mutex::new(tasks);
@@ -238,7 +243,7 @@ impl Runs<'_> {
                         let mut guard = lock();
                         let state = guard.ended(&row, seed, ended, note);
                         if state == RunState::Done
-                            && is_first
+                            && self.reports()
                             && let Err(error) = report::write(study, out)
                         {
                             guard.error.get_or_insert(error);
@@ -269,6 +274,9 @@ fn summary(result: Option<&RunResult>) -> String {
             100.0 * r.accuracy().unwrap_or(f64::NAN),
             r.seconds
         ),
+        Some(RunResult { outcomes: Some(o), steps, seconds, .. }) => {
+            format!("{steps} steps in {seconds:.0} s, then right in {:.1}% of {} items", 100.0 * o.accuracy(), o.items)
+        }
         Some(r) => format!("{} steps in {:.0} s", r.steps, r.seconds),
         None => "done".into(),
     }
@@ -296,6 +304,9 @@ fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTr
         .is_ok_and(|earlier| settings(&earlier) != settings(&text))
     {
         return Err(StudyError::OtherSettings { path: folder });
+    }
+    if let Some(outcomes) = &study.rows.outcomes {
+        outcomes.order(&folder)?;
     }
     let config_file = folder.join("study.toml");
     result::write(&config_file, &text)?;

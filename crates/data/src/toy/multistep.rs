@@ -14,6 +14,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use super::digits::{self, Split};
 use super::spec::ToySpec;
 use super::tasks::{Direction, Grid, ToyProblem, distractor, running_sum};
+use crate::parts::Part;
 
 /// A row or a column in a question, with its sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,19 +54,6 @@ pub struct ReadDigit {
 pub struct Reading {
     grid: Grid,
     terms: Vec<Term>,
-}
-
-/// A problem whose picture is exchanged while it is answered.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Exchanged {
-    /// The second picture: another digit in every cell.
-    pub png: Vec<u8>,
-    /// A response that is right by the first picture in its early terms and by the second one in the others.
-    pub solution: String,
-    /// Its digits; `shown` is the first picture's. All of the terms from `from` on differ from what is written.
-    pub digits: Vec<ReadDigit>,
-    /// The first term that follows the second picture: the middle one.
-    pub from: usize,
 }
 
 impl Reading {
@@ -156,22 +144,38 @@ impl Reading {
         found
     }
 
-    /// The same question about another picture of digits of `split` from its middle term on.
-    fn exchanged(&self, split: Split, rng: &mut impl Rng) -> Exchanged {
-        let differs = |&old: &usize| loop {
-            let new = split.pick(rng);
-            if digits::label(new) != digits::label(old) {
-                return new;
-            }
+    /// The digits of a worked response as `data::parts` names the parts of one.
+    pub(super) fn parts(&self, solution: &str) -> Vec<Part> {
+        let part = |digit: ReadDigit| {
+            let was = (digit.written != digit.shown).then(|| digit.shown.to_string());
+            Part { at: digit.at, fresh: digit.fresh, was }
         };
-        let second = Grid { cells: self.grid.cells.iter().map(differs).collect(), cols: self.grid.cols };
-        let from = self.terms.len() / 2;
-        let (first, then) = (self.values(&self.grid), self.values(&second));
-        let mixed = [&first[..from], &then[from..]].concat();
-        let (thoughts, answer) = self.worked(&mixed);
-        let solution = ToyProblem::new("", &thoughts, answer, vec![]).solution;
-        Exchanged { png: second.png(), digits: self.locate(&solution), solution, from }
+        self.locate(solution).into_iter().map(part).collect()
     }
+
+    /// The first term that follows the second picture where pictures are exchanged: the middle one.
+    pub fn exchange(&self) -> usize {
+        self.terms.len() / 2
+    }
+}
+
+/// The problem with its picture exchanged for another one of digits of `split`, every cell of which shows another
+/// digit. The response is right by the first picture in its early terms and by the second one in the others, sums
+/// included; what the reading says is shown is the first picture's.
+pub(super) fn exchanged(first: ToyProblem, split: Split, rng: &mut impl Rng) -> ToyProblem {
+    let Some(reading) = &first.reading else { return first };
+    let differs = |&old: &usize| loop {
+        let new = split.pick(rng);
+        if digits::label(new) != digits::label(old) {
+            return new;
+        }
+    };
+    let second = Grid { cells: reading.grid.cells.iter().map(differs).collect(), cols: reading.grid.cols };
+    let (early, late) = (reading.values(&reading.grid), reading.values(&second));
+    let mixed = [&early[..reading.exchange()], &late[reading.exchange()..]].concat();
+    let (thoughts, answer) = reading.worked(&mixed);
+    let problem = ToyProblem::new("", &thoughts, answer, second.png());
+    ToyProblem { problem: first.problem, reading: first.reading, ..problem }
 }
 
 /// Where the `count` terms of a running sum stand in a text that begins with it: `5+9=14, 14+8=22` has 0, 2 and 11.
@@ -311,11 +315,6 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     ToyProblem { reading: Some(reading), ..problem }
 }
 
-/// The problem with its picture exchanged half-way; none of other tasks.
-pub(super) fn exchanged(spec: &ToySpec, problem: &ToyProblem, rng: &mut impl Rng) -> Option<Exchanged> {
-    problem.reading.as_ref().map(|reading| reading.exchanged(spec.split, rng))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,25 +386,28 @@ mod tests {
         assert!(refused("multistep?fresh=101").contains("0 to 100"));
         assert!(refused("sum?fresh=50").contains("no parameter"));
         assert_eq!(spec(LONG).id(7), "toy-multistep-r5c3t5-6d0f50-train-0-7");
+        assert!(
+            refused("multistep?exchange=2").contains("0 or 1") && refused("sum?exchange=1").contains("no parameter")
+        );
     }
 
     /// The early terms are as they were, the late ones follow the second picture, in which every cell is another digit;
     /// sums and the answer are right for what is written.
     #[test]
     fn an_exchanged_picture_differs_in_every_late_digit() {
-        let spec = spec(LONG);
+        let (spec, other) = (spec(LONG), spec(&format!("{LONG}&exchange=1")));
         for i in 0..300 {
-            let (problem, exchanged) = (spec.problem(i), spec.exchanged(i).unwrap());
+            let (problem, exchanged) = (spec.problem(i), other.problem(i));
             let reading = problem.reading.as_ref().unwrap();
-            assert_eq!(exchanged, spec.exchanged(i).unwrap());
+            assert_eq!((&exchanged.problem, exchanged.reading.as_ref()), (&problem.problem, Some(reading)));
             assert_ne!(exchanged.png, problem.png);
-            assert_eq!(exchanged.from, reading.terms() / 2);
+            let digits = reading.locate(&exchanged.solution);
             let before = reading.locate(&problem.solution);
-            assert_eq!(exchanged.digits.len(), before.len());
+            assert_eq!(digits.len(), before.len());
             let mut second = std::collections::BTreeMap::new();
-            for (old, new) in before.iter().zip(&exchanged.digits) {
+            for (old, new) in before.iter().zip(&digits) {
                 assert_eq!((old.cell, old.fresh, old.shown), (new.cell, new.fresh, new.shown));
-                match new.term < exchanged.from {
+                match new.term < reading.exchange() {
                     true => assert_eq!(new.written, old.shown),
                     false => {
                         assert_ne!(new.written, old.shown);
@@ -413,8 +415,14 @@ mod tests {
                     }
                 }
             }
-            let common = exchanged.digits.iter().find(|d| d.term == exchanged.from).unwrap().at;
+            let common = digits.iter().find(|d| d.term == reading.exchange()).unwrap().at;
             assert_eq!(exchanged.solution[..common], problem.solution[..common]);
+            assert!(exchanged.solution.ends_with(&format!("</think>\\boxed{{{}}}", exchanged.answer)));
+            // As a column of a data set.
+            let parts = reading.parts(&exchanged.solution);
+            assert_eq!(parts.iter().map(|p| p.at).collect::<Vec<_>>(), digits.iter().map(|d| d.at).collect::<Vec<_>>());
+            assert!(parts.iter().zip(&digits).all(|(p, d)| p.was.is_some() == (d.term >= reading.exchange())));
+            assert!(reading.parts(&problem.solution).iter().all(|p| p.was.is_none()));
         }
     }
 

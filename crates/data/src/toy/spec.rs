@@ -6,8 +6,9 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::digits::Split;
-use super::multistep::{self, Exchanged};
+use super::multistep;
 use super::tasks::{self, TASKS, ToyTask};
+use crate::parts;
 use crate::sample::ImageSource;
 use crate::source::{Column, RawRow, RowSource};
 
@@ -25,6 +26,9 @@ pub struct ToySpec {
     /// Where it is said, no line of a `multistep` question comes twice, and of a hundred digits that the late half of
     /// the response reads, at least so many were not written before.
     pub fresh: Option<usize>,
+    /// The picture of a `multistep` problem is exchanged in the middle of its response: the same problems, with the
+    /// second picture, and responses that follow the first one in their early terms and the second one in the others.
+    pub exchange: bool,
     /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
     /// Of a hundred solutions, how many give the answer at once, without thinking.
@@ -63,6 +67,7 @@ impl ToySpec {
             cols,
             terms: 2..=3,
             fresh: None,
+            exchange: false,
             distractors: if task == ToyTask::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
             questions: 1..=1,
@@ -80,6 +85,13 @@ impl ToySpec {
                 "bars" if task == ToyTask::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=8)?,
                 "fresh" if task == ToyTask::Multistep => spec.fresh = Some(percentage(key, value)?),
+                "exchange" if task == ToyTask::Multistep => {
+                    spec.exchange = match value {
+                        "0" => false,
+                        "1" => true,
+                        _ => return Err(format!("exchange={value:?} must be 0 or 1")),
+                    }
+                }
                 "distractors" if matches!(task, ToyTask::Sum | ToyTask::Multistep) => {
                     spec.distractors = range(key, value, 0..=4)?;
                 }
@@ -97,7 +109,7 @@ impl ToySpec {
                 _ => {
                     let own = match task {
                         ToyTask::Chart => "bars",
-                        ToyTask::Multistep => "rows, cols, terms, fresh, distractors",
+                        ToyTask::Multistep => "rows, cols, terms, fresh, exchange, distractors",
                         ToyTask::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
@@ -119,12 +131,11 @@ impl ToySpec {
 
     /// Problem `i`: problem text, answer, response, picture (PNG).
     pub fn problem(&self, i: usize) -> tasks::ToyProblem {
-        tasks::make(self, &mut self.generator(i, 0))
-    }
-
-    /// Problem `i` with its picture exchanged half-way; none of tasks without terms.
-    pub fn exchanged(&self, i: usize) -> Option<Exchanged> {
-        multistep::exchanged(self, &self.problem(i), &mut self.generator(i, 1))
+        let problem = tasks::make(self, &mut self.generator(i, 0));
+        match self.exchange {
+            true => multistep::exchanged(problem, self.split, &mut self.generator(i, 1)),
+            false => problem,
+        }
     }
 
     /// The random numbers of problem `i`, for the problem itself (0) or for its other picture (1).
@@ -152,6 +163,9 @@ impl ToySpec {
         }
         if let Some(fresh) = self.fresh {
             grid += &format!("f{fresh}");
+        }
+        if self.exchange {
+            grid += "x";
         }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
@@ -217,6 +231,8 @@ impl RowSource for ToySource {
 
     fn row(&self, i: usize) -> Result<RawRow, String> {
         let problem = self.spec.problem(i);
+        let parts = problem.reading.as_ref().map(|reading| reading.parts(&problem.solution));
+        let parts = parts.map(|parts| (parts::COLUMN.to_owned(), parts::to_text(&parts)));
         Ok(RawRow {
             id: Some(self.spec.id(i)),
             problem: Some(problem.problem),
@@ -224,7 +240,7 @@ impl RowSource for ToySource {
             images: Ok(vec![Some(ImageSource::from(problem.png))]),
             task: Some(self.spec.task.name().to_owned()),
             solution: Some(problem.solution),
-            extra: Default::default(),
+            extra: parts.into_iter().collect(),
         })
     }
 
@@ -234,12 +250,10 @@ impl RowSource for ToySource {
     }
 
     fn columns(&self) -> Vec<Column> {
-        ["id", "problem", "answer", "images", "task", "solution"]
-            .map(|name| Column {
-                name: name.into(),
-                kind: if name == "images" { "list of PNG" } else { "text" }.into(),
-                used: true,
-            })
-            .to_vec()
+        let column = |name: &str, kind: &str, used| Column { name: name.into(), kind: kind.into(), used };
+        let kind = |name| if name == "images" { "list of PNG" } else { "text" };
+        let used = ["id", "problem", "answer", "images", "task", "solution"].map(|name| column(name, kind(name), true));
+        let parts = (self.spec.task == ToyTask::Multistep).then(|| column(parts::COLUMN, "text", false));
+        used.into_iter().chain(parts).collect()
     }
 }

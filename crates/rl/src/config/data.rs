@@ -85,7 +85,7 @@ impl Data {
 
 impl Config {
     /// The names of the columns.
-    pub(crate) fn to_keys(&self) -> Keys {
+    pub fn to_keys(&self) -> Keys {
         let data = &self.data;
         Keys {
             prompt_key: data.prompt_key.clone(),

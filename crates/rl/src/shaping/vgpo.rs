@@ -58,7 +58,7 @@ section! {
         /// late ones, "constant" gives all tokens the same focus. `intra` and `inter` switch the factors off.
         control: Control = Control::None,
         /// Another number, other permutations with "permuted".
-        control_seed: u64 = 0 => ..=i64::MAX as u64,
+        control_seed: u64 = 0 => 0..=i64::MAX as u64,
     }
 }
 

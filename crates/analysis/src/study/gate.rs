@@ -1,0 +1,243 @@
+//! The gate: what a warm start has to show before any row runs. A study of forgetting on a model that does not forget, or
+//! that reinforcement learning cannot get off the ground, would say nothing whatever its rows say.
+//!
+//! Which settings of the warm start are tried, and in which order, is written down in the rows file beforehand. The first
+//! that passes is the study's; if none does, no row runs, and that is the result.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use comm::Ranks;
+use serde::{Deserialize, Serialize};
+
+use super::plan::{Study, WARM};
+use super::result::{self, RunResult};
+use super::runner::{self, Ended, RunToTrain};
+use super::{Outcome, StudyError};
+use crate::forgetting::PartErrors;
+use crate::stats::mean;
+
+/// `[gate]` of a rows file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSpec {
+    /// Warm starts of each setting; their seeds are none of the study's.
+    pub seeds: usize,
+    /// The teacher-forced error on fresh digits of the late half has to be at least so many times that of the early
+    /// half, on average over the seeds.
+    pub error_ratio: f64,
+    /// Attention on the picture, late half over early half, has to be below this on average.
+    pub attention_ratio: f64,
+    /// Greedy accuracy has to lie between these two on average: below, all groups of responses would be wrong, and
+    /// above there would be nothing to learn.
+    pub accuracy: [f64; 2],
+    /// What is tried, in this order.
+    pub settings: Vec<GateSetting>,
+}
+
+/// A setting of the warm start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GateSetting {
+    /// Name in folders.
+    pub name: String,
+    /// `section.key=value`, for warm starts and rows alike.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+/// What one warm start shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateMeasure {
+    /// Its setting.
+    pub setting: String,
+    /// Its seed.
+    pub seed: u64,
+    /// Fresh digits of the early half.
+    pub early: PartErrors,
+    /// Fresh digits of the late half.
+    pub late: PartErrors,
+    /// Error of the late ones over that of the early ones.
+    pub error_ratio: f64,
+    /// Attention on the picture, late over early.
+    pub attention_ratio: f64,
+    /// Greedy accuracy on the fixed items.
+    pub accuracy: f64,
+}
+
+/// `gate.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GateVerdict {
+    /// What was asked.
+    pub gate: GateSpec,
+    /// What was measured.
+    pub measured: Vec<GateMeasure>,
+    /// The first setting that passes.
+    pub chosen: Option<String>,
+}
+
+/// Where gate seeds begin: far from a study's.
+pub(super) const FIRST_SEED: u64 = 1001;
+
+/// File of the verdict in the study's folder.
+pub(super) const FILE: &str = "gate.json";
+
+impl GateSpec {
+    /// Whether the warm starts of a setting pass.
+    pub(super) fn passes(&self, measured: &[&GateMeasure]) -> bool {
+        let of = |value: fn(&GateMeasure) -> f64| mean(&measured.iter().map(|m| value(m)).collect::<Vec<_>>());
+        let [low, high] = self.accuracy;
+        of(|m| m.error_ratio) >= self.error_ratio
+            && of(|m| m.attention_ratio) < self.attention_ratio
+            && (low..=high).contains(&of(|m| m.accuracy))
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        match (self.seeds, self.settings.is_empty()) {
+            (0, _) => Err("gate: seeds is 0; at least one warm start is needed".into()),
+            (_, true) => Err("gate: there are no settings to try".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl GateVerdict {
+    /// The verdict in a study's folder; none where no gate was measured.
+    pub(super) fn read(out: &Path) -> Option<Self> {
+        let text = guard::file::read_text(&out.join(FILE), guard::limits().record_bytes).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn write(&self, out: &Path) -> Result<(), StudyError> {
+        result::write(&out.join(FILE), &format!("{:#}\n", serde_json::to_value(self).unwrap_or_default()))
+    }
+
+    /// A line a setting for a person.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for setting in &self.gate.settings {
+            let own: Vec<&GateMeasure> = self.measured.iter().filter(|m| m.setting == setting.name).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let of = |value: fn(&GateMeasure) -> f64| mean(&own.iter().map(|m| value(m)).collect::<Vec<_>>());
+            let error = |value: fn(&GateMeasure) -> &PartErrors| {
+                100.0 * PartErrors::sum(own.iter().map(|m| value(m))).rate().unwrap_or(f64::NAN)
+            };
+            text += &format!(
+                "| {} | {} | {:.1}% | {:.1}% | {:.2} | {:.3} | {:.1}% | {} |\n",
+                setting.name,
+                own.len(),
+                error(|m| &m.early),
+                error(|m| &m.late),
+                of(|m| m.error_ratio),
+                of(|m| m.attention_ratio),
+                100.0 * of(|m| m.accuracy),
+                if self.gate.passes(&own) { "passes" } else { "does not" }
+            );
+        }
+        text
+    }
+}
+
+/// How the gate ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GateEnd {
+    /// All that had to be measured was.
+    Measured(GateVerdict),
+    /// Warm starts were interrupted or failed.
+    Stopped(Outcome),
+}
+
+/// Measures the settings of the gate in turn until one passes, in `out/gate/SETTING`, and writes `out/gate.json` after
+/// each. Warm starts that were measured before are not run again.
+///
+/// # Errors
+/// As [`runner::run`].
+pub fn measure(
+    ranks: &Ranks,
+    (study, gate): (&Study, &GateSpec),
+    out: &Path,
+    jobs: usize,
+    stop: &AtomicBool,
+    train: impl Fn(&RunToTrain) -> Ended + Sync,
+    note: impl Fn(&str) + Sync,
+) -> Result<GateEnd, StudyError> {
+    let mut verdict = GateVerdict { gate: gate.clone(), measured: vec![], chosen: None };
+    for setting in &gate.settings {
+        note(&format!("gate: {}", setting.name));
+        let warm = study.gate(gate, setting)?;
+        let folder = out.join("gate").join(&setting.name);
+        let outcome = runner::run(ranks, &warm, &folder, jobs, stop, &train, &note)?;
+        if outcome.interrupted || stop.load(Ordering::Relaxed) || !outcome.failed.is_empty() {
+            return Ok(GateEnd::Stopped(outcome));
+        }
+        ranks.barrier("warm starts of the gate")?;
+        let mut own = Vec::new();
+        for seed in warm.seeds() {
+            let found = RunResult::read(&folder, WARM, seed, &warm.fingerprint(None, seed)?)?;
+            own.extend(found.and_then(|run| measured(&setting.name, &run)));
+        }
+        let passes = own.len() == gate.seeds && gate.passes(&own.iter().collect::<Vec<_>>());
+        verdict.measured.extend(own);
+        verdict.chosen = passes.then(|| setting.name.clone());
+        if ranks.is_first() {
+            verdict.write(out)?;
+        }
+        if passes {
+            break;
+        }
+    }
+    Ok(GateEnd::Measured(verdict))
+}
+
+fn measured(setting: &str, run: &RunResult) -> Option<GateMeasure> {
+    let outcomes = run.outcomes.as_ref()?;
+    let forgetting = outcomes.forgetting.as_ref()?;
+    Some(GateMeasure {
+        setting: setting.into(),
+        seed: run.seed,
+        early: forgetting.early,
+        late: forgetting.late,
+        error_ratio: forgetting.error_ratio()?,
+        attention_ratio: forgetting.attention?.ratio(),
+        accuracy: outcomes.accuracy(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_three_conditions_count() {
+        let setting = GateSetting { name: "a".into(), set: vec![] };
+        let gate = GateSpec {
+            seeds: 2,
+            error_ratio: 1.5,
+            attention_ratio: 1.0,
+            accuracy: [0.02, 0.6],
+            settings: vec![setting],
+        };
+        let of = |error_ratio, attention_ratio, accuracy| GateMeasure {
+            setting: "a".into(),
+            seed: 1001,
+            early: PartErrors { parts: 100, wrong: 10 },
+            late: PartErrors { parts: 100, wrong: 20 },
+            error_ratio,
+            attention_ratio,
+            accuracy,
+        };
+        let (good, blind) = (of(1.6, 0.8, 0.1), of(1.4, 0.8, 0.1));
+        assert!(gate.passes(&[&good]) && gate.passes(&[&good, &blind]) && !gate.passes(&[&blind]));
+        assert!(!gate.passes(&[&of(1.6, 1.0, 0.1)]) && !gate.passes(&[&of(1.6, 0.8, 0.01)]));
+        assert!(!gate.passes(&[&of(1.6, 0.8, 0.7)]) && !gate.passes(&[&of(f64::NAN, 0.8, 0.1)]));
+        let verdict = GateVerdict { gate: gate.clone(), measured: vec![good], chosen: Some("a".into()) };
+        assert!(verdict.table().contains("| a | 1 | 10.0% | 20.0% | 1.60 | 0.800 | 10.0% | passes |"));
+        let dir = tempfile::tempdir().unwrap();
+        verdict.write(dir.path()).unwrap();
+        assert_eq!(GateVerdict::read(dir.path()), Some(verdict));
+        assert!(GateSpec { settings: vec![], ..gate.clone() }.check().is_err());
+        assert!(GateSpec { seeds: 0, ..gate }.check().is_err());
+    }
+}
