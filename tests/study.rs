@@ -144,6 +144,80 @@ fn a_study_is_interrupted_goes_on_and_skips_what_is_finished() {
     assert!(text(&output).contains("seed_2.json") && text(&output).contains("delete it"), "{}", text(&output));
 }
 
+/// A study of a gate that all pass, or none does, of models that have learned nothing.
+fn gated_study(dir: &Path, error_ratio: f64) -> Output {
+    let spec = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=";
+    let base = BASE
+        .replace("toy:read?rows=1&cols=1&split=", spec)
+        .replace("max_prompt_length = 64", "max_prompt_length = 96")
+        .replace("max_response_length = 8", "max_response_length = 24")
+        .replace("steps = 4", "steps = 1");
+    let more = format!(
+        r#"
+[outcomes]
+data = "{spec}test&seed=3"
+exchanged = "{spec}test&seed=3&exchange=1"
+items = 6
+worked = 9
+max_new_tokens = 24
+[comparisons]
+row = "vgpo"
+against = ["dapo"]
+margin = 0.02
+[gate]
+seeds = 1
+error_ratio = {error_ratio:.1}
+attention_ratio = 100.0
+accuracy = [0.0, 1.0]
+settings = [{{ name = "short" }}, {{ name = "long", set = ["stages.0.steps=4"] }}]
+"#
+    );
+    let at = ROWS.find("[[rows]]").unwrap();
+    std::fs::write(dir.join("rows.toml"), format!("{}{more}{}", &ROWS[..at], &ROWS[at..])).unwrap();
+    let mut command = command(dir, &["--out", "out", "--jobs", "2"]);
+    std::fs::write(dir.join("base.toml"), base).unwrap();
+    command.output().unwrap()
+}
+
+#[test]
+fn a_gate_is_decided_before_any_row_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let verdict = |dir: &Path| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(dir.join("out/gate.json")).unwrap()).unwrap()
+    };
+    // An error of a billion times the early one: both settings are measured, no row runs, and that is a result.
+    let output = gated_study(dir, 1e9);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("no setting passes"), "{}", text(&output));
+    assert_eq!((verdict(dir)["chosen"].as_str(), verdict(dir)["measured"].as_array().unwrap().len()), (None, 2));
+    assert!(!dir.join("out/results").exists());
+    let report = std::fs::read_to_string(dir.join("out/study.md")).unwrap();
+    assert!(report.contains("so no row runs") && report.contains("| long | 1 |"), "{report}");
+
+    // The same warm starts under a gate that lets the first one through: they are not run again, the rows run on it.
+    let before = std::fs::metadata(dir.join("out/gate/short/results/warm/seed_1001.json")).unwrap().modified().unwrap();
+    let output = gated_study(dir, 0.0);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let after = std::fs::metadata(dir.join("out/gate/short/results/warm/seed_1001.json")).unwrap().modified().unwrap();
+    assert_eq!((verdict(dir)["chosen"].as_str(), before), (Some("short"), after));
+    let (warm, vgpo) = (result(dir, "warm", 1), result(dir, "vgpo", 2));
+    let forgetting = &vgpo["outcomes"]["forgetting"];
+    let parts = |key: &str| forgetting[key]["parts"].as_u64().unwrap();
+    assert_eq!((&vgpo["outcomes"]["items"], &forgetting["rows"], &warm["steps"]), (&6.into(), &9.into(), &3.into()));
+    assert!(parts("early") > 0 && parts("late") > 0 && parts("exchanged_fresh") > 0, "{forgetting}");
+    let report = std::fs::read_to_string(dir.join("out/study.md")).unwrap();
+    assert!(report.contains("The study runs on `short`"), "{report}");
+    assert!(
+        report.contains("| DAPO | 2 | +0.0 ± 0.0 | 1.000 | 1.000 | 0.000 | 0.0 points | the same, within 2 points |")
+    );
+    assert!(report.contains("## Where they look") && report.contains("| warm start |"), "{report}");
+    for line in report.lines().filter(|l| l.starts_with("![")) {
+        let file = line.split(['(', ')']).nth(1).unwrap();
+        assert!(dir.join("out").join(file).exists(), "{file}");
+    }
+}
+
 #[test]
 fn a_failing_row_does_not_stop_the_others() {
     let dir = tempfile::tempdir().unwrap();

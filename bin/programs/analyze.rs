@@ -45,6 +45,10 @@ struct AnalyzeArgs {
     /// Parquet, JSONL, a folder, a glob, or toy:NAME?key=value, as data.val_files of train.
     #[arg(long, value_name = "FILE")]
     data: String,
+    /// The rows of --data with their pictures exchanged half-way and worked responses that follow the second one from
+    /// there on, for what late parts follow: a file, or toy:multistep?...&exchange=1. See docs/analysis.md.
+    #[arg(long, value_name = "FILE")]
+    exchanged: Option<String>,
     /// Output folder; it must be empty or not there.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -123,6 +127,9 @@ fn run(args: AnalyzeArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     let models = std::iter::once(&args.model).chain(&args.compare);
     let subjects = models.map(|path| Subject::open(path, &args.data, &args.overrides)).collect::<Result<_, _>>()?;
+    let models = std::iter::once(&args.model).chain(&args.compare);
+    let exchanged = models.filter_map(|path| Some(Subject::open(path, args.exchanged.as_ref()?, &args.overrides)));
+    let exchanged = exchanged.collect::<Result<_, _>>()?;
     let pilot = Pilot {
         samples: args.samples,
         limit: args.limit,
@@ -135,7 +142,7 @@ fn run(args: AnalyzeArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     ranks.barrier("before the output folder is made")?;
     share_folder(&ranks, &args.out, "--out")?;
     choose_card(&ranks, args.backend)?;
-    let session = PilotSession { pilot, data: args.data, out: args.out, subjects, ranks };
+    let session = PilotSession { pilot, data: args.data, out: args.out, subjects, exchanged, ranks };
     Ok(on_backend(args.backend, args.dtype, Analyze { session, interrupt: interrupt_flag(None)? })??)
 }
 

@@ -13,7 +13,7 @@ pub const COLUMN: &str = "parts";
 /// A part of a worked response that stands in the picture, too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct SolutionPart {
     /// Byte of the response at which it begins; its first token is what counts.
     pub at: usize,
     /// The response does not have it yet.
@@ -24,7 +24,7 @@ pub struct Part {
 }
 
 /// The column of a row.
-pub(crate) fn to_text(parts: &[Part]) -> String {
+pub(crate) fn to_text(parts: &[SolutionPart]) -> String {
     serde_json::to_string(parts).unwrap_or_default()
 }
 
@@ -32,8 +32,8 @@ pub(crate) fn to_text(parts: &[Part]) -> String {
 ///
 /// # Errors
 /// Text that is not such a list; parts that are out of order or outside of a response of `length` bytes.
-pub fn parse(text: &str, length: usize) -> Result<Vec<Part>, String> {
-    let parts: Vec<Part> = serde_json::from_str(text).map_err(|e| format!("column {COLUMN}: {e}"))?;
+pub fn parse(text: &str, length: usize) -> Result<Vec<SolutionPart>, String> {
+    let parts: Vec<SolutionPart> = serde_json::from_str(text).map_err(|e| format!("column {COLUMN}: {e}"))?;
     let ascends = parts.windows(2).all(|pair| pair[0].at < pair[1].at);
     match ascends && parts.last().is_none_or(|part| part.at < length) {
         true => Ok(parts),
@@ -47,7 +47,10 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let parts = [Part { at: 3, fresh: true, was: None }, Part { at: 9, fresh: false, was: Some("7".into()) }];
+        let parts = [
+            SolutionPart { at: 3, fresh: true, was: None },
+            SolutionPart { at: 9, fresh: false, was: Some("7".into()) },
+        ];
         assert_eq!(to_text(&parts), r#"[{"at":3,"fresh":true},{"at":9,"fresh":false,"was":"7"}]"#);
         assert_eq!(parse(&to_text(&parts), 10).unwrap(), parts);
         for (text, length) in [(to_text(&parts), 9), (r#"[{"at":3,"fresh":true},{"at":3,"fresh":true}]"#.into(), 9)] {

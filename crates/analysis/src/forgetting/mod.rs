@@ -18,6 +18,39 @@ pub mod figures;
 mod forced;
 mod worked;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use model_qwen2vl::{Kernels, QwenVl};
+use rl::TrainError;
+
+use crate::pilot::Subject;
+
 pub use figures::{Followed, Forgetting, LateEarlyMeans, PartErrors};
 pub use forced::{ForcedPart, ForcedRow, forced};
 pub use worked::{WorkedPart, WorkedRow, WorkedRows};
+
+/// Worked responses read in one pass.
+const AT_ONCE: usize = 8;
+
+/// Reads the worked responses of the first `limit` rows that `subject` is asked (0: all), as far as they can be located.
+///
+/// # Errors
+/// Data and columns that cannot be used, and an interrupt.
+pub fn read<B: Kernels>(
+    model: &QwenVl<B>,
+    subject: &Subject,
+    limit: usize,
+    interrupt: &AtomicBool,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<ForcedRow>, TrainError> {
+    let worked = WorkedRows::open(subject, limit)?;
+    let mut rows = Vec::new();
+    let all: Vec<usize> = (0..worked.len()).collect();
+    for some in all.chunks(AT_ONCE) {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err(TrainError::Interrupted);
+        }
+        rows.extend(forced(model, &worked.load(some, model, note)?)?);
+    }
+    Ok(rows)
+}

@@ -1,5 +1,6 @@
 //! Rows of a data set with a worked response whose parts can be located.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use data::{Dataset, Keys, Sample, parts};
@@ -74,15 +75,20 @@ impl<'a> WorkedRows<'a> {
         model: &QwenVl<B>,
         note: &mut dyn FnMut(String),
     ) -> Result<Vec<WorkedRow>, TrainError> {
-        let items = self.subject.prompts.load_many(rows, model, &mut SetAside::default(), note)?;
-        let mut found = Vec::new();
-        for item in items {
-            let Ok(sample) = self.dataset.get(item.row) else { continue };
-            if let Some((ids, parts)) = self.located(&sample)? {
-                found.push(WorkedRow { item, ids, parts });
+        let mut located = BTreeMap::new();
+        for row in rows {
+            let Ok(sample) = self.dataset.get(*row) else { continue };
+            if let Some(found) = self.located(&sample)? {
+                located.insert(*row, found);
             }
         }
-        Ok(found)
+        let rows: Vec<usize> = located.keys().copied().collect();
+        let items = self.subject.prompts.load_many(&rows, model, &mut SetAside::default(), note)?;
+        let worked = items.into_iter().filter_map(|item| {
+            let (ids, parts) = located.remove(&item.row)?;
+            Some(WorkedRow { item, ids, parts })
+        });
+        Ok(worked.collect())
     }
 
     /// Tokens and parts of a row's worked response; none where it has no response or no column.

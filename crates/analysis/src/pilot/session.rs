@@ -23,6 +23,7 @@ use super::measure::{MapSource, Pilot, PilotRecord};
 use super::plots;
 use super::summary::PilotSummary;
 use crate::focus_map::{Drawn, cannot_be_drawn};
+use crate::forgetting::{self, Forgetting};
 
 /// What differs from train's defaults: pictures as the model was trained, accuracy alone.
 const DEFAULTS: &str =
@@ -133,7 +134,7 @@ fn pictures(config: &Config, overrides: &[String]) -> PictureOptions {
 ///     let open = |path: &str| Subject::open(path.as_ref(), data, &[]);
 ///     let subjects = vec![open("runs/before")?, open("runs/after")?];
 ///     let (out, ranks) = ("pilot".into(), comm::Ranks::solo());
-///     let session = PilotSession { pilot, data: data.into(), out, subjects, ranks };
+///     let session = PilotSession { pilot, data: data.into(), out, subjects, exchanged: vec![], ranks };
 ///     let (stop, mut note) = (Default::default(), |line| eprintln!("{line}"));
 ///     session.run::<burn_flex::Flex>(&Default::default(), DType::F32, &stop, &mut note, &mut |table| {
 ///         println!("{table}");
@@ -151,6 +152,8 @@ pub struct PilotSession {
     pub out: PathBuf,
     /// One model, or the one before and the one after training.
     pub subjects: Vec<Subject>,
+    /// The same, each asked the same rows with their pictures exchanged half-way; empty where there are no such rows.
+    pub exchanged: Vec<Subject>,
     /// Those that answer together, each with a session of its own, all the same; the first one writes and tells.
     pub ranks: Ranks,
 }
@@ -184,10 +187,14 @@ impl PilotSession {
                     self.data
                 ));
             }
+            let mut forgetting = None;
             if self.ranks.is_first() {
-                tell(summary.table(&subject.name))?;
+                forgetting = self.forgetting(&model, k, interrupt, note)?;
+                tell(summary.table(&subject.name) + &forgetting.as_ref().map_or(String::new(), Forgetting::table))?;
             }
-            figures.push(json!({"model": subject.name, "rows_set_aside": aside, "summary": summary}));
+            figures.push(json!({
+                "model": subject.name, "rows_set_aside": aside, "summary": summary, "forgetting": forgetting,
+            }));
             summaries.push(summary);
             records.push(found);
         }
@@ -208,6 +215,28 @@ impl PilotSession {
         });
         write(&self.out.join("analysis.json"), format!("{file:#}\n").as_bytes())?;
         tell(format!("written to {}\n", self.out.display()))
+    }
+
+    /// Forgetting of model `k`, where the rows have worked responses that say where their parts are.
+    fn forgetting<B: Kernels>(
+        &self,
+        model: &QwenVl<B>,
+        k: usize,
+        interrupt: &AtomicBool,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Option<Forgetting>, TrainError> {
+        let rows = forgetting::read(model, &self.subjects[k], self.pilot.limit, interrupt, note)?;
+        let exchanged = match self.exchanged.get(k) {
+            Some(other) => forgetting::read(model, other, self.pilot.limit, interrupt, note)?,
+            None => vec![],
+        };
+        if rows.is_empty() && !exchanged.is_empty() {
+            note(
+                "forgetting: the rows of --data have no worked responses with a column parts; see docs/analysis.md"
+                    .into(),
+            );
+        }
+        Ok(Forgetting::of(&rows, &exchanged))
     }
 
     /// The records of one model, and the number of rows set aside.

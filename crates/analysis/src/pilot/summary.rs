@@ -1,7 +1,7 @@
 //! What many measured responses say together.
 
 use serde::{Deserialize, Serialize};
-use vgpo::metrics::late_early_ratio;
+use vgpo::metrics::{late_early_cosine_ratio, late_early_ratio};
 
 use super::measure::PilotRecord;
 use crate::stats::{Histogram, Interval, mean, pearson};
@@ -70,6 +70,9 @@ pub struct PilotSummary {
     pub accumulation: LateEarly,
     /// The same of visual focus.
     pub focus: LateEarly,
+    /// Late half over early half of the cosines behind the focus, which the focus pins near 1; a ratio of means over
+    /// responses. None where the early ones are not above 0.
+    pub late_early_cosine: Option<f64>,
     /// Visual focus against attention on the image.
     pub focus_and_attention: Correlation,
 }
@@ -101,6 +104,7 @@ impl PilotSummary {
                 .collect(),
             accumulation: late_early(&seeing, |r| &r.image),
             focus: late_early(&seeing, |r| &r.focus),
+            late_early_cosine: late_early_cosine_ratio(&seeing.iter().map(|r| &r.focus).collect::<Vec<_>>(), 2),
             focus_and_attention: correlation(&seeing),
         }
     }
@@ -212,6 +216,8 @@ impl PilotSummary {
                     interval(of.incorrect)
                 );
             }
+            let cosine = s.late_early_cosine.map_or("-".into(), |v| format!("{v:.3}"));
+            out += &format!("  late/early cosine    {cosine}\n");
             let c = &s.focus_and_attention;
             out += &format!(
                 "  focus and attention  Pearson {} over all tokens, {} within responses\n",
@@ -259,6 +265,8 @@ pub(super) mod tests {
             (mean(s.accumulation.correct) - 0.5).abs() < 1e-6 && (mean(s.accumulation.incorrect) - 0.25).abs() < 1e-6
         );
         assert!((mean(s.focus.correct) - 2.0 / 3.0).abs() < 1e-6 && (mean(s.focus.incorrect) - 1.5).abs() < 1e-6);
+        // Cosines .8 early, .2 late; 0 and .5.
+        assert!((s.late_early_cosine.unwrap() - 0.875).abs() < 1e-5);
         // Within the first response focus and attention fall together, within the second they part.
         assert!(mean(s.focus_and_attention.within).abs() < 1e-6);
         let steps = [&s.relative, &s.absolute];

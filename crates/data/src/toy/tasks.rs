@@ -8,7 +8,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::digits;
 use super::draw::{self, COLOURS, MAX_BAR, Placed, SHAPES};
-use super::multistep::{Reading, multistep};
+use super::multistep::{GridReading, multistep};
 use super::spec::ToySpec;
 
 /// A toy task.
@@ -68,7 +68,7 @@ pub struct ToyProblem {
     /// The picture.
     pub png: Vec<u8>,
     /// What is read off the picture, and in which order; `multistep` problems have it.
-    pub reading: Option<Reading>,
+    pub reading: Option<GridReading>,
 }
 
 impl ToyProblem {
