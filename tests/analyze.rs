@@ -111,6 +111,38 @@ fn text_only_rows_have_no_attention_on_images() {
     assert!(!dir.join("out/maps").exists());
 }
 
+/// Worked responses of the toy world and of a file of one's own, whose rows say where their parts are.
+#[test]
+fn forgetting_where_parts_are_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let data = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=test";
+    let (m, exchanged) = (model("tied_gqa"), format!("{data}&exchange=1"));
+    let common = ["--limit", "5", "--max-new-tokens", "4", "--maps", "0"];
+    let args = ["--model", &m, "--data", data, "--exchanged", &exchanged, "--out", "toy"];
+    let output = analyze(dir, &[&args[..], &common].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("error at fresh parts"), "{}", text(&output));
+    let found = &json(dir.join("toy/analysis.json"))["models"][0]["forgetting"];
+    let parts = |value: &Value| value["parts"].as_u64().unwrap();
+    let of = |kind: &str| found[kind].as_array().unwrap().iter().map(parts).sum::<u64>();
+    // Two lines of a 2 x 2 grid read four digits; a row and a column share a cell.
+    assert_eq!((found["rows"].as_u64(), of("fresh") + of("copied")), (Some(5), 20));
+    assert_eq!(parts(&found["early"]) + parts(&found["late"]), of("fresh"));
+    assert_eq!(parts(&found["exchanged_fresh"]), of("fresh") - 10, "two of a row's four are early");
+
+    let row = r#"{"problem": "What is 2+2?", "answer": "4", "solution": "2+2=4", "parts": [{"at": 4, "fresh": true}]}"#;
+    std::fs::write(dir.join("rows.jsonl"), format!("{row}\n{row}\n")).unwrap();
+    let output = analyze(dir, &[&["--model", &m, "--data", "rows.jsonl", "--out", "own"][..], &common].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let found = &json(dir.join("own/analysis.json"))["models"][0]["forgetting"];
+    assert_eq!((parts(&found["late"]), parts(&found["early"]), &found["attention"]), (2, 0, &Value::Null));
+    std::fs::write(dir.join("rows.jsonl"), row.replace("\"at\": 4", "\"at\": 9")).unwrap();
+    let output = analyze(dir, &[&["--model", &m, "--data", "rows.jsonl", "--out", "bad"][..], &common].concat());
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("column parts") && text(&output).contains("5 bytes"), "{}", text(&output));
+}
+
 #[test]
 fn bad_input() {
     let dir = tempfile::tempdir().unwrap();

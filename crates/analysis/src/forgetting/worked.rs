@@ -78,7 +78,7 @@ impl<'a> WorkedRows<'a> {
         let mut located = BTreeMap::new();
         for row in rows {
             let Ok(sample) = self.dataset.get(*row) else { continue };
-            if let Some(found) = self.located(&sample)? {
+            if let Some(found) = self.located(&sample, note)? {
                 located.insert(*row, found);
             }
         }
@@ -91,8 +91,13 @@ impl<'a> WorkedRows<'a> {
         Ok(worked.collect())
     }
 
-    /// Tokens and parts of a row's worked response; none where it has no response or no column.
-    fn located(&self, sample: &Sample) -> Result<Option<(Vec<u32>, Vec<WorkedPart>)>, TrainError> {
+    /// Tokens and parts of a row's worked response; none where it has no response or no column, or where the tokenizer
+    /// does not give the text back, in which no byte of a token is known.
+    fn located(
+        &self,
+        sample: &Sample,
+        note: &mut dyn FnMut(String),
+    ) -> Result<Option<(Vec<u32>, Vec<WorkedPart>)>, TrainError> {
         let processor = self.subject.prompts.processor();
         let (Some(solution), Some(column)) = (&sample.solution, sample.extra.get(parts::COLUMN)) else {
             return Ok(None);
@@ -102,7 +107,8 @@ impl<'a> WorkedRows<'a> {
         let mut ids = processor.encode_text(solution)?;
         let text = processor.decode(&ids, true)?;
         if text != *solution {
-            return Err(named("its worked response does not come back from the tokenizer as it is".into()));
+            note(format!("row {}: the tokenizer does not give its worked response back; it is left out", sample.id));
+            return Ok(None);
         }
         let mut ends = Vec::with_capacity(ids.len());
         processor.pieces(&ids, &text)?.iter().fold(0, |start, piece| {

@@ -205,8 +205,8 @@ fn places(text: &str, count: usize) -> Vec<usize> {
     places
 }
 
-/// Of how many late digits how many can be fresh at best where lines are read in these directions, the right ones
-/// first; the middle digit of an odd number is late.
+/// How many late digits can be fresh at best, and how many there are, where lines of a grid that has enough of them are
+/// read in these directions; the middle digit of an odd number is late.
 fn best(directions: &[Direction], rows: usize, cols: usize) -> (usize, usize) {
     let (mut used, mut lines) = ((0, 0), Vec::new());
     for direction in directions {
@@ -237,8 +237,11 @@ fn orders(rows: usize, cols: usize, terms: usize, fresh: usize) -> Vec<Vec<Direc
         .map(|bits| (0..terms).map(|t| direction(bits, t)).collect::<Vec<_>>())
         .filter(|order| {
             let columns = order.iter().filter(|d| **d == Direction::Col).count();
-            let (found, late) = best(order, rows, cols);
-            columns <= cols && terms - columns <= rows && found * 100 >= fresh * late
+            let enough = || {
+                let (found, late) = best(order, rows, cols);
+                found * 100 >= fresh * late
+            };
+            columns <= cols && terms - columns <= rows && enough()
         })
         .collect()
 }
