@@ -109,7 +109,7 @@ pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Resul
             return Ok(result);
         }
     }
-    Err(Failure::input("no backend finds a device; build with --features flex or ndarray for the CPU"))
+    Err(Failure::input("no backend finds a device; build with --features flex for the CPU"))
 }
 
 /// CubeCL's settings, before it is used for the first time: one stream, as a second one has memory of its own that the
