@@ -33,7 +33,7 @@ where
     let values: Vec<_> = values.into_iter().collect();
     let listed = values.iter().map(|(name, about, _)| match *about {
         "" => PossibleValue::new(*name),
-        about => PossibleValue::new(*name).help(about),
+        about => PossibleValue::new(*name).help(about.trim_end_matches('.')),
     });
     PossibleValuesParser::new(listed.collect::<Vec<_>>()).map(move |name| {
         let found = values.iter().find(|(known, ..)| *known == name).map(|(.., value)| value.clone());

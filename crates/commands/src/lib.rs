@@ -37,9 +37,8 @@ fn programs() -> impl Iterator<Item = Program> {
 enum OfTheWhole {
     /// Write completions for a shell to standard output
     ///
-    /// bash: visual-rl completions bash > ~/.local/share/bash-completion/completions/visual-rl
-    ///
-    /// docs/command-line.md has the other shells.
+    /// For bash: visual-rl completions bash > ~/.local/share/bash-completion/completions/visual-rl (docs/command-line.md has
+    /// other shells).
     Completions {
         /// The shell.
         shell: Shell,
@@ -50,7 +49,7 @@ enum OfTheWhole {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Write the JSON Schema of configuration files to standard output, for editors (docs/command-line.md)
+    /// Write the JSON Schema of configuration files to standard output, for editors
     Schema,
 }
 
@@ -80,11 +79,12 @@ impl Parser for WholeArgs {}
 /// The whole with everything that it takes.
 pub fn command() -> Command {
     let about = "Reinforcement learning from verifiable rewards for Qwen vision-language models";
-    let exit_codes = "Each program stands alone, too: `train ...` is `visual-rl train ...`.\n\
-                      Exit codes: 0 done, 1 failed, 2 bad usage or input; some programs have more, in their own help.";
-    let whole = Command::new(NAME).version(env!("CARGO_PKG_VERSION")).about(about).after_help(exit_codes);
-    let whole = whole.subcommand_required(true).arg_required_else_help(true);
-    OfTheWhole::augment_subcommands(whole.subcommands(programs().map(|program| program.subcommand(NAME))))
+    let notes = "Each program stands alone, too: `train ...` is `visual-rl train ...`. `visual-rl help PROGRAM` says more.\n\n\
+                 Exit codes: 0 done, 1 failed, 2 bad usage or input; some programs have more, in their own help.";
+    let whole = Command::new(NAME).subcommands(programs().map(|program| program.subcommand(NAME)));
+    let whole =
+        OfTheWhole::augment_subcommands(whole).version(env!("CARGO_PKG_VERSION")).about(about).after_help(notes);
+    whole.subcommand_required(true).arg_required_else_help(true)
 }
 
 /// The program.
@@ -98,17 +98,24 @@ pub fn main() -> ExitCode {
 
 fn run(what: OfTheWhole) -> Result<ExitCode, Exit> {
     match what {
-        OfTheWhole::Completions { shell } => print(&completions(shell)),
+        OfTheWhole::Completions { shell } => print(completions(shell).as_bytes()),
         OfTheWhole::Schema => print(rl::config::schema().as_bytes()),
         OfTheWhole::Man { folder } => man(&folder),
     }
 }
 
 /// The completions, with the configuration's keys where a program takes settings.
-fn completions(shell: Shell) -> Vec<u8> {
+fn completions(shell: Shell) -> String {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut keys::with_keys(command()), NAME, &mut script);
-    script
+    let script = String::from_utf8_lossy(&script);
+    match shell {
+        // clap_complete 4.6 spells a name with a hyphen in two ways, and its script then finds no subcommand.
+        Shell::Bash => script.replace("visual__subcmd__rl", "visual__rl"),
+        // Its script for fish completes no words that stand without an option.
+        Shell::Fish => format!("{script}{}\n", keys::for_fish(&command())),
+        _ => script.into_owned(),
+    }
 }
 
 fn man(folder: &Path) -> Result<ExitCode, Exit> {
