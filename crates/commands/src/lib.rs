@@ -37,8 +37,8 @@ fn programs() -> impl Iterator<Item = Program> {
 enum OfTheWhole {
     /// Write completions for a shell to standard output
     ///
-    /// For bash: visual-rl completions bash > ~/.local/share/bash-completion/completions/visual-rl (docs/command-line.md has
-    /// other shells).
+    /// For bash: visual-rl completions bash > ~/.local/share/bash-completion/completions/visual-rl
+    /// (docs/command-line.md has other shells).
     Completions {
         /// The shell.
         shell: Shell,
