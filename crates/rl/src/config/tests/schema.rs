@@ -96,7 +96,7 @@ fn every_way_to_write_a_value_is_right() {
         "[data]\ntrain_files = \"toy:sum\"",
         "[data]\ntrain_files = [\"toy:sum\", { path = \"toy:read\", weight = 2 }]",
         "[actor.optim]\nlr = 1",
-        "[model.lora]\nexclude_modules = [\"q_proj\"]",
+        "[model]\npath = \"m\"\n[model.lora]\nenable = true\nexclude_modules = [\"q_proj\"]",
         "[reward]\nfunction = \"judge\"\nfunction_kwargs = { a = 1 }\n[reward.judge]\nurl = \"http://a/v1\"\nmodel = \"m\"",
         "[[stages]]\nstage = \"sft\"\nsteps = 3\n[[stages]]\nstage = \"rl\"",
     ] {
