@@ -57,7 +57,7 @@ fn a_run_writes_into_its_folder_alone() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(of("run/checkpoints/global_step_1/hf/model.safetensors").is_file());
     for folder in ["here", "home", "temporary"] {
-        assert_eq!(under(&of(folder)), [PathBuf::new(); 0], "{folder}");
+        assert_eq!(under(&of(folder)), Vec::<PathBuf>::new(), "{folder}");
     }
     let mut mine = under(&of("mine"));
     mine.sort();
