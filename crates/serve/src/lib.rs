@@ -47,6 +47,7 @@ mod metrics;
 mod open;
 mod options;
 mod prepare;
+pub mod program;
 mod reply;
 mod shared;
 mod sse;

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
+use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Parser};
-use cli::{Exit, ranges, within};
+use cli::{Exit, ranges, within, word};
 use rayon::prelude::*;
+
+use crate::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
 
 mod audit;
 mod row;
@@ -39,6 +41,7 @@ const NAMED: u64 = 20;
 /// Numbers, true and false are taken as their JSON text. Empty lines are skipped.
 #[derive(Parser)]
 #[command(
+    name = "grade",
     version,
     group(ArgGroup::new("program").args(["command", "function"])),
     after_help = "Exit codes: 0 all lines graded; 1 some lines could not be graded, or the work failed; 2 bad usage, an \
@@ -57,13 +60,12 @@ struct GradeArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "grader", "accuracy_weight", "format_weight",
           "numeric_tolerance", "max_response_length", "command", "function"])]
     audit: Option<PathBuf>,
-    /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v,
-    /// dapo, multiple_choice, exact, numeric) is short for --reward-type.
-    #[arg(long, value_name = "NAME")]
+    /// What decides: mathruler or math compare mathematical answers; the name of another rule is short for
+    /// --reward-type.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(graders()))]
     grader: Option<String>,
-    /// Where a response's answer is and what the reward is: math (default), math_accuracy, r1v, dapo, multiple_choice,
-    /// exact, numeric.
-    #[arg(long, value_name = "NAME")]
+    /// Where a response's answer is and what the reward is; math by default.
+    #[arg(long, value_name = "NAME", value_parser = word::<RewardType>(RewardType::NAMES.iter().copied()))]
     reward_type: Option<RewardType>,
     /// Weight of a right answer in `overall`; .9 by default.
     #[arg(long, value_name = "NUMBER")]
@@ -112,6 +114,12 @@ struct GradeArgs {
     truth_key: String,
 }
 
+/// Graders, and the rules that are no grader's.
+fn graders() -> impl Iterator<Item = &'static str> {
+    let rules = RewardType::NAMES.iter().filter(|name| !Grader::NAMES.contains(name));
+    Grader::NAMES.iter().chain(rules).copied()
+}
+
 /// An exit code and one line for stderr.
 struct GradeFailure(u8, String);
 
@@ -142,11 +150,7 @@ impl GradeArgs {
                     }
                     _ => rule = Some(named),
                 },
-                _ => {
-                    return Err(bad(format!(
-                        "--grader {name}: there is no such grader; there are mathruler, math, math_accuracy, r1v, dapo, multiple_choice, exact, numeric"
-                    )));
-                }
+                (Err(_), Err(unknown)) => return Err(bad(format!("--grader {name}: {unknown}"))),
             }
         }
         let rule = rule.unwrap_or_default();
@@ -187,7 +191,16 @@ impl GradeArgs {
     }
 }
 
-fn main() -> ExitCode {
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "grade",
+    about: "Grade answers in JSON lines, as training does",
+    main,
+    command: <GradeArgs as clap::CommandFactory>::command,
+};
+
+/// The program.
+pub fn main() -> ExitCode {
     cli::program(|cli: GradeArgs| run(&cli).map_err(|GradeFailure(code, message)| Exit { code, message }))
 }
 
