@@ -24,8 +24,8 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/python" -m pytest -q -p no:cacheprovider --durations=3 python/tests
 # The stubs say what the module has, and the package is typed.
 "$work/build/bin/mypy" --strict --cache-dir="$work/mypy" python/lib
-(cd "$work" && "$work/build/bin/python" -m pip --python "$work/build/bin/python" install --quiet --disable-pip-version-check --no-deps "${wheel[0]}" &&
-  "$work/build/bin/stubtest" visual_rl_grade._core)
+"$work/build/bin/pip" install --quiet --disable-pip-version-check --no-deps "${wheel[0]}"
+(cd "$work" && build/bin/stubtest visual_rl_grade._core)
 # The part that knows no Python.
 PYO3_BUILD_EXTENSION_MODULE=1 cargo test --quiet --locked --release --manifest-path python/Cargo.toml --target-dir "$target/wheel" --test batch
 [ -z "${OUT:-}" ] || { mkdir -p "$OUT" && cp "${wheel[0]}" "$OUT"; }

@@ -33,8 +33,12 @@ def test_scores_are_tuples_with_names():
 
 
 def test_numbers_count_as_json_writes_them():
-    for given, truth in [(5, "5"), ("0.5", 0.5), (True, "true"), ("false", False), (10**30, "1" + "0" * 30)]:
-        assert grade(given, truth, given=True, reward_type="exact").accuracy == 1, (given, truth)
+    for number, text in [(5, "5"), (0.5, "0.5"), (True, "true"), (False, "false"), (10**30, "1" + "0" * 30)]:
+        assert grade(number, text, given=True, reward_type="exact").extracted == text
+        assert grade(text, number, given=True, reward_type="exact").accuracy == 1
+
+
+def test_numbers_of_numpy():
     numpy = pytest.importorskip("numpy", reason="NumPy is not installed")
     for number in [numpy.int64(5), numpy.float64(5), numpy.str_("5")]:
         assert grade("5", number, given=True).accuracy == 1
