@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 /// So many gradings are worth a thread, which takes some 20 us to start.
 const WORTH_A_THREAD: usize = 32;
 
-/// Computes `one(0)`, `one(1)`, ... below `count`, on up to `threads` threads, this one among them, and returns what was
-/// computed within `limit`, in order: at least one, and never one without those before it.
+/// Computes `one(0)`, `one(1)`, ... below `count`, on up to `threads` threads, this one among them, and returns what
+/// was computed within `limit`, in order: at least one, and never one without those before it.
 ///
 /// The threads are started here and end here. Kept ones would not be there after a fork, and Python's processes fork.
 /// What panics is an error with the panic's words in its place.

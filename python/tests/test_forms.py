@@ -100,7 +100,11 @@ def test_verl(tmp_path):
     score = module.compute_score(data_source="geo3k", solution_str=BARE, ground_truth="3/2", extra_info={"index": 1})
     assert score == {"score": 0.9, "acc": 1.0, "format": 0.0}
     batch = module.compute_scores(
-        data_sources=["a", "b"], solution_strs=[RIGHT, WRONG], ground_truths=["3/2"] * 2, extra_infos=[{}, {}], grader="math"
+        data_sources=["a", "b"],
+        solution_strs=[RIGHT, WRONG],
+        ground_truths=["3/2"] * 2,
+        extra_infos=[{}, {}],
+        grader="math",
     )
     assert [one["acc"] for one in batch] == [1.0, 0.0]
     assert verl.compute_score("x", "it is B", "B", reward_type="multiple_choice")["acc"] == 1.0
@@ -122,7 +126,8 @@ def test_trl_texts_and_conversations():
     spoken = [[{"role": "assistant", "content": text}] for text in texts]
     parts = [[{"role": "assistant", "content": [{"type": "text", "text": text}]}] for text in texts]
     tools = [
-        [{"role": "assistant", "content": None}, {"role": "tool", "content": r"\boxed{9}"}, message[0]] for message in spoken
+        [{"role": "assistant", "content": None}, {"role": "tool", "content": r"\boxed{9}"}, message[0]]
+        for message in spoken
     ]
     for completions in [texts, spoken, parts, tools]:
         for column in ["solution", "answer", "ground_truth"]:

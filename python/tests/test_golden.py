@@ -59,10 +59,12 @@ def test_the_program_says_the_same(options, tmp_path):
     # Answers alone, by each way to compare; `math` and the like only differ in where they find them.
     alone = options["reward_type"] in ["math_accuracy", "multiple_choice", "exact", "numeric"]
     rows = [(True, given, truth) for given, truth, _ in pairs()[:: 1 if alone else 40]]
-    rows += [("given" in row, row.get("given", row.get("response")), row["ground_truth"]) for row in lines("grader_cases")]
+    reported = lines("grader_cases")
+    rows += [("given" in row, row.get("given", row.get("response")), row["ground_truth"]) for row in reported]
     # Whole responses, in each rule's form.
-    forms = [r"<think>a</think> \boxed{%s}", "< think >a</think>< answer >%s</answer>", "so\nAnswer: %s", "it is %s", "%s"]
-    rows += [(False, form.replace("%s", given), truth) for form in forms for given, truth, _ in lines("mathruler_pairs")[::15]]
+    forms = [r"<think>a</think> \boxed{%s}", "< think >a</think>< answer >%s</answer>", "so\nAnswer: %s", "it is %s"]
+    some = lines("mathruler_pairs")[::15]
+    rows += [(False, form.replace("%s", given), truth) for form in forms for given, truth, _ in some]
     length = {"max_response_length": 50, "overlong_buffer_length": 20, "overlong_penalty_factor": 0.5}
     file = tmp_path / "rows.jsonl"
     with open(file, "w", encoding="utf-8") as out:
@@ -84,8 +86,8 @@ def test_the_program_says_the_same(options, tmp_path):
         )
         for at, score in zip(places, of_kind[given]):
             row = expected[at]
-            wanted = (row["overall"], row["accuracy"], row["format"], row["extracted"], {"overlong": row["reward/overlong"]})
-            assert tuple(score) == wanted, rows[at]
+            extra = {"overlong": row["reward/overlong"]}
+            assert score == (row["overall"], row["accuracy"], row["format"], row["extracted"], extra), rows[at]
 
 
 def test_one_by_one_is_as_in_a_batch():

@@ -31,8 +31,8 @@ const ALTERNATIVES: &[&str] = &["and/or", "or", "/", "或者", "或"];
 /// Blanks and fonts around those.
 const BLANKS: &[&str] = &[r"\textbf{", r"\text{", r"\mathrm{", r"\quad", r"\,", r"\ ", "}", "~", " ", "\n"];
 
-/// So many brackets, fonts and blanks may stand before a letter. Without a bound `\boxed{\boxed{...` would be read to its
-/// end from each of its boxes.
+/// So many brackets, fonts and blanks may stand before a letter. Without a bound `\boxed{\boxed{...` would be read to
+/// its end from each of its boxes.
 const MAX_OPENERS: usize = 64;
 
 /// Letters and what follows them.
