@@ -127,7 +127,7 @@ def test_values():
         ({"max_response_length": 5}, ValueError, "both max_response_length and overlong_buffer_length"),
         ({"overlong_penalty_factor": 5}, ValueError, "both max_response_length and overlong_buffer_length"),
         ({"max_response_length": 5, "overlong_buffer_length": 6}, ValueError, "more than max_response_length"),
-        ({"reward_type": 5}, TypeError, "reward_type"),
+        ({"reward_type": 5}, TypeError, "int"),
     ],
 )
 def test_options(options, error, words):
