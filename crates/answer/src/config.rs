@@ -31,6 +31,23 @@ pub enum RewardType {
     Numeric,
 }
 
+impl RewardType {
+    /// Whether a [`Grader`] decides; the plain rules compare in their own way.
+    pub fn has_grader(self) -> bool {
+        !matches!(self, Self::MultipleChoice | Self::Exact | Self::Numeric)
+    }
+
+    /// Whether accuracy and format are added up with weights.
+    pub fn has_weights(self) -> bool {
+        !matches!(self, Self::MathAccuracy | Self::Dapo)
+    }
+
+    /// Whether numbers may differ by a tolerance.
+    pub fn has_tolerance(self) -> bool {
+        self == Self::Numeric
+    }
+}
+
 /// Which grader decides whether two mathematical answers are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -154,14 +154,12 @@ impl GradeArgs {
             }
         }
         let rule = rule.unwrap_or_default();
-        let plain = matches!(rule, RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric);
         let named_grader = self.grader.as_ref().is_some_and(|name| name.parse::<Grader>().is_ok());
-        let weighed = !matches!(rule, RewardType::MathAccuracy | RewardType::Dapo);
         for (given, means_something, option) in [
-            (named_grader, !plain, "--grader"),
-            (self.accuracy_weight.is_some(), weighed, "--accuracy-weight"),
-            (self.format_weight.is_some(), weighed, "--format-weight"),
-            (self.numeric_tolerance.is_some(), rule == RewardType::Numeric, "--numeric-tolerance"),
+            (named_grader, rule.has_grader(), "--grader"),
+            (self.accuracy_weight.is_some(), rule.has_weights(), "--accuracy-weight"),
+            (self.format_weight.is_some(), rule.has_weights(), "--format-weight"),
+            (self.numeric_tolerance.is_some(), rule.has_tolerance(), "--numeric-tolerance"),
         ] {
             if given && !means_something {
                 return Err(bad(format!(
@@ -258,9 +256,7 @@ fn run(cli: &GradeArgs) -> Result<ExitCode, GradeFailure> {
     output.finish()?;
     let how = match config.command.first().or(config.functions.first()) {
         Some(program) => program.clone(),
-        None if matches!(config.reward_type, RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric) => {
-            config.reward_type.to_string()
-        }
+        None if !config.reward_type.has_grader() => config.reward_type.to_string(),
         None => format!("{}, {}", config.reward_type, config.grader),
     };
     totals.report(&how, begun.elapsed().as_secs_f64());
@@ -280,7 +276,7 @@ fn score(
     if !config.is_own() {
         let reward = &*reward;
         let one = |row: &GradedLine| match row.fields.as_ref().map_err(String::clone)? {
-            fields if fields.extracted => Ok(given_score(reward, config, &fields.request())),
+            fields if fields.extracted => Ok(reward.score_given(&fields.request())),
             fields => Ok(reward.score_one(&fields.request())),
         };
         return Ok(rows.par_iter().map(|row| row.as_ref().map_err(String::clone).and_then(one)).collect());
@@ -296,18 +292,6 @@ fn score(
         .iter()
         .map(|row| fields(row).and_then(|()| scores.next().ok_or_else(|| "the command gave no score".to_owned())))
         .collect())
-}
-
-/// The score of a response in the right form whose extracted answer is `request.response`.
-fn given_score(reward: &Scorer, config: &RewardConfig, request: &Request) -> Score {
-    let accuracy = f64::from(u8::from(reward.grade(request.response, request.ground_truth)));
-    let mut score = Score { accuracy, format: 1.0, extracted: Some(request.response.to_owned()), ..Score::default() };
-    score.overall = match config.reward_type {
-        RewardType::MathAccuracy => accuracy,
-        RewardType::Dapo => 2.0 * accuracy - 1.0,
-        _ => config.accuracy_weight * accuracy + config.format_weight,
-    };
-    reward.punish_length(score, request.response_length)
 }
 
 /// A line of the input and its number, from 1.
