@@ -22,7 +22,8 @@
 
   function route() {
     const [name, ...rest] = location.hash.slice(1).split("/");
-    const part = PARTS[name] ?? View.curves;
+    // An address may name anything, and every object has a `constructor`.
+    const part = Object.hasOwn(PARTS, name) ? PARTS[name] : View.curves;
     shown?.hide();
     shown = part;
     for (const link of document.querySelectorAll("#tabs a")) {
