@@ -226,13 +226,14 @@ def each(style, function, rows):
         reply(found)
 
 
-def says_where_it_hangs():
-    """Writes where it stands to standard error before it is killed."""
-    faulthandler.dump_traceback_later(SPEC["timeout"] * 0.9, file=sys.__stderr__)
+def says_where_it_hangs(share):
+    """Writes where it stands to standard error after this share of its time, before it is killed."""
+    faulthandler.dump_traceback_later(SPEC["timeout"] * share, file=sys.__stderr__)
 
 
 def main():
-    says_where_it_hangs()
+    # Python itself has taken some of the time.
+    says_where_it_hangs(0.6)
     if "judge" in SPEC:
         import judge
 
@@ -249,7 +250,7 @@ def main():
     reply({"ready": style})
     for line in REQUESTS:
         rows = [row(json.loads(REQUESTS.readline())) for _ in range(json.loads(line)["count"])]
-        says_where_it_hangs()
+        says_where_it_hangs(0.9)
         (batch if style in ("batch", "trl") else each)(style, function, rows)
         faulthandler.cancel_dump_traceback_later()
 
