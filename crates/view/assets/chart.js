@@ -10,18 +10,22 @@
   /** From where to where the values are drawn: a constant lies in the middle, at a scale of its own size. */
   const valueRange = (_, min, max) => {
     if (min === null || max === null) return [0, 1];
-    if (min !== max) return uPlot.rangeNum(min, max, 0.1, true);
-    const reach = Math.abs(min) / 2 || 1;
-    return [min - reach, max + reach];
+    // The mean of a constant differs from it in the last digits.
+    const size = Math.max(Math.abs(min), Math.abs(max));
+    if (max - min > 1e-6 * size) return uPlot.rangeNum(min, max, 0.1, true);
+    const middle = (min + max) / 2;
+    return [middle - (size / 2 || 1), middle + (size / 2 || 1)];
   };
   const logRange = (_, min, max) => {
     if (min === null || max === null) return [0.1, 1];
     const [low, high] = uPlot.rangeLog(min, max, 10, true);
     return low < high ? [low, high] : [low / 10, high * 10];
   };
-  const stepRange = (_, min, max) => {
+  // One step alone is between its neighbours: uPlot has widened the ends to their own size.
+  const stepRange = (plot, min, max) => {
+    const steps = plot.data[0];
     if (min === null || max === null) return [0, 1];
-    return min === max ? [min - 1, max + 1] : [min, max];
+    return steps.length === 1 ? [steps[0] - 1, steps[0] + 1] : [min, max];
   };
 
   /** Charts are drawn when they come into sight, and drawn anew then where data has come. */

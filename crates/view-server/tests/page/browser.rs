@@ -249,7 +249,8 @@ fn charts_of_odd_values_have_an_axis() {
     let address = serve(&[place.path()]);
     browser.open(&format!("http://{address}/"));
     assert_eq!(ends(&mut browser, "zero"), [-1.0, 1.0]);
-    assert_eq!(ends(&mut browser, "five"), [2.5, 7.5]);
+    let five = ends(&mut browser, "five");
+    assert!((five[0] - 2.5).abs() < 1e-9 && (five[1] - 7.5).abs() < 1e-9, "{five:?}");
     let tiny = ends(&mut browser, "tiny");
     assert!(tiny[0] > 0.0 && tiny[1] < 2e-9, "{tiny:?}");
     let none = "document.querySelector('.card[data-key=none]').chart.draw() ?? \
