@@ -59,6 +59,10 @@ fn curves_of_two_runs_are_drawn_live() {
     // What is there is not read again.
     let length = std::fs::metadata(&log).unwrap().len();
     assert_eq!(browser.eval("View.logs[0].next"), json!(length));
+    // A run that goes away is missed, and the other stays.
+    std::fs::remove_dir_all(&first).unwrap();
+    browser.wait("document.getElementById('notices').textContent.includes('vgpo: its folder is not there any more')");
+    browser.wait("View.logs[0].steps.length === 0 && View.logs[1].steps.length === 120");
     quiet(&browser);
 }
 
@@ -295,6 +299,7 @@ fn names_and_addresses_of_strangers_do_no_harm() {
     let lines = (1..50).map(|step| {
         let mut row = row.clone();
         row.insert("step".into(), json!(step));
+        row.insert("stage".into(), json!(if step < 9 { "\u{202e}first" } else { "then" }));
         format!("{}\n", serde_json::Value::Object(row))
     });
     std::fs::write(good.join("metrics.jsonl"), lines.collect::<String>()).unwrap();
@@ -308,6 +313,11 @@ fn names_and_addresses_of_strangers_do_no_harm() {
     assert!(said.as_str().unwrap().contains("bad: its curves cannot be shown: "), "{said}");
     browser.eval("document.querySelectorAll('.card').forEach((card) => card.chart.draw())");
     assert_eq!(browser.eval("document.documentElement.scrollWidth"), json!(1280));
+    // A name that turns the direction of text turns its own alone: " from step 1" stays as it is.
+    let behind = "(() => { const text = document.querySelector('.stages b').nextSibling, range = document.createRange(); \
+        const left = (at) => { range.setStart(text, at); range.setEnd(text, at + 1); return range.getBoundingClientRect().left; }; \
+        return left(1) < left(text.length - 1); })()";
+    assert_eq!(browser.eval(behind), json!(true));
     assert!(browser.eval("window.harmed === undefined").as_bool().unwrap());
     browser.eval("location.hash = '#aside'");
     browser.wait("document.getElementById('main').textContent.includes('1 line cannot be read')");
