@@ -1,8 +1,8 @@
 //! OmegaConf's `${...}`: another key's value, or a variable of the environment, in the place of a value or within one.
 //!
 //! Everything is filled in when all files and overrides have been read, as in EasyR1: `${data.max_prompt_length}` is
-//! what the last of them says. `${.name}` and `${..name}` count from where they stand, `${oc.env:NAME,default}` asks the
-//! environment, `\${` is the text `${`. Other resolvers call code of whoever wrote the program, and are refused.
+//! what the last of them says. `${.name}` and `${..name}` count from where they stand, `${oc.env:NAME,default}` asks
+//! the environment, `\${` is the text `${`. Other resolvers call code of whoever wrote the program, and are refused.
 
 use crate::value::{ValueKind, python_text};
 use crate::yaml::{YamlContent, YamlNode};
@@ -46,7 +46,7 @@ struct Filling<'a> {
 }
 
 /// A part of a text.
-enum Part {
+enum FilledPart {
     Text(String),
     /// What a place stands for, with its type.
     Value(YamlNode, ValueKind),
@@ -75,8 +75,8 @@ impl Filling<'_> {
     /// A place alone has the value as it is; among other text it becomes text.
     fn scalar(&mut self, path: &str, text: &str, line: usize, depth: usize) -> Result<YamlNode, String> {
         let mut parts = self.parts(path, text, depth)?;
-        if let [Part::Value(..)] = parts[..]
-            && let Some(Part::Value(node, _)) = parts.pop()
+        if let [FilledPart::Value(..)] = parts[..]
+            && let Some(FilledPart::Value(node, _)) = parts.pop()
         {
             return Ok(YamlNode { line, ..node });
         }
@@ -84,18 +84,18 @@ impl Filling<'_> {
     }
 
     /// Cuts a text into what is plain and what is filled in.
-    fn parts(&mut self, path: &str, text: &str, depth: usize) -> Result<Vec<Part>, String> {
+    fn parts(&mut self, path: &str, text: &str, depth: usize) -> Result<Vec<FilledPart>, String> {
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find("${") {
             let (before, place) = rest.split_at(at);
             if let Some(before) = before.strip_suffix('\\') {
-                parts.push(Part::Text(format!("{before}${{")));
+                parts.push(FilledPart::Text(format!("{before}${{")));
                 rest = &place[2..];
                 continue;
             }
             if !before.is_empty() {
-                parts.push(Part::Text(before.to_string()));
+                parts.push(FilledPart::Text(before.to_string()));
             }
             let Some(length) = closed(&place[2..]) else {
                 return Err(format!("`{}` has no closing brace", guard::echo(place)));
@@ -104,13 +104,13 @@ impl Filling<'_> {
             rest = &place[2 + length + 1..];
         }
         if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_string()));
+            parts.push(FilledPart::Text(rest.to_string()));
         }
         Ok(parts)
     }
 
     /// What stands between the braces; places within it are filled in first.
-    fn place(&mut self, path: &str, inner: &str, depth: usize) -> Result<Part, String> {
+    fn place(&mut self, path: &str, inner: &str, depth: usize) -> Result<FilledPart, String> {
         self.places += 1;
         if depth > MOST_DEEP || self.places > MOST_PLACES {
             return Err(format!(
@@ -121,24 +121,24 @@ impl Filling<'_> {
         let inner = joined(self.parts(path, inner, depth)?)?;
         let inner = inner.trim();
         if let Some(asked) = inner.strip_prefix("oc.env:") {
-            return environment(asked).map(|node| Part::Value(node, ValueKind::TextOrNull));
+            return environment(asked).map(|node| FilledPart::Value(node, ValueKind::TextOrNull));
         }
         if inner.contains(':') {
             return Err(format!("`${{{}}}` calls a resolver, of which only oc.env is known here", guard::echo(inner)));
         }
         let target = absolute(path, inner)?;
         let (node, kind) = self.values.look_up(&target)?;
-        Ok(Part::Value(self.node(&target, &node, depth)?, kind))
+        Ok(FilledPart::Value(self.node(&target, &node, depth)?, kind))
     }
 }
 
 /// One text of all parts.
-fn joined(parts: Vec<Part>) -> Result<String, String> {
+fn joined(parts: Vec<FilledPart>) -> Result<String, String> {
     let mut out = String::new();
     for part in parts {
         match part {
-            Part::Text(text) => out += &text,
-            Part::Value(node, kind) => {
+            FilledPart::Text(text) => out += &text,
+            FilledPart::Value(node, kind) => {
                 let value = kind.read(&node)?;
                 out += &python_text(value.as_ref()).ok_or("a list or a mapping cannot stand within a text")?;
             }

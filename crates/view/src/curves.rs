@@ -15,7 +15,7 @@ const PART: u64 = 32 << 20;
 
 /// Metrics of one answer, as many as the page shows (`assets/metrics.js`).
 const MOST_METRICS: usize = 2000;
-/// Numbers of one answer, those that are missing among them: a log in which each line has other metrics has the product.
+/// Numbers of one answer, those that are missing among them: where each line has other metrics that is the product.
 const NUMBERS: usize = 1 << 23;
 
 /// One metric over the steps of a part: `None` where a line does not have it, or not as a finite number.
@@ -158,7 +158,8 @@ impl LogPart {
 ///
 /// ```text
 /// {"next": byte to go on from, "restart": whether the log is another one than the page knows, "more": whether there is
-///  more now, "bad", "full": whether there are more metrics than these, "stages": [[index, name]], "not_finite": {name: lines}, "steps": [..], "columns": {name: [..]}}
+///  more now, "bad", "full": whether there are more metrics than these, "stages": [[index, name]],
+///  "not_finite": {name: lines}, "steps": [..], "columns": {name: [..]}}
 /// ```
 ///
 /// A half line at the end is left for the next time. A run without a log has no steps yet.

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::error::ViewError;
 use crate::viewed::ViewedRun;
 
-/// The keys of `config.toml` as `{"keys": [{"key", "value", "meaning"}], "problem"}`. A run without one, or one that cannot be
-/// read, has no keys.
+/// The keys of `config.toml` as `{"keys": [{"key", "value", "meaning"}], "problem"}`. A run without one, or with one
+/// that cannot be read, has no keys.
 pub(crate) fn read(viewed: &ViewedRun) -> Value {
     let none = |problem: String| json!({"keys": [], "problem": problem});
     let found = viewed
