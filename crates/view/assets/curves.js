@@ -183,7 +183,7 @@
           View.badLines(`${View.runs[run].name}, metrics.jsonl`, log.bad),
           log.problem && View.h("p.warning", {}, `${View.runs[run].name}: its curves cannot be shown: ${log.problem}`),
           log.full &&
-            View.h("p.warning", {}, `${View.runs[run].name}: it has more than 2,000 metrics; the first of them are shown.`),
+            View.h("p.warning", {}, `${View.runs[run].name}: there are more than 2,000 metrics; the first are shown.`),
         ]),
         stages(),
       );
