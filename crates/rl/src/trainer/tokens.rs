@@ -157,9 +157,10 @@ mod tests {
 
     use super::*;
 
-    /// What is made of a map of these pictures and of these tokens' panels, and what was warned of.
-    fn drawn(side: u32, token: usize) -> (Option<[u32; 2]>, Vec<String>) {
-        let picture = Picture { pixels: image::RgbImage::new(side, side), tokens: [2, 2] };
+    /// What is made of a map of a picture with so many rows of image tokens and of this token's panel, and what was
+    /// warned of.
+    fn drawn(rows: usize, token: usize) -> (Option<[u32; 2]>, Vec<String>) {
+        let picture = Picture { pixels: image::RgbImage::new(28, 28), tokens: [rows, rows] };
         let panels = [Panel { token, cosines: vec![0.1, 0.2, 0.3, 0.4] }];
         let (pictures, texts) = (&[picture][..], ["a".to_string(), "\u{1}\u{fffe}</svg>&".to_string()]);
         let map = FocusMap { prompt: "where?", pictures, texts: &texts, focus: &[0.2, 0.8], panels: &panels };
@@ -173,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_focus_map_that_cannot_be_drawn_is_left_out_with_a_warning() {
-        let (size, warned) = drawn(28, 1);
+        let (size, warned) = drawn(2, 1);
         assert!(size.is_some_and(|[width, height]| width > 1000 && height > 300), "{size:?} {warned:?}");
         assert_eq!(warned, Vec::<String>::new());
-        // A picture without pixels is an error of the drawing, a token that is not there a panic in it.
-        for (side, token) in [(0, 1), (28, 7)] {
-            let (size, warned) = drawn(side, token);
+        // The drawing panics over a picture without image tokens, and over a token that is not there.
+        for (rows, token) in [(0, 1), (2, 7)] {
+            let (size, warned) = drawn(rows, token);
             assert_eq!(size, None);
             assert!(warned.len() == 1 && warned[0].starts_with("focus_map: a focus map is left out: "), "{warned:?}");
         }
