@@ -280,19 +280,3 @@ fn source(value: &toml::Value) -> String {
         other => other.to_string(),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Regression: readers of YAML refuse DEL and others that JSON has as they are.
-    #[test]
-    fn hostile_texts_stay_within_their_cells_and_values() {
-        let text = "a\u{7f}\u{85}\u{2028}\u{feff}\u{1f600}\n---\nlicense: mit \"#";
-        let value = ascii(&json!([text]));
-        assert!(value.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{value}");
-        assert_eq!(serde_json::from_str::<Value>(&value).unwrap(), json!([text]));
-        let cell = plain("| x | <b>\n---\u{1b}[31m\u{7f}");
-        assert!(cell.chars().all(|c| !c.is_control()) && cell.starts_with("\\| x \\| \\<b\\>"), "{cell}");
-    }
-}

@@ -138,13 +138,17 @@ fn clients_that_send_slowly_are_sent_away() {
     let bodies: Vec<_> = (0..2)
         .map(|_| {
             let mut stream = connect();
-            write!(stream, "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{JSON}Content-Length: 99\r\n\r\n{{")
-                .unwrap();
+            let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
+            write!(stream, "{head}{JSON}Content-Length: 99\r\n\r\n").unwrap();
+            // The server asks for the body once the request has its place.
+            let mut goes_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+            stream.read_exact(&mut goes_on).unwrap();
+            stream.write_all(b"{").unwrap();
             stream
         })
         .collect();
     let ask = || chat(server.address(), &Ask::new("a", 1).body(&json!({ "max_tokens": 3 })));
-    wait_until("both hold a place", || ask().status == 429);
+    assert_eq!(ask().error(429)["code"], "queue_full", "both hold a place");
     let started = Instant::now();
     wait_until("a place is free", || ask().status == 200);
     assert!(started.elapsed() < Duration::from_secs(30));
