@@ -80,7 +80,7 @@ struct ServeArgs {
     /// Seconds from a request's arrival to its last token.
     #[arg(long, value_name = "S", default_value_t = 600, value_parser = within::<u64>(1..=1 << 20))]
     timeout: u64,
-    /// Seconds that a client may leave its answer unread.
+    /// Seconds that a client may leave its answer unread, or the head or body of its request unfinished.
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = within::<u64>(1..=1 << 20))]
     slow_reader: u64,
     /// Seconds that requests may go on after Ctrl-C or SIGTERM; a second signal does not wait.
@@ -110,6 +110,9 @@ struct ServeArgs {
 
 impl ServeArgs {
     fn options(&self, folder: &ModelFolder) -> Result<ServerOptions, Failure> {
+        if self.served_model_name.iter().any(|name| name.trim().is_empty()) {
+            return Err(Failure::input("--served-model-name: a name is empty".to_owned()));
+        }
         let key = |name: &String| match std::env::var(name) {
             Ok(key) if !key.is_empty() => Ok(key),
             _ => Err(Failure::input(format!("--api-key {name}: the environment variable is not set"))),
