@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use self::lines::{FindingLines, configuration};
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print};
+use crate::common::{Failure, OnBackend, choice, on_backend, print};
 use burn::tensor::DType;
 use clap::Parser;
 use doctor::{Examined, Verdict, examine, examine_briefly};
@@ -24,6 +24,7 @@ use rl::config::{Backend, Config, Dtype, Source, resolve};
 /// short form by itself on a GPU (trainer.check_device).
 #[derive(Parser)]
 #[command(
+    name = "doctor",
     version,
     after_help = "Examples:
   doctor                                                   the toy model's widths
@@ -43,14 +44,14 @@ struct DoctorArgs {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it; no weights are read.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     model: Option<PathBuf>,
-    /// A built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
-    #[arg(long, default_value = "toy")]
+    /// A built-in size.
+    #[arg(long, value_name = "SIZE", default_value = "toy", value_parser = crate::bench::presets())]
     preset: String,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: the run's, or auto.
-    #[arg(long, value_name = "B", value_parser = parse_backend)]
+    /// Device library, among what was compiled in. Default: the run's, or auto.
+    #[arg(long, value_name = "B", value_parser = choice::<Backend>())]
     backend: Option<Backend>,
-    /// auto, f32 or bf16. Default: the run's, or auto.
-    #[arg(long, value_name = "D", value_parser = parse_dtype)]
+    /// Number format of weights and activations. Default: the run's, or auto.
+    #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
     dtype: Option<Dtype>,
     /// What `train` looks at before a run: seconds.
     #[arg(long)]
@@ -144,6 +145,14 @@ fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
     let architecture = args.architecture(run.as_ref())?;
     on_backend(backend, dtype, DoctorJob { architecture, run, backend, short: args.short, json: args.json })?
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "doctor",
+    about: "Check that a device computes what it should",
+    main,
+    command: <DoctorArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

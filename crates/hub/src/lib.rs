@@ -187,7 +187,7 @@ impl Hub {
     /// in `HF_HOME`), `HF_HUB_CACHE` (or `hub` in `HF_HOME`), `HF_HUB_OFFLINE`. Nothing is asked.
     ///
     /// # Errors
-    /// [`HubError::NoCache`].
+    /// [`HubError::NoCache`]; a token or an address that can be none.
     pub fn from_env() -> Result<Self, HubError> {
         let text = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -198,17 +198,38 @@ impl Hub {
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")));
         let from_file = || guard::file::read_text(&token_file?, guard::limits().id_bytes).ok();
         let token = text("HF_TOKEN").or_else(from_file).map(|token| token.trim().to_string());
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         Ok(Self {
-            endpoint: text("HF_ENDPOINT")
-                .unwrap_or_else(|| "https://huggingface.co".into())
-                .trim_end_matches('/')
-                .into(),
-            token: token.filter(|token| !token.is_empty()),
+            endpoint: sound_endpoint(endpoint.trim())?,
+            token: token.filter(|token| !token.is_empty()).map(sound_token).transpose()?,
             cache,
             offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)),
             pause: Duration::from_millis(500),
             note: |text| eprintln!("{text}"),
         })
+    }
+}
+
+/// An address of a hub, without a slash at its end.
+fn sound_endpoint(text: &str) -> Result<String, HubError> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    match host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+        true => Ok(text.trim_end_matches('/').into()),
+        false => {
+            let shown = guard::echo(text);
+            Err(HubError::Usage(format!("HF_ENDPOINT: {shown:?} is no address; it begins with https:// or http://")))
+        }
+    }
+}
+
+/// A token that can stand in a header. One that cannot is not shown: most of it may be right.
+fn sound_token(token: String) -> Result<String, HubError> {
+    match token.chars().all(|c| c.is_ascii_graphic()) {
+        true => Ok(token),
+        false => Err(HubError::Usage(
+            "the token for the hub (HF_TOKEN, or its file) has blanks or letters that no token has; copy it again"
+                .into(),
+        )),
     }
 }
 
@@ -219,6 +240,21 @@ fn is_yes(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn addresses_and_tokens_that_can_be_none_are_refused() {
+        use super::{sound_endpoint, sound_token};
+        assert_eq!(sound_endpoint("https://hub.example/mirror/").unwrap(), "https://hub.example/mirror");
+        assert!(sound_endpoint("http://[::1]:80").is_ok());
+        for text in ["foo", "ftp://x", "http://", "https:///x", "file:///etc/passwd"] {
+            assert!(sound_endpoint(text).unwrap_err().to_string().contains("HF_ENDPOINT"), "{text}");
+        }
+        for token in ["hf_a\nb", "hf_a b", "hf_\u{fc}"] {
+            let said = sound_token(token.into()).unwrap_err().to_string();
+            assert!(said.contains("HF_TOKEN") && !said.contains("hf_"), "{said}");
+        }
+        assert_eq!(sound_token("hf_aB3".into()).unwrap(), "hf_aB3");
+    }
+
     #[test]
     fn offline_as_huggingface_hub_reads_it() {
         assert!(["1", "ON", "yes", "True"].into_iter().all(super::is_yes));
