@@ -138,7 +138,10 @@ proptest! {
         for row in 0..batch.rho.len() {
             let one = |values: &[Vec<f32>]| values[row].clone();
             let alone = Batch { rho: vec![one(&batch.rho)], groups: vec![5], names: vec![batch.names[row]] };
-            prop_assert_eq!(&run(&alone, &config).token[0], &found.token[row]);
+            let dealt = run(&alone, &config);
+            prop_assert_eq!(&dealt.rho[0], &found.rho[row]);
+            // Sums over rows of another width are rounded otherwise.
+            prop_assert!(near(&dealt.token[0], &found.token[row]));
         }
     }
 
