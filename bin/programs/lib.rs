@@ -2,6 +2,7 @@
 //! function of each.
 
 mod common;
+mod forecast;
 
 /// How a program in a crate of its own begins, finds its device and ends, as those here do.
 pub use common::{Failure, OnBackend, device_program, on_backend, parse_backend, parse_dtype};
@@ -10,6 +11,7 @@ pub mod analyze;
 pub mod bench;
 pub mod data;
 pub mod doctor;
+pub mod estimate;
 pub mod eval;
 pub mod generate;
 pub mod study;

@@ -28,6 +28,15 @@ pub(crate) fn choose(local_rank: usize) -> Option<String> {
     Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
+/// What the driver calls this process's card; none where there is none.
+pub(crate) fn name() -> Option<String> {
+    // SAFETY: looks for a library by its name, and calls nothing.
+    if !unsafe { sys::is_culib_present() } || init().is_err() {
+        return None;
+    }
+    device::get_name(device::get(chosen() as i32).ok()?).ok()
+}
+
 /// What compiled kernels depend on besides the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CudaCard {

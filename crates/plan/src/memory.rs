@@ -72,7 +72,7 @@ impl RankGrid {
 
     /// Copies that sum their gradients in every pass: those of a machine where there are several machines, which sum
     /// theirs once a step (`kernels::zero::Shards`).
-    fn together(self) -> usize {
+    pub(crate) fn together(self) -> usize {
         match MACHINE / self.tensor {
             0 | 1 => self.data,
             copies => copies.min(self.data),

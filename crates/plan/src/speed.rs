@@ -112,6 +112,8 @@ pub struct MeasuredWork {
 pub struct StepFigures {
     /// The backend and its device.
     pub device: String,
+    /// Number format of weights and activations: `f32`, `bf16`.
+    pub dtype: String,
     /// Threads of the host.
     pub threads: usize,
     /// Parameters of the model.
@@ -135,6 +137,8 @@ pub const FIGURES_FACTOR: f64 = 1.6;
 pub struct DeviceSpeeds {
     /// Whose speeds these are, in words.
     pub source: String,
+    /// The number format that they are of.
+    pub dtype: DType,
     flops: f64,
     bytes: f64,
     link: f64,
@@ -156,11 +160,7 @@ pub struct Seconds {
 impl std::ops::Add for Seconds {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self {
-            least: self.least + other.least,
-            expected: self.expected + other.expected,
-            most: self.most + other.most,
-        }
+        Self { least: self.least + other.least, expected: self.expected + other.expected, most: self.most + other.most }
     }
 }
 
@@ -207,6 +207,7 @@ impl DeviceSpeeds {
                 flops / 1e12,
                 sheet.bytes / 1e9
             ),
+            dtype,
             flops,
             bytes: sheet.bytes,
             link: sheet.link,
@@ -261,9 +262,10 @@ impl DeviceSpeeds {
         let sheet = DataSheet::find(&first.device);
         Ok(Self {
             source: format!(
-                "measured by bench on {}, {} threads, with {:.2e} parameters and {:.0} rows",
-                first.device, first.threads, first.parameters, first.rows
+                "measured by bench on {} in {}, {} threads, with {:.2e} parameters and {:.0} rows",
+                first.device, first.dtype, first.threads, first.parameters, first.rows
             ),
+            dtype: if first.dtype == "f32" { DType::F32 } else { DType::BF16 },
             flops,
             bytes,
             // Ranks of a processor exchange through its memory.
@@ -296,6 +298,7 @@ mod tests {
         let work = MeasuredWork { kind: WorkKind::Prefill, flops: 1e9, bytes: 0.0, seconds };
         let figures = StepFigures {
             device: "flex".into(),
+            dtype: "f32".into(),
             threads: 2,
             parameters,
             rows,
@@ -338,7 +341,8 @@ mod tests {
 
     #[test]
     fn the_nearest_lines_count_and_of_them_the_median() {
-        let text = figures(1e6, 16.0, 9.0) + &figures(1e7, 16.0, 0.01) + &figures(1e7, 16.0, 0.02) + &figures(1e7, 16.0, 0.5);
+        let text =
+            figures(1e6, 16.0, 9.0) + &figures(1e7, 16.0, 0.01) + &figures(1e7, 16.0, 0.02) + &figures(1e7, 16.0, 0.5);
         let speeds = DeviceSpeeds::of_figures(&text, 2e7, 8.0).unwrap();
         assert!((speeds.seconds(&prefill(1e9)).expected - 0.02).abs() < 1e-12);
     }

@@ -3,6 +3,7 @@
 
 use model_qwen2vl::QwenVlConfig;
 use model_qwen2vl::config::{MlpKind, TowerAttention};
+use rl::config::{GradsDtype, MomentsDtype, Optim};
 
 /// A prompt and its responses, in tokens; means may be fractions.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -60,6 +61,15 @@ pub fn decode_bytes(config: &QwenVlConfig, group: &GroupSize, [groups, rounds]: 
     let kv = 2.0 * (config.text.num_hidden_layers * config.text.kv_width()) as f64;
     let cached = groups * (later * p + n * r * later / 2.0);
     width as f64 * (rounds * (later * layers + r * head) + kv * cached)
+}
+
+/// Bytes that the optimizer reads and writes of each parameter whose weight has `width` bytes: its gradient once, its
+/// moments, its f32 copy and itself twice.
+pub fn optimizer_bytes(optim: &Optim, width: usize) -> f64 {
+    let moments = if optim.moments_dtype == MomentsDtype::Bf16 { 4 } else { 8 };
+    let master = if optim.master_weights && width < 4 { 4 } else { 0 };
+    let gradient = if optim.grads_dtype == GradsDtype::Bf16 { 2 } else { 4 };
+    (gradient + 2 * (moments + master + width)) as f64
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use data::{Cursor, Dataset, Prefetcher, Sample};
+use data::{Cursor, Prefetcher, Sample};
 use serde::{Deserialize, Serialize};
 
 use super::{Encoder, Prompts};
@@ -33,7 +33,7 @@ impl RowSize {
     }
 }
 
-/// What the rows of a stage's first epoch cost.
+/// What the rows of a stage's first epoch cost, and which cost most.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EpochSizes {
     /// Rows that were looked at and can be used.
@@ -117,10 +117,9 @@ impl Prompts {
         Ok(EpochSizes { usable, means, worst: worst(&order, &candidates, count) })
     }
 
-    /// The file or generator of a row, and where it is there: `FILE row 7`, counted from 0.
+    /// Where a row stands, for a person: its file or generator, and the line or row there.
     pub fn place(&self, row: usize) -> String {
-        let dataset: &Dataset = &self.dataset;
-        dataset.place(row).map_or_else(|| format!("row {row}"), |(file, row)| format!("{file} row {row}"))
+        self.dataset.place_text(row)
     }
 }
 
