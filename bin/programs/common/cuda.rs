@@ -48,6 +48,23 @@ pub(crate) struct CudaCard {
     compiler: [i32; 2],
 }
 
+impl CudaCard {
+    /// Compute capability, major and minor.
+    pub(crate) fn capability(&self) -> [i32; 2] {
+        [self.capability / 10, self.capability % 10]
+    }
+
+    /// The CUDA version that the driver is for, major and minor.
+    pub(crate) fn driver(&self) -> [i32; 2] {
+        [self.driver / 1000, self.driver % 1000 / 10]
+    }
+
+    /// NVRTC's version, major and minor.
+    pub(crate) fn compiler(&self) -> [i32; 2] {
+        self.compiler
+    }
+}
+
 impl std::fmt::Display for CudaCard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let [major, minor] = self.compiler;

@@ -103,6 +103,10 @@ fn start(child: Child, backend: Backend, bytes: usize) -> End {
     let command = std::env::current_exe().map(|program| {
         let mut command = Command::new(program);
         command.args(["--child", child.name(), "--backend", backend.as_str(), "--bytes", &bytes.to_string()]);
+        // It is no rank.
+        comm::launcher_variables().for_each(|name| {
+            command.env_remove(name);
+        });
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     });

@@ -21,6 +21,7 @@
 //! ```
 
 pub mod device;
+pub mod ports;
 pub mod ranks;
 
 use std::process::ExitCode;

@@ -200,6 +200,12 @@ impl MemoryPlan {
         })
     }
 
+    /// Bytes of a checkpoint on the disk: all weights, and the optimizer's state of all ranks.
+    pub fn checkpoint(&self, shapes: &ModelShapes, grid: RankGrid) -> usize {
+        let copies = if self.zero == ZeroStage::Off { 1 } else { grid.data };
+        shapes.counts()[0] * shapes.dtype.size() + self.optimizer * copies * grid.tensor
+    }
+
     /// The part of a device's memory that pools reserve and do not use. Counted under the stand-in for CUDA, see
     /// docs/memory.md.
     pub const UNUSED: f64 = 0.10;
