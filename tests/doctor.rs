@@ -55,7 +55,8 @@ fn the_machine_is_looked_at() {
     let text = String::from_utf8(output.stdout).unwrap();
     let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |name: &str| rows.iter().find(|row| row["check"] == name).unwrap_or_else(|| panic!("{name} in {text}"));
-    for name in ["machine", "host-memory", "run-folder", "hub-cache", "temporary-files", "mpi", "network", "hub", "run"] {
+    for name in ["machine", "host-memory", "run-folder", "hub-cache", "temporary-files", "mpi", "network", "hub", "run"]
+    {
         assert!(!of(name)["compared"].as_str().unwrap().is_empty(), "{name}");
     }
     assert!(of("run-folder")["compared"].as_str().unwrap().contains("a checkpoint takes"), "{text}");

@@ -23,7 +23,8 @@ fn said(output: Output) -> String {
 
 /// The number in a line of the table, behind its name: seconds are the third of the last five.
 fn seconds(text: &str, name: &str) -> f64 {
-    let line = text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    let line =
+        text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
     let cells: Vec<&str> = line.split_whitespace().collect();
     cells[cells.len() - 3].parse().unwrap_or_else(|_| panic!("{line}"))
 }
@@ -34,7 +35,9 @@ fn a_large_run_by_a_data_sheet() {
     let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/qwen2_5_vl_7b.toml");
     let of = |args: &[&str]| said(estimate(dir.path(), &[&["--config", config, "algorithm.name=vgpo"], args].concat()));
     let eight = of(&["--ranks", "8", "--memory-gib", "80", "--card", "h100"]);
-    for part in ["Memory of each of 8 ranks", "the data sheet of an H100 (989 TFLOP/s", "shares are assumed", "decoding"] {
+    for part in
+        ["Memory of each of 8 ranks", "the data sheet of an H100 (989 TFLOP/s", "shares are assumed", "decoding"]
+    {
         assert!(eight.contains(part), "{part}: {eight}");
     }
     assert!(!eight.lines().any(|line| line.starts_with('#')), "{eight}");

@@ -37,10 +37,8 @@ fn bench() -> Bench {
 fn rows(run: &Path, steps: u64) -> Vec<Vec<u64>> {
     let of = |step: u64| {
         let text = std::fs::read_to_string(run.join(format!("rollouts/step_{step}.jsonl"))).unwrap();
-        let mut rows: Vec<u64> = text
-            .lines()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap()["row"].as_u64().unwrap())
-            .collect();
+        let mut rows: Vec<u64> =
+            text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["row"].as_u64().unwrap()).collect();
         rows.dedup();
         rows
     };

@@ -73,11 +73,12 @@ pub(crate) struct PlannedRun<'a> {
 }
 
 impl<'a> PlannedRun<'a> {
-    /// Opens what is there of model and data; with `data.worst_first` looks at the rows.
+    /// Opens what is there of model and data, fetching nothing; with `data.worst_first` looks at the rows.
     ///
     /// # Errors
     /// A model that nothing is known of.
     pub(crate) fn new(config: &'a Config, options: &'a ForecastOptions) -> Result<Self, String> {
+        hub::fetch_nothing();
         let (architecture, note) = architecture(config)?;
         let (stages, no_data) = match stages::look(config) {
             Ok(stages) => (stages, None),
@@ -125,9 +126,12 @@ impl<'a> PlannedRun<'a> {
             let fail = |why: String| Failure::input(format!("--figures {}: {why}", path.display()));
             let text = guard::file::read_text(path, guard::limits().record_bytes).map_err(|e| fail(e.to_string()))?;
             let parameters = ModelShapes::new(&self.architecture, self.dtype()).counts()[0] as f64;
-            let rows = (self.config.data.rollout_batch_size * self.config.rollout.n)
-                .min(self.config.rollout.max_batch_rows.max(1)) as f64;
-            return DeviceSpeeds::of_figures(&text, parameters, rows).map(Ok).map_err(fail);
+            let all = self.config.data.rollout_batch_size * self.config.rollout.n;
+            let rows = match self.config.rollout.max_batch_rows {
+                0 => all,
+                most => all.min(most),
+            };
+            return DeviceSpeeds::of_figures(&text, parameters, rows as f64).map(Ok).map_err(fail);
         }
         let sheet = |name: &str| DataSheet::find(name).map(|sheet| DeviceSpeeds::of_sheet(sheet, self.dtype()));
         if let Some(name) = &self.options.card {

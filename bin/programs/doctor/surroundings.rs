@@ -164,8 +164,10 @@ fn peers(job: &MpiJob, ranks: &Ranks) -> Result<Finding, Failure> {
     })
 }
 
-/// Whether model folder and data of the run can be opened.
+/// Whether model folder and data of the run can be opened; nothing is fetched. It comes last: from here on the hub is
+/// not asked.
 fn data(run: &Config) -> Finding {
+    hub::fetch_nothing();
     match launch::stage_prompts(run) {
         Ok(stages) => {
             let rows: usize = stages.iter().map(rl::prompts::Prompts::len).sum();
@@ -175,7 +177,17 @@ fn data(run: &Config) -> Finding {
         Err(error) => {
             let said = error.to_string();
             let line = said.lines().next().unwrap_or_default().to_string();
-            Finding::around("run", Verdict::Error, line, "give model.path and data.train_files what is there")
+            match hub::could_be_fetched(&line) {
+                true => Finding::around(
+                    "run",
+                    Verdict::Warning,
+                    line,
+                    "`train` fetches it when it begins; `hf download` fetches it before",
+                ),
+                false => {
+                    Finding::around("run", Verdict::Error, line, "give model.path and data.train_files what is there")
+                }
+            }
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod name;
 pub mod upload;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What can go wrong.
@@ -205,11 +206,24 @@ impl Hub {
                 .into(),
             token: token.filter(|token| !token.is_empty()),
             cache,
-            offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)),
+            offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)) || LOOKING.load(Ordering::Relaxed),
             pause: Duration::from_millis(500),
             note: |text| eprintln!("{text}"),
         })
     }
+}
+
+/// Whether this process only looks at what is there.
+static LOOKING: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing is fetched in this process, as with `HF_HUB_OFFLINE`: for programs that say what a run would do.
+pub fn fetch_nothing() {
+    LOOKING.store(true, Ordering::Relaxed);
+}
+
+/// Whether a message is that of [`HubError::Offline`]: what it names could be fetched.
+pub fn could_be_fetched(message: &str) -> bool {
+    message.contains("may not be fetched (HF_HUB_OFFLINE, or a dry run)")
 }
 
 /// What huggingface_hub takes for yes.
@@ -219,6 +233,12 @@ fn is_yes(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_could_be_fetched_says_so() {
+        let error = super::HubError::Offline { id: "a/b".into(), cache: "/cache".into() };
+        assert!(super::could_be_fetched(&format!("model: {error}")) && !super::could_be_fetched("no such file"));
+    }
+
     #[test]
     fn offline_as_huggingface_hub_reads_it() {
         assert!(["1", "ON", "yes", "True"].into_iter().all(super::is_yes));
