@@ -167,6 +167,11 @@ mod tests {
             assert_eq!(chosen(&rows, &order, ranks, 4), [4, 3, 0, 1], "{ranks} ranks");
         }
         assert_eq!(chosen(&rows, &order, 1, 99).len(), 6, "no more than there are");
+        // Where both orders are the same, all that are chosen come from each.
+        let alike: Vec<RowSize> = (0..9).map(|k| row(k, 100 - k, 90 - k)).collect();
+        for ranks in 1..4 {
+            assert_eq!(chosen(&alike, &[8, 7, 6, 5, 4, 3, 2, 1, 0], ranks, 4), [8, 7, 6, 5], "{ranks} ranks");
+        }
     }
 
     #[test]
