@@ -46,7 +46,7 @@ pub(crate) fn connect(launched: Launched, piece: Option<usize>) -> Result<Connec
 
 /// The first line of what this MPI says of itself; it need not have been started for that.
 pub(crate) fn library() -> Option<String> {
-    let text = ::mpi::environment::library_version().ok()?;
+    let text = mpi::environment::library_version().ok()?;
     text.split([',', '\n']).next().map(|line| line.trim_matches('\0').trim().to_string())
 }
 
