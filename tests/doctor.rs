@@ -76,7 +76,7 @@ fn warnings_say_what_to_do() {
     let output = command.env("HF_ENDPOINT", "http://127.0.0.1:9").stdin(Stdio::null()).output().unwrap();
     drop(taken);
     succeeded(&output);
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
     let behind = |start: &str| {
         let mut lines = text.lines().skip_while(|line| !line.starts_with(start));
         lines.next().unwrap_or_else(|| panic!("{start:?} is not in {text}"));
@@ -84,7 +84,7 @@ fn warnings_say_what_to_do() {
     };
     assert!(behind("warn  port-view: ").starts_with("      to do: ") && behind("warn  port-view: ").contains("--port"));
     assert!(behind("warn  hub: http://127.0.0.1:9 cannot be reached").contains("HF_ENDPOINT"));
-    assert!(text.contains("a token is there") && !(text + &stderr(&output)).contains("hf_secret"));
+    assert!(text.contains("a token is there") && !(text.clone() + &stderr(&output)).contains("hf_secret"));
 }
 
 /// A folder that cannot be written to, and data that is not there, are errors: exit code 1, with the checks all the same.
