@@ -23,8 +23,9 @@ fn said(output: Output) -> String {
 
 /// The number in a line of the table, behind its name: seconds are the third of the last five.
 fn seconds(text: &str, name: &str) -> f64 {
-    let line =
-        text.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    let (_, times) = text.split_once("A step of stage").unwrap_or_else(|| panic!("{text}"));
+    let line = times.lines().find(|line| line.trim_start().starts_with(name));
+    let line = line.unwrap_or_else(|| panic!("{name}: {text}"));
     let cells: Vec<&str> = line.split_whitespace().collect();
     cells[cells.len() - 3].parse().unwrap_or_else(|_| panic!("{line}"))
 }

@@ -174,7 +174,7 @@ fn run(args: DoctorArgs, job: Option<Arc<MpiJob>>) -> Result<ExitCode, Failure> 
     choose_card(&ranks, backend)?;
     let mut findings = Vec::new();
     if !args.short {
-        let asked = surroundings::Asked::of(run.as_ref(), &architecture)?;
+        let asked = surroundings::RunNeeds::of(run.as_ref(), &architecture)?;
         let of = (job.as_deref(), &ranks);
         findings.extend(surroundings::examine(&asked, of, |finding| lines.say(finding))?);
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use burn::tensor::DType;
 use clap::Args;
 use model_qwen2vl::QwenVlConfig;
-use plan::{DATA_SHEETS, DataSheet, DeviceSpeeds, FIGURES_FACTOR, MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
+use plan::{DATA_SHEETS, DataSheet, DeviceSpeeds, MemoryPlan, ModelShapes, RankGrid, ZeroStage, table};
 use rl::config::{Backend, Config, Dtype};
 
 use crate::common::{Failure, above_zero, card_name, device_memory, ranges, within};
@@ -175,14 +175,10 @@ impl<'a> PlannedRun<'a> {
         Ok(Forecast { memory: memory_text, rows, time })
     }
 
-    /// Where the speeds come from, how far off they may be, and of what lengths.
+    /// Where the speeds come from, and what is left out.
     fn time_heading(&self, speeds: &DeviceSpeeds) -> String {
-        let range = match self.options.figures {
-            Some(_) => format!("within a factor of {FIGURES_FACTOR} on the processor where that was tried"),
-            None => "an estimate: the range is that of the shares that were assumed".into(),
-        };
         format!(
-            "# Time of a step: by count, not measured (docs/estimate.md).\n# Speeds: {}; {range}.\n# Validation, grading, \
+            "# Time of a step: by count, not measured (docs/estimate.md).\n# Speeds: {}.\n# Validation, grading, \
              checkpoints and reading are not counted, and no part hides behind another.\n",
             speeds.source
         )

@@ -22,14 +22,14 @@ use crate::common::Failure;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What a run asks of the machine, as far as a run was named.
-pub(super) struct Asked<'a> {
+pub(super) struct RunNeeds<'a> {
     /// The run.
     pub run: Option<&'a Config>,
     /// Bytes of one of its checkpoints.
     pub checkpoint: Option<usize>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> RunNeeds<'a> {
     /// By what `run` says; `architecture` is its model's.
     ///
     /// # Errors
@@ -50,7 +50,7 @@ impl<'a> Asked<'a> {
 /// # Errors
 /// A rank that is gone.
 pub(super) fn examine(
-    asked: &Asked,
+    asked: &RunNeeds,
     (job, ranks): (Option<&MpiJob>, &Ranks),
     mut say: impl FnMut(&Finding),
 ) -> Result<Vec<Finding>, Failure> {

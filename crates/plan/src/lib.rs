@@ -44,9 +44,7 @@ pub use lower::{Lowered, lowered};
 pub use memory::{MemoryPlan, RankGrid, ZeroStage};
 pub use parameters::ModelShapes;
 pub use pass::{PassMemory, PassSize};
-pub use speed::{
-    CountedWork, DATA_SHEETS, DataSheet, DeviceSpeeds, FIGURES_FACTOR, MeasuredWork, Seconds, StepFigures, WorkKind,
-};
+pub use speed::{CountedWork, DATA_SHEETS, DataSheet, DeviceSpeeds, MeasuredWork, Seconds, StepFigures, WorkKind};
 pub use step::{StepLengths, StepPart, StepWork, rl_step, sft_step};
 pub use table::{stage, table};
 pub use time::{StepCount, time_table};

@@ -128,9 +128,12 @@ pub struct StepFigures {
     pub work: Vec<MeasuredWork>,
 }
 
-/// The factor by which a step may be faster or slower than its estimate from figures of the same machine. Measured on a
-/// CPU, see docs/estimate.md.
-pub const FIGURES_FACTOR: f64 = 1.6;
+/// The factor by which a step may be faster or slower than its estimate from figures of the same machine: where they are
+/// of about the run's own model and rows, and where they are of others. Measured on a CPU, see docs/performance.md.
+const FIGURES_FACTORS: [f64; 2] = [1.6, 3.0];
+
+/// How far figures may be from a run and still be its own: the sum of the logarithms of both ratios, parameters and rows.
+const NEAR: f64 = 1.0;
 
 /// How fast a device does each kind of work.
 #[derive(Debug, Clone, PartialEq)]
@@ -201,8 +204,8 @@ impl DeviceSpeeds {
         let flops = if dtype == DType::F32 { sheet.flops / 2.0 } else { sheet.flops };
         Self {
             source: format!(
-                "the data sheet of an {} ({:.0} TFLOP/s, {:.0} GB/s), of which shares are assumed; bench measures \
-                 (--figures FILE)",
+                "the data sheet of an {} ({:.0} TFLOP/s, {:.0} GB/s), of which shares are assumed, and their range \
+                 is that of the seconds; bench measures (--figures FILE)",
                 sheet.name,
                 flops / 1e12,
                 sheet.bytes / 1e9
@@ -223,12 +226,12 @@ impl DeviceSpeeds {
     /// Lines that are none of bench's, in words.
     pub fn of_figures(text: &str, parameters: f64, rows: f64) -> Result<Self, String> {
         #[derive(Deserialize)]
-        struct Line {
+        struct BenchLine {
             figures: StepFigures,
         }
         let mut all: Vec<StepFigures> = Vec::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let line: Line = serde_json::from_str(line).map_err(|error| {
+            let line: BenchLine = serde_json::from_str(line).map_err(|error| {
                 format!("line {}: {error}; figures are what `bench step --json` prints", number + 1)
             })?;
             let sane = |x: f64| x.is_finite() && x > 0.0;
@@ -241,6 +244,7 @@ impl DeviceSpeeds {
         let distance = |f: &StepFigures| (f.parameters / parameters).ln().abs() + (f.rows / rows).ln().abs();
         let nearest = all.iter().map(distance).min_by(f64::total_cmp).ok_or("there is no line in it")?;
         all.retain(|figures| distance(figures) <= nearest + 1e-9);
+        let factor = FIGURES_FACTORS[usize::from(nearest > NEAR)];
         let of = |get: fn(&StepFigures) -> f64| median(all.iter().map(get).collect());
         let (flops, bytes) = (of(|f| f.flops_per_s), of(|f| f.bytes_per_s));
         let share = |kind: WorkKind| -> Option<f64> {
@@ -255,14 +259,16 @@ impl DeviceSpeeds {
             WorkKind::Link => assumed(kind),
             _ => {
                 let expected = share(kind).unwrap_or(forward);
-                Reached { low: expected / FIGURES_FACTOR, expected, high: expected * FIGURES_FACTOR }
+                Reached { low: expected / factor, expected, high: expected * factor }
             }
         });
         let first = &all[0];
+        let far = if nearest <= NEAR { "" } else { ", which are not the run's: take figures of its model and rows" };
         let sheet = DataSheet::find(&first.device);
         Ok(Self {
             source: format!(
-                "measured by bench on {} in {}, {} threads, with {:.2e} parameters and {:.0} rows",
+                "measured by bench on {} in {}, {} threads, with {:.2e} parameters and {:.0} rows{far}; within a factor \
+                 of {factor} on a processor",
                 first.device, first.dtype, first.threads, first.parameters, first.rows
             ),
             dtype: if first.dtype == "f32" { DType::F32 } else { DType::BF16 },
@@ -336,7 +342,11 @@ mod tests {
         let speeds = DeviceSpeeds::of_figures(&figures(1e7, 16.0, 0.02), 1e7, 16.0).unwrap();
         let found = speeds.seconds(&prefill(2e9));
         assert!((found.expected - 0.04).abs() < 1e-12, "{found:?}");
-        assert!((found.most - 0.04 * FIGURES_FACTOR).abs() < 1e-12 && found.least < found.expected);
+        assert!((found.most - 0.04 * FIGURES_FACTORS[0]).abs() < 1e-12 && found.least < found.expected);
+        // Of a model ten times as large the range is wider.
+        let far = DeviceSpeeds::of_figures(&figures(1e7, 16.0, 0.02), 1e8, 16.0).unwrap();
+        assert!((far.seconds(&prefill(2e9)).most - 0.04 * FIGURES_FACTORS[1]).abs() < 1e-12);
+        assert!(far.source.contains("not the run's") && !speeds.source.contains("not the run's"));
     }
 
     #[test]

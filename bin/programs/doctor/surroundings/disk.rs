@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use doctor::{Finding, Verdict};
 use rl::config::Config;
 
-use super::{Asked, gib, in_time};
+use super::{RunNeeds, gib, in_time};
 
 /// Below this even small files do not fit.
 const LITTLE: u64 = 1 << 30;
 
-pub(super) fn examine(asked: &Asked, add: &mut impl FnMut(Finding)) {
+pub(super) fn examine(asked: &RunNeeds, add: &mut impl FnMut(Finding)) {
     if let Some(run) = asked.run {
         add(run_folder(run, asked.checkpoint.unwrap_or(0) as u64));
     }

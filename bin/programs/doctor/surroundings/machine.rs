@@ -4,9 +4,9 @@ use std::fs::read_to_string;
 
 use doctor::{Finding, Verdict};
 
-use super::{Asked, gib};
+use super::{RunNeeds, gib};
 
-pub(super) fn examine(asked: &Asked, add: &mut impl FnMut(Finding)) {
+pub(super) fn examine(asked: &RunNeeds, add: &mut impl FnMut(Finding)) {
     add(processor());
     add(memory(asked));
 }
@@ -82,7 +82,7 @@ fn group_limit() -> Option<[u64; 2]> {
     version_2.chain(version_1).filter(|[limit, _]| *limit < 1 << 60).min()
 }
 
-fn memory(asked: &Asked) -> Finding {
+fn memory(asked: &RunNeeds) -> Finding {
     let (Some(total), Some(mut free)) = (meminfo("MemTotal"), meminfo("MemAvailable")) else {
         return Finding::not_here("host-memory", "this system does not tell how much memory there is");
     };
