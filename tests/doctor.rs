@@ -87,7 +87,8 @@ fn warnings_say_what_to_do() {
     assert!(text.contains("a token is there") && !(text.clone() + &stderr(&output)).contains("hf_secret"));
 }
 
-/// A folder that cannot be written to, and data that is not there, are errors: exit code 1, with the checks all the same.
+/// A folder that cannot be written to, and data that is not there, are errors: exit code 1, with the checks all the
+/// same.
 #[test]
 fn what_a_run_cannot_do_without_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

@@ -30,9 +30,9 @@ const RANKS_LIMIT: Duration = Duration::from_secs(900);
 /// device computes: products, operations, two layers of the model, decoding, memory, speed, and that failures end a
 /// program.
 ///
-/// One line a check: ok, warn or ERROR (with what to do in the next line), WRONG (of the device, with what to do), slow,
-/// or - where there is nothing to check. Under mpirun every rank checks its own. `train` runs the short form by itself
-/// on a GPU (trainer.check_device).
+/// One line a check: ok, warn or ERROR (with what to do in the next line), WRONG (of the device, with what to do),
+/// slow, or - where there is nothing to check. Under mpirun every rank checks its own. `train` runs the short form by
+/// itself on a GPU (trainer.check_device).
 #[derive(Parser)]
 #[command(
     version,

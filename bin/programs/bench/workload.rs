@@ -360,8 +360,8 @@ impl<B: Kernels> Bench<B> {
     }
 }
 
-/// Bytes a second, read and written, of an addition to 64 MiB: beyond a processor's caches. An addition reads and writes
-/// every element once; a copy alone would be a second name for the same memory.
+/// Bytes a second, read and written, of an addition to 64 MiB: beyond a processor's caches. An addition reads and
+/// writes every element once; a copy alone would be a second name for the same memory.
 pub(super) fn copied_bytes<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
     const BYTES: usize = 1 << 26;
     let device = model.device();

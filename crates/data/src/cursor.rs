@@ -97,7 +97,8 @@ impl Cursor {
         rows
     }
 
-    /// The rows at the first `n` places of the first epoch, as they would be drawn if no place came [first](Self::first).
+    /// The rows at the first `n` places of the first epoch, as they would be drawn if no place came
+    /// [first](Self::first).
     pub fn beginning(&self, of: impl EpochRows, n: usize) -> Vec<usize> {
         Self { epoch: 0, position: 0, first: vec![], ..self.clone() }.next(&of, n.min(Self::epoch_len(&of)))
     }

@@ -92,8 +92,8 @@ impl Finding {
         Self { name, compared: found.into(), largest: None, seconds: 0.0, verdict, remark: to_do.into() }
     }
 
-    /// One line: verdict, name, what was compared, the largest difference and its bound, seconds, and what to do; of what stands
-    /// around the device, what to do is a line of its own.
+    /// One line: verdict, name, what was compared, the largest difference and its bound, seconds, and what to do; of
+    /// what stands around the device, what to do is a line of its own.
     pub fn line(&self) -> String {
         let mut line = format!("{:5} {}: {}", self.verdict.word(), self.name, self.compared);
         if let Some((largest, bound)) = self.largest {

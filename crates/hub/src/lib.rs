@@ -216,7 +216,8 @@ impl Hub {
 /// Whether this process only looks at what is there.
 static LOOKING: AtomicBool = AtomicBool::new(false);
 
-/// From here on nothing is fetched in this process, as with `HF_HUB_OFFLINE`: for programs that say what a run would do.
+/// From here on nothing is fetched in this process, as with `HF_HUB_OFFLINE`: for programs that say what a run would
+/// do.
 pub fn fetch_nothing() {
     LOOKING.store(true, Ordering::Relaxed);
 }

@@ -70,8 +70,8 @@ pub fn stage_prompts(config: &Config) -> Result<Vec<Prompts>, TrainError> {
     })
 }
 
-/// What `look` finds in the model folder of a run without its weights. The embedded toy model's is written for a moment,
-/// as it is read for a run.
+/// What `look` finds in the model folder of a run without its weights. The embedded toy model's is written for a
+/// moment, as it is read for a run.
 fn described<T>(config: &Config, look: impl FnOnce(&ModelFolder) -> Result<T, TrainError>) -> Result<T, TrainError> {
     let path = match config.model.path.as_str() {
         "toy" => std::env::temp_dir().join(format!("toy_model_{}", std::process::id())),

@@ -72,8 +72,9 @@ const NETWORK: f64 = 50e9;
 /// Seconds of the host for a launch. Assumed.
 const LAUNCH: f64 = 5e-6;
 
-/// Share of the peak that each kind of work reaches. Assumed, none of it was measured on a GPU: torchtitan reports 33 to
-/// 39% for training on an H100; the low ends are products by kernels that do not reach the card's best (docs/performance.md).
+/// Share of the peak that each kind of work reaches. Assumed, none of it was measured on a GPU: torchtitan reports 33
+/// to 39% for training on an H100; the low ends are products by kernels that do not reach the card's best
+/// (docs/performance.md).
 fn assumed(kind: WorkKind) -> Reached {
     let [low, expected, high] = match kind {
         WorkKind::Vision | WorkKind::Prefill | WorkKind::Score => [0.15, 0.35, 0.45],
@@ -128,11 +129,12 @@ pub struct StepFigures {
     pub work: Vec<MeasuredWork>,
 }
 
-/// The factor by which a step may be faster or slower than its estimate from figures of the same machine: where they are
-/// of about the run's own model and rows, and where they are of others. Measured on a CPU, see docs/performance.md.
+/// The factor by which a step may be faster or slower than its estimate from figures of the same machine: where they
+/// are of about the run's own model and rows, and where they are of others. Measured on a CPU, see docs/performance.md.
 const FIGURES_FACTORS: [f64; 2] = [1.6, 3.0];
 
-/// How far figures may be from a run and still be its own: the sum of the logarithms of both ratios, parameters and rows.
+/// How far figures may be from a run and still be its own: the sum of the logarithms of both ratios, parameters and
+/// rows.
 const NEAR: f64 = 1.0;
 
 /// How fast a device does each kind of work.

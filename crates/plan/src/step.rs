@@ -133,8 +133,8 @@ impl<'a> RankStep<'a> {
         self.shapes.dtype.size()
     }
 
-    /// Operations of a rank for a pass of the decoder, and for one of the tower, over the pictures that are dealt out to
-    /// it.
+    /// Operations of a rank for a pass of the decoder, and for one of the tower, over the pictures that are dealt out
+    /// to it.
     fn pass(&self) -> [f64; 2] {
         let architecture = self.shapes.architecture();
         let picture = if self.patches > 0.0 { tower_flops(architecture, self.patches) } else { 0.0 };

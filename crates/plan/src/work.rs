@@ -1,5 +1,5 @@
-//! How much a pass computes and what decoding reads: operations and bytes, from the sizes of the model. An operation is a
-//! multiplication or an addition; norms, softmax and activation functions are left out.
+//! How much a pass computes and what decoding reads: operations and bytes, from the sizes of the model. An operation is
+//! a multiplication or an addition; norms, softmax and activation functions are left out.
 
 use model_qwen2vl::QwenVlConfig;
 use model_qwen2vl::config::{MlpKind, TowerAttention};

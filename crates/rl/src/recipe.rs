@@ -25,8 +25,8 @@ pub struct Recipe<B: Backend> {
 }
 
 impl<B: Kernels> Recipe<B> {
-    /// Forward passes that log-probs and streams take, at most: what the sampler has measured is not computed again, and
-    /// embeddings of pictures are taken to be kept.
+    /// Forward passes that log-probs and streams take, at most: what the sampler has measured is not computed again,
+    /// and embeddings of pictures are taken to be kept.
     pub fn scoring_passes(&self, config: &Config) -> ScoringPasses {
         Wanted::of(self).passes(config)
     }

@@ -131,8 +131,8 @@ fn any_number_of_ranks_trains_alike() {
     }
 }
 
-/// The rows that cost most are found together, and come first on any number of ranks: two of twelve have more digits, and
-/// so longer worked responses.
+/// The rows that cost most are found together, and come first on any number of ranks: two of twelve have more digits,
+/// and so longer worked responses.
 #[test]
 fn worst_rows_first_on_any_number_of_ranks() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,9 +8,9 @@ use crate::policy::Policy;
 use crate::prompts::Prompts;
 
 impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
-    /// Before the first step of a stage whose steps take `count` rows: lets those of its first epoch that cost most come
-    /// first. Where they stand goes into the cursor, and with it into every checkpoint: a resumed stage looks at no row
-    /// again, and goes on in the same order even where the key was changed.
+    /// Before the first step of a stage whose steps take `count` rows: lets those of its first epoch that cost most
+    /// come first. Where they stand goes into the cursor, and with it into every checkpoint: a resumed stage looks at
+    /// no row again, and goes on in the same order even where the key was changed.
     ///
     /// # Errors
     /// As [`Prompts::sizes`].
