@@ -280,6 +280,10 @@ mod tests {
         let many = of(&run, RankGrid { data: 32, tensor: 1 });
         assert!(part(&many, "gradients").unwrap().network > 0.0);
         let shared = of(&run, RankGrid { data: 2, tensor: 4 });
+        for name in ["prefill", "decoding", "scoring", "update", "vision"] {
+            let [a, b] = [&shared, &eight].map(|step| part(step, name).unwrap().flops);
+            assert!((a / b - 1.0).abs() < 1e-9, "{name}: {a} and {b}");
+        }
         assert!(part(&shared, "sums over the ranks of a copy, update").unwrap().local > 0.0);
     }
 
