@@ -250,10 +250,10 @@ fn what_cannot_be_used_at_all() {
     refuse(&format!("{SUMS} --top-p 0.5"), &["--top-p has no effect"]);
     refuse(&format!("{SUMS} --temperature -1"), &["--temperature -1"]);
     refuse(&format!("{SUMS} --samples 0"), &["--samples 0"]);
-    refuse(&format!("{SUMS} --grader guess"), &["no grader \"guess\"", "mathruler"]);
+    refuse(&format!("{SUMS} --grader guess"), &["invalid value 'guess'", "mathruler"]);
     refuse(&format!("{SUMS} --extract nose"), &["boxed, tag"]);
     refuse(&format!("{SUMS} --format-prompt haiku"), &["haiku", "math_perception"]);
-    refuse(&format!("{SUMS} --dtype f8"), &["there is no dtype"]);
+    refuse(&format!("{SUMS} --dtype f8"), &["invalid value 'f8'", "auto, f32, bf16"]);
     refuse(&format!("--benchmark geo3k={bad}"), &["geometry3k: no row can be used: row 0", "placeholder count"]);
     // That one made a table before it said so; nothing else left a trace.
     let table = read(out.join("results.md"));

@@ -575,3 +575,47 @@ fn outputs_that_are_no_numbers_are_an_error() {
         assert!(said.starts_with("error: ") && said.contains("not numbers") && said.lines().count() == 1, "{said}");
     }
 }
+
+/// An adapter may name its base by its id on the hub, as PEFT's do, and at a revision. Nothing is asked here: the cache
+/// has it.
+#[test]
+fn an_adapters_base_may_be_a_model_on_the_hub() {
+    let place = tempdir().unwrap();
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let (cache, adapter) = (place.path().join("hub"), place.path().join("adapter"));
+    let repository = cache.join("models--me--base");
+    copy(&model("tied_gqa"), &repository.join("snapshots").join(commit));
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), commit).unwrap();
+    let own = fixtures().join("adapters/qwen2_5_decoder");
+    copy(&own, &adapter);
+    let named = |base: &str, revision: Value| {
+        let path = adapter.join("adapter_config.json");
+        let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        (config["base_model_name_or_path"], config["revision"]) = (base.into(), revision);
+        std::fs::write(&path, config.to_string()).unwrap();
+        let mut command = call(&adapter, &[image("wide.png")], "What is this?");
+        command.env("HF_HUB_CACHE", &cache).env("HF_HUB_OFFLINE", "1").current_dir(place.path());
+        command.with("--max-new-tokens 12")
+    };
+    let expected = call(&own, &[image("wide.png")], "What is this?").with("--max-new-tokens 12").text();
+    assert_ne!(expected, usual().with("--max-new-tokens 12").text(), "the adapter changes the answer");
+    for (base, revision) in [
+        ("me/base", Value::Null),
+        ("me/base", "main".into()),
+        ("me/base", commit.into()),
+        (&format!("me/base@{commit}"), Value::Null),
+    ] {
+        assert_eq!(named(base, revision).text(), expected, "{base}");
+    }
+    named("me/none", Value::Null).refused(&["base_model_name_or_path", "me/none", "HF_HUB_OFFLINE"]);
+    named("me/base", "other".into()).refused(&["base_model_name_or_path", "me/base@other", "HF_HUB_OFFLINE"]);
+    named("./none", Value::Null).refused(&["base_model_name_or_path", "is no model folder here"]);
+}

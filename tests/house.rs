@@ -106,6 +106,7 @@ fn what_must_not_know_of_each_other_does_not() {
         ("view", "kernels", "looking at a run needs no tensor library"),
         ("visual-rl", "view-server", "training compiles no web server"),
         ("visual-rl", "serve", "training compiles no web server"),
+        ("visual-rl", "commands", "a program compiles no other"),
         ("data", "rl", "data does not know who learns from it"),
         ("eval", "analysis", "the two do not know each other"),
         ("analysis", "eval", "the two do not know each other"),

@@ -52,7 +52,7 @@ def refused(what, kind, part, call):
 def with_openai(base, model):
     client = openai.OpenAI(base_url=base, api_key="sk-none", max_retries=0)
     check("models", model in [m.id for m in client.models.list().data])
-    check("model", client.models.retrieve(model).id == model)
+    check("model", all(client.models.retrieve(m.id).id == m.id for m in client.models.list().data))
     user = [{"role": "user", "content": "What is this?"}]
     settings = dict(model=model, messages=user, seed=5, max_tokens=30)
     whole = client.chat.completions.create(**settings)
@@ -87,11 +87,26 @@ def with_openai(base, model):
     continued = client.completions.create(model=model, prompt="One and one is", seed=1, max_tokens=10)
     check("completions", continued.object == "text_completion" and continued.choices[0].text is not None)
 
+    tops = client.chat.completions.create(**settings, logprobs=True, top_logprobs=4, temperature=0).choices[0].logprobs.content
+    check("top_logprobs", all(len(e.top_logprobs) == 4 and e.top_logprobs[0].token == e.token for e in tops))
+    three = dict(model=model, prompt=["One", "Two", "One"], seed=1, max_tokens=10)
+    whole_three = client.completions.create(**three, n=2, logprobs=2)
+    check("several prompts", [choice.index for choice in whole_three.choices] == list(range(6)))
+    alone = client.completions.create(**{**three, "prompt": "One", "seed": 3}, n=2)
+    check("each as alone", [c.text for c in alone.choices] == [c.text for c in whole_three.choices[4:]])
+    parts = [""] * 6
+    for part in client.completions.create(**three, n=2, stream=True):
+        for choice in part.choices:
+            parts[choice.index] += choice.text
+    check("several prompts, in parts", parts == [choice.text for choice in whole_three.choices])
+    lists = [choice.logprobs for choice in whole_three.choices]
+    check("likeliest of completions", all(len(l.top_logprobs) == len(l.tokens) == len(l.text_offset) for l in lists))
+
     bad = lambda **change: lambda: client.chat.completions.create(**{**settings, **change})
     refused("unknown model", openai.NotFoundError, "does not exist", bad(model="no-such-model"))
     refused("bad temperature", openai.BadRequestError, "temperature", bad(temperature=9))
     refused("tools", openai.BadRequestError, "tools", bad(tools=[{"type": "function", "function": {"name": "f"}}]))
-    refused("top_logprobs", openai.BadRequestError, "top_logprobs", bad(logprobs=True, top_logprobs=2))
+    refused("top_logprobs", openai.BadRequestError, "top_logprobs", bad(logprobs=True, top_logprobs=21))
     refused("10,000 stop strings", openai.BadRequestError, "stop", bad(stop=[str(i) for i in range(10_000)]))
     part = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     refused("a picture of a network", openai.BadRequestError, "fetches nothing", bad(messages=[{"role": "user", "content": [part]}]))
@@ -123,6 +138,11 @@ def as_the_kits_do(base, model):
     content[0]["image_url"]["max_dynamic_patch"] = 6
     answer = requests.post(endpoint, headers=headers, data=json.dumps({**payload, "model": name}), timeout=66)
     check("VLMEvalKit, LMDeployAPI", answer.ok, answer.text[:300])
+
+    # lm-eval, models/openai_completions.py: a batch of prompts as token ids.
+    payload = dict(model=model, prompt=[[1, 2, 3], [4, 5]], max_tokens=16, temperature=0, stop=["\n\n"], seed=1234)
+    answer = requests.post(f"{base}/completions", headers=headers, json=payload)
+    check("lm-eval, generate_until", answer.ok and [c["index"] for c in answer.json()["choices"]] == [0, 1], answer.text[:300])
 
     # lmms-eval, simple/openai_compatible.py: many at a time, the text before PNGs; names with o1 in them have other fields.
     import asyncio

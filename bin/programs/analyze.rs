@@ -11,12 +11,13 @@ use clap::Parser;
 use comm::{MpiJob, Ranks};
 use model_qwen2vl::Kernels;
 use rl::TrainError;
+use rl::config::{Backend, Dtype};
 use rl::sampler::Sampling;
 
 use crate::common::ranks::{choose_card, share_folder};
 use crate::common::{
-    Failure, OnBackend, check_temperature, interrupt_flag, on_backend, parse_backend, parse_dtype, program_on_ranks,
-    ranges, within, write_out,
+    Failure, OnBackend, check_temperature, choice, interrupt_flag, on_backend, program_on_ranks, ranges, within,
+    write_out,
 };
 
 /// Where do generated tokens look, and what does it say about their answer? Attention and visual focus by step, late
@@ -25,6 +26,7 @@ use crate::common::{
 /// Writes analysis.json, responses.jsonl, plots (SVG) and heat maps over the pictures (PNG) into the output folder.
 #[derive(Parser)]
 #[command(
+    name = "analyze",
     version,
     after_help = "Examples:
   analyze --model DIR --data toy:sum?split=test --out out data.format_prompt=none
@@ -69,12 +71,12 @@ struct AnalyzeArgs {
     /// Responses decoded at the same time.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = within::<usize>(ranges::RESPONSES))]
     max_batch_rows: usize,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
-    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
-    backend: rl::config::Backend,
-    /// auto, f32 or bf16.
-    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
-    dtype: rl::config::Dtype,
+    /// Device library, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = choice::<Backend>())]
+    backend: Backend,
+    /// Number format of weights and activations.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = choice::<Dtype>())]
+    dtype: Dtype,
     /// Settings of how rows are read and graded, as of train: data.prompt_key, data.format_prompt, data.max_pixels,
     /// reward.reward_type and so on.
     #[arg(value_name = "KEY=VALUE")]
@@ -138,6 +140,14 @@ fn run(args: AnalyzeArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let session = PilotSession { pilot, data: args.data, out: args.out, subjects, ranks };
     Ok(on_backend(args.backend, args.dtype, Analyze { session, interrupt: interrupt_flag(None)? })??)
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "analyze",
+    about: "Find out where generated tokens look, and what it says about their answer",
+    main,
+    command: <AnalyzeArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

@@ -21,13 +21,14 @@ use model_qwen2vl::Kernels;
 
 use crate::common::{Failure, OnBackend, on_backend, print};
 use options::Shared;
-pub(crate) use options::preset;
+pub(crate) use options::{preset, presets};
 use row::BenchRow;
 use sweep::Over;
 
 /// Measure a training step.
 #[derive(Parser)]
 #[command(
+    name = "bench",
     version,
     after_help = "Examples:
   bench step --preset small --json
@@ -109,6 +110,14 @@ fn run(cli: BenchArgs) -> Result<ExitCode, Failure> {
     };
     on_backend(backend, dtype, BenchJob(cli.command))?
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "bench",
+    about: "Measure a training step",
+    main,
+    command: <BenchArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

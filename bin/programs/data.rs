@@ -18,6 +18,14 @@ use answer::audit::{AuditLog, Compared};
 use options::{Check, Convert, DataCli, DataCommand, Inspect, PictureStorage};
 use write::write;
 
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "data",
+    about: "Look at data sets, check them, convert them, make toy ones",
+    main,
+    command: <DataCli as clap::CommandFactory>::command,
+};
+
 /// The program.
 pub fn main() -> ExitCode {
     crate::common::program(|cli: DataCli| match cli.command {

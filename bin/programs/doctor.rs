@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use self::lines::{FindingLines, configuration};
 use crate::common::ranks::choose_card;
-use crate::common::{Failure, OnBackend, on_backend, parse_backend, parse_dtype, print, program_on_ranks};
+use crate::common::{Failure, OnBackend, choice, on_backend, print, program_on_ranks};
 use burn::tensor::DType;
 use clap::Parser;
 use comm::{Fault, MpiJob, Ranks};
@@ -35,6 +35,7 @@ const RANKS_LIMIT: Duration = Duration::from_secs(900);
 /// itself on a GPU (trainer.check_device).
 #[derive(Parser)]
 #[command(
+    name = "doctor",
     version,
     after_help = "Examples:
   doctor                                                   the toy model's widths
@@ -55,14 +56,14 @@ struct DoctorArgs {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it; no weights are read.
     #[arg(long, value_name = "DIR", conflicts_with = "preset")]
     model: Option<PathBuf>,
-    /// A built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
-    #[arg(long, default_value = "toy")]
+    /// A built-in size.
+    #[arg(long, value_name = "SIZE", default_value = "toy", value_parser = crate::bench::presets())]
     preset: String,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: the run's, or auto.
-    #[arg(long, value_name = "B", value_parser = parse_backend)]
+    /// Device library, among what was compiled in. Default: the run's, or auto.
+    #[arg(long, value_name = "B", value_parser = choice::<Backend>())]
     backend: Option<Backend>,
-    /// auto, f32 or bf16. Default: the run's, or auto.
-    #[arg(long, value_name = "D", value_parser = parse_dtype)]
+    /// Number format of weights and activations. Default: the run's, or auto.
+    #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
     dtype: Option<Dtype>,
     /// What `train` looks at before a run, and nothing around the device: seconds.
     #[arg(long)]
@@ -197,6 +198,14 @@ fn run(args: DoctorArgs, job: Option<Arc<MpiJob>>) -> Result<ExitCode, Failure> 
     }
     Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "doctor",
+    about: "Check a machine, and that its device computes what it should",
+    main,
+    command: <DoctorArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

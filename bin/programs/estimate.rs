@@ -59,6 +59,14 @@ fn run(args: EstimateArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "estimate",
+    about: "Say whether a run will fit, and how long a step of it will take",
+    main,
+    command: <EstimateArgs as clap::CommandFactory>::command,
+};
+
 /// The program.
 pub fn main() -> ExitCode {
     program(run)

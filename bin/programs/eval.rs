@@ -30,6 +30,7 @@ use plan::EvalPlan;
 /// again.
 #[derive(Parser)]
 #[command(
+    name = "eval",
     version,
     after_help = "Examples:
   eval --model DIR --benchmark geo3k=geometry3k@test --benchmark mathvista=mathvista.parquet --out results/mine
@@ -142,6 +143,14 @@ fn run(args: EvalArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         }
     }
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "eval",
+    about: "Evaluate a model on benchmarks, or grade answers that were made elsewhere",
+    main,
+    command: <EvalArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

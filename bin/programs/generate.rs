@@ -10,8 +10,9 @@ use clap::Parser;
 use data::{Alpha, ExifOrientation};
 use launch::PictureOptions;
 use report::focus_map::MapFormat;
+use rl::config::{Backend, Dtype};
 
-use crate::common::{Failure, check_temperature, check_top_p, on_backend, parse_backend, parse_dtype, ranges, within};
+use crate::common::{Failure, check_temperature, check_top_p, choice, on_backend, ranges, within};
 use answer::Generate;
 
 /// Answer a question about pictures with a Qwen-VL model; the text is written as it is generated.
@@ -20,6 +21,7 @@ use answer::Generate;
 /// one stands.
 #[derive(Parser)]
 #[command(
+    name = "generate",
     version,
     after_help = "Examples:
   generate --model DIR --image chart.png --prompt 'Which bar is the tallest?'
@@ -70,20 +72,18 @@ struct GenerateArgs {
     /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = within::<u64>(ranges::PIXELS))]
     max_pixels: Option<u64>,
-    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained,
-    /// or white.
-    #[arg(long, value_name = "WHAT")]
+    /// What becomes of transparency. Default: as the model was trained, or white.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<Alpha>())]
     alpha: Option<Alpha>,
-    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or
-    /// apply.
-    #[arg(long, value_name = "WHAT")]
+    /// What becomes of the turn that EXIF names. Default: as the model was trained, or apply.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<ExifOrientation>())]
     exif_orientation: Option<ExifOrientation>,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
-    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
-    backend: rl::config::Backend,
-    /// auto, f32 or bf16.
-    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
-    dtype: rl::config::Dtype,
+    /// Device library, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = choice::<Backend>())]
+    backend: Backend,
+    /// Number format of weights and activations.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = choice::<Dtype>())]
+    dtype: Dtype,
     /// Write inputs, hidden states, logits, tokens, log-probs and visual focus to this file.
     #[arg(long, value_name = "FILE.safetensors")]
     dump: Option<PathBuf>,
@@ -144,6 +144,14 @@ fn run(args: GenerateArgs) -> Result<(), Failure> {
     .map_err(Failure::other)?;
     on_backend(backend, dtype, job)?
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "generate",
+    about: "Answer a question about pictures",
+    main,
+    command: <GenerateArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

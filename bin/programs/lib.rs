@@ -5,7 +5,7 @@ mod common;
 mod forecast;
 
 /// How a program in a crate of its own begins, finds its device and ends, as those here do.
-pub use common::{Failure, OnBackend, device_program, on_backend, parse_backend, parse_dtype};
+pub use common::{Failure, OnBackend, choice, device_program, on_backend};
 
 pub mod analyze;
 pub mod bench;
@@ -16,3 +16,16 @@ pub mod eval;
 pub mod generate;
 pub mod study;
 pub mod train;
+
+/// The programs, in the order in which a person meets them.
+pub const PROGRAMS: [cli::Program; 9] = [
+    train::PROGRAM,
+    generate::PROGRAM,
+    eval::PROGRAM,
+    data::PROGRAM,
+    analyze::PROGRAM,
+    study::PROGRAM,
+    doctor::PROGRAM,
+    estimate::PROGRAM,
+    bench::PROGRAM,
+];

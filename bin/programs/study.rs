@@ -78,7 +78,11 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         false => rayon::current_num_threads(),
     };
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(base.trainer.backend, cores));
-    let place = ChildPlace { threads: (cores / jobs).max(1), cards: card(&ranks, base.trainer.backend)? };
+    let place = ChildPlace {
+        threads: (cores / jobs).max(1),
+        cards: card(&ranks, base.trainer.backend)?,
+        program: cli::this_program,
+    };
 
     let note = ranks.is_solo().then_some("stopping: the runs write checkpoints first (again to stop at once)");
     let stop = interrupt_flag(note)?;
@@ -123,6 +127,14 @@ fn finish(args: &StudyArgs, study: &Study, out: &Path, session: Session, outcome
         _ => Ok(()),
     }
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "study",
+    about: "Compare algorithms and their settings over several seeds",
+    main,
+    command: <StudyArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

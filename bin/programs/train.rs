@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use crate::common::ranks::{choose_card, join};
 use crate::common::watch::{Watch, WatchedRun, clear};
-use crate::common::{Failure, Train, interrupt_flag, on_backend, print, program_on_ranks};
+use crate::common::{Failure, Train, choice, interrupt_flag, on_backend, print, program_on_ranks};
 use crate::forecast::{ForecastOptions, dry_run};
 use clap::Parser;
 use comm::{MpiJob, Ranks};
 use rl::TrainError;
-#[cfg(feature = "cuda")]
-use rl::config::Dtype;
-use rl::config::{Backend, Source, convert_easyr1, easyr1_message, resolve};
+use rl::config::{Backend, Dtype, Source, convert_easyr1, easyr1_message, resolve};
 use rl::progress::Progress;
 use rl::trainer::Summary;
 
@@ -27,6 +25,7 @@ use rl::trainer::Summary;
 /// Without arguments it runs the embedded toy world: a supervised warm start, then VGPO, in minutes on a laptop's CPU.
 #[derive(Parser)]
 #[command(
+    name = "train",
     version,
     after_help = "Examples:
   train                                                   the toy world
@@ -55,12 +54,12 @@ struct TrainArgs {
     /// trainer.resume.
     #[arg(long, value_name = "auto|none|DIR")]
     resume: Option<String>,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Same as trainer.backend.
-    #[arg(long)]
-    backend: Option<String>,
-    /// auto, f32 or bf16. Same as trainer.dtype.
-    #[arg(long)]
-    dtype: Option<String>,
+    /// Device library, among what was compiled in. Same as trainer.backend.
+    #[arg(long, value_name = "B", value_parser = choice::<Backend>())]
+    backend: Option<Backend>,
+    /// Number format of weights and activations. Same as trainer.dtype.
+    #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
+    dtype: Option<Dtype>,
     /// Print the resolved configuration and, as its last comments, what each device's memory has to hold and how long a
     /// step takes, and stop.
     #[arg(long)]
@@ -104,9 +103,9 @@ pub(crate) fn sources(files: &[PathBuf], overrides: &[String]) -> Result<(Vec<So
 fn given(args: &TrainArgs) -> Result<(Vec<Source>, Vec<String>), Failure> {
     let files: Vec<PathBuf> = args.config.iter().cloned().chain(args.convert.clone()).collect();
     let (sources, mut overrides) = sources(&files, &args.overrides)?;
-    for (key, value) in [("resume", &args.resume), ("backend", &args.backend), ("dtype", &args.dtype)] {
-        overrides.extend(value.as_ref().map(|v| format!("trainer.{key}={v}")));
-    }
+    overrides.extend(args.resume.as_ref().map(|folder| format!("trainer.resume={folder}")));
+    overrides.extend(args.backend.map(|backend| format!("trainer.backend={backend}")));
+    overrides.extend(args.dtype.map(|dtype| format!("trainer.dtype={dtype}")));
     overrides.extend(args.worst_first.then(|| "data.worst_first=true".to_string()));
     Ok((sources, overrides))
 }
@@ -238,6 +237,14 @@ fn table(summary: &Summary) -> String {
     }
     out
 }
+
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "train",
+    about: "Train a model with reinforcement learning from verifiable rewards",
+    main,
+    command: <TrainArgs as clap::CommandFactory>::command,
+};
 
 /// The program.
 pub fn main() -> ExitCode {

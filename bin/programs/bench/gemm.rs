@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::common::{Failure, OnBackend, parse_backend, parse_dtype, print, within};
+use crate::common::{Failure, OnBackend, choice, print, within};
 use burn::tensor::DType;
 use clap::Args;
 use doctor::product::{MatrixProduct, ProductLayout, ProductShape, poison};
 use launch::ModelFolder;
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use rl::TrainError;
+use rl::config::{Backend, Dtype};
 use serde_json::json;
 
 use super::options;
@@ -20,8 +21,8 @@ pub(super) struct GemmArgs {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     model: Option<PathBuf>,
-    /// A built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
-    #[arg(long)]
+    /// A built-in size.
+    #[arg(long, value_name = "SIZE", value_parser = options::presets())]
     preset: Option<String>,
     /// Rows: of a decoded token, and tokens of a pass, which weight gradients sum over.
     #[arg(long, value_delimiter = ',', default_value = "64,4096", value_parser = within::<usize>(8..=1 << 20))]
@@ -32,12 +33,12 @@ pub(super) struct GemmArgs {
     /// One JSON object a product instead of a table.
     #[arg(long)]
     json: bool,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
-    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
-    pub backend: rl::config::Backend,
-    /// auto, f32 or bf16.
-    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
-    pub dtype: rl::config::Dtype,
+    /// Device library, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = choice::<Backend>())]
+    pub backend: Backend,
+    /// Number format of weights and activations.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = choice::<Dtype>())]
+    pub dtype: Dtype,
 }
 
 /// What a product adds to a contraction that the steps of 64 fit, so that they do not.

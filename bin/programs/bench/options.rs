@@ -4,14 +4,15 @@ use std::path::PathBuf;
 
 use burn::tensor::DType;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use launch::ModelFolder;
 use model_qwen2vl::config::FAMILIES;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
-use rl::config::{GradsDtype, MomentsDtype, OldLogProbs, Optim};
+use rl::config::{Backend, Dtype, GradsDtype, MomentsDtype, OldLogProbs, Optim, Recompute};
 use rl::learn::optimizer::check_formats;
 
 use super::workload::{Bench, Sizes, copied_bytes, matmul_flops, reset_peak};
-use crate::common::{Failure, above_zero, parse_backend, parse_dtype, ranges, within};
+use crate::common::{Failure, above_zero, choice, ranges, within};
 
 /// The model, the sizes of a step, its settings.
 #[derive(Args, Clone)]
@@ -19,13 +20,12 @@ pub(super) struct Shared {
     /// Model folder in the Hugging Face layout, the run folder of `train` or a checkpoint of it.
     #[arg(long, value_name = "DIR", required_unless_present = "preset", conflicts_with = "preset")]
     pub model: Option<PathBuf>,
-    /// Random weights of a built-in size: toy, small, 3b, 7b, 32b, qwen2vl-2b, qwen3vl-8b, ...
-    #[arg(long)]
+    /// Random weights of a built-in size.
+    #[arg(long, value_name = "SIZE", value_parser = presets())]
     pub preset: Option<String>,
-    /// Who draws a preset's weights: host (the same for every backend; minutes and a copy of the model in the memory of
-    /// the host for 7b) or fill (the device itself, in moments: for sizes that are to be timed or counted).
-    #[arg(long, value_name = "WHO", default_value = "host", value_parser = ["host", "fill"], conflicts_with = "model")]
-    weights: String,
+    /// Who draws a preset's weights.
+    #[arg(long, value_name = "WHO", value_enum, default_value_t = WeightsFrom::Host, conflicts_with = "model")]
+    weights: WeightsFrom,
     /// Peak of the device in TFLOP/s, of which shares are reported, instead of a measured matmul: a data sheet's
     /// number, or any where nothing is computed (docs/gpu.md).
     #[arg(long, value_name = "X", value_parser = above_zero)]
@@ -54,18 +54,18 @@ pub(super) struct Shared {
     /// Root of the random numbers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// vgpo, dapo or grpo.
-    #[arg(long, default_value = "dapo", value_parser = ["vgpo", "dapo", "grpo"])]
-    algorithm: String,
-    /// Log-probs of the sampling policy: recompute (as the peer does) or rollout.
-    #[arg(long, default_value = "recompute", value_parser = ["recompute", "rollout"])]
-    old_log_probs: String,
-    /// Number format of the optimizer's moments: f32 or bf16 (as PyTorch keeps them for a bf16 model).
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-    moments_dtype: String,
-    /// Number format that gradients are kept in: f32 or bf16 (as PyTorch keeps them for a bf16 model).
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16"])]
-    grads_dtype: String,
+    /// What is learned by.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = BenchAlgorithm::Dapo)]
+    algorithm: BenchAlgorithm,
+    /// Log-probs of the sampling policy (the peer recomputes them).
+    #[arg(long, value_name = "FROM", default_value = "recompute", value_parser = choice::<OldLogProbs>())]
+    old_log_probs: OldLogProbs,
+    /// Number format of the optimizer's moments (PyTorch keeps them in bf16 for a bf16 model).
+    #[arg(long, value_name = "D", default_value = "f32", value_parser = choice::<MomentsDtype>())]
+    moments_dtype: MomentsDtype,
+    /// Number format that gradients are kept in (PyTorch keeps them in bf16 for a bf16 model).
+    #[arg(long, value_name = "D", default_value = "f32", value_parser = choice::<GradsDtype>())]
+    grads_dtype: GradsDtype,
     /// Keep f32 weights beside a bf16 model: true or false (as in PyTorch's AdamW over bf16 weights).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     master_weights: bool,
@@ -73,15 +73,32 @@ pub(super) struct Shared {
     /// computes nothing; docs/gpu.md).
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     check_device: bool,
-    /// Compute each layer again in its backward: auto, always or never.
-    #[arg(long, default_value = "auto", value_parser = ["auto", "always", "never"])]
-    recompute: String,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in.
-    #[arg(long, value_name = "B", default_value = "auto", value_parser = parse_backend)]
-    pub backend: rl::config::Backend,
-    /// auto, f32 or bf16.
-    #[arg(long, value_name = "D", default_value = "auto", value_parser = parse_dtype)]
-    pub dtype: rl::config::Dtype,
+    /// Compute each layer again in its backward.
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = choice::<Recompute>())]
+    recompute: Recompute,
+    /// Device library, among what was compiled in.
+    #[arg(long, value_name = "B", default_value = "auto", value_parser = choice::<Backend>())]
+    pub backend: Backend,
+    /// Number format of weights and activations.
+    #[arg(long, value_name = "D", default_value = "auto", value_parser = choice::<Dtype>())]
+    pub dtype: Dtype,
+}
+
+/// Who draws the weights of a preset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum WeightsFrom {
+    /// The same for every backend; minutes and a copy of the model in the memory of the host for 7b.
+    Host,
+    /// The device itself, in moments: for sizes that are to be timed or counted.
+    Fill,
+}
+
+/// What a measured step learns by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum BenchAlgorithm {
+    Vgpo,
+    Dapo,
+    Grpo,
 }
 
 /// Tokens of a step, responses included: several times the largest published runs', and far below what overflows.
@@ -93,9 +110,18 @@ const MOST_TOKENS: usize = 1 << 26;
 /// A name that is none, with those that are.
 pub(crate) fn preset(name: &str) -> Result<QwenVlConfig, Failure> {
     QwenVlConfig::preset(name).ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().flat_map(|family| family.presets).copied().collect();
+        let known: Vec<&str> = preset_names().collect();
         Failure::input(format!("there is no preset {name:?}; there are {}", known.join(", ")))
     })
+}
+
+/// The parser of the name of a built-in size.
+pub(crate) fn presets() -> PossibleValuesParser {
+    PossibleValuesParser::new(preset_names())
+}
+
+fn preset_names() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|family| family.presets).copied()
 }
 
 impl Shared {
@@ -147,7 +173,7 @@ impl Shared {
                 self.prompts, self.rollouts, self.response_tokens
             )));
         }
-        if self.algorithm == "vgpo" && self.rollouts < 2 {
+        if self.algorithm == BenchAlgorithm::Vgpo && self.rollouts < 2 {
             return Err(Failure::input("vgpo compares the responses of a group: --rollouts 2 or more"));
         }
         Ok(())
@@ -158,7 +184,7 @@ impl Shared {
             return Ok(ModelFolder::open(dir)?.load(dtype, device)?);
         }
         let config = preset(self.preset.as_deref().unwrap_or_default())?;
-        let random = if self.weights == "fill" { QwenVl::random_on_device } else { QwenVl::random };
+        let random = if self.weights == WeightsFrom::Fill { QwenVl::random_on_device } else { QwenVl::random };
         Ok(random(config, self.seed, dtype, device))
     }
 
@@ -169,8 +195,8 @@ impl Shared {
     pub(super) fn bench<B: Kernels>(&self, dtype: DType, device: &B::Device) -> Result<Bench<B>, Failure> {
         let optim = Optim {
             lr: 1e-6,
-            moments_dtype: if self.moments_dtype == "bf16" { MomentsDtype::Bf16 } else { MomentsDtype::F32 },
-            grads_dtype: if self.grads_dtype == "bf16" { GradsDtype::Bf16 } else { GradsDtype::F32 },
+            moments_dtype: self.moments_dtype,
+            grads_dtype: self.grads_dtype,
             master_weights: self.master_weights,
             ..Optim::default()
         };
@@ -185,15 +211,15 @@ impl Shared {
         // What was measured is no part of a step's memory.
         reset_peak();
         let mut bench = Bench::<B>::new(model, folder, self.seed, optim, speeds)?;
-        bench.config.algorithm.shaping = if self.algorithm == "vgpo" { "vgpo" } else { "none" }.to_string();
-        bench.config.actor.clip_ratio_high = if self.algorithm == "grpo" { 0.2 } else { 0.28 };
-        bench.config.actor.old_log_probs =
-            if self.old_log_probs == "rollout" { OldLogProbs::Rollout } else { OldLogProbs::Recompute };
+        bench.config.algorithm.shaping =
+            if self.algorithm == BenchAlgorithm::Vgpo { "vgpo" } else { "none" }.to_string();
+        bench.config.actor.clip_ratio_high = if self.algorithm == BenchAlgorithm::Grpo { 0.2 } else { 0.28 };
+        bench.config.actor.old_log_probs = self.old_log_probs;
         bench.check_device(self.check_device);
-        bench.recompute = match self.recompute.as_str() {
-            "always" => Some(true),
-            "never" => Some(false),
-            _ => None,
+        bench.recompute = match self.recompute {
+            Recompute::Always => Some(true),
+            Recompute::Never => Some(false),
+            Recompute::Auto => None,
         };
         Ok(bench)
     }

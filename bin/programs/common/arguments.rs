@@ -1,6 +1,29 @@
 //! Values on the command line that several programs take, and what they may be.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rl::config::Choice;
+
 use super::Failure;
+
+/// The parser of a word that the configuration knows, too; help and completions list all of them.
+pub fn choice<C: Choice + Send + Sync>() -> impl TypedValueParser<Value = C> {
+    cli::one_of(C::ALL.iter().map(|choice| (choice.as_str(), choice.about(), *choice)))
+}
+
+/// The parser of its name as it is written, for what a file may say, too; [`chosen`] reads it.
+pub(crate) fn words<C: Choice>() -> PossibleValuesParser {
+    PossibleValuesParser::new(C::ALL.iter().map(|choice| choice.as_str()))
+}
+
+/// The value of that name.
+///
+/// # Errors
+/// A name that is none, which `key` has in a file.
+pub(crate) fn chosen<C: Choice>(key: &str, name: &str) -> Result<C, Failure> {
+    let names: Vec<&str> = C::ALL.iter().map(|choice| choice.as_str()).collect();
+    let found = C::ALL.iter().copied().find(|choice| choice.as_str() == name);
+    found.ok_or_else(|| Failure::input(format!("there is no {key} {name:?}; there are {}", names.join(", "))))
+}
 
 /// Below this the scaled logits leave the range of f32.
 const MIN_TEMPERATURE: f64 = 1e-5;

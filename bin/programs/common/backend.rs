@@ -64,22 +64,6 @@ pub(crate) fn compiled() -> Vec<Backend> {
     all
 }
 
-/// The backend named on a command line.
-pub fn parse_backend(name: &str) -> Result<Backend, String> {
-    let all = [Backend::Auto, Backend::Flex, Backend::Ndarray, Backend::Wgpu, Backend::Vulkan, Backend::Cuda];
-    all.into_iter()
-        .find(|b| b.as_str() == name)
-        .ok_or_else(|| format!("there is no backend {name:?}; there are auto, flex, ndarray, wgpu, vulkan, cuda"))
-}
-
-/// The number format named on a command line.
-pub fn parse_dtype(name: &str) -> Result<Dtype, String> {
-    [Dtype::Auto, Dtype::F32, Dtype::Bf16]
-        .into_iter()
-        .find(|d| d.as_str() == name)
-        .ok_or_else(|| format!("there is no dtype {name:?}; there are auto, f32, bf16"))
-}
-
 /// Whether a first computation on the device succeeds, and what it fails of.
 fn first_computation<B: burn::tensor::backend::Backend>(device: &B::Device) -> Result<(), String> {
     let sum = || Tensor::<B, 1>::ones([2], device).sum().try_into_data().map_err(|e| device::explain(&e.to_string()));
@@ -109,7 +93,7 @@ pub fn on_backend<J: OnBackend>(backend: Backend, dtype: Dtype, job: J) -> Resul
             return Ok(result);
         }
     }
-    Err(Failure::input("no backend finds a device; build with --features flex or ndarray for the CPU"))
+    Err(Failure::input("no backend finds a device; build with --features flex for the CPU"))
 }
 
 /// CubeCL's settings, before it is used for the first time: one stream, as a second one has memory of its own that the

@@ -1,4 +1,4 @@
-//! Compiled kernels are kept between starts in the user's cache folder.
+//! Compiled kernels are kept between starts in the user's cache folder, or in the one that [`FOLDER`] names.
 //!
 //! CubeCL keys what it keeps by a kernel's Rust name and compile-time arguments alone: a kernel whose source has
 //! changed since, another card or compiler would be given what does not belong to it. So each program's build, card,
@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+/// The environment variable that names another folder.
+const FOLDER: &str = "VISUAL_RL_CACHE";
 /// Programs that may use one key at the same time; what starts after these compiles for itself.
 const SLOTS: usize = 16;
 /// Keys that were not used for so long go.
@@ -26,13 +28,18 @@ struct KernelSlot {
     _lock: File,
 }
 
+/// What this program keeps between its starts.
+fn cache() -> Option<PathBuf> {
+    let named = std::env::var_os(FOLDER).filter(|folder| !folder.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(dirs::cache_dir()?.join("visual-rl")))
+}
+
 /// The folder that CubeCL may keep kernels in; none where the system has no cache folder, or no room in it, which is
 /// said.
 pub(crate) fn open(card: &impl std::fmt::Display) -> Option<PathBuf> {
     let take = || -> io::Result<KernelSlot> {
-        let kernels = dirs::cache_dir()
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no cache folder"))?
-            .join("visual-rl/kernels");
+        let kernels =
+            cache().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no cache folder"))?.join("kernels");
         let key = kernels.join(format!("{card}-{}", build()?));
         let slot = (0..SLOTS).find_map(|i| KernelSlot::lock(&key.join(i.to_string())).transpose()).transpose()?;
         let slot = slot.ok_or_else(|| io::Error::other("all of its slots are in use"))?;

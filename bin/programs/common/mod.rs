@@ -19,10 +19,11 @@ use cli::device::DeviceWatch;
 use comm::MpiJob;
 use rl::TrainError;
 
-pub(crate) use arguments::{above_zero, check_temperature, check_top_p};
+pub(crate) use arguments::{above_zero, check_temperature, check_top_p, chosen, words};
 pub(crate) use cli::{ranges, within};
 
-pub use backend::{OnBackend, on_backend, parse_backend, parse_dtype};
+pub use arguments::choice;
+pub use backend::{OnBackend, on_backend};
 pub(crate) use backend::{Train, compiled};
 
 /// A flag that SIGINT and SIGTERM set, saying `note` if there is something to say; a second signal does not wait. What

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use data::{DataError, DataSpec, Dataset, KeyOptions, Keys};
 
-use crate::common::{ranges, within};
+use crate::common::{choice, ranges, within};
 
 /// Look at data sets, check them, convert them, make toy ones.
 ///
 /// A SOURCE is a .parquet, .jsonl or .json file, a folder, a glob, any of these with @split, or toy:NAME?key=value.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "data", version)]
 pub(super) struct DataCli {
     #[command(subcommand)]
     pub command: DataCommand,
@@ -26,7 +26,7 @@ pub(super) enum DataCommand {
     Check(Check),
     /// Write sources as one parquet or JSON lines file. Further columns are kept as text, lists as JSON.
     Convert(Convert),
-    /// Write a toy task as a file: `data toy 'sum?rows=2&cols=2&size=1000' -o sum.parquet`.
+    /// Write a toy task as a file, for example 'sum?rows=2&cols=2&size=1000' as sum.parquet.
     Toy(Toy),
 }
 
@@ -128,8 +128,8 @@ pub(super) struct Inspect {
 pub(super) struct Check {
     #[command(flatten)]
     pub sources: Sources,
-    /// Grader of the answers: mathruler or math.
-    #[arg(long, default_value = "mathruler")]
+    /// Grader of the answers.
+    #[arg(long, value_name = "NAME", default_value = "mathruler", value_parser = choice::<answer::Grader>())]
     pub grader: answer::Grader,
     /// Read only the headers of pictures.
     #[arg(long)]

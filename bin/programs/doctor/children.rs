@@ -1,7 +1,7 @@
 //! Checks that need a process of their own: whether a failure of the device ends a program, and whether the memory that
 //! a run will need is there.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Tensor};
@@ -100,8 +100,7 @@ enum End {
 }
 
 fn start(child: Child, backend: Backend, bytes: usize) -> End {
-    let command = std::env::current_exe().map(|program| {
-        let mut command = Command::new(program);
+    let command = cli::this_program().map(|mut command| {
         command.args(["--child", child.name(), "--backend", backend.as_str(), "--bytes", &bytes.to_string()]);
         // It is no rank.
         comm::launcher_variables().for_each(|name| {

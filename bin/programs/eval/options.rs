@@ -4,10 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use data::{Alpha, ExifOrientation, KeyOptions};
+use eval::{Extract, Rule};
+use rl::config::{Backend, Dtype};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
+
+use crate::common::{choice, words};
 
 /// Everything that can be said on the command line or in a configuration file; what is left out has its default.
 #[derive(Args, Deserialize, Debug, Clone, Default)]
@@ -67,12 +72,12 @@ pub(super) struct Options {
     /// System message. Default: the run's, or the chat template's own.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub system_prompt: Option<String>,
-    /// either, mathruler, math, choice, exact or numeric. Default: the benchmark's own.
-    #[arg(long, value_name = "NAME")]
+    /// When an answer is right. Default: as the benchmark says.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Rule::NAMES))]
     pub grader: Option<String>,
-    /// Where the answer stands: boxed, tag, line or any. Default: where the format prompt asks for it. With --from:
-    /// what eval found, in its own lines; boxed in those of train; any in others.
-    #[arg(long, value_name = "PLACE")]
+    /// Where the answer stands. Default: where the format prompt asks for it. With --from: what eval found, in its own
+    /// lines; boxed in those of train; any in others.
+    #[arg(long, value_name = "PLACE", value_parser = PossibleValuesParser::new(Extract::NAMES))]
     pub extract: Option<String>,
     /// Column of the problem text. Default: the run's, or problem.
     #[arg(long, value_name = "COLUMN")]
@@ -100,19 +105,17 @@ pub(super) struct Options {
     /// as the model was trained, or none.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub max_pixels: Option<u64>,
-    /// white lays pictures with transparency on white, drop drops the alpha channel. Default: as the model was trained,
-    /// or white.
-    #[arg(long, value_name = "WHAT")]
+    /// What becomes of transparency. Default: as the model was trained, or white.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<Alpha>())]
     pub alpha: Option<Alpha>,
-    /// apply turns pictures as their EXIF says, ignore leaves them as stored. Default: as the model was trained, or
-    /// apply.
-    #[arg(long, value_name = "WHAT")]
+    /// What becomes of the turn that EXIF names. Default: as the model was trained, or apply.
+    #[arg(long, value_name = "WHAT", value_parser = choice::<ExifOrientation>())]
     pub exif_orientation: Option<ExifOrientation>,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Default: auto.
-    #[arg(long, value_name = "B")]
+    /// Device library, among what was compiled in. Default: auto.
+    #[arg(long, value_name = "B", value_parser = words::<Backend>())]
     pub backend: Option<String>,
-    /// auto, f32 or bf16. Default: auto.
-    #[arg(long, value_name = "D")]
+    /// Number format of weights and activations. Default: auto.
+    #[arg(long, value_name = "D", value_parser = words::<Dtype>())]
     pub dtype: Option<String>,
 }
 

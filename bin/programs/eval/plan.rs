@@ -11,7 +11,7 @@ use launch::PictureOptions;
 use rl::sampler::Sampling;
 
 use super::options::{BenchmarkEntry, BenchmarkTable, Options, each_field};
-use crate::common::{Failure, check_temperature, check_top_p, parse_backend, parse_dtype, ranges};
+use crate::common::{Failure, check_temperature, check_top_p, chosen, ranges};
 
 /// What is to be done.
 pub(super) enum EvalPlan {
@@ -124,8 +124,8 @@ impl Options {
         Ok(AnswerPlan {
             asking: Asking { model, out, tasks, answering, max_prompt_length, pictures },
             audit: self.audit.clone(),
-            backend: parse_backend(self.backend.as_deref().unwrap_or("auto")).map_err(Failure::input)?,
-            dtype: parse_dtype(self.dtype.as_deref().unwrap_or("auto")).map_err(Failure::input)?,
+            backend: chosen("backend", self.backend.as_deref().unwrap_or("auto"))?,
+            dtype: chosen("dtype", self.dtype.as_deref().unwrap_or("auto"))?,
         })
     }
 

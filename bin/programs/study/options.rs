@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use analysis::study::{RowsFile, Study};
 use clap::Parser;
-use rl::config::{Backend, Source};
+use rl::config::{Backend, Dtype, Source};
 
-use crate::common::{Failure, within};
+use crate::common::{Failure, choice, within};
 
 /// Compare algorithms and their settings: rows x seeds of training runs on one task, with paired tests, tables and
 /// plots.
@@ -15,6 +15,7 @@ use crate::common::{Failure, within};
 /// is a small form of it. Finished runs are kept: the same command goes on where it was stopped.
 #[derive(Parser)]
 #[command(
+    name = "study",
     version,
     after_help = "Examples:
   study --quick                                    a small form, in minutes
@@ -54,12 +55,12 @@ pub(super) struct StudyArgs {
     /// Copy study.md and its plots to this folder at the end, for example docs.
     #[arg(long, value_name = "DIR")]
     pub publish: Option<PathBuf>,
-    /// auto, flex, ndarray, wgpu, vulkan or cuda, among what was compiled in. Same as trainer.backend.
-    #[arg(long)]
-    pub backend: Option<String>,
-    /// auto, f32 or bf16. Same as trainer.dtype.
-    #[arg(long)]
-    pub dtype: Option<String>,
+    /// Device library, among what was compiled in. Same as trainer.backend.
+    #[arg(long, value_name = "B", value_parser = choice::<Backend>())]
+    pub backend: Option<Backend>,
+    /// Number format of weights and activations. Same as trainer.dtype.
+    #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
+    pub dtype: Option<Dtype>,
     /// Settings of all runs, for example rollout.n=4.
     #[arg(value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
@@ -100,9 +101,8 @@ impl StudyArgs {
             return Err(Failure::input("--seeds 0: a study needs at least one"));
         }
         let mut overrides = self.overrides.clone();
-        for (key, value) in [("backend", &self.backend), ("dtype", &self.dtype)] {
-            overrides.extend(value.as_ref().map(|v| format!("trainer.{key}={v}")));
-        }
+        overrides.extend(self.backend.map(|backend| format!("trainer.backend={backend}")));
+        overrides.extend(self.dtype.map(|dtype| format!("trainer.dtype={dtype}")));
         Ok(Study::new(base, rows, &overrides, self.quick, self.seeds)?)
     }
 }

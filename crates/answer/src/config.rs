@@ -31,6 +31,23 @@ pub enum RewardType {
     Numeric,
 }
 
+impl RewardType {
+    /// Whether a [`Grader`] decides; the plain rules compare in their own way.
+    pub fn has_grader(self) -> bool {
+        !matches!(self, Self::MultipleChoice | Self::Exact | Self::Numeric)
+    }
+
+    /// Whether accuracy and format are added up with weights.
+    pub fn has_weights(self) -> bool {
+        !matches!(self, Self::MathAccuracy | Self::Dapo)
+    }
+
+    /// Whether numbers may differ by a tolerance.
+    pub fn has_tolerance(self) -> bool {
+        self == Self::Numeric
+    }
+}
+
 /// Which grader decides whether two mathematical answers are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,6 +73,10 @@ macro_rules! named {
                     )),
                 }
             }
+        }
+        impl $type {
+            /// The name of each.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
         }
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -261,21 +282,29 @@ impl RewardConfig {
                     fix: "write it as [\"python3\", \"my_reward.py\"]",
                 });
             }
-            // Above a year Duration arithmetic would soon overflow, and nobody waits that long.
-            if !(self.command_timeout_s > 0.0 && self.command_timeout_s <= 3.2e7) {
-                return Err(RewardError::Config {
-                    key: "command_timeout_s",
-                    problem: format!("{} is not allowed", self.command_timeout_s),
-                    fix: "use a number of seconds above 0, for example 60",
-                });
-            }
-            if self.command_batch_size == 0 {
-                return Err(RewardError::Config {
-                    key: "command_batch_size",
-                    problem: "0 is not allowed".into(),
-                    fix: "use 1 or more, for example 256",
-                });
-            }
+        }
+        match self.is_own() {
+            true => self.validate_batches(),
+            false => Ok(()),
+        }
+    }
+
+    /// What programs and functions have in common.
+    fn validate_batches(&self) -> Result<(), RewardError> {
+        // Above a year Duration arithmetic would soon overflow, and nobody waits that long.
+        if !(self.command_timeout_s > 0.0 && self.command_timeout_s <= 3.2e7) {
+            return Err(RewardError::Config {
+                key: "command_timeout_s",
+                problem: format!("{} is not allowed", self.command_timeout_s),
+                fix: "use a number of seconds above 0, for example 60",
+            });
+        }
+        if self.command_batch_size == 0 {
+            return Err(RewardError::Config {
+                key: "command_batch_size",
+                problem: "0 is not allowed".into(),
+                fix: "use 1 or more, for example 256",
+            });
         }
         Ok(())
     }
@@ -329,7 +358,8 @@ impl RewardConfig {
                 "write the name that the server has for it",
             )?;
             need(judge.scale > 0.0, "judge.scale", "has to be above 0", "write the best mark, for example 10")?;
-            need(judge.timeout_s > 0.0, "judge.timeout_s", "has to be above 0", "write seconds, for example 60")?;
+            let is_time = judge.timeout_s > 0.0 && judge.timeout_s <= 3.2e7;
+            need(is_time, "judge.timeout_s", "is no time", "write seconds above 0, for example 60")?;
             need(judge.concurrency > 0, "judge.concurrency", "has to be 1 or more", "write for example 16")?;
         }
         Ok(())

@@ -13,7 +13,7 @@
 //! | where the graders disagree, and about what | [`audit`] |
 //! | a reward program of the user's own | `command` |
 //! | reward functions of Python's, a judge, weighted sums | `function` |
-//! | the program `grade` | `bin/grade/` |
+//! | the program `grade` | `grade` |
 //!
 //! ```
 //! assert_eq!(answer::extract_boxed(r"so it is \boxed{\frac{3}{2}}"), Some(r"\frac{3}{2}"));
@@ -40,6 +40,8 @@ mod error;
 mod expr;
 pub mod extract;
 mod function;
+#[cfg(feature = "program")]
+pub mod grade;
 mod letters;
 pub mod math;
 pub mod mathruler;

@@ -112,6 +112,19 @@ impl Scorer {
         self.punish_length(self.score_answer(request), request.response_length)
     }
 
+    /// The score of a response in the right form (format 1) whose extracted answer is `request.response`.
+    pub fn score_given(&self, request: &Request) -> Score {
+        let accuracy = f64::from(u8::from(self.grade(request.response, request.ground_truth)));
+        let extracted = Some(request.response.to_owned());
+        let mut score = Score { accuracy, format: 1.0, extracted, ..Score::default() };
+        score.overall = match self.config.reward_type {
+            RewardType::MathAccuracy => accuracy,
+            RewardType::Dapo => 2.0 * accuracy - 1.0,
+            _ => self.config.accuracy_weight * accuracy + self.config.format_weight,
+        };
+        self.punish_length(score, request.response_length)
+    }
+
     /// `score` with the overlong penalty, where it is on; `dapo` always reports it.
     pub fn punish_length(&self, mut score: Score, response_length: usize) -> Score {
         let overlong = &self.config.overlong;

@@ -194,9 +194,41 @@ fn what_is_no_score_is_said() {
         ("[{'acc': 1}] * 3", "the score has neither `overall` nor `score`, but acc"),
         ("[{'overall': 1, 'accuracy': 'yes'}] * 3", "`accuracy` is 'yes', not a number"),
         ("[{'overall': float('inf')}] * 3", "`overall` is inf"),
+        ("[10 ** 400] * 3", "on response 1 (row 'id0'): the score is 1000000000"),
+        ("[10 ** 9999] * 3", "the score is a value of the type int, not a number"),
+        ("[Odd()] * 3", "the score is a value of the type Odd, not a number"),
     ] {
-        fails(&format!("def f(xs):\n    return {returned}\n"), ":f", &[part]);
+        let odd = "class Odd:\n    def __float__(self):\n        1 / 0\n    __repr__ = __float__\n";
+        fails(&format!("{odd}def f(xs):\n    return {returned}\n"), ":f", &[part]);
     }
+}
+
+/// They ended the process, which was started again and asked again, and frames of this program's were shown.
+#[test]
+fn what_is_raised_above_exceptions_is_said() {
+    fails(
+        "import sys\ndef f(xs):\n    sys.exit(3)\n",
+        ":f",
+        &["it raised on a batch of 3", "line 3, in f", "SystemExit: 3"],
+    );
+    fails(
+        "def f(reward_input):\n    raise KeyboardInterrupt\n",
+        ":f",
+        &["on response 1 (row 'id0'): it raised", "KeyboardInterrupt"],
+    );
+}
+
+/// Standard input is the protocol's: a function that reads it waited for ever for what the program waited to be asked.
+#[test]
+fn standard_input_is_empty_for_a_function() {
+    let read = "import os, sys\ndef f(xs):\n    assert sys.stdin.read() == '' and os.read(0, 1) == b''\n    return [float(x['ground_truth']) for x in xs]\n";
+    assert_eq!(rewards(read, ":f"), ALL);
+}
+
+#[test]
+fn halves_of_a_pair_are_no_bad_reply() {
+    let text = "def f(xs):\n    return [{'overall': int(x['ground_truth']), 'extracted': '\\ud800', '\\ud800': 1} for x in xs]\n";
+    assert_eq!(rewards(text, ":f"), ALL);
 }
 
 #[test]
@@ -238,6 +270,31 @@ fn one_that_hangs_is_ended_where_it_is() {
     assert!(clock.elapsed() < Duration::from_secs(20));
     for part in ["mine.py:f` gave 1 of 3 replies within 1.5 s", "raise reward.command_timeout_s", "line 4 in f"] {
         assert!(said.contains(part), "no {part:?} in: {said}");
+    }
+}
+
+/// It was said to have failed before a restart, which it had not been, and not where it stood.
+#[test]
+fn one_that_is_never_ready_is_told() {
+    let script = Script::new("import time\ntime.sleep(60)\n");
+    let config = RewardConfig { command_timeout_s: 2.0, ..script.config(":f") };
+    let error = score(&config, 3).unwrap_err();
+    assert!(matches!(error, RewardError::FunctionLoad { .. }), "{error}");
+    let said = error.to_string();
+    for part in ["mine.py:f`: it was not ready within 2 s; raise reward.command_timeout_s", "line 2 in <module>"] {
+        assert!(said.contains(part), "no {part:?} in: {said}");
+    }
+    let config = RewardConfig { python: "false".into(), ..script.config(":f") };
+    let said = score(&config, 3).unwrap_err().to_string();
+    assert!(said.contains("Python exited with status 1 before the function was ready"), "{said}");
+}
+
+#[test]
+fn times_that_are_none_are_refused() {
+    let script = Script::new("def f(xs):\n    return xs\n");
+    for command_timeout_s in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e300] {
+        let said = score(&RewardConfig { command_timeout_s, ..script.config(":f") }, 1).unwrap_err().to_string();
+        assert!(said.starts_with("reward.command_timeout_s: "), "{said}");
     }
 }
 
@@ -331,17 +388,67 @@ fn a_judge_is_asked_again_where_it_is_busy() {
 fn a_judge_that_does_not_answer_is_an_error() {
     let (url, count) = server(&[(401, "no key")]);
     let said = score(&judged(url, 2), 1).unwrap_err().to_string();
-    assert!(said.contains("gave no answer in 1 tries: status 401"), "{said}");
+    assert!(said.contains("gave no answer in 1 try: status 401"), "{said}");
     assert_eq!(count.load(Ordering::Relaxed), 1, "a wrong key is not tried again");
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let said = score(&judged(format!("http://{closed}/v1"), 0), 1).unwrap_err().to_string();
-    assert!(said.contains("gave no answer in 1 tries") && said.contains("refused"), "{said}");
+    assert!(said.contains("gave no answer in 1 try") && said.contains("refused"), "{said}");
     let mut config = judged("http://localhost/v1".into(), 0);
     config.judge.api_key_env = "NO_SUCH_KEY_OF_MINE".into();
     let said = Scorer::new(&config).unwrap_err().to_string();
     assert!(said.contains("NO_SUCH_KEY_OF_MINE (reward.judge.api_key_env) is not set"), "{said}");
     config.judge.url = "localhost".into();
     assert!(Scorer::new(&config).unwrap_err().to_string().contains("reward.judge.url: is no address"));
+}
+
+/// Python's own way is to ask the other address without the question, and to take the key along.
+#[test]
+fn a_judge_that_sends_on_is_not_followed() {
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    other.set_nonblocking(true).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, there) = (format!("http://{}/v1", listener.local_addr().unwrap()), other.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let reply = format!(
+                "HTTP/1.1 302 x\r\nlocation: http://{there}/v1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(reply.as_bytes()).unwrap();
+        }
+    });
+    let said = score(&judged(url, 2), 1).unwrap_err().to_string();
+    assert!(
+        said.contains(&format!("in 1 try: status 302: it sends on to http://{there}/v1, which is not followed")),
+        "{said}"
+    );
+    assert!(!said.contains("Traceback"), "{said}");
+    assert!(other.accept().is_err(), "the other address was asked");
+}
+
+/// A byte now and then kept the limit of the socket from ever being reached.
+#[test]
+fn a_judge_that_answers_in_drops_is_late() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let mut sent = stream.write_all(b"HTTP/1.1 200 x\r\nconnection: close\r\n\r\n");
+            while sent.is_ok() {
+                std::thread::sleep(Duration::from_millis(100));
+                sent = stream.write_all(b" ");
+            }
+        }
+    });
+    let mut config = judged(url, 0);
+    config.judge.timeout_s = 1.0;
+    let clock = Instant::now();
+    let said = score(&config, 1).unwrap_err().to_string();
+    assert!(said.contains("gave no answer in 1 try: TimeoutError: the answer was not complete within 1 s"), "{said}");
+    assert!(clock.elapsed() < Duration::from_secs(20));
 }
 
 #[test]

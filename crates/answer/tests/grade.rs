@@ -195,8 +195,11 @@ fn a_byte_order_mark_is_no_part_of_the_first_line() {
 fn bad_usage_is_refused_with_the_reason() {
     let row = "{\"given\": \"1\", \"ground_truth\": \"1\"}";
     for (args, reason) in [
-        (&["--grader", "maths"][..], "there is no such grader; there are mathruler, math, math_accuracy, r1v, dapo"),
-        (&["--reward-type", "maths"], "unknown reward type `maths`"),
+        (
+            &["--grader", "maths"][..],
+            "[possible values: mathruler, math, math_accuracy, look_back, r1v, dapo, multiple_choice, exact, numeric]",
+        ),
+        (&["--reward-type", "maths"], "invalid value 'maths' for '--reward-type"),
         (&["--grader", "dapo", "--reward-type", "r1v"], "--grader dapo and --reward-type r1v name two rules"),
         (&["--grader", "math", "--reward-type", "exact"], "--grader means nothing to the rule `exact`"),
         (&["--grader", "exact", "--numeric-tolerance", "1"], "--numeric-tolerance means nothing to the rule `exact`"),

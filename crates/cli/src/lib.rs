@@ -22,9 +22,14 @@
 
 pub mod device;
 pub mod ports;
+mod program;
 pub mod ranks;
+mod word;
 
 use std::process::ExitCode;
+
+pub use program::{Program, this_program};
+pub use word::{one_of, word};
 
 /// Stack of a program: the system's own may be small (`ulimit -s`).
 const STACK: usize = 64 << 20;
@@ -59,7 +64,7 @@ pub fn program<A: clap::Parser>(run: impl FnOnce(A) -> Result<ExitCode, Exit> + 
         eprintln!("error: {fault}");
     }));
     let work = || {
-        let args = match A::try_parse() {
+        let args = match program::parse::<A>() {
             Ok(args) => args,
             // Help and version go to standard output, as they are.
             Err(message) if !message.use_stderr() => {

@@ -21,6 +21,7 @@
 
 mod derive;
 mod error;
+mod interpolation;
 mod keys;
 mod page;
 mod rewards;

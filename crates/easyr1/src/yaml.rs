@@ -1,9 +1,12 @@
 //! YAML as EasyR1 reads it (PyYAML below OmegaConf), with the line of each value.
 //!
-//! Built from the parser's events, so that what a stranger's file may cost is decided here: aliases (a few lines of
-//! which stand for billions of values), repeated keys, merge keys, tags and OmegaConf's `${...}` are refused by name.
+//! Built from the parser's events, so that what a stranger's file may cost is decided here: an alias (a few lines of
+//! which stand for billions of values) counts with all that it stands for. Repeated keys and tags beside YAML's own are
+//! refused by name; `${...}` is left to [`crate::interpolation`].
 
-use saphyr_parser::{Event, Parser, ScalarStyle};
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
 use crate::EasyR1Error;
 
@@ -29,7 +32,7 @@ pub(crate) enum YamlContent {
 
 /// Levels of lists and mappings: EasyR1's files have five.
 const MOST_DEEP: usize = 32;
-/// Values of a file: EasyR1's have about a hundred.
+/// Values of a file, those of an alias at each place where it stands: EasyR1's files have about a hundred.
 const MOST_VALUES: usize = 10_000;
 
 /// Reads one document; an empty one is an empty mapping.
@@ -37,8 +40,16 @@ const MOST_VALUES: usize = 10_000;
 /// # Errors
 /// Text that is no YAML, or YAML that is refused.
 pub(crate) fn read(name: &str, text: &str) -> Result<YamlNode, EasyR1Error> {
-    let mut reader = YamlReader { name, events: Parser::new_from_str(text), text, values: 0 };
+    let events = Parser::new_from_str(text);
+    let mut reader = YamlReader { name, events, text, values: 0, bytes: 0, anchors: HashMap::new() };
     reader.document()
+}
+
+/// A value with a name (`&name`), and what it costs wherever it is repeated (`*name`).
+struct Anchored {
+    node: YamlNode,
+    values: usize,
+    bytes: usize,
 }
 
 struct YamlReader<'a> {
@@ -46,6 +57,10 @@ struct YamlReader<'a> {
     events: Parser<'a, saphyr_parser::StrInput<'a>>,
     text: &'a str,
     values: usize,
+    /// Of all texts.
+    bytes: usize,
+    /// By the parser's number of the name.
+    anchors: HashMap<usize, Anchored>,
 }
 
 impl<'a> YamlReader<'a> {
@@ -64,11 +79,16 @@ impl<'a> YamlReader<'a> {
                     let indent: &str = &text[..text.len() - text.trim_start().len()];
                     indent.contains('\t') && !text.trim_start().starts_with('#')
                 });
+                let has_tab =
+                    line.checked_sub(1).and_then(|at| self.text.lines().nth(at)).map(|text| text.contains('\t'));
                 match tab {
                     Some((index, _)) if index < line => self.fail(
                         index + 1,
                         "a tab stands in front of the text, and YAML indents with blanks alone; replace it by blanks",
                     ),
+                    _ if has_tab == Some(true) => {
+                        self.fail(line, format!("{}; there is a tab in this line, replace it by blanks", error.info()))
+                    }
                     _ => self.fail(line, error.info().to_string()),
                 }
             }
@@ -95,71 +115,171 @@ impl<'a> YamlReader<'a> {
         }
     }
 
-    fn value(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<YamlNode, EasyR1Error> {
-        self.values += 1;
+    /// Counts values and the bytes of texts.
+    fn count(&mut self, line: usize, values: usize, bytes: usize) -> Result<(), EasyR1Error> {
+        self.values += values;
+        self.bytes += bytes;
         if self.values > MOST_VALUES {
-            return self.fail(line, format!("more than {MOST_VALUES} values"));
+            return self
+                .fail(line, format!("more than {MOST_VALUES} values, those of aliases at each of their places"));
         }
-        if depth > MOST_DEEP {
-            return self.fail(line, format!("more than {MOST_DEEP} levels of lists and mappings"));
+        let limit = guard::limits().config_bytes;
+        if self.bytes > limit.size() {
+            return self.fail(line, format!("more than {} bytes of texts; {}", limit.value, limit.raise()));
         }
-        let content = match event {
-            Event::Scalar(_, _, _, Some(tag)) => return self.refuse_tag(line, &tag.suffix),
-            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag)) => {
-                return self.refuse_tag(line, &tag.suffix);
+        Ok(())
+    }
+
+    fn value(&mut self, event: Event<'a>, line: usize, depth: usize) -> Result<YamlNode, EasyR1Error> {
+        let before = (self.values, self.bytes);
+        if let Event::Alias(anchor) = event {
+            return self.repeated(anchor, line, depth);
+        }
+        self.count(line, 1, 0)?;
+        self.check_depth(line, depth)?;
+        let (content, anchor) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.count(line, 0, text.len())?;
+                let is_quoted = self.is_quoted(line, style, tag.as_deref())?;
+                (self.scalar(line, text.into_owned(), is_quoted)?, anchor)
             }
-            Event::Scalar(text, style, _, None) => {
-                if text.contains("${") || text == "???" {
-                    return self.fail(
-                        line,
-                        format!("`{}` is OmegaConf's and is not filled in here; write the value", guard::echo(&text)),
-                    );
-                }
-                YamlContent::Scalar(text.into_owned(), style != ScalarStyle::Plain)
+            Event::SequenceStart(anchor, tag) => {
+                self.check_tag(line, tag.as_deref(), "seq")?;
+                (YamlContent::List(self.list(depth)?), anchor)
             }
-            Event::SequenceStart(_, None) => {
-                let mut list = Vec::new();
-                loop {
-                    match self.next()? {
-                        (Event::SequenceEnd, _) => break YamlContent::List(list),
-                        (event, line) => list.push(self.value(event, line, depth + 1)?),
-                    }
-                }
-            }
-            Event::MappingStart(_, None) => YamlContent::Map(self.entries(depth)?),
-            Event::Alias(_) => {
-                return self.fail(line, "an alias (`*name`) repeats a value from elsewhere; write the value itself");
+            Event::MappingStart(anchor, tag) => {
+                self.check_tag(line, tag.as_deref(), "map")?;
+                (YamlContent::Map(self.entries(depth)?), anchor)
             }
             other => return self.fail(line, format!("{other:?} where a value should stand")),
         };
-        Ok(YamlNode { line, content })
+        let node = YamlNode { line, content };
+        if anchor > 0 {
+            let (values, bytes) = (self.values - before.0, self.bytes - before.1);
+            self.anchors.insert(anchor, Anchored { node: node.clone(), values, bytes });
+        }
+        Ok(node)
     }
 
-    fn entries(&mut self, depth: usize) -> Result<Vec<(String, YamlNode)>, EasyR1Error> {
-        let mut entries: Vec<(String, YamlNode)> = Vec::new();
-        loop {
-            let key = match self.next()? {
-                (Event::MappingEnd, _) => return Ok(entries),
-                (Event::Scalar(text, ..), line) => (text.into_owned(), line),
-                (_, line) => return self.fail(line, "a key is a list, a mapping or an alias; write a name"),
-            };
-            let (name, line) = key;
-            if name == "<<" {
-                return self.fail(line, "a merge key (`<<`) repeats keys from elsewhere; write them out");
+    fn check_depth(&self, line: usize, depth: usize) -> Result<(), EasyR1Error> {
+        match depth > MOST_DEEP {
+            true => self.fail(line, format!("more than {MOST_DEEP} levels of lists and mappings")),
+            false => Ok(()),
+        }
+    }
+
+    /// The value of an alias.
+    fn repeated(&mut self, anchor: usize, line: usize, depth: usize) -> Result<YamlNode, EasyR1Error> {
+        let Some(found) = self.anchors.get(&anchor) else {
+            return self.fail(line, "an alias (`*name`) stands inside the value that it repeats");
+        };
+        let (values, bytes, levels) = (found.values, found.bytes, found.node.levels());
+        self.count(line, values, bytes)?;
+        self.check_depth(line, depth + levels)?;
+        let content = self.anchors.get(&anchor).map(|found| found.node.content.clone());
+        Ok(YamlNode { line, content: content.unwrap_or(YamlContent::List(vec![])) })
+    }
+
+    fn scalar(&self, line: usize, text: String, is_quoted: bool) -> Result<YamlContent, EasyR1Error> {
+        match text == "???" {
+            true => self.fail(line, "`???` is OmegaConf's mark of a value that is to be given; give it"),
+            false => Ok(YamlContent::Scalar(text, is_quoted)),
+        }
+    }
+
+    /// Whether a scalar is a text whatever it looks like.
+    fn is_quoted(&self, line: usize, style: ScalarStyle, tag: Option<&Tag>) -> Result<bool, EasyR1Error> {
+        match tag {
+            None => Ok(style != ScalarStyle::Plain),
+            Some(tag) if tag.is_yaml_core_schema() && tag.suffix == "str" => Ok(true),
+            Some(tag) if tag.is_yaml_core_schema() && ["int", "float", "bool", "null"].contains(&&*tag.suffix) => {
+                Ok(false)
             }
+            Some(tag) => self.refuse_tag(line, tag),
+        }
+    }
+
+    fn check_tag(&self, line: usize, tag: Option<&Tag>, name: &str) -> Result<(), EasyR1Error> {
+        match tag {
+            Some(tag) if !tag.is_yaml_core_schema() || tag.suffix != name => self.refuse_tag(line, tag),
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_tag<T>(&self, line: usize, tag: &Tag) -> Result<T, EasyR1Error> {
+        self.fail(line, format!("the tag `{}` is not read; write a plain value", guard::echo(&tag.suffix)))
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Vec<YamlNode>, EasyR1Error> {
+        let mut list = Vec::new();
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok(list),
+                (event, line) => list.push(self.value(event, line, depth + 1)?),
+            }
+        }
+    }
+
+    /// The entries of a mapping. What it merges (`<<`) stands before its own keys, which win, as PyYAML has it.
+    fn entries(&mut self, depth: usize) -> Result<Vec<(String, YamlNode)>, EasyR1Error> {
+        let mut merged: Vec<(String, YamlNode)> = Vec::new();
+        let mut own: Vec<(String, YamlNode)> = Vec::new();
+        loop {
+            let (event, line) = match self.next()? {
+                (Event::MappingEnd, _) => {
+                    merged.retain(|(name, _)| !own.iter().any(|(other, _)| other == name));
+                    merged.extend(own);
+                    return Ok(merged);
+                }
+                found => found,
+            };
+            let YamlContent::Scalar(name, is_quoted) = self.value(event, line, depth + 1)?.content else {
+                return self.fail(line, "a key is a list or a mapping; write a name");
+            };
             let (event, at) = self.next()?;
             let value = self.value(event, at, depth + 1)?;
-            if let Some((_, before)) = entries.iter().find(|(key, _)| *key == name) {
+            if name == "<<" && !is_quoted {
+                self.merge(line, value, &mut merged)?;
+                continue;
+            }
+            if let Some((_, before)) = own.iter().find(|(key, _)| *key == name) {
                 let first = before.line;
                 let name = guard::echo(&name);
                 return self.fail(line, format!("`{name}` stands in line {first} already; leave one of them out"));
             }
-            entries.push((name, YamlNode { line, ..value }));
+            own.push((name, YamlNode { line, ..value }));
         }
     }
 
-    fn refuse_tag<T>(&self, line: usize, suffix: &str) -> Result<T, EasyR1Error> {
-        self.fail(line, format!("the tag `{}` is not read; write a plain value", guard::echo(suffix)))
+    /// Lays the entries of a merge key's mappings over those of earlier ones; in a list the first mapping wins.
+    fn merge(&self, line: usize, value: YamlNode, merged: &mut Vec<(String, YamlNode)>) -> Result<(), EasyR1Error> {
+        let list = match value.content {
+            YamlContent::List(list) => list,
+            _ => vec![value],
+        };
+        for node in list.into_iter().rev() {
+            let YamlContent::Map(entries) = node.content else {
+                return self.fail(line, "a merge key (`<<`) takes a mapping or a list of mappings");
+            };
+            for (name, value) in entries {
+                match merged.iter_mut().find(|(other, _)| *other == name) {
+                    Some((_, before)) => *before = value,
+                    None => merged.push((name, value)),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl YamlNode {
+    /// Levels of lists and mappings in it: 0 for a text.
+    fn levels(&self) -> usize {
+        match &self.content {
+            YamlContent::Scalar(..) => 0,
+            YamlContent::List(list) => 1 + list.iter().map(Self::levels).max().unwrap_or(0),
+            YamlContent::Map(entries) => 1 + entries.iter().map(|(_, node)| node.levels()).max().unwrap_or(0),
+        }
     }
 }
 
@@ -193,13 +313,14 @@ mod tests {
              blanks",
         );
         refused("a: 1\nb: 2\na: 3\n", "3: not valid YAML: `a` stands in line 1 already; leave one of them out");
+        refused("a: &x [1, *x]\n", "1: not valid YAML: an alias (`*name`) stands inside the value that it repeats");
+        refused("b: *x\na: &x 1\n", "1: not valid YAML: while parsing node, found unknown anchor");
+        refused("a:\n  <<: 5\n", "2: not valid YAML: a merge key (`<<`) takes a mapping or a list of mappings");
+        refused("a: ???\n", "1: not valid YAML: `???` is OmegaConf's mark of a value that is to be given; give it");
         refused(
-            "a: &x [1, 1]\nb: [*x, *x]\n",
-            "2: not valid YAML: an alias (`*name`) repeats a value from elsewhere; write the value itself",
-        );
-        refused(
-            "a: ${oc.env:HOME}\n",
-            "1: not valid YAML: `${oc.env:HOME}` is OmegaConf's and is not filled in here; write the value",
+            "a:\tx\n",
+            "1: not valid YAML: ':' must be followed by a valid YAML whitespace; there is a tab in this line, replace it \
+             by blanks",
         );
         refused(
             "a: !!python/object:os.system x\n",
@@ -209,7 +330,53 @@ mod tests {
         let deep = format!("a: {}{}", "[".repeat(40), "]".repeat(40));
         refused(&deep, "1: not valid YAML: more than 32 levels of lists and mappings");
         let many = format!("a: [{}]", "1,".repeat(10_001));
-        refused(&many, "1: not valid YAML: more than 10000 values");
+        refused(&many, "1: not valid YAML: more than 10000 values, those of aliases at each of their places");
+    }
+
+    /// What PyYAML makes of both, in the flow style that it can be written in.
+    #[test]
+    fn aliases_and_merge_keys_are_what_they_stand_for() {
+        for (text, plain) in [
+            ("a: &x 1\nb: *x\n", "{a: 1, b: 1}"),
+            ("a: &x 1\nb: &x 2\nc: *x\n", "{a: 1, b: 2, c: 2}"),
+            ("a: &x name\n*x : 3\n", "{a: name, name: 3}"),
+            ("b: &b {p: 1, q: 2}\nc:\n  <<: *b\n  q: 3\n", "{b: {p: 1, q: 2}, c: {p: 1, q: 3}}"),
+            ("b: &b {p: 1}\nc:\n  p: 9\n  <<: *b\n", "{b: {p: 1}, c: {p: 9}}"),
+            ("a: &a {p: 1, z: 5}\nb: &b {p: 2}\nc:\n  <<: [*a, *b]\n", "{a: {p: 1, z: 5}, b: {p: 2}, c: {p: 1, z: 5}}"),
+            ("a: &a {p: 1}\nb: &b {p: 2}\nc:\n  <<: *a\n  <<: *b\n", "{a: {p: 1}, b: {p: 2}, c: {p: 2}}"),
+            ("a: &a {p: 1}\nb: &b\n  <<: *a\n  q: 2\nc:\n  <<: *b\n", "{a: {p: 1}, b: {p: 1, q: 2}, c: {p: 1, q: 2}}"),
+            ("b: &b {p: 1}\nc:\n  '<<': *b\n", "{b: {p: 1}, c: {'<<': {p: 1}}}"),
+            ("a: !!str 1\nb: !!int '2'\n", "{a: '1', b: 2}"),
+        ] {
+            assert_eq!(bare(read("x.yaml", text).unwrap()), bare(read("x.yaml", plain).unwrap()), "{text}");
+        }
+    }
+
+    /// Without lines.
+    fn bare(node: YamlNode) -> YamlNode {
+        let content = match node.content {
+            YamlContent::List(list) => YamlContent::List(list.into_iter().map(bare).collect()),
+            YamlContent::Map(entries) => {
+                YamlContent::Map(entries.into_iter().map(|(name, node)| (name, bare(node))).collect())
+            }
+            scalar => scalar,
+        };
+        YamlNode { line: 0, content }
+    }
+
+    #[test]
+    fn aliases_of_aliases_cost_what_they_stand_for() {
+        let laughs = |first: &str| {
+            let mut text = format!("a0: &a0 {first}\n");
+            (1..30).for_each(|i| text += &format!("a{i}: &a{i} [{}]\n", vec![format!("*a{}", i - 1); 9].join(", ")));
+            text
+        };
+        refused(&laughs("x"), "6: not valid YAML: more than 10000 values, those of aliases at each of their places");
+        let said = read("x.yaml", &laughs(&"x".repeat(100_000))).unwrap_err().to_string();
+        assert!(said.contains("bytes of texts"), "{said}");
+        let mut deep = "a0: &a0 [x]\n".to_string();
+        (1..40).for_each(|i| deep += &format!("a{i}: &a{i} [*a{}]\n", i - 1));
+        refused(&deep, "32: not valid YAML: more than 32 levels of lists and mappings");
     }
 
     #[test]

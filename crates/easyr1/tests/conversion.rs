@@ -156,6 +156,54 @@ fn what_counts_otherwise_is_counted_anew() {
     assert_eq!(value(&normal, "algorithm.filter_low"), "0.01");
 }
 
+/// Each as EasyR1 reads it: PyYAML below OmegaConf.
+#[test]
+fn yaml_of_every_kind_is_read() {
+    let with = |rest: &str| format!("{LEAST}{rest}");
+    let repeated = with("data: {seed: &n 017, max_prompt_length: *n, max_response_length: 0x10}\n");
+    let merged = with(
+        "data:\n  <<: {seed: 5, prompt_key: text}\n  seed: 6\n\
+         algorithm:\n  kl_coef: ${.kl_target}\n  kl_target: ${oc.env:NO_SUCH_VARIABLE,1e-2}\n",
+    );
+    let placed =
+        with("data: {seed: '${worker.rollout.n}', max_prompt_length: '${data.seed}0', prompt_key: 'q_${.seed}'}\n");
+    for (text, overrides, key, expected) in [
+        (&repeated, vec![], "data.seed", "15"),
+        (&repeated, vec![], "data.max_prompt_length", "15"),
+        (&repeated, vec![], "data.max_response_length", "16"),
+        (&merged, vec![], "data.seed", "6"),
+        (&merged, vec![], "data.prompt_key", "\"text\""),
+        (&merged, vec![], "algorithm.kl_coef", "0.01"),
+        // What is filled in is what is said last.
+        (&placed, vec!["worker.rollout.n=8"], "data.seed", "8"),
+        (&placed, vec!["worker.rollout.n=8"], "data.max_prompt_length", "80"),
+        (&placed, vec!["+worker.rollout.n=8"], "data.prompt_key", "\"q_8\""),
+        (&placed, vec!["data.answer_key=${data.image_key}"], "data.answer_key", "\"images\""),
+        (&placed, vec!["worker.actor={global_batch_size: 64}"], "actor.global_batch_size", "64"),
+        (&placed, vec!["worker.rollout.val_override_config={n: '${worker.rollout.n}'}"], "rollout.val_n", "1"),
+    ] {
+        let conversion = converted(text, &overrides).unwrap_or_else(|error| panic!("{overrides:?}: {error}"));
+        assert_eq!(value(&conversion, key), expected, "{key} with {overrides:?}");
+    }
+    assert_eq!(converted(LEAST, &["+trainer.backend=flex"]).unwrap().own, ["trainer.backend=flex"]);
+    for (overrides, message) in [
+        (
+            "data.seed=${data.sed}",
+            "override `data.seed=${data.sed}`: `data.seed`: `${data.sed}` names no key of EasyR1's; did you mean `data.seed`?",
+        ),
+        (
+            "data.seed=${data.prompt_key}",
+            "override `data.seed=${data.prompt_key}`: `data.seed`: expected a whole number, found `prompt`",
+        ),
+        (
+            "~data.seed",
+            "override `~data.seed`: `data.seed`: `~` takes a key away in Hydra; a key that is left out has EasyR1's default here",
+        ),
+    ] {
+        assert_eq!(converted(LEAST, &[overrides]).unwrap_err().to_string(), message);
+    }
+}
+
 #[test]
 fn gaps_are_told_together() {
     let text = format!("{LEAST}algorithm:\n  adv_estimator: gae\n  kl_penalty: full\ntrainer: {{val_only: true}}\n");

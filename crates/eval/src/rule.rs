@@ -61,6 +61,10 @@ macro_rules! named {
                 }
             }
         }
+        impl $type {
+            /// The name of each.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+        }
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(match self { $($value => $name,)+ })

@@ -9,6 +9,7 @@
 //! .locks/models--OWNER--NAME/ETAG.lock
 //! ```
 
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use crate::name::RepoName;
@@ -46,17 +47,38 @@ impl RepoCache {
         self.folder.join("refs").join(revision)
     }
 
-    /// Remembers at which commit a branch is.
+    /// Remembers at which commit a branch is; processes that do so at the same time take turns.
     ///
     /// # Errors
-    /// Anything the file system refuses.
+    /// Anything the file system refuses. Nothing is written, and nothing can fail, where it says so already.
     pub(crate) fn set_reference(&self, revision: &str, commit: &str) -> Result<(), HubError> {
         let path = self.reference(revision);
-        if revision == commit {
+        let is_known = || {
+            let known = guard::file::read_text(&path, guard::limits().id_bytes);
+            revision == commit || known.is_ok_and(|known| known.trim() == commit)
+        };
+        if is_known() {
+            return Ok(());
+        }
+        let _turn = self.lock("refs")?;
+        if is_known() {
             return Ok(());
         }
         make_folder_of(&path)?;
         guard::file::replace(&path, commit.as_bytes()).map_err(at(&path))
+    }
+
+    /// Waits until no other process, or rank, has the lock of this name, and holds it until the file is dropped. File
+    /// systems without locks do without.
+    ///
+    /// # Errors
+    /// A lock file that cannot be made.
+    pub(crate) fn lock(&self, name: &str) -> Result<File, HubError> {
+        std::fs::create_dir_all(&self.locks).map_err(at(&self.locks))?;
+        let path = self.locks.join(format!("{name}.lock"));
+        let held = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        let _ = held.lock();
+        Ok(held)
     }
 
     /// The bytes with this hash.

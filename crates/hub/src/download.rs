@@ -9,12 +9,15 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::cache::{RepoCache, make_folder_of};
-use crate::http::{HubCall, TRIES, json};
+use crate::http::{HubCall, TRIES, is_for_later, json};
 use crate::name::RepoName;
 use crate::{Hub, HubError, RepoKind, at};
 
 /// Files above this many bytes are said to be under way.
 const LARGE: u64 = 32 << 20;
+
+/// Bytes of one connection that count as progress: a connection that brings less is one that failed.
+const PROGRESS: u64 = 64 << 10;
 
 /// What the hub says of a file before it is fetched.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +41,7 @@ pub fn is_of_model(file: &str) -> bool {
 
 impl Hub {
     /// The folder with the files of a repository that `wanted` chooses, fetched as far as they are not here. Where the
-    /// hub cannot be reached, or may not be asked, the snapshot that is here has to do.
+    /// hub cannot be reached, has no time (429, 5xx) or may not be asked, the snapshot that is here has to do.
     ///
     /// # Errors
     /// A repository or revision that is not there, gated or private; no network and nothing in the cache; files that
@@ -53,12 +56,16 @@ impl Hub {
         if self.offline {
             return here.ok_or_else(|| HubError::Offline { id: name.to_string(), cache: self.cache.clone() });
         }
+        let from_cache = |why: String| {
+            (self.note)(&format!("warning: {} {why}; {name} is taken from the cache", self.endpoint));
+        };
         let listing = match (self.list(kind, name), here) {
             (Err(HubError::Unreachable { reason, .. }), Some(here)) => {
-                (self.note)(&format!(
-                    "warning: {} cannot be reached ({reason}); {name} is taken from the cache",
-                    self.endpoint
-                ));
+                from_cache(format!("cannot be reached ({reason})"));
+                return Ok(here);
+            }
+            (Err(HubError::Answer { status, .. }), Some(here)) if is_for_later(status) => {
+                from_cache(format!("answers {status}"));
                 return Ok(here);
             }
             (listing, _) => listing?,
@@ -73,7 +80,10 @@ impl Hub {
         if !any {
             return Err(HubError::NoSuchFiles { id: name.to_string(), endpoint: self.endpoint.clone() });
         }
-        cache.set_reference(&name.revision, &listing.commit)?;
+        // All that was asked for is here: a cache that may only be read, shared by many, is no reason to stop.
+        if let Err(error) = cache.set_reference(&name.revision, &listing.commit) {
+            (self.note)(&format!("warning: {error}; without the network {name} will not be found in the cache"));
+        }
         Ok(cache.entry(&listing.commit, ""))
     }
 
@@ -91,7 +101,10 @@ impl Hub {
         let value = json(answer, &what)?;
         let files = value["siblings"].as_array().into_iter().flatten();
         let files = files.filter_map(|file| file["rfilename"].as_str().map(str::to_string)).collect();
-        match value["sha"].as_str().filter(|commit| RepoName::parse(&format!("a/b@{commit}")).is_some()) {
+        // It becomes the name of a folder.
+        let is_hash =
+            |commit: &&str| (1..=64).contains(&commit.len()) && commit.chars().all(|c| c.is_ascii_alphanumeric());
+        match value["sha"].as_str().filter(is_hash) {
             Some(commit) => Ok(Listing { commit: commit.to_string(), files }),
             None => Err(HubError::Answer { what, status: 200, detail: " without a commit".into() }),
         }
@@ -114,11 +127,8 @@ impl Hub {
         let promise = self.promise(name, &address, file)?;
         let blob = cache.blob(&promise.etag);
         make_folder_of(&blob)?;
-        std::fs::create_dir_all(&cache.locks).map_err(at(&cache.locks))?;
-        let lock = cache.locks.join(format!("{}.lock", promise.etag));
-        let held = OpenOptions::new().create(true).truncate(false).write(true).open(&lock).map_err(at(&lock))?;
-        // Another process, or another rank, may be fetching it; file systems without locks do without.
-        let _ = held.lock();
+        // Another process, or another rank, may be fetching it.
+        let _turn = cache.lock(&promise.etag)?;
         if !blob.exists() && !cache.entry(commit, file).exists() {
             self.fetch(&address, file, &promise, &blob)?;
         }
@@ -162,37 +172,56 @@ impl Hub {
         if promise.bytes > LARGE {
             (self.note)(&format!("downloading {file} ({:.1} GiB)", promise.bytes as f64 / (1u64 << 30) as f64));
         }
-        let (mut failures, mut pause) = (0, self.pause);
-        loop {
-            let before = target.metadata().map_err(at(&partial))?.len();
-            if before == promise.bytes {
-                break;
-            }
-            let start = if before > promise.bytes { 0 } else { before };
-            let failed = self.part(address, file, start, promise, (&mut target, &partial))?;
-            let got = target.metadata().map_err(at(&partial))?.len();
-            match failed {
-                None if got == promise.bytes => break,
-                reason => {
-                    failures = if got > start { 1 } else { failures + 1 };
-                    if failures >= TRIES {
-                        let reason = reason.unwrap_or_else(|| "it ends early".into());
-                        let left =
-                            format!("{got} of {} bytes are here ({reason}); start again to go on", promise.bytes);
-                        return Err(HubError::Usage(format!("{file}: {left}")));
-                    }
-                    std::thread::sleep(pause);
-                    pause *= 2;
-                }
-            }
+        let found = target.metadata().map_err(at(&partial))?.len();
+        self.whole(address, file, promise, (&mut target, &partial))?;
+        let mut reason = differs(&partial, promise)?;
+        if reason.is_some() && found > 0 {
+            // What an earlier attempt had left was of no use: once more without it.
+            target.set_len(0).map_err(at(&partial))?;
+            self.whole(address, file, promise, (&mut target, &partial))?;
+            reason = differs(&partial, promise)?;
         }
         target.sync_all().map_err(at(&partial))?;
         drop(target);
-        if let Some(reason) = differs(&partial, promise)? {
+        if let Some(reason) = reason {
             let _ = std::fs::remove_file(&partial); // the error is the one that matters
             return Err(HubError::Damaged { file: file.into(), reason });
         }
         std::fs::rename(&partial, blob).map_err(at(blob))
+    }
+
+    /// Fetches what is missing of a file, over as many connections as it takes.
+    fn whole(
+        &self,
+        address: &str,
+        file: &str,
+        promise: &Promise,
+        (target, partial): (&mut File, &Path),
+    ) -> Result<(), HubError> {
+        let (mut failures, mut pause) = (0, self.pause);
+        loop {
+            let before = target.metadata().map_err(at(partial))?.len();
+            if before == promise.bytes {
+                return Ok(());
+            }
+            let start = if before > promise.bytes { 0 } else { before };
+            let failed = self.part(address, file, start, promise, (target, partial))?;
+            let got = target.metadata().map_err(at(partial))?.len();
+            if failed.is_none() && got == promise.bytes {
+                return Ok(());
+            }
+            if got >= start + PROGRESS {
+                (failures, pause) = (0, self.pause);
+            }
+            failures += 1;
+            if failures >= TRIES {
+                let reason = failed.unwrap_or_else(|| "it ends early".into());
+                let left = format!("{got} of {} bytes are here ({reason}); start again to go on", promise.bytes);
+                return Err(HubError::Usage(format!("{file}: {left}")));
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+        }
     }
 
     /// Appends what comes of a file from byte `start` on; returns why it ended early.
@@ -213,8 +242,14 @@ impl Hub {
             Err(reason) => return Ok(Some(reason)),
         };
         let start = match answer.status() {
-            206 => start,
+            206 if begins_at(&answer, start) => start,
+            206 => return Ok(Some("other bytes came than were asked for".into())),
             200 => 0, // a server without ranges begins again
+            416 if start > 0 => {
+                // What is here is no beginning of what is there.
+                target.set_len(0).map_err(at(path))?;
+                return Ok(Some("the rest is not there".into()));
+            }
             status => return Err(HubError::Answer { what: file.into(), status, detail: String::new() }),
         };
         target.set_len(start).and_then(|()| target.seek(std::io::SeekFrom::Start(start))).map_err(at(path))?;
@@ -230,10 +265,16 @@ impl Hub {
     }
 }
 
-/// Refuses a name that leads out of its folder.
+/// Whether a part of a file is the one from `start` on, as far as its server says which it is.
+fn begins_at(answer: &ureq::Response, start: u64) -> bool {
+    let range = answer.header("content-range").and_then(|range| range.trim().strip_prefix("bytes "));
+    range.is_none_or(|range| range.split('-').next().and_then(|first| first.parse().ok()) == Some(start))
+}
+
+/// Refuses a name that leads out of its folder, or that no terminal should be shown.
 fn safe(file: &str) -> Result<(), HubError> {
     let sound = !file.is_empty()
-        && !file.contains(['\\', '\0'])
+        && !file.contains(|c: char| c == '\\' || c.is_control())
         && Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
     if sound { Ok(()) } else { Err(HubError::BadName(file.into())) }
 }
@@ -281,7 +322,7 @@ mod tests {
 
     #[test]
     fn names_stay_in_their_folder() {
-        for name in ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "a\0b", "./a/.."] {
+        for name in ["", "/etc/passwd", "../x", "a/../../x", "a\\b", "a\0b", "a\nb", "./a/.."] {
             assert!(safe(name).is_err(), "{name:?}");
         }
         assert!(safe("data/train-00000-of-00001.parquet").is_ok());

@@ -11,6 +11,8 @@ use crate::{Hub, HubError};
 pub(crate) const TRIES: u32 = 5;
 /// Redirects that are followed.
 const REDIRECTS: usize = 5;
+/// Longest pause between two attempts, however long the hub says.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Bytes of an answer that is read into memory.
 const ANSWER: u64 = 64 << 20;
 
@@ -45,6 +47,11 @@ impl<'a> HubCall<'a> {
 struct NoAnswer {
     reason: String,
     is_final: bool,
+}
+
+/// Whether a status says that the same request may succeed later.
+pub(crate) fn is_for_later(status: u16) -> bool {
+    status == 429 || status >= 500
 }
 
 /// Scheme, host and port of an address.
@@ -86,15 +93,18 @@ impl Hub {
         let mut left = TRIES;
         loop {
             left -= 1;
-            match self.once(&agent, ask) {
-                Ok(answer) if left > 0 && (answer.status() == 429 || answer.status() >= 500) => {}
+            let said = match self.once(&agent, ask) {
+                Ok(answer) if left > 0 && is_for_later(answer.status()) => {
+                    let seconds = answer.header("retry-after").and_then(|seconds| seconds.trim().parse().ok());
+                    Duration::from_secs(seconds.unwrap_or(0))
+                }
                 Ok(answer) => return Ok(answer),
                 // A host that is not there will not be there in a moment.
                 Err(failed) if left == 0 || failed.is_final => return Err(failed.reason),
-                Err(_) => {}
-            }
-            std::thread::sleep(pause);
-            pause *= 2;
+                Err(_) => Duration::ZERO,
+            };
+            std::thread::sleep(pause.max(said).min(LONGEST_PAUSE));
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -117,13 +127,23 @@ impl Hub {
             let answer = match done {
                 Ok(answer) | Err(ureq::Error::Status(_, answer)) => answer,
                 Err(ureq::Error::Transport(error)) => {
-                    let is_final = matches!(error.kind(), ureq::ErrorKind::Dns | ureq::ErrorKind::ConnectionFailed);
+                    use ureq::ErrorKind::{BadHeader, ConnectionFailed, Dns, InvalidUrl, UnknownScheme};
+                    let is_final =
+                        matches!(error.kind(), Dns | ConnectionFailed | InvalidUrl | UnknownScheme | BadHeader);
                     return Err(NoAnswer { reason: error.to_string(), is_final });
                 }
             };
             let target = answer.header("location").filter(|_| (300..400).contains(&answer.status()));
             address = match target {
                 None => return Ok(answer),
+                // Of the same scheme, on whatever host.
+                Some(target) if target.starts_with("//") => {
+                    let target = format!("{}:{target}", address.split(':').next().unwrap_or("https"));
+                    match ask.elsewhere || host(&target) == host(&self.endpoint) {
+                        true => target,
+                        false => return Ok(answer),
+                    }
+                }
                 Some(target) if target.starts_with('/') => format!("{}{target}", host(&address)),
                 Some(target) if ask.elsewhere || host(target) == host(&self.endpoint) => target.to_string(),
                 Some(_) => return Ok(answer),
@@ -158,8 +178,11 @@ impl Hub {
 /// A connection that ends, more bytes than an answer may have.
 pub(crate) fn text(answer: ureq::Response) -> Result<String, String> {
     let mut text = String::new();
-    let read = answer.into_reader().take(ANSWER).read_to_string(&mut text);
-    read.map(|_| text).map_err(|error| error.to_string())
+    match answer.into_reader().take(ANSWER + 1).read_to_string(&mut text) {
+        Ok(bytes) if bytes as u64 > ANSWER => Err(format!("it has more than {} MiB", ANSWER >> 20)),
+        Ok(_) => Ok(text),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// The body of an answer as JSON.

@@ -188,7 +188,7 @@ impl Hub {
     /// in `HF_HOME`), `HF_HUB_CACHE` (or `hub` in `HF_HOME`), `HF_HUB_OFFLINE`. Nothing is asked.
     ///
     /// # Errors
-    /// [`HubError::NoCache`].
+    /// [`HubError::NoCache`]; a token or an address that can be none.
     pub fn from_env() -> Result<Self, HubError> {
         let text = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
         let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -199,12 +199,10 @@ impl Hub {
         let token_file = path("HF_TOKEN_PATH").or_else(|| Some(home?.join("token")));
         let from_file = || guard::file::read_text(&token_file?, guard::limits().id_bytes).ok();
         let token = text("HF_TOKEN").or_else(from_file).map(|token| token.trim().to_string());
+        let endpoint = text("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         Ok(Self {
-            endpoint: text("HF_ENDPOINT")
-                .unwrap_or_else(|| "https://huggingface.co".into())
-                .trim_end_matches('/')
-                .into(),
-            token: token.filter(|token| !token.is_empty()),
+            endpoint: sound_endpoint(endpoint.trim())?,
+            token: token.filter(|token| !token.is_empty()).map(sound_token).transpose()?,
             cache,
             offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)) || LOOKING.load(Ordering::Relaxed),
             pause: Duration::from_millis(500),
@@ -227,6 +225,29 @@ pub fn could_be_fetched(message: &str) -> bool {
     message.contains("may not be fetched (HF_HUB_OFFLINE, or a dry run)")
 }
 
+/// An address of a hub, without a slash at its end.
+fn sound_endpoint(text: &str) -> Result<String, HubError> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    match host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
+        true => Ok(text.trim_end_matches('/').into()),
+        false => {
+            let shown = guard::echo(text);
+            Err(HubError::Usage(format!("HF_ENDPOINT: {shown:?} is no address; it begins with https:// or http://")))
+        }
+    }
+}
+
+/// A token that can stand in a header. One that cannot is not shown: most of it may be right.
+fn sound_token(token: String) -> Result<String, HubError> {
+    match token.chars().all(|c| c.is_ascii_graphic()) {
+        true => Ok(token),
+        false => Err(HubError::Usage(
+            "the token for the hub (HF_TOKEN, or its file) has blanks or letters that no token has; copy it again"
+                .into(),
+        )),
+    }
+}
+
 /// What huggingface_hub takes for yes.
 fn is_yes(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
@@ -238,6 +259,21 @@ mod tests {
     fn what_could_be_fetched_says_so() {
         let error = super::HubError::Offline { id: "a/b".into(), cache: "/cache".into() };
         assert!(super::could_be_fetched(&format!("model: {error}")) && !super::could_be_fetched("no such file"));
+    }
+
+    #[test]
+    fn addresses_and_tokens_that_can_be_none_are_refused() {
+        use super::{sound_endpoint, sound_token};
+        assert_eq!(sound_endpoint("https://hub.example/mirror/").unwrap(), "https://hub.example/mirror");
+        assert!(sound_endpoint("http://[::1]:80").is_ok());
+        for text in ["foo", "ftp://x", "http://", "https:///x", "file:///etc/passwd"] {
+            assert!(sound_endpoint(text).unwrap_err().to_string().contains("HF_ENDPOINT"), "{text}");
+        }
+        for token in ["hf_a\nb", "hf_a b", "hf_\u{fc}"] {
+            let said = sound_token(token.into()).unwrap_err().to_string();
+            assert!(said.contains("HF_TOKEN") && !said.contains("hf_"), "{said}");
+        }
+        assert_eq!(sound_token("hf_aB3".into()).unwrap(), "hf_aB3");
     }
 
     #[test]

@@ -27,9 +27,12 @@ impl RepoName {
                 && !word.contains("..")
                 && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
         };
+        // The cache's folders have `--` for the slash: with one in a name two repositories would share a folder. The
+        // hub has no such names.
+        let part = |part: &str| word(part) && !part.contains("--");
         let (owner, name) = id.split_once('/')?;
         // Pull requests are `refs/pr/3`.
-        let sound = word(owner) && word(name) && !revision.is_empty() && revision.split('/').all(word);
+        let sound = part(owner) && part(name) && !revision.is_empty() && revision.split('/').all(word);
         sound.then(|| Self { id: id.into(), revision: revision.into() })
     }
 
@@ -57,7 +60,10 @@ mod tests {
         let parsed = |text: &str| RepoName::parse(text).map(|name| (name.id, name.revision));
         assert_eq!(parsed("a/b"), Some(("a/b".into(), "main".into())));
         assert_eq!(parsed("a/b@refs/pr/1"), Some(("a/b".into(), "refs/pr/1".into())));
-        for text in ["a", "/a/b", "../b", "a/..", "a/b/c", "./a", "a/b@", "a/b@../x", "a b/c", "", "a/b@x y"] {
+        assert_eq!(parsed("a/b@x--y"), Some(("a/b".into(), "x--y".into())));
+        for text in [
+            "a--b/c", "a/b--c", "a", "/a/b", "../b", "a/..", "a/b/c", "./a", "a/b@", "a/b@../x", "a b/c", "", "a/b@x y",
+        ] {
             assert_eq!(parsed(text), None, "{text}");
         }
     }

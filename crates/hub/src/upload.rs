@@ -79,7 +79,7 @@ impl Hub {
             200..300 | 409 => Ok(()),
             // One that may not make repositories may perhaps write to this one: its commit will tell.
             403 => Ok(()),
-            _ => Err(self.refusal(answer, &name.id, &name.revision, "to make the repository")),
+            _ => Err(self.refusal(answer, &name.id, &name.revision, "making the repository")),
         }
     }
 
@@ -102,7 +102,7 @@ impl Hub {
         }
         let address = format!("{}/api/models/{}/preupload/{}", self.endpoint, name.id, name.revision_in_address());
         let answer = self.told(name, HubCall::new("POST", address).json(&json!({"files": told})))?;
-        let what = "to say what is uploaded";
+        let what = "saying what is uploaded";
         if answer.status() != 200 {
             return Err(self.refusal(answer, &name.id, &name.revision, what));
         }
@@ -130,7 +130,7 @@ impl Hub {
         let address = format!("{}/{}.git/info/lfs/objects/batch", self.endpoint, name.id);
         let ask = HubCall { body: body.to_string().into_bytes(), ..HubCall::new("POST", address) };
         let answer = self.told(name, ask.header("Accept", LFS).header("Content-Type", LFS))?;
-        let what = "to store large files";
+        let what = "storing large files";
         if answer.status() != 200 {
             return Err(self.refusal(answer, &name.id, &name.revision, what));
         }
@@ -159,21 +159,12 @@ impl Hub {
 
     /// Sends a large file, whole or in the parts that the store asks for.
     fn send(&self, file: &Upload, address: &str, header: &Value) -> Result<(), HubError> {
-        let numbered = |key: &str| key.parse::<u64>().ok();
-        let size = header["chunk_size"].as_u64().or_else(|| header["chunk_size"].as_str()?.parse().ok());
-        let mut parts: Vec<(u64, &str)> = header
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter_map(|(key, part)| Some((numbered(key)?, part.as_str()?)))
-            .collect();
-        parts.sort_unstable();
-        let Some(size) = size.filter(|size| *size > 0 && !parts.is_empty()) else {
+        let Some((size, parts)) = parts(file, header)? else {
             let ask = HubCall { body: piece(file, 0, file.bytes)?, ..HubCall::new("PUT", address.to_string()) };
             return done(&file.name, self.stored(file, &ask)?).map(drop);
         };
         let mut etags = vec![];
-        for (number, part) in parts {
+        for (number, part) in (1..).zip(parts) {
             let ask =
                 HubCall { body: piece(file, (number - 1) * size, size)?, ..HubCall::new("PUT", part.to_string()) };
             let answer = done(&file.name, self.stored(file, &ask)?)?;
@@ -205,7 +196,7 @@ impl Hub {
         let address = format!("{}/api/models/{}/commit/{}", self.endpoint, name.id, name.revision_in_address());
         let ask = HubCall { body: body.into_bytes(), ..HubCall::new("POST", address) };
         let answer = self.told(name, ask.header("Content-Type", "application/x-ndjson"))?;
-        let what = "to make a commit";
+        let what = "making the commit";
         match answer.status() {
             200..300 => {
                 let said = json_of(answer, what)?;
@@ -213,6 +204,33 @@ impl Hub {
                 Ok(address.unwrap_or_else(|| format!("{}/{}", self.endpoint, name.id)))
             }
             _ => Err(self.refusal(answer, &name.id, &name.revision, what)),
+        }
+    }
+}
+
+/// The size of a part, and where each goes, if the store wants the file in parts: they are numbered from 1 and must be
+/// as many as make up the file.
+///
+/// # Errors
+/// Parts that are not those of the file.
+fn parts<'a>(file: &Upload, header: &'a Value) -> Result<Option<(u64, Vec<&'a str>)>, HubError> {
+    let size = header["chunk_size"].as_u64().or_else(|| header["chunk_size"].as_str()?.parse().ok());
+    let Some(size) = size.filter(|size| *size > 0) else { return Ok(None) };
+    let numbered = header.as_object().into_iter().flatten();
+    let mut all: Vec<(u64, &str)> =
+        numbered.filter_map(|(key, part)| Some((key.parse().ok()?, part.as_str()?))).collect();
+    all.sort_unstable();
+    let wanted = file.bytes.div_ceil(size).max(1);
+    match all.iter().map(|(number, _)| *number).eq(1..=wanted) {
+        true => Ok(Some((size, all.into_iter().map(|(_, part)| part).collect()))),
+        false if all.is_empty() => Ok(None),
+        false => {
+            let detail = format!(
+                " with {} parts of {size} bytes that are not the {wanted} of a file of {} bytes",
+                all.len(),
+                file.bytes
+            );
+            Err(answered(&file.name, 200, detail))
         }
     }
 }

@@ -340,3 +340,145 @@ fn a_folder_is_uploaded_as_one_commit() {
     let error = nobody.upload(folder.path(), &model("me/new"), &commit).unwrap_err().to_string();
     assert!(error.contains("HF_TOKEN"), "{error}");
 }
+
+/// Regression: processes that fetched the same model at once took each other's half-written reference away.
+#[test]
+fn many_at_once_fetch_a_model_once() {
+    let (store, stored) = serve(|asked, _| ranged(asked, &weights()));
+    let (endpoint, _) = serve(repository(store));
+    let cache = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let fetch = || client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), is_of_model);
+        let all: Vec<_> = (0..12).map(|_| scope.spawn(fetch)).collect();
+        for one in all {
+            assert_eq!(std::fs::read(one.join().unwrap().unwrap().join("model.safetensors")).unwrap(), weights());
+        }
+    });
+    assert_eq!(stored.lock().unwrap().len(), 1);
+    assert_eq!(std::fs::read_to_string(cache.path().join("models--me--small/refs/main")).unwrap(), COMMIT);
+}
+
+/// Regression: a cache that many share and may only read, with the whole model in it, was refused for its reference; a
+/// hub that has no time was asked five times and then the model in the cache was not taken.
+#[test]
+fn what_is_in_the_cache_is_enough() {
+    let (store, _) = serve(|asked, _| ranged(asked, &weights()));
+    let (endpoint, _) = serve(repository(store));
+    let cache = tempfile::tempdir().unwrap();
+    let hub = client(&endpoint, cache.path());
+    let folder = hub.snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap();
+    // What cannot be written: a folder in its place, which stops a superuser, too.
+    let reference = cache.path().join("models--me--small/refs/main");
+    std::fs::remove_file(&reference).unwrap();
+    std::fs::create_dir_all(reference.join("x")).unwrap();
+    assert_eq!(hub.snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap(), folder);
+    std::fs::remove_dir_all(&reference).unwrap();
+    std::fs::write(&reference, COMMIT).unwrap();
+    for status in [429, 503] {
+        let (endpoint, _) = serve(move |_, _| Told::new(status, ""));
+        let busy = client(&endpoint, cache.path());
+        assert_eq!(
+            busy.snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap().canonicalize().unwrap(),
+            folder.canonicalize().unwrap()
+        );
+        assert!(busy.snapshot(RepoKind::Model, &model("me/other"), is_of_model).is_err());
+    }
+    // One that is not there any more is no reason to take an old one.
+    let (endpoint, _) = serve(|_, _| Told::new(404, "").header("x-error-code", "RepoNotFound"));
+    assert!(client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), is_of_model).is_err());
+}
+
+/// What was left is no beginning of the file, or the rest that comes is another one: the whole is fetched.
+#[test]
+fn a_beginning_that_is_of_no_use_is_fetched_again() {
+    type Answers = fn(&Asked, usize) -> Told;
+    let plain: Answers = |asked, _| ranged(asked, &weights());
+    let beyond: Answers = |asked, _| match asked.headers.contains_key("range") {
+        true => Told::new(416, ""),
+        false => ranged(asked, &weights()),
+    };
+    let shifted: Answers = |asked, count| match count {
+        1 => Told::new(206, weights()).header("content-range", "bytes 0-2999999/3000000"),
+        _ => ranged(asked, &weights()),
+    };
+    for (answers, left) in
+        [(plain, vec![0; 5000]), (beyond, weights()[..5000].to_vec()), (shifted, weights()[..5000].to_vec())]
+    {
+        let (store, _) = serve(answers);
+        let (endpoint, _) = serve(repository(store));
+        let cache = tempfile::tempdir().unwrap();
+        let blobs = cache.path().join("models--me--small/blobs");
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join(format!("{}.incomplete", sha256(&weights()))), left).unwrap();
+        let folder =
+            client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap();
+        assert_eq!(std::fs::read(folder.join("model.safetensors")).unwrap(), weights());
+    }
+}
+
+/// Regression: a store that gave a byte a connection was asked for ever, with pauses that doubled each time.
+#[test]
+fn connections_that_bring_nothing_to_speak_of_end() {
+    let (store, stored) = serve(|asked, _| Told { sent: 1, ..ranged(asked, &weights()) });
+    let (endpoint, _) = serve(repository(store));
+    let cache = tempfile::tempdir().unwrap();
+    let error = client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap_err();
+    assert!(error.to_string().contains("of 3000000 bytes are here"), "{error}");
+    assert_eq!(stored.lock().unwrap().len(), 5);
+    // One that breaks off often brings it in the end.
+    let (store, stored) = serve(|asked, _| Told { sent: 100_000, ..ranged(asked, &weights()) });
+    let (endpoint, _) = serve(repository(store));
+    client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), is_of_model).unwrap();
+    assert_eq!(stored.lock().unwrap().len(), 30);
+}
+
+/// A commit becomes the name of a folder.
+#[test]
+fn a_commit_that_is_none_is_refused() {
+    for commit in ["a/b", "..", "", &"a".repeat(65)] {
+        let listing = format!("{{\"sha\": \"{commit}\", \"siblings\": []}}");
+        let (endpoint, _) = serve(move |_, _| Told::new(200, listing.clone()));
+        let cache = tempfile::tempdir().unwrap();
+        let error =
+            client(&endpoint, cache.path()).snapshot(RepoKind::Model, &model("me/small"), |_| true).unwrap_err();
+        assert!(error.to_string().contains("without a commit"), "{commit}: {error}");
+    }
+}
+
+/// Regression: parts numbered 0 or beyond all bounds ended the program, and with too few of them half a file was
+/// committed.
+#[test]
+fn parts_that_are_not_those_of_the_file_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), weights()).unwrap();
+    let size = |bytes: u64, keys: &[&str]| {
+        let mut header = serde_json::json!({"chunk_size": bytes});
+        keys.iter().for_each(|key| header[key] = "http://127.0.0.1:1/part".into());
+        header
+    };
+    for header in [
+        size(2_000_000, &["0", "1"]),
+        size(2_000_000, &["1"]),
+        size(2_000_000, &["1", "3"]),
+        size(2_000_000, &["1", "2", "3"]),
+        size(2_000_000, &["1", "01"]),
+        size(u64::MAX, &["9999999999"]),
+    ] {
+        let (endpoint, asked) = serve(move |asked, _| match asked.path.as_str() {
+            "/api/models/me/new/preupload/main" => {
+                Told::new(200, r#"{"files": [{"path": "model.safetensors", "uploadMode": "lfs"}]}"#)
+            }
+            "/me/new.git/info/lfs/objects/batch" => {
+                let upload = serde_json::json!({"href": "http://127.0.0.1:1/complete", "header": header});
+                let object = serde_json::json!({"oid": sha256(&weights()), "actions": {"upload": upload}});
+                Told::new(200, serde_json::json!({"objects": [object]}).to_string())
+            }
+            _ => Told::new(200, "{}"),
+        });
+        let cache = tempfile::tempdir().unwrap();
+        let commit = Commit { summary: "step 5", private: true };
+        let error = client(&endpoint, cache.path()).upload(folder.path(), &model("me/new"), &commit).unwrap_err();
+        assert!(error.to_string().contains("are not the"), "{error}");
+        assert!(asked.lock().unwrap().iter().all(|asked| !asked.path.contains("/commit/")));
+    }
+}

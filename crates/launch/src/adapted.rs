@@ -13,7 +13,7 @@ use policy::{LoraConfig, ModuleNames};
 use rl::TrainError;
 use rl::config::Config;
 
-use crate::folder::{ModelFolder, base_model};
+use crate::folder::{ModelFolder, base_model, here};
 
 /// The adapter that a run starts from, if it starts from one: `model.adapter`, or `model.path` itself.
 ///
@@ -22,7 +22,7 @@ use crate::folder::{ModelFolder, base_model};
 pub(crate) fn first_adapter(config: &Config, folder: &ModelFolder) -> Result<Option<AdapterFolder>, TrainError> {
     let named = match config.model.adapter.is_empty() {
         true => None,
-        false => Some(adapter_at(Path::new(&config.model.adapter))?),
+        false => Some(adapter_at(&here(Path::new(&config.model.adapter), true)?)?),
     };
     match (named, folder.adapter()) {
         (Some(named), Some(own)) => Err(TrainError::Input(format!(
@@ -34,7 +34,7 @@ pub(crate) fn first_adapter(config: &Config, folder: &ModelFolder) -> Result<Opt
     }
 }
 
-/// The adapter at a path: of its own folder, a checkpoint or a run.
+/// The adapter at a path: of its own folder, a checkpoint or a run; of a model on the hub, of its snapshot.
 fn adapter_at(path: &Path) -> Result<AdapterFolder, TrainError> {
     let newest = rl::checkpoint::list(&path.join(rl::run_folder::layout::CHECKPOINTS)).pop();
     let checkpoint = newest.map_or_else(|| path.to_path_buf(), |(_, checkpoint)| checkpoint);

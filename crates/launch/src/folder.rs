@@ -52,7 +52,7 @@ pub struct ModelFolder {
 impl ModelFolder {
     /// Opens what `path` names: a model folder in the Hugging Face layout, an adapter's folder, the run folder of
     /// `train` (its newest checkpoint), a checkpoint of a run, or a model on the Hugging Face hub by its id, which is
-    /// fetched into the shared cache. No weights are read.
+    /// fetched into the shared cache; so is the base of an adapter that names it by its id. No weights are read.
     ///
     /// # Errors
     /// An adapter whose base model is not there; a run without a checkpoint, a `config.toml` or `config.json` that
@@ -64,7 +64,7 @@ impl ModelFolder {
                     .into(),
             ));
         }
-        Self::open_here(&here(path, true)?)
+        Self::open_here(&here(path, true)?, true)
     }
 
     /// The same where no weights will be read: of a model on the hub what is in the cache has to do, and nothing is
@@ -73,10 +73,10 @@ impl ModelFolder {
     /// # Errors
     /// As [`open`](Self::open), and a model on the hub that was never fetched.
     pub fn describe(path: &Path) -> Result<Self, TrainError> {
-        Self::open_here(&here(path, false)?)
+        Self::open_here(&here(path, false)?, false)
     }
 
-    fn open_here(path: &Path) -> Result<Self, TrainError> {
+    fn open_here(path: &Path, fetch: bool) -> Result<Self, TrainError> {
         let path = if path.join("config.json").is_file() || AdapterFolder::is_one(path) {
             path.to_path_buf()
         } else if path.join(layout::STATE).is_file() {
@@ -92,7 +92,7 @@ impl ModelFolder {
             path.to_path_buf()
         };
         let run = RunSettings::of_folder(&path)?;
-        Self::at(path, run)
+        Self::at(path, run, fetch)
     }
 
     /// The toy model of a run that trains in `run`: rank 0 writes its folder there, unless the run has begun and has
@@ -108,14 +108,14 @@ impl ModelFolder {
             write_toy_folder_of(&path, family)?;
         }
         ranks.barrier("the toy model's folder")?;
-        Self::at(path, RunSettings::default())
+        Self::at(path, RunSettings::default(), true)
     }
 
-    fn at(path: PathBuf, run: RunSettings) -> Result<Self, TrainError> {
+    fn at(path: PathBuf, run: RunSettings, fetch: bool) -> Result<Self, TrainError> {
         let is_adapter = AdapterFolder::is_one(&path) && !path.join("config.json").is_file();
         let adapter = is_adapter.then(|| AdapterFolder::open(&path)).transpose()?;
         let weights = match &adapter {
-            Some(adapter) => adapter.base_folder()?,
+            Some(adapter) => base_of(adapter, fetch)?,
             None => path.clone(),
         };
         // Whoever only counts tokens needs no architecture.
@@ -239,15 +239,33 @@ impl ModelFolder {
 ///
 /// # Errors
 /// A model that is neither here nor there.
-fn here(path: &Path, fetch: bool) -> Result<PathBuf, TrainError> {
+pub(crate) fn here(path: &Path, fetch: bool) -> Result<PathBuf, TrainError> {
     let name = path.to_str().filter(|_| !path.exists()).and_then(RepoName::parse);
     let Some(name) = name else { return Ok(path.to_path_buf()) };
-    let fail = |error: HubError| {
+    let fail = |error| {
         TrainError::Input(format!("{}: no such model folder, and of a model on the hub: {error}", path.display()))
     };
-    let hub = Hub::from_env().map_err(fail)?;
+    snapshot(&name, fetch).map_err(fail)
+}
+
+/// The folder of an adapter's base: the one that its files name, or else that of a model on the hub.
+///
+/// # Errors
+/// A base that is neither here nor there.
+fn base_of(adapter: &AdapterFolder, fetch: bool) -> Result<PathBuf, TrainError> {
+    let missing = match adapter.base_folder() {
+        Ok(folder) => return Ok(folder),
+        Err(missing) => missing,
+    };
+    let Some(name) = RepoName::parse(&adapter.base_on_hub()) else { return Err(missing.into()) };
+    snapshot(&name, fetch).map_err(|error| TrainError::Input(format!("{missing}; of a model on the hub: {error}")))
+}
+
+/// A model on the hub, in the shared cache.
+fn snapshot(name: &RepoName, fetch: bool) -> Result<PathBuf, HubError> {
+    let hub = Hub::from_env()?;
     let hub = if fetch { hub } else { Hub { offline: true, ..hub } };
-    hub.snapshot(RepoKind::Model, &name, is_of_model).map_err(fail)
+    hub.snapshot(RepoKind::Model, name, is_of_model)
 }
 
 /// The weights in `folder`, as an adapter's files name them.

@@ -45,7 +45,7 @@ pub struct Card {
 
 /// A text in a cell of a table or in a line: nothing of it is markup.
 fn plain(text: &str) -> String {
-    let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let one_line: String = guard::printable(text).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut out = String::new();
     for c in one_line.chars() {
         if "\\`*_[]<>|&#".contains(c) {
@@ -126,12 +126,14 @@ impl Card {
             if self.record.algorithm.is_empty() { "reinforcement learning" } else { &self.record.algorithm };
         let _ = write!(out, "# {}\n\n", plain(title));
         let what = if self.is_adapter() { "An adapter (LoRA) for" } else { "A model trained from" };
+        // A run folder without a record does not say which version it was.
+        let version = Some(plain(&self.record.version)).filter(|version| !version.is_empty());
         let _ = write!(
             out,
-            "{what} {}, with {} and verifiable rewards, by visual-rl {}: the checkpoint after step {}.\n\n",
+            "{what} {}, with {} and verifiable rewards, by visual-rl{}: the checkpoint after step {}.\n\n",
             plain(self.base()),
             plain(algorithm),
-            plain(&self.record.version),
+            version.map_or(String::new(), |version| format!(" {version}")),
             self.step
         );
         self.results(&mut out);
@@ -140,10 +142,10 @@ impl Card {
         out
     }
 
-    /// Values are written as JSON, which is YAML that holds whatever they are.
+    /// Values are written as JSON in ASCII, which is YAML that holds whatever they are.
     fn front_matter(&self) -> String {
         let mut out = String::from("---\n");
-        let mut line = |key: &str, value: Value| out.push_str(&format!("{key}: {value}\n"));
+        let mut line = |key: &str, value: Value| out.push_str(&format!("{key}: {}\n", ascii(&value)));
         let is_id = |text: &String| hub::name::RepoName::parse(text).is_some() && !Path::new(text).exists();
         let base = self.base().split('@').next().unwrap_or_default().to_string();
         if is_id(&base) {
@@ -248,6 +250,18 @@ impl Card {
             out.push_str("\nThe weights have the adapter that was trained merged into them.\n");
         }
     }
+}
+
+/// JSON with all but ASCII escaped: readers of YAML refuse some characters that stand in JSON as they are.
+fn ascii(value: &Value) -> String {
+    let mut out = String::new();
+    for c in value.to_string().chars() {
+        match c {
+            ' '..='~' => out.push(c),
+            _ => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| out += &format!("\\u{unit:04x}")),
+        }
+    }
+    out
 }
 
 /// A text as a literal in a program, which cannot end the block that it stands in.

@@ -85,3 +85,30 @@ fn what_cannot_be_pushed_is_refused() {
     let output = push(root.path(), &["me/mine"]);
     assert!(output.status.code() == Some(1) && said(&output.stderr).contains("HF_TOKEN"), "{}", said(&output.stderr));
 }
+
+/// Names of metrics and algorithms are whatever a run folder says: they stay within their cells and values. Regression:
+/// readers of YAML refuse DEL and others that JSON has as they are.
+#[test]
+fn hostile_texts_stay_within_their_cells_and_values() {
+    let root = tempfile::tempdir().unwrap();
+    run(root.path());
+    let name = "vg\u{7f}\u{85}\u{2028}\u{feff}\u{1f600}\n---\nlicense: mit \"#";
+    let record = serde_json::json!({"algorithm": name, "backend": "| <b>\n---\u{1b}[31m\u{202e}"});
+    std::fs::write(root.path().join("run.json"), record.to_string()).unwrap();
+    let metric = "val/accuracy/| x | <script>\n---\nlicense: mit\u{7f}";
+    let line = serde_json::json!({"step": 4, metric: 0.5});
+    std::fs::write(root.path().join("metrics.jsonl"), format!("{line}\n")).unwrap();
+    let output = push(root.path(), &["me/mine", "--card-only"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output.stderr));
+    let card = std::fs::read_to_string(root.path().join("checkpoints/global_step_4/hf/README.md")).unwrap();
+    let (front, text) = card.strip_prefix("---\n").unwrap().split_once("---\n\n").unwrap();
+    let tags = front.lines().find_map(|line| line.strip_prefix("tags: ")).unwrap();
+    assert!(front.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{front:?}");
+    assert_eq!(serde_json::from_str::<Vec<String>>(tags).unwrap()[2], name);
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+    assert!(text.lines().all(|line| !line.starts_with("---") && !line.starts_with("license")), "{text}");
+    assert!(
+        text.contains("| val/accuracy/\\| x \\| \\<script\\>") && text.contains("by visual-rl: the checkpoint"),
+        "{text}"
+    );
+}

@@ -306,7 +306,9 @@ mod tests {
         };
         let graded = |accuracy: f64| {
             let score = Score { overall: accuracy, accuracy, ..Score::default() };
-            let response = Response { ids: vec![], log_probs: vec![], finish: FinishReason::Stop, visual_focus: None };
+            let finish = FinishReason::Stop;
+            let response =
+                Response { ids: vec![], log_probs: vec![], finish, visual_focus: None, top_log_probs: vec![] };
             Trajectory::new(response, text(), score)
         };
         ScoredGroup { item, trajectories: accuracies.map(graded).into(), greedy: None, carried: false }

@@ -82,6 +82,7 @@ impl Trajectory {
             log_probs: self.rollout_log_probs.clone(),
             finish: self.finish,
             visual_focus: self.streams.visual_focus.clone(),
+            top_log_probs: vec![],
         }
     }
 }

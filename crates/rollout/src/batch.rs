@@ -15,6 +15,7 @@ use crate::image_cache::ImageCache;
 use crate::masks::{MaskTable, RequestMasks, TokenMask};
 use crate::request::{FinishReason, RequestId, RolloutError, RolloutRequest};
 use crate::sampler::{Sampling, sample, uniform};
+use crate::top::{TopRow, WaitingTops};
 use crate::waiting::{ResponsePlace, WaitingNumbers};
 
 /// A request whose prompt is computed next.
@@ -95,6 +96,8 @@ pub(crate) struct DecodeBatch<B: Kernels, P: Decoding<B>> {
     pub masks: MaskTable<B>,
     /// Log-probs of tokens that were sampled.
     pub log_probs: WaitingNumbers<B>,
+    /// The likeliest tokens beside them.
+    pub tops: WaitingTops<B>,
     /// Their visual focus.
     pub focus: WaitingNumbers<B>,
 }
@@ -108,6 +111,7 @@ impl<B: Kernels, P: Decoding<B>> Default for DecodeBatch<B, P> {
             prototypes: None,
             masks: MaskTable::default(),
             log_probs: WaitingNumbers::default(),
+            tops: WaitingTops::default(),
             focus: WaitingNumbers::default(),
         }
     }
@@ -246,13 +250,35 @@ impl<B: Kernels, P: Decoding<B>> DecodeBatch<B, P> {
         let masks: Vec<_> = self.rows.iter().map(DecodedRow::mask).collect();
         let mask = self.masks.of_rows(&masks, vocab, &policy.device());
         let settings: Vec<&Sampling> = self.rows.iter().map(|row| &row.request.sampling).collect();
-        let (ids, log_probs) = sample(states, head, &settings, &uniforms, mask.as_ref());
+        let (ids, log_probs) = sample(states.clone(), head, &settings, &uniforms, mask.as_ref());
+        self.find_tops(policy, &states);
         // The one read per token: what is sampled decides what is computed next.
         let on_host = sampled_ids(ids.clone(), vocab)?;
         self.log_probs.push(log_probs, self.rows.iter().map(|row| (!row.done).then_some(row.place)));
         let open = self.rows.iter_mut().zip(on_host).filter(|(row, _)| !row.done);
         let sampled = open.map(|(row, id)| SampledToken { place: row.place, id, finish: row.take(id) }).collect();
         Ok((ids, sampled))
+    }
+
+    /// Leaves the likeliest next tokens of the rows that ask for them on the device.
+    fn find_tops(&mut self, policy: &P, states: &Tensor<B, 2>) {
+        let asks = |row: &DecodedRow<B>| row.request.top_log_probs > 0 && !row.done;
+        if !self.rows.iter().any(asks) {
+            return;
+        }
+        let (head, _) = policy.head();
+        let asking = || self.rows.iter().enumerate().filter(|(_, row)| asks(row));
+        let masks: Vec<_> = asking().map(|(_, row)| row.mask()).collect();
+        let mask = self.masks.of_rows(&masks, head.vocab(), &policy.device());
+        let rows: Vec<TopRow> = asking()
+            .map(|(index, row)| TopRow {
+                row: index,
+                place: row.place,
+                sampling: &row.request.sampling,
+                wanted: row.request.top_log_probs,
+            })
+            .collect();
+        self.tops.push(states, head, &rows, mask.as_ref());
     }
 
     /// Leaves the focus of the tokens with these states `[rows, d]` on the device.

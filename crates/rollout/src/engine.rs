@@ -12,6 +12,7 @@ use crate::batch::{AdmittedRequest, DecodeBatch};
 use crate::image_cache::ImageCache;
 use crate::queue::{QueuedRequest, RequestQueue, prefill_parts};
 use crate::request::{Event, FinishReason, RequestError, RequestId, Response, RolloutError, RolloutRequest};
+use crate::top::MOST_TOP_LOG_PROBS;
 use crate::waiting::ResponsePlace;
 
 /// What an engine has room for.
@@ -167,8 +168,8 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         is_open
     }
 
-    /// A running response as far as it goes: all of its ids, and the log-probs and visual focus that were
-    /// [read](EngineConfig::read_every). None before it runs and once it is [`Finished`](Event::Finished).
+    /// A running response as far as it goes: all of its ids, and the log-probs, likeliest tokens and visual focus that
+    /// were [read](EngineConfig::read_every). None before it runs and once it is [`Finished`](Event::Finished).
     pub fn so_far(&self, id: RequestId, response: usize) -> Option<&Response> {
         self.running.get(&id)?.responses.get(response)?.as_ref()
     }
@@ -255,6 +256,9 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
             return Err(RequestError::TopP(sampling.top_p));
         }
+        if request.top_log_probs > MOST_TOP_LOG_PROBS {
+            return Err(RequestError::ManyTopLogProbs(request.top_log_probs));
+        }
         Ok(())
     }
 
@@ -331,6 +335,11 @@ impl<B: Kernels, P: Decoding<B>> RolloutEngine<B, P> {
         self.batch.focus.read(|place, value| {
             if let Some(open) = response_of(running, place) {
                 open.visual_focus.get_or_insert_default().push(value);
+            }
+        })?;
+        self.batch.tops.read(|place, list| {
+            if let Some(open) = response_of(running, place) {
+                open.top_log_probs.push(list);
             }
         })?;
         let events = &mut self.events;

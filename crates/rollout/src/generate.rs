@@ -92,6 +92,7 @@ pub fn generate<B: Kernels, P: Decoding<B>>(
         sampling: config.sampling.clone(),
         limits: limits.clone(),
         focus: config.focus,
+        top_log_probs: 0,
     };
     let ids: Vec<RequestId> = jobs.iter().map(|job| engine.submit(request(job))).collect();
     let mut responses = vec![vec![Response::empty(); config.n]; jobs.len()];

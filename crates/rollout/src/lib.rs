@@ -9,6 +9,7 @@
 //! | `waiting` | numbers that stay on the device for some steps, so that a token costs one read |
 //! | `masks` | tokens that may not be drawn, per row |
 //! | [`sampler`] | from hidden states to tokens |
+//! | `top` | the likeliest tokens beside the one that is drawn |
 //! | [`focus`] | visual focus of packed rows |
 //! | [`image_cache`] | image embeddings, kept while the weights stay |
 //! | `vocabulary` | ids that are never drawn |
@@ -37,7 +38,7 @@
 //!     let limits = ResponseLimits { max_new_tokens: 64, min_new_tokens: 1, eos: [eos].into(), suppress: [].into() };
 //!     let sampling = Sampling { temperature: 1.0, top_p: 1.0, seed: 1 };
 //!     let mut engine = RolloutEngine::<B, P>::new(config, ImageCache::new(0.0), 0);
-//!     engine.submit(RolloutRequest { prompt, key: 0, n: 2, sampling, limits, focus: None });
+//!     engine.submit(RolloutRequest { prompt, key: 0, n: 2, sampling, limits, focus: None, top_log_probs: 0 });
 //!     while !engine.is_idle() {
 //!         for event in engine.step(policy)? {
 //!             if let Event::Token { response, id, .. } = event {
@@ -58,6 +59,7 @@ mod masks;
 mod queue;
 mod request;
 pub mod sampler;
+mod top;
 mod vocabulary;
 mod waiting;
 
@@ -66,4 +68,5 @@ pub use generate::{Job, RolloutConfig, generate};
 pub use request::{
     Event, FinishReason, RequestError, RequestId, Response, ResponseLimits, RolloutError, RolloutRequest,
 };
+pub use top::{MOST_TOP_LOG_PROBS, TokenLogProb};
 pub use vocabulary::never_sampled;

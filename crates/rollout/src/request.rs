@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use vgpo::{PrototypeMode, VgpoError};
 
 use crate::sampler::Sampling;
+use crate::top::{MOST_TOP_LOG_PROBS, TokenLogProb};
 
 /// A prompt to answer, with settings of its own.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,9 @@ pub struct RolloutRequest {
     pub limits: ResponseLimits,
     /// Whether to compute the visual focus of each token while decoding (no further forward pass), and against what.
     pub focus: Option<PrototypeMode>,
+    /// How many of the likeliest tokens to tell of each step beside the one that is drawn,
+    /// [`MOST_TOP_LOG_PROBS`] at most; 0: none.
+    pub top_log_probs: usize,
 }
 
 /// Where the responses to a request end, and what they may not contain. Copies share the lists.
@@ -119,12 +123,15 @@ pub struct Response {
     /// Visual focus of each token (equation 4), if it was asked for and the prompt has an image. `[T]`
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visual_focus: Option<Vec<f32>>,
+    /// The likeliest tokens of each step that might have been drawn, likeliest first, if they were asked for. `[T]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub top_log_probs: Vec<Vec<TokenLogProb>>,
 }
 
 impl Response {
     /// A response without a token.
     pub(crate) fn empty() -> Self {
-        Self { ids: vec![], log_probs: vec![], finish: FinishReason::Length, visual_focus: None }
+        Self { ids: vec![], log_probs: vec![], finish: FinishReason::Length, visual_focus: None, top_log_probs: vec![] }
     }
 }
 
@@ -164,6 +171,9 @@ pub enum RequestError {
     /// A nucleus that means nothing.
     #[error("top_p = {0}: it must be above 0 and at most 1")]
     TopP(f64),
+    /// More likeliest tokens than are told.
+    #[error("top_log_probs = {0}: {MOST_TOP_LOG_PROBS} at most")]
+    ManyTopLogProbs(usize),
     /// Tokens, pictures and positions of the prompt do not fit each other or the policy.
     #[error("the prompt does not fit the model: {0}")]
     Prompt(String),

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::folder::{RunFolderError, at};
 use crate::layout::{PICTURES, TOKENS};
 
+/// The ending of a file that is being written.
+const PARTIAL: &str = "partial";
+
 /// What of a line says which pictures it is about.
 #[derive(Deserialize)]
 struct Named {
@@ -83,7 +86,13 @@ impl TokenStore {
             return Ok(store);
         }
         for path in files(&root.join(TOKENS)) {
-            let Some(step) = step_of(&path) else { continue };
+            let Some(step) = step_of(&path) else {
+                // Of a run that was killed while it wrote: the limit would not know of it.
+                if path.extension().is_some_and(|ending| ending == PARTIAL) {
+                    fs::remove_file(&path).map_err(at(&path))?;
+                }
+                continue;
+            };
             let bytes = guard::file::read(&path, guard::limits().record_bytes).map_err(at(&path))?;
             let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
             let named = lines.filter_map(|line| serde_json::from_slice::<Named>(line).ok());
@@ -202,7 +211,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), RunFolderError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(at(folder))?;
     }
-    let partial = path.with_extension("partial");
+    let partial = path.with_extension(PARTIAL);
     fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, path)).map_err(|error| {
         let _ = fs::remove_file(&partial); // the error is the one that matters
         at(path)(error)
@@ -278,8 +287,10 @@ mod tests {
         let names = ["own1", "own2", "own3", "shared"].map(String::from).to_vec();
         let (steps, pictures, bytes) = on_disk(root.path());
         assert_eq!((steps, pictures), (vec![1, 2, 3], names));
-        // It goes on with what is there, and counts it.
+        // It goes on with what is there, and counts it; what a kill left half written goes.
+        fs::write(root.path().join("tokens/step_9.partial"), "half").unwrap();
         let mut store = TokenStore::open(root.path(), 1 << 20, true).unwrap();
+        assert!(!root.path().join("tokens/step_9.partial").exists());
         assert_eq!(store.bytes(), bytes);
         run(&mut store, 4, 5);
         assert_eq!(on_disk(root.path()).2, store.bytes());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use data::Role;
+use rollout::MOST_TOP_LOG_PROBS;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
@@ -12,6 +13,8 @@ use crate::stop::{LONGEST_STOP, MOST_STOPS};
 
 /// Most messages of a conversation.
 const MOST_MESSAGES: usize = 1024;
+/// Most values of a body, the names of fields left out: one takes 32 bytes of memory, however short it is written.
+const MOST_VALUES: usize = 1 << 20;
 /// The lowest temperature besides 0: below it scaled logits leave the range of f32.
 const LOWEST_TEMPERATURE: f64 = 1e-5;
 
@@ -28,8 +31,16 @@ pub(crate) enum AskedPart {
 pub(crate) enum AskedPrompt {
     /// `/v1/chat/completions`.
     Chat(Vec<(Role, Vec<AskedPart>)>),
-    /// `/v1/completions`.
+    /// `/v1/completions`: each of several texts, or one.
+    Texts(Vec<AskedText>),
+}
+
+/// A text to be continued.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum AskedText {
     Text(String),
+    /// Tokens, which may be special ones.
+    Ids(Vec<u32>),
 }
 
 /// A request as it was asked.
@@ -53,6 +64,8 @@ pub(crate) struct AskedSettings {
     pub min_tokens: usize,
     pub stops: Arc<[String]>,
     pub log_probs: bool,
+    /// How many of the likeliest tokens to name beside each.
+    pub top_log_probs: usize,
     pub visual_focus: bool,
     pub stream: bool,
     /// Of a stream: a last part with the numbers of tokens.
@@ -69,6 +82,10 @@ impl AskedRequest {
         let asked = AskedPrompt::Chat(messages(fields)?);
         let mut settings = settings(fields)?;
         settings.log_probs = fields.flag("logprobs")?;
+        settings.top_log_probs = fields.count("top_logprobs", TOPS)?.unwrap_or(0) as usize;
+        if settings.top_log_probs > 0 && !settings.log_probs {
+            return Err(ApiError::field("top_logprobs", "it needs logprobs: true"));
+        }
         Ok(Self { model, asked, settings })
     }
 
@@ -78,26 +95,45 @@ impl AskedRequest {
         let fields = JsonFields(&body);
         let model = model(fields)?;
         refuse(fields)?;
-        let asked = AskedPrompt::Text(prompt(fields)?);
+        let asked = AskedPrompt::Texts(prompts(fields)?);
         let mut settings = settings(fields)?;
-        settings.log_probs = match fields.count("logprobs", 0..=1 << 20)? {
-            None => false,
-            Some(0) => true,
-            Some(_) => return Err(ApiError::field("logprobs", OTHER_TOKENS)),
-        };
+        let tops = fields.count("logprobs", TOPS)?;
+        settings.log_probs = tops.is_some();
+        settings.top_log_probs = tops.unwrap_or(0) as usize;
+        if fields.get("top_logprobs").is_some_and(|value| !zero(value)) {
+            return Err(ApiError::field("top_logprobs", "here the number stands in logprobs"));
+        }
         Ok(Self { model, asked, settings })
     }
 }
 
-const OTHER_TOKENS: &str =
-    "this server knows the log-prob of the token that was sampled and not those of others; ask for 0";
+/// How many of the likeliest tokens there may be.
+const TOPS: std::ops::RangeInclusive<u64> = 0..=MOST_TOP_LOG_PROBS as u64;
 
 fn parse(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if values_of(body) > MOST_VALUES {
+        return Err(ApiError::bad(format!("the body has more than {MOST_VALUES} values")));
+    }
     match serde_json::from_slice(body) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(other) => Err(ApiError::bad(format!("the body is {}; expected a JSON object", kind(&other)))),
         Err(reason) => Err(ApiError::bad(format!("the body is no JSON: {reason}"))),
     }
+}
+
+/// At least as many values as JSON has, before any is made: commas outside of strings, and one more.
+fn values_of(body: &[u8]) -> usize {
+    let (mut values, mut in_string, mut escaped) = (1, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 fn model(fields: JsonFields) -> Result<String, ApiError> {
@@ -122,7 +158,6 @@ pub(crate) const REFUSED: &[(&str, NoEffect, &str)] = &[
     ("use_beam_search", off, "beam search is not supported"),
     ("best_of", one, "best_of is not supported; ask for n responses"),
     ("logit_bias", empty, "logit_bias is not supported"),
-    ("top_logprobs", zero, OTHER_TOKENS),
     ("prompt_logprobs", |_| false, "log-probs of the prompt are not supported"),
     ("top_k", |v| matches!(v.as_i64(), Some(-1 | 0)), "top_k is not supported; use top_p"),
     ("min_p", zero, "min_p is not supported; use top_p"),
@@ -200,6 +235,7 @@ fn settings(fields: JsonFields) -> Result<AskedSettings, ApiError> {
         min_tokens: fields.count("min_tokens", 0..=1 << 30)?.unwrap_or(0) as usize,
         stops: stops(fields)?,
         log_probs: false,
+        top_log_probs: 0,
         visual_focus: fields.flag("visual_focus")?,
         stream,
         include_usage: options.map(|options| options.flag("include_usage")).transpose()?.unwrap_or(false),
@@ -229,22 +265,42 @@ fn stops(fields: JsonFields) -> Result<Arc<[String]>, ApiError> {
     Ok(all.into_iter().map(str::to_owned).collect())
 }
 
-fn prompt(fields: JsonFields) -> Result<String, ApiError> {
-    let wrong = |reason: &str| Err(ApiError::field("prompt", reason));
-    let text = match fields.get("prompt") {
-        None => return wrong("is missing"),
-        Some(Value::String(text)) => text,
-        Some(Value::Array(all)) => match &all[..] {
-            [Value::String(text)] => text,
-            [Value::Number(_), ..] | [Value::Array(_), ..] => return wrong("token ids are not supported; send text"),
-            _ => return wrong("one text in a request; send several requests for several prompts"),
+/// A text, a list of texts, the token ids of a text, or a list of those.
+fn prompts(fields: JsonFields) -> Result<Vec<AskedText>, ApiError> {
+    let wrong = |reason: &str| ApiError::field("prompt", reason);
+    let all = match fields.get("prompt") {
+        None => return Err(wrong("is missing")),
+        Some(Value::String(text)) => vec![AskedText::Text(text.clone())],
+        Some(Value::Array(all)) => match all.first() {
+            None => return Err(wrong("is an empty list")),
+            Some(Value::Number(_)) => vec![token_ids(all)?],
+            Some(Value::String(_) | Value::Array(_)) => all
+                .iter()
+                .map(|one| match one {
+                    Value::String(text) => Ok(AskedText::Text(text.clone())),
+                    Value::Array(ids) => token_ids(ids),
+                    other => Err(wrong(&format!("expected a text or a list of token ids, got {}", kind(other)))),
+                })
+                .collect::<Result<_, _>>()?,
+            Some(other) => return Err(wrong(&format!("expected texts or token ids, got {}", kind(other)))),
         },
-        Some(_) => return wrong("expected a string"),
+        Some(other) => return Err(wrong(&format!("expected a string or a list, got {}", kind(other)))),
     };
-    match text.is_empty() {
-        true => wrong("is empty"),
-        false => Ok(text.clone()),
+    let is_empty = |text: &AskedText| match text {
+        AskedText::Text(text) => text.is_empty(),
+        AskedText::Ids(ids) => ids.is_empty(),
+    };
+    match all.iter().position(is_empty) {
+        Some(i) => Err(wrong(&format!("prompt {} is empty", i + 1))),
+        None => Ok(all),
     }
+}
+
+fn token_ids(ids: &[Value]) -> Result<AskedText, ApiError> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    let ids: Option<Vec<u32>> = ids.iter().map(id).collect();
+    ids.map(AskedText::Ids)
+        .ok_or_else(|| ApiError::field("prompt", "token ids are whole numbers, and nothing else stands among them"))
 }
 
 fn messages(fields: JsonFields) -> Result<Vec<(Role, Vec<AskedPart>)>, ApiError> {
@@ -282,7 +338,8 @@ fn message(place: &str, value: &Value) -> Result<(Role, Vec<AskedPart>), ApiErro
                 return Err(ApiError::field(at("role"), reason));
             }
         },
-        _ => return Err(ApiError::field(at("role"), "is missing")),
+        Some(other) => return Err(ApiError::field(at("role"), format!("expected a string, got {}", kind(other)))),
+        None => return Err(ApiError::field(at("role"), "is missing")),
     };
     if fields.get("tool_calls").is_some_and(|calls| !empty(calls)) {
         return Err(ApiError::field(at("tool_calls"), "tools are not supported"));
@@ -402,7 +459,9 @@ mod tests {
             (json!({ "response_format": { "type": "json_object" } }), "response_format", "only"),
             (json!({ "tools": [{}] }), "tools", "not supported"),
             (json!({ "logit_bias": { "5": 1 } }), "logit_bias", "not supported"),
-            (json!({ "top_logprobs": 2, "logprobs": true }), "top_logprobs", "not those of others"),
+            (json!({ "top_logprobs": 2 }), "top_logprobs", "logprobs: true"),
+            (json!({ "top_logprobs": 21, "logprobs": true }), "top_logprobs", "from 0 to 20"),
+            (json!({ "messages": [{ "role": 5, "content": "" }] }), "messages[0].role", "got a number"),
             (json!({ "top_k": 5 }), "top_k", "top_p"),
         ] {
             let error = chat(change.clone()).unwrap_err();
@@ -415,9 +474,53 @@ mod tests {
         }
         let text = |body: Value| AskedRequest::completion(body.to_string().as_bytes());
         assert!(text(json!({ "model": "m", "prompt": ["a"], "logprobs": 0 })).unwrap().settings.log_probs);
-        for prompt in [json!(null), json!(""), json!([1, 2]), json!(["a", "b"]), json!({})] {
-            assert_eq!(text(json!({ "model": "m", "prompt": prompt })).unwrap_err().param.as_deref(), Some("prompt"));
+        for prompt in [
+            json!(null),
+            json!(""),
+            json!([]),
+            json!({}),
+            json!(["a", ""]),
+            json!(["a", 1]),
+            json!([1, "a"]),
+            json!([1, -2]),
+            json!([1.5]),
+            json!([[1], []]),
+            json!([1u64 << 32]),
+            json!([null]),
+        ] {
+            let error = text(json!({ "model": "m", "prompt": prompt })).unwrap_err();
+            assert_eq!(error.param.as_deref(), Some("prompt"), "{prompt}");
         }
-        assert_eq!(text(json!({ "model": "m", "prompt": "a", "logprobs": 3 })).unwrap_err().status, 400);
+        for (field, value) in [("logprobs", json!(21)), ("logprobs", json!(true)), ("top_logprobs", json!(2))] {
+            let error = text(json!({ "model": "m", "prompt": "a", field: value })).unwrap_err();
+            assert_eq!((error.status, error.param.as_deref()), (400, Some(field)));
+        }
+    }
+
+    #[test]
+    fn prompts_are_texts_and_token_ids_one_or_several() {
+        let of = |prompt: Value| {
+            let body = json!({ "model": "m", "prompt": prompt, "logprobs": 3 }).to_string();
+            let asked = AskedRequest::completion(body.as_bytes()).unwrap();
+            assert_eq!((asked.settings.log_probs, asked.settings.top_log_probs), (true, 3));
+            let AskedPrompt::Texts(all) = asked.asked else { panic!() };
+            all
+        };
+        let (text, ids) = (|text: &str| AskedText::Text(text.into()), AskedText::Ids);
+        assert_eq!(of(json!("a")), [text("a")]);
+        assert_eq!(of(json!(["a", "b", "a"])), [text("a"), text("b"), text("a")]);
+        assert_eq!(of(json!([1, 2])), [ids(vec![1, 2])]);
+        assert_eq!(of(json!([[1, 2], "b", [3]])), [ids(vec![1, 2]), text("b"), ids(vec![3])]);
+    }
+
+    /// Regression: 32 MiB of `[0,0,0...]` became more than a gigabyte.
+    #[test]
+    fn a_body_of_very_many_values_is_refused_before_they_are_made() {
+        assert_eq!(values_of(br#"{"a": [1, 2, {"b": "x,[\"{,"}], "c": []}"#), 8);
+        let body = format!("{{\"model\": \"m\", \"x\": [{}0]}}", "0,".repeat(MOST_VALUES));
+        let error = AskedRequest::chat(body.as_bytes()).unwrap_err();
+        assert!(error.status == 400 && error.message.contains("more than 1048576 values"), "{error:?}");
+        let text = ",".repeat(2 * MOST_VALUES);
+        assert_eq!(chat(json!({ "messages": [{ "role": "user", "content": text }] })).unwrap().settings.n, 1);
     }
 }

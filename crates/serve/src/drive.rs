@@ -251,7 +251,8 @@ mod tests {
         let prepared = prepare(asked, &state.model, &state.options).unwrap();
         let (out, inbox) = mpsc::channel(room);
         let submission = Submission {
-            request: prepared.request,
+            request: prepared.requests.into_iter().next().unwrap(),
+            first_choice: 0,
             settings: prepared.settings,
             arrived: Instant::now(),
             deadline: Instant::now() + Duration::from_secs(60),

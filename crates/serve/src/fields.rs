@@ -71,7 +71,8 @@ impl<'a> JsonFields<'a> {
 
     /// A seed: any whole number of 64 bits.
     pub(crate) fn seed(self, name: &str) -> Result<Option<u64>, ApiError> {
-        let bits = |value: &Value| value.as_u64().or_else(|| value.as_i64().map(|n| n as u64));
+        let whole = |value: &Value| value.as_f64().filter(|x| x.fract() == 0.0 && x.abs() <= 9e15).map(|x| x as i64);
+        let bits = |value: &Value| value.as_u64().or_else(|| value.as_i64().or_else(|| whole(value)).map(|n| n as u64));
         self.typed(name, "a whole number of at most 64 bits", bits)
     }
 }

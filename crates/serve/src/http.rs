@@ -9,15 +9,18 @@ use std::time::{Duration, Instant};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use futures_core::Stream;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, Receiver};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::{Instant as Time, timeout_at};
 
 use crate::ask::AskedRequest;
 use crate::error::ApiError;
+use crate::media;
 use crate::open::{CHANNEL, Submission, TextPiece, Told};
+use crate::options::ServerOptions;
 use crate::prepare::{PreparedRequest, prepare};
 use crate::reply::{ReplyHead, ReplyStream};
 use crate::shared::ServerState;
@@ -25,6 +28,8 @@ use crate::sse::EventBody;
 
 /// How long a body that is too large is still taken, so that its sender reads the answer.
 const LINGER: Duration = Duration::from_secs(5);
+/// Bytes of a body for each second that it may take beyond `--slow-reader`.
+const SLOWEST: u64 = 16 << 10;
 
 /// A path that is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +67,11 @@ impl<'a> ServerPath<'a> {
         }
     }
 
-    fn method(self) -> Method {
+    /// The methods that it is asked with.
+    fn methods(self) -> &'static str {
         match self {
-            Self::Chat | Self::Completions => Method::POST,
-            _ => Method::GET,
+            Self::Chat | Self::Completions => "POST",
+            _ => "GET, HEAD",
         }
     }
 }
@@ -74,7 +80,10 @@ impl<'a> ServerPath<'a> {
 pub(crate) async fn handle(State(state): State<Arc<ServerState>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let path = ServerPath::of(&path);
-    let response = route(&state, path, request).await.unwrap_or_else(|error| failed(&error));
+    let mut response = route(&state, path, request).await.unwrap_or_else(|error| failed(&error));
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(path.methods()));
+    }
     state.metrics.count_answer(path.name(), response.status().as_u16());
     response
 }
@@ -88,8 +97,8 @@ async fn route(state: &Arc<ServerState>, path: ServerPath<'_>, request: Request)
     if path == ServerPath::Unknown {
         return Err(ApiError::status(404, format!("there is nothing at {}", guard::echo(request.uri().path()))));
     }
-    if request.method() != path.method() {
-        return Err(ApiError::status(405, format!("{} is asked with {}", path.name(), path.method())));
+    if path.methods().split(", ").all(|method| request.method() != method) {
+        return Err(ApiError::status(405, format!("{} is asked with {}", path.name(), path.methods())));
     }
     if path == ServerPath::Health {
         return health(state);
@@ -106,13 +115,17 @@ async fn route(state: &Arc<ServerState>, path: ServerPath<'_>, request: Request)
             let all: Vec<Value> = state.options.model_names.iter().map(|name| model(state, name)).collect();
             Ok(found_json(&json!({ "object": "list", "data": all })))
         }
-        ServerPath::Model(name) => match state.options.model_names.iter().find(|own| *own == name) {
-            Some(own) => Ok(found_json(&model(state, own))),
-            None => {
-                let reason = format!("the model `{}` does not exist", guard::echo(name));
-                Err(ApiError::status(404, reason).code("model_not_found"))
+        ServerPath::Model(name) => {
+            // Clients write the slashes of a name as %2F.
+            let name = media::unescaped(name).unwrap_or_default();
+            match state.options.model_names.iter().find(|own| **own == name) {
+                Some(own) => Ok(found_json(&model(state, own))),
+                None => {
+                    let reason = format!("the model `{}` does not exist", guard::echo(&name));
+                    Err(ApiError::status(404, reason).code("model_not_found"))
+                }
             }
-        },
+        }
         _ => answer(state, path == ServerPath::Chat, request).await,
     }
 }
@@ -167,36 +180,63 @@ async fn answer(state: &Arc<ServerState>, is_chat: bool, request: Request) -> Re
     let arrived = Instant::now();
     check_open(state)?;
     check_type(request.headers())?;
-    let place = Arc::clone(&state.places).try_acquire_owned().map_err(|_| {
-        let reason = format!("{} requests are waiting already (--max-queue)", state.options.max_queue);
-        ApiError { retry_after: Some(1), ..ApiError::status(429, reason) }.code("queue_full")
-    })?;
+    let mut places = places(state, 1)?;
     let deadline = arrived + state.options.request_time;
     let late = |_| {
         let seconds = state.options.request_time.as_secs_f64();
         ApiError::status(408, format!("the request was not there after {seconds} s (--timeout)")).code("timeout")
     };
     let prepared = timeout_at(deadline.into(), prepared(state, is_chat, request.into_body())).await.map_err(late)??;
+    let more = prepared.requests.len().saturating_sub(1);
+    if more > 0 {
+        places.merge(self::places(state, more)?);
+    }
     let head = ReplyHead::new(&prepared, state);
     let (out, inbox) = mpsc::channel(CHANNEL);
-    let PreparedRequest { request, settings, .. } = prepared;
-    let (n, stream) = (request.n, settings.stream);
-    let submission = Submission { request, settings, arrived, deadline, out, place };
-    state.inbox.send(submission).map_err(|_| ApiError::status(503, "the server is ending"))?;
+    let PreparedRequest { requests, settings, .. } = prepared;
+    let (choices, stream) = (requests.iter().map(|request| request.n).sum(), settings.stream);
+    let mut first_choice = 0;
+    for request in requests {
+        let n = request.n;
+        let place = places.split(1).ok_or_else(|| ApiError::status(500, "a prompt has no place"))?;
+        let (settings, out) = (settings.clone(), out.clone());
+        let submission = Submission { request, first_choice, settings, arrived, deadline, out, place };
+        state.inbox.send(submission).map_err(|_| ApiError::status(503, "the server is ending"))?;
+        first_choice += n;
+    }
+    // The channel ends with the last prompt.
+    drop(out);
     if stream {
-        let body = EventBody::new(inbox, ReplyStream::new(head), n, Arc::clone(state));
+        let body = EventBody::new(inbox, ReplyStream::new(head), choices, Arc::clone(state));
         let mut response = found("text/event-stream", Body::from_stream(body));
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         return Ok(response);
     }
-    let pieces = collect(inbox, n).await?;
+    let pieces = collect(inbox, choices).await?;
     Ok(found_json(&head.whole(&pieces, &state.model.processor)))
+}
+
+/// Places for prompts that wait for their first token.
+fn places(state: &ServerState, prompts: usize) -> Result<OwnedSemaphorePermit, ApiError> {
+    let full = |_| {
+        let reason = match prompts {
+            1 => format!("{} requests are waiting already (--max-queue)", state.options.max_queue),
+            _ => format!("there is no room for {prompts} prompts more among those that wait (--max-queue)"),
+        };
+        ApiError { retry_after: Some(1), ..ApiError::status(429, reason) }.code("queue_full")
+    };
+    let permits = u32::try_from(prompts).unwrap_or(u32::MAX);
+    Arc::clone(&state.places).try_acquire_many_owned(permits).map_err(full)
 }
 
 /// Requests of other pages in a browser cannot have this type without asking first, which nothing here answers.
 fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let given = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = given.split(';').next().unwrap_or_default().trim();
+    let encoding = headers.get(header::CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(ApiError::status(415, "the body is compressed (Content-Encoding); send it as it is"));
+    }
     match essence.eq_ignore_ascii_case("application/json") {
         true => Ok(()),
         false => {
@@ -208,7 +248,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
 
 /// Reads and prepares a request, on a thread of its own.
 async fn prepared(state: &Arc<ServerState>, is_chat: bool, body: Body) -> Result<PreparedRequest, ApiError> {
-    let body = read_body(body, state.options.max_body_bytes).await?;
+    let body = read_body(body, &state.options).await?;
     let fault = |reason: String| ApiError::status(500, format!("a fault of this program: {reason}"));
     let turn = Arc::clone(&state.preparing).acquire_owned().await.map_err(|e| fault(e.to_string()))?;
     let state = Arc::clone(state);
@@ -223,31 +263,31 @@ async fn prepared(state: &Arc<ServerState>, is_chat: bool, body: Body) -> Result
     done.map_err(fault)?
 }
 
-/// The bytes of a body, up to a limit.
-async fn read_body(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
+/// The bytes of a body, up to a limit, from a client that goes on sending them.
+async fn read_body(body: Body, options: &ServerOptions) -> Result<Vec<u8>, ApiError> {
+    let limit = options.max_body_bytes;
     let mut stream = body.into_data_stream();
-    let (mut bytes, mut seen, mut over) = (Vec::new(), 0usize, None);
+    let mut bytes = Vec::new();
+    let start = Time::now();
     loop {
         let next = poll_fn(|context| Pin::new(&mut stream).poll_next(context));
-        match timeout(over.map_or(Duration::MAX, |_| LINGER), next).await {
-            Ok(Some(Ok(part))) if over.is_none() && seen + part.len() <= limit => {
-                seen += part.len();
-                bytes.extend_from_slice(&part);
+        let patience = options.slow_reader + Duration::from_secs(bytes.len() as u64 / SLOWEST);
+        match timeout_at(start + patience, next).await {
+            Ok(Some(Ok(part))) if bytes.len() + part.len() <= limit => bytes.extend_from_slice(&part),
+            Ok(Some(Ok(_))) => break,
+            Ok(Some(Err(_))) => return Err(ApiError::bad("the body broke off")),
+            Ok(None) => return Ok(bytes),
+            Err(_) => {
+                let reason = format!("only {} bytes of the body came in {} s", bytes.len(), patience.as_secs_f64());
+                return Err(ApiError::status(408, reason).code("timeout"));
             }
-            Ok(Some(Ok(_))) => {
-                bytes = Vec::new();
-                if over.get_or_insert_with(Instant::now).elapsed() > LINGER {
-                    break;
-                }
-            }
-            Ok(Some(Err(_))) if over.is_none() => return Err(ApiError::bad("the body broke off")),
-            Ok(Some(Err(_)) | None) | Err(_) => break,
         }
     }
-    match over {
-        None => Ok(bytes),
-        Some(_) => Err(ApiError::status(413, format!("the body has more than {limit} bytes (--max-body)"))),
-    }
+    drop(bytes);
+    let end = Time::now() + LINGER;
+    let rest = async { while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut stream).poll_next(context)).await {} };
+    let _ = timeout_at(end, rest).await;
+    Err(ApiError::status(413, format!("the body has more than {limit} bytes (--max-body)")))
 }
 
 /// All pieces of an answer, joined: one a choice.
@@ -261,6 +301,7 @@ async fn collect(mut inbox: Receiver<Told>, n: usize) -> Result<Vec<TextPiece>, 
                     joined.text += &piece.text;
                     joined.ids.extend(piece.ids);
                     joined.log_probs.extend(piece.log_probs);
+                    joined.top_log_probs.extend(piece.top_log_probs);
                     joined.focus.extend(piece.focus);
                     joined.finish = piece.finish;
                 }

@@ -2,7 +2,7 @@
 //! the batch between two tokens, each with settings of its own.
 //!
 //! ```text
-//! http: path, key, body -> ask: fields -> media, prepare: pictures, tokens, bounds      threads of their own
+//! listen: connections -> http: path, key, body -> ask: fields -> media, prepare: pictures, tokens, bounds      threads of their own
 //!    -> drive, open: engine, texts, stop strings, who has gone or does not read         the device's thread
 //!    -> reply, sse: OpenAI's shapes                                                     threads of requests
 //! ```
@@ -42,11 +42,13 @@ mod drive;
 mod error;
 mod fields;
 mod http;
+mod listen;
 mod media;
 mod metrics;
 mod open;
 mod options;
 mod prepare;
+pub mod program;
 mod reply;
 mod shared;
 mod sse;
@@ -135,10 +137,7 @@ impl ChatServer {
         let state = Arc::new(ServerState::new(options, model, sender));
         let router = Router::new().fallback(http::handle).with_state(Arc::clone(&state));
         let ending = Arc::clone(&state);
-        let serving = runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            axum::serve(listener, router).with_graceful_shutdown(async move { ending.end.notified().await }).await
-        });
+        let serving = runtime.spawn(listen::serve(listener, router, ending));
         Ok(Self { state, address, inbox, runtime, serving })
     }
 

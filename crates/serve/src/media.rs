@@ -74,7 +74,10 @@ fn file_path(url: &str) -> Result<PathBuf, String> {
 }
 
 /// A path without the `%20` of URLs.
-fn unescaped(path: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Bytes that are no text.
+pub(crate) fn unescaped(path: &str) -> Result<String, String> {
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [first, tail @ ..] = rest {
@@ -90,7 +93,7 @@ fn unescaped(path: &str) -> Result<String, String> {
             }
         }
     }
-    String::from_utf8(out).map_err(|_| "the file URL is not UTF-8".into())
+    String::from_utf8(out).map_err(|_| "the URL is not UTF-8".into())
 }
 
 /// A picture's file, read now: what becomes of the file afterwards changes nothing.

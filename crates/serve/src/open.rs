@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use data::{Processor, StreamDecoder};
-use rollout::{FinishReason, Response, RolloutRequest};
+use rollout::{FinishReason, Response, RolloutRequest, TokenLogProb};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -16,9 +16,11 @@ use crate::stop::StopFilter;
 /// Pieces that wait in the channel of one request; more are joined.
 pub(crate) const CHANNEL: usize = 64;
 
-/// A request on its way into the engine.
+/// A prompt of a request on its way into the engine.
 pub(crate) struct Submission {
     pub request: RolloutRequest,
+    /// Which choice of the reply its first response is: those of the prompts before it come first.
+    pub first_choice: usize,
     pub settings: AskedSettings,
     /// When it came.
     pub arrived: Instant,
@@ -29,7 +31,7 @@ pub(crate) struct Submission {
     pub place: OwnedSemaphorePermit,
 }
 
-/// What the engine tells whoever asked. The channel ends behind the last piece of the last choice.
+/// What the engine tells whoever asked. The channel ends behind the last piece of the last choice of the last prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Told {
     Piece(TextPiece),
@@ -45,6 +47,8 @@ pub(crate) struct TextPiece {
     pub ids: Vec<u32>,
     /// Their log-probs, if they were asked for.
     pub log_probs: Vec<f32>,
+    /// The likeliest tokens beside them, if they were asked for.
+    pub top_log_probs: Vec<Vec<TokenLogProb>>,
     /// Their visual focus, if it was asked for.
     pub focus: Vec<f32>,
     /// Why the choice ends here, if it does.
@@ -93,11 +97,11 @@ pub(crate) struct OpenRequest<'p> {
 
 impl<'p> OpenRequest<'p> {
     pub(crate) fn new(submission: Submission, processor: &'p Processor) -> (Self, RolloutRequest) {
-        let Submission { request, settings, arrived, deadline, out, place } = submission;
+        let Submission { request, first_choice, settings, arrived, deadline, out, place } = submission;
         let choice = |index| OpenChoice {
             decoder: processor.stream(),
             filter: StopFilter::new(Arc::clone(&settings.stops)),
-            pending: TextPiece { choice: index, ..TextPiece::default() },
+            pending: TextPiece { choice: first_choice + index, ..TextPiece::default() },
             told: 0,
             complete: None,
             finish: None,
@@ -154,7 +158,7 @@ impl<'p> OpenRequest<'p> {
                 continue;
             }
             choice.pending.finish = choice.finish;
-            let next = TextPiece { choice: index, ..TextPiece::default() };
+            let next = TextPiece { choice: choice.pending.choice, ..TextPiece::default() };
             let piece = std::mem::replace(&mut choice.pending, next);
             let ids = piece.ids.len();
             match self.out.try_send(Told::Piece(piece)) {
@@ -196,7 +200,15 @@ fn add_numbers(pending: &mut TextPiece, told: usize, response: &Response) -> boo
         },
         None => &[],
     };
+    let tops = match response.top_log_probs.is_empty() {
+        true => &[],
+        false => match response.top_log_probs.get(told..told + pending.ids.len()) {
+            Some(tops) => tops,
+            None => return false,
+        },
+    };
     pending.log_probs = log_probs.to_vec();
+    pending.top_log_probs = tops.to_vec();
     pending.focus = focus.to_vec();
     true
 }

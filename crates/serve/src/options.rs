@@ -40,7 +40,7 @@ pub struct ServerOptions {
     pub max_body_bytes: usize,
     /// From a request's arrival to its last token.
     pub request_time: Duration,
-    /// How long a client may not take what is there for it.
+    /// How long a client may not take what is there for it, and not send what it has begun to.
     pub slow_reader: Duration,
     /// How long requests may go on after the server was told to end.
     pub grace: Duration,

@@ -6,7 +6,7 @@ use rollout::sampler::Sampling;
 use rollout::{ResponseLimits, RolloutRequest};
 use vgpo::PrototypeMode;
 
-use crate::ask::{AskedPart, AskedPrompt, AskedRequest, AskedSettings};
+use crate::ask::{AskedPart, AskedPrompt, AskedRequest, AskedSettings, AskedText};
 use crate::error::ApiError;
 use crate::media;
 use crate::options::{ServedModel, ServerOptions};
@@ -16,9 +16,12 @@ const MOST_PICTURES: usize = 256;
 /// Pixels of all pictures of a request together, in multiples of what one may have before it is resized.
 const PICTURES_OF_PIXELS: u64 = 4;
 
-/// A request that the engine can answer, and what its reply needs to know.
+/// What the engine can answer of a request, and what its reply needs to know.
 pub(crate) struct PreparedRequest {
-    pub request: RolloutRequest,
+    /// One for each prompt.
+    pub requests: Vec<RolloutRequest>,
+    /// Of the first prompt; each further one has the next number.
+    pub seed: u64,
     pub settings: AskedSettings,
     pub is_chat: bool,
 }
@@ -43,33 +46,72 @@ pub(crate) fn prepare(
         let reason = format!("{} responses; this server samples {} at a time", settings.n, options.max_batch_rows);
         return Err(ApiError::field("n", reason));
     }
-    let is_chat = matches!(asked.asked, AskedPrompt::Chat(_));
-    let (ids, pixels, grids) = match asked.asked {
-        AskedPrompt::Chat(messages) => chat(messages, model, options)?,
-        AskedPrompt::Text(text) => {
-            check_bytes(text.len(), model, options)?;
-            let ids = model.processor.encode_text(&text).map_err(|e| ApiError::field("prompt", e))?;
-            (ids, vec![], vec![])
+    let seed = settings.seed.unwrap_or_else(any_seed);
+    let (is_chat, requests) = match asked.asked {
+        AskedPrompt::Chat(messages) => {
+            let parts = chat(messages, model, options)?;
+            (true, vec![request(parts, seed, &settings, model, options)?])
+        }
+        AskedPrompt::Texts(texts) if texts.len() > options.max_queue => {
+            let reason = format!("{} prompts; {} at most (--max-queue)", texts.len(), options.max_queue);
+            return Err(ApiError::field("prompt", reason));
+        }
+        AskedPrompt::Texts(texts) => {
+            let one = |(seed, asked)| {
+                request((text_ids(asked, model, options)?, vec![], vec![]), seed, &settings, model, options)
+            };
+            // The same prompt twice is answered in two ways.
+            let seeds = std::iter::successors(Some(seed), |seed| Some(seed.wrapping_add(1)));
+            (false, seeds.zip(texts).map(one).collect::<Result<_, _>>()?)
         }
     };
+    Ok(PreparedRequest { requests, seed, settings, is_chat })
+}
+
+/// The ids of a text that is to be continued.
+fn text_ids(asked: AskedText, model: &ServedModel, options: &ServerOptions) -> Result<Vec<u32>, ApiError> {
+    let ids = match asked {
+        AskedText::Text(text) => {
+            check_bytes(text.len(), model, options)?;
+            model.processor.encode_text(&text).map_err(|e| ApiError::field("prompt", e))?
+        }
+        AskedText::Ids(ids) => {
+            // A picture's tokens mean nothing without it, and rows of the embedding without a token were never trained.
+            let is_none = |id: &&u32| model.suppress.contains(id) || model.processor.token(**id).is_none();
+            if let Some(id) = ids.iter().find(is_none) {
+                return Err(ApiError::field("prompt", format!("there is no text token {id}")));
+            }
+            ids
+        }
+    };
+    Ok(ids)
+}
+
+/// One prompt of a request, for the engine.
+fn request(
+    (ids, pixels, grids): PromptParts,
+    seed: u64,
+    settings: &AskedSettings,
+    model: &ServedModel,
+    options: &ServerOptions,
+) -> Result<RolloutRequest, ApiError> {
     check_prompt(ids.len(), options)?;
     if settings.visual_focus && grids.is_empty() {
         return Err(ApiError::field("visual_focus", "there is no picture to look at"));
     }
     let prompt = (model.prompt)(ids, pixels, grids).map_err(|e| ApiError::bad(e.to_string()))?;
-    let max_new_tokens = room(&settings, prompt.next_position().max(0) as usize, model, options)?;
+    let max_new_tokens = room(settings, prompt.next_position().max(0) as usize, model, options)?;
     let limits = ResponseLimits {
         max_new_tokens,
         min_new_tokens: settings.min_tokens,
         eos: model.eos.clone(),
         suppress: model.suppress.clone(),
     };
-    let seed = settings.seed.unwrap_or_else(any_seed);
     let sampling = Sampling { temperature: settings.temperature, top_p: settings.top_p, seed };
     let focus = settings.visual_focus.then_some(PrototypeMode::Mean);
     // The key that `generate` has: the same seed gives the same response.
-    let request = RolloutRequest { prompt, key: 0, n: settings.n, sampling, limits, focus };
-    Ok(PreparedRequest { request, settings, is_chat })
+    let (n, top_log_probs) = (settings.n, settings.top_log_probs);
+    Ok(RolloutRequest { prompt, key: 0, n, sampling, limits, focus, top_log_probs })
 }
 
 /// A seed for a request that names none.

@@ -1,7 +1,7 @@
 //! Replies in OpenAI's shapes, whole and in parts.
 
 use data::Processor;
-use rollout::FinishReason;
+use rollout::{FinishReason, TokenLogProb};
 use serde_json::{Map, Value, json};
 
 use crate::open::TextPiece;
@@ -15,10 +15,11 @@ pub(crate) struct ReplyHead {
     created: u64,
     model: String,
     is_chat: bool,
-    n: usize,
+    choices: usize,
     seed: u64,
     prompt_tokens: usize,
     log_probs: bool,
+    top_log_probs: bool,
     focus: bool,
     include_usage: bool,
 }
@@ -36,6 +37,23 @@ fn token_text(processor: &Processor, id: u32) -> String {
     processor.decode(&[id], false).unwrap_or_default()
 }
 
+/// A token as chat replies name it.
+fn named(text: &str, log_prob: f32) -> Value {
+    // Half a character has no bytes that are its text.
+    let bytes = (!text.contains('\u{FFFD}')).then_some(text.as_bytes());
+    json!({ "token": text, "logprob": log_prob, "bytes": bytes })
+}
+
+/// The likeliest tokens as completions name them. Of several that look the same, as halves of characters do, the
+/// likeliest is named.
+fn by_text(tops: &[TokenLogProb], processor: &Processor) -> Value {
+    let mut all = Map::new();
+    for top in tops {
+        all.entry(token_text(processor, top.id)).or_insert_with(|| top.log_prob.into());
+    }
+    Value::Object(all)
+}
+
 impl ReplyHead {
     pub(crate) fn new(prepared: &PreparedRequest, state: &ServerState) -> Self {
         use std::hash::{BuildHasher, RandomState};
@@ -45,10 +63,11 @@ impl ReplyHead {
             created: now(),
             model: state.options.model_names.first().cloned().unwrap_or_default(),
             is_chat: prepared.is_chat,
-            n: prepared.request.n,
-            seed: prepared.request.sampling.seed,
-            prompt_tokens: prepared.request.prompt.len(),
+            choices: prepared.requests.iter().map(|request| request.n).sum(),
+            seed: prepared.seed,
+            prompt_tokens: prepared.requests.iter().map(|request| request.prompt.len()).sum(),
             log_probs: prepared.settings.log_probs,
+            top_log_probs: prepared.settings.top_log_probs > 0,
             focus: prepared.settings.visual_focus,
             include_usage: prepared.settings.include_usage,
         }
@@ -75,30 +94,34 @@ impl ReplyHead {
         })
     }
 
-    /// The log-probs of a piece; `offset` is where its text begins.
-    fn log_probs(&self, piece: &TextPiece, processor: &Processor, offset: usize) -> Value {
+    /// The log-probs of a piece; `offset` is where the text of its first token begins, in characters, and becomes where
+    /// that of the next piece does.
+    fn log_probs(&self, piece: &TextPiece, processor: &Processor, offset: &mut usize) -> Value {
         if !self.log_probs {
             return Value::Null;
         }
         let texts: Vec<String> = piece.ids.iter().map(|id| token_text(processor, *id)).collect();
         if self.is_chat {
-            let entry = |(text, log_prob): (&String, &f32)| {
-                // Half a character has no bytes that are its text.
-                let bytes = (!text.contains('\u{FFFD}')).then_some(text.as_bytes());
-                json!({ "token": text, "logprob": log_prob, "bytes": bytes, "top_logprobs": [] })
+            let entry = |(i, (text, log_prob)): (usize, (&String, &f32))| {
+                let mut entry = named(text, *log_prob);
+                let tops = piece.top_log_probs.get(i).into_iter().flatten();
+                let top = |top: &TokenLogProb| named(&token_text(processor, top.id), top.log_prob);
+                entry["top_logprobs"] = tops.map(top).collect();
+                entry
             };
-            let content: Vec<Value> = texts.iter().zip(&piece.log_probs).map(entry).collect();
+            let content: Vec<Value> = texts.iter().zip(&piece.log_probs).enumerate().map(entry).collect();
             return json!({ "content": content, "refusal": null });
         }
-        let mut at = offset;
-        let offsets: Vec<usize> = texts
-            .iter()
-            .map(|text| {
-                at += text.chars().count();
-                at - text.chars().count()
-            })
-            .collect();
-        json!({ "tokens": texts, "token_logprobs": piece.log_probs, "top_logprobs": null, "text_offset": offsets })
+        let mut offsets = Vec::with_capacity(texts.len());
+        for text in &texts {
+            offsets.push(*offset);
+            *offset += text.chars().count();
+        }
+        let tops = match self.top_log_probs {
+            true => piece.top_log_probs.iter().map(|tops| by_text(tops, processor)).collect(),
+            false => Value::Null,
+        };
+        json!({ "tokens": texts, "token_logprobs": piece.log_probs, "top_logprobs": tops, "text_offset": offsets })
     }
 
     fn focus(&self, piece: &TextPiece, processor: &Processor, choice: &mut Map<String, Value>) {
@@ -121,7 +144,7 @@ impl ReplyHead {
                 }
                 false => _ = choice.insert("text".into(), piece.text.clone().into()),
             }
-            choice.insert("logprobs".into(), self.log_probs(piece, processor, 0));
+            choice.insert("logprobs".into(), self.log_probs(piece, processor, &mut 0));
             choice.insert("finish_reason".into(), reason(piece.finish));
             self.focus(piece, processor, &mut choice);
             Value::Object(choice)
@@ -137,8 +160,8 @@ impl ReplyHead {
 #[derive(Debug)]
 pub(crate) struct ReplyStream {
     head: ReplyHead,
-    /// Characters of each choice that were sent.
-    characters: Vec<usize>,
+    /// Where the text of each choice's next token begins, in characters.
+    offsets: Vec<usize>,
     tokens: usize,
 }
 
@@ -149,7 +172,7 @@ pub(crate) fn event(data: &Value) -> String {
 
 impl ReplyStream {
     pub(crate) fn new(head: ReplyHead) -> Self {
-        Self { characters: vec![0; head.n], tokens: 0, head }
+        Self { offsets: vec![0; head.choices], tokens: 0, head }
     }
 
     fn part(&self, choices: Vec<Value>) -> Map<String, Value> {
@@ -168,7 +191,7 @@ impl ReplyStream {
             let choice = json!({ "index": index, "delta": delta, "logprobs": null, "finish_reason": null });
             event(&Value::Object(self.part(vec![choice])))
         };
-        if self.head.is_chat { (0..self.head.n).map(role).collect() } else { String::new() }
+        if self.head.is_chat { (0..self.head.choices).map(role).collect() } else { String::new() }
     }
 
     /// The event of one piece.
@@ -180,13 +203,11 @@ impl ReplyStream {
             true => _ = choice.insert("delta".into(), json!({ "content": piece.text })),
             false => _ = choice.insert("text".into(), piece.text.clone().into()),
         }
-        let offset = self.characters.get(piece.choice).copied().unwrap_or(0);
+        let mut unknown = 0;
+        let offset = self.offsets.get_mut(piece.choice).unwrap_or(&mut unknown);
         choice.insert("logprobs".into(), self.head.log_probs(piece, processor, offset));
         choice.insert("finish_reason".into(), reason(piece.finish));
         self.head.focus(piece, processor, &mut choice);
-        if let Some(characters) = self.characters.get_mut(piece.choice) {
-            *characters += piece.text.chars().count();
-        }
         event(&Value::Object(self.part(vec![Value::Object(choice)])))
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 
 use crate::metrics::ServerMetrics;
 use crate::open::Submission;
@@ -28,9 +28,8 @@ pub(crate) struct ServerState {
     /// Seconds since 1970 at the start.
     pub created: u64,
     ready: AtomicBool,
-    ending: AtomicBool,
-    /// Wakes who waits for the end.
-    pub end: Notify,
+    /// Whether the server was told to end.
+    ending: watch::Sender<bool>,
 }
 
 impl ServerState {
@@ -41,8 +40,7 @@ impl ServerState {
             metrics: ServerMetrics::default(),
             created: now(),
             ready: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
-            end: Notify::new(),
+            ending: watch::Sender::new(false),
             options,
             model,
             inbox,
@@ -60,15 +58,18 @@ impl ServerState {
 
     /// Whether the server was told to end.
     pub(crate) fn is_ending(&self) -> bool {
-        self.ending.load(Ordering::SeqCst)
+        *self.ending.borrow()
     }
 
     /// Tells the server to end; whether that is new.
     pub(crate) fn set_ending(&self) -> bool {
-        let new = !self.ending.swap(true, Ordering::SeqCst);
-        // One permit stays for whoever waits later.
-        self.end.notify_one();
-        new
+        !self.ending.send_replace(true)
+    }
+
+    /// Comes back once the server was told to end.
+    pub(crate) async fn wait_for_end(&self) {
+        // The sender lives as long as this does.
+        let _ = self.ending.subscribe().wait_for(|ending| *ending).await;
     }
 }
 

@@ -17,6 +17,8 @@
 
 #![warn(missing_docs)]
 
+pub mod program;
+
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -11,6 +11,7 @@
   };
   const EVERY_MS = 2000;
   let shown = null;
+  let noticed = "";
 
   /** Goes to a part; `quiet` writes the address alone. */
   View.go = function (words, quiet) {
@@ -22,7 +23,8 @@
 
   function route() {
     const [name, ...rest] = location.hash.slice(1).split("/");
-    const part = PARTS[name] ?? View.curves;
+    // An address may name anything, and every object has a `constructor`.
+    const part = Object.hasOwn(PARTS, name) ? PARTS[name] : View.curves;
     shown?.hide();
     shown = part;
     for (const link of document.querySelectorAll("#tabs a")) {
@@ -35,6 +37,9 @@
 
   /** What the reader should know of the runs before anything else. */
   function notices(answer) {
+    const said = JSON.stringify([answer.left_out, answer.runs.map((run) => run.problem)]);
+    if (said === noticed) return;
+    noticed = said;
     const notes = [];
     if (answer.left_out?.length) {
       notes.push(
@@ -78,6 +83,7 @@
     try {
       const answer = await View.source.get("api/runs");
       View.runs = answer.runs;
+      notices(answer);
       const changed = await Promise.all(View.logs.map((log) => log.update()));
       if (changed.some(Boolean)) shown.update();
       else if (shown === View.rollouts) shown.update();

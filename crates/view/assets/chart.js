@@ -4,6 +4,30 @@
   const HEIGHT = 190;
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+  // Steps are whole numbers.
+  const STEP_TICKS = Array.from({ length: 15 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
+  /** From where to where the values are drawn: a constant lies in the middle, at a scale of its own size. */
+  const valueRange = (_, min, max) => {
+    if (min === null || max === null) return [0, 1];
+    // The mean of a constant differs from it in the last digits.
+    const size = Math.max(Math.abs(min), Math.abs(max));
+    if (max - min > 1e-6 * size) return uPlot.rangeNum(min, max, 0.1, true);
+    const middle = (min + max) / 2;
+    return [middle - (size / 2 || 1), middle + (size / 2 || 1)];
+  };
+  const logRange = (_, min, max) => {
+    if (min === null || max === null) return [0.1, 1];
+    const [low, high] = uPlot.rangeLog(min, max, 10, true);
+    return low < high ? [low, high] : [low / 10, high * 10];
+  };
+  // One step alone is between its neighbours: uPlot has widened the ends to their own size.
+  const stepRange = (plot, min, max) => {
+    const steps = plot.data[0];
+    if (min === null || max === null) return [0, 1];
+    return steps.length === 1 ? [steps[0] - 1, steps[0] + 1] : [min, max];
+  };
+
   /** Charts are drawn when they come into sight, and drawn anew then where data has come. */
   const sight = new IntersectionObserver(
     (entries) => entries.forEach((entry) => entry.target.chart?.seen(entry.isIntersecting)),
@@ -105,7 +129,8 @@
         }
         tables.push(table);
       });
-      return { data: tables.length ? uPlot.join(tables) : null, lines, unplaced };
+      const some = tables.some((table) => table[1].some((value) => value !== null));
+      return { data: some ? uPlot.join(tables) : null, lines: some ? lines : [], unplaced };
     }
 
     draw() {
@@ -126,6 +151,7 @@
       } else {
         this.plot?.destroy();
         this.place.replaceChildren();
+        if (!data) this.place.append(View.h("p.none", {}, "No value can be drawn."));
         this.plot = data ? new uPlot(this.options(width), data, this.place) : null;
         this.shape = shape;
       }
@@ -152,11 +178,15 @@
         padding: [10, 10, 0, 0],
         legend: { show: false },
         cursor: { sync: { key: "step" }, points: { size: 6 }, y: false },
-        scales: { x: { time: false }, y: { distr: this.settings.log ? 3 : 1 } },
+        scales: {
+          x: { time: false, range: stepRange },
+          y: { distr: this.settings.log ? 3 : 1, range: this.settings.log ? logRange : valueRange },
+        },
         axes: [
           {
             ...axis,
             size: 26,
+            incrs: STEP_TICKS,
             space: 60,
             values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : View.number(tick))),
           },

@@ -179,7 +179,12 @@
     update() {
       View.fill(
         root.about,
-        View.logs.map((log, run) => View.badLines(`${View.runs[run].name}, metrics.jsonl`, log.bad)),
+        View.logs.map((log, run) => [
+          View.badLines(`${View.runs[run].name}, metrics.jsonl`, log.bad),
+          log.problem && View.h("p.warning", {}, `${View.runs[run].name}: its curves cannot be shown: ${log.problem}`),
+          log.full &&
+            View.h("p.warning", {}, `${View.runs[run].name}: there are more than 2,000 metrics; the first are shown.`),
+        ]),
         stages(),
       );
       build();

@@ -2,6 +2,9 @@
 // The curves of the runs in memory, and what each metric means. New lines of a log are asked for from where the last
 // ended.
 (function (View) {
+  /** Metrics of a run that are shown, as many as one answer has: a log in which each line has others has no end. */
+  const MOST_METRICS = 2000;
+
   /** The log of one run as columns; a value that a step lacks is null. */
   View.Log = class {
     constructor(run) {
@@ -16,15 +19,26 @@
       this.stages = [];
       this.notFinite = new Map();
       this.bad = { count: 0, first: null };
+      // Whether there are more metrics than are shown, and why the log cannot be read.
+      this.full = false;
+      this.problem = null;
     }
 
-    /** Reads what is new; whether there was anything. */
+    /** Reads what is new; whether there was anything. What cannot be read is said and costs the other runs nothing. */
     async update() {
       let changed = false;
-      for (;;) {
-        const part = await View.source.get(`api/runs/${this.run}/metrics`, `from=${this.next}`);
-        changed = this.take(part) || changed;
-        if (!part.more) return changed;
+      try {
+        for (;;) {
+          const part = await View.source.get(`api/runs/${this.run}/metrics`, `from=${this.next}`);
+          changed = this.take(part) || changed;
+          if (this.problem) changed = true;
+          this.problem = null;
+          if (!part.more) return changed;
+        }
+      } catch (problem) {
+        changed ||= this.problem !== problem.message;
+        this.problem = problem.message;
+        return changed;
       }
     }
 
@@ -36,10 +50,18 @@
       if (!part.steps.length) return part.restart || part.bad.count > 0;
       // A run that was resumed writes some of its steps again.
       while (this.steps.length && this.steps.at(-1) >= part.steps[0]) this.drop();
+      while (this.stages.length && this.stages.at(-1).step >= part.steps[0]) this.stages.pop();
+      this.full ||= part.full;
       const before = this.steps.length;
       for (const step of part.steps) this.steps.push(step);
       for (const [name, values] of Object.entries(part.columns)) {
-        if (!this.columns.has(name)) this.columns.set(name, new Array(before).fill(null));
+        if (!this.columns.has(name)) {
+          if (this.columns.size >= MOST_METRICS) {
+            this.full = true;
+            continue;
+          }
+          this.columns.set(name, new Array(before).fill(null));
+        }
         const column = this.columns.get(name);
         for (const value of values) column.push(value);
       }

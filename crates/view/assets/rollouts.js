@@ -80,11 +80,10 @@
       const found = await View.source.get(`api/runs/${at.run}/rollouts/${at.step}`);
       if (!isNow(mine)) return;
       listed = found;
+      drawList();
     } catch (problem) {
-      if (isNow(mine)) say(parts.list, problem);
-      return;
+      if (parts !== null) say(parts.list, problem);
     }
-    drawList();
   }
 
   async function loadGroup() {
@@ -259,7 +258,8 @@
       if (!parts || !steps) return;
       try {
         const found = await View.source.get(`api/runs/${at.run}/steps`);
-        if (!parts || found.training.length === steps.training.length) return;
+        // The tokens of a step are written behind its responses, and older ones are thinned out.
+        if (!parts || JSON.stringify(found) === JSON.stringify(steps)) return;
         const first = steps.training.length === 0;
         steps = found;
         if (first) loadSteps();

@@ -17,10 +17,11 @@
     policy_mask: ["learned from", "1 where the token is in the policy's loss, 0 where it is left out"],
   };
 
-  View.valueName = (name) => NAMES[name]?.[0] ?? name;
-  View.valueMeaning = (name) => NAMES[name]?.[1] ?? "";
+  const named = (name) => (Object.hasOwn(NAMES, name) ? NAMES[name] : []);
+  View.valueName = (name) => named(name)[0] ?? name;
+  View.valueMeaning = (name) => named(name)[1] ?? "";
   View.valueOrder = (names) => [...names].sort((a, b) => order(a) - order(b) || a.localeCompare(b));
-  const order = (name) => (name in NAMES ? Object.keys(NAMES).indexOf(name) : 99);
+  const order = (name) => (Object.hasOwn(NAMES, name) ? Object.keys(NAMES).indexOf(name) : 99);
 
   /** The heat of each token over each image token; null where there is none, a text where it does not fit. */
   function heat(stream, count) {
@@ -43,7 +44,8 @@
     if (!stream || !Array.isArray(stream.pieces)) return null;
     const count = stream.pieces.length;
     const problems = [];
-    const values = {};
+    // A name of a run may be that of something every object has.
+    const values = Object.create(null);
     for (const [name, numbers] of Object.entries(stream.values ?? {})) {
       if (Array.isArray(numbers) && numbers.length === count) values[name] = numbers;
       else problems.push(`${name} has ${numbers?.length ?? "no"} values for ${count} tokens`);

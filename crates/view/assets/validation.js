@@ -190,7 +190,9 @@
   const COLUMNS = { step: "Step", file: "File", row: "Row", id: "Id", reason: "Why" };
 
   function setAside(found, count) {
+    const bad = View.badLines("set_aside.jsonl", found?.bad);
     if (!found?.rows.length) {
+      if (bad) return bad;
       const some =
         count > 0
           ? `${View.count(count, "row")} were set aside; the run kept no list of them.`
@@ -207,7 +209,7 @@
       ),
     );
     return [
-      View.badLines("set_aside.jsonl", found.bad),
+      bad,
       found.left_out > 0 && View.h("p.small", {}, `${found.left_out} more are left out of this file.`),
       View.h(
         "div.scroll",

@@ -111,7 +111,7 @@ impl Ask {
             Self::Group { run, step, group } => rollouts::group(of(run)?, step, group)?,
             Self::Validation { run, step } => rollouts::validation(of(run)?, step, usize::MAX)?,
             Self::SetAside { run } => rollouts::set_aside(of(run)?, usize::MAX)?,
-            Self::Config { run } => settings::read(of(run)?)?,
+            Self::Config { run } => settings::read(of(run)?),
         };
         Ok(value.to_string().into_bytes())
     }

@@ -82,30 +82,46 @@ impl FileParts {
 
     /// Adds a run out of `of`.
     fn run(&mut self, run: usize, viewed: &ViewedRun, of: usize) -> Result<(), ViewError> {
-        let (curves, n) = curves::thinned(viewed, NUMBERS / of)?;
+        let (curves, n) = match curves::thinned(viewed, NUMBERS / of) {
+            Ok(thinned) => thinned,
+            Err(reason) => {
+                self.say_unread(viewed, "its curves", &reason);
+                (curves::none()?, 1)
+            }
+        };
         if n > 1 {
             self.left_out.push(format!("{}: curves, of which one step in {n} is in this file", viewed.name()));
         }
         self.answer(Ask::Metrics { run, from: 0 }, &String::from_utf8_lossy(&curves));
-        self.answer(Ask::Config { run }, &settings::read(viewed)?.to_string());
-        let set_aside = rollouts::set_aside(viewed, SET_ASIDE_ROWS)?;
-        if set_aside["left_out"].as_u64().is_some_and(|n| n > 0) {
-            self.left_out.push(format!("{}: {} rows that were set aside", viewed.name(), set_aside["left_out"]));
+        self.answer(Ask::Config { run }, &settings::read(viewed).to_string());
+        match rollouts::set_aside(viewed, SET_ASIDE_ROWS) {
+            Ok(rows) => {
+                if rows["left_out"].as_u64().is_some_and(|n| n > 0) {
+                    self.left_out.push(format!("{}: {} rows that were set aside", viewed.name(), rows["left_out"]));
+                }
+                self.answer(Ask::SetAside { run }, &rows.to_string());
+            }
+            Err(reason) => self.say_unread(viewed, "the rows that were set aside", &reason),
         }
-        self.answer(Ask::SetAside { run }, &set_aside.to_string());
         let logged = rollouts::steps(viewed);
         let until = self.html.len() + RESPONSES / of;
         let mut kept = json!({"tokens": logged.tokens});
-        kept["validation"] = self.validation(run, viewed, &logged.validation, self.html.len() + RESPONSES / of / 4)?;
-        kept["training"] = self.training(run, viewed, &logged, until)?;
+        kept["validation"] = self.validation(run, viewed, &logged.validation, self.html.len() + RESPONSES / of / 4);
+        kept["training"] = self.training(run, viewed, &logged, until);
         self.answer(Ask::Steps { run }, &kept.to_string());
         Ok(())
     }
 
-    fn validation(&mut self, run: usize, viewed: &ViewedRun, steps: &[u64], until: usize) -> Result<Value, ViewError> {
+    fn validation(&mut self, run: usize, viewed: &ViewedRun, steps: &[u64], until: usize) -> Value {
         let mut kept = BTreeSet::new();
         for step in spread(steps) {
-            let rows = rollouts::validation(viewed, step, VALIDATION_ROWS)?.to_string();
+            let rows = match rollouts::validation(viewed, step, VALIDATION_ROWS) {
+                Ok(rows) => rows.to_string(),
+                Err(reason) => {
+                    self.say_unread(viewed, &format!("the validation after step {step}"), &reason);
+                    continue;
+                }
+            };
             if self.html.len() + rows.len() > until {
                 break;
             }
@@ -113,44 +129,74 @@ impl FileParts {
             kept.insert(step);
         }
         self.say_left_out(viewed, "validations", steps.len(), kept.len());
-        Ok(json!(kept))
+        json!(kept)
     }
 
     /// Adds the first groups of steps, as many as the room allows: the last step and the first, then those between.
-    fn training(
-        &mut self,
-        run: usize,
-        viewed: &ViewedRun,
-        logged: &rollouts::LoggedSteps,
-        until: usize,
-    ) -> Result<Value, ViewError> {
+    fn training(&mut self, run: usize, viewed: &ViewedRun, logged: &rollouts::LoggedSteps, until: usize) -> Value {
         let with: Vec<u64> = logged.training.iter().copied().filter(|step| logged.tokens.contains(step)).collect();
         let without = logged.training.iter().copied().filter(|step| !logged.tokens.contains(step)).collect::<Vec<_>>();
         let mut kept = BTreeSet::new();
         let mut fewer = false;
         for step in spread(&with).into_iter().chain(spread(&without)) {
             let before = (self.html.len(), self.pictures.clone());
-            let list = rollouts::list(viewed, step, GROUPS)?;
-            let groups = list["groups"].as_array().map_or(0, Vec::len);
-            for group in 0..groups {
-                let whole = rollouts::group(viewed, step, group)?;
-                self.pictures(run, viewed, &whole);
-                self.answer(Ask::Group { run, step, group }, &whole.to_string());
+            match self.step(run, viewed, step, until, kept.is_empty()) {
+                Ok(Some(left_out)) => {
+                    fewer |= left_out > 0;
+                    kept.insert(step);
+                }
+                Ok(None) => {
+                    self.html.truncate(before.0);
+                    self.pictures = before.1;
+                    break;
+                }
+                Err(reason) => {
+                    self.html.truncate(before.0);
+                    self.pictures = before.1;
+                    self.say_unread(viewed, &format!("the responses of step {step}"), &reason);
+                }
             }
-            self.answer(Ask::Rollouts { run, step }, &list.to_string());
-            if self.html.len() > until {
-                self.html.truncate(before.0);
-                self.pictures = before.1;
-                break;
-            }
-            fewer |= list["left_out"].as_u64().is_some_and(|n| n > 0);
-            kept.insert(step);
         }
         self.say_left_out(viewed, "steps with responses", logged.training.len(), kept.len());
         if fewer {
             self.left_out.push(format!("{}: groups after the first {GROUPS} of a step", viewed.name()));
         }
-        Ok(json!(kept))
+        json!(kept)
+    }
+
+    /// Adds the first groups of a step, and returns how many are left out; `None` where there is no room for them. The
+    /// `first` step has as many groups as there is room for.
+    fn step(
+        &mut self,
+        run: usize,
+        viewed: &ViewedRun,
+        step: u64,
+        until: usize,
+        first: bool,
+    ) -> Result<Option<u64>, ViewError> {
+        let mut list = rollouts::list(viewed, step, GROUPS)?;
+        let groups = list["groups"].as_array().map_or(0, Vec::len);
+        let mut fitted = 0;
+        while fitted < groups {
+            let before = (self.html.len(), self.pictures.clone());
+            let whole = rollouts::group(viewed, step, fitted)?;
+            self.pictures(run, viewed, &whole);
+            self.answer(Ask::Group { run, step, group: fitted }, &whole.to_string());
+            if self.html.len() > until {
+                self.html.truncate(before.0);
+                self.pictures = before.1;
+                break;
+            }
+            fitted += 1;
+        }
+        if fitted < groups {
+            if !first || fitted == 0 {
+                return Ok(None);
+            }
+            list = rollouts::list(viewed, step, fitted)?;
+        }
+        self.answer(Ask::Rollouts { run, step }, &list.to_string());
+        Ok(list["left_out"].as_u64())
     }
 
     /// Adds the pictures of a group, each once; one that cannot be read is missing on the page, which says so.
@@ -163,6 +209,11 @@ impl FileParts {
                 self.add(&path, &json!(STANDARD.encode(bytes)).to_string());
             }
         }
+    }
+
+    /// What cannot be read costs itself alone: everything else of the runs is in the file.
+    fn say_unread(&mut self, viewed: &ViewedRun, what: &str, reason: &ViewError) {
+        self.left_out.push(format!("{}: {what}, which cannot be read: {reason}", viewed.name()));
     }
 
     fn say_left_out(&mut self, viewed: &ViewedRun, what: &str, all: usize, kept: usize) {
@@ -211,6 +262,40 @@ mod tests {
         parts.add("api/x", &json!("</script><script>alert(1)</script><!--\u{2028}").to_string());
         assert_eq!(parts.html.matches('<').count(), 2, "{}", parts.html);
         assert!(!parts.html.contains('\u{2028}'));
+    }
+
+    /// One file that could not be read cost the whole page.
+    #[test]
+    fn what_cannot_be_read_costs_itself_alone() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, out) = (place.path().join("run"), place.path().join("page.html"));
+        for folder in ["rollouts", "rollouts/step_2.jsonl", "rollouts/validation_step_1.jsonl", "set_aside.jsonl"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        std::fs::write(root.join("rollouts/step_1.jsonl"), "{\"id\":1,\"response\":\"here it is\"}\n").unwrap();
+        std::fs::write(root.join("config.toml"), b"\xff\xfe").unwrap();
+        std::fs::create_dir(root.join("metrics.jsonl")).unwrap();
+        let report = write_report(&[root], &out).unwrap();
+        let page = std::fs::read_to_string(&out).unwrap();
+        assert!(page.contains("here it is") && page.contains("config.toml cannot be read"));
+        for what in ["curves", "set aside", "validation after step 1", "responses of step 2"] {
+            let is_said = report.left_out.iter().any(|line| line.contains(what) && line.contains("cannot be read"));
+            assert!(is_said, "{what}: {:?}", report.left_out);
+        }
+    }
+
+    #[test]
+    fn a_step_that_is_too_large_has_the_groups_that_fit() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::create_dir(place.path().join("rollouts")).unwrap();
+        let row = |id: usize| format!("{{\"id\":{id},\"response\":\"{}\"}}\n", "x".repeat(1000));
+        std::fs::write(place.path().join("rollouts/step_1.jsonl"), (0..4).map(row).collect::<String>()).unwrap();
+        let viewed = ViewedRun::open(&[place.path().to_path_buf()]).unwrap().remove(0);
+        for (room, expected) in [(100_000, Some(0)), (2_500, Some(2)), (500, None)] {
+            let mut parts = FileParts::default();
+            assert_eq!(parts.step(0, &viewed, 1, room, true).unwrap(), expected, "{room}");
+        }
+        assert_eq!(FileParts::default().step(0, &viewed, 1, 2_500, false).unwrap(), None);
     }
 
     #[test]

@@ -8,19 +8,21 @@ use serde_json::{Value, json};
 use crate::error::ViewError;
 use crate::viewed::ViewedRun;
 
-/// The keys of `config.toml` as `{"keys": [{"key", "value", "meaning"}], "problem"}`.
-///
-/// # Errors
-/// A file that cannot be read; a run without one has no keys.
-pub(crate) fn read(viewed: &ViewedRun) -> Result<Value, ViewError> {
-    let path = match viewed.inside(CONFIG) {
-        Ok(path) => path,
-        Err(ViewError::Absent(_)) => return Ok(json!({"keys": [], "problem": format!("the run has no {CONFIG}")})),
-        Err(other) => return Err(other),
+/// The keys of `config.toml` as `{"keys": [{"key", "value", "meaning"}], "problem"}`. A run without one, or with one
+/// that cannot be read, has no keys.
+pub(crate) fn read(viewed: &ViewedRun) -> Value {
+    let none = |problem: String| json!({"keys": [], "problem": problem});
+    let found = viewed
+        .inside(CONFIG)
+        .and_then(|path| guard::file::read_text(&path, guard::limits().config_bytes).map_err(ViewError::at(&path)));
+    let text = match found {
+        Ok(text) => text,
+        Err(ViewError::Absent(_)) => return none(format!("the run has no {CONFIG}")),
+        Err(ViewError::Io { source, .. }) => return none(format!("{CONFIG} cannot be read: {source}")),
+        Err(other) => return none(format!("{CONFIG} cannot be read: {other}")),
     };
-    let text = guard::file::read_text(&path, guard::limits().config_bytes).map_err(ViewError::at(&path))?;
-    Ok(match text.parse::<toml::Table>() {
-        Err(reason) => json!({"keys": [], "problem": format!("{CONFIG} is no TOML: {}", reason.message())}),
+    match text.parse::<toml::Table>() {
+        Err(reason) => none(format!("{CONFIG} is no TOML: {}", reason.message())),
         Ok(table) => {
             let meanings = meanings(&text);
             let mut keys = Vec::new();
@@ -33,7 +35,7 @@ pub(crate) fn read(viewed: &ViewedRun) -> Result<Value, ViewError> {
             });
             json!({"keys": keys.collect::<Vec<_>>(), "problem": null})
         }
-    })
+    }
 }
 
 /// Each value with its whole key; tables in lists by their number.

@@ -93,6 +93,7 @@ impl ViewedRun {
     /// metrics in seconds.
     pub(crate) fn about(&self) -> Value {
         let (about, problem) = match self.record() {
+            _ if !self.root.is_dir() => (None, Some("its folder is not there any more".to_owned())),
             Ok(about) => (about.map(Value::Object), None),
             Err(problem) => (None, Some(problem)),
         };

@@ -20,11 +20,13 @@ pub struct ChildPlace {
     pub threads: usize,
     /// The CUDA devices that it sees, where it is not to see all; see `CUDA_VISIBLE_DEVICES`.
     pub cards: Option<String>,
+    /// The program that trains, as this one was started, without arguments.
+    pub program: fn() -> io::Result<Command>,
 }
 
 fn spawn(job: &RunToTrain, place: &ChildPlace) -> io::Result<Child> {
     let log = OpenOptions::new().create(true).append(true).open(&job.log)?;
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = (place.program)()?;
     // A child is a run of its own, also where its parent is one of several ranks.
     comm::launcher_variables().for_each(|name| _ = command.env_remove(name));
     if let Some(cards) = &place.cards {

@@ -202,12 +202,22 @@ impl CommandWorker {
                 }
                 Received::TooLong(_) | Received::End => {
                     let how = process.end();
-                    return Err(self.died(&mut process, how, [0, 0]));
+                    return Err(self.unready(&process, &format!("Python {how} before the function was ready")));
                 }
-                Received::Nothing => return Err(self.late(&mut process, [0, 0])),
+                Received::Nothing => {
+                    process.kill();
+                    let seconds = self.timeout.as_secs_f64();
+                    let late = format!("it was not ready within {seconds} s; raise reward.command_timeout_s");
+                    return Err(self.unready(&process, &late));
+                }
             }
         }
         Ok(process)
+    }
+
+    /// A function that was never asked: nothing of it is tried again, as it would be the same.
+    fn unready(&self, process: &Process, problem: &str) -> RewardError {
+        RewardError::FunctionLoad { function: self.shown(), problem: format!("{problem}{}", process.stderr()) }
     }
 
     fn finish(&mut self) -> Result<(), RewardError> {

@@ -136,7 +136,8 @@ fn start(function: &str, folder: &Path, config: &RewardConfig) -> Result<Command
         }
     };
     let shim = folder.join(PROGRAMS[0].0).to_string_lossy().into_owned();
-    let command = vec![config.python.clone(), shim, spec.to_string()];
+    // -B: imports of the user's files leave no __pycache__ beside them.
+    let command = vec![config.python.clone(), "-B".into(), shim, spec.to_string()];
     let mut program = CommandReward::new(&RewardProgram { command, function: Some(function.to_string()) }, config);
     program.start()?;
     Ok(program)

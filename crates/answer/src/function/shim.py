@@ -16,10 +16,14 @@ import sys
 import traceback
 
 SPEC = json.loads(sys.argv[1])
-# Replies have a descriptor of their own: prints, those of C libraries too, go to standard error.
+# Requests and replies have descriptors of their own: prints, those of C libraries too, go to standard error, and a
+# function that reads standard input finds it empty.
+REQUESTS = os.fdopen(os.dup(0), "r", encoding="utf-8")
 REPLIES = os.fdopen(os.dup(1), "w", encoding="utf-8")
+with open(os.devnull) as nothing:
+    os.dup2(nothing.fileno(), 0)
 os.dup2(2, 1)
-sys.stdout = sys.stderr
+sys.stdin, sys.stdout = os.fdopen(0, "r", closefd=False), sys.stderr
 
 
 def reply(value):
@@ -31,14 +35,19 @@ class Refused(Exception):
     """What the function gave is no score; the text says why."""
 
 
+class Said(Exception):
+    """What went wrong, in words that need no traceback."""
+
+
 def failed(text):
     reply({"failed": text})
     sys.exit(0)
 
 
 def own_traceback(error):
-    """The traceback without this file's frames."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    """The traceback without this file's frames and those of the import system."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [f for f in frames if f.filename != __file__ and not f.filename.startswith("<frozen importlib")]
     lines = ["Traceback (most recent call last):\n"] if frames else []
     return "".join(lines + traceback.format_list(frames) + traceback.format_exception_only(type(error), error)).rstrip()
 
@@ -94,7 +103,7 @@ def number(value, what):
         raise Refused("%s is %s, not a number" % (what, shown(value)))
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except Exception:  # OverflowError of a long integer, whatever a class of the function's raises
         raise Refused("%s is %s, not a number" % (what, shown(value)))
     if not math.isfinite(found):
         raise Refused("%s is %s; a reward is a finite number" % (what, shown(value)))
@@ -102,8 +111,16 @@ def number(value, what):
 
 
 def shown(value):
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # no digits of a long integer, a class of the function's
+        text = "a value of the type " + type(value).__name__
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def text_of(value):
+    """A text that can be sent: halves of a pair that stand alone have no UTF-8."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def score(value):
@@ -118,12 +135,12 @@ def score(value):
         if name in (key, "id") or part is None:
             continue
         if name == "extracted":
-            out[name] = str(part)
+            out[name] = text_of(part)
         elif name in ("accuracy", "format"):
             out[name] = number(part, "`%s`" % name)
         elif not isinstance(part, (str, bytes, list, tuple, dict)):
             try:
-                out[str(name)] = number(part, "`%s`" % name)
+                out[text_of(name)] = number(part, "`%s`" % text_of(name))
             except Refused:
                 pass  # no metric for this response
     return out
@@ -181,7 +198,9 @@ def batch(style, function, rows):
     call = easyr1_batch if style == "batch" else trl
     try:
         scores = call(function, rows)
-    except Exception as error:
+    except Said as error:
+        failed(str(error))
+    except BaseException as error:  # SystemExit, too: the process is kept
         names = "rows %s" % shown([one["id"] for one, _ in rows])
         failed("it raised on a batch of %d (%s):\n%s" % (len(rows), names, own_traceback(error)))
     if isinstance(scores, (str, bytes, dict)) or not hasattr(scores, "__len__") or not hasattr(scores, "__iter__"):
@@ -202,16 +221,23 @@ def each(style, function, rows):
             found = score(one_by_one(style, function, one, columns))
         except Refused as error:
             wrong(index, rows, str(error))
-        except Exception as error:
+        except BaseException as error:
             wrong(index, rows, "it raised\n" + own_traceback(error))
         reply(found)
 
 
+def says_where_it_hangs(share):
+    """Writes where it stands to standard error after this share of its time, before it is killed."""
+    faulthandler.dump_traceback_later(SPEC["timeout"] * share, file=sys.__stderr__)
+
+
 def main():
+    # Python itself has taken some of the time.
+    says_where_it_hangs(0.6)
     if "judge" in SPEC:
         import judge
 
-        style, function = "batch", judge.of(SPEC["judge"])
+        style, function = "batch", judge.of(SPEC["judge"], Said)
     else:
         module, function = load(SPEC["file"], SPEC["name"])
         style = style_of(module, function, SPEC["style"])
@@ -220,11 +246,11 @@ def main():
             inner = function
             function = lambda *args, **given: inner(*args, **{**given, **kwargs})  # noqa: E731
             function.__signature__ = inspect.signature(inner)
+    faulthandler.cancel_dump_traceback_later()
     reply({"ready": style})
-    for line in sys.stdin:
-        rows = [row(json.loads(sys.stdin.readline())) for _ in range(json.loads(line)["count"])]
-        # Where it hangs stands on standard error before it is killed.
-        faulthandler.dump_traceback_later(SPEC["timeout"] * 0.9, file=sys.__stderr__)
+    for line in REQUESTS:
+        rows = [row(json.loads(REQUESTS.readline())) for _ in range(json.loads(line)["count"])]
+        says_where_it_hangs(0.9)
         (batch if style in ("batch", "trl") else each)(style, function, rows)
         faulthandler.cancel_dump_traceback_later()
 

@@ -31,6 +31,10 @@ const ALTERNATIVES: &[&str] = &["and/or", "or", "/", "或者", "或"];
 /// Blanks and fonts around those.
 const BLANKS: &[&str] = &[r"\textbf{", r"\text{", r"\mathrm{", r"\quad", r"\,", r"\ ", "}", "~", " ", "\n"];
 
+/// So many brackets, fonts and blanks may stand before a letter. Without a bound `\boxed{\boxed{...` would be read to
+/// its end from each of its boxes.
+const MAX_OPENERS: usize = 64;
+
 /// Letters and what follows them.
 pub(super) struct List<'a> {
     /// One bit each, A the lowest.
@@ -121,7 +125,8 @@ fn separated<'a>(list: &List<'a>) -> Option<(&'a str, bool)> {
 fn label(text: &str, lower: bool) -> Option<List<'_>> {
     let mut rest = text.trim_start();
     let mut bracketed = false;
-    while let Some(opener) = OPENERS.iter().find(|opener| rest.starts_with(**opener)) {
+    for _ in 0..MAX_OPENERS {
+        let Some(opener) = OPENERS.iter().find(|opener| rest.starts_with(**opener)) else { break };
         bracketed |= opener.ends_with(['(', '[', '（', '{']);
         rest = &rest[opener.len()..];
     }

@@ -227,3 +227,15 @@ fn what_denies_or_leaves_open_states_nothing() {
     }
     assert!(picked.is_empty(), "{picked:#?}");
 }
+
+/// `grade` hung on a response of boxes that are never closed.
+#[test]
+fn many_brackets_are_read_once() {
+    let begun = std::time::Instant::now();
+    for opener in [r"\boxed{", r"\text{", "(", "**", "$", " "] {
+        assert_eq!(choice_letter(&(opener.repeat(50_000) + "so B")), Some('B'), "{opener}");
+        assert_eq!(choice_letter(&opener.repeat(50_000)), None, "{opener}");
+    }
+    // Seconds where the work is the length, minutes where it is its square.
+    assert!(begun.elapsed().as_secs() < 30, "{:?}", begun.elapsed());
+}

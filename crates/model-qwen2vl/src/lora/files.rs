@@ -28,8 +28,10 @@ pub struct AdapterFolder {
     path: PathBuf,
     /// Its settings.
     pub config: LoraConfig,
-    /// `base_model_name_or_path`.
+    /// `base_model_name_or_path`: a folder, or a model on the Hugging Face hub by its id.
     pub base: String,
+    /// `revision` of a base on the hub: a branch, a tag or a commit.
+    revision: Option<String>,
     /// [`fingerprint`](super::fingerprint) of the weights that it was trained on, where it is known.
     fingerprint: Option<String>,
 }
@@ -82,9 +84,11 @@ impl AdapterFolder {
         let json: Value = serde_json::from_str(&text).map_err(|e| fail(format!("not valid JSON ({e})")))?;
         let map = json.as_object().ok_or_else(|| fail("expected a JSON object".into()))?;
         let config = read_config(map).map_err(fail)?;
-        let base = map.get("base_model_name_or_path").and_then(Value::as_str).unwrap_or_default().to_string();
+        let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+        let base = text("base_model_name_or_path");
+        let revision = Some(text("revision")).filter(|revision| !revision.is_empty());
         let fingerprint = read_base(folder)?;
-        Ok(Self { path: folder.into(), config, base, fingerprint })
+        Ok(Self { path: folder.into(), config, base, revision, fingerprint })
     }
 
     /// Where it is.
@@ -109,6 +113,14 @@ impl AdapterFolder {
         })
     }
 
+    /// The base as a model on the hub, `owner/name` or `owner/name@revision`, if it is one.
+    pub fn base_on_hub(&self) -> String {
+        match &self.revision {
+            Some(revision) if !self.base.contains('@') => format!("{}@{revision}", self.base),
+            _ => self.base.clone(),
+        }
+    }
+
     /// Whether it was trained on the weights in `base`, as far as that is known.
     ///
     /// # Errors
@@ -128,6 +140,16 @@ impl AdapterFolder {
             _ => Ok(()),
         }
     }
+}
+
+/// Id and commit of a model on the hub whose snapshot in the Hugging Face cache is `folder`
+/// (`models--OWNER--NAME/snapshots/COMMIT`): a path in a cache means nothing on another machine.
+fn on_hub(folder: &Path) -> Option<(String, String)> {
+    let name = |path: &Path| Some(path.file_name()?.to_str()?.to_string());
+    let snapshots = folder.parent()?;
+    let repository = name(snapshots.parent()?)?;
+    let id = repository.strip_prefix("models--")?.replacen("--", "/", 1);
+    (name(snapshots)? == "snapshots" && id.contains('/')).then_some((id, name(folder)?))
 }
 
 /// What `adapter_config.json` says.
@@ -311,10 +333,14 @@ impl Adapters {
         };
         // A whole number where it is one, as PEFT has it.
         let alpha = if alpha.fract() == 0.0 { json!(*alpha as i64) } else { json!(alpha) };
+        let (base, revision) = match on_hub(&self.base.path) {
+            Some((id, commit)) => (id, Some(commit)),
+            None => (self.base.path.display().to_string(), None),
+        };
         json!({
             "alpha_pattern": {},
             "auto_mapping": null,
-            "base_model_name_or_path": self.base.path.display().to_string(),
+            "base_model_name_or_path": base,
             "bias": "none",
             "exclude_modules": names(exclude_modules),
             "fan_in_fan_out": false,
@@ -328,11 +354,27 @@ impl Adapters {
             "peft_type": "LORA",
             "r": rank,
             "rank_pattern": {},
-            "revision": null,
+            "revision": revision,
             "target_modules": names(target_modules),
             "task_type": "CAUSAL_LM",
             "use_dora": false,
             "use_rslora": rslora,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_in_the_cache_is_a_model_on_the_hub() {
+        let of = |path: &str| on_hub(Path::new(path));
+        let found = of("/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/66285546d2b8");
+        assert_eq!(found, Some(("Qwen/Qwen2.5-VL-3B-Instruct".into(), "66285546d2b8".into())));
+        for path in ["/models/base", "base", "/", "/a/models--x/snapshots/c", "/a/models--x--y/blobs/c", "snapshots/c"]
+        {
+            assert_eq!(of(path), None, "{path}");
+        }
     }
 }

@@ -153,6 +153,7 @@ mod tests {
                     log_probs: vec![-0.5, -0.25],
                     finish: crate::rollout::FinishReason::Stop,
                     visual_focus: None,
+                    top_log_probs: vec![],
                 }],
                 scores: vec![(&Score { overall: 1.0, ..Score::default() }).into()],
                 greedy: None,

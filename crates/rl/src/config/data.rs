@@ -6,8 +6,18 @@ use super::Config;
 use super::field::choices;
 use super::section::section;
 
-choices!(Alpha { White = "white", Drop = "drop", });
-choices!(ExifOrientation { Apply = "apply", Ignore = "ignore", });
+choices!(Alpha {
+    /// Pictures with transparency are laid on white.
+    White = "white",
+    /// The alpha channel is dropped.
+    Drop = "drop",
+});
+choices!(ExifOrientation {
+    /// Pictures are turned as their EXIF says.
+    Apply = "apply",
+    /// They are left as stored.
+    Ignore = "ignore",
+});
 
 section! {
     /// Data sets and prompts.

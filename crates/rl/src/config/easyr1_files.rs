@@ -82,18 +82,35 @@ impl Translated {
         }
     }
 
-    /// Adds to each key of a contradiction where EasyR1's file has it.
+    /// Says of each key of an error where EasyR1's file has it: the lines of the TOML that was made of it are nowhere.
     pub(super) fn located(&self, error: ConfigError) -> ConfigError {
-        let ConfigError::Invalid(mut problems) = error else { return error };
-        for key in problems.iter_mut().flat_map(|problem| &mut problem.keys) {
-            if let Some(setting) = self.conversion.settings.iter().find(|setting| setting.key == key) {
-                *key = match setting.at.as_str() {
-                    "" => format!("{key} ({}, EasyR1's default)", setting.from),
-                    at => format!("{key} ({}, {at})", setting.from),
-                };
+        let of = |key: &str| self.conversion.settings.iter().find(|setting| setting.key == key);
+        let place = |setting: &Setting| match setting.at.as_str() {
+            "" => format!("{}, EasyR1's default", setting.from),
+            at => format!("{}, {at}", setting.from),
+        };
+        match error {
+            ConfigError::WrongValue { at, key, reason } => match of(&key) {
+                Some(setting) if at.starts_with(&self.files[0].name) => {
+                    let at = if setting.at.is_empty() { "EasyR1's default".to_string() } else { setting.at.clone() };
+                    ConfigError::WrongValue {
+                        at,
+                        key: setting.from.clone(),
+                        reason: format!("{reason} (`{key}` here)"),
+                    }
+                }
+                _ => ConfigError::WrongValue { at, key, reason },
+            },
+            ConfigError::Invalid(mut problems) => {
+                for key in problems.iter_mut().flat_map(|problem| &mut problem.keys) {
+                    if let Some(setting) = of(key) {
+                        *key = format!("{key} ({})", place(setting));
+                    }
+                }
+                ConfigError::Invalid(problems)
             }
+            other => other,
         }
-        ConfigError::Invalid(problems)
     }
 }
 

@@ -5,12 +5,18 @@
 
 use ::data::DataSpec;
 use ::data::dataset::WeightedSpec;
+use serde_json::json;
 use toml::Value;
+
+use super::schema::{list, words};
 
 /// A type that one configuration key can hold.
 pub trait Field: Sized {
     /// The type as the reference names it, e.g. `integer` or `"none" \| "vgpo"`.
     fn kind() -> String;
+
+    /// What JSON Schema says of its values, for editors.
+    fn schema() -> serde_json::Value;
 
     /// Reads a TOML value. The error says what was expected and what was found, without the key.
     fn from_value(value: &Value) -> Result<Self, String>;
@@ -70,6 +76,9 @@ impl Field for bool {
     fn kind() -> String {
         "boolean".into()
     }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "boolean" })
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         value.as_bool().ok_or_else(|| mismatch("true or false", value))
     }
@@ -92,6 +101,9 @@ macro_rules! integers {
             fn kind() -> String {
                 "integer".into()
             }
+            fn schema() -> serde_json::Value {
+                json!({ "type": "integer", "minimum": 0 })
+            }
             fn from_value(value: &Value) -> Result<Self, String> {
                 value
                     .as_integer()
@@ -109,6 +121,9 @@ integers!(usize, u32, u64);
 impl Field for f64 {
     fn kind() -> String {
         "number".into()
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "number" })
     }
     fn from_value(value: &Value) -> Result<Self, String> {
         let number = match value {
@@ -129,6 +144,9 @@ impl Field for [f64; 2] {
     fn kind() -> String {
         "[number, number]".into()
     }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "array", "items": f64::schema(), "minItems": 2, "maxItems": 2 })
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         let wrong = || mismatch("a list of two numbers", value);
         match value.as_array().map(Vec::as_slice) {
@@ -147,6 +165,9 @@ impl Field for Vec<f64> {
     fn kind() -> String {
         "list of numbers".into()
     }
+    fn schema() -> serde_json::Value {
+        list(f64::schema())
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         let wrong = |_| mismatch("a list of numbers", value);
         match value {
@@ -162,6 +183,9 @@ impl Field for Vec<f64> {
 impl Field for String {
     fn kind() -> String {
         "string".into()
+    }
+    fn schema() -> serde_json::Value {
+        json!({ "type": "string" })
     }
     fn from_value(value: &Value) -> Result<Self, String> {
         value.as_str().map(str::to_string).ok_or_else(|| mismatch("a string", value))
@@ -204,6 +228,9 @@ fn list_elements(text: &str) -> Vec<Value> {
 impl Field for Vec<String> {
     fn kind() -> String {
         "list of strings".into()
+    }
+    fn schema() -> serde_json::Value {
+        list(String::schema())
     }
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
@@ -258,6 +285,15 @@ impl Field for Vec<DataSpec> {
     fn kind() -> String {
         "list of strings or {path, weight}".into()
     }
+    fn schema() -> serde_json::Value {
+        let weighted = json!({
+            "type": "object",
+            "properties": { "path": { "type": "string", "minLength": 1 }, "weight": f64::schema() },
+            "required": ["path"],
+            "additionalProperties": false
+        });
+        list(json!({ "anyOf": [String::schema(), weighted] }))
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
             Value::Array(elements) => elements.iter().map(data_spec).collect(),
@@ -282,17 +318,22 @@ impl Field for Vec<DataSpec> {
 }
 
 /// A type of which each value has a name in the configuration.
-pub(crate) trait Choice: Copy + 'static {
+pub trait Choice: Copy + 'static {
     /// Every value, in the order of the reference.
     const ALL: &'static [Self];
     /// The name in the configuration.
     fn as_str(self) -> &'static str;
+    /// What it means, where its name does not say it; empty else.
+    fn about(self) -> &'static str;
 }
 
 impl<C: Choice> Field for C {
     fn kind() -> String {
         let names: Vec<String> = C::ALL.iter().map(|choice| quote(choice.as_str())).collect();
         names.join(" | ")
+    }
+    fn schema() -> serde_json::Value {
+        words(C::ALL.iter().map(|choice| choice.as_str()))
     }
     fn from_value(value: &Value) -> Result<Self, String> {
         let names: Vec<&str> = C::ALL.iter().map(|choice| choice.as_str()).collect();
@@ -309,13 +350,18 @@ impl<C: Choice> Field for C {
 
 /// Names the values of an enum that is declared where it is used.
 macro_rules! choices {
-    ($name:ty { $( $variant:ident = $text:literal, )+ }) => {
+    ($name:ty { $( $(#[doc = $doc:literal])* $variant:ident = $text:literal, )+ }) => {
         impl $crate::config::field::Choice for $name {
             const ALL: &'static [Self] = &[$( Self::$variant ),+];
             fn as_str(self) -> &'static str {
                 // Exhaustive: a value that is added there must be named here.
                 match self {
                     $( Self::$variant => $text, )+
+                }
+            }
+            fn about(self) -> &'static str {
+                match self {
+                    $( Self::$variant => concat!("", $( $doc ),*).trim(), )+
                 }
             }
         }
@@ -337,7 +383,7 @@ macro_rules! choice {
             $( $(#[doc = $vdoc])* $variant, )+
         }
 
-        $crate::config::field::choices!($name { $( $variant = $text, )+ });
+        $crate::config::field::choices!($name { $( $(#[doc = $vdoc])* $variant = $text, )+ });
 
         impl $name {
             /// The name in the configuration.

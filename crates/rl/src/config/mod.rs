@@ -20,6 +20,7 @@ mod reference;
 mod resolve;
 mod reward;
 mod rollout;
+mod schema;
 pub mod section;
 mod stages;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use checks::{Checks, Problem};
 pub use data::Data;
 pub use easyr1_files::{convert_easyr1, easyr1_message};
 pub use error::ConfigError;
+pub use field::Choice;
 pub use flat::StageName;
 pub use model::{LoraSection, Model};
 pub use moved::present_key;
@@ -42,6 +44,7 @@ pub use reference::reference;
 pub(crate) use resolve::resolve_with;
 pub use resolve::{Source, resolve};
 pub use rollout::Rollout;
+pub use schema::{override_words, schema};
 pub use section::{KeyDoc, SectionDoc, Settings};
 pub use stages::{RlStage, SftStage, Stage};
 pub use trainer::{Backend, Dtype, Resume, SaveFormat, TrainerSection};
@@ -96,7 +99,12 @@ impl Config {
             for key in keys.filter(|key| key.name == name) {
                 let names: Vec<String> = self.algorithm.methods.of_kind(kind).into_iter().map(field::quote).collect();
                 key.kind = names.join(" | ");
+                key.schema = schema::words(self.algorithm.methods.of_kind(kind));
             }
+        }
+        let algorithm = sections.iter_mut().filter(|found| found.header == "[algorithm]");
+        for key in algorithm.flat_map(|found| &mut found.keys).filter(|key| key.name == "name") {
+            key.schema = schema::words(std::iter::once("").chain(bundles::BUNDLES.iter().map(|bundle| bundle.name)));
         }
         sections
     }

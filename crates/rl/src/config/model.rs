@@ -75,6 +75,9 @@ impl Field for ModuleNames {
     fn kind() -> String {
         "list of strings or a regular expression".into()
     }
+    fn schema() -> serde_json::Value {
+        super::schema::list(String::schema())
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         match value {
             Value::String(pattern) => Ok(Self::Pattern(pattern.clone())),

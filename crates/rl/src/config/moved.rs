@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::field::nearest;
 
 /// Where a key stood and where it stands. Files and overrides may have either; what is printed has the second.
-const MOVED: &[(&str, &str)] = &[
+pub(super) const MOVED: &[(&str, &str)] = &[
     ("algorithm.variant", "algorithm.vgpo.variant"),
     ("algorithm.beta", "algorithm.vgpo.beta"),
     ("algorithm.gamma", "algorithm.vgpo.gamma"),

@@ -34,6 +34,9 @@ impl Field for FunctionArguments {
     fn kind() -> String {
         "table".into()
     }
+    fn schema() -> serde_json::Value {
+        serde_json::json!({ "type": "object" })
+    }
     fn from_value(value: &Value) -> Result<Self, String> {
         value.as_table().cloned().map(Self).ok_or_else(|| mismatch("a table such as { weight = 0.5 }", value))
     }

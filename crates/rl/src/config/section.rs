@@ -4,6 +4,7 @@ use std::any::Any;
 use std::fmt::{Debug, Display};
 use std::ops::{RangeInclusive, RangeToInclusive};
 
+use serde_json::json;
 pub use toml::Value;
 
 use super::checks::Checks;
@@ -12,13 +13,18 @@ use super::checks::Checks;
 pub trait Bounds<T> {
     /// As the reference shows it.
     fn text(&self) -> String;
+    /// As JSON Schema says it.
+    fn schema(&self) -> serde_json::Value;
     /// What is wrong with a value, `None` where nothing is.
     fn problem(&self, value: &T) -> Option<String>;
 }
 
-impl<T: PartialOrd + Display> Bounds<T> for RangeInclusive<T> {
+impl<T: PartialOrd + Display + serde::Serialize> Bounds<T> for RangeInclusive<T> {
     fn text(&self) -> String {
         format!("{} to {}", self.start(), self.end())
+    }
+    fn schema(&self) -> serde_json::Value {
+        json!({ "minimum": self.start(), "maximum": self.end() })
     }
     fn problem(&self, value: &T) -> Option<String> {
         let (low, high) = (self.start(), self.end());
@@ -34,6 +40,9 @@ impl<T: PartialOrd + Display> Bounds<T> for RangeInclusive<T> {
 impl Bounds<f64> for RangeToInclusive<f64> {
     fn text(&self) -> String {
         format!("up to {:?}", self.end)
+    }
+    fn schema(&self) -> serde_json::Value {
+        json!({ "maximum": self.end })
     }
     fn problem(&self, value: &f64) -> Option<String> {
         (*value > self.end).then(|| format!("must be at most {:?}, is {value:?}", self.end))
@@ -51,6 +60,8 @@ pub struct KeyDoc {
     pub default: String,
     /// The smallest and largest value of a number.
     pub range: String,
+    /// What JSON Schema says of its values.
+    pub schema: serde_json::Value,
     /// What it means.
     pub doc: String,
 }
@@ -159,6 +170,14 @@ pub fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_string() } else { format!("{path}.{key}") }
 }
 
+/// What JSON Schema says of a type and of the range of a key.
+pub fn bounded(mut kind: serde_json::Value, ranges: Vec<serde_json::Value>) -> serde_json::Value {
+    for (name, value) in ranges.iter().filter_map(serde_json::Value::as_object).flatten() {
+        kind[name] = value.clone();
+    }
+    kind
+}
+
 /// The lines of a doc comment as one paragraph.
 pub fn paragraph(lines: &[&str]) -> String {
     let lines: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
@@ -240,6 +259,10 @@ macro_rules! section {
                     kind: <$type as $crate::config::field::Field>::kind(),
                     default: $crate::config::field::Field::to_text(&defaults.$key),
                     range: Vec::<String>::from([$( $crate::config::section::Bounds::<$type>::text(&($range)) )?]).concat(),
+                    schema: $crate::config::section::bounded(
+                        <$type as $crate::config::field::Field>::schema(),
+                        vec![$( $crate::config::section::Bounds::<$type>::schema(&($range)) )?],
+                    ),
                     doc: $crate::config::section::paragraph(&[$( $kdoc ),*]),
                 }, )*]
             }

@@ -189,6 +189,7 @@ impl Node for Vec<Stage> {
                 kind: format!("\"{kind}\""),
                 default: String::new(),
                 range: String::new(),
+                schema: super::schema::words([kind]),
                 doc: KIND_DOC.to_string(),
             }];
             all.extend(keys);

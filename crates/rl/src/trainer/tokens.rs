@@ -99,21 +99,8 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
             highest(&heat.focus).into_iter().map(|token| Panel { token, cosines: row(token) }).collect();
         let (pictures, focus) = (&pictures[..], &heat.focus[..]);
         let map = FocusMap { prompt: title, pictures, texts: &line.pieces, focus, panels: &panels };
-        let drawn = map.draw(Fonts::system()).and_then(|map| {
-            let pixels = map.pixels()?;
-            Ok((data::image::png(&pixels)?, [pixels.width(), pixels.height()], missing_note(map.missing())))
-        });
-        // A run does not end for want of a picture of it.
-        let (png, size, note) = match drawn {
-            Ok(drawn) => drawn,
-            Err(error) => {
-                self.setup.progress.warn_once("focus_map", &format!("a focus map is left out: {error}"));
-                return Ok(());
-            }
-        };
-        if let Some(note) = note {
-            self.setup.progress.warn_once("fonts", &format!("focus maps: {note}"));
-        }
+        let progress = &mut self.setup.progress;
+        let Some((png, size)) = png_of(&map, |key, text| progress.warn_once(key, text)) else { return Ok(()) };
         Ok(self.log.events().picture(step, "focus_map", &png, size)?)
     }
 
@@ -128,6 +115,29 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     }
 }
 
+/// A focus map as a PNG file with its width and height. A run does not end for want of a picture of it, whatever the
+/// libraries that draw it make of a text: then there is none, and `warn` is told why.
+fn png_of(map: &FocusMap<'_>, mut warn: impl FnMut(&'static str, &str)) -> Option<(Vec<u8>, [u32; 2])> {
+    let drawn = guard::caught(|| {
+        let drawn = map.draw(Fonts::system())?;
+        let pixels = drawn.pixels()?;
+        let png = data::image::png(&pixels)?;
+        Ok::<_, data::ImageError>((png, [pixels.width(), pixels.height()], missing_note(drawn.missing())))
+    });
+    match drawn.and_then(|drawn| drawn.map_err(|error| error.to_string())) {
+        Ok((png, size, note)) => {
+            if let Some(note) = note {
+                warn("fonts", &format!("focus maps: {note}"));
+            }
+            Some((png, size))
+        }
+        Err(reason) => {
+            warn("focus_map", &format!("a focus map is left out: {reason}"));
+            None
+        }
+    }
+}
+
 /// The pictures of a prompt, as the model sees them.
 fn pictures(prompt: &Prompt, processor: &Processor) -> Vec<Picture> {
     let limits = processor.limits();
@@ -139,4 +149,39 @@ fn pictures(prompt: &Prompt, processor: &Processor) -> Vec<Picture> {
         Picture { pixels: data::image::from_patches(own, *grid, limits), tokens }
     };
     prompt.image_grid_thw.iter().map(&mut of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// What is made of a map of a picture with so many rows of image tokens and of this token's panel, and what was
+    /// warned of.
+    fn drawn(rows: usize, token: usize) -> (Option<[u32; 2]>, Vec<String>) {
+        let picture = Picture { pixels: image::RgbImage::new(28, 28), tokens: [rows, rows] };
+        let panels = [Panel { token, cosines: vec![0.1, 0.2, 0.3, 0.4] }];
+        let (pictures, texts) = (&[picture][..], ["a".to_string(), "\u{1}\u{fffe}</svg>&".to_string()]);
+        let map = FocusMap { prompt: "where?", pictures, texts: &texts, focus: &[0.2, 0.8], panels: &panels };
+        let warned = RefCell::new(vec![]);
+        let made = png_of(&map, |key, text| warned.borrow_mut().push(format!("{key}: {text}")));
+        if let Some((png, _)) = &made {
+            assert!(png.starts_with(b"\x89PNG"));
+        }
+        (made.map(|(_, size)| size), warned.into_inner())
+    }
+
+    #[test]
+    fn a_focus_map_that_cannot_be_drawn_is_left_out_with_a_warning() {
+        let (size, warned) = drawn(2, 1);
+        assert!(size.is_some_and(|[width, height]| width > 1000 && height > 300), "{size:?} {warned:?}");
+        assert_eq!(warned, Vec::<String>::new());
+        // The drawing panics over a picture without image tokens, and over a token that is not there.
+        for (rows, token) in [(0, 1), (2, 7)] {
+            let (size, warned) = drawn(rows, token);
+            assert_eq!(size, None);
+            assert!(warned.len() == 1 && warned[0].starts_with("focus_map: a focus map is left out: "), "{warned:?}");
+        }
+    }
 }

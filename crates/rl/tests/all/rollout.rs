@@ -267,7 +267,15 @@ fn request<B: Kernels>(model: &QwenVl<B>, prompt: &Prompt, key: u64) -> RolloutR
         eos: config.eos.into(),
         suppress: config.suppress.into(),
     };
-    RolloutRequest { prompt: prompt.clone(), key, n: config.n, sampling: config.sampling, limits, focus: None }
+    RolloutRequest {
+        prompt: prompt.clone(),
+        key,
+        n: config.n,
+        sampling: config.sampling,
+        limits,
+        focus: None,
+        top_log_probs: 0,
+    }
 }
 
 /// Requests with settings of their own, drawn from `seed`; each has its place as key.

@@ -51,7 +51,13 @@ fn bad_requests_are_told_what_is_wrong() {
     assert!(message(&raw("POST", path, JSON, b"{\"model\": "), 400).contains("no JSON: EOF"));
     assert!(message(&raw("POST", path, JSON, b"[1]"), 400).contains("expected a JSON object"));
     assert!(message(&raw("POST", path, "", b"{}"), 415).contains("application/json"));
-    assert!(message(&raw("GET", path, "", b""), 405).contains("POST"));
+    let answer = raw("GET", path, "", b"");
+    assert!(message(&answer, 405).contains("POST") && answer.head.contains("\r\nallow: post\r\n"), "{}", answer.head);
+    assert!(raw("PUT", "/health", "", b"").head.contains("\r\nallow: get, head\r\n"));
+    let compressed = format!("{JSON}Content-Encoding: gzip\r\n");
+    assert!(message(&raw("POST", path, &compressed, b"\x1f\x8b"), 415).contains("Content-Encoding"));
+    let head = raw("HEAD", "/v1/models", "", b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
     assert!(message(&raw("POST", "/v1/embeddings", JSON, b"{}"), 404).contains("/v1/embeddings"));
     assert!(message(&raw("GET", "/", "", b""), 404).contains("nothing at /"));
     assert!(server.is_empty());
@@ -123,5 +129,23 @@ fn a_key_and_a_name_that_are_not_ours_are_refused() {
     }
     for host in ["127.0.0.1", "localhost", "[::1]:8", &format!("known.example:{port}")] {
         assert_eq!(ask("/health", host, ""), 200, "{host}");
+    }
+}
+
+/// Regression: the official client writes the slashes of a model's name as %2F.
+#[test]
+fn a_model_is_found_by_its_name_in_an_address() {
+    let names = vec!["runs/a b".into(), "ü".into()];
+    let server = TestServer::start(ServerOptions { model_names: names, ..options() });
+    for path in ["runs/a%20b", "runs%2Fa%20b", "runs%2fa%20b"] {
+        assert_eq!(get(server.address(), &format!("/v1/models/{path}")).json()["id"], "runs/a b", "{path}");
+    }
+    assert_eq!(get(server.address(), "/v1/models/%C3%BC").json()["id"], "ü");
+    for path in ["", "runs", "runs%2Fa%20b/", "%FF", "%"] {
+        assert_eq!(
+            get(server.address(), &format!("/v1/models/{path}")).error(404)["code"],
+            "model_not_found",
+            "{path}"
+        );
     }
 }

@@ -116,3 +116,58 @@ fn the_grace_of_an_ending_server_is_limited() {
     let text = reader.join().unwrap();
     assert!(text.contains("the server is ending") && !text.contains("[DONE]"), "{}", &text[text.len() - 300..]);
 }
+
+/// Whoever does not finish a head or a body is sent away after a time, and holds nobody's place any longer.
+#[test]
+fn clients_that_send_slowly_are_sent_away() {
+    use std::io::Write;
+    let slow = Duration::from_secs(3);
+    let server = TestServer::start(ServerOptions { max_queue: 2, slow_reader: slow, ..options() });
+    let connect = || {
+        let stream = std::net::TcpStream::connect(server.address()).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream
+    };
+    let heads: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = connect();
+            write!(stream, "GET /health HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").unwrap();
+            stream
+        })
+        .collect();
+    let bodies: Vec<_> = (0..2)
+        .map(|_| {
+            let mut stream = connect();
+            let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
+            write!(stream, "{head}{JSON}Content-Length: 99\r\n\r\n").unwrap();
+            // The server asks for the body once the request has its place.
+            let mut goes_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+            stream.read_exact(&mut goes_on).unwrap();
+            stream.write_all(b"{").unwrap();
+            stream
+        })
+        .collect();
+    let ask = || chat(server.address(), &Ask::new("a", 1).body(&json!({ "max_tokens": 3 })));
+    assert_eq!(ask().error(429)["code"], "queue_full", "both hold a place");
+    let started = Instant::now();
+    wait_until("a place is free", || ask().status == 200);
+    assert!(started.elapsed() < Duration::from_secs(30));
+    for body in bodies {
+        let error = receive(body).error(408);
+        assert!(error["message"].as_str().unwrap().contains("only 1 bytes of the body"), "{error}");
+    }
+    for mut head in heads {
+        let mut rest = Vec::new();
+        head.read_to_end(&mut rest).unwrap();
+    }
+    // Who sends slowly but goes on has time for it.
+    let body = Ask::new("a", 1).body(&json!({ "max_tokens": 3, "user": "x".repeat(60_000) })).to_string();
+    let mut stream = connect();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{JSON}");
+    write!(stream, "{head}Content-Length: {}\r\n\r\n", body.len()).unwrap();
+    for part in body.as_bytes().chunks(body.len().div_ceil(4)) {
+        stream.write_all(part).unwrap();
+        std::thread::sleep(slow * 2 / 5);
+    }
+    receive(stream).json();
+}

@@ -5,4 +5,5 @@ mod bad_input;
 mod endings;
 mod load;
 mod program;
+mod several;
 mod support;

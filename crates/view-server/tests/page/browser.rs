@@ -59,6 +59,10 @@ fn curves_of_two_runs_are_drawn_live() {
     // What is there is not read again.
     let length = std::fs::metadata(&log).unwrap().len();
     assert_eq!(browser.eval("View.logs[0].next"), json!(length));
+    // A run that goes away is missed, and the other stays.
+    std::fs::remove_dir_all(&first).unwrap();
+    browser.wait("document.getElementById('notices').textContent.includes('vgpo: its folder is not there any more')");
+    browser.wait("View.logs[0].steps.length === 0 && View.logs[1].steps.length === 120");
     quiet(&browser);
 }
 
@@ -225,4 +229,98 @@ fn the_pictures_of_the_documentation() {
     browser.wait("document.querySelector('.member .token')");
     browser.screenshot(&out.join("phone.png"));
     quiet(&browser);
+}
+
+/// The ends of a chart's axis for values.
+fn ends(browser: &mut Browser, key: &str) -> Vec<f64> {
+    // uPlot sets its scales behind the call that draws.
+    let ends = browser.eval(&format!(
+        "(async () => {{ const c = document.querySelector('.card[data-key={key:?}]').chart; c.draw(); \
+         await new Promise((done) => setTimeout(done, 50)); const y = c.plot.scales.y; return [y.min, y.max]; }})()"
+    ));
+    ends.as_array().unwrap().iter().map(|end| end.as_f64().unwrap()).collect()
+}
+
+/// A constant had an axis of no height or of another size, a chart without values was a blank one.
+#[test]
+fn charts_of_odd_values_have_an_axis() {
+    let Some(mut browser) = Browser::start() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let line = |step: u64| {
+        format!("{{\"step\":{step},\"zero\":0,\"five\":5,\"tiny\":1e-9,\"below\":-{step},\"none\":null}}\n")
+    };
+    std::fs::write(place.path().join("metrics.jsonl"), (1..60).map(line).collect::<String>()).unwrap();
+    let address = serve(&[place.path()]);
+    browser.open(&format!("http://{address}/"));
+    assert_eq!(ends(&mut browser, "zero"), [-1.0, 1.0]);
+    let five = ends(&mut browser, "five");
+    assert!((five[0] - 2.5).abs() < 1e-9 && (five[1] - 7.5).abs() < 1e-9, "{five:?}");
+    let tiny = ends(&mut browser, "tiny");
+    assert!(tiny[0] > 0.0 && tiny[1] < 2e-9, "{tiny:?}");
+    let none = "document.querySelector('.card[data-key=none]').chart.draw() ?? \
+                document.querySelector('.card[data-key=none]').textContent.includes('No value can be drawn')";
+    assert_eq!(browser.eval(none), json!(true));
+    browser.eval("[...document.querySelectorAll('.toolbar label')].find((l) => l.textContent.includes('Log')).querySelector('input').click()");
+    for key in ["five", "tiny"] {
+        let found = ends(&mut browser, key);
+        assert!(found[0] > 0.0 && found[0] < found[1], "{key}: {found:?}");
+    }
+    for key in ["zero", "below"] {
+        let said = format!(
+            "document.querySelector('.card[data-key={key}]').chart.draw() ?? \
+             document.querySelector('.card[data-key={key}]').textContent"
+        );
+        let said = browser.eval(&said);
+        let said = said.as_str().unwrap();
+        assert!(said.contains("59 ≤ 0 not drawn") && said.contains("No value can be drawn"), "{said}");
+    }
+    // One step alone is in the middle of whole steps.
+    std::fs::write(place.path().join("metrics.jsonl"), "{\"step\":7,\"five\":5}\n").unwrap();
+    browser.open(&format!("http://{address}/"));
+    ends(&mut browser, "five");
+    let steps = browser
+        .eval("(() => { const x = document.querySelector('.card').chart.plot.scales.x; return [x.min, x.max]; })()");
+    assert_eq!(steps, json!([6, 8]));
+    quiet(&browser);
+}
+
+#[test]
+fn names_and_addresses_of_strangers_do_no_harm() {
+    let Some(mut browser) = Browser::start() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let (good, bad) = (place.path().join("good"), place.path().join("bad"));
+    std::fs::create_dir_all(&good).unwrap();
+    std::fs::create_dir_all(bad.join("metrics.jsonl")).unwrap();
+    std::fs::write(bad.join("set_aside.jsonl"), "no line of JSON\n").unwrap();
+    let names =
+        ["__proto__", "constructor", "<img src=x onerror='window.harmed=1'>", &"x".repeat(4000), &"y/".repeat(2000)];
+    let row: serde_json::Map<String, serde_json::Value> =
+        names.iter().map(|name| (name.to_string(), json!(0.5))).collect();
+    let lines = (1..50).map(|step| {
+        let mut row = row.clone();
+        row.insert("step".into(), json!(step));
+        row.insert("stage".into(), json!(if step < 9 { "\u{202e}first" } else { "then" }));
+        format!("{}\n", serde_json::Value::Object(row))
+    });
+    std::fs::write(good.join("metrics.jsonl"), lines.collect::<String>()).unwrap();
+    let address = serve(&[&good, &bad]);
+    // Every object has these, and none of them is a part of the page.
+    for part in ["constructor", "__proto__", "toString"] {
+        browser.open(&format!("http://{address}/#{part}"));
+        browser.wait("document.querySelectorAll('.card').length >= 5");
+    }
+    let said = browser.eval("document.getElementById('main').textContent");
+    assert!(said.as_str().unwrap().contains("bad: its curves cannot be shown: "), "{said}");
+    browser.eval("document.querySelectorAll('.card').forEach((card) => card.chart.draw())");
+    assert_eq!(browser.eval("document.documentElement.scrollWidth"), json!(1280));
+    // A name that turns the direction of text turns its own alone: " from step 1" stays as it is.
+    let behind = "(() => { const text = document.querySelector('.stages b').nextSibling, range = document.createRange(); \
+        const left = (at) => { range.setStart(text, at); range.setEnd(text, at + 1); return range.getBoundingClientRect().left; }; \
+        return left(1) < left(text.length - 1); })()";
+    assert_eq!(browser.eval(behind), json!(true));
+    assert!(browser.eval("window.harmed === undefined").as_bool().unwrap());
+    browser.eval("location.hash = '#aside'");
+    browser.wait("document.getElementById('main').textContent.includes('1 line cannot be read')");
+    // The server says no more than that one of its files is none.
+    assert!(browser.errors.iter().all(|error| error.contains("status of 500")), "{:#?}", browser.errors);
 }

@@ -225,6 +225,23 @@ fn contradictions_name_easyr1s_keys() {
     );
 }
 
+/// They named lines of the TOML that is made of the file, which nobody has.
+#[test]
+fn values_of_a_wrong_type_name_easyr1s_file() {
+    let said = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(|text| text.to_string()).collect();
+        let own = Source::new("own.toml", "[data]\nseed = -2\n");
+        let files = if overrides.is_empty() { vec![file("easyr1.yaml"), own] } else { vec![file("easyr1.yaml")] };
+        resolve(&files, &overrides).unwrap_err().to_string()
+    };
+    assert_eq!(
+        said(&["worker.rollout.n=-1"]),
+        "override `worker.rollout.n=-1`: `worker.rollout.n`: expected an integer, 0 or more, found the integer -1 \
+         (`rollout.n` here)"
+    );
+    assert!(said(&[]).starts_with("own.toml:2: `data.seed`: expected"), "{}", said(&[]));
+}
+
 #[test]
 fn what_means_nothing_is_said_once() {
     let message = easyr1_message(&[file("easyr1.yaml")], &["trainer.n_gpus_per_node=8".into()]).unwrap().unwrap();

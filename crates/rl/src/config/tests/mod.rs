@@ -8,6 +8,7 @@ mod overrides;
 mod presets;
 mod published;
 mod round_trip;
+mod schema;
 
 use super::{Config, ConfigError, Source, resolve};
 

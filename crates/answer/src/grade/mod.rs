@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use answer::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
+use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Parser};
-use cli::{Exit, ranges, within};
+use cli::{Exit, ranges, within, word};
 use rayon::prelude::*;
+
+use crate::{Grader, OverlongConfig, Request, RewardConfig, RewardError, RewardType, Score, Scorer};
 
 mod audit;
 mod row;
@@ -39,6 +41,7 @@ const NAMED: u64 = 20;
 /// Numbers, true and false are taken as their JSON text. Empty lines are skipped.
 #[derive(Parser)]
 #[command(
+    name = "grade",
     version,
     group(ArgGroup::new("program").args(["command", "function"])),
     after_help = "Exit codes: 0 all lines graded; 1 some lines could not be graded, or the work failed; 2 bad usage, an \
@@ -57,13 +60,12 @@ struct GradeArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "grader", "accuracy_weight", "format_weight",
           "numeric_tolerance", "max_response_length", "command", "function"])]
     audit: Option<PathBuf>,
-    /// What decides: mathruler or math compare mathematical answers; the name of another rule (math_accuracy, r1v,
-    /// dapo, multiple_choice, exact, numeric) is short for --reward-type.
-    #[arg(long, value_name = "NAME")]
+    /// What decides: mathruler or math compare mathematical answers; the name of another rule is short for
+    /// --reward-type.
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(graders()))]
     grader: Option<String>,
-    /// Where a response's answer is and what the reward is: math (default), math_accuracy, r1v, dapo, multiple_choice,
-    /// exact, numeric.
-    #[arg(long, value_name = "NAME")]
+    /// Where a response's answer is and what the reward is; math by default.
+    #[arg(long, value_name = "NAME", value_parser = word::<RewardType>(RewardType::NAMES.iter().copied()))]
     reward_type: Option<RewardType>,
     /// Weight of a right answer in `overall`; .9 by default.
     #[arg(long, value_name = "NUMBER")]
@@ -112,6 +114,12 @@ struct GradeArgs {
     truth_key: String,
 }
 
+/// Graders, and the rules that are no grader's.
+fn graders() -> impl Iterator<Item = &'static str> {
+    let rules = RewardType::NAMES.iter().filter(|name| !Grader::NAMES.contains(name));
+    Grader::NAMES.iter().chain(rules).copied()
+}
+
 /// An exit code and one line for stderr.
 struct GradeFailure(u8, String);
 
@@ -142,22 +150,16 @@ impl GradeArgs {
                     }
                     _ => rule = Some(named),
                 },
-                _ => {
-                    return Err(bad(format!(
-                        "--grader {name}: there is no such grader; there are mathruler, math, math_accuracy, r1v, dapo, multiple_choice, exact, numeric"
-                    )));
-                }
+                (Err(_), Err(unknown)) => return Err(bad(format!("--grader {name}: {unknown}"))),
             }
         }
         let rule = rule.unwrap_or_default();
-        let plain = matches!(rule, RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric);
         let named_grader = self.grader.as_ref().is_some_and(|name| name.parse::<Grader>().is_ok());
-        let weighed = !matches!(rule, RewardType::MathAccuracy | RewardType::Dapo);
         for (given, means_something, option) in [
-            (named_grader, !plain, "--grader"),
-            (self.accuracy_weight.is_some(), weighed, "--accuracy-weight"),
-            (self.format_weight.is_some(), weighed, "--format-weight"),
-            (self.numeric_tolerance.is_some(), rule == RewardType::Numeric, "--numeric-tolerance"),
+            (named_grader, rule.has_grader(), "--grader"),
+            (self.accuracy_weight.is_some(), rule.has_weights(), "--accuracy-weight"),
+            (self.format_weight.is_some(), rule.has_weights(), "--format-weight"),
+            (self.numeric_tolerance.is_some(), rule.has_tolerance(), "--numeric-tolerance"),
         ] {
             if given && !means_something {
                 return Err(bad(format!(
@@ -187,7 +189,16 @@ impl GradeArgs {
     }
 }
 
-fn main() -> ExitCode {
+/// The program, as `visual-rl` knows it.
+pub const PROGRAM: cli::Program = cli::Program {
+    name: "grade",
+    about: "Grade answers in JSON lines, as training does",
+    main,
+    command: <GradeArgs as clap::CommandFactory>::command,
+};
+
+/// The program.
+pub fn main() -> ExitCode {
     cli::program(|cli: GradeArgs| run(&cli).map_err(|GradeFailure(code, message)| Exit { code, message }))
 }
 
@@ -245,9 +256,7 @@ fn run(cli: &GradeArgs) -> Result<ExitCode, GradeFailure> {
     output.finish()?;
     let how = match config.command.first().or(config.functions.first()) {
         Some(program) => program.clone(),
-        None if matches!(config.reward_type, RewardType::MultipleChoice | RewardType::Exact | RewardType::Numeric) => {
-            config.reward_type.to_string()
-        }
+        None if !config.reward_type.has_grader() => config.reward_type.to_string(),
         None => format!("{}, {}", config.reward_type, config.grader),
     };
     totals.report(&how, begun.elapsed().as_secs_f64());
@@ -267,7 +276,7 @@ fn score(
     if !config.is_own() {
         let reward = &*reward;
         let one = |row: &GradedLine| match row.fields.as_ref().map_err(String::clone)? {
-            fields if fields.extracted => Ok(given_score(reward, config, &fields.request())),
+            fields if fields.extracted => Ok(reward.score_given(&fields.request())),
             fields => Ok(reward.score_one(&fields.request())),
         };
         return Ok(rows.par_iter().map(|row| row.as_ref().map_err(String::clone).and_then(one)).collect());
@@ -283,18 +292,6 @@ fn score(
         .iter()
         .map(|row| fields(row).and_then(|()| scores.next().ok_or_else(|| "the command gave no score".to_owned())))
         .collect())
-}
-
-/// The score of a response in the right form whose extracted answer is `request.response`.
-fn given_score(reward: &Scorer, config: &RewardConfig, request: &Request) -> Score {
-    let accuracy = f64::from(u8::from(reward.grade(request.response, request.ground_truth)));
-    let mut score = Score { accuracy, format: 1.0, extracted: Some(request.response.to_owned()), ..Score::default() };
-    score.overall = match config.reward_type {
-        RewardType::MathAccuracy => accuracy,
-        RewardType::Dapo => 2.0 * accuracy - 1.0,
-        _ => config.accuracy_weight * accuracy + config.format_weight,
-    };
-    reward.punish_length(score, request.response_length)
 }
 
 /// A line of the input and its number, from 1.

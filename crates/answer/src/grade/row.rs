@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use answer::{Request, RewardRow, Score};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+
+use crate::{Request, RewardRow, Score};
 
 /// How much of a line that is no JSON object is repeated in the output, in characters.
 const SHOWN: usize = 200;

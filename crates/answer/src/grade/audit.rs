@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use answer::Scorer;
-use answer::audit::{AuditLog, Compared};
 use rayon::prelude::*;
+
+use crate::Scorer;
+use crate::audit::{AuditLog, Compared};
 
 use super::row::{GradedLine, LineKeys};
 use super::{GradeArgs, GradeFailure, Lines, Sink, Totals};
