@@ -274,14 +274,12 @@ impl RewardConfig {
             });
         }
         self.validate_functions()?;
-        if !self.command.is_empty() {
-            if self.command[0].is_empty() {
-                return Err(RewardError::Config {
-                    key: "command",
-                    problem: "the program's name is empty".into(),
-                    fix: "write it as [\"python3\", \"my_reward.py\"]",
-                });
-            }
+        if self.command.first().is_some_and(|program| program.is_empty()) {
+            return Err(RewardError::Config {
+                key: "command",
+                problem: "the program's name is empty".into(),
+                fix: "write it as [\"python3\", \"my_reward.py\"]",
+            });
         }
         match self.is_own() {
             true => self.validate_batches(),
