@@ -1,33 +1,45 @@
-//! `doctor`: whether a device computes what it should: its products, its operations and whole steps beside the CPU's,
-//! at the widths of a model, and whether a failure of the device is noticed.
+//! `doctor`: whether a run will run: what stands around the device, and whether it computes what it should: its
+//! products, its operations and whole steps beside the CPU's, at the widths of a model, and whether its failures are
+//! noticed.
 
 mod children;
 mod lines;
+mod surroundings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use self::lines::{FindingLines, configuration};
-use crate::common::{Failure, OnBackend, choice, on_backend, print};
+use crate::common::ranks::choose_card;
+use crate::common::{Failure, OnBackend, choice, on_backend, print, program_on_ranks};
 use burn::tensor::DType;
 use clap::Parser;
-use doctor::{Examined, Verdict, examine, examine_briefly};
+use comm::{Fault, MpiJob, Ranks};
+use doctor::{Examined, Finding, Verdict, examine, examine_briefly};
 use launch::{ModelFolder, configured};
 use model_qwen2vl::{Kernels, QwenVlConfig};
 use plan::{MemoryPlan, ModelShapes, RankGrid, ZeroStage};
 use rl::config::{Backend, Config, Dtype, Source, resolve};
 
-/// Check a device before a long run: products, operations, two layers of the model, decoding, memory, speed, and that
-/// failures end a program.
+/// Longest that several ranks may take together.
+const RANKS_LIMIT: Duration = Duration::from_secs(900);
+
+/// Check a machine before a long run: processors, memory, disks, driver, NVRTC, NCCL, MPI, ports, the hub; and what its
+/// device computes: products, operations, two layers of the model, decoding, memory, speed, and that failures end a
+/// program.
 ///
-/// One line a check: ok, WRONG (with what to do), slow, or - where it means nothing on this backend. `train` runs the
-/// short form by itself on a GPU (trainer.check_device).
+/// One line a check: ok, warn or ERROR (with what to do in the next line), WRONG (of the device, with what to do),
+/// slow, or - where there is nothing to check. Under mpirun every rank checks its own. `train` runs the short form by
+/// itself on a GPU (trainer.check_device).
 #[derive(Parser)]
 #[command(
     name = "doctor",
     version,
     after_help = "Examples:
   doctor                                                   the toy model's widths
+  mpirun -np 8 doctor --preset 7b                          every rank's card, and whether the ranks reach each other
   doctor --config configs/qwen2_5_vl_7b.toml model.path=DIR    those of a run, and its memory
   doctor --preset 7b --backend cuda --json
   doctor --model DIR --short
@@ -53,7 +65,7 @@ struct DoctorArgs {
     /// Number format of weights and activations. Default: the run's, or auto.
     #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
     dtype: Option<Dtype>,
-    /// What `train` looks at before a run: seconds.
+    /// What `train` looks at before a run, and nothing around the device: seconds.
     #[arg(long)]
     short: bool,
     /// One JSON object a check instead of a line.
@@ -89,18 +101,18 @@ impl DoctorArgs {
 }
 
 /// The checks on whichever backend was chosen.
-struct DoctorJob {
+struct DoctorJob<'a> {
     architecture: QwenVlConfig,
     run: Option<Config>,
     backend: Backend,
     short: bool,
-    json: bool,
+    lines: &'a mut FindingLines,
 }
 
-impl OnBackend for DoctorJob {
-    type Output = Result<ExitCode, Failure>;
+impl OnBackend for DoctorJob<'_> {
+    type Output = Result<Vec<Finding>, Failure>;
     fn run<B: Kernels>(self, device: B::Device, dtype: DType) -> Self::Output {
-        let mut lines = FindingLines::new(self.json);
+        let lines = self.lines;
         let examined = Examined::<B> { config: self.architecture, dtype, device };
         let mut findings = vec![configuration(&examined)];
         findings.iter().for_each(|finding| lines.say(finding));
@@ -114,17 +126,7 @@ impl OnBackend for DoctorJob {
             }
             findings.extend(examine(&examined, |finding| lines.say(finding)));
         }
-        if let Some(failure) = lines.failed {
-            return Err(failure);
-        }
-        let wrong = findings.iter().filter(|finding| finding.verdict == Verdict::Wrong).count();
-        if !self.json {
-            print(&match wrong {
-                0 => format!("all of {} checks are well\n", findings.len()),
-                wrong => format!("{wrong} of {} checks found something WRONG\n", findings.len()),
-            })?;
-        }
-        Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(findings)
     }
 }
 
@@ -135,26 +137,77 @@ fn planned<B: Kernels>(run: &Config, examined: &Examined<B>) -> Result<MemoryPla
     Ok(MemoryPlan::new(run, &shapes, RankGrid::ALONE, ZeroStage::Off, free)?)
 }
 
-fn run(args: DoctorArgs) -> Result<ExitCode, Failure> {
+/// Ends all ranks where one does not answer: a rank may hang in its driver, and the others wait for it.
+fn watch(job: &Arc<MpiJob>) {
+    let job = job.clone();
+    std::thread::spawn(move || {
+        std::thread::sleep(RANKS_LIMIT);
+        let text = format!("not all ranks have answered in {} s; run `doctor` on each machine", RANKS_LIMIT.as_secs());
+        job.end(Fault { code: 75, text, of_rank: false });
+    });
+}
+
+/// Of all ranks: what is bad elsewhere is said here, and how many findings are bad and how many are warnings.
+fn of_all_ranks(ranks: &Ranks, findings: &[Finding]) -> Result<[usize; 3], Failure> {
+    let bad: Vec<String> = findings.iter().filter(|f| f.verdict.is_bad()).map(Finding::line).collect();
+    let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning).count();
+    let all = ranks.gather("findings", &(bad, warnings, findings.len()))?;
+    for (rank, (lines, ..)) in all.iter().enumerate().filter(|(rank, _)| ranks.is_first() && *rank > 0) {
+        for line in lines {
+            eprintln!("rank {rank}: {}", guard::printable(line));
+        }
+    }
+    let sum = |of: fn(&(Vec<String>, usize, usize)) -> usize| all.iter().map(of).sum();
+    Ok([sum(|(bad, ..)| bad.len()), sum(|(_, warnings, _)| *warnings), sum(|(.., count)| *count)])
+}
+
+fn run(args: DoctorArgs, job: Option<Arc<MpiJob>>) -> Result<ExitCode, Failure> {
     let run = args.run()?;
     let backend = args.backend.or(run.as_ref().map(|run| run.trainer.backend)).unwrap_or(Backend::Auto);
     let dtype = args.dtype.or(run.as_ref().map(|run| run.trainer.dtype)).unwrap_or(Dtype::Auto);
     if let Some(child) = args.child {
         return on_backend(backend, dtype, children::ChildJob { child, bytes: args.bytes })?;
     }
+    let ranks = job.as_ref().map_or_else(Ranks::solo, |job| job.ranks(false));
+    job.iter().for_each(watch);
     let architecture = args.architecture(run.as_ref())?;
-    on_backend(backend, dtype, DoctorJob { architecture, run, backend, short: args.short, json: args.json })?
+    let mut lines = FindingLines::new(args.json, ranks.is_first());
+    choose_card(&ranks, backend)?;
+    let mut findings = Vec::new();
+    if !args.short {
+        let asked = surroundings::RunNeeds::of(run.as_ref(), &architecture)?;
+        let of = (job.as_deref(), &ranks);
+        findings.extend(surroundings::examine(&asked, of, |finding| lines.say(finding))?);
+    }
+    let on_device = DoctorJob { architecture, run, backend, short: args.short, lines: &mut lines };
+    findings.extend(on_backend(backend, dtype, on_device)??);
+    if let Some(failure) = lines.failed {
+        return Err(failure);
+    }
+    let [bad, warnings, count] = of_all_ranks(&ranks, &findings)?;
+    if !args.json && ranks.is_first() {
+        let warned = match warnings {
+            0 => String::new(),
+            1 => ", with 1 warning".into(),
+            many => format!(", with {many} warnings"),
+        };
+        print(&match bad {
+            0 => format!("all of {count} checks are well{warned}\n"),
+            bad => format!("{bad} of {count} checks found something WRONG or missing{warned}\n"),
+        })?;
+    }
+    Ok(if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The program, as `visual-rl` knows it.
 pub const PROGRAM: cli::Program = cli::Program {
     name: "doctor",
-    about: "Check that a device computes what it should",
+    about: "Check a machine, and that its device computes what it should",
     main,
     command: <DoctorArgs as clap::CommandFactory>::command,
 };
 
 /// The program.
 pub fn main() -> ExitCode {
-    crate::common::device_program(crate::train::LOWERS, run)
+    program_on_ranks(crate::train::LOWERS, run)
 }

@@ -2,7 +2,6 @@
 
 #[cfg(feature = "cuda")]
 mod check_devices;
-mod dry_run;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +10,8 @@ use std::time::Duration;
 
 use crate::common::ranks::{choose_card, join};
 use crate::common::watch::{Watch, WatchedRun, clear};
-use crate::common::{Failure, Train, above_zero, choice, interrupt_flag, on_backend, print, program_on_ranks, within};
+use crate::common::{Failure, Train, choice, interrupt_flag, on_backend, print, program_on_ranks};
+use crate::forecast::{ForecastOptions, dry_run};
 use clap::Parser;
 use comm::{MpiJob, Ranks};
 use rl::TrainError;
@@ -60,19 +60,20 @@ struct TrainArgs {
     /// Number format of weights and activations. Same as trainer.dtype.
     #[arg(long, value_name = "D", value_parser = choice::<Dtype>())]
     dtype: Option<Dtype>,
-    /// Print the resolved configuration and, as its last comments, what each device's memory has to hold, and stop.
+    /// Print the resolved configuration and, as its last comments, what each device's memory has to hold and how long a
+    /// step takes, and stop.
     #[arg(long)]
     dry_run: bool,
     /// Check what the CUDA devices of all ranks tell each other, and how fast, and stop: values, order, seconds by
     /// size.
     #[arg(long, conflicts_with = "dry_run")]
     check_devices: bool,
-    /// With --dry-run: count for so many ranks. Default: those that it runs under.
-    #[arg(long, value_name = "N", requires = "dry_run", value_parser = within::<usize>(1..=1 << 16))]
-    ranks: Option<usize>,
-    /// With --dry-run: GiB of a device's memory. Default: what is free on the card that is there, else 80.
-    #[arg(long, value_name = "G", requires = "dry_run", value_parser = above_zero)]
-    memory_gib: Option<f64>,
+    /// Let the first step of each stage take the rows that cost most. Same as data.worst_first=true; with --dry-run the
+    /// worst row is named.
+    #[arg(long)]
+    worst_first: bool,
+    #[command(flatten, next_help_heading = "With --dry-run")]
+    forecast: ForecastOptions,
 }
 
 /// What needs less of the device's memory.
@@ -80,20 +81,32 @@ pub(crate) const LOWERS: &str = "actor.micro_batch_tokens, rollout.max_batch_row
     rollout.image_cache_gib, data.max_pixels or data.max_response_length, or set actor.recompute=always, \
     actor.optim.moments_dtype=bf16, actor.optim.grads_dtype=bf16 and actor.optim.master_weights=false";
 
-/// The files and overrides of the command line. `config=FILE` names a file, as EasyR1's commands do.
-fn given(args: &TrainArgs) -> Result<(Vec<Source>, Vec<String>), Failure> {
-    let (named, mut overrides): (Vec<String>, Vec<String>) =
-        args.overrides.iter().cloned().partition(|text| text.starts_with("config="));
+/// The files and overrides of a command line; without a file the embedded one. `config=FILE` names a file, as EasyR1's
+/// commands do.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn sources(files: &[PathBuf], overrides: &[String]) -> Result<(Vec<Source>, Vec<String>), Failure> {
+    let (named, overrides): (Vec<String>, Vec<String>) =
+        overrides.iter().cloned().partition(|text| text.starts_with("config="));
     let named = named.iter().filter_map(|text| text.strip_prefix("config=")).map(PathBuf::from);
-    let files: Vec<PathBuf> = args.config.iter().cloned().chain(args.convert.clone()).chain(named).collect();
+    let files: Vec<PathBuf> = files.iter().cloned().chain(named).collect();
     let sources = if files.is_empty() {
         vec![Source::new("the embedded configs/toy.toml", include_str!("../../configs/toy.toml"))]
     } else {
         files.iter().map(|path| Source::read(path)).collect::<Result<Vec<_>, _>>()?
     };
+    Ok((sources, overrides))
+}
+
+/// What the arguments say, with those that stand for a key.
+fn given(args: &TrainArgs) -> Result<(Vec<Source>, Vec<String>), Failure> {
+    let files: Vec<PathBuf> = args.config.iter().cloned().chain(args.convert.clone()).collect();
+    let (sources, mut overrides) = sources(&files, &args.overrides)?;
     overrides.extend(args.resume.as_ref().map(|folder| format!("trainer.resume={folder}")));
     overrides.extend(args.backend.map(|backend| format!("trainer.backend={backend}")));
     overrides.extend(args.dtype.map(|dtype| format!("trainer.dtype={dtype}")));
+    overrides.extend(args.worst_first.then(|| "data.worst_first=true".to_string()));
     Ok((sources, overrides))
 }
 
@@ -110,9 +123,12 @@ fn run(args: TrainArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
         eprintln!("{}", guard::printable(&message));
     }
     if args.dry_run {
-        let ranks = args.ranks.unwrap_or(job.as_ref().map_or(1, |job| job.ranks(false).size()));
-        let text = dry_run::dry_run(&config, ranks, args.memory_gib)?;
+        let ranks = args.forecast.ranks.unwrap_or(job.as_ref().map_or(1, |job| job.ranks(false).size()));
+        let text = dry_run(&config, &args.forecast, ranks)?;
         return if is_first { print(&text) } else { Ok(()) };
+    }
+    if args.forecast != ForecastOptions::default() {
+        return Err(Failure::input("--ranks, --memory-gib, --figures, --card and --response-tokens need --dry-run"));
     }
     if args.check_devices {
         let ranks = job.as_ref().map_or_else(Ranks::solo, |job| job.ranks(config.parallel.check));

@@ -11,7 +11,7 @@ use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use rl::config::{Backend, Dtype, GradsDtype, MomentsDtype, OldLogProbs, Optim, Recompute};
 use rl::learn::optimizer::check_formats;
 
-use super::workload::{Bench, Sizes, matmul_flops};
+use super::workload::{Bench, Sizes, copied_bytes, matmul_flops, reset_peak};
 use crate::common::{Failure, above_zero, choice, ranges, within};
 
 /// The model, the sizes of a step, its settings.
@@ -204,11 +204,13 @@ impl Shared {
         let folder = self.model.as_deref().map(ModelFolder::open).transpose()?;
         let folder = folder.as_ref().map(ModelFolder::path);
         let model = self.model::<B>(dtype, device)?;
-        let peak_flops = match self.peak_tflops {
-            Some(peak) => peak * 1e12,
-            None => matmul_flops(&model)?,
+        let speeds = match self.peak_tflops {
+            Some(peak) => (peak * 1e12, None),
+            None => (matmul_flops(&model)?, Some(copied_bytes(&model)?)),
         };
-        let mut bench = Bench::<B>::new(model, folder, self.seed, optim, peak_flops)?;
+        // What was measured is no part of a step's memory.
+        reset_peak();
+        let mut bench = Bench::<B>::new(model, folder, self.seed, optim, speeds)?;
         bench.config.algorithm.shaping =
             if self.algorithm == BenchAlgorithm::Vgpo { "vgpo" } else { "none" }.to_string();
         bench.config.actor.clip_ratio_high = if self.algorithm == BenchAlgorithm::Grpo { 0.2 } else { 0.28 };

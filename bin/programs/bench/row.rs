@@ -1,5 +1,6 @@
 //! What a step took, as a row of a table and as JSON.
 
+use plan::StepFigures;
 use serde_json::{Value, json};
 
 /// What one step took.
@@ -25,6 +26,8 @@ pub(super) struct BenchRow {
     pub decode_bytes: f64,
     /// The highest memory, where the system says.
     pub peak_gib: Option<f64>,
+    /// How fast the machine was, by kind of work; none where its peak was given.
+    pub figures: Option<StepFigures>,
 }
 
 /// Seconds of the parts of a step, and its highest memory.
@@ -95,6 +98,9 @@ impl BenchRow {
         });
         if let (Some(gib), Some(map)) = (self.peak_gib, row.as_object_mut()) {
             map.insert("peak_gib".into(), json!(round(gib)));
+        }
+        if let (Some(figures), Some(map)) = (&self.figures, row.as_object_mut()) {
+            map.insert("figures".into(), json!(figures));
         }
         row
     }

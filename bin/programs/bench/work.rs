@@ -1,21 +1,20 @@
-//! How much work a step is: tokens, operations, bytes, from the sizes of the model.
+//! How much work a step of `bench` is: tokens, operations, bytes.
 
 use model_qwen2vl::QwenVlConfig;
-use model_qwen2vl::config::{MlpKind, TowerAttention};
 use model_qwen2vl::model::Prompt;
+use plan::{GroupSize, MeasuredWork, WorkKind, decoder_flops, tower_flops};
 
 use super::workload::Sizes;
 
-/// What decoding has to read at least: for each new token of the batch the decoder's weights and the head once, the
-/// keys and values of each prompt once per group, and each row's own. The first token needs the head alone.
+/// A prompt of the step with its responses.
+fn group(prompt: &Prompt, sizes: &Sizes) -> GroupSize {
+    GroupSize { prompt: prompt.len() as f64, responses: sizes.rollouts as f64, response: sizes.response_tokens as f64 }
+}
+
+/// What decoding has to read at least ([`plan::decode_bytes`]): all rows are decoded together.
 pub(super) fn decode_bytes(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes, width: usize) -> f64 {
-    let t = &config.text;
-    let (q, kv) = (t.query_width(), t.kv_width());
-    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
-    let (layers, head) = ((t.num_hidden_layers * layer) as f64, (t.vocab_size * t.hidden_size) as f64);
-    let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let cached: f64 = prompts.iter().map(|p| (r - 1.0) * p.len() as f64 + n * r * (r - 1.0) / 2.0).sum();
-    width as f64 * ((r - 1.0) * layers + r * head + 2.0 * (t.num_hidden_layers * kv) as f64 * cached)
+    // All prompts have the same length.
+    plan::decode_bytes(config, &group(&prompts[0], sizes), [prompts.len() as f64, 1.0], width)
 }
 
 /// Packed tokens of a step.
@@ -23,37 +22,48 @@ pub(super) fn packed(prompts: &[Prompt], sizes: &Sizes) -> usize {
     prompts.iter().map(|p| p.len() + sizes.rollouts * sizes.response_tokens).sum()
 }
 
-/// Multiplications and additions of decoder and tower in one forward pass over all prompts, each computed once, and
-/// responses. An update takes three times as many; recomputed layers do not count.
+/// Operations of decoder and tower in one forward pass over all prompts, each computed once, and responses. An update
+/// takes three times as many; recomputed layers do not count.
 pub(super) fn flops(config: &QwenVlConfig, prompts: &[Prompt], sizes: &Sizes) -> [f64; 2] {
-    let (t, v) = (&config.text, &config.vision);
-    let (q, kv) = (t.query_width(), t.kv_width());
-    let layer = t.hidden_size * (2 * q + 2 * kv + 3 * t.intermediate_size);
-    let (n, r) = (sizes.rollouts as f64, sizes.response_tokens as f64);
-    let (mut decoder, mut tower) = (0.0, 0.0);
-    for prompt in prompts {
-        let p = prompt.len() as f64;
-        let tokens = p + n * r;
-        let pairs = p * (p + 1.0) / 2.0 + n * (r * p + r * (r + 1.0) / 2.0);
-        decoder += t.num_hidden_layers as f64 * (2.0 * tokens * layer as f64 + 4.0 * pairs * q as f64);
-        decoder += 2.0 * n * r * (t.vocab_size * t.hidden_size) as f64;
-        for grid in &prompt.image_grid_thw {
-            let patches = grid.iter().product::<usize>() as f64;
-            let (full, window) = match &v.attention {
-                TowerAttention::Full => (v.depth as f64, 0.0),
-                TowerAttention::Windows { side, full } => {
-                    (full.len() as f64, (side * v.spatial_merge_size).pow(2) as f64)
-                }
-            };
-            let matrices = if v.mlp == MlpKind::Gated { 3 } else { 2 };
-            let block = v.hidden_size * (4 * v.hidden_size + matrices * v.intermediate_size);
-            let merged = v.hidden_size * v.merge_unit();
-            let mergers = (1 + v.deepstack.len()) as f64;
-            tower += 2.0 * patches * (v.depth * block + v.patch_dim() * v.hidden_size) as f64;
-            tower += 2.0 * mergers * patches / v.merge_unit() as f64 * (merged * (merged + t.hidden_size)) as f64;
-            tower +=
-                4.0 * patches * v.hidden_size as f64 * (full * patches + (v.depth as f64 - full) * window.min(patches));
-        }
-    }
-    [decoder, tower]
+    let decoder = prompts.iter().map(|prompt| decoder_flops(config, &group(prompt, sizes))).sum();
+    let grids = prompts.iter().flat_map(|prompt| &prompt.image_grid_thw);
+    [decoder, grids.map(|grid| tower_flops(config, grid.iter().product::<usize>() as f64)).sum()]
+}
+
+/// A step as it was done.
+pub(super) struct StepDone<'a> {
+    /// The prompts.
+    pub prompts: &'a [Prompt],
+    /// The sizes.
+    pub sizes: &'a Sizes,
+    /// `[generate, old log-probs, update, vision, prefill, focus and factors, optimizer, total]` in seconds.
+    pub seconds: [f64; 8],
+    /// Whether layers were computed again.
+    pub recompute: bool,
+    /// Bytes of an element of weights and activations.
+    pub width: usize,
+    /// Bytes that the optimizer reads and writes.
+    pub optimizer_bytes: f64,
+}
+
+/// The work of the step by kind, with its seconds; what took none was not done.
+pub(super) fn measured(config: &QwenVlConfig, done: &StepDone) -> Vec<MeasuredWork> {
+    let StepDone { prompts, sizes, width, optimizer_bytes, .. } = *done;
+    let [generate, old, update, vision, prefill, _, optimizer, _] = done.seconds;
+    let [decoder, tower] = flops(config, prompts, sizes);
+    let prompt = |prompt| decoder_flops(config, &GroupSize { responses: 0.0, ..group(prompt, sizes) });
+    let prompts_flops: f64 = prompts.iter().map(prompt).sum();
+    let again = f64::from(u8::from(done.recompute));
+    let bytes = decode_bytes(config, prompts, sizes, width);
+    let all = [
+        (WorkKind::Vision, tower, 0.0, vision),
+        (WorkKind::Prefill, prompts_flops, 0.0, prefill),
+        (WorkKind::Decode, decoder - prompts_flops, bytes, generate - vision - prefill),
+        (WorkKind::Score, decoder, 0.0, old),
+        (WorkKind::Update, (3.0 + again) * (decoder + tower), 0.0, update - optimizer),
+        (WorkKind::Optimizer, 0.0, optimizer_bytes, optimizer),
+    ];
+    // The sampler's own log-probs take a moment for nothing.
+    let done = all.into_iter().filter(|(_, flops, bytes, seconds)| flops + bytes > 0.0 && *seconds > 1e-5);
+    done.map(|(kind, flops, bytes, seconds)| MeasuredWork { kind, flops, bytes, seconds }).collect()
 }

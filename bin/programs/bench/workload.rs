@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::{DType, Distribution, Tensor};
 use comm::Ranks;
 use data::Processor;
+use doctor::product::best_seconds;
 use launch::end_tokens;
 use model_qwen2vl::model::Prompt;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig, host};
+use plan::{ModelShapes, StepFigures, optimizer_bytes};
 use reward::Score;
 use rl::TrainError;
 use rl::config::{Config, OldLogProbs, Optim};
@@ -28,8 +30,8 @@ use rl::shaping::Training;
 use rl::trajectory::{ScoredGroup, Trajectory};
 
 use super::row::BenchRow;
-use super::work::{decode_bytes, flops, packed};
-use crate::common::Failure;
+use super::work::{StepDone, decode_bytes, flops, measured, packed};
+use crate::common::{Failure, device_name};
 
 /// Sizes of a step.
 #[derive(Debug, Clone)]
@@ -59,6 +61,9 @@ pub(super) struct Bench<B: Kernels> {
     seed: u64,
     /// Floating-point operations a second of a large matmul, measured or given.
     peak_flops: f64,
+    /// Bytes a second of a copy; none where the other speed was given.
+    copied: Option<f64>,
+    parameters: usize,
     /// Ids that end a response; all are held back until it has its length.
     eos: Vec<u32>,
     /// Ids that are never sampled.
@@ -116,7 +121,8 @@ fn prompt(config: &QwenVlConfig, sizes: &Sizes, seed: u64, index: u64) -> Result
 }
 
 impl<B: Kernels> Bench<B> {
-    /// Sets up an optimizer. Shares are reported of `peak_flops` floating-point operations a second.
+    /// Sets up an optimizer. Shares are reported of `peak_flops` floating-point operations a second, and with the bytes
+    /// a second of a copy `copied` go into the figures of each step.
     ///
     /// # Errors
     /// A `folder` whose tokenizer cannot be read.
@@ -125,7 +131,7 @@ impl<B: Kernels> Bench<B> {
         folder: Option<&Path>,
         seed: u64,
         optim: Optim,
-        peak_flops: f64,
+        (peak_flops, copied): (f64, Option<f64>),
     ) -> Result<Self, Failure> {
         let mut config = Config::default();
         config.actor.optim = optim;
@@ -140,7 +146,8 @@ impl<B: Kernels> Bench<B> {
             None => (model.config.eos_token_ids.clone(), vision),
         };
         let optimizer = AdamW::new(&config.actor.optim);
-        Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, eos, suppress })
+        let parameters = ModelShapes::new(&model.config, model.head().0.dtype()).counts()[0];
+        Ok(Self { optimizer, model, config, recompute: None, seed, peak_flops, copied, parameters, eos, suppress })
     }
 
     /// Whether each optimizer step reads a number that shows lost work.
@@ -229,6 +236,7 @@ impl<B: Kernels> Bench<B> {
         let seconds =
             [generate_s, old_s, update_s, stats.vision_s, stats.prefill_s, focus_s, updated.optimizer_s, total_s];
         let mut row = self.row(sizes, &prompts, step, seconds);
+        row.figures = self.figures(&prompts, sizes, seconds, options.recompute);
         row.peak_gib = before_update.into_iter().chain(row.peak_gib).reduce(f64::max);
         Ok(row)
     }
@@ -307,7 +315,26 @@ impl<B: Kernels> Bench<B> {
             peak_flops: self.peak_flops,
             decode_bytes: decode_bytes(architecture, prompts, sizes, self.model.head().0.dtype().size()),
             peak_gib: peak_gib::<B>(&self.model.device()),
+            figures: None,
         }
+    }
+
+    /// How fast this machine was, for `estimate`.
+    fn figures(&self, prompts: &[Prompt], sizes: &Sizes, seconds: [f64; 8], recompute: bool) -> Option<StepFigures> {
+        let width = self.model.head().0.dtype().size();
+        let optimizer_bytes = self.parameters as f64 * optimizer_bytes(&self.config.actor.optim, width);
+        let done = StepDone { prompts, sizes, seconds, recompute, width, optimizer_bytes };
+        let device = self.model.device();
+        Some(StepFigures {
+            device: device_name(&B::name(&device)),
+            dtype: if width == 4 { "f32" } else { "bf16" }.into(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            parameters: self.parameters as f64,
+            rows: (prompts.len() * sizes.rollouts) as f64,
+            flops_per_s: self.peak_flops,
+            bytes_per_s: self.copied?,
+            work: measured(&self.model.config, &done),
+        })
     }
 
     /// Equations 2 to 4 over hidden states of the step's size.
@@ -331,6 +358,18 @@ impl<B: Kernels> Bench<B> {
         }
         Ok(seconds)
     }
+}
+
+/// Bytes a second, read and written, of an addition to 64 MiB: beyond a processor's caches. An addition reads and
+/// writes every element once; a copy alone would be a second name for the same memory.
+pub(super) fn copied_bytes<B: Kernels>(model: &QwenVl<B>) -> Result<f64, TrainError> {
+    const BYTES: usize = 1 << 26;
+    let device = model.device();
+    let source = Tensor::<B, 1>::zeros([BYTES / 4], (&device, DType::F32));
+    let seconds = best_seconds::<B>(&device, || {
+        let _copy = source.clone().add_scalar(1.0);
+    })?;
+    Ok(2.0 * BYTES as f64 / seconds)
 }
 
 /// Floating-point operations a second of a square matmul, the best of six; of 1024 rows on a CPU, more where that is

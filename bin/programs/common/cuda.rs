@@ -28,6 +28,15 @@ pub(crate) fn choose(local_rank: usize) -> Option<String> {
     Some(format!("GPU-{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
 }
 
+/// What the driver calls this process's card; none where there is none.
+pub(crate) fn name() -> Option<String> {
+    // SAFETY: looks for a library by its name, and calls nothing.
+    if !unsafe { sys::is_culib_present() } || init().is_err() {
+        return None;
+    }
+    device::get_name(device::get(chosen() as i32).ok()?).ok()
+}
+
 /// What compiled kernels depend on besides the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CudaCard {
@@ -37,6 +46,23 @@ pub(crate) struct CudaCard {
     driver: i32,
     /// Version of NVRTC.
     compiler: [i32; 2],
+}
+
+impl CudaCard {
+    /// Compute capability, major and minor.
+    pub(crate) fn capability(&self) -> [i32; 2] {
+        [self.capability / 10, self.capability % 10]
+    }
+
+    /// The CUDA version that the driver is for, major and minor.
+    pub(crate) fn driver(&self) -> [i32; 2] {
+        [self.driver / 1000, self.driver % 1000 / 10]
+    }
+
+    /// NVRTC's version, major and minor.
+    pub(crate) fn compiler(&self) -> [i32; 2] {
+        self.compiler
+    }
 }
 
 impl std::fmt::Display for CudaCard {

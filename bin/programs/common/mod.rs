@@ -154,6 +154,22 @@ pub(crate) fn device_memory() -> Option<[u64; 2]> {
     None
 }
 
+/// What the driver calls the card of this process; none where there is none.
+pub(crate) fn card_name() -> Option<String> {
+    #[cfg(feature = "cuda")]
+    return cuda::name();
+    #[cfg(not(feature = "cuda"))]
+    None
+}
+
+/// A backend as it names itself, with the card that it computes on.
+pub(crate) fn device_name(backend: &str) -> String {
+    match card_name().filter(|_| backend.contains("cuda")) {
+        Some(card) => format!("{backend}, {card}"),
+        None => backend.to_string(),
+    }
+}
+
 fn keep_kernels() {
     #[cfg(feature = "cuda")]
     kernel_cache::seal();

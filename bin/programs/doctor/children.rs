@@ -102,6 +102,10 @@ enum End {
 fn start(child: Child, backend: Backend, bytes: usize) -> End {
     let command = cli::this_program().map(|mut command| {
         command.args(["--child", child.name(), "--backend", backend.as_str(), "--bytes", &bytes.to_string()]);
+        // It is no rank.
+        comm::launcher_variables().for_each(|name| {
+            command.env_remove(name);
+        });
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         command
     });

@@ -8,16 +8,21 @@ use crate::common::{Failure, print};
 /// Findings on standard output, as they come.
 pub(super) struct FindingLines {
     json: bool,
+    /// Whether this process speaks: of several ranks the first.
+    speaks: bool,
     /// The first line that could not be written.
     pub(super) failed: Option<Failure>,
 }
 
 impl FindingLines {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json, failed: None }
+    pub(super) fn new(json: bool, speaks: bool) -> Self {
+        Self { json, speaks, failed: None }
     }
 
     pub(super) fn say(&mut self, finding: &Finding) {
+        if !self.speaks {
+            return;
+        }
         let line = if self.json { finding.json().to_string() } else { finding.line() };
         if let Err(failure) = print(&format!("{line}\n")) {
             self.failed.get_or_insert(failure);

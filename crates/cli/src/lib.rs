@@ -21,6 +21,7 @@
 //! ```
 
 pub mod device;
+pub mod ports;
 mod program;
 pub mod ranks;
 mod word;

@@ -143,6 +143,18 @@ fn connect(launched: Launched, piece: Option<usize>) -> Result<Connected, StartE
     crate::mpi::connect(launched, piece)
 }
 
+/// What the MPI that this program was built with calls itself; none where it was built without.
+#[cfg(feature = "mpi")]
+pub fn mpi_library() -> Option<String> {
+    crate::mpi::library()
+}
+
+/// What the MPI that this program was built with calls itself; none where it was built without.
+#[cfg(not(feature = "mpi"))]
+pub fn mpi_library() -> Option<String> {
+    None
+}
+
 #[cfg(not(feature = "mpi"))]
 fn connect(launched: Launched, _: Option<usize>) -> Result<Connected, StartError> {
     Err(StartError::NotBuilt(launched.ranks))

@@ -26,7 +26,7 @@ pub mod threads;
 mod transport;
 
 pub use error::CommError;
-pub use job::{Fault, MpiJob, StartError, start, start_in_pieces};
+pub use job::{Fault, MpiJob, StartError, mpi_library, start, start_in_pieces};
 pub use launcher::{Launched, launcher, launcher_variables};
 pub use ranks::{Ranks, Traffic, Waiting};
 pub use transport::Transport;

@@ -44,6 +44,12 @@ pub(crate) fn connect(launched: Launched, piece: Option<usize>) -> Result<Connec
     Ok((Arc::new(Processes::new(world, pieces)), Box::new(post), node))
 }
 
+/// The first line of what this MPI says of itself; it need not have been started for that.
+pub(crate) fn library() -> Option<String> {
+    let text = mpi::environment::library_version().ok()?;
+    text.split([',', '\n']).next().map(|line| line.trim_matches('\0').trim().to_string())
+}
+
 fn finalize() {
     // SAFETY: MPI was started in this process and is ended once, here.
     unsafe { mpi::ffi::MPI_Finalize() };

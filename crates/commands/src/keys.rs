@@ -54,7 +54,7 @@ mod tests {
             });
             script[begin..].lines().find(|line| line.trim_start().starts_with("opts=")).unwrap().to_owned()
         };
-        for program in ["train", "study", "analyze", "doctor"] {
+        for program in ["train", "study", "analyze", "doctor", "estimate"] {
             let line = of(program);
             for word in [
                 "trainer.backend=cuda",
@@ -72,7 +72,7 @@ mod tests {
         let fish = crate::completions(Shell::Fish);
         let line = fish.lines().last().unwrap();
         assert!(
-            line.contains("from train analyze study doctor\"") && line.contains(" trainer.backend=cuda "),
+            line.contains("from train analyze study doctor estimate\"") && line.contains(" trainer.backend=cuda "),
             "{line}"
         );
     }

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-const PROGRAMS: [&str; 12] =
-    ["train", "generate", "eval", "data", "analyze", "study", "doctor", "bench", "grade", "push", "view", "serve"];
+const PROGRAMS: [&str; 13] = [
+    "train", "generate", "eval", "data", "analyze", "study", "doctor", "estimate", "bench", "grade", "push", "view",
+    "serve",
+];
 
 fn visual_rl(folder: &Path, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_visual-rl"));

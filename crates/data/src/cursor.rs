@@ -2,6 +2,7 @@
 //!
 //! The permutation is a small Feistel cipher over the row numbers (cycle-walked to the length), so that nothing is
 //! stored, any position is found in constant time, and a data set with a million rows costs no more than one with ten.
+//! Places of the first epoch may be drawn before all others (`first`): they are a step's, and stored.
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +55,10 @@ pub struct Cursor {
     /// False: rows in file order, each part after the other.
     #[serde(default = "yes")]
     pub shuffle: bool,
+    /// Places of the first epoch, from 0, that are drawn before its others; each once. The others keep their order, so
+    /// that an epoch has the same rows as without them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<usize>,
 }
 
 fn yes() -> bool {
@@ -63,7 +68,7 @@ fn yes() -> bool {
 impl Cursor {
     /// A cursor at the first row of the first epoch.
     pub fn new(seed: u64) -> Self {
-        Self { seed, epoch: 0, position: 0, shuffle: true }
+        Self { seed, epoch: 0, position: 0, shuffle: true, first: vec![] }
     }
 
     /// Rows in one epoch, weights included.
@@ -82,7 +87,7 @@ impl Cursor {
                 self.epoch += 1;
                 continue;
             }
-            rows.push(self.row(&parts, total));
+            rows.push(self.row(&parts, total, self.place()));
             self.position += 1;
         }
         if total > 0 && self.position >= total {
@@ -92,10 +97,30 @@ impl Cursor {
         rows
     }
 
-    fn row(&self, parts: &[EpochPart], total: usize) -> usize {
+    /// The rows at the first `n` places of the first epoch, as they would be drawn if no place came
+    /// [first](Self::first).
+    pub fn beginning(&self, of: impl EpochRows, n: usize) -> Vec<usize> {
+        Self { epoch: 0, position: 0, first: vec![], ..self.clone() }.next(&of, n.min(Self::epoch_len(&of)))
+    }
+
+    /// The place of the epoch's order that is drawn next.
+    fn place(&self) -> usize {
+        if self.epoch > 0 || self.first.is_empty() {
+            return self.position;
+        }
+        if let Some(place) = self.first.get(self.position) {
+            return *place;
+        }
+        let mut drawn = self.first.clone();
+        drawn.sort_unstable();
+        // The n-th of the places that were not drawn: each one that was and lies before it moves it up.
+        drawn.into_iter().fold(self.position - self.first.len(), |place, drawn| place + usize::from(drawn <= place))
+    }
+
+    fn row(&self, parts: &[EpochPart], total: usize, place: usize) -> usize {
         let mut slot = match self.shuffle {
-            true => permute(self.position, total, mix(self.seed, self.epoch)),
-            false => self.position,
+            true => permute(place, total, mix(self.seed, self.epoch)),
+            false => place,
         };
         for (k, part) in parts.iter().enumerate() {
             let quota = part.rows_per_epoch();
@@ -215,6 +240,22 @@ mod tests {
     }
 
     #[test]
+    fn places_that_come_first_move_no_other() {
+        let plain = Cursor::new(3);
+        let order = plain.clone().next(10usize, 10);
+        let mut cursor = Cursor { first: vec![7, 0, 4], ..plain.clone() };
+        assert_eq!(cursor.beginning(10usize, 99), order);
+        let rows = cursor.next(10usize, 10);
+        assert_eq!(rows[..3], [order[7], order[0], order[4]]);
+        assert_eq!(rows[3..], [1, 2, 3, 5, 6, 8, 9].map(|place: usize| order[place]));
+        // The second epoch is as ever.
+        let mut second = Cursor { epoch: 1, ..plain };
+        assert_eq!(cursor.next(10usize, 10), second.next(10usize, 10));
+        // A checkpoint of a run without them reads and writes as it did.
+        assert_eq!(serde_json::to_string(&Cursor::new(1)).unwrap().matches("first").count(), 0);
+    }
+
+    #[test]
     fn no_rows_no_loop() {
         assert!(Cursor::new(0).next(0usize, 5).is_empty());
     }
@@ -231,8 +272,9 @@ mod tests {
         }
 
         #[test]
-        fn resume_is_exact(len in 1usize..50, seed: u64, before in 0usize..120, after in 1usize..60) {
-            let mut straight = Cursor::new(seed);
+        fn resume_is_exact(len in 1usize..50, seed: u64, before in 0usize..120, after in 1usize..60, first in 0usize..9) {
+            let first = (0..first.min(len)).map(|k| (k * 7) % len).collect::<std::collections::BTreeSet<_>>();
+            let mut straight = Cursor { first: first.into_iter().rev().collect(), ..Cursor::new(seed) };
             straight.next(len, before);
             let saved = serde_json::to_string(&straight).unwrap();
             let mut resumed: Cursor = serde_json::from_str(&saved).unwrap();

@@ -202,6 +202,17 @@ impl Dataset {
         self.locate(index).map(|(part, row)| (part.source.name(), row))
     }
 
+    /// Where row `index` stands, for a person: `FILE line 8`, or where there are no lines `FILE row 7, from 0`.
+    pub fn place_text(&self, index: usize) -> String {
+        match self.locate(index) {
+            None => format!("row {index}, from 0"),
+            Some((part, row)) => match part.source.line(row) {
+                Some(line) => format!("{} line {line}", part.source.name()),
+                None => format!("{} row {row}, from 0", part.source.name()),
+            },
+        }
+    }
+
     fn locate(&self, index: usize) -> Option<(&DatasetPart, usize)> {
         if index >= self.total {
             return None;

@@ -14,9 +14,18 @@ pub enum Verdict {
     Slow,
     /// The check means nothing on this backend.
     NotHere,
+    /// Something around the device that a run may miss.
+    Warning,
+    /// Something around the device without which a run cannot go on.
+    Error,
 }
 
 impl Verdict {
+    /// Whether a run should not begin.
+    pub fn is_bad(self) -> bool {
+        matches!(self, Self::Wrong | Self::Error)
+    }
+
     /// The word of the line.
     pub fn word(self) -> &'static str {
         match self {
@@ -24,6 +33,8 @@ impl Verdict {
             Self::Wrong => "WRONG",
             Self::Slow => "slow",
             Self::NotHere => "-",
+            Self::Warning => "warn",
+            Self::Error => "ERROR",
         }
     }
 }
@@ -76,17 +87,27 @@ impl Finding {
         }
     }
 
-    /// One line: verdict, name, what was compared, the largest difference and its bound, seconds, and what to do.
+    /// What was found around the device, and what to do about it.
+    pub fn around(name: &'static str, verdict: Verdict, found: impl Into<String>, to_do: impl Into<String>) -> Self {
+        Self { name, compared: found.into(), largest: None, seconds: 0.0, verdict, remark: to_do.into() }
+    }
+
+    /// One line: verdict, name, what was compared, the largest difference and its bound, seconds, and what to do; of
+    /// what stands around the device, what to do is a line of its own.
     pub fn line(&self) -> String {
         let mut line = format!("{:5} {}: {}", self.verdict.word(), self.name, self.compared);
         if let Some((largest, bound)) = self.largest {
             line += &format!("; largest difference {largest:.1e}, bound {bound:.1e}");
         }
-        line += &format!("; {:.1} s", self.seconds);
-        if !self.remark.is_empty() {
-            line += &format!("; {}", self.remark);
+        if self.seconds > 0.0 {
+            line += &format!("; {:.1} s", self.seconds);
         }
-        line
+        let apart = matches!(self.verdict, Verdict::Warning | Verdict::Error);
+        match (self.remark.is_empty(), apart) {
+            (true, _) => line,
+            (false, true) => line + &format!("\n      to do: {}", self.remark),
+            (false, false) => line + &format!("; {}", self.remark),
+        }
     }
 
     /// The same for programs. A difference that is no number is null.

@@ -162,7 +162,7 @@ impl<B: Kernels> MatrixProduct<B> {
 ///
 /// # Errors
 /// A device that cannot be waited for.
-pub(crate) fn best_seconds<B: Kernels>(device: &B::Device, work: impl Fn()) -> Result<f64, DeviceError> {
+pub fn best_seconds<B: Kernels>(device: &B::Device, work: impl Fn()) -> Result<f64, DeviceError> {
     work();
     host::sync::<B>(device)?;
     let clock = Instant::now();

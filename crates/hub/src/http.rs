@@ -71,6 +71,18 @@ impl Hub {
             .build()
     }
 
+    /// Whether the hub answers at all, within `limit`: the status of one request, which no token goes with.
+    ///
+    /// # Errors
+    /// The system's reason where no answer came.
+    pub fn reach(&self, limit: Duration) -> Result<u16, String> {
+        let agent = ureq::AgentBuilder::new().redirects(0).try_proxy_from_env(true).timeout(limit).build();
+        match agent.head(&self.endpoint).call() {
+            Ok(answer) | Err(ureq::Error::Status(_, answer)) => Ok(answer.status()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// The answer to a request, whatever its status; requests that got none, or one that says "later", are made again.
     ///
     /// # Errors

@@ -25,6 +25,7 @@ pub mod name;
 pub mod upload;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What can go wrong.
@@ -203,11 +204,25 @@ impl Hub {
             endpoint: sound_endpoint(endpoint.trim())?,
             token: token.filter(|token| !token.is_empty()).map(sound_token).transpose()?,
             cache,
-            offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)),
+            offline: text("HF_HUB_OFFLINE").is_some_and(|value| is_yes(&value)) || LOOKING.load(Ordering::Relaxed),
             pause: Duration::from_millis(500),
             note: |text| eprintln!("{text}"),
         })
     }
+}
+
+/// Whether this process only looks at what is there.
+static LOOKING: AtomicBool = AtomicBool::new(false);
+
+/// From here on nothing is fetched in this process, as with `HF_HUB_OFFLINE`: for programs that say what a run would
+/// do.
+pub fn fetch_nothing() {
+    LOOKING.store(true, Ordering::Relaxed);
+}
+
+/// Whether a message is that of [`HubError::Offline`]: what it names could be fetched.
+pub fn could_be_fetched(message: &str) -> bool {
+    message.contains("may not be fetched (HF_HUB_OFFLINE, or a dry run)")
 }
 
 /// An address of a hub, without a slash at its end.
@@ -240,6 +255,12 @@ fn is_yes(value: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_could_be_fetched_says_so() {
+        let error = super::HubError::Offline { id: "a/b".into(), cache: "/cache".into() };
+        assert!(super::could_be_fetched(&format!("model: {error}")) && !super::could_be_fetched("no such file"));
+    }
+
     #[test]
     fn addresses_and_tokens_that_can_be_none_are_refused() {
         use super::{sound_endpoint, sound_token};

@@ -37,4 +37,4 @@ pub use folder::{ModelFolder, PictureOptions};
 pub use names::check_model_names;
 pub use run::RunSettings;
 pub use toy::{toy_config, toy_world, write_toy_folder};
-pub use train::{configured, train, train_on};
+pub use train::{configured, stage_prompts, train, train_on};

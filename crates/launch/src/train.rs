@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::DType;
 use comm::Ranks;
+use data::Processor;
 use doctor::Examined;
 use model_qwen2vl::{Kernels, QwenVl, QwenVlConfig};
 use plan::{ModelShapes, RankGrid, ZeroStage};
@@ -14,6 +15,7 @@ use rl::TrainError;
 use rl::config::Config;
 use rl::learn::optimizer::check_formats;
 use rl::progress::Progress;
+use rl::prompts::Prompts;
 use rl::trainer::{RankGroups, Setup, Summary, Trainer, check_batch_rows};
 
 use crate::adapted::{RunWeights, first_adapter, same_form};
@@ -54,21 +56,42 @@ fn architecture(config: &Config, folder: &ModelFolder) -> Result<QwenVlConfig, T
 /// # Errors
 /// A model folder that cannot be used, a preset that is none.
 pub fn configured(config: &Config) -> Result<QwenVlConfig, TrainError> {
-    match config.model.path.as_str() {
-        "toy" => toy_architecture(config),
-        path => architecture(config, &ModelFolder::describe(Path::new(path))?),
-    }
+    described(config, |folder| architecture(config, folder))
 }
 
-/// The embedded toy model's, or a preset with its vocabulary. Its folder is written for a moment, as it is read for a
-/// run.
-fn toy_architecture(config: &Config) -> Result<QwenVlConfig, TrainError> {
-    let folder = std::env::temp_dir().join(format!("toy_model_{}", std::process::id()));
-    let opened = ModelFolder::toy(&folder, &config.model.family, &Ranks::solo())
-        .and_then(|folder| architecture(config, &folder));
+/// The data of each stage, in order, ready to be counted; no weights are read.
+///
+/// # Errors
+/// A model folder that cannot be used, data that cannot be read.
+pub fn stage_prompts(config: &Config) -> Result<Vec<Prompts>, TrainError> {
+    described(config, |folder| {
+        let processor = Arc::new(processor(config, folder)?);
+        config.stages().iter().map(|stage| Prompts::of_stage(stage, config, processor.clone())).collect()
+    })
+}
+
+/// What `look` finds in the model folder of a run without its weights. The embedded toy model's is written for a
+/// moment, as it is read for a run.
+fn described<T>(config: &Config, look: impl FnOnce(&ModelFolder) -> Result<T, TrainError>) -> Result<T, TrainError> {
+    let path = match config.model.path.as_str() {
+        "toy" => std::env::temp_dir().join(format!("toy_model_{}", std::process::id())),
+        path => return look(&ModelFolder::describe(Path::new(path))?),
+    };
+    let found = ModelFolder::toy(&path, &config.model.family, &Ranks::solo()).and_then(|folder| look(&folder));
     // What is left in a folder for temporary files does no harm.
-    let _ = std::fs::remove_dir_all(&folder);
-    opened
+    let _ = std::fs::remove_dir_all(&path);
+    found
+}
+
+/// The tokenizer of a run's folder, and its image processor with the run's own settings.
+fn processor(config: &Config, folder: &ModelFolder) -> Result<Processor, TrainError> {
+    let pictures = PictureOptions {
+        min_pixels: Some(config.data.min_pixels as u64),
+        max_pixels: Some(config.data.max_pixels as u64),
+        alpha: Some(config.data.alpha),
+        exif_orientation: Some(config.data.exif_orientation),
+    };
+    Ok(folder.unchecked_processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length))
 }
 
 /// Ranks that have a copy of the model together: `parallel.tensor`, or as few as the plan says will do.
@@ -150,13 +173,7 @@ pub fn train_on<B: Kernels>(
         false => ModelFolder::open(Path::new(&config.model.path))?,
     };
     let architecture = architecture(&config, &folder)?;
-    let pictures = PictureOptions {
-        min_pixels: Some(config.data.min_pixels as u64),
-        max_pixels: Some(config.data.max_pixels as u64),
-        alpha: Some(config.data.alpha),
-        exif_orientation: Some(config.data.exif_orientation),
-    };
-    let processor = folder.unchecked_processor(pictures)?.with_max_prompt_length(config.data.max_prompt_length);
+    let processor = processor(&config, &folder)?;
     check_folder(folder.path(), &processor, &architecture)?;
     check_adapters(&config, &architecture)?;
     let eos = end_tokens(folder.path(), &architecture, &processor)?;

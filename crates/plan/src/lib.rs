@@ -1,5 +1,5 @@
-//! What a run asks of each device's memory, by count: from the configuration, the architecture and the number of ranks,
-//! before anything is loaded. Nothing here needs a device.
+//! What a run asks of each device, by count: its memory, and the time of a step. From the configuration, the
+//! architecture and the number of ranks, before anything is loaded; nothing here needs a device.
 //!
 //! ```
 //! use burn::tensor::DType;
@@ -24,16 +24,28 @@
 //! | `memory` | the sum of all, for an update and for sampling |
 //! | `lower` | which keys lower it |
 //! | `table` | all of it in words |
+//! | `work` | operations and bytes of a pass |
+//! | `step` | those of a step, part by part |
+//! | `speed` | how fast a device is: measured by `bench`, or by its data sheet |
+//! | `time` | the seconds of a step in words |
 
 mod cache;
 mod lower;
 mod memory;
 mod parameters;
 mod pass;
+mod speed;
+mod step;
 mod table;
+mod time;
+mod work;
 
 pub use lower::{Lowered, lowered};
 pub use memory::{MemoryPlan, RankGrid, ZeroStage};
 pub use parameters::ModelShapes;
 pub use pass::{PassMemory, PassSize};
-pub use table::table;
+pub use speed::{CountedWork, DATA_SHEETS, DataSheet, DeviceSpeeds, MeasuredWork, Seconds, StepFigures, WorkKind};
+pub use step::{StepLengths, StepPart, StepWork, rl_step, sft_step};
+pub use table::{stage, table};
+pub use time::{StepCount, time_table};
+pub use work::{GroupSize, decode_bytes, decoder_flops, optimizer_bytes, tower_flops};

@@ -72,7 +72,7 @@ impl RankGrid {
 
     /// Copies that sum their gradients in every pass: those of a machine where there are several machines, which sum
     /// theirs once a step (`kernels::zero::Shards`).
-    fn together(self) -> usize {
+    pub(crate) fn together(self) -> usize {
         match MACHINE / self.tensor {
             0 | 1 => self.data,
             copies => copies.min(self.data),
@@ -198,6 +198,12 @@ impl MemoryPlan {
             sampling: sampling(run, shapes, grid, rows),
             runtime,
         })
+    }
+
+    /// Bytes of a checkpoint on the disk: all weights, and the optimizer's state of all ranks.
+    pub fn checkpoint(&self, shapes: &ModelShapes, grid: RankGrid) -> usize {
+        let copies = if self.zero == ZeroStage::Off { 1 } else { grid.data };
+        shapes.counts()[0] * shapes.dtype.size() + self.optimizer * copies * grid.tensor
     }
 
     /// The part of a device's memory that pools reserve and do not use. Counted under the stand-in for CUDA, see

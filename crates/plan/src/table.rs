@@ -20,7 +20,7 @@ fn line(name: &str, update: &str, sampling: &str) -> String {
 }
 
 /// What copies of the model share out on GPUs.
-fn stage(run: &Config, grid: RankGrid) -> ZeroStage {
+pub fn stage(run: &Config, grid: RankGrid) -> ZeroStage {
     match (grid.data, run.parallel.zero) {
         (1, _) => ZeroStage::Off,
         (_, 1) => ZeroStage::One,

@@ -1,6 +1,8 @@
 //! From rows of a data set to prompts of the policy. A row that cannot be used is set aside: named once, counted
 //! always.
 
+mod sizes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,6 +20,7 @@ use crate::config::{Config, Stage};
 use crate::dealt::{self, DealtRow};
 use crate::error::TrainError;
 use crate::policy::Policy;
+pub use sizes::{EpochSizes, RowSize};
 
 /// A row, ready to be answered.
 #[derive(Debug, Clone)]
@@ -268,7 +271,7 @@ impl Prompts {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(crate) fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
+    pub fn of_stage(stage: &Stage, config: &Config, processor: Arc<Processor>) -> Result<Self, TrainError> {
         let supervised = match stage {
             Stage::Rl(_) => None,
             Stage::Sft(stage) => {
@@ -342,7 +345,7 @@ impl Prompts {
     }
 
     /// Rows drawn in one epoch, the weights of the files included.
-    pub(crate) fn epoch_len(&self) -> usize {
+    pub fn epoch_len(&self) -> usize {
         Cursor::epoch_len(&*self.dataset)
     }
 
@@ -532,30 +535,33 @@ fn reader(cursor: &Cursor, epoch_len: usize, ranks: &Ranks) -> usize {
 }
 
 impl Encoder {
+    /// Tokens of a sample's prompt, counted without a pixel. The outer error ends the run, the inner one sets the row
+    /// aside.
+    fn prompt_tokens(&self, sample: &Sample) -> Result<Result<usize, BadRow>, TrainError> {
+        let tokens = match count_prompt_tokens(sample, &self.format, &self.processor, self.system.as_deref()) {
+            Ok(tokens) if tokens > self.max_prompt_length => tokens,
+            counted => return Ok(counted),
+        };
+        let reason =
+            format!("the prompt has {tokens} tokens, more than data.max_prompt_length = {}", self.max_prompt_length);
+        if self.filter_overlong {
+            return Ok(Err(BadRow { id: sample.id.clone(), index: sample.index, reason }));
+        }
+        Err(TrainError::Input(format!(
+            "{}: row {}: {reason}; raise it, or set data.filter_overlong_prompts = true",
+            self.name, sample.index
+        )))
+    }
+
     /// The outer error ends the run, the inner one sets the row aside.
     fn encode(&self, row: Result<Sample, BadRow>) -> ReadRow {
         let sample = match row {
             Ok(sample) => sample,
             Err(bad) => return Ok(Err(bad)),
         };
-        let row = sample.index;
-        let system = self.system.as_deref();
-        match count_prompt_tokens(&sample, &self.format, &self.processor, system) {
-            Ok(tokens) if tokens > self.max_prompt_length => {
-                let reason = format!(
-                    "the prompt has {tokens} tokens, more than data.max_prompt_length = {}",
-                    self.max_prompt_length
-                );
-                if self.filter_overlong {
-                    return Ok(Err(BadRow { id: sample.id, index: row, reason }));
-                }
-                return Err(TrainError::Input(format!(
-                    "{}: row {row}: {reason}; raise it, or set data.filter_overlong_prompts = true",
-                    self.name
-                )));
-            }
-            Ok(_) => {}
-            Err(bad) => return Ok(Err(bad)),
+        let (row, system) = (sample.index, self.system.as_deref());
+        if let Err(bad) = self.prompt_tokens(&sample)? {
+            return Ok(Err(bad));
         }
         let solution = match self.supervised.as_ref().map(|wanted| wanted.ids(&sample, &self.processor)).transpose() {
             Ok(solution) => solution,

@@ -2,6 +2,7 @@
 
 use ::vgpo::PrototypeMode;
 use burn::tensor::backend::Backend;
+use kernels::Kernels;
 use reward::{Reward, RewardError};
 
 use crate::advantage::AdvantageEstimator;
@@ -9,6 +10,7 @@ use crate::config::{Config, OldLogProbs};
 use crate::error::TrainError;
 use crate::loss::LossConfig;
 use crate::shaping::{AdvantageShaping, Stream};
+use crate::streams::{ScoringPasses, Wanted};
 
 /// What turns graded responses into a loss.
 pub struct Recipe<B: Backend> {
@@ -20,6 +22,14 @@ pub struct Recipe<B: Backend> {
     pub shaping: Box<dyn AdvantageShaping<B>>,
     /// The loss; its KL coefficient is the one in force, which may adapt from step to step.
     pub loss: LossConfig,
+}
+
+impl<B: Kernels> Recipe<B> {
+    /// Forward passes that log-probs and streams take, at most: what the sampler has measured is not computed again,
+    /// and embeddings of pictures are taken to be kept.
+    pub fn scoring_passes(&self, config: &Config) -> ScoringPasses {
+        Wanted::of(self).passes(config)
+    }
 }
 
 impl<B: Backend> Recipe<B> {

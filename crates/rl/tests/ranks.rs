@@ -131,6 +131,29 @@ fn any_number_of_ranks_trains_alike() {
     }
 }
 
+/// The rows that cost most are found together, and come first on any number of ranks: two of twelve have more digits,
+/// and so longer worked responses.
+#[test]
+fn worst_rows_first_on_any_number_of_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = "data.train_files=[\"toy:read?rows=1&cols=1&size=10\",\"toy:read?rows=2&cols=2&size=4\"]";
+    let settings = [data, "data.worst_first=true", "stages.1.steps=1", "data.rollout_batch_size=4"];
+    let rows = |size: usize| {
+        let path = dir.path().join(size.to_string());
+        run(size, &path, &settings);
+        let log = text(&path, "step_4.jsonl");
+        let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["row"].as_u64().unwrap();
+        let mut rows: Vec<u64> = log.lines().map(of).collect();
+        rows.dedup();
+        rows
+    };
+    let solo = rows(1);
+    assert!(solo.iter().any(|row| *row >= 10), "{solo:?}");
+    for size in [2, 3, 4] {
+        assert_eq!(rows(size), solo, "{size} ranks");
+    }
+}
+
 /// The decoder shared out over two ranks, over four of which pairs hold the same key/value heads, and over two in each
 /// of two copies; and a run that goes on with another layout each time.
 #[test]

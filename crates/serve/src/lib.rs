@@ -2,9 +2,10 @@
 //! the batch between two tokens, each with settings of its own.
 //!
 //! ```text
-//! listen: connections -> http: path, key, body -> ask: fields -> media, prepare: pictures, tokens, bounds      threads of their own
-//!    -> drive, open: engine, texts, stop strings, who has gone or does not read         the device's thread
-//!    -> reply, sse: OpenAI's shapes                                                     threads of requests
+//! listen: connections -> http: path, key, body -> ask: fields
+//!    -> media, prepare: pictures, tokens, bounds                                         threads of their own
+//!    -> drive, open: engine, texts, stop strings, who has gone or does not read          the device's thread
+//!    -> reply, sse: OpenAI's shapes                                                      threads of requests
 //! ```
 //!
 //! What is answered depends on the request alone: the same as `generate` gives with its seed and settings, whatever

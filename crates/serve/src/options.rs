@@ -50,7 +50,7 @@ impl Default for ServerOptions {
     fn default() -> Self {
         Self {
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            port: 8000,
+            port: cli::ports::SERVE,
             allowed_names: vec![],
             model_names: vec!["model".into()],
             api_key: None,

@@ -44,7 +44,7 @@ struct ServeArgs {
     #[arg(long, value_name = "NAME")]
     served_model_name: Vec<String>,
     /// Port to listen at; 0 takes any that is free.
-    #[arg(long, value_name = "N", default_value_t = 8000)]
+    #[arg(long, value_name = "N", default_value_t = cli::ports::SERVE)]
     port: u16,
     /// Address to listen at. With any other than the default everyone who reaches this machine can ask: set a key.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]

@@ -30,7 +30,7 @@ struct ViewArgs {
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
     /// Port to serve at; 0 takes any that is free.
-    #[arg(long, value_name = "N", default_value_t = 6160)]
+    #[arg(long, value_name = "N", default_value_t = cli::ports::VIEW)]
     port: u16,
     /// Address to serve at. With any other than the default everyone who reaches this machine can read the runs.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]

@@ -384,6 +384,9 @@ impl RowSource for JsonSource {
         self.path.display().to_string()
     }
 
+    fn line(&self, i: usize) -> Option<usize> {
+        Some(1 + self.map[..self.rows[i].0].iter().filter(|byte| **byte == b'\n').count())
+    }
     fn len(&self) -> usize {
         self.rows.len()
     }

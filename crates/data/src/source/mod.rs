@@ -62,6 +62,11 @@ pub(crate) trait RowSource: Send + Sync {
     fn ids(&self) -> Vec<Option<String>>;
     /// What the source holds.
     fn columns(&self) -> Vec<Column>;
+    /// The line of a file of lines, from 1, that row `i < len` begins on.
+    fn line(&self, i: usize) -> Option<usize> {
+        let _ = i;
+        None
+    }
 }
 
 /// Opens all sources that a spec string names.

@@ -73,15 +73,19 @@ impl TrainerState {
         state
     }
 
+    /// Where a stage begins in its data. Stages draw in different orders.
+    pub fn first_cursor(stage: usize, config: &Config) -> Cursor {
+        let seed = crate::random_keys::stage_seed(config.data.seed, stage);
+        Cursor { shuffle: config.data.shuffle, ..Cursor::new(seed) }
+    }
+
     /// Stands before the first step of a stage. What counts over all stages goes on.
     pub(crate) fn enter_stage(&mut self, stage: usize, config: &Config) {
         self.stage = stage;
         self.stage_step = 0;
         self.optimizer_steps = 0;
         self.stage_over = false;
-        // Stages draw in different orders.
-        self.cursor = Cursor::new(crate::random_keys::stage_seed(config.data.seed, stage));
-        self.cursor.shuffle = config.data.shuffle;
+        self.cursor = Self::first_cursor(stage, config);
         self.kl_coef = config.algorithm.kl_coef;
         self.origin.rows.clear();
         self.origin.reference = None;

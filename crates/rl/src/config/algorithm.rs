@@ -108,7 +108,7 @@ impl Algorithm {
     }
 
     /// Whether the estimator needs the reward of a greedy response to each prompt.
-    pub(crate) fn needs_greedy(&self) -> bool {
+    pub fn needs_greedy(&self) -> bool {
         self.methods.estimator(&self.adv_estimator, self).is_some_and(|estimator| estimator.needs_greedy())
     }
 

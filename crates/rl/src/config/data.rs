@@ -63,6 +63,11 @@ section! {
         shuffle: bool = true,
         /// Seed of that order.
         seed: u64 = 1 => 0..=i64::MAX as u64,
+        /// Let the first step of a stage take the rows of its first epoch that cost most, in turn the longest prompts
+        /// and those with the most image tokens: memory that does not suffice then shows in the first minute and not
+        /// hours later. The other rows keep their order, and each is seen as often as without it. All rows are looked
+        /// at before the stage begins.
+        worst_first: bool = false,
         /// Images with fewer pixels are enlarged to this many before the image processor resizes them within the limits
         /// of the model folder (EasyR1's process_image). 0: none is.
         min_pixels: usize = 262_144 => 0..=268_435_456,

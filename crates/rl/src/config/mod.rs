@@ -143,13 +143,13 @@ impl Config {
     }
 
     /// Prompts in one optimizer step: `actor.global_batch_size`, at most `data.rollout_batch_size`.
-    pub(crate) fn update_batch_size(&self) -> usize {
+    pub fn update_batch_size(&self) -> usize {
         self.actor.global_batch_size.min(self.data.rollout_batch_size)
     }
 
     /// Steps of an RL stage whose data has `epoch_len` rows an epoch: its own, the run's, or as many as the epochs
     /// have.
-    pub(crate) fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
+    pub fn rl_steps(&self, stage: &RlStage, epoch_len: usize) -> usize {
         match (stage.steps, self.trainer.max_steps) {
             (0, 0) => (self.trainer.total_epochs * epoch_len / self.data.rollout_batch_size).max(1),
             (0, max) => max,
@@ -175,7 +175,7 @@ impl Config {
     }
 
     /// Optimizer steps that a training step over so many prompts takes.
-    pub(crate) fn optimizer_steps(&self, prompts: usize) -> usize {
+    pub fn optimizer_steps(&self, prompts: usize) -> usize {
         prompts.div_ceil(self.update_batch_size()) * self.actor.ppo_epochs
     }
 

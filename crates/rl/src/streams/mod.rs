@@ -55,6 +55,15 @@ pub(crate) struct Wanted {
     masked: Option<(Draw, Perturbation)>,
 }
 
+/// Forward passes over all groups of a step between sampling and learning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScoringPasses {
+    /// Of the decoder.
+    pub decoder: f64,
+    /// Of the tower, over pictures of which it has nothing yet.
+    pub tower: f64,
+}
+
 /// How a perturbed picture is drawn, where one is declared.
 fn perturbation(streams: &[Stream]) -> Option<(Draw, Perturbation)> {
     streams.iter().find_map(|stream| match *stream {
@@ -85,6 +94,15 @@ impl Wanted {
             }
         }
         wanted
+    }
+
+    /// See [`Recipe::scoring_passes`].
+    pub(crate) fn passes(&self, config: &Config) -> ScoringPasses {
+        let count = |wanted: bool| f64::from(u8::from(wanted));
+        let scored = config.actor.old_log_probs != OldLogProbs::Rollout || self.entropy || self.dependency;
+        let pictures = count(self.reference) + count(self.perturbed.is_some()) + count(self.masked.is_some());
+        let texts = count(scored) + count(self.dependency) + count(self.perception);
+        ScoringPasses { decoder: texts + pictures, tower: pictures }
     }
 
     /// Whether a scoring pass over all groups is needed: it is not where the sampler has measured what is asked for.

@@ -13,6 +13,7 @@
 //! | `reference` | the policy that a KL term compares with |
 //! | `tokens` | what is kept of the tokens of some groups |
 //! | `validate` | greedy and sampled validation |
+//! | `worst` | the rows that cost most, before all others |
 //! | `save` | checkpoints, written while training goes on; the proof that the policy still computes |
 //!
 //! State changes only when a step is complete, so an interrupt or a crash at any moment loses that step and nothing
@@ -30,6 +31,7 @@ mod stages;
 mod start;
 mod tokens;
 mod validate;
+mod worst;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

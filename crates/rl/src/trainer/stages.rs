@@ -42,6 +42,14 @@ impl<B: Kernels> StagePlan<B> {
         Ok(Self { name: stage.name().to_string(), steps: steps as u64, kind })
     }
 
+    /// Rows that a step takes.
+    fn batch(&self, config: &Config) -> usize {
+        match &self.kind {
+            StageKind::Sft(stage) => stage.batch_size,
+            StageKind::Rl(_) => config.data.rollout_batch_size,
+        }
+    }
+
     /// The number that a person watches.
     fn score(&self, metrics: &Metrics) -> (&'static str, f64) {
         let (label, key) = match self.kind {
@@ -100,6 +108,7 @@ impl<B: Kernels, P: Policy<B> + Sync> Trainer<B, P> {
     /// The steps of one stage: step, validate, finish.
     fn stage(&mut self, plan: &mut StagePlan<B>, prompts: &Prompts) -> Result<(), TrainError> {
         let mut before = self.begin(plan)?;
+        self.put_worst_first(plan.batch(&self.setup.config), prompts)?;
         while self.state.unvalidated.is_some() || !self.state.stage_over && self.state.stage_step < plan.steps {
             if self.interrupted()? {
                 return Err(TrainError::Interrupted);

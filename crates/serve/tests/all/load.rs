@@ -66,6 +66,6 @@ fn two_hundred_requests_half_of_them_cut_off() {
     }
     let answered = server.metric("serve_answered_seconds_count");
     let cut = server.metric("serve_cut_off_total{reason=\"disconnected\"}");
-    // On a busy machine most of those that go have gone before their requests were prepared: nothing is counted of them.
+    // On a busy machine most of those that go have gone before their requests were prepared, and are not counted.
     assert!(answered >= 100.0 && cut > 5.0, "{answered} answered, {cut} cut off");
 }
