@@ -3,9 +3,9 @@
 //!
 //! Both rows of a comparison are trained from the same seeds and asked the same items, so a difference is a table of
 //! seeds by items. The crossed bootstrap draws seeds and items anew, each with replacement, and takes the mean of the
-//! table so drawn; the spread of these means is the error of the difference (Owen, The pigeonhole bootstrap, 2007: it is
-//! a little too large, never too small). With few seeds its percentiles are too narrow, so intervals and tests take its
-//! standard error with Student's t of `seeds - 1` degrees of freedom.
+//! table so drawn; the spread of these means is the error of the difference (Owen, The pigeonhole bootstrap, 2007: it
+//! is a little too large, never too small). With few seeds its percentiles are too narrow, so intervals and tests take
+//! its standard error with Student's t of `seeds - 1` degrees of freedom.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

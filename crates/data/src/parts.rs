@@ -2,8 +2,8 @@
 //!
 //! Forgetting shows where a response has to look once more, and only there: a digit that is written for the first time
 //! can come from the picture alone, one that was written before can be copied. So a row may say of its worked response
-//! (`data.solution_key`) at which bytes such parts begin, as JSON: `[{"at": 14, "fresh": true}]`. Of a row whose picture
-//! was exchanged for another one half-way, `was` is what the first picture would have had there.
+//! (`data.solution_key`) at which bytes such parts begin, as JSON: `[{"at": 14, "fresh": true}]`. Of a row whose
+//! picture was exchanged for another one half-way, `was` is what the first picture would have had there.
 
 use serde::{Deserialize, Serialize};
 

@@ -9,10 +9,11 @@
 //! Everything here is teacher-forced: the model reads the worked response and is asked, at each part, for its likeliest
 //! token. So a difference between early and late parts is one of looking, not of errors that were made before.
 //!
-//! A picture is exchanged by asking about another one: the prompt has the second picture, and so has every key and value
-//! that the response reads; the response follows the first picture in its early half and the second one after that.
-//! Nothing of the first picture is left but what the response says of it. A late part that was not written before shows
-//! whether the model reads the picture at all; one that was, whether it looks again or copies what stands in the text.
+//! A picture is exchanged by asking about another one: the prompt has the second picture, and so has every key and
+//! value that the response reads; the response follows the first picture in its early half and the second one after
+//! that. Nothing of the first picture is left but what the response says of it. A late part that was not written before
+//! shows whether the model reads the picture at all; one that was, whether it looks again or copies what stands in the
+//! text.
 
 pub mod figures;
 mod forced;
@@ -32,7 +33,8 @@ pub use worked::{WorkedPart, WorkedRow, WorkedRows};
 /// Worked responses read in one pass.
 const AT_ONCE: usize = 8;
 
-/// Reads the worked responses of the first `limit` rows that `subject` is asked (0: all), as far as they can be located.
+/// Reads the worked responses of the first `limit` rows that `subject` is asked (0: all), as far as they can be
+/// located.
 ///
 /// # Errors
 /// Data and columns that cannot be used, and an interrupt.

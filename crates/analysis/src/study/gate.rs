@@ -1,8 +1,8 @@
-//! The gate: what a warm start has to show before any row runs. A study of forgetting on a model that does not forget, or
-//! that reinforcement learning cannot get off the ground, would say nothing whatever its rows say.
+//! The gate: what a warm start has to show before any row runs. A study of forgetting on a model that does not forget,
+//! or that reinforcement learning cannot get off the ground, would say nothing whatever its rows say.
 //!
-//! Which settings of the warm start are tried, and in which order, is written down in the rows file beforehand. The first
-//! that passes is the study's; if none does, no row runs, and that is the result.
+//! Which settings of the warm start are tried, and in which order, is written down in the rows file beforehand. The
+//! first that passes is the study's; if none does, no row runs, and that is the result.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! What is measured of the weights that a run ends with, beside its own validation: answers to fixed items, and where it
-//! forgets the picture.
+//! What is measured of the weights that a run ends with, beside its own validation: answers to fixed items, and where
+//! it forgets the picture.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
