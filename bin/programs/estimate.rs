@@ -19,6 +19,7 @@ const RANKS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 /// configuration.
 #[derive(Parser)]
 #[command(
+    name = "estimate",
     version,
     after_help = "Examples:
   estimate --config configs/qwen2_5_vl_7b.toml algorithm.name=vgpo --ranks 8 --card a100

@@ -257,7 +257,8 @@ pub(super) fn check(
     fresh: usize,
 ) -> Result<(), String> {
     for (rows, cols) in rows.clone().flat_map(|r| cols.clone().map(move |c| (r, c))) {
-        for terms in terms.clone().filter(|terms| orders(rows, cols, *terms, fresh).is_empty()) {
+        let none = |terms: &usize| orders(rows, cols, *terms, fresh).is_empty();
+        if let Some(terms) = terms.clone().find(none) {
             let most = orders(rows, cols, terms, 0).iter().map(|o| best(o, rows, cols)).max_by_key(|b| b.0);
             return Err(match most {
                 None => format!("fresh: a grid of {rows} x {cols} has no {terms} lines, none twice"),
