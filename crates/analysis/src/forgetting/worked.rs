@@ -32,6 +32,9 @@ pub struct WorkedRow {
     pub parts: Vec<WorkedPart>,
 }
 
+/// Tokens of a worked response, and its parts.
+type Located = (Vec<u32>, Vec<WorkedPart>);
+
 /// The rows of a data set that have a worked response and a column [`parts::COLUMN`].
 #[derive(Debug)]
 pub struct WorkedRows<'a> {
@@ -93,11 +96,7 @@ impl<'a> WorkedRows<'a> {
 
     /// Tokens and parts of a row's worked response; none where it has no response or no column, or where the tokenizer
     /// does not give the text back, in which no byte of a token is known.
-    fn located(
-        &self,
-        sample: &Sample,
-        note: &mut dyn FnMut(String),
-    ) -> Result<Option<(Vec<u32>, Vec<WorkedPart>)>, TrainError> {
+    fn located(&self, sample: &Sample, note: &mut dyn FnMut(String)) -> Result<Option<Located>, TrainError> {
         let processor = self.subject.prompts.processor();
         let (Some(solution), Some(column)) = (&sample.solution, sample.extra.get(parts::COLUMN)) else {
             return Ok(None);
