@@ -65,13 +65,21 @@ fn figures_of_bench_are_the_speeds() {
     let sizes = ["--rollouts", "2", "--image", "56", "--text-tokens", "4", "--response-tokens", "4", "--steps", "3"];
     let bench = ["step", "--preset", "toy", "--json", "--backend", "flex"];
     let lines = said(program(env!("CARGO_BIN_EXE_bench"), dir.path(), &[&bench[..], &sizes].concat()));
-    std::fs::write(dir.path().join("figures.jsonl"), &lines).unwrap();
+    // Of a machine that takes ten thousand times as long: milliseconds would be told as 0.001 or 0.002.
+    let slower = |line: &str| {
+        let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+        for work in line["figures"]["work"].as_array_mut().unwrap() {
+            work["seconds"] = (work["seconds"].as_f64().unwrap() * 1e4).into();
+        }
+        format!("{line}\n")
+    };
+    std::fs::write(dir.path().join("figures.jsonl"), lines.lines().map(slower).collect::<String>()).unwrap();
     std::fs::write(dir.path().join("config.toml"), SMALLEST).unwrap();
     let args = ["--config", "config.toml", "--figures", "figures.jsonl", "--worst-first"];
     let text = said(estimate(dir.path(), &args));
     assert!(text.contains("measured by bench on") && text.contains("Worst row: toy:read"), "{text}");
     let step = seconds(&text, "sum");
-    assert!(step > 1e-4 && step < 10.0, "{text}");
+    assert!(step > 1.0, "{text}");
     // Twice as many prompts take about twice as long.
     let twice = said(estimate(dir.path(), &[&args[..], &["data.rollout_batch_size=4"]].concat()));
     let ratio = seconds(&twice, "update: forward") / seconds(&text, "update: forward");
