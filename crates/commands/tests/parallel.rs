@@ -30,7 +30,8 @@ fn on_two_ranks(folder: &Path, words: &[&str]) -> Option<Output> {
     let mut command = Command::new("mpirun");
     command.envs([("OMPI_ALLOW_RUN_AS_ROOT", "1"), ("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")]);
     command.envs([("OMPI_MCA_rmaps_base_oversubscribe", "1"), ("OMPI_MCA_hwloc_base_binding_policy", "none")]);
-    command.env("RAYON_NUM_THREADS", "1").env("HF_HUB_OFFLINE", "1").stdin(Stdio::null());
+    // mpirun is a terminal to its ranks.
+    command.env("RAYON_NUM_THREADS", "1").env("HF_HUB_OFFLINE", "1").env("NO_COLOR", "1").stdin(Stdio::null());
     command.current_dir(folder).args(["-np", "2", env!("CARGO_BIN_EXE_visual-rl")]).args(words);
     Some(command.output().unwrap())
 }

@@ -1,7 +1,9 @@
 //! The driver, its card, and the libraries that CUDA programs load: whether they are there, and fit one another.
 
 use comm::Ranks;
-use doctor::{Finding, Verdict};
+use doctor::Finding;
+#[cfg(not(feature = "cuda"))]
+use doctor::Verdict;
 
 pub(super) fn examine(ranks: &Ranks, add: &mut impl FnMut(Finding)) {
     #[cfg(feature = "cuda")]
