@@ -15,7 +15,7 @@ const RANKS: [usize; 6] = [1, 2, 4, 8, 16, 32];
 
 /// Say what a run will ask of its devices, before it starts: memory, the time of a step part by part, hours.
 ///
-/// Nothing is loaded, no device is needed, and nothing is written. `train --dry-run` says the same under the
+/// No weights are loaded, no device is needed, and no file stays. `train --dry-run` says the same under the
 /// configuration.
 #[derive(Parser)]
 #[command(

@@ -43,7 +43,7 @@ pub(crate) struct Reached {
 pub struct DataSheet {
     /// As it is named on a command line.
     pub key: &'static str,
-    /// What a driver calls it begins with, or contains, this.
+    /// What a driver calls it has these words.
     pub name: &'static str,
     /// Dense products in bf16, operations a second.
     flops: f64,
@@ -66,6 +66,9 @@ pub const DATA_SHEETS: [DataSheet; 8] = [
     DataSheet { key: "rtx3090", name: "RTX 3090", flops: 71e12, bytes: 936e9, link: 32e9 },
 ];
 
+/// Words in a driver's name for a card that is slower than the one whose name it bears.
+const SLOWER: [&str; 6] = ["pcie", "nvl", "laptop", "d", "max", "mig"];
+
 /// Bytes a second and device between machines: 400 Gbit/s each. Assumed.
 const NETWORK: f64 = 50e9;
 
@@ -87,11 +90,23 @@ fn assumed(kind: WorkKind) -> Reached {
 }
 
 impl DataSheet {
-    /// By the name that a driver gives, or that a person writes.
+    /// By its key, or by the name that a driver gives: its words have to be among those, so that an RTX A4000 is no A40.
+    /// A card of that name which is sold slower, for PCIe or laptops, has another data sheet and is not found.
     pub fn find(name: &str) -> Option<&'static Self> {
-        let plain = |text: &str| text.to_ascii_lowercase().replace([' ', '-', '_'], "");
-        let name = plain(name);
-        DATA_SHEETS.iter().find(|sheet| name.contains(&plain(sheet.name)))
+        let words = |text: &str| -> Vec<String> {
+            let text = text.to_ascii_lowercase();
+            let all = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+            all.map(str::to_owned).collect()
+        };
+        let given = words(name);
+        if given.iter().any(|word| SLOWER.contains(&word.as_str())) {
+            return None;
+        }
+        let is_it = |sheet: &&Self| {
+            let own = words(sheet.name);
+            given == [sheet.key] || given.windows(own.len()).any(|some| some == own)
+        };
+        DATA_SHEETS.iter().find(is_it)
     }
 }
 
@@ -332,7 +347,12 @@ mod tests {
         ] {
             assert_eq!(DataSheet::find(name).map(|sheet| sheet.key), Some(key), "{name}");
         }
-        assert_eq!(DataSheet::find("Tesla K80"), None);
+        for other in
+            ["Tesla K80", "NVIDIA RTX A4000", "NVIDIA H20", "NVIDIA L40", "NVIDIA A100-PCIE-40GB", "NVIDIA H100 NVL"]
+        {
+            assert_eq!(DataSheet::find(other), None, "{other}");
+        }
+        assert_eq!(DataSheet::find("NVIDIA GeForce RTX 4090 Laptop GPU"), None);
         for sheet in DATA_SHEETS {
             assert_eq!(DataSheet::find(sheet.key).map(|found| found.key), Some(sheet.key));
         }

@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn a_snapshot_in_the_cache_is_a_model_on_the_hub() {
         let of = |path: &str| on_hub(Path::new(path));
-        let found = of("/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/66285546d2b8");
+        let found = of("/home/me/.cache/huggingface/hub/models--Qwen--Qwen2.5-VL-3B-Instruct/snapshots/66285546d2b8");
         assert_eq!(found, Some(("Qwen/Qwen2.5-VL-3B-Instruct".into(), "66285546d2b8".into())));
         for path in ["/models/base", "base", "/", "/a/models--x/snapshots/c", "/a/models--x--y/blobs/c", "snapshots/c"]
         {
