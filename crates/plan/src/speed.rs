@@ -90,8 +90,8 @@ fn assumed(kind: WorkKind) -> Reached {
 }
 
 impl DataSheet {
-    /// By its key, or by the name that a driver gives: its words have to be among those, so that an RTX A4000 is no A40.
-    /// A card of that name which is sold slower, for PCIe or laptops, has another data sheet and is not found.
+    /// By its key, or by the name that a driver gives: its words have to be among those, so that an RTX A4000 is no
+    /// A40. A card of that name which is sold slower, for PCIe or laptops, has another data sheet and is not found.
     pub fn find(name: &str) -> Option<&'static Self> {
         let words = |text: &str| -> Vec<String> {
             let text = text.to_ascii_lowercase();
