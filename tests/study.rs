@@ -144,6 +144,42 @@ fn a_study_is_interrupted_goes_on_and_skips_what_is_finished() {
     assert!(text(&output).contains("seed_2.json") && text(&output).contains("delete it"), "{}", text(&output));
 }
 
+#[test]
+fn a_published_study_goes_on_in_another_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let output = run(dir, &["--out", "out", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let published = |row: &str| dir.join(format!("docs/study/results/{row}/seed_2.json"));
+    let read = |path: &Path| -> serde_json::Value {
+        let mut value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        value["seconds"] = 0.into();
+        value
+    };
+    let before = read(&published("vgpo"));
+
+    // A row is missing: its warm start is trained again, for its weights, and the row comes out as it did.
+    std::fs::remove_file(published("vgpo")).unwrap();
+    let output = run(dir, &["--out", "other", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("5 runs taken over from docs/study"), "{}", text(&output));
+    assert!(text(&output).contains("2 runs finished, 4 were finished before"), "{}", text(&output));
+    assert_eq!(read(&published("vgpo")), before);
+
+    // A warm start that comes out otherwise is none that the row of before began with.
+    std::fs::remove_file(published("vgpo")).unwrap();
+    let warm = std::fs::read_to_string(published("warm")).unwrap();
+    let steps = format!("\"steps\": {}", read(&published("warm"))["steps"]);
+    std::fs::write(published("warm"), warm.replace(&steps, "\"steps\": 99")).unwrap();
+    let output = run(dir, &["--out", "third", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(
+        text(&output).contains("warm, seed 2: failed: ") && text(&output).contains("otherwise"),
+        "{}",
+        text(&output)
+    );
+}
+
 /// A study of a gate that all pass, or none does, of models that have learned nothing.
 fn gated_study(dir: &Path, error_ratio: f64) -> Output {
     let spec = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=";

@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use analysis::study::child::ChildPlace;
 use analysis::study::report::{self, Session};
-use analysis::study::{Ended, GateEnd, Outcome, OutcomesJob, RunToTrain, Study, StudyError, child, gate, runner};
+use analysis::study::{
+    Ended, GateEnd, Outcome, OutcomesJob, RunToTrain, Study, StudyError, child, gate, published, runner,
+};
 use burn::tensor::DType;
 use comm::{MpiJob, Ranks};
 use model_qwen2vl::Kernels;
@@ -90,6 +92,15 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let out = args.out.clone().unwrap_or_else(|| name.into());
     std::fs::create_dir_all(&out).map_err(|e| Failure::input(format!("--out {}: {e}", out.display())))?;
     share_folder(&ranks, &out, "--out")?;
+    if let Some(folder) = &args.publish
+        && ranks.is_first()
+    {
+        match published::take_over(folder, &out)? {
+            0 => {}
+            runs => eprintln!("{runs} runs taken over from {}", folder.join("study").display()),
+        }
+    }
+    ranks.barrier("records of earlier runs")?;
     let cores = match ranks.is_solo() {
         true => std::thread::available_parallelism().map_or(1, usize::from),
         false => rayon::current_num_threads(),
@@ -149,6 +160,7 @@ fn gated(
     let chosen = spec.settings.iter().find(|setting| verdict.chosen.as_ref() == Some(&setting.name));
     if ranks.is_first() {
         report::write(&study, out)?;
+        published(args, out)?;
         print(&report::verdict(&verdict))?;
     }
     match (chosen, spec.settings.first()) {
@@ -172,16 +184,18 @@ fn session(jobs: usize, cores: usize, finished: usize, seconds: f64) -> Session 
     Session { command, jobs, cores, finished, seconds }
 }
 
+/// Copies what there is to where it is to be published; of a study that is not finished, too, which the page says.
+fn published(args: &StudyArgs, out: &Path) -> Result<(), Failure> {
+    args.publish.as_ref().map_or(Ok(()), |folder| Ok(published::publish(out, folder)?))
+}
+
 /// What is written and said at the end.
 fn finish(args: &StudyArgs, study: &Study, out: &Path, session: Session, outcome: &Outcome) -> Result<(), Failure> {
     if outcome.finished > 0 {
         session.append(study, out)?;
     }
     print(&report::outcome(outcome, out))?;
-    match &args.publish {
-        Some(folder) if !outcome.interrupted && outcome.failed.is_empty() => Ok(report::publish(out, folder)?),
-        _ => Ok(()),
-    }
+    published(args, out)
 }
 
 /// The program, as `visual-rl` knows it.

@@ -21,6 +21,7 @@ use crate::common::{Failure, choice, within};
   study --quick                                    a small form, in minutes
   study --plan                                     print the grid and stop
   study --out runs/study --jobs 2                  the whole study, two runs at a time
+  study --out runs/study --publish docs            go on with what is published, on any machine
   study --rows-only dapo,vgpo --seeds 10           two rows, more seeds
   study data.val_max_samples=1000                  another setting for all runs
 
@@ -55,7 +56,8 @@ pub(super) struct StudyArgs {
     /// Runs at a time; each gets its share of the cores. Default: one a core, at most 4; 1 on a GPU.
     #[arg(long, value_name = "N", value_parser = within::<usize>(1..=1024))]
     pub jobs: Option<usize>,
-    /// Copy study.md and its plots to this folder at the end, for example docs.
+    /// Copy study.md, its plots and the records of its runs to this folder at the end, for example docs; runs whose
+    /// records are there are taken over at the start and not run again.
     #[arg(long, value_name = "DIR")]
     pub publish: Option<PathBuf>,
     /// Device library, among what was compiled in. Same as trainer.backend.

@@ -79,6 +79,9 @@ pub struct GateVerdict {
 /// Where gate seeds begin: far from a study's.
 pub(super) const FIRST_SEED: u64 = 1001;
 
+/// Folder of the gate's warm starts in the study's, a folder a setting.
+pub(super) const FOLDER: &str = "gate";
+
 /// File of the verdict in the study's folder.
 pub(super) const FILE: &str = "gate.json";
 
@@ -167,7 +170,7 @@ pub fn measure(
     for setting in &gate.settings {
         note(&format!("gate: {}", setting.name));
         let warm = study.gate(gate, setting)?;
-        let folder = out.join("gate").join(&setting.name);
+        let folder = out.join(FOLDER).join(&setting.name);
         let outcome = runner::run(ranks, &warm, &folder, jobs, stop, &train, &note)?;
         if outcome.interrupted || stop.load(Ordering::Relaxed) || !outcome.failed.is_empty() {
             return Ok(GateEnd::Stopped(outcome));

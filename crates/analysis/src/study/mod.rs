@@ -12,6 +12,7 @@
 //! | [`child`] | a run as a child process |
 //! | [`runner`] | runs what is missing, several at a time |
 //! | [`report`] | tables, tests and plots as Markdown |
+//! | [`published`] | the page and the records of its runs, to go on with elsewhere |
 //!
 //! A study's folder:
 //!
@@ -19,7 +20,8 @@
 //! OUT/
 //!   study.md, study/*.svg       the report, written anew whenever a run ends
 //!   gate.json, gate/SETTING/    the verdict of the gate, and a folder like this one for each setting that was tried
-//!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again
+//!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again, but for a
+//!                               warm start whose weights are gone and needed
 //!   runs/ROW/seed_K/            run folders (docs/metrics.md) with the final weights, and log.txt
 //!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
@@ -29,6 +31,7 @@ mod comparisons;
 pub mod gate;
 pub mod outcomes;
 pub mod plan;
+pub mod published;
 pub mod report;
 pub(crate) mod result;
 pub(crate) mod rows;

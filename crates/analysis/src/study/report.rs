@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ::report::svg::axis::Axis;
 use ::report::svg::chart::{Chart, Mark, Series};
 use ::report::svg::forest::{Forest, ForestRow};
 use serde::{Deserialize, Serialize};
 
-use super::gate::{self, GateVerdict};
+use super::gate::GateVerdict;
 use super::plan::{Study, WARM};
 use super::result::{self, Point, RunResult};
 use super::rows::Table;
 use super::{Outcome, StudyError};
 use crate::stats::{Interval, Paired, mean};
+
+/// File of the calls of the program, in the study's folder.
+pub(super) const SESSIONS: &str = "sessions.jsonl";
 
 /// One call of the program, in `sessions.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,7 +40,7 @@ impl Session {
     /// # Errors
     /// Anything the file system refuses.
     pub fn append(&self, study: &Study, out: &Path) -> Result<(), StudyError> {
-        let path = out.join("sessions.jsonl");
+        let path = out.join(SESSIONS);
         let mut text = guard::file::read_text(&path, guard::limits().record_bytes).unwrap_or_default();
         let _ = writeln!(text, "{}", serde_json::to_string(self).unwrap_or_default());
         result::write(&path, &text)?;
@@ -45,8 +48,7 @@ impl Session {
     }
 
     fn read(out: &Path) -> Vec<Self> {
-        let text =
-            guard::file::read_text(&out.join("sessions.jsonl"), guard::limits().record_bytes).unwrap_or_default();
+        let text = guard::file::read_text(&out.join(SESSIONS), guard::limits().record_bytes).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 }
@@ -135,6 +137,17 @@ impl Report<'_> {
         base
     }
 
+    /// Accuracy that the rows of a seed begin with, of the same items as their accuracy afterwards.
+    fn start(&self, seed: u64) -> Option<f64> {
+        let warm = self.results.get(WARM).and_then(|seeds| seeds.get(&seed)?.accuracy());
+        warm.or_else(|| self.base().get(&seed).map(|point| point.accuracy))
+    }
+
+    /// [`start`](Self::start) of all seeds that have one.
+    fn starts(&self) -> Vec<f64> {
+        self.study.seeds().filter_map(|seed| self.start(seed)).collect()
+    }
+
     pub(super) fn label(&self, row: &str) -> String {
         self.study.row(row).map_or_else(|| row.to_string(), |r| r.label.clone())
     }
@@ -146,18 +159,18 @@ impl Report<'_> {
             self.label(reference)
         );
         if table.name == "main" {
-            let base: Vec<Point> = self.base().into_values().collect();
+            let (starts, before) = (self.starts(), self.base().into_values());
             let _ = writeln!(
                 out,
                 "| base (warm start) | {} | {} | | | | | | {} | |",
-                base.len(),
-                percent(Interval::of(&base.iter().map(|p| p.accuracy).collect::<Vec<_>>())),
-                number(mean(&base.iter().filter_map(|p| p.late_early).collect::<Vec<_>>()), 3),
+                starts.len(),
+                percent(Interval::of(&starts)),
+                number(mean(&before.filter_map(|p| p.late_early).collect::<Vec<_>>()), 3),
             );
         }
         for row in &table.rows {
             let accuracy = self.values(row, RunResult::accuracy);
-            let gain = self.values(row, |r| Some(r.accuracy()? - r.before()?.accuracy));
+            let gain = self.values(row, |r| Some(r.accuracy()? - self.start(r.seed)?));
             let (a, b) = self.pairs(row, reference, RunResult::accuracy);
             let paired = (row != reference).then(|| Paired::of(&a, &b)).flatten();
             let _ = writeln!(
@@ -312,16 +325,18 @@ impl Report<'_> {
         let files =
             |files: &[data::DataSpec]| files.iter().map(|f| format!("`{}`", f.path())).collect::<Vec<_>>().join(", ");
         let _ = writeln!(out, "- trained on {}", files(&base.data.train_files));
-        let _ = writeln!(
-            out,
-            "- accuracy: greedy, on {} rows of {}",
-            if base.data.val_max_samples == 0 {
-                "all".into()
-            } else {
-                format!("the first {}", base.data.val_max_samples)
-            },
-            files(&base.data.val_files)
-        );
+        let asked = |rows: usize, of: String| match rows {
+            0 => format!("greedy, on all rows of {of}"),
+            rows => format!("greedy, on the first {rows} rows of {of}"),
+        };
+        let validated = asked(base.data.val_max_samples, files(&base.data.val_files));
+        let _ = match &self.study.rows.outcomes {
+            None => writeln!(out, "- accuracy: {validated}"),
+            Some(o) => {
+                let items = asked(o.items, format!("`{}`", o.data));
+                writeln!(out, "- accuracy: {items}\n- curves and their means: {validated}")
+            }
+        };
         let rollouts: Vec<u64> =
             self.results.values().flat_map(BTreeMap::values).map(|r| r.rollouts).filter(|r| *r > 0).collect();
         if let (Some(low), Some(high)) = (rollouts.iter().min(), rollouts.iter().max()) {
@@ -370,7 +385,7 @@ impl Report<'_> {
 
     /// What a reader may not conclude.
     fn limits(&self) -> String {
-        let base: Vec<f64> = self.base().values().map(|p| p.accuracy).collect();
+        let base = self.starts();
         let mut out = String::from("## What this shows, and what not\n\n");
         let reference = &self.study.rows.reference;
         let mut sure = Vec::new();
@@ -436,28 +451,6 @@ fn gate_section(verdict: &GateVerdict) -> String {
 pub fn verdict(verdict: &GateVerdict) -> String {
     let chosen = verdict.chosen.as_deref().map_or("no setting passes".to_owned(), |name| format!("{name} passes"));
     format!("gate: {chosen}\n{}", verdict.table())
-}
-
-/// Copies `study.md` and its plots from a study's folder into `folder`, for example `docs`.
-///
-/// # Errors
-/// Anything the file system refuses.
-pub fn publish(out: &Path, folder: &Path) -> Result<(), StudyError> {
-    let copy = |from: PathBuf, to: PathBuf| std::fs::copy(from, &to).map_err(StudyError::io(&to)).map(drop);
-    let plots = folder.join("study");
-    std::fs::create_dir_all(&plots).map_err(StudyError::io(&plots))?;
-    copy(out.join("study.md"), folder.join("study.md"))?;
-    let drawn = out.join("study");
-    for entry in std::fs::read_dir(&drawn).map_err(StudyError::io(&drawn))?.flatten() {
-        if entry.path().extension().is_some_and(|e| e == "svg") {
-            copy(entry.path(), plots.join(entry.file_name()))?;
-        }
-    }
-    let verdict = out.join(gate::FILE);
-    match verdict.is_file() {
-        true => copy(verdict, plots.join(gate::FILE)),
-        false => Ok(()),
-    }
 }
 
 /// The grid as text: rows, settings, runs.

@@ -57,9 +57,12 @@ pub struct RunResult {
     pub outcomes: Option<Outcomes>,
 }
 
+/// Folder of the results in the study's.
+pub(super) const FOLDER: &str = "results";
+
 /// The file of a row and seed in the study's folder.
 pub(crate) fn path(out: &Path, row: &str, seed: u64) -> PathBuf {
-    out.join("results").join(row).join(format!("seed_{seed}.json"))
+    out.join(FOLDER).join(row).join(format!("seed_{seed}.json"))
 }
 
 impl RunResult {

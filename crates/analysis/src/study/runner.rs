@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::{Study, WARM, folder, settings};
 use super::result::{self, RunResult};
+use super::rows::StudyRow;
 use super::{StudyError, report};
 
 /// A run to train.
@@ -195,6 +196,9 @@ impl Runs<'_> {
             }
             let fingerprint = self.study.fingerprint(self.study.row(&row), seed)?;
             let state = match RunResult::read(self.out, &row, seed, &fingerprint)? {
+                Some(warm) if own && row == WARM && !self.out.join(&warm.weights).is_dir() && self.lacks(seed)? => {
+                    RunState::Waiting
+                }
                 Some(_) => RunState::Done,
                 None if own => RunState::Waiting,
                 None => RunState::Failed,
@@ -204,6 +208,16 @@ impl Runs<'_> {
             tasks.list.push((row, seed, state));
         }
         Ok(tasks)
+    }
+
+    /// Whether a row of this seed has no result yet.
+    fn lacks(&self, seed: u64) -> Result<bool, StudyError> {
+        for row in &self.study.rows.rows {
+            if finished(self.study, self.out, Some(row), seed)?.is_none() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Trains what is missing.
@@ -291,7 +305,7 @@ fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTr
     let config = match own {
         None => study.warm(seed, out)?,
         Some(own) => {
-            let warm = RunResult::read(out, WARM, seed, &study.fingerprint(None, seed)?)?;
+            let warm = finished(study, out, None, seed)?;
             study.run(own, seed, out, warm.map(|w| out.join(w.weights)).as_deref())?
         }
     };
@@ -316,6 +330,11 @@ fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTr
         return Ok((ended, None));
     }
     let result = RunResult::collect(out, &folder, row, seed, &fingerprint, rollouts_a_round(&config))?;
+    if own.is_none() && is_another(study, out, &result)? {
+        let reason = "trained again for its weights, it came out otherwise than the one that finished rows of this seed \
+                      began with: delete their results, or run them all on one kind of machine";
+        return Ok((Ended::Failed(reason.into()), None));
+    }
     // What is left to do with the run needs its weights, not the optimizer's state.
     let moments = out.join(&result.weights).with_file_name(layout::OPTIMIZER);
     match std::fs::remove_file(&moments) {
@@ -324,6 +343,23 @@ fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTr
     }
     result.write(out)?;
     Ok((Ended::Done, Some(result)))
+}
+
+/// The result of a row, or of the warm start, and a seed, if it is finished.
+fn finished(study: &Study, out: &Path, row: Option<&StudyRow>, seed: u64) -> Result<Option<RunResult>, StudyError> {
+    let name = row.map_or(WARM, |row| &row.name);
+    RunResult::read(out, name, seed, &study.fingerprint(row, seed)?)
+}
+
+/// Whether finished rows began from another warm start than this one, made of the same settings.
+fn is_another(study: &Study, out: &Path, warm: &RunResult) -> Result<bool, StudyError> {
+    let Some(earlier) = finished(study, out, None, warm.seed)? else { return Ok(false) };
+    for row in &study.rows.rows {
+        if finished(study, out, Some(row), warm.seed)?.is_some() {
+            return Ok((earlier.steps, &earlier.outcomes) != (warm.steps, &warm.outcomes));
+        }
+    }
+    Ok(false)
 }
 
 fn rollouts_a_round(config: &Config) -> u64 {
