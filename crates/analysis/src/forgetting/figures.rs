@@ -222,6 +222,7 @@ pub(crate) mod tests {
         assert_eq!((found.copied[8], found.fresh[8]), (PartErrors { parts: 1, wrong: 0 }, PartErrors::default()));
         let attention = found.attention.unwrap();
         assert!((attention.early - 0.6).abs() < 1e-6 && (attention.late - 0.3).abs() < 1e-6);
+        assert!((attention.ratio() - 0.5).abs() < 1e-6);
         assert!((found.late_early_cosine.unwrap() - 0.5).abs() < 1e-6);
         assert!(found.exchanged_fresh.is_none() && Forgetting::of(&[], &[]).is_none());
         assert_eq!(PartErrors::sum(&found.fresh), PartErrors { parts: 4, wrong: 3 });

@@ -21,6 +21,9 @@ use crate::stats::mean;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateSpec {
+    /// What a reader of the report has to know of how the settings came about; Markdown.
+    #[serde(default)]
+    pub note: String,
     /// Warm starts of each setting; their seeds are none of the study's.
     pub seeds: usize,
     /// The teacher-forced error on fresh digits of the late half has to be at least so many times that of the early
@@ -216,6 +219,7 @@ mod tests {
     fn all_three_conditions_count() {
         let setting = GateSetting { name: "a".into(), set: vec![] };
         let gate = GateSpec {
+            note: String::new(),
             seeds: 2,
             error_ratio: 1.5,
             attention_ratio: 1.0,

@@ -201,9 +201,9 @@ mod tests {
 
     #[test]
     fn answers_are_packed_and_unpacked() {
-        let right = [true, false, false, true, false, true, true];
+        let right = [true, false, true, true, false, false, true];
         let text = packed(&right);
-        assert_eq!(text, "96");
+        assert_eq!(text, "b2");
         let found = Outcomes { items: 7, right: text, tokens: 0.0, answered: None, forgetting: None };
         assert_eq!(found.each(), right.map(f64::from));
         assert!((found.accuracy() - 4.0 / 7.0).abs() < 1e-12);

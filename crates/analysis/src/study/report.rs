@@ -429,8 +429,8 @@ fn gate_section(verdict: &GateVerdict) -> String {
     let mut out = format!(
         "\n## The gate\n\nBefore any row runs, a warm start has to show that it forgets: an error on fresh digits of the late half \
          at least {} times that of the early half, attention on the picture that falls (late/early below {}), and a greedy \
-         accuracy between {:.0}% and {:.0}%, without which no row could learn. {} settings were written down beforehand and are \
-         tried in this order, {} warm starts each; the first that passes is the study's.\n\n",
+         accuracy between {:.0}% and {:.0}%, without which no row could learn. {} settings are tried in this order, {} warm \
+         starts each; the first that passes is the study's.\n\n",
         spec.error_ratio,
         spec.attention_ratio,
         100.0 * spec.accuracy[0],
@@ -438,6 +438,10 @@ fn gate_section(verdict: &GateVerdict) -> String {
         spec.settings.len(),
         spec.seeds
     );
+    if !spec.note.is_empty() {
+        out += spec.note.trim();
+        out += "\n\n";
+    }
     out += "| setting | seeds | fresh error, early | late | ratio | attention late/early | accuracy | gate |\n|---|---|---|---|---|---|---|---|\n";
     out += &verdict.table();
     let _ = match &verdict.chosen {
