@@ -151,6 +151,10 @@ fn gated(
     let verdict = match gate::measure(ranks, (&study, &spec), out, jobs, stop, train, |text| eprintln!("{text}"))? {
         GateEnd::Measured(verdict) => verdict,
         GateEnd::Stopped(outcome) => {
+            if ranks.is_first() {
+                report::write(&study, out)?;
+                published(args, out)?;
+            }
             return match outcome.failed.first() {
                 Some((run, reason)) => Err(Failure::other(format!("gate: {run}: {reason}"))),
                 None => Err(TrainError::Interrupted.into()),

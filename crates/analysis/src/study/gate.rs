@@ -118,6 +118,14 @@ impl GateVerdict {
         result::write(&out.join(FILE), &format!("{:#}\n", serde_json::to_value(self).unwrap_or_default()))
     }
 
+    /// How many of the settings have been measured, on all their seeds.
+    pub(super) fn tried(&self) -> usize {
+        let whole = |setting: &&GateSetting| {
+            self.measured.iter().filter(|m| m.setting == setting.name).count() == self.gate.seeds
+        };
+        self.gate.settings.iter().filter(whole).count()
+    }
+
     /// A line a setting for a person.
     pub fn table(&self) -> String {
         let mut text = String::new();
@@ -239,7 +247,9 @@ mod tests {
         assert!(gate.passes(&[&good]) && gate.passes(&[&good, &blind]) && !gate.passes(&[&blind]));
         assert!(!gate.passes(&[&of(1.6, 1.0, 0.1)]) && !gate.passes(&[&of(1.6, 0.8, 0.01)]));
         assert!(!gate.passes(&[&of(1.6, 0.8, 0.7)]) && !gate.passes(&[&of(f64::NAN, 0.8, 0.1)]));
-        let verdict = GateVerdict { gate: gate.clone(), measured: vec![good], chosen: Some("a".into()) };
+        let verdict = GateVerdict { gate: gate.clone(), measured: vec![good.clone()], chosen: Some("a".into()) };
+        let whole = GateVerdict { measured: vec![good.clone(), good], ..verdict.clone() };
+        assert_eq!((verdict.tried(), whole.tried()), (0, 1), "a setting is measured on all its seeds");
         assert!(verdict.table().contains("| a | 1 | 10.0% | 20.0% | 1.60 | 0.800 | 10.0% | passes |"));
         let dir = tempfile::tempdir().unwrap();
         verdict.write(dir.path()).unwrap();

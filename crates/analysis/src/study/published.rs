@@ -2,8 +2,8 @@
 //! same study goes on in another place.
 //!
 //! Records lie in `FOLDER/study` as they lie in the study's own folder: results of runs, those of the gate's warm
-//! starts, the gate's verdict, and the calls of the program. Weights stay where they were made; a warm start whose weights a
-//! missing row needs is trained again ([`runner`](super::runner)).
+//! starts, the gate's verdict, and the calls of the program. Weights stay where they were made; a warm start whose
+//! weights a missing row needs is trained again ([`runner`](super::runner)).
 
 use std::fs;
 use std::path::{Path, PathBuf};

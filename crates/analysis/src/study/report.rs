@@ -446,6 +446,10 @@ fn gate_section(verdict: &GateVerdict) -> String {
     out += &verdict.table();
     let _ = match &verdict.chosen {
         Some(name) => writeln!(out, "\nThe study runs on `{name}`.\n"),
+        None if verdict.tried() < spec.settings.len() => {
+            let (tried, all) = (verdict.tried(), spec.settings.len());
+            writeln!(out, "\n**Not decided**: {tried} of {all} settings are measured, and none of them passes.\n")
+        }
         None => writeln!(out, "\n**No setting passes, so no row runs**: that is the result.\n"),
     };
     out
