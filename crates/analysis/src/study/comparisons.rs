@@ -148,12 +148,16 @@ impl Report<'_> {
 
     /// Where the models of each row look.
     fn looks(&self) -> String {
+        let lookers = self.lookers();
+        if lookers.is_empty() {
+            return String::new(); // nothing is drawn either
+        }
         let mut out = String::from(
             "## Where they look\n\n\
              | row | fresh error, early | late | late/early | answered, late | exchanged, fresh | exchanged, copied | attention late/early | cosine late/early | phi and length | clipped |\n\
              |---|---|---|---|---|---|---|---|---|---|---|\n",
         );
-        for (name, label) in self.lookers() {
+        for (name, label) in lookers {
             let all = self.forgetting(&name);
             let of = |value: &dyn Fn(&Forgetting) -> Option<f64>| {
                 Interval::of(&all.iter().filter_map(|f| value(f)).collect::<Vec<_>>())
