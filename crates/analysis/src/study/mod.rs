@@ -70,7 +70,7 @@ pub enum StudyError {
     Base(#[from] rl::config::ConfigError),
     /// What lies in the folder was made with other settings.
     #[error(
-        "{} was made with other settings than this study's; choose another --out, or delete it to run that row again",
+        "{} was made with other settings than this study's; choose another --out (and --publish), or delete it to run that row again",
         .path.display()
     )]
     OtherSettings {

@@ -304,7 +304,8 @@ impl Report<'_> {
         let finished: usize = self.results.values().map(BTreeMap::len).sum();
         let base = self.study.base_config()?;
         let mut out = String::from("# Study\n\n");
-        out += &self.study.rows.preface;
+        out += self.study.rows.preface.trim();
+        out += "\n\n";
         if self.study.quick {
             out += "**This is the quick form**: few rows, seeds and steps on an easier task. It shows that everything runs; with so few \
                     seeds its differences say nothing about the algorithms.\n\n";
@@ -345,8 +346,10 @@ impl Report<'_> {
                 false => writeln!(out, "- sampled responses of a run: {low} to {high}; **the budgets differ**"),
             };
         }
-        let steps: f64 = self.results.values().flat_map(BTreeMap::values).map(|r| r.seconds).sum();
-        let _ = writeln!(out, "- time: {steps:.0} s of training, all runs together");
+        if finished > 0 {
+            let steps: f64 = self.results.values().flat_map(BTreeMap::values).map(|r| r.seconds).sum();
+            let _ = writeln!(out, "- time: {steps:.0} s of training, all runs together");
+        }
         for s in sessions {
             let _ = writeln!(
                 out,
@@ -357,10 +360,27 @@ impl Report<'_> {
         if let Some(verdict) = &self.gate {
             out += &gate_section(verdict);
         }
+        // Of warm starts alone there is nothing to compare.
+        if self.study.rows.rows.iter().all(|row| self.runs(&row.name).is_empty()) {
+            out += "No row has run yet.\n\n## What this shows, and what not\n\n";
+            out += &self.study.rows.closing;
+            return Ok(out);
+        }
         out += &self.comparisons();
-        out += "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
+        out += &self.tables();
+        out += "## All rows\n\n![differences](study/differences.svg)\n\n";
+        out += &self.limits();
+        out += &self.study.rows.closing;
+        Ok(out)
+    }
+
+    /// Each table of the rows file, with its plots.
+    fn tables(&self) -> String {
+        let mut out = String::from(
+            "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
                 the differences on the same seed, in percentage points, with the paired t test and the exact sign-flip test, both two-sided and \
-                not corrected for the number of rows.";
+                not corrected for the number of rows.",
+        );
         let _ = writeln!(
             out,
             " With {} seeds the sign-flip p cannot fall below {}. *mean of curve*: mean accuracy of all validations after the first. \
@@ -377,10 +397,7 @@ impl Report<'_> {
                 }
             }
         }
-        out += "## All rows\n\n![differences](study/differences.svg)\n\n";
-        out += &self.limits();
-        out += &self.study.rows.closing;
-        Ok(out)
+        out
     }
 
     /// What a reader may not conclude.
