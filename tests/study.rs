@@ -180,8 +180,10 @@ fn a_published_study_goes_on_in_another_folder() {
     );
 }
 
+const SETTINGS: &str = r#"{ name = "short" }, { name = "long", set = ["stages.0.steps=4"] }"#;
+
 /// A study of a gate that all pass, or none does, of models that have learned nothing.
-fn gated_study(dir: &Path, error_ratio: f64) -> Output {
+fn gated_study(dir: &Path, error_ratio: f64, settings: &str, args: &[&str]) -> Output {
     let spec = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=";
     let base = BASE
         .replace("toy:read?rows=1&cols=1&split=", spec)
@@ -205,14 +207,52 @@ seeds = 1
 error_ratio = {error_ratio:.1}
 attention_ratio = 100.0
 accuracy = [0.0, 1.0]
-settings = [{{ name = "short" }}, {{ name = "long", set = ["stages.0.steps=4"] }}]
+settings = [{settings}]
 "#
     );
     let at = ROWS.find("[[rows]]").unwrap();
     std::fs::write(dir.join("rows.toml"), format!("{}{more}{}", &ROWS[..at], &ROWS[at..])).unwrap();
-    let mut command = command(dir, &["--out", "out", "--jobs", "2"]);
+    let mut command = command(dir, args);
     std::fs::write(dir.join("base.toml"), base).unwrap();
     command.output().unwrap()
+}
+
+/// Stages that all warm starts share are trained once, the seeds go on from there, and where their weights are gone they
+/// are trained again.
+#[test]
+fn shared_stages_are_trained_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let stage = |name: &str, steps: usize| format!("{{stage='sft',name='{name}',steps={steps},batch_size=4}}");
+    let all = format!("stages=[{},{},{{stage='rl',steps=1}}]", stage("all", 2), stage("each", 3));
+    let settings = format!("{{ name = \"split\", shared = 1, set = [\"{all}\"] }}");
+    let output = gated_study(dir, 0.0, &settings, &["--out", "out", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    let read = |path: &str| std::fs::read_to_string(dir.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let (shared, split) = ("gate/split/shared", "out/gate/split");
+    assert!(read(&format!("out/{shared}/results/warm/seed_1001.json")).contains("\"steps\": 2"));
+    assert!(!dir.join(format!("out/{shared}/runs/warm/seed_1002")).exists());
+    for folder in [format!("{split}/runs/warm/seed_1001"), "out/runs/warm/seed_1002".into()] {
+        let config = read(&format!("{folder}/study.toml"));
+        assert!(config.contains(&format!("{shared}/runs/warm/seed_1001/checkpoints/global_step_2/hf")), "{config}");
+        assert!(config.contains("\"each\"") && !config.contains("\"all\""), "{config}");
+    }
+    assert!(read("out/results/warm/seed_1002.json").contains("\"steps\": 3"));
+
+    let row = "docs/study/results/vgpo/seed_1002.json";
+    let outcomes = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap()["outcomes"].clone();
+    let before = outcomes(read(row));
+    std::fs::remove_file(dir.join(row)).unwrap();
+    let output = gated_study(dir, 0.0, &settings, &["--out", "other", "--jobs", "2", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("the stages that all warm starts share"), "{}", text(&output));
+    assert!(text(&output).contains("2 runs finished, 4 were finished before"), "{}", text(&output));
+    assert_eq!(outcomes(read(row)), before);
+
+    // All stages shared leave no warm start.
+    let output = gated_study(dir, 0.0, &settings.replace("shared = 1", "shared = 2"), &["--out", "third"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+    assert!(text(&output).contains("shares 2 of 2 supervised stages"), "{}", text(&output));
 }
 
 #[test]
@@ -223,7 +263,7 @@ fn a_gate_is_decided_before_any_row_runs() {
         serde_json::from_str(&std::fs::read_to_string(dir.join("out/gate.json")).unwrap()).unwrap()
     };
     // An error of a billion times the early one: both settings are measured, no row runs, and that is a result.
-    let output = gated_study(dir, 1e9);
+    let output = gated_study(dir, 1e9, SETTINGS, &["--out", "out", "--jobs", "2"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     assert!(text(&output).contains("no setting passes"), "{}", text(&output));
     assert_eq!((verdict(dir)["chosen"].as_str(), verdict(dir)["measured"].as_array().unwrap().len()), (None, 2));
@@ -235,11 +275,19 @@ fn a_gate_is_decided_before_any_row_runs() {
 
     // The same warm starts under a gate that lets the first one through: they are not run again, the rows run on it.
     let before = std::fs::metadata(dir.join("out/gate/short/results/warm/seed_1001.json")).unwrap().modified().unwrap();
-    let output = gated_study(dir, 0.0);
+    let output = gated_study(dir, 0.0, SETTINGS, &["--out", "out", "--jobs", "2"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output));
     let after = std::fs::metadata(dir.join("out/gate/short/results/warm/seed_1001.json")).unwrap().modified().unwrap();
     assert_eq!((verdict(dir)["chosen"].as_str(), before), (Some("short"), after));
-    let (warm, vgpo) = (result(dir, "warm", 1), result(dir, "vgpo", 2));
+    let (warm, vgpo) = (result(dir, "warm", 1002), result(dir, "vgpo", 1002));
+    // The gate's own is the study's first, and is not trained again.
+    let first = result(dir, "warm", 1001);
+    let weights = first["weights"].as_str().unwrap();
+    assert!(
+        weights.starts_with("gate/short/runs/warm/seed_1001/") && dir.join("out").join(weights).is_dir(),
+        "{weights}"
+    );
+    assert!(!dir.join("out/runs/warm/seed_1001").exists() && dir.join("out/results/vgpo/seed_1001.json").exists());
     let forgetting = &vgpo["outcomes"]["forgetting"];
     let parts = |key: &str| forgetting[key]["parts"].as_u64().unwrap();
     assert_eq!((&vgpo["outcomes"]["items"], &forgetting["rows"], &warm["steps"]), (&6.into(), &9.into(), &3.into()));

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use analysis::study::child::ChildPlace;
-use analysis::study::report::{self, Session};
+use analysis::study::report;
+use analysis::study::sessions::Session;
 use analysis::study::{
     Ended, GateEnd, Outcome, OutcomesJob, RunToTrain, Study, StudyError, child, gate, published, runner,
 };
@@ -82,7 +83,7 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let ranks = job.map_or(Ranks::solo(), |job| job.ranks(false));
     let study = args.study()?;
     if args.plan {
-        return if ranks.is_first() { print(&report::plan(&study)?) } else { Ok(()) };
+        return if ranks.is_first() { print(&study.text()?) } else { Ok(()) };
     }
     let base = study.base_config()?;
     if base.data.val_files.is_empty() {
@@ -165,14 +166,14 @@ fn gated(
     if ranks.is_first() {
         report::write(&study, out)?;
         published(args, out)?;
-        print(&report::verdict(&verdict))?;
+        print(&verdict.text())?;
     }
     match (chosen, spec.settings.first()) {
         _ if args.gate => Ok(None),
-        (Some(setting), _) => Ok(Some(study.with(setting)?)),
+        (Some(setting), _) => Ok(Some(gate::on(ranks, &study, setting, out)?)),
         (None, Some(first)) if study.quick => {
             eprintln!("the quick form goes on with the gate's first setting: it shows that everything runs");
-            Ok(Some(study.with(first)?))
+            Ok(Some(gate::on(ranks, &study, first, out)?))
         }
         _ => Ok(None),
     }
@@ -198,7 +199,7 @@ fn finish(args: &StudyArgs, study: &Study, out: &Path, session: Session, outcome
     if outcome.finished > 0 {
         session.append(study, out)?;
     }
-    print(&report::outcome(outcome, out))?;
+    print(&outcome.text(out))?;
     published(args, out)
 }
 

@@ -36,7 +36,7 @@ fn read_cells(png: &[u8], candidates: std::ops::Range<usize>) -> (Vec<usize>, us
 fn the_recipe_s_example() {
     // The form of a response, whatever the digits.
     let problem = spec("sum?rows=2&cols=2").problem(0);
-    let (cells, _) = read_cells(&problem.png, 0..digits::TRAIN);
+    let (cells, _) = read_cells(problem.png.as_ref().unwrap(), 0..digits::TRAIN);
     let v: Vec<u32> = cells.iter().map(|&d| digits::label(d).into()).collect();
     let (ab, abc) = (v[0] + v[1], v[0] + v[1] + v[2]);
     let abcd = abc + v[3];
@@ -79,7 +79,7 @@ fn rows_are_a_function_of_spec_and_index() {
 fn test_problems_show_only_test_digits() {
     for i in 0..100 {
         let problem = spec("read?rows=1-2&cols=1-3&split=test").problem(i);
-        let (cells, cols) = read_cells(&problem.png, digits::TRAIN..digits::COUNT);
+        let (cells, cols) = read_cells(problem.png.as_ref().unwrap(), digits::TRAIN..digits::COUNT);
         let text: String = cells.iter().map(|&d| digits::label(d).to_string()).collect();
         assert_eq!(problem.answer, text);
         let rows: Vec<String> =
@@ -92,7 +92,7 @@ fn test_problems_show_only_test_digits() {
 fn comparisons_have_one_winner() {
     for i in 0..100 {
         let problem = spec("compare?rows=2-3&cols=1-3").problem(i);
-        let (cells, cols) = read_cells(&problem.png, 0..digits::TRAIN);
+        let (cells, cols) = read_cells(problem.png.as_ref().unwrap(), 0..digits::TRAIN);
         let by_row = problem.problem.contains("row");
         let mut sums = vec![0u32; if by_row { cells.len() / cols } else { cols }];
         for (k, &d) in cells.iter().enumerate() {
@@ -124,7 +124,7 @@ fn multistep_questions_are_answered() {
     for i in 0..200 {
         let problem = spec.problem(i);
         arithmetic_holds(&problem.solution);
-        let (cells, cols) = read_cells(&problem.png, 0..digits::TRAIN);
+        let (cells, cols) = read_cells(problem.png.as_ref().unwrap(), 0..digits::TRAIN);
         let value = |k: usize| i64::from(digits::label(cells[k]));
         let question = problem.problem.rsplit(". ").next().unwrap();
         let question = question.trim_start_matches("<image>").trim_end_matches('?');
@@ -158,7 +158,7 @@ fn sums_with_distractors_and_a_second_question() {
     for i in 0..200 {
         let problem = mixed.problem(i);
         arithmetic_holds(&problem.solution);
-        let (cells, cols) = read_cells(&problem.png, 0..digits::TRAIN);
+        let (cells, cols) = read_cells(problem.png.as_ref().unwrap(), 0..digits::TRAIN);
         assert!((1..=3).contains(&cols));
         let values: Vec<u32> = cells.iter().map(|&d| digits::label(d).into()).collect();
         let sum: u32 = values.iter().sum();
@@ -194,7 +194,7 @@ fn shapes_are_counted_as_they_are_drawn() {
     for i in 0..200 {
         let problem = spec("count?rows=1-3&cols=1-3").problem(i);
         arithmetic_holds(&problem.solution);
-        let picture = image::decode(&problem.png).unwrap();
+        let picture = image::decode(problem.png.as_ref().unwrap()).unwrap();
         let question = problem.problem.trim_start_matches("<image>").trim_end_matches('?');
         let colour = toy::draw::COLOURS.iter().find(|c| question.starts_with(c.name));
         let shape = ["circles", "squares", "triangles"].into_iter().find(|s| question.ends_with(s));
@@ -234,7 +234,7 @@ fn bars_are_as_high_as_they_say() {
     for i in 0..200 {
         let problem = spec("chart?bars=1-6").problem(i);
         arithmetic_holds(&problem.solution);
-        let picture = image::decode(&problem.png).unwrap();
+        let picture = image::decode(problem.png.as_ref().unwrap()).unwrap();
         let bars: Vec<(&str, i64)> = (0..picture.width() / 28)
             .map(|k| {
                 let column: Vec<[u8; 3]> = (0..picture.height()).map(|y| picture.get_pixel(k * 28 + 14, y).0).collect();
@@ -292,6 +292,36 @@ fn a_toy_source_is_a_data_set() {
     assert_eq!(cursor.next(&dataset, 3).len(), 3);
 }
 
+/// The same question about the same digits, answered in the same words, whether the picture has them, the text, or both.
+#[test]
+fn digits_in_the_text_are_those_of_the_picture() {
+    let text = "multistep?rows=2-5&cols=3&terms=1-4&fresh=0&distractors=0-1&split=test";
+    let with = |digits: &str| spec(&format!("{text}&digits={digits}"));
+    for i in 0..200 {
+        let [seen, told, both] = ["picture", "text", "both"].map(|digits| with(digits).problem(i));
+        let (cells, cols) = read_cells(seen.png.as_ref().unwrap(), digits::TRAIN..digits::COUNT);
+        let row = |row: &[usize]| row.iter().map(|&d| digits::label(d).to_string()).collect::<String>();
+        let rows: Vec<String> = cells.chunks(cols).enumerate().map(|(k, r)| format!("{}: {}", k + 1, row(r))).collect();
+        let question = format!("{}. {}", rows.join(", "), seen.problem.strip_prefix("<image>").unwrap());
+        assert_eq!((&told.problem, &both.problem), (&question, &format!("<image>{question}")));
+        assert_eq!((&told.solution, &told.answer), (&seen.solution, &seen.answer));
+        assert_eq!((&both.solution, &both.answer), (&seen.solution, &seen.answer));
+        assert!(told.png.is_none() && both.png == seen.png && seen.png.is_some());
+        // What is read may come from the text.
+        assert!(seen.reading.is_some() && told.reading.is_none() && both.reading.is_none());
+    }
+    assert_eq!(with("text").id(3), "toy-multistep-r2-5c3t1-4d0-1f0text-test-0-3");
+    assert_eq!(with("picture").id(3), "toy-multistep-r2-5c3t1-4d0-1f0-test-0-3");
+    let sample = |digits: &str| {
+        let source = format!("toy:{text}&digits={digits}");
+        Dataset::open(&[source.as_str().into()], &Keys::default(), None).unwrap().get(0).unwrap()
+    };
+    assert_eq!(["picture", "text", "both"].map(|digits| sample(digits).images.len()), [1, 0, 1]);
+    assert!(ToySpec::parse("multistep?digits=text&exchange=1").unwrap_err().contains("needs digits=picture"));
+    assert!(ToySpec::parse("multistep?digits=none").unwrap_err().contains("picture, text or both"));
+    assert!(ToySpec::parse("sum?digits=text").unwrap_err().contains("no parameter"));
+}
+
 proptest! {
     #[test]
     fn any_accepted_spec_makes_problems(
@@ -304,7 +334,7 @@ proptest! {
             let boxed = format!("</think>\\boxed{{{}}}", problem.answer);
             prop_assert!(problem.solution.ends_with(&boxed));
             arithmetic_holds(&problem.solution);
-            let (w, h) = image::header_size(&problem.png).unwrap();
+            let (w, h) = image::header_size(problem.png.as_ref().unwrap()).unwrap();
             prop_assert_eq!((w % 28, h % 28), (0, 0));
         }
     }

@@ -4,6 +4,7 @@
 //! Which settings of the warm start are tried, and in which order, is written down in the rows file beforehand. The
 //! first that passes is the study's; if none does, no row runs, and that is the result.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -47,6 +48,10 @@ pub struct GateSetting {
     /// `section.key=value`, for warm starts and rows alike.
     #[serde(default)]
     pub set: Vec<String>,
+    /// So many supervised stages are trained once, and the warm starts of all seeds go on from there, as the runs of a
+    /// paper begin from one published model.
+    #[serde(default)]
+    pub shared: usize,
 }
 
 /// What one warm start shows.
@@ -79,7 +84,7 @@ pub struct GateVerdict {
     pub chosen: Option<String>,
 }
 
-/// Where gate seeds begin: far from a study's.
+/// Where seeds begin in a study with a gate: away from those of a study without one.
 pub(super) const FIRST_SEED: u64 = 1001;
 
 /// Folder of the gate's warm starts in the study's, a folder a setting.
@@ -152,6 +157,44 @@ impl GateVerdict {
         }
         text
     }
+
+    /// The verdict of a gate for a person.
+    pub fn text(&self) -> String {
+        let chosen = self.chosen.as_deref().map_or("no setting passes".to_owned(), |name| format!("{name} passes"));
+        format!("gate: {chosen}\n{}", self.table())
+    }
+
+    /// The gate of a study as a section of its report.
+    pub(super) fn section(&self) -> String {
+        let spec = &self.gate;
+        let mut out = format!(
+            "\n## The gate\n\nBefore any row runs, a warm start has to show that it forgets: an error on fresh digits of the late half \
+             at least {} times that of the early half, attention on the picture that falls (late/early below {}), and a greedy \
+             accuracy between {:.0}% and {:.0}%, without which no row could learn. {} settings are tried in this order, {} warm \
+             starts each; the first that passes is the study's.\n\n",
+            spec.error_ratio,
+            spec.attention_ratio,
+            100.0 * spec.accuracy[0],
+            100.0 * spec.accuracy[1],
+            spec.settings.len(),
+            spec.seeds
+        );
+        if !spec.note.is_empty() {
+            out += spec.note.trim();
+            out += "\n\n";
+        }
+        out += "| setting | seeds | fresh error, early | late | ratio | attention late/early | accuracy | gate |\n|---|---|---|---|---|---|---|---|\n";
+        out += &self.table();
+        let _ = match &self.chosen {
+            Some(name) => writeln!(out, "\nThe study runs on `{name}`.\n"),
+            None if self.tried() < spec.settings.len() => {
+                let (tried, all) = (self.tried(), spec.settings.len());
+                writeln!(out, "\n**Not decided**: {tried} of {all} settings are measured, and none of them passes.\n")
+            }
+            None => writeln!(out, "\n**No setting passes, so no row runs**: that is the result.\n"),
+        };
+        out
+    }
 }
 
 /// How the gate ended.
@@ -205,6 +248,26 @@ pub fn measure(
     Ok(GateEnd::Measured(verdict))
 }
 
+/// The study with a setting of its gate. Its first warm starts are those that the gate has measured in `out`: they are not
+/// trained again, and their weights stay where they lie.
+///
+/// # Errors
+/// As [`Study::with`], results that do not read, and anything the file system refuses.
+pub fn on(ranks: &Ranks, study: &Study, setting: &GateSetting, out: &Path) -> Result<Study, StudyError> {
+    let place = format!("{FOLDER}/{}", setting.name);
+    let study = study.with(setting, &place)?;
+    for seed in study.seeds().filter(|_| ranks.is_first()) {
+        let fingerprint = study.fingerprint(None, seed)?;
+        if RunResult::read(out, WARM, seed, &fingerprint)?.is_none()
+            && let Some(warm) = RunResult::read(&out.join(&place), WARM, seed, &fingerprint)?
+        {
+            RunResult { weights: format!("{place}/{}", warm.weights), ..warm }.write(out)?;
+        }
+    }
+    ranks.barrier("warm starts of the gate, taken over")?;
+    Ok(study)
+}
+
 fn measured(setting: &str, run: &RunResult) -> Option<GateMeasure> {
     let outcomes = run.outcomes.as_ref()?;
     let forgetting = outcomes.forgetting.as_ref()?;
@@ -225,7 +288,7 @@ mod tests {
 
     #[test]
     fn all_three_conditions_count() {
-        let setting = GateSetting { name: "a".into(), set: vec![] };
+        let setting = GateSetting { name: "a".into(), set: vec![], shared: 0 };
         let gate = GateSpec {
             note: String::new(),
             seeds: 2,

@@ -21,7 +21,8 @@
 //!   study.md, study/*.svg       the report, written anew whenever a run ends
 //!   gate.json, gate/SETTING/    the verdict of the gate, and a folder like this one for each setting that was tried
 //!   results/ROW/seed_K.json     finished runs; `warm` is the warm start. A run whose file is here is not run again,
-//!                               but for a warm start whose weights are gone and needed
+//!                               but for a warm start whose weights are gone and needed.
+//!                               The first warm starts of a study with a gate are the gate's
 //!   runs/ROW/seed_K/            run folders (docs/metrics.md) with the final weights, and log.txt
 //!   sessions.jsonl              one line per call of the program: jobs, runs, seconds
 //! ```
@@ -36,6 +37,7 @@ pub mod report;
 pub(crate) mod result;
 pub(crate) mod rows;
 pub mod runner;
+pub mod sessions;
 
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! The configuration of every run of a study.
 
+use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rl::config::{Config, Source, Stage, resolve};
@@ -21,7 +23,16 @@ pub struct Study {
     base: Vec<Source>,
     overrides: Vec<String>,
     first_seed: u64,
+    /// Those of the supervised stages that a warm start of this study has.
+    stages: Range<usize>,
+    /// Where, in the study's folder, the stages before these are trained for all seeds.
+    shared_in: PathBuf,
+    /// The weights that they left.
+    model: Option<PathBuf>,
 }
+
+/// Folder of the stages that warm starts share, beside the warm starts of a gate's setting.
+pub(super) const SHARED: &str = "shared";
 
 impl Study {
     /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form
@@ -50,25 +61,38 @@ impl Study {
         if let Some(seeds) = seeds {
             rows.seeds = seeds;
         }
-        let study = Self { rows, quick, base, overrides: all, first_seed: 1 };
+        let (stages, shared_in) = (0..usize::MAX, PathBuf::new());
+        let study = Self { rows, quick, base, overrides: all, first_seed: 1, stages, shared_in, model: None };
         study.base_config()?;
         for row in &study.rows.rows {
             study.resolved(row, 1)?;
         }
         for setting in study.rows.gate.iter().flat_map(|gate| &gate.settings) {
-            study.with(setting)?;
+            study.with(setting, "")?;
         }
         Ok(study)
     }
 
-    /// The study with a setting of its gate.
+    /// The study with a setting of its gate, and the seeds of the gate's warm starts, which lie in `place` of the study's
+    /// folder.
     ///
     /// # Errors
     /// Settings that cannot be used.
-    pub fn with(&self, setting: &GateSetting) -> Result<Self, StudyError> {
+    pub fn with(&self, setting: &GateSetting, place: &str) -> Result<Self, StudyError> {
         let mut study = self.clone();
         study.overrides.extend_from_slice(&setting.set);
-        study.base_config()?;
+        study.first_seed = gate::FIRST_SEED;
+        study.stages.start = setting.shared;
+        study.shared_in = Path::new(place).join(SHARED);
+        let supervised = study.base_config()?.stages.iter().filter(|s| matches!(s, Stage::Sft(_))).count();
+        if setting.shared > 0 && setting.shared >= supervised {
+            let (name, shared) = (&setting.name, setting.shared);
+            let reason = format!(
+                "setting {name} of the gate shares {shared} of {supervised} supervised stages; at least one has to be \
+                 left to each seed"
+            );
+            return Err(StudyError::Rows { name: "study".into(), reason });
+        }
         for row in &study.rows.rows {
             study.resolved(row, 1)?;
         }
@@ -80,12 +104,35 @@ impl Study {
     /// # Errors
     /// As [`with`](Self::with).
     pub(super) fn gate(&self, gate: &GateSpec, setting: &GateSetting) -> Result<Self, StudyError> {
-        let mut study = self.with(setting)?;
-        study.first_seed = gate::FIRST_SEED;
+        let mut study = self.with(setting, "")?.without_rows();
         study.rows.seeds = gate.seeds;
-        study.rows.rows.clear();
-        study.rows.tables.clear();
         Ok(study)
+    }
+
+    /// The stages that the warm starts of all seeds share, as a warm start of one seed, and where they are trained.
+    pub(super) fn shared(&self) -> Option<(Self, &Path)> {
+        (self.stages.start > 0).then(|| {
+            let mut study = self.clone().without_rows();
+            study.rows.seeds = 1;
+            study.stages = 0..self.stages.start;
+            (study, self.shared_in.as_path())
+        })
+    }
+
+    /// Whether these are the stages that others share.
+    pub(super) fn is_shared(&self) -> bool {
+        self.stages.end < usize::MAX
+    }
+
+    /// The study whose warm starts go on from the weights in `model`.
+    pub(super) fn after(&self, model: PathBuf) -> Self {
+        Self { model: Some(model), ..self.clone() }
+    }
+
+    fn without_rows(mut self) -> Self {
+        self.rows.rows.clear();
+        self.rows.tables.clear();
+        self
     }
 
     /// The base with the overrides, without any row's settings.
@@ -103,8 +150,8 @@ impl Study {
         Ok(seeded(config, seed))
     }
 
-    /// Seeds of the warm starts: from 1, those of a gate from 1001.
-    pub fn seeds(&self) -> impl Iterator<Item = u64> {
+    /// Seeds of the warm starts: from 1, with a setting of a gate from 1001.
+    pub fn seeds(&self) -> Range<u64> {
         self.first_seed..self.first_seed + self.rows.seeds as u64
     }
 
@@ -123,6 +170,11 @@ impl Study {
     pub fn warm(&self, seed: u64, out: &Path) -> Result<Config, StudyError> {
         let mut config = seeded(self.base_config()?, seed);
         config.stages.retain(|s| matches!(s, Stage::Sft(_)));
+        config.stages.truncate(self.stages.end);
+        config.stages.drain(..self.stages.start.min(config.stages.len()));
+        if self.stages.start > 0 {
+            begin_from(&mut config, self.model.as_deref().unwrap_or(Path::new("")));
+        }
         place(&mut config, WARM, seed, out);
         Ok(config)
     }
@@ -135,10 +187,7 @@ impl Study {
         let mut config = self.resolved(row, seed)?;
         config.stages.retain(|s| matches!(s, Stage::Rl(_)));
         if let Some(model) = model {
-            config.model.path = model.display().to_string();
-            config.model.init.clear();
-            // The folder has its own.
-            config.model.family.clear();
+            begin_from(&mut config, model);
         }
         place(&mut config, &row.name, seed, out);
         Ok(config)
@@ -150,7 +199,10 @@ impl Study {
     /// As [`new`](Self::new).
     pub fn fingerprint(&self, row: Option<&StudyRow>, seed: u64) -> Result<String, StudyError> {
         let nowhere = Path::new("");
-        let mut text = self.warm(seed, nowhere)?.to_toml();
+        let mut text = Self { model: None, ..self.clone() }.warm(seed, nowhere)?.to_toml();
+        if let Some((shared, _)) = self.shared() {
+            text += &shared.warm(shared.first_seed, nowhere)?.to_toml();
+        }
         if let Some(row) = row {
             text += &self.run(row, seed, nowhere, Some(nowhere))?.to_toml();
         }
@@ -189,6 +241,28 @@ impl Study {
             })
             .collect())
     }
+
+    /// The grid as text: rows, settings, runs.
+    ///
+    /// # Errors
+    /// As [`grid`](Self::grid).
+    pub fn text(&self) -> Result<String, StudyError> {
+        let grid = self.grid()?;
+        let mut out = format!("{} runs: {} seeds x {} rows", grid.len(), self.rows.seeds, self.rows.rows.len());
+        if self.has_warm_start()? {
+            out += " and one warm start a seed";
+        }
+        out += "\n\n";
+        let width = self.rows.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(WARM.len());
+        for row in &self.rows.rows {
+            let _ = writeln!(out, "{:width$}  {}\n{:width$}  {}", row.name, row.label, "", row.set.join(" "));
+        }
+        out += "\n";
+        for table in &self.rows.tables {
+            let _ = writeln!(out, "table {}: {}", table.name, table.rows.join(", "));
+        }
+        Ok(out)
+    }
 }
 
 /// One seed for everything that is random, so that the rows of a seed share weights, prompts and uniform numbers.
@@ -197,6 +271,13 @@ fn seeded(mut config: Config, seed: u64) -> Config {
     config.data.seed = seed;
     config.trainer.seed = seed;
     config
+}
+
+fn begin_from(config: &mut Config, model: &Path) {
+    config.model.path = model.display().to_string();
+    config.model.init.clear();
+    // The folder has its own.
+    config.model.family.clear();
 }
 
 /// The run folder of a row and seed.

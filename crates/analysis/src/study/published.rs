@@ -8,7 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::report::SESSIONS;
+use super::plan::SHARED;
+use super::sessions::SESSIONS;
 use super::{StudyError, gate, result};
 
 /// Copies `study.md`, its plots and the records of its runs from a study's folder into `folder`, for example `docs`.
@@ -46,7 +47,8 @@ pub fn take_over(folder: &Path, out: &Path) -> Result<usize, StudyError> {
 fn records(root: &Path) -> Result<Vec<PathBuf>, StudyError> {
     let mut found: Vec<PathBuf> = [gate::FILE, SESSIONS].map(|name| root.join(name)).to_vec();
     found.retain(|path| path.is_file());
-    let gates = listed(&root.join(gate::FOLDER))?.into_iter().map(|setting| setting.join(result::FOLDER));
+    let settings = listed(&root.join(gate::FOLDER))?.into_iter().flat_map(|place| [place.join(SHARED), place]);
+    let gates = settings.map(|place| place.join(result::FOLDER));
     for results in std::iter::once(root.join(result::FOLDER)).chain(gates) {
         for row in listed(&results)? {
             let json = |path: &PathBuf| path.extension().is_some_and(|e| e == "json");
@@ -91,7 +93,13 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         };
-        let all = ["results/dapo/seed_1.json", "gate/base/results/warm/seed_1001.json", "gate.json", "sessions.jsonl"];
+        let all = [
+            "results/dapo/seed_1.json",
+            "gate/base/results/warm/seed_1001.json",
+            "gate/base/shared/results/warm/seed_1001.json",
+            "gate.json",
+            "sessions.jsonl",
+        ];
         all.iter().for_each(|name| file(&out, name, name));
         file(&out, "study.md", "page");
         file(&out, "study/plot.svg", "plot");

@@ -7,51 +7,14 @@ use std::path::Path;
 use ::report::svg::axis::Axis;
 use ::report::svg::chart::{Chart, Mark, Series};
 use ::report::svg::forest::{Forest, ForestRow};
-use serde::{Deserialize, Serialize};
 
+use super::StudyError;
 use super::gate::GateVerdict;
 use super::plan::{Study, WARM};
 use super::result::{self, Point, RunResult};
 use super::rows::Table;
-use super::{Outcome, StudyError};
+use super::sessions::Session;
 use crate::stats::{Interval, Paired, mean};
-
-/// File of the calls of the program, in the study's folder.
-pub(super) const SESSIONS: &str = "sessions.jsonl";
-
-/// One call of the program, in `sessions.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Session {
-    /// The command as it was typed.
-    pub command: String,
-    /// Runs at a time.
-    pub jobs: usize,
-    /// CPU cores of the machine.
-    pub cores: usize,
-    /// Runs that it finished.
-    pub finished: usize,
-    /// Seconds from start to end.
-    pub seconds: f64,
-}
-
-impl Session {
-    /// Adds a line to the file, and writes the report anew.
-    ///
-    /// # Errors
-    /// Anything the file system refuses.
-    pub fn append(&self, study: &Study, out: &Path) -> Result<(), StudyError> {
-        let path = out.join(SESSIONS);
-        let mut text = guard::file::read_text(&path, guard::limits().record_bytes).unwrap_or_default();
-        let _ = writeln!(text, "{}", serde_json::to_string(self).unwrap_or_default());
-        result::write(&path, &text)?;
-        write(study, out)
-    }
-
-    fn read(out: &Path) -> Vec<Self> {
-        let text = guard::file::read_text(&out.join(SESSIONS), guard::limits().record_bytes).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-}
 
 /// Finished runs by row, then seed.
 type ResultsByRow = BTreeMap<String, BTreeMap<u64, RunResult>>;
@@ -358,7 +321,7 @@ impl Report<'_> {
             );
         }
         if let Some(verdict) = &self.gate {
-            out += &gate_section(verdict);
+            out += &verdict.section();
         }
         // Of warm starts alone there is nothing to compare.
         if self.study.rows.rows.iter().all(|row| self.runs(&row.name).is_empty()) {
@@ -438,77 +401,4 @@ impl Report<'_> {
         }
         out
     }
-}
-
-/// The gate of a study as a section of its report.
-fn gate_section(verdict: &GateVerdict) -> String {
-    let spec = &verdict.gate;
-    let mut out = format!(
-        "\n## The gate\n\nBefore any row runs, a warm start has to show that it forgets: an error on fresh digits of the late half \
-         at least {} times that of the early half, attention on the picture that falls (late/early below {}), and a greedy \
-         accuracy between {:.0}% and {:.0}%, without which no row could learn. {} settings are tried in this order, {} warm \
-         starts each; the first that passes is the study's.\n\n",
-        spec.error_ratio,
-        spec.attention_ratio,
-        100.0 * spec.accuracy[0],
-        100.0 * spec.accuracy[1],
-        spec.settings.len(),
-        spec.seeds
-    );
-    if !spec.note.is_empty() {
-        out += spec.note.trim();
-        out += "\n\n";
-    }
-    out += "| setting | seeds | fresh error, early | late | ratio | attention late/early | accuracy | gate |\n|---|---|---|---|---|---|---|---|\n";
-    out += &verdict.table();
-    let _ = match &verdict.chosen {
-        Some(name) => writeln!(out, "\nThe study runs on `{name}`.\n"),
-        None if verdict.tried() < spec.settings.len() => {
-            let (tried, all) = (verdict.tried(), spec.settings.len());
-            writeln!(out, "\n**Not decided**: {tried} of {all} settings are measured, and none of them passes.\n")
-        }
-        None => writeln!(out, "\n**No setting passes, so no row runs**: that is the result.\n"),
-    };
-    out
-}
-
-/// The verdict of a gate for a person.
-pub fn verdict(verdict: &GateVerdict) -> String {
-    let chosen = verdict.chosen.as_deref().map_or("no setting passes".to_owned(), |name| format!("{name} passes"));
-    format!("gate: {chosen}\n{}", verdict.table())
-}
-
-/// The grid as text: rows, settings, runs.
-///
-/// # Errors
-/// As [`Study::grid`].
-pub fn plan(study: &Study) -> Result<String, StudyError> {
-    let grid = study.grid()?;
-    let mut out = format!("{} runs: {} seeds x {} rows", grid.len(), study.rows.seeds, study.rows.rows.len());
-    if study.has_warm_start()? {
-        out += " and one warm start a seed";
-    }
-    out += "\n\n";
-    let width = study.rows.rows.iter().map(|r| r.name.len()).max().unwrap_or(0).max(WARM.len());
-    for row in &study.rows.rows {
-        let _ = writeln!(out, "{:width$}  {}\n{:width$}  {}", row.name, row.label, "", row.set.join(" "));
-    }
-    out += "\n";
-    for table in &study.rows.tables {
-        let _ = writeln!(out, "table {}: {}", table.name, table.rows.join(", "));
-    }
-    Ok(out)
-}
-
-/// What a call did, in a few lines for a person.
-pub fn outcome(outcome: &Outcome, out: &Path) -> String {
-    let mut text = format!("{} runs finished", outcome.finished);
-    if outcome.skipped > 0 {
-        let _ = write!(text, ", {} were finished before", outcome.skipped);
-    }
-    for (run, reason) in &outcome.failed {
-        let _ = write!(text, "\nfailed: {run}: {reason}");
-    }
-    let _ = write!(text, "\nreport: {}\n", out.join("study.md").display());
-    text
 }

@@ -1,6 +1,7 @@
 //! Runs what is missing of a study, several runs at a time. How a run is trained is the caller's: a child process, or a
 //! function. Several ranks deal the runs out among them: the warm starts first, then all others.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -120,7 +121,7 @@ impl Tasks {
 }
 
 /// Trains every run of the study that has no result in `out`, `jobs` at a time on each of `ranks`, and writes the
-/// report after each.
+/// report after each. The stages that warm starts share come before, where a warm start needs them.
 ///
 /// `train` trains one job and may be called from several threads; `note` gets lines for a person. Once `stop` is set no
 /// job is started any more; `train` has to see it as well.
@@ -137,18 +138,56 @@ pub fn run(
     train: impl Fn(&RunToTrain) -> Ended + Sync,
     note: impl Fn(&str) + Sync,
 ) -> Result<Outcome, StudyError> {
+    let base = match study.shared() {
+        Some((shared, place)) if needs_warm_start(study, out)? => {
+            note("the stages that all warm starts share");
+            let (place, seed) = (out.join(place), shared.seeds().start);
+            let outcome = run_grid(ranks, &shared, &place, jobs, stop, &train, &note)?;
+            ranks.barrier("stages that warm starts share")?;
+            match finished(&shared, &place, None, seed)? {
+                Some(done) if outcome.failed.is_empty() && !outcome.interrupted => {
+                    Some(study.after(place.join(done.weights)))
+                }
+                _ => return Ok(outcome),
+            }
+        }
+        _ => None,
+    };
+    run_grid(ranks, base.as_ref().unwrap_or(study), out, jobs, stop, &train, &note)
+}
+
+/// Whether a warm start of this study has to be trained.
+fn needs_warm_start(study: &Study, out: &Path) -> Result<bool, StudyError> {
+    for seed in study.seeds() {
+        match finished(study, out, None, seed)? {
+            Some(warm) if out.join(&warm.weights).is_dir() || !lacks(study, out, seed)? => {}
+            _ => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
+fn run_grid(
+    ranks: &Ranks,
+    study: &Study,
+    out: &Path,
+    jobs: usize,
+    stop: &AtomicBool,
+    train: &(impl Fn(&RunToTrain) -> Ended + Sync),
+    note: &(impl Fn(&str) + Sync),
+) -> Result<Outcome, StudyError> {
     let runs = Runs { study, out, jobs, stop, is_first: ranks.is_first() };
     let grid = study.grid()?;
     let outcome = match ranks.is_solo() {
-        true => runs.finish(grid, |_, _| true, &train, &note)?,
+        true => runs.finish(grid, |_, _| true, train, note)?,
         false => {
             let mine = |k: usize| k % ranks.size() == ranks.rank();
             let (warm, rest): (Vec<_>, Vec<_>) = grid.into_iter().partition(|(row, _)| row == WARM);
-            let first = runs.finish(warm.clone(), |k, _| mine(k), &train, &note)?;
+            let first = runs.finish(warm.clone(), |k, _| mine(k), train, note)?;
             ranks.barrier("warm starts")?;
             let begin = warm.len();
             let own = |k: usize, row: &str| row != WARM && mine(k - begin);
-            let second = runs.finish([warm, rest].concat(), own, &train, &note)?;
+            let second = runs.finish([warm, rest].concat(), own, train, note)?;
             let all = ranks.gather("outcome", &first.and(second))?;
             all.into_iter().reduce(Outcome::and).unwrap_or_default()
         }
@@ -160,6 +199,19 @@ pub fn run(
 }
 
 impl Outcome {
+    /// What a call did, in a few lines for a person.
+    pub fn text(&self, out: &Path) -> String {
+        let mut text = format!("{} runs finished", self.finished);
+        if self.skipped > 0 {
+            let _ = write!(text, ", {} were finished before", self.skipped);
+        }
+        for (run, reason) in &self.failed {
+            let _ = write!(text, "\nfailed: {run}: {reason}");
+        }
+        let _ = write!(text, "\nreport: {}\n", out.join("study.md").display());
+        text
+    }
+
     fn and(mut self, other: Self) -> Self {
         self.finished += other.finished;
         self.skipped += other.skipped;
@@ -196,7 +248,12 @@ impl Runs<'_> {
             }
             let fingerprint = self.study.fingerprint(self.study.row(&row), seed)?;
             let state = match RunResult::read(self.out, &row, seed, &fingerprint)? {
-                Some(warm) if own && row == WARM && !self.out.join(&warm.weights).is_dir() && self.lacks(seed)? => {
+                Some(warm)
+                    if own
+                        && row == WARM
+                        && !self.out.join(&warm.weights).is_dir()
+                        && lacks(self.study, self.out, seed)? =>
+                {
                     RunState::Waiting
                 }
                 Some(_) => RunState::Done,
@@ -208,16 +265,6 @@ impl Runs<'_> {
             tasks.list.push((row, seed, state));
         }
         Ok(tasks)
-    }
-
-    /// Whether a row of this seed has no result yet.
-    fn lacks(&self, seed: u64) -> Result<bool, StudyError> {
-        for row in &self.study.rows.rows {
-            if finished(self.study, self.out, Some(row), seed)?.is_none() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Trains what is missing.
@@ -351,15 +398,25 @@ fn finished(study: &Study, out: &Path, row: Option<&StudyRow>, seed: u64) -> Res
     RunResult::read(out, name, seed, &study.fingerprint(row, seed)?)
 }
 
-/// Whether finished rows began from another warm start than this one, made of the same settings.
-fn is_another(study: &Study, out: &Path, warm: &RunResult) -> Result<bool, StudyError> {
-    let Some(earlier) = finished(study, out, None, warm.seed)? else { return Ok(false) };
+/// Whether a row of this seed has no result yet. Those who share the stages of a study are not looked at here: it is run
+/// only for them.
+fn lacks(study: &Study, out: &Path, seed: u64) -> Result<bool, StudyError> {
     for row in &study.rows.rows {
-        if finished(study, out, Some(row), warm.seed)?.is_some() {
-            return Ok((earlier.steps, &earlier.outcomes) != (warm.steps, &warm.outcomes));
+        if finished(study, out, Some(row), seed)?.is_none() {
+            return Ok(true);
         }
     }
-    Ok(false)
+    Ok(study.is_shared())
+}
+
+/// Whether finished rows, or warm starts, began from another warm start than this one, made of the same settings.
+fn is_another(study: &Study, out: &Path, warm: &RunResult) -> Result<bool, StudyError> {
+    let Some(earlier) = finished(study, out, None, warm.seed)? else { return Ok(false) };
+    let mut used = study.is_shared();
+    for row in &study.rows.rows {
+        used |= finished(study, out, Some(row), warm.seed)?.is_some();
+    }
+    Ok(used && (earlier.steps, &earlier.outcomes) != (warm.steps, &warm.outcomes))
 }
 
 fn rollouts_a_round(config: &Config) -> u64 {

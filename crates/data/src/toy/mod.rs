@@ -12,6 +12,7 @@
 //! | `count` | grid of coloured shapes | `red circles?` | `<think>1: 2, 2: 0, 2+0=2</think>\boxed{2}` |
 //! | `chart` | bar chart | `red+blue?` | `<think>red 3, blue 5, 3+5=8</think>\boxed{8}` |
 //! | `multistep` | larger grid of digits | `tom has 3 cats. row 1 + col 2?` | one sum per line, then the sum of sums |
+//! | `multistep?digits=text` | none | `1: 598, 2: 807, 3: 114. row 1 + col 2?` | the same |
 
 pub mod digits;
 pub mod draw;
@@ -22,5 +23,5 @@ mod tasks;
 
 pub use files::{ToyIds, special_ids, write_processor_files};
 pub use multistep::{GridReading, ReadDigit};
-pub use spec::{ToySource, ToySpec};
+pub use spec::{Digits, ToySource, ToySpec};
 pub use tasks::{TASKS, ToyProblem, ToyTask};

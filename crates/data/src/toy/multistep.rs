@@ -12,7 +12,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::digits::{self, Split};
-use super::spec::ToySpec;
+use super::spec::{Digits, ToySpec};
 use super::tasks::{Direction, Grid, ToyProblem, distractor, running_sum};
 use crate::parts::SolutionPart;
 
@@ -315,8 +315,24 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     };
     let (thoughts, answer) = reading.worked(&reading.values(&reading.grid));
     question += &reading.question();
-    let problem = ToyProblem::new(&format!("{question}?"), &thoughts, answer, reading.grid.png());
-    ToyProblem { reading: Some(reading), ..problem }
+    question.push('?');
+    if spec.digits != Digits::Picture {
+        question = format!("{}. {question}", in_words(&reading.grid));
+    }
+    match spec.digits {
+        Digits::Text => ToyProblem::without_picture(&question, &thoughts, answer),
+        Digits::Both => ToyProblem::new(&question, &thoughts, answer, reading.grid.png()),
+        Digits::Picture => {
+            let problem = ToyProblem::new(&question, &thoughts, answer, reading.grid.png());
+            ToyProblem { reading: Some(reading), ..problem }
+        }
+    }
+}
+
+/// The digits of a grid in words, its rows numbered: `1: 59, 2: 88`.
+fn in_words(grid: &Grid) -> String {
+    let row = |(k, row): (usize, &[i64])| format!("{}: {}", k + 1, row.iter().map(i64::to_string).collect::<String>());
+    grid.values().chunks(grid.cols).enumerate().map(row).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

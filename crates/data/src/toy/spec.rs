@@ -29,6 +29,8 @@ pub struct ToySpec {
     /// The picture of a `multistep` problem is exchanged in the middle of its response: the same problems, with the
     /// second picture, and responses that follow the first one in their early terms and the second one in the others.
     pub exchange: bool,
+    /// Where the digits of a `multistep` problem stand.
+    pub digits: Digits,
     /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
     /// Of a hundred solutions, how many give the answer at once, without thinking.
@@ -42,6 +44,33 @@ pub struct ToySpec {
     pub size: usize,
     /// Another seed, other problems.
     pub seed: u64,
+}
+
+/// Where a problem has its digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digits {
+    /// In the picture alone.
+    Picture,
+    /// In the text, and there is no picture.
+    Text,
+    /// In the picture and in the text: who answers need not look.
+    Both,
+}
+
+impl Digits {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Picture => "picture",
+            Self::Text => "text",
+            Self::Both => "both",
+        }
+    }
+
+    fn parse(value: &str) -> Result<Self, String> {
+        let all = [Self::Picture, Self::Text, Self::Both];
+        let named = all.into_iter().find(|d| d.name() == value);
+        named.ok_or_else(|| format!("digits={:?} must be picture, text or both", guard::echo(value)))
+    }
 }
 
 /// 18 cells of 28 pixels are the last that fit into the toy processor's 512.
@@ -68,6 +97,7 @@ impl ToySpec {
             terms: 2..=3,
             fresh: None,
             exchange: false,
+            digits: Digits::Picture,
             distractors: if task == ToyTask::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
             questions: 1..=1,
@@ -85,13 +115,8 @@ impl ToySpec {
                 "bars" if task == ToyTask::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
                 "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=8)?,
                 "fresh" if task == ToyTask::Multistep => spec.fresh = Some(percentage(key, value)?),
-                "exchange" if task == ToyTask::Multistep => {
-                    spec.exchange = match value {
-                        "0" => false,
-                        "1" => true,
-                        _ => return Err(format!("exchange={value:?} must be 0 or 1")),
-                    }
-                }
+                "exchange" if task == ToyTask::Multistep => spec.exchange = switch(key, value)?,
+                "digits" if task == ToyTask::Multistep => spec.digits = Digits::parse(value)?,
                 "distractors" if matches!(task, ToyTask::Sum | ToyTask::Multistep) => {
                     spec.distractors = range(key, value, 0..=4)?;
                 }
@@ -109,7 +134,7 @@ impl ToySpec {
                 _ => {
                     let own = match task {
                         ToyTask::Chart => "bars",
-                        ToyTask::Multistep => "rows, cols, terms, fresh, exchange, distractors",
+                        ToyTask::Multistep => "rows, cols, terms, fresh, exchange, digits, distractors",
                         ToyTask::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
@@ -122,6 +147,9 @@ impl ToySpec {
         }
         if task == ToyTask::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
             return Err("compare needs at least two rows or two columns".to_owned());
+        }
+        if spec.digits != Digits::Picture && spec.exchange {
+            return Err(format!("exchange=1 needs digits=picture, is {}", spec.digits.name()));
         }
         if let Some(fresh) = spec.fresh {
             multistep::check(&spec.rows, &spec.cols, &spec.terms, fresh)?;
@@ -167,6 +195,9 @@ impl ToySpec {
         if self.exchange {
             grid += "x";
         }
+        if self.digits != Digits::Picture {
+            grid += self.digits.name();
+        }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
         }
@@ -184,6 +215,14 @@ fn draw_bars() -> usize {
 
 fn number<T: std::str::FromStr>(key: &str, value: &str) -> Result<T, String> {
     value.parse().map_err(|_| format!("{key}={:?} is not a whole number", guard::echo(value)))
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, String> {
+    match value {
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(format!("{key}={:?} must be 0 or 1", guard::echo(value))),
+    }
 }
 
 fn percentage(key: &str, value: &str) -> Result<usize, String> {
@@ -237,7 +276,7 @@ impl RowSource for ToySource {
             id: Some(self.spec.id(i)),
             problem: Some(problem.problem),
             answer: Some(problem.answer),
-            images: Ok(vec![Some(ImageSource::from(problem.png))]),
+            images: Ok(problem.png.map(ImageSource::from).map(Some).into_iter().collect()),
             task: Some(self.spec.task.name().to_owned()),
             solution: Some(problem.solution),
             extra: parts.into_iter().collect(),
@@ -253,7 +292,8 @@ impl RowSource for ToySource {
         let column = |name: &str, kind: &str, used| Column { name: name.into(), kind: kind.into(), used };
         let kind = |name| if name == "images" { "list of PNG" } else { "text" };
         let used = ["id", "problem", "answer", "images", "task", "solution"].map(|name| column(name, kind(name), true));
-        let parts = (self.spec.task == ToyTask::Multistep).then(|| column(parts::COLUMN, "text", false));
+        let parts = (self.spec.task == ToyTask::Multistep && self.spec.digits == Digits::Picture)
+            .then(|| column(parts::COLUMN, "text", false));
         used.into_iter().chain(parts).collect()
     }
 }

@@ -58,27 +58,32 @@ impl ToyTask {
 /// A problem with its picture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToyProblem {
-    /// With `<image>` in front.
+    /// With `<image>` in front, if there is a picture.
     pub problem: String,
     /// Ground truth.
     pub answer: String,
     /// A response to imitate, with `<think>` tags and `\boxed{}`; with the box alone where the spec asks for direct
     /// answers.
     pub solution: String,
-    /// The picture.
-    pub png: Vec<u8>,
-    /// What is read off the picture, and in which order; `multistep` problems have it.
+    /// The picture; none where the text gives what it would show.
+    pub png: Option<Vec<u8>>,
+    /// What is read off the picture, and in which order; `multistep` problems with a picture have it.
     pub reading: Option<GridReading>,
 }
 
 impl ToyProblem {
     pub(super) fn new(question: &str, thoughts: &str, answer: impl ToString, png: Vec<u8>) -> Self {
+        let problem = Self::without_picture(question, thoughts, answer);
+        Self { problem: format!("<image>{question}"), png: Some(png), ..problem }
+    }
+
+    pub(super) fn without_picture(question: &str, thoughts: &str, answer: impl ToString) -> Self {
         let answer = answer.to_string();
         Self {
-            problem: format!("<image>{question}"),
+            problem: question.to_owned(),
             solution: format!("<think>{thoughts}</think>\\boxed{{{answer}}}"),
             answer,
-            png,
+            png: None,
             reading: None,
         }
     }

@@ -32,10 +32,11 @@ pub trait Field: Sized {
 
 /// `text` as one TOML value, `None` when it is none.
 pub(crate) fn parse_value(text: &str) -> Option<Value> {
-    if text.contains('\n') {
+    let mut table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
+    // A list may go over several lines; what more lines would set beside it is no part of one value.
+    if table.len() != 1 {
         return None;
     }
-    let mut table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
     table.remove("value")
 }
 

@@ -150,3 +150,15 @@ fn an_override_that_is_none_is_explained() {
         assert_eq!(overridden(&[text]).unwrap_err().to_string(), message);
     }
 }
+
+/// A list of stages has many words, and may be written over several lines; a second key on a line of its own is refused.
+#[test]
+fn a_list_may_go_over_several_lines() {
+    let two = "stages=[\n  { stage = \"sft\", name = \"read\", steps = 3, train_files = [\n    \"toy:read\",\n  ] },\n  \
+               { stage = \"rl\", steps = 4 },\n]";
+    let config = overridden(&[two]).unwrap();
+    let [Stage::Sft(read), Stage::Rl(rl)] = &config.stages[..] else { panic!("{:?}", config.stages) };
+    assert_eq!((read.name.as_str(), read.steps, rl.steps), ("read", 3, 4));
+    let more = overridden(&[&format!("{two}\nevil = 2")]).unwrap_err().to_string();
+    assert!(more.contains("expected a list of tables [[stages]]"), "{more}");
+}
