@@ -217,8 +217,8 @@ settings = [{settings}]
     command.output().unwrap()
 }
 
-/// Stages that all warm starts share are trained once, the seeds go on from there, and where their weights are gone they
-/// are trained again.
+/// Stages that all warm starts share are trained once, the seeds go on from there, and where their weights are gone
+/// they are trained again.
 #[test]
 fn shared_stages_are_trained_once() {
     let dir = tempfile::tempdir().unwrap();

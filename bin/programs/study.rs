@@ -109,6 +109,7 @@ fn run(args: StudyArgs, job: Option<Arc<MpiJob>>) -> Result<(), Failure> {
     let jobs = args.jobs.unwrap_or_else(|| default_jobs(base.trainer.backend, cores));
     let place = ChildPlace {
         threads: (cores / jobs).max(1),
+        cores,
         cards: card(&ranks, base.trainer.backend)?,
         program: cli::this_program,
     };

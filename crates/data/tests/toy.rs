@@ -292,7 +292,8 @@ fn a_toy_source_is_a_data_set() {
     assert_eq!(cursor.next(&dataset, 3).len(), 3);
 }
 
-/// The same question about the same digits, answered in the same words, whether the picture has them, the text, or both.
+/// The same question about the same digits, answered in the same words, whether the picture has them, the text, or
+/// both.
 #[test]
 fn digits_in_the_text_are_those_of_the_picture() {
     let text = "multistep?rows=2-5&cols=3&terms=1-4&fresh=0&distractors=0-1&split=test";

@@ -16,8 +16,10 @@ const INTERRUPTED: i32 = 130;
 /// What a child gets of the machine.
 #[derive(Debug, Clone)]
 pub struct ChildPlace {
-    /// Threads.
+    /// Threads, where several run at a time.
     pub threads: usize,
+    /// Threads, where it runs alone.
+    pub cores: usize,
     /// The CUDA devices that it sees, where it is not to see all; see `CUDA_VISIBLE_DEVICES`.
     pub cards: Option<String>,
     /// The program that trains, as this one was started, without arguments.
@@ -32,10 +34,11 @@ fn spawn(job: &RunToTrain, place: &ChildPlace) -> io::Result<Child> {
     if let Some(cards) = &place.cards {
         command.env("CUDA_VISIBLE_DEVICES", cards);
     }
+    let threads = if job.alone { place.cores } else { place.threads };
     command
         .arg("--run")
         .arg(&job.config_file)
-        .env("RAYON_NUM_THREADS", place.threads.to_string())
+        .env("RAYON_NUM_THREADS", threads.to_string())
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -248,8 +248,8 @@ pub fn measure(
     Ok(GateEnd::Measured(verdict))
 }
 
-/// The study with a setting of its gate. Its first warm starts are those that the gate has measured in `out`: they are not
-/// trained again, and their weights stay where they lie.
+/// The study with a setting of its gate. Its first warm starts are those that the gate has measured in `out`: they are
+/// not trained again, and their weights stay where they lie.
 ///
 /// # Errors
 /// As [`Study::with`], results that do not read, and anything the file system refuses.

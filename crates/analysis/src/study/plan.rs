@@ -73,8 +73,8 @@ impl Study {
         Ok(study)
     }
 
-    /// The study with a setting of its gate, and the seeds of the gate's warm starts, which lie in `place` of the study's
-    /// folder.
+    /// The study with a setting of its gate, and the seeds of the gate's warm starts, which lie in `place` of the
+    /// study's folder.
     ///
     /// # Errors
     /// Settings that cannot be used.

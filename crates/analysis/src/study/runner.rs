@@ -27,6 +27,8 @@ pub struct RunToTrain {
     pub config_file: PathBuf,
     /// Where what it prints belongs.
     pub log: PathBuf,
+    /// All others wait for it: it may have the whole machine.
+    pub alone: bool,
 }
 
 /// How a job ended.
@@ -371,7 +373,7 @@ fn one(study: &Study, out: &Path, row: &str, seed: u64, train: &impl Fn(&RunToTr
     }
     let config_file = folder.join("study.toml");
     result::write(&config_file, &text)?;
-    let job = RunToTrain { row: row.into(), seed, config_file, log: folder.join("log.txt") };
+    let job = RunToTrain { row: row.into(), seed, config_file, log: folder.join("log.txt"), alone: study.is_shared() };
     let ended = train(&job);
     if ended != Ended::Done {
         return Ok((ended, None));
@@ -398,8 +400,8 @@ fn finished(study: &Study, out: &Path, row: Option<&StudyRow>, seed: u64) -> Res
     RunResult::read(out, name, seed, &study.fingerprint(row, seed)?)
 }
 
-/// Whether a row of this seed has no result yet. Those who share the stages of a study are not looked at here: it is run
-/// only for them.
+/// Whether the weights of a seed's warm start are needed: a row has no result yet. Shared stages are run only where they
+/// are needed.
 fn lacks(study: &Study, out: &Path, seed: u64) -> Result<bool, StudyError> {
     for row in &study.rows.rows {
         if finished(study, out, Some(row), seed)?.is_none() {

@@ -151,7 +151,8 @@ fn an_override_that_is_none_is_explained() {
     }
 }
 
-/// A list of stages has many words, and may be written over several lines; a second key on a line of its own is refused.
+/// A list of stages has many words, and may be written over several lines; a second key on a line of its own is
+/// refused.
 #[test]
 fn a_list_may_go_over_several_lines() {
     let two = "stages=[\n  { stage = \"sft\", name = \"read\", steps = 3, train_files = [\n    \"toy:read\",\n  ] },\n  \
