@@ -25,7 +25,7 @@ pub struct GateSpec {
     /// What a reader of the report has to know of how the settings came about; Markdown.
     #[serde(default)]
     pub note: String,
-    /// Warm starts of each setting; their seeds are none of the study's.
+    /// Warm starts of each setting; those of the setting that passes are the study's first.
     pub seeds: usize,
     /// The teacher-forced error on fresh digits of the late half has to be at least so many times that of the early
     /// half, on average over the seeds.
