@@ -319,8 +319,55 @@ fn digits_in_the_text_are_those_of_the_picture() {
     };
     assert_eq!(["picture", "text", "both"].map(|digits| sample(digits).images.len()), [1, 0, 1]);
     assert!(ToySpec::parse("multistep?digits=text&exchange=1").unwrap_err().contains("needs digits=picture"));
-    assert!(ToySpec::parse("multistep?digits=none").unwrap_err().contains("picture, text or both"));
+    assert!(ToySpec::parse("multistep?digits=none").unwrap_err().contains("picture, text, both or partly"));
     assert!(ToySpec::parse("sum?digits=text").unwrap_err().contains("no parameter"));
+}
+
+/// The text tells every digit that the last lines of the question read, and no other; none at all is told where the
+/// last lines are none, and then the picture can be exchanged.
+#[test]
+fn digits_of_the_last_lines_are_told() {
+    let text = "multistep?rows=5&cols=3&terms=5-6&fresh=0&distractors=0&split=test";
+    let with = |digits: &str| spec(&format!("{text}&{digits}"));
+    let (mut hidden, mut drawn) = (0, [0; 7]);
+    for i in 0..200 {
+        let [seen, none, some] =
+            ["digits=picture", "digits=partly", "digits=partly&told=2-3"].map(|d| with(d).problem(i));
+        let (cells, _) = read_cells(seen.png.as_ref().unwrap(), digits::TRAIN..digits::COUNT);
+        for problem in [&none, &some] {
+            assert_eq!((&problem.png, &problem.solution), (&seen.png, &seen.solution));
+            assert!(problem.problem.ends_with(seen.problem.strip_prefix("<image>").unwrap()));
+        }
+        assert!(none.problem.starts_with("<image>1: ???, 2: ???, 3: ???, 4: ???, 5: ???. "), "{}", none.problem);
+        assert_eq!((&none.reading, some.reading), (&seen.reading, None));
+        let (grid, question) = some.problem.strip_prefix("<image>").unwrap().split_once(". ").unwrap();
+        let grid: Vec<char> = grid.split(", ").flat_map(|row| row.split_once(": ").unwrap().1.chars()).collect();
+        let lines: Vec<&str> = question.trim_end_matches('?').split(['+', '-']).map(str::trim).collect();
+        let read_by = |told: usize| {
+            let mut read = [false; 15];
+            for line in &lines[lines.len() - told..] {
+                let (kind, number) = line.split_once(' ').unwrap();
+                let k = number.parse::<usize>().unwrap() - 1;
+                (0..15).filter(|c| if kind == "row" { c / 3 == k } else { c % 3 == k }).for_each(|c| read[c] = true);
+            }
+            read
+        };
+        let told: Vec<bool> = grid.iter().map(|c| *c != '?').collect();
+        let last = (2..=3).find(|last| read_by(*last)[..] == told[..]);
+        drawn[last.unwrap_or_else(|| panic!("{}", some.problem))] += 1;
+        for (at, char) in grid.iter().enumerate() {
+            hidden += usize::from(*char == '?');
+            assert!(*char == '?' || char.to_digit(10).unwrap() as u8 == digits::label(cells[at]));
+        }
+    }
+    assert!(drawn[2] > 60 && drawn[3] > 60 && hidden > 600, "{drawn:?}, {hidden}");
+    assert_eq!(with("digits=partly&told=2-3").id(3), "toy-multistep-r5c3t5-6d0f0partly2-3-test-0-3");
+    let exchanged = with("digits=partly&exchange=1");
+    assert!(exchanged.problem(0).png != with("digits=partly").problem(0).png);
+    let refused = |text: &str| ToySpec::parse(text).unwrap_err();
+    assert!(refused("multistep?digits=partly&told=1&exchange=1").contains("needs digits=picture"));
+    assert!(refused("multistep?told=1").contains("told needs digits=partly"));
+    assert!(refused("multistep?digits=partly&told=9").contains("0-8"));
 }
 
 proptest! {

@@ -30,6 +30,7 @@
 pub mod child;
 mod comparisons;
 pub mod gate;
+mod looks;
 pub mod outcomes;
 pub mod plan;
 pub mod published;

@@ -64,6 +64,12 @@ impl Outcomes {
         bits.take(self.items).collect()
     }
 
+    /// Share of the fresh digits in the late half of the answers that are not what the picture shows; none where no
+    /// answer has the form of a worked response.
+    pub(super) fn answered_late(&self) -> Option<f64> {
+        PartErrors::sum(&self.answered?[DECILES / 2..]).rate()
+    }
+
     /// Share of the items that were answered right.
     pub fn accuracy(&self) -> f64 {
         crate::stats::mean(&self.each())

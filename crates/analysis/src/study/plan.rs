@@ -340,8 +340,11 @@ mod tests {
         assert_eq!((settings.alpha, settings.kappa), (0.4, 2.0));
         // What the warm start may see, and what the rows are for.
         let texts: Vec<String> = warm.stages.iter().map(|s| format!("{:?}", warm.train_files(s))).collect();
-        assert!(texts.iter().all(|t| !t.contains("direct") && !["terms=3", "terms=5"].iter().any(|w| t.contains(w))));
-        assert!(format!("{:?}", dapo.data.train_files).contains("terms=5-6&fresh=55"));
+        let specs = texts.iter().flat_map(|t| t.split('"')).filter(|t| t.starts_with("toy:multistep"));
+        let told = |t: &str| t.contains("digits=text") || t.contains("told=4-5") || t.contains("terms=1-2");
+        assert!(specs.clone().count() > 5 && specs.clone().all(|t| !t.contains("direct") && told(t)), "{texts:?}");
+        let asked = format!("{:?}", dapo.data.train_files);
+        assert!(asked.contains("terms=5-6&fresh=55") && asked.contains("digits=partly") && !asked.contains("told="));
         assert_eq!((dapo.actor.ppo_epochs, dapo.algorithm.online_filtering), (2, true));
         let control = |row: &str| {
             let config = study.run(study.row(row).unwrap(), 1, out, None).unwrap();

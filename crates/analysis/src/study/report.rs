@@ -84,7 +84,7 @@ impl Report<'_> {
     }
 
     /// `of` of two rows on the seeds that both have.
-    fn pairs(&self, row: &str, other: &str, of: impl Fn(&RunResult) -> Option<f64>) -> (Vec<f64>, Vec<f64>) {
+    pub(super) fn pairs(&self, row: &str, other: &str, of: impl Fn(&RunResult) -> Option<f64>) -> (Vec<f64>, Vec<f64>) {
         let (Some(a), Some(b)) = (self.results.get(row), self.results.get(other)) else { return (vec![], vec![]) };
         a.iter().filter_map(|(seed, a)| Some((of(a)?, of(b.get(seed)?)?))).unzip()
     }
@@ -173,14 +173,12 @@ impl Report<'_> {
 
     fn plots(&self) -> Vec<(String, String)> {
         let mut plots = Vec::new();
-        let seeds = self.study.rows.seeds;
-        let band = if seeds < DRAWN { "" } else { "; band: 95% interval" };
-        let note = format!("mean of {seeds} seeds{band}");
         for table in &self.study.rows.tables {
             let rows = || table.rows.iter().filter(|r| !self.runs(r).is_empty());
-            if rows().next().is_none() {
-                continue;
-            }
+            let seeds: Vec<usize> = rows().map(|r| self.runs(r).len()).collect();
+            let Some((least, most)) = seeds.iter().min().zip(seeds.iter().max()) else { continue };
+            let number = if least == most { format!("mean of {most}") } else { format!("means of {least} to {most}") };
+            let note = format!("{number} seeds{}", if *most < DRAWN { "" } else { "; band: 95% interval" });
             if table.name == "main" || table.name == "parts" {
                 let curves = Chart {
                     title: format!("{}: accuracy on held-out pictures", table.title),
@@ -393,9 +391,18 @@ impl Report<'_> {
         out += "- Visual focus and its late/early ratio are read from the validation responses; for every row, also those that do not use it.\n";
         let ratio: Vec<f64> = self.base().values().filter_map(|p| p.late_early).collect();
         if !ratio.is_empty() {
+            let errors = self.values(WARM, |r| r.forgetting()?.error_ratio());
+            let beside = match errors.is_empty() {
+                true => "where it is near 1 there is little visual forgetting for VGPO to undo".to_owned(),
+                false => format!(
+                    "their errors at fresh digits have one of {}. Where the first is near 1 and the second is not, visual focus \
+                     does not show what is forgotten",
+                    number(mean(&errors), 2)
+                ),
+            };
             let _ = writeln!(
                 out,
-                "- The late/early ratio of the warm starts is {}: where it is near 1 there is little visual forgetting for VGPO to undo.",
+                "- The visual focus of the warm starts has a late/early ratio of {}; {beside}.",
                 number(mean(&ratio), 3)
             );
         }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::StudyError;
 use super::outcomes::{self, Outcomes};
+use crate::forgetting::Forgetting;
 use crate::stats::mean;
 
 /// Accuracy and visual focus at one validation.
@@ -97,6 +98,11 @@ impl RunResult {
     /// Accuracy after training: on the fixed items where there are any, else of the last validation.
     pub fn accuracy(&self) -> Option<f64> {
         self.outcomes.as_ref().map(Outcomes::accuracy).or_else(|| self.curve.last().map(|p| p.accuracy))
+    }
+
+    /// The teacher-forced figures, where they were measured.
+    pub(super) fn forgetting(&self) -> Option<&Forgetting> {
+        self.outcomes.as_ref()?.forgetting.as_ref()
     }
 
     /// The validation before the first step of training.

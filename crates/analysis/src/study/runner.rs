@@ -329,19 +329,21 @@ impl Runs<'_> {
     }
 }
 
+/// A finished run in one line. What was asked afterwards are other items than those of the validations.
 fn summary(result: Option<&RunResult>) -> String {
-    match result {
-        Some(r) if !r.curve.is_empty() => format!(
-            "accuracy {:.1}% -> {:.1}% in {:.0} s",
-            100.0 * r.curve[0].accuracy,
-            100.0 * r.accuracy().unwrap_or(f64::NAN),
+    let Some(r) = result else { return "done".into() };
+    let trained = match (r.curve.first(), r.curve.last()) {
+        (Some(first), Some(last)) => format!(
+            "validation accuracy {:.1}% -> {:.1}% in {:.0} s",
+            100.0 * first.accuracy,
+            100.0 * last.accuracy,
             r.seconds
         ),
-        Some(RunResult { outcomes: Some(o), steps, seconds, .. }) => {
-            format!("{steps} steps in {seconds:.0} s, then right in {:.1}% of {} items", 100.0 * o.accuracy(), o.items)
-        }
-        Some(r) => format!("{} steps in {:.0} s", r.steps, r.seconds),
-        None => "done".into(),
+        _ => format!("{} steps in {:.0} s", r.steps, r.seconds),
+    };
+    match &r.outcomes {
+        Some(o) => format!("{trained}, then right in {:.1}% of {} items", 100.0 * o.accuracy(), o.items),
+        None => trained,
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `count` | grid of coloured shapes | `red circles?` | `<think>1: 2, 2: 0, 2+0=2</think>\boxed{2}` |
 //! | `chart` | bar chart | `red+blue?` | `<think>red 3, blue 5, 3+5=8</think>\boxed{8}` |
 //! | `multistep` | larger grid of digits | `tom has 3 cats. row 1 + col 2?` | one sum per line, then the sum of sums |
+//! | `multistep?digits=partly&told=1` | larger grid of digits | `1: 5??, 2: 8??, 3: 1??. row 1 + col 1?` | the same |
 //! | `multistep?digits=text` | none | `1: 598, 2: 807, 3: 114. row 1 + col 2?` | the same |
 
 pub mod digits;

@@ -78,6 +78,13 @@ impl GridReading {
         self.cells().into_iter().map(first).collect()
     }
 
+    /// Which cells the last `terms` terms read.
+    fn read_by_last(&self, terms: usize) -> Vec<bool> {
+        let mut read = vec![false; self.grid.cells.len()];
+        self.cells().into_iter().rev().take(terms).flatten().for_each(|cell| read[cell] = true);
+        read
+    }
+
     /// Share of the late half of the digits that are fresh; the middle one of an odd number is late.
     fn late_fresh(&self) -> f64 {
         let all: Vec<bool> = self.fresh().concat();
@@ -316,23 +323,29 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let (thoughts, answer) = reading.worked(&reading.values(&reading.grid));
     question += &reading.question();
     question.push('?');
-    if spec.digits != Digits::Picture {
-        question = format!("{}. {question}", in_words(&reading.grid));
+    let (told, pictured) = match spec.digits {
+        Digits::Picture => (None, true),
+        Digits::Text => (Some(vec![true; reading.grid.cells.len()]), false),
+        Digits::Both => (Some(vec![true; reading.grid.cells.len()]), true),
+        // Drawn last: the same problems, whatever is told.
+        Digits::Partly => (Some(reading.read_by_last(rng.random_range(spec.told.clone()))), true),
+    };
+    if let Some(told) = told {
+        question = format!("{}. {question}", in_words(&reading.grid, &told));
     }
-    match spec.digits {
-        Digits::Text => ToyProblem::without_picture(&question, &thoughts, answer),
-        Digits::Both => ToyProblem::new(&question, &thoughts, answer, reading.grid.png()),
-        Digits::Picture => {
-            let problem = ToyProblem::new(&question, &thoughts, answer, reading.grid.png());
-            ToyProblem { reading: Some(reading), ..problem }
-        }
+    if !pictured {
+        return ToyProblem::without_picture(&question, &thoughts, answer);
     }
+    let problem = ToyProblem::new(&question, &thoughts, answer, reading.grid.png());
+    ToyProblem { reading: spec.pictured().then_some(reading), ..problem }
 }
 
-/// The digits of a grid in words, its rows numbered: `1: 59, 2: 88`.
-fn in_words(grid: &Grid) -> String {
-    let row = |(k, row): (usize, &[i64])| format!("{}: {}", k + 1, row.iter().map(i64::to_string).collect::<String>());
-    grid.values().chunks(grid.cols).enumerate().map(row).collect::<Vec<_>>().join(", ")
+/// The digits of a grid in words, its rows numbered, `?` for what is not `told`: `1: 59, 2: ?8`.
+fn in_words(grid: &Grid, told: &[bool]) -> String {
+    let digit = |(value, told): (i64, &bool)| if *told { value.to_string() } else { "?".to_owned() };
+    let digits: Vec<String> = grid.values().into_iter().zip(told).map(digit).collect();
+    let row = |(k, row): (usize, &[String])| format!("{}: {}", k + 1, row.concat());
+    digits.chunks(grid.cols).enumerate().map(row).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

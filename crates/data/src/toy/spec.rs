@@ -31,6 +31,8 @@ pub struct ToySpec {
     pub exchange: bool,
     /// Where the digits of a `multistep` problem stand.
     pub digits: Digits,
+    /// With [`Digits::Partly`]: the last terms of the question whose digits the text tells; drawn for each problem.
+    pub told: RangeInclusive<usize>,
     /// Sentences with irrelevant numbers before a `sum` or `multistep` question.
     pub distractors: RangeInclusive<usize>,
     /// Of a hundred solutions, how many give the answer at once, without thinking.
@@ -55,6 +57,9 @@ pub enum Digits {
     Text,
     /// In the picture and in the text: who answers need not look.
     Both,
+    /// In the picture; the text tells those that the last terms of the question read and writes `?` for the others, so
+    /// that who answers has to look in early lines only. Without such terms it tells none.
+    Partly,
 }
 
 impl Digits {
@@ -63,18 +68,21 @@ impl Digits {
             Self::Picture => "picture",
             Self::Text => "text",
             Self::Both => "both",
+            Self::Partly => "partly",
         }
     }
 
     fn parse(value: &str) -> Result<Self, String> {
-        let all = [Self::Picture, Self::Text, Self::Both];
+        let all = [Self::Picture, Self::Text, Self::Both, Self::Partly];
         let named = all.into_iter().find(|d| d.name() == value);
-        named.ok_or_else(|| format!("digits={:?} must be picture, text or both", guard::echo(value)))
+        named.ok_or_else(|| format!("digits={:?} must be picture, text, both or partly", guard::echo(value)))
     }
 }
 
 /// 18 cells of 28 pixels are the last that fit into the toy processor's 512.
 const MAX_SIDE: usize = 18;
+/// Most terms of a `multistep` question.
+const MAX_TERMS: usize = 8;
 /// Most problems of one spec: programs go over all rows of their data.
 const MAX_SIZE: usize = 1_000_000_000;
 
@@ -98,6 +106,7 @@ impl ToySpec {
             fresh: None,
             exchange: false,
             digits: Digits::Picture,
+            told: 0..=0,
             distractors: if task == ToyTask::Multistep { 0..=1 } else { 0..=0 },
             direct: 0,
             questions: 1..=1,
@@ -113,10 +122,11 @@ impl ToySpec {
                 "rows" if task != ToyTask::Chart => spec.rows = range(key, value, 1..=MAX_SIDE)?,
                 "cols" if task != ToyTask::Chart => spec.cols = range(key, value, 1..=MAX_SIDE)?,
                 "bars" if task == ToyTask::Chart => spec.cols = range(key, value, 1..=draw_bars())?,
-                "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=8)?,
+                "terms" if task == ToyTask::Multistep => spec.terms = range(key, value, 1..=MAX_TERMS)?,
                 "fresh" if task == ToyTask::Multistep => spec.fresh = Some(percentage(key, value)?),
                 "exchange" if task == ToyTask::Multistep => spec.exchange = switch(key, value)?,
                 "digits" if task == ToyTask::Multistep => spec.digits = Digits::parse(value)?,
+                "told" if task == ToyTask::Multistep => spec.told = range(key, value, 0..=MAX_TERMS)?,
                 "distractors" if matches!(task, ToyTask::Sum | ToyTask::Multistep) => {
                     spec.distractors = range(key, value, 0..=4)?;
                 }
@@ -134,7 +144,7 @@ impl ToySpec {
                 _ => {
                     let own = match task {
                         ToyTask::Chart => "bars",
-                        ToyTask::Multistep => "rows, cols, terms, fresh, exchange, digits, distractors",
+                        ToyTask::Multistep => "rows, cols, terms, fresh, exchange, digits, told, distractors",
                         ToyTask::Sum => "rows, cols, distractors, questions",
                         _ => "rows, cols",
                     };
@@ -148,13 +158,29 @@ impl ToySpec {
         if task == ToyTask::Compare && *spec.rows.end() < 2 && *spec.cols.end() < 2 {
             return Err("compare needs at least two rows or two columns".to_owned());
         }
-        if spec.digits != Digits::Picture && spec.exchange {
-            return Err(format!("exchange=1 needs digits=picture, is {}", spec.digits.name()));
+        if spec.digits != Digits::Partly && spec.told != (0..=0) {
+            return Err(format!("told needs digits=partly, is {}", spec.digits.name()));
+        }
+        // What the text tells would contradict the other picture.
+        if spec.exchange && !spec.pictured() {
+            return Err(format!(
+                "exchange=1 needs digits=picture, or digits=partly with told=0; digits is {}",
+                spec.digits.name()
+            ));
         }
         if let Some(fresh) = spec.fresh {
             multistep::check(&spec.rows, &spec.cols, &spec.terms, fresh)?;
         }
         Ok(spec)
+    }
+
+    /// Whether the picture alone tells the digits.
+    pub(super) fn pictured(&self) -> bool {
+        match self.digits {
+            Digits::Picture => true,
+            Digits::Partly => *self.told.end() == 0,
+            Digits::Text | Digits::Both => false,
+        }
     }
 
     /// Problem `i`: problem text, answer, response, picture (PNG).
@@ -197,6 +223,9 @@ impl ToySpec {
         }
         if self.digits != Digits::Picture {
             grid += self.digits.name();
+        }
+        if *self.told.end() > 0 {
+            grid += &range(&self.told);
         }
         if self.direct > 0 {
             grid += &format!("a{}", self.direct);
@@ -292,7 +321,7 @@ impl RowSource for ToySource {
         let column = |name: &str, kind: &str, used| Column { name: name.into(), kind: kind.into(), used };
         let kind = |name| if name == "images" { "list of PNG" } else { "text" };
         let used = ["id", "problem", "answer", "images", "task", "solution"].map(|name| column(name, kind(name), true));
-        let parts = (self.spec.task == ToyTask::Multistep && self.spec.digits == Digits::Picture)
+        let parts = (self.spec.task == ToyTask::Multistep && self.spec.pictured())
             .then(|| column(parts::COLUMN, "text", false));
         used.into_iter().chain(parts).collect()
     }
