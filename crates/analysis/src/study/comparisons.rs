@@ -43,12 +43,13 @@ impl Report<'_> {
     /// The same rows by what else was measured: how soon they learn, which digits they misread, where they attend.
     fn beside(&self, asked: &RowComparisons) -> String {
         type Of = fn(&RunResult) -> Option<f64>;
-        let measures: [(&str, f64, Of); 5] = [
-            ("mean of curve", 100.0, RunResult::mean_accuracy),
-            ("fresh error, early", 100.0, |r| r.forgetting()?.early.rate()),
-            ("fresh error, late", 100.0, |r| r.forgetting()?.late.rate()),
-            ("answered, late", 100.0, |r| r.outcomes.as_ref()?.answered_late()),
-            ("attention late/early", 1.0, |r| Some(r.forgetting()?.attention.as_ref()?.ratio())),
+        // Name, factor, decimals, value.
+        let measures: [(&str, f64, usize, Of); 5] = [
+            ("mean of curve", 100.0, 2, RunResult::mean_accuracy),
+            ("fresh error, early", 100.0, 2, |r| r.forgetting()?.early.rate()),
+            ("fresh error, late", 100.0, 2, |r| r.forgetting()?.late.rate()),
+            ("answered, late", 100.0, 2, |r| r.outcomes.as_ref()?.answered_late()),
+            ("attention late/early", 1.0, 4, |r| Some(r.forgetting()?.attention.as_ref()?.ratio())),
         ];
         let mut out = format!("| {} minus |", self.label(&asked.row));
         out += &measures.map(|(name, ..)| format!(" {name} | p |")).concat();
@@ -56,13 +57,13 @@ impl Report<'_> {
         out += &"---|".repeat(2 * measures.len());
         for other in &asked.against {
             let _ = write!(out, "\n| {} |", self.label(other));
-            for (_, scale, of) in measures {
+            for (_, scale, digits, of) in measures {
                 let (a, b) = self.pairs(&asked.row, other, of);
                 let _ = match Paired::of(&a, &b) {
                     Some(Paired { difference: d, p_t, .. }) => {
                         let half =
-                            if d.half.is_finite() { format!(" ± {:.2}", scale * d.half) } else { String::new() };
-                        write!(out, " {:+.2}{half} | {} |", scale * d.mean, number(p_t, 3))
+                            if d.half.is_finite() { format!(" ± {:.digits$}", scale * d.half) } else { String::new() };
+                        write!(out, " {:+.digits$}{half} | {} |", scale * d.mean, number(p_t, 3))
                     }
                     None => write!(out, " - | - |"),
                 };

@@ -323,17 +323,16 @@ pub(super) fn multistep(spec: &ToySpec, rng: &mut impl Rng) -> ToyProblem {
     let (thoughts, answer) = reading.worked(&reading.values(&reading.grid));
     question += &reading.question();
     question.push('?');
-    let (told, pictured) = match spec.digits {
-        Digits::Picture => (None, true),
-        Digits::Text => (Some(vec![true; reading.grid.cells.len()]), false),
-        Digits::Both => (Some(vec![true; reading.grid.cells.len()]), true),
+    let told = match spec.digits {
+        Digits::Picture => None,
+        Digits::Text | Digits::Both => Some(vec![true; reading.grid.cells.len()]),
         // Drawn last: the same problems, whatever is told.
-        Digits::Partly => (Some(reading.read_by_last(rng.random_range(spec.told.clone()))), true),
+        Digits::Partly => Some(reading.read_by_last(rng.random_range(spec.told.clone()))),
     };
     if let Some(told) = told {
         question = format!("{}. {question}", in_words(&reading.grid, &told));
     }
-    if !pictured {
+    if spec.digits == Digits::Text {
         return ToyProblem::without_picture(&question, &thoughts, answer);
     }
     let problem = ToyProblem::new(&question, &thoughts, answer, reading.grid.png());
