@@ -298,10 +298,48 @@ fn a_gate_is_decided_before_any_row_runs() {
         report.contains("| DAPO | 2 | +0.0 ± 0.0 | 1.000 | 1.000 | 0.000 | 0.0 points | the same, within 2 points |")
     );
     assert!(report.contains("## Where they look") && report.contains("| warm start |"), "{report}");
+    assert!(report.contains("| DAPO | 0.0% | 100.0% | +0.0 ± 0.0 | the same, within 2 points |"), "{report}");
+    let beside = "| VGPO minus | mean of curve | p | fresh error, early | p | fresh error, late | p | answered, late | p \
+                  | attention late/early | p |";
+    let mut beside = report.lines().skip_while(|line| *line != beside).skip(2);
+    let values = beside.next().unwrap_or_else(|| panic!("{report}"));
+    assert_eq!(values.matches('|').count(), 12, "{values}");
+
+    // The gate alone, of a study that has run: its page still has all that was found.
+    let output = gated_study(dir, 0.0, SETTINGS, &["--out", "out", "--gate", "--publish", "docs"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert_eq!(std::fs::read_to_string(dir.join("docs/study.md")).unwrap(), report);
     for line in report.lines().filter(|l| l.starts_with("![")) {
         let file = line.split(['(', ')']).nth(1).unwrap();
         assert!(dir.join("out").join(file).exists(), "{file}");
     }
+}
+
+/// A row that has fewer seeds than the study runs on the first ones, and its tests are of the seeds that both rows have.
+#[test]
+fn a_row_with_fewer_seeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    std::fs::write(dir.join("rows.toml"), ROWS.replace("label = \"VGPO\"", "label = \"VGPO\"\nseeds = 1")).unwrap();
+    let output = run(dir, &["--out", "out", "--jobs", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("5 runs finished"), "{}", text(&output));
+    assert!(!dir.join("out/results/vgpo/seed_2.json").exists());
+    let report = std::fs::read_to_string(dir.join("out/study.md")).unwrap();
+    assert!(
+        !report.contains("**Incomplete**") && report.contains("2 seeds x 1 rows and 1 seeds x 1 rows."),
+        "{report}"
+    );
+    assert!(report.contains("| DAPO | 2 |") && report.contains("| VGPO | 1 |"), "{report}");
+    assert!(report.contains("Of 0 such intervals"), "one seed has no interval: {report}");
+    // A warm start that no missing row needs is not trained again where its weights are gone.
+    std::fs::remove_dir_all(dir.join("out/runs/warm/seed_2")).unwrap();
+    let output = run(dir, &["--out", "out"]);
+    assert!(text(&output).contains("0 runs finished, 5 were finished before"), "{}", text(&output));
+    // Asked for by hand, seeds are those of all rows; this warm start comes out as it did.
+    let output = run(dir, &["--out", "out", "--seeds", "2"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output));
+    assert!(text(&output).contains("2 runs finished, 4 were finished before"), "{}", text(&output));
 }
 
 #[test]

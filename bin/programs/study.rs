@@ -154,7 +154,7 @@ fn gated(
         GateEnd::Measured(verdict) => verdict,
         GateEnd::Stopped(outcome) => {
             if ranks.is_first() {
-                report::write(&study, out)?;
+                report::write(&gate::as_decided(&study, out)?, out)?;
                 published(args, out)?;
             }
             return match outcome.failed.first() {
@@ -164,20 +164,21 @@ fn gated(
         }
     };
     let chosen = spec.settings.iter().find(|setting| verdict.chosen.as_ref() == Some(&setting.name));
+    let setting = match (chosen, spec.settings.first()) {
+        (None, Some(first)) if study.quick && !args.gate => {
+            eprintln!("the quick form goes on with the gate's first setting: it shows that everything runs");
+            Some(first)
+        }
+        _ => chosen,
+    };
+    let passed = setting.map(|setting| gate::on(ranks, &study, setting, out)).transpose()?;
     if ranks.is_first() {
-        report::write(&study, out)?;
+        // Not that of the study without a setting: what earlier calls have found belongs to the one that passed.
+        report::write(passed.as_ref().unwrap_or(&study), out)?;
         published(args, out)?;
         print(&verdict.text())?;
     }
-    match (chosen, spec.settings.first()) {
-        _ if args.gate => Ok(None),
-        (Some(setting), _) => Ok(Some(gate::on(ranks, &study, setting, out)?)),
-        (None, Some(first)) if study.quick => {
-            eprintln!("the quick form goes on with the gate's first setting: it shows that everything runs");
-            Ok(Some(gate::on(ranks, &study, first, out)?))
-        }
-        _ => Ok(None),
-    }
+    Ok(passed.filter(|_| !args.gate))
 }
 
 fn session(jobs: usize, cores: usize, finished: usize, seconds: f64) -> Session {

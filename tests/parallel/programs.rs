@@ -122,6 +122,71 @@ title = "Algorithms"
 rows = ["dapo", "vgpo"]
 "#;
 
+/// What a study of a gate asks for: outcomes, and a warm start of two stages, the first of which all seeds share.
+const GATE: &str = r#"
+[outcomes]
+data = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=test&seed=3"
+exchanged = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=test&seed=3&exchange=1"
+items = 6
+worked = 4
+max_new_tokens = 16
+[gate]
+seeds = 1
+error_ratio = 0.0
+attention_ratio = 100.0
+accuracy = [0.0, 1.0]
+[[gate.settings]]
+name = "split"
+shared = 1
+set = ["stages=[{stage='sft',name='all',steps=2,batch_size=4},{stage='sft',name='each',steps=2,batch_size=4},{stage='rl',steps=1}]"]
+"#;
+
+#[test]
+fn shared_stages_are_trained_by_one_rank_for_all() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let study = env!("CARGO_BIN_EXE_study");
+    let Some(ranks) = mpirun() else { return };
+    let mut results = Vec::new();
+    for (folder, mut command) in folders.iter().zip([Command::new(study), ranks]) {
+        let folder = folder.path();
+        let at = ROWS.find("[[rows]]").unwrap();
+        std::fs::write(folder.join("rows.toml"), format!("{}{GATE}{}", &ROWS[..at], &ROWS[at..])).unwrap();
+        let spec = "toy:multistep?rows=2&cols=2&terms=2&fresh=0&distractors=0&split=";
+        let base = BASE.replace("toy:read?rows=1&cols=1&split=", spec).replace("length = 64", "length = 96");
+        std::fs::write(folder.join("base.toml"), base.replace("response_length = 8", "response_length = 24")).unwrap();
+        if !results.is_empty() {
+            command.args(["-np", "2", study]);
+        }
+        command.args([
+            "--config",
+            "base.toml",
+            "--rows",
+            "rows.toml",
+            "--backend",
+            "flex",
+            "--out",
+            "out",
+            "--jobs",
+            "1",
+        ]);
+        let output = command.current_dir(folder).output().unwrap();
+        succeeded(&output);
+        // The shared stages, two warm starts, of which one is the gate's, and four runs of rows.
+        assert_eq!(stderr(&output).matches(": started").count(), 7, "{}", stderr(&output));
+        let read = |path: &str| {
+            let text = std::fs::read_to_string(folder.join("out").join(path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+            let mut value: serde_json::Value = serde_json::from_str(&text).unwrap();
+            value["seconds"] = 0.into();
+            value
+        };
+        let names = ["warm/seed_1001", "warm/seed_1002", "dapo/seed_1001", "dapo/seed_1002", "vgpo/seed_1002"];
+        let mut all = names.map(|name| read(&format!("results/{name}.json"))).to_vec();
+        all.push(read("gate/split/shared/results/warm/seed_1001.json"));
+        results.push(all);
+    }
+    assert_eq!(results[0], results[1]);
+}
+
 #[test]
 fn runs_are_dealt_out() {
     let folder = tempfile::tempdir().unwrap();

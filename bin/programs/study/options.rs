@@ -38,7 +38,7 @@ pub(super) struct StudyArgs {
     /// Only these rows; the reference of the paired tests must be among them.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     pub rows_only: Vec<String>,
-    /// Warm starts. Default: as the rows file says.
+    /// Warm starts, on each of which every row runs. Default: as the rows file says.
     #[arg(long, value_name = "N", value_parser = within::<usize>(1..=1000))]
     pub seeds: Option<usize>,
     /// The quick form: fewer rows, seeds and steps.

@@ -254,7 +254,7 @@ pub fn measure(
 /// # Errors
 /// As [`Study::with`], results that do not read, and anything the file system refuses.
 pub fn on(ranks: &Ranks, study: &Study, setting: &GateSetting, out: &Path) -> Result<Study, StudyError> {
-    let place = format!("{FOLDER}/{}", setting.name);
+    let place = place(setting);
     let study = study.with(setting, &place)?;
     for seed in study.seeds().filter(|_| ranks.is_first()) {
         let fingerprint = study.fingerprint(None, seed)?;
@@ -266,6 +266,23 @@ pub fn on(ranks: &Ranks, study: &Study, setting: &GateSetting, out: &Path) -> Re
     }
     ranks.barrier("warm starts of the gate, taken over")?;
     Ok(study)
+}
+
+/// The study as a report shows it where the gate was not measured to its end: on the setting that an earlier call has
+/// chosen in `out`, if it chose among the same ones. Else it is the study as it is, which has no results.
+///
+/// # Errors
+/// As [`Study::with`].
+pub fn as_decided(study: &Study, out: &Path) -> Result<Study, StudyError> {
+    let verdict =
+        GateVerdict::read(out).filter(|v| study.rows.gate.as_ref().map(|g| &g.settings) == Some(&v.gate.settings));
+    let chosen = verdict.as_ref().and_then(|v| v.gate.settings.iter().find(|s| v.chosen.as_ref() == Some(&s.name)));
+    chosen.map_or_else(|| Ok(study.clone()), |setting| study.with(setting, &place(setting)))
+}
+
+/// Where the warm starts of a setting lie in the study's folder.
+fn place(setting: &GateSetting) -> String {
+    format!("{FOLDER}/{}", setting.name)
 }
 
 fn measured(setting: &str, run: &RunResult) -> Option<GateMeasure> {
@@ -319,5 +336,26 @@ mod tests {
         assert_eq!(GateVerdict::read(dir.path()), Some(verdict));
         assert!(GateSpec { settings: vec![], ..gate.clone() }.check().is_err());
         assert!(GateSpec { seeds: 0, ..gate }.check().is_err());
+    }
+
+    #[test]
+    fn a_report_within_a_gate_is_of_what_was_chosen_before() {
+        let base = rl::config::Source::new("base", include_str!("../../../../configs/study.toml"));
+        let rows = super::super::RowsFile::parse("rows", include_str!("../../../../configs/study_rows.toml")).unwrap();
+        let study = Study::new(vec![base], rows, &[], false, None).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let first = || as_decided(&study, dir.path()).unwrap().seeds().start;
+        assert_eq!(first(), 1, "no verdict");
+        let gate = study.rows.gate.clone().unwrap();
+        let chosen = gate.settings[0].clone();
+        let other = GateSpec { settings: vec![GateSetting { shared: 3, ..chosen.clone() }], ..gate.clone() };
+        let verdict = |gate| GateVerdict { gate, measured: vec![], chosen: Some(chosen.name.clone()) };
+        verdict(other).write(dir.path()).unwrap();
+        assert_eq!(first(), 1, "a verdict on other settings");
+        verdict(gate).write(dir.path()).unwrap();
+        assert_eq!(first(), FIRST_SEED);
+        let on = on(&Ranks::solo(), &study, &chosen, dir.path()).unwrap();
+        let print = |study: &Study| study.fingerprint(None, FIRST_SEED).unwrap();
+        assert_eq!(print(&as_decided(&study, dir.path()).unwrap()), print(&on));
     }
 }

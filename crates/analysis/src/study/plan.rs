@@ -1,5 +1,6 @@
 //! The configuration of every run of a study.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,8 @@ pub(super) const SHARED: &str = "shared";
 
 impl Study {
     /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form
-    /// takes the rows, seeds and settings that the rows file has for it.
+    /// takes the rows, seeds and settings that the rows file has for it. `seeds`, where they are named, are those of all
+    /// rows.
     ///
     /// # Errors
     /// A rows file without a quick form, and settings that cannot be used: all rows are resolved here, before any run.
@@ -60,6 +62,7 @@ impl Study {
         all.extend_from_slice(overrides);
         if let Some(seeds) = seeds {
             rows.seeds = seeds;
+            rows.rows.iter_mut().for_each(|row| row.seeds = None);
         }
         let (stages, shared_in) = (0..usize::MAX, PathBuf::new());
         let study = Self { rows, quick, base, overrides: all, first_seed: 1, stages, shared_in, model: None };
@@ -155,6 +158,27 @@ impl Study {
         self.first_seed..self.first_seed + self.rows.seeds as u64
     }
 
+    /// Seeds that a row runs on: the first of [`seeds`](Self::seeds).
+    pub fn seeds_of(&self, row: &StudyRow) -> Range<u64> {
+        let Range { start, end } = self.seeds();
+        start..row.seeds.map_or(end, |seeds| end.min(start + seeds as u64))
+    }
+
+    /// The rows that run on a seed.
+    pub(super) fn rows_of(&self, seed: u64) -> impl Iterator<Item = &StudyRow> {
+        self.rows.rows.iter().filter(move |row| self.seeds_of(row).contains(&seed))
+    }
+
+    /// How many rows run on how many seeds, in words: the most seeds first.
+    pub(super) fn size(&self) -> String {
+        let mut rows: BTreeMap<usize, usize> = BTreeMap::new();
+        for row in &self.rows.rows {
+            *rows.entry(self.seeds_of(row).count()).or_default() += 1;
+        }
+        let each: Vec<String> = rows.iter().rev().map(|(seeds, rows)| format!("{seeds} seeds x {rows} rows")).collect();
+        each.join(" and ")
+    }
+
     /// Whether the base has supervised stages, which are run once per seed.
     ///
     /// # Errors
@@ -237,7 +261,7 @@ impl Study {
             .seeds()
             .flat_map(|seed| {
                 let own = warm.then(|| (WARM.to_string(), seed));
-                own.into_iter().chain(self.rows.rows.iter().map(move |row| (row.name.clone(), seed)))
+                own.into_iter().chain(self.rows_of(seed).map(move |row| (row.name.clone(), seed)))
             })
             .collect())
     }
@@ -248,7 +272,7 @@ impl Study {
     /// As [`grid`](Self::grid).
     pub fn text(&self) -> Result<String, StudyError> {
         let grid = self.grid()?;
-        let mut out = format!("{} runs: {} seeds x {} rows", grid.len(), self.rows.seeds, self.rows.rows.len());
+        let mut out = format!("{} runs: {}", grid.len(), self.size());
         if self.has_warm_start()? {
             out += " and one warm start a seed";
         }
@@ -315,7 +339,8 @@ mod tests {
     fn the_committed_study() {
         let study = study(false);
         assert!(study.rows.seeds >= 5);
-        assert_eq!(study.grid().unwrap().len(), study.rows.seeds * (1 + study.rows.rows.len()));
+        let of_rows: usize = study.rows.rows.iter().map(|row| study.seeds_of(row).count()).sum();
+        assert_eq!(study.grid().unwrap().len(), study.rows.seeds + of_rows);
         let out = Path::new("out");
         let warm = study.warm(3, out).unwrap();
         assert!(warm.stages.iter().all(|s| matches!(s, Stage::Sft(_))) && warm.model.init_seed == 3);
@@ -375,6 +400,23 @@ mod tests {
                 .collect();
             assert!(values.windows(2).all(|w| w[0] < w[1]), "{}: {values:?}", table.name);
         }
+    }
+
+    #[test]
+    fn a_row_may_have_fewer_seeds() {
+        let mut study = study(false);
+        study.rows.seeds = 3;
+        study.rows.rows.truncate(2);
+        study.rows.rows.iter_mut().for_each(|row| row.seeds = None);
+        assert_eq!((study.grid().unwrap().len(), study.size().as_str()), (9, "3 seeds x 2 rows"));
+        study.rows.rows[0].seeds = Some(1);
+        assert_eq!((study.grid().unwrap().len(), study.size().as_str()), (7, "3 seeds x 1 rows and 1 seeds x 1 rows"));
+        let of = |seed| study.rows_of(seed).map(|row| row.name.as_str()).collect::<Vec<_>>();
+        assert_eq!((of(1), of(2)), (vec!["dapo", "vgpo"], vec!["vgpo"]));
+        // The quick form has fewer than that.
+        study.rows.seeds = 1;
+        study.rows.rows[0].seeds = Some(8);
+        assert_eq!(study.seeds_of(&study.rows.rows[0]), 1..2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The report of a study: tables, paired tests and plots as one Markdown file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -32,10 +32,11 @@ pub fn write(study: &Study, out: &Path) -> Result<(), StudyError> {
         }
     }
     let report = Report { study, results: &results, gate: GateVerdict::read(out) };
-    for (name, svg) in report.plots() {
-        result::write(&out.join("study").join(format!("{name}.svg")), &svg)?;
+    let plots = report.plots();
+    for (name, svg) in &plots {
+        result::write(&out.join("study").join(format!("{name}.svg")), svg)?;
     }
-    result::write(&out.join("study.md"), &report.markdown(grid.len(), &Session::read(out))?)
+    result::write(&out.join("study.md"), &report.markdown(grid.len(), &Session::read(out), &plots)?)
 }
 
 /// What the tables and plots of a study are made of.
@@ -107,7 +108,7 @@ impl Report<'_> {
     }
 
     /// [`start`](Self::start) of all seeds that have one.
-    fn starts(&self) -> Vec<f64> {
+    pub(super) fn starts(&self) -> Vec<f64> {
         self.study.seeds().filter_map(|seed| self.start(seed)).collect()
     }
 
@@ -198,7 +199,7 @@ impl Report<'_> {
                 plots.push((format!("{}_late_early", table.name), ratios.draw()));
             }
             if let Some(key) = &table.key {
-                plots.push((format!("{}_sweep", table.name), self.sweep(table, key)));
+                plots.push((format!("{}_sweep", table.name), self.sweep(table, key, note)));
             }
         }
         plots.push(("differences".into(), self.differences()));
@@ -207,7 +208,7 @@ impl Report<'_> {
         plots
     }
 
-    fn sweep(&self, table: &Table, key: &str) -> String {
+    fn sweep(&self, table: &Table, key: &str, note: String) -> String {
         let rows: Vec<(f64, Interval)> = table
             .rows
             .iter()
@@ -220,7 +221,7 @@ impl Report<'_> {
         let ends = [rows.first(), rows.last()].into_iter().flatten().map(|r| (r.0, reference)).collect();
         Chart {
             title: table.title.clone(),
-            note: format!("mean of {} seeds; band: 95% interval", self.study.rows.seeds),
+            note,
             x: Axis::new(key),
             y: Axis::new("greedy accuracy after training").percent(),
             series: vec![
@@ -261,12 +262,17 @@ impl Report<'_> {
         .draw()
     }
 
-    fn markdown(&self, planned: usize, sessions: &[Session]) -> Result<String, StudyError> {
+    fn markdown(&self, planned: usize, sessions: &[Session], plots: &[(String, String)]) -> Result<String, StudyError> {
+        let compared = self.compared();
         let finished: usize = self.results.values().map(BTreeMap::len).sum();
         let base = self.study.base_config()?;
         let mut out = String::from("# Study\n\n");
-        out += self.study.rows.preface.trim();
-        out += "\n\n";
+        let (question, design) =
+            self.study.rows.preface.trim().split_once("\n\n").unwrap_or((&self.study.rows.preface, ""));
+        for part in [question.trim(), &self.in_short(&compared), design] {
+            out += part;
+            out += if part.is_empty() { "" } else { "\n\n" };
+        }
         if self.study.quick {
             out += "**This is the quick form**: few rows, seeds and steps on an easier task. It shows that everything runs; with so few \
                     seeds its differences say nothing about the algorithms.\n\n";
@@ -277,10 +283,9 @@ impl Report<'_> {
         }
         let _ = writeln!(
             out,
-            "{} rows x {} seeds. The rows of a seed start from the same weights (a supervised warm start), see the same prompts and \
+            "{}. The rows of a seed start from the same weights (a supervised warm start), see the same prompts and \
              draw with the same random numbers; each trains on {} prompts x {} responses a step.\n",
-            self.study.rows.rows.len(),
-            self.study.rows.seeds,
+            self.study.size(),
             base.data.rollout_batch_size,
             base.rollout.n
         );
@@ -327,8 +332,8 @@ impl Report<'_> {
             out += &self.study.rows.closing;
             return Ok(out);
         }
-        out += &self.comparisons();
-        out += &self.tables();
+        out += &self.comparisons(&compared);
+        out += &self.tables(plots);
         out += "## All rows\n\n![differences](study/differences.svg)\n\n";
         out += &self.limits();
         out += &self.study.rows.closing;
@@ -336,24 +341,27 @@ impl Report<'_> {
     }
 
     /// Each table of the rows file, with its plots.
-    fn tables(&self) -> String {
+    fn tables(&self, plots: &[(String, String)]) -> String {
         let mut out = String::from(
             "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
                 the differences on the same seed, in percentage points, with the paired t test and the exact sign-flip test, both two-sided and \
                 not corrected for the number of rows.",
         );
+        let seeds: BTreeSet<usize> = self.study.rows.rows.iter().map(|row| self.study.seeds_of(row).count()).collect();
+        let floors: Vec<(usize, String)> =
+            seeds.iter().map(|n| (*n, number(2.0 / 2f64.powi((*n).min(60) as i32), 4 + n / 8))).collect();
         let _ = writeln!(
             out,
-            " With {} seeds the sign-flip p cannot fall below {}. *mean of curve*: mean accuracy of all validations after the first. \
+            " With {} the sign-flip p cannot fall below {}. *mean of curve*: mean accuracy of all validations after the first. \
              *late/early*: visual focus of the late half of the validation responses over that of the early half.\n",
-            self.study.rows.seeds,
-            number(2.0 / 2f64.powi(self.study.rows.seeds.min(60) as i32), 4)
+            floors.iter().map(|(seeds, _)| format!("{seeds}")).collect::<Vec<_>>().join(" or ") + " seeds",
+            floors.iter().map(|(_, floor)| floor.clone()).collect::<Vec<_>>().join(" or "),
         );
         for table in &self.study.rows.tables {
             let _ = writeln!(out, "## {}\n\n{}", table.title, self.table(table));
             for plot in ["accuracy", "late_early", "sweep"] {
                 let name = format!("{}_{plot}", table.name);
-                if self.plots().iter().any(|(n, _)| *n == name) {
+                if plots.iter().any(|(n, _)| *n == name) {
                     let _ = writeln!(out, "![{}: {}](study/{name}.svg)\n", table.title, plot.replace('_', "/"));
                 }
             }
@@ -366,13 +374,12 @@ impl Report<'_> {
         let base = self.starts();
         let mut out = String::from("## What this shows, and what not\n\n");
         let reference = &self.study.rows.reference;
-        let mut sure = Vec::new();
+        let (mut sure, mut intervals) = (Vec::new(), 0);
         for row in self.study.rows.rows.iter().filter(|r| r.name != *reference) {
             let (a, b) = self.pairs(&row.name, reference, RunResult::accuracy);
-            if let Some(p) = Paired::of(&a, &b)
-                && p.difference.half.is_finite()
-                && p.difference.mean.abs() > p.difference.half
-            {
+            let paired = Paired::of(&a, &b).filter(|p| p.difference.half.is_finite());
+            intervals += usize::from(paired.is_some());
+            if let Some(p) = paired.filter(|p| p.difference.mean.abs() > p.difference.half) {
                 sure.push(format!("{} ({})", row.label, points(p.difference)));
             }
         }
@@ -381,7 +388,7 @@ impl Report<'_> {
             "- Rows whose 95% interval of the difference to {} leaves out 0: {}. Of {} such intervals one in twenty does so by chance.",
             self.label(reference),
             if sure.is_empty() { "none".into() } else { sure.join(", ") },
-            self.study.rows.rows.len().saturating_sub(1)
+            intervals
         );
         let _ = writeln!(
             out,

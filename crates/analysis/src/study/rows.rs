@@ -17,7 +17,7 @@ const MOST_SEEDS: usize = 1000;
 pub struct RowsFile {
     /// The row that paired tests compare with.
     pub reference: String,
-    /// Warm starts.
+    /// Warm starts; every row runs on each, or on the first ones where it says how many.
     pub seeds: usize,
     /// The quick form.
     pub quick: Option<Quick>,
@@ -31,7 +31,8 @@ pub struct RowsFile {
     pub gate: Option<GateSpec>,
     /// The comparisons that the study was made for; they need outcomes.
     pub comparisons: Option<RowComparisons>,
-    /// Markdown before the figures of the report: the question, the design.
+    /// Markdown before the figures of the report. Its first paragraph is the question, which the comparisons' answer in
+    /// short follows; the others are the design.
     #[serde(default)]
     pub preface: String,
     /// Markdown behind them: what they do not show.
@@ -79,6 +80,8 @@ pub struct StudyRow {
     /// `section.key=value`, as on the command line of `train`.
     #[serde(default)]
     pub set: Vec<String>,
+    /// It runs on the first so many seeds; without it on all.
+    pub seeds: Option<usize>,
 }
 
 /// Rows under one heading.
@@ -120,6 +123,9 @@ impl RowsFile {
             }
             if !names.insert(row.name.as_str()) {
                 return Err(format!("row {:?} is there twice", row.name));
+            }
+            if let Some(seeds) = row.seeds.filter(|seeds| !(1..=self.seeds).contains(seeds)) {
+                return Err(format!("row {:?}: seeds is {seeds}; the study has {}", row.name, self.seeds));
             }
         }
         let known = |name: &str, place: &str| match names.contains(name) {
@@ -202,6 +208,8 @@ mod tests {
         for (from, to, expected) in [
             ("seeds = 2", "seeds = 0", "seeds is 0"),
             ("seeds = 2", "seed = 2", "unknown field"),
+            ("label = \"B\"", "label = \"B\", seeds = 3", "row \"b\": seeds is 3; the study has 2"),
+            ("label = \"A\"", "label = \"A\", seeds = 0", "row \"a\": seeds is 0"),
             ("reference = \"a\"", "reference = \"c\"", "reference names the row \"c\""),
             ("rows = [\"a\", \"b\"]", "rows = [\"a\", \"x\"]", "table \"t\" names the row \"x\""),
             ("name = \"b\"", "name = \"a\"", "twice"),

@@ -405,7 +405,7 @@ fn finished(study: &Study, out: &Path, row: Option<&StudyRow>, seed: u64) -> Res
 /// Whether the weights of a seed's warm start are needed: a row has no result yet. Shared stages are run only where
 /// they are needed.
 fn lacks(study: &Study, out: &Path, seed: u64) -> Result<bool, StudyError> {
-    for row in &study.rows.rows {
+    for row in study.rows_of(seed) {
         if finished(study, out, Some(row), seed)?.is_none() {
             return Ok(true);
         }
