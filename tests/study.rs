@@ -315,7 +315,7 @@ fn a_gate_is_decided_before_any_row_runs() {
     }
 }
 
-/// A row that has fewer seeds than the study runs on the first ones, and its tests are of the seeds that both rows have.
+/// A row that has fewer seeds than the study runs on the first ones, and is compared on the seeds that both rows have.
 #[test]
 fn a_row_with_fewer_seeds() {
     let dir = tempfile::tempdir().unwrap();

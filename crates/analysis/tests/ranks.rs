@@ -31,7 +31,7 @@ fn leave(job: &RunToTrain) {
     write("checkpoints/global_step_1/trainer.json", "{}");
     write("checkpoints/global_step_1/hf/config.json", "{}");
     let none = r#"{"parts": 0, "wrong": 0}"#;
-    let tenths = vec![none; 10].join(", ");
+    let tenths = [none; 10].join(", ");
     let found = format!(
         r#"{{"items": 4, "right": "8", "tokens": 9.0, "answered": null, "forgetting": {{"rows": 1, "fresh": [{tenths}],
         "copied": [{tenths}], "early": {{"parts": 100, "wrong": 5}}, "late": {{"parts": 100, "wrong": 20}},

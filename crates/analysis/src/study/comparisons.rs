@@ -16,7 +16,7 @@ use crate::stats::{Interval, Paired, mean};
 const ALPHA: f64 = 0.05;
 
 /// A comparison that the study was made for.
-pub(super) struct Compared<'a> {
+pub(super) struct RowCompared<'a> {
     /// The row that is compared with.
     other: &'a String,
     crossed: Crossed,
@@ -29,7 +29,7 @@ pub(super) struct Compared<'a> {
     margin: f64,
 }
 
-impl Compared<'_> {
+impl RowCompared<'_> {
     fn interval(&self) -> Interval {
         let Crossed { seeds, difference, .. } = self.crossed;
         Interval { n: seeds, mean: difference, half: self.crossed.half(1.0 - ALPHA) }
@@ -64,7 +64,7 @@ impl Report<'_> {
     }
 
     /// The section of the comparisons that the study was made for, and of all rows against the reference.
-    pub(super) fn comparisons(&self, compared: &[Compared<'_>]) -> String {
+    pub(super) fn comparisons(&self, compared: &[RowCompared<'_>]) -> String {
         let Some(asked) = &self.study.rows.comparisons else { return String::new() };
         let mut out = format!("## {} against the others\n\n", self.label(&asked.row));
         out += &self.asked(asked, compared);
@@ -109,7 +109,7 @@ impl Report<'_> {
     }
 
     /// The comparisons that the study was made for, as far as they have run, read together.
-    pub(super) fn compared(&self) -> Vec<Compared<'_>> {
+    pub(super) fn compared(&self) -> Vec<RowCompared<'_>> {
         let Some(asked) = &self.study.rows.comparisons else { return vec![] };
         let found: Vec<(&String, Option<Crossed>)> =
             asked.against.iter().map(|other| (other, self.crossed(&asked.row, other))).collect();
@@ -120,13 +120,13 @@ impl Report<'_> {
         let each = both.filter_map(|((other, crossed), adjusted)| {
             let crossed = crossed?;
             let (within, smallest) = (crossed.equivalence(asked.margin), crossed.smallest(strictest));
-            Some(Compared { other, crossed, adjusted, within, smallest, margin: asked.margin })
+            Some(RowCompared { other, crossed, adjusted, within, smallest, margin: asked.margin })
         });
         each.collect()
     }
 
     /// The answer in short, all of it computed; nothing before there is one.
-    pub(super) fn in_short(&self, compared: &[Compared<'_>]) -> String {
+    pub(super) fn in_short(&self, compared: &[RowCompared<'_>]) -> String {
         let Some(asked) = &self.study.rows.comparisons else { return String::new() };
         if compared.is_empty() {
             return String::new();
@@ -152,7 +152,7 @@ impl Report<'_> {
         out.trim_end().into()
     }
 
-    fn asked(&self, asked: &RowComparisons, compared: &[Compared<'_>]) -> String {
+    fn asked(&self, asked: &RowComparisons, compared: &[RowCompared<'_>]) -> String {
         let margin = 100.0 * asked.margin;
         let mut out = format!(
             "| {} minus | seeds | difference | p | p, Holm | p, within {margin:.0} points | smallest effect seen | reads as |\n\

@@ -70,6 +70,15 @@ impl Report<'_> {
         out
     }
 
+    /// Of the lookers, those that are drawn as lines, no more than can be told apart: what the study compares, where it
+    /// says so.
+    fn lines(&self, mut lookers: Vec<(String, String)>) -> Vec<(String, String)> {
+        if let Some(asked) = &self.study.rows.comparisons {
+            lookers.retain(|(name, _)| name == WARM || *name == asked.row || asked.against.contains(name));
+        }
+        lookers
+    }
+
     /// Errors by tenth of the response, and attention in the two halves.
     pub(super) fn looking_plots(&self) -> Vec<(String, String)> {
         let lookers = self.lookers();
@@ -93,7 +102,7 @@ impl Report<'_> {
             note: "teacher-forced, all seeds together".into(),
             x: Axis::new("share of the response").percent().range(0.0, 1.0),
             y: Axis::new("wrong digits").percent(),
-            series: lookers.iter().map(series).collect(),
+            series: self.lines(lookers.clone()).iter().map(series).collect(),
         };
         let attention = lookers
             .iter()

@@ -37,8 +37,8 @@ pub(super) const SHARED: &str = "shared";
 
 impl Study {
     /// A study of `rows` on `base`; `overrides` come after the base and before a row's own settings. The quick form
-    /// takes the rows, seeds and settings that the rows file has for it. `seeds`, where they are named, are those of all
-    /// rows.
+    /// takes the rows, seeds and settings that the rows file has for it. `seeds`, where they are named, are those of
+    /// all rows.
     ///
     /// # Errors
     /// A rows file without a quick form, and settings that cannot be used: all rows are resolved here, before any run.
