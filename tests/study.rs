@@ -332,6 +332,9 @@ fn a_row_with_fewer_seeds() {
     );
     assert!(report.contains("| DAPO | 2 |") && report.contains("| VGPO | 1 |"), "{report}");
     assert!(report.contains("Of 0 such intervals"), "one seed has no interval: {report}");
+    // Curves are of the same seeds.
+    let plot = std::fs::read_to_string(dir.join("out/study/main_accuracy.svg")).unwrap();
+    assert!(plot.contains("mean of the 1 seeds that all have"), "{plot}");
     // A warm start that no missing row needs is not trained again where its weights are gone.
     std::fs::remove_dir_all(dir.join("out/runs/warm/seed_2")).unwrap();
     let output = run(dir, &["--out", "out"]);

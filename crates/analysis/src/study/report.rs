@@ -155,10 +155,10 @@ impl Report<'_> {
         out
     }
 
-    /// Mean over seeds at each validation, with its interval.
-    fn curve(&self, row: &str, of: impl Fn(&Point) -> Option<f64>) -> Series {
+    /// Mean over these seeds at each validation, with its interval.
+    fn curve(&self, row: &str, seeds: &BTreeSet<u64>, of: impl Fn(&Point) -> Option<f64>) -> Series {
         let mut by_step: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
-        for run in self.runs(row) {
+        for run in self.runs(row).iter().filter(|run| seeds.contains(&run.seed)) {
             for point in &run.curve {
                 by_step.entry(point.step).or_default().extend(of(point));
             }
@@ -176,17 +176,21 @@ impl Report<'_> {
         let mut plots = Vec::new();
         for table in &self.study.rows.tables {
             let rows = || table.rows.iter().filter(|r| !self.runs(r).is_empty());
-            let seeds: Vec<usize> = rows().map(|r| self.runs(r).len()).collect();
-            let Some((least, most)) = seeds.iter().min().zip(seeds.iter().max()) else { continue };
-            let number = if least == most { format!("mean of {most}") } else { format!("means of {least} to {most}") };
-            let note = format!("{number} seeds{}", if *most < DRAWN { "" } else { "; band: 95% interval" });
+            // Means of other seeds would differ by what these are, not by what the rows do.
+            let each = rows().map(|r| self.runs(r).iter().map(|run| run.seed).collect::<BTreeSet<_>>());
+            let seeds = each.reduce(|all, own| &all & &own).unwrap_or_default();
+            if seeds.is_empty() {
+                continue;
+            }
+            let band = if seeds.len() < DRAWN { "" } else { "; band: 95% interval" };
+            let note = format!("mean of the {} seeds that all have{band}", seeds.len());
             if table.name == "main" || table.name == "parts" {
                 let curves = Chart {
                     title: format!("{}: accuracy on held-out pictures", table.title),
                     note: note.clone(),
                     x: Axis::new("training steps"),
                     y: Axis::new("greedy accuracy").percent(),
-                    series: rows().map(|r| self.curve(r, |p| Some(p.accuracy))).collect(),
+                    series: rows().map(|r| self.curve(r, &seeds, |p| Some(p.accuracy))).collect(),
                 };
                 plots.push((format!("{}_accuracy", table.name), curves.draw()));
                 let ratios = Chart {
@@ -194,12 +198,12 @@ impl Report<'_> {
                     note: note.clone(),
                     x: Axis::new("training steps"),
                     y: Axis::new("late/early ratio of visual focus"),
-                    series: rows().map(|r| self.curve(r, |p| p.late_early)).collect(),
+                    series: rows().map(|r| self.curve(r, &seeds, |p| p.late_early)).collect(),
                 };
                 plots.push((format!("{}_late_early", table.name), ratios.draw()));
             }
             if let Some(key) = &table.key {
-                plots.push((format!("{}_sweep", table.name), self.sweep(table, key, note)));
+                plots.push((format!("{}_sweep", table.name), self.sweep(table, key, &seeds, note)));
             }
         }
         plots.push(("differences".into(), self.differences()));
@@ -208,16 +212,17 @@ impl Report<'_> {
         plots
     }
 
-    fn sweep(&self, table: &Table, key: &str, note: String) -> String {
+    fn sweep(&self, table: &Table, key: &str, seeds: &BTreeSet<u64>, note: String) -> String {
+        let accuracy = |row: &str| self.values(row, |run| run.accuracy().filter(|_| seeds.contains(&run.seed)));
         let rows: Vec<(f64, Interval)> = table
             .rows
             .iter()
             .filter_map(|name| {
                 let x = self.study.number(self.study.row(name)?, key)?;
-                Some((x, Interval::of(&self.values(name, RunResult::accuracy)))).filter(|(_, i)| i.n > 0)
+                Some((x, Interval::of(&accuracy(name)))).filter(|(_, i)| i.n > 0)
             })
             .collect();
-        let reference = mean(&self.values(&self.study.rows.reference, RunResult::accuracy));
+        let reference = mean(&accuracy(&self.study.rows.reference));
         let ends = [rows.first(), rows.last()].into_iter().flatten().map(|r| (r.0, reference)).collect();
         Chart {
             title: table.title.clone(),
@@ -343,7 +348,8 @@ impl Report<'_> {
     /// Each table of the rows file, with its plots.
     fn tables(&self, plots: &[(String, String)]) -> String {
         let mut out = String::from(
-            "\nAccuracies are means over seeds with 95% intervals (Student's t). *gain*: over the warm start of the same seed. *against*: mean of \
+            "\nAccuracies are means over seeds with 95% intervals (Student's t); those of rows with other numbers of seeds are not \
+                to be compared, *against* is, which is of the seeds that both have. *gain*: over the warm start of the same seed. *against*: mean of \
                 the differences on the same seed, in percentage points, with the paired t test and the exact sign-flip test, both two-sided and \
                 not corrected for the number of rows.",
         );
