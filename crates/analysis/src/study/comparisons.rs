@@ -125,10 +125,11 @@ impl Report<'_> {
         each.collect()
     }
 
-    /// The answer in short, all of it computed; nothing before there is one.
+    /// The answer in short, all of it computed; nothing before there is one, and nothing of the quick form, whose
+    /// differences say nothing.
     pub(super) fn in_short(&self, compared: &[RowCompared<'_>]) -> String {
         let Some(asked) = &self.study.rows.comparisons else { return String::new() };
-        if compared.is_empty() {
+        if compared.is_empty() || self.study.quick {
             return String::new();
         }
         let share =
