@@ -12,7 +12,7 @@ use super::rows::RowComparisons;
 use crate::crossed::{Crossed, holm};
 use crate::stats::{Interval, Paired, mean};
 
-/// Level of intervals, tests and of the smallest effect.
+/// Level of intervals.
 const ALPHA: f64 = 0.05;
 
 /// A comparison that the study was made for.
@@ -27,6 +27,7 @@ pub(super) struct RowCompared<'a> {
     /// The smallest difference that 80 of 100 such studies would find.
     smallest: f64,
     margin: f64,
+    level: f64,
 }
 
 impl RowCompared<'_> {
@@ -38,7 +39,7 @@ impl RowCompared<'_> {
     /// The difference in words.
     fn reads(&self) -> String {
         let margin = 100.0 * self.margin;
-        match (self.adjusted < ALPHA, self.within < ALPHA) {
+        match (self.adjusted < self.level, self.within < self.level) {
             (true, false) if self.crossed.difference > 0.0 => "better".to_owned(),
             (true, false) => "worse".to_owned(),
             (true, true) => format!("different, by less than {margin:.0} points"),
@@ -115,12 +116,12 @@ impl Report<'_> {
             asked.against.iter().map(|other| (other, self.crossed(&asked.row, other))).collect();
         let p: Vec<f64> = found.iter().map(|(_, c)| c.map_or(f64::NAN, |c| c.p())).collect();
         // What Holm asks of the smallest p: the strictest of the tests, so that what it can see all others can.
-        let strictest = ALPHA / asked.against.len().max(1) as f64;
+        let strictest = asked.level / asked.against.len().max(1) as f64;
         let both = found.into_iter().zip(holm(&p));
         let each = both.filter_map(|((other, crossed), adjusted)| {
             let crossed = crossed?;
             let (within, smallest) = (crossed.equivalence(asked.margin), crossed.smallest(strictest));
-            Some(RowCompared { other, crossed, adjusted, within, smallest, margin: asked.margin })
+            Some(RowCompared { other, crossed, adjusted, within, smallest, margin: asked.margin, level: asked.level })
         });
         each.collect()
     }
@@ -184,8 +185,9 @@ impl Report<'_> {
              intervals: standard errors by a crossed bootstrap over seeds and items, Student's t with seeds - 1 degrees of \
              freedom. *p, Holm*: all of this table read together. *Within*: the larger p of two one-sided tests that the \
              difference is less than {margin:.0} points either way. *Smallest effect seen*: what 80 of 100 such studies \
-             would find at the strictest level of Holm's.\n",
-            self.items()
+             would find at the strictest level of Holm's. A p counts below {}.\n",
+            self.items(),
+            asked.level
         );
         out
     }
@@ -272,6 +274,19 @@ mod tests {
             clipped: None,
             outcomes: Some(outcomes),
         }
+    }
+
+    #[test]
+    fn what_is_read_follows_the_level() {
+        let crossed = Crossed { seeds: 14, items: 2000, difference: -0.017, error: 0.006 };
+        let other = "dapo".to_owned();
+        let reads = |adjusted, within, level| {
+            RowCompared { other: &other, crossed, adjusted, within, smallest: 0.024, margin: 0.02, level }.reads()
+        };
+        assert_eq!(reads(0.04, 0.3, 0.05), "worse");
+        assert_eq!(reads(0.04, 0.3, 0.0294), "none found; one of 2.4 points would have been");
+        assert_eq!(reads(0.9, 0.03, 0.05), "the same, within 2 points");
+        assert_eq!(reads(0.9, 0.03, 0.0294), "none found; one of 2.4 points would have been");
     }
 
     #[test]

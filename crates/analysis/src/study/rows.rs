@@ -50,6 +50,13 @@ pub struct RowComparisons {
     pub against: Vec<String>,
     /// Rows whose accuracies differ by less are equivalent, as a share (0.02: 2 points).
     pub margin: f64,
+    /// p below which a test counts; lower than 0.05 where results were looked at before all seeds had run.
+    #[serde(default = "level")]
+    pub level: f64,
+}
+
+fn level() -> f64 {
+    0.05
 }
 
 /// The quick form of a study.
@@ -141,6 +148,9 @@ impl RowsFile {
             comparisons.against.iter().try_for_each(|row| known(row, "comparisons"))?;
             if self.outcomes.is_none() {
                 return Err("comparisons need [outcomes]: answers to the same items".into());
+            }
+            if !(comparisons.level > 0.0 && comparisons.level < 1.0) {
+                return Err(format!("comparisons: level is {}; it lies between 0 and 1", comparisons.level));
             }
         }
         for gate in self.gate.iter().chain(self.quick.iter().filter_map(|q| q.gate.as_ref())) {
